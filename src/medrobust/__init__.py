@@ -1,0 +1,1 @@
+"""medrobust: from a medical image data set to robust, honestly evaluated classifiers."""

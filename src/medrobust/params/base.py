@@ -1,0 +1,32 @@
+"""What every block of params.yaml is made of: strict frozen models and the pixel-unit number."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Block(BaseModel):
+    """A block of params.yaml: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def parse_fraction(value: Any) -> Any:
+    """Turn `8/255` (a string in YAML) into a float; anything else passes through for pydantic to judge.
+
+    Raises:
+        ValueError: the string is no number and no fraction of two numbers.
+    """
+    if not isinstance(value, str):
+        return value
+    numerator, _, denominator = value.partition("/")
+    try:
+        return float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{value!r} is neither a number nor a fraction such as 8/255") from None
+
+
+#: A distance in [0, 1] pixel units; YAML may say 0.03 or 8/255.
+Eps = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
+#: A share between 0 and 1, both included.
+Share = Annotated[float, Field(ge=0, le=1)]

@@ -1,0 +1,46 @@
+"""Blocks `data`, `split` and `audit`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from medrobust.params.base import Block, Share
+
+
+class PhantomParams(Block):
+    """How many synthetic patients the built-in data set has, and how hard they are to grade."""
+
+    patients: dict[str, Annotated[int, Field(ge=1)]]
+    slices: Annotated[int, Field(ge=1)]
+    difficulty: Annotated[float, Field(ge=0)]
+
+
+class DataParams(Block):
+    """Where the images come from and the shape in which they are stored."""
+
+    source: str
+    path: str | None = None
+    sha256: str | None = None
+    classes: Annotated[list[str], Field(min_length=2)]
+    ordered: bool
+    image_size: Annotated[int, Field(ge=8)]
+    channels: Literal[1, 3]
+    on_bad_image: Literal["fail", "skip"]
+    phantom: PhantomParams | None = None
+
+
+class SplitParams(Block):
+    """How images are dealt to train, validation and test."""
+
+    strategy: Literal["patient", "published", "random"]
+    val: Share
+    test: Share
+    small_class: Literal["fail", "train_only", "no_val", "merge"]
+    merge: dict[str, str] = {}
+
+
+class AuditParams(Block):
+    """When two images count as the same, and what a leak does to the run."""
+
+    near_duplicate: Share
+    on_leak: Literal["warn", "fail"]

@@ -1,0 +1,112 @@
+"""Files that stages exchange, written so that a killed stage never leaves one that looks complete.
+
+Each write goes to a temporary neighbour, is flushed to disk, and is then renamed over the target.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medrobust.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success sync it and rename it to `path`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The last suffix stays, because libraries choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_dir(path: Path | str) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`; on success it takes the place of `path`."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path | str, content: Any, digits: int | None = None) -> None:
+    """Write JSON with sorted keys left as given, floats rounded to `digits` decimals if asked.
+
+    Raises:
+        ValueError: `content` holds a NaN or infinity, which JSON cannot say; write None for "not defined".
+    """
+    if digits is not None:
+        content = _rounded(content, digits)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file written by an earlier stage.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(str(path), "no such file", "Run `dvc repro` so that the stage that writes it runs") from None
+    except json.JSONDecodeError as error:
+        raise UserError(str(path), f"damaged JSON ({error})", "Delete it and run `dvc repro`") from None
+
+
+def write_table(path: Path | str, table: "pd.DataFrame") -> None:
+    """Write a table as CSV or Parquet, as the suffix says, without its index."""
+    with atomic_file(path) as temporary:
+        if temporary.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_table(path: Path | str, **options: Any) -> "pd.DataFrame":
+    """Read a CSV or Parquet table written by `write_table`; `options` go to pandas.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    import pandas as pd
+
+    try:
+        if Path(path).suffix == ".parquet":
+            return pd.read_parquet(path, **options)
+        return pd.read_csv(path, **options)
+    except FileNotFoundError:
+        raise UserError(str(path), "no such file", "Run `dvc repro` so that the stage that writes it runs") from None
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(inner, digits) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner, digits) for inner in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, digits)
+    return value

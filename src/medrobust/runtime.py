@@ -1,0 +1,116 @@
+"""How a stage runs on the machine at hand: errors, locks, seeds, devices, progress.
+
+Machine settings are environment variables, never params, because they do not change results:
+`MEDROBUST_DEVICE` (cpu, cuda, cuda:1; default: a GPU if there is one) and `MEDROBUST_THREADS`.
+"""
+
+import fcntl
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from medrobust.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+#: Seconds between two progress lines where the output is no terminal.
+LINE_INTERVAL = 10.0
+WORK = Path("tmp")
+
+
+def run_stage(main: Callable[[], None], cell: str) -> None:
+    """Run a stage's `main` under the lock of its cell; a user's error ends it with one message and exit 1.
+
+    Args:
+        main: the stage.
+        cell: the stage's name and the values of its matrix (`train-resnet34`).
+    """
+    try:
+        with stage_lock(cell):
+            main()
+    except UserError as error:
+        sys.exit(f"\n{cell}: {error}")
+
+
+@contextmanager
+def stage_lock(cell: str) -> Iterator[None]:
+    """Hold the cell's lock file; wait, and say so, while another process holds it.
+
+    A killed `dvc` leaves its stage running. Without the lock that process would write over the outs of
+    the stage that the next `dvc repro` starts.
+    """
+    path = WORK / "locks" / f"{cell}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            say(f"{cell}: waiting for process {file.read().strip()}, which still runs this stage; kill it to go on at once")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def say(message: str) -> None:
+    """Print a line at once, also where the output is a pipe."""
+    print(message, flush=True)  # noqa: T201
+
+
+def progress(items: Iterable[T], desc: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
+    """Iterate with a bar on a terminal, and with a plain line every few seconds elsewhere."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=desc, total=total, unit=unit, leave=False)
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= LINE_INTERVAL:
+            say(f"{desc}: {done}/{total or '?'} {unit}, {done / (now - start):.1f} {unit}/s")
+            last = now
+
+
+def device() -> "torch.device":
+    """The device to compute on: `MEDROBUST_DEVICE`, else a GPU if there is one, else the CPU.
+
+    Raises:
+        UserError: the variable names a device that torch does not know or this machine does not have.
+    """
+    import torch
+
+    wanted = os.environ.get("MEDROBUST_DEVICE")
+    if wanted is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(wanted)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError("MEDROBUST_DEVICE", f"{wanted!r} cannot be used ({error})", "Say cpu, cuda or cuda:N") from None
+    return chosen
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch; called once at the start of a stage that draws at random."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if threads := os.environ.get("MEDROBUST_THREADS"):
+        torch.set_num_threads(int(threads))
