@@ -51,7 +51,7 @@ def atomic_dir(path: Path | str) -> Iterator[Path]:
 
 
 def write_json(path: Path | str, content: Any, digits: int | None = None) -> None:
-    """Write JSON with sorted keys left as given, floats rounded to `digits` decimals if asked.
+    """Write JSON with its keys in the order given, floats rounded to `digits` decimals if asked.
 
     Raises:
         ValueError: `content` holds a NaN or infinity, which JSON cannot say; write None for "not defined".
@@ -72,7 +72,7 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(str(path), "no such file", "Run `dvc repro` so that the stage that writes it runs") from None
+        raise _missing(path) from None
     except json.JSONDecodeError as error:
         raise UserError(str(path), f"damaged JSON ({error})", "Delete it and run `dvc repro`") from None
 
@@ -94,12 +94,16 @@ def read_table(path: Path | str, **options: Any) -> "pd.DataFrame":
     """
     import pandas as pd
 
+    read = pd.read_parquet if Path(path).suffix == ".parquet" else pd.read_csv
     try:
-        if Path(path).suffix == ".parquet":
-            return pd.read_parquet(path, **options)
-        return pd.read_csv(path, **options)
+        table: pd.DataFrame = read(path, **options)
     except FileNotFoundError:
-        raise UserError(str(path), "no such file", "Run `dvc repro` so that the stage that writes it runs") from None
+        raise _missing(path) from None
+    return table
+
+
+def _missing(path: Path | str) -> UserError:
+    return UserError(str(path), "no such file", "Run `dvc repro`, so that the stage that writes it runs")
 
 
 def _rounded(value: Any, digits: int) -> Any:

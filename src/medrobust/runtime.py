@@ -9,7 +9,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -54,7 +54,8 @@ def stage_lock(cell: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            say(f"{cell}: waiting for process {file.read().strip()}, which still runs this stage; kill it to go on at once")
+            holder = file.read().strip()
+            say(f"{cell}: process {holder} still runs this stage; waiting for it (kill it to go on at once)")
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -69,7 +70,7 @@ def say(message: str) -> None:
 
 def progress(items: Iterable[T], desc: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
     """Iterate with a bar on a terminal, and with a plain line every few seconds elsewhere."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     if sys.stderr.isatty():
         from tqdm import tqdm
@@ -100,7 +101,9 @@ def device() -> "torch.device":
         chosen = torch.device(wanted)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise UserError("MEDROBUST_DEVICE", f"{wanted!r} cannot be used ({error})", "Say cpu, cuda or cuda:N") from None
+        raise UserError(
+            "MEDROBUST_DEVICE", f"{wanted!r} cannot be used ({error})", "Say cpu, cuda or cuda:N"
+        ) from None
     return chosen
 
 

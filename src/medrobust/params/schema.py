@@ -69,7 +69,9 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     try:
         content = yaml.safe_load(path.read_text())
     except FileNotFoundError:
-        raise UserError(str(path), "no such file", "Run from the repository's root, or copy one of presets/") from None
+        raise UserError(
+            str(path), "no such file", "Run from the repository's root, or copy one of presets/"
+        ) from None
     except yaml.YAMLError as error:
         raise UserError(str(path), f"not valid YAML ({error})", "Mend the line that it names") from None
     try:
@@ -87,7 +89,7 @@ def _explain(error: ValidationError, schema: type[BaseModel], where: str) -> Use
         allowed = ", ".join(_fields_at(schema, first["loc"][:-1]))
         return UserError(f"{where}: {key}", f"unknown key{others}", f"Known here: {allowed}")
     if first["type"] == "missing":
-        return UserError(f"{where}: {key}", f"missing{others}", "Add it; params.yaml as committed shows each key")
+        return UserError(f"{where}: {key}", f"missing{others}", "Add it, as in the committed params.yaml")
     reason = first["msg"].removeprefix("Value error, ")
     return UserError(f"{where}: {key}", f"got {first['input']!r}{others}", reason)
 

@@ -17,8 +17,8 @@ class ModelParams(Block):
     timm: str
     weights: str
     image_size: Annotated[int, Field(ge=8)]
-    train: dict[str, Any] = {}
-    adv: dict[str, Any] = {}
+    train: dict[str, Any] = Field(default_factory=dict)
+    adv: dict[str, Any] = Field(default_factory=dict)
 
 
 class AugmentParams(Block):
