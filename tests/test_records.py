@@ -1,0 +1,73 @@
+"""Files appear whole or not at all."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from medrobust.errors import UserError
+from medrobust.records import atomic_dir, atomic_file, read_json, read_table, write_json, write_table
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    target.write_text("old")
+    with pytest.raises(OSError, match="disk full"), atomic_file(target) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")
+    assert target.read_text() == "old"
+    assert leftovers(tmp_path) == ["a.json"]
+
+
+def test_a_failed_folder_leaves_the_old_folder(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with atomic_dir(target) as temporary:
+        (temporary / "weights").write_text("first")
+    with pytest.raises(OSError, match="disk full"), atomic_dir(target) as temporary:
+        (temporary / "weights").write_text("second")
+        raise OSError("disk full")
+    assert (target / "weights").read_text() == "first"
+    assert leftovers(tmp_path) == ["model"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    with atomic_dir(target) as temporary:
+        (temporary / "old").touch()
+    with atomic_dir(target) as temporary:
+        (temporary / "new").touch()
+    assert leftovers(target) == ["new"]
+
+
+def test_json_keeps_order_and_rounds(tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", {"b": 1 / 3, "a": [2 / 3, math.nan], "n": 7}, digits=3)
+    assert (tmp_path / "m.json").read_text().index('"b"') < (tmp_path / "m.json").read_text().index('"a"')
+    assert read_json(tmp_path / "m.json") == {"b": 0.333, "a": [0.667, None], "n": 7}
+
+
+def test_json_refuses_what_it_cannot_say(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "m.json", {"loss": math.inf})
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_tables_come_back(tmp_path: Path, name: str) -> None:
+    table = pd.DataFrame({"id": ["a", "b"], "value": [0.5, 1.5]})
+    write_table(tmp_path / name, table)
+    pd.testing.assert_frame_equal(read_table(tmp_path / name), table)
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"m\.json: no such file"):
+        read_json(tmp_path / "m.json")
+    with pytest.raises(UserError, match=r"t\.csv: no such file"):
+        read_table(tmp_path / "t.csv")
+    (tmp_path / "m.json").write_text("{")
+    with pytest.raises(UserError, match="damaged JSON"):
+        read_json(tmp_path / "m.json")

@@ -1,0 +1,89 @@
+"""Stages end with one message, wait for their lock, and show progress on a pipe."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medrobust import runtime
+from medrobust.errors import UserError
+
+STAGE = """
+import time
+from medrobust.errors import UserError
+from medrobust.runtime import run_stage, say
+def main():
+    {body}
+run_stage(main, "cell")
+"""
+
+
+def run(folder: Path, body: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", STAGE.format(body=body)],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_user_error_is_one_message_and_exit_1(tmp_path: Path) -> None:
+    stage = run(tmp_path, 'raise UserError("x.zip", "truncated", "Fetch it again")')
+    _, err = stage.communicate(timeout=60)
+    assert stage.returncode == 1
+    assert err.strip() == "cell: x.zip: truncated. Fetch it again"
+
+
+def test_a_defect_keeps_its_traceback(tmp_path: Path) -> None:
+    stage = run(tmp_path, "1 / 0")
+    _, err = stage.communicate(timeout=60)
+    assert stage.returncode != 0
+    assert "Traceback" in err
+
+
+def test_the_second_process_of_a_cell_waits_for_the_first(tmp_path: Path) -> None:
+    first = run(tmp_path, 'say("first"); time.sleep(1.5)')
+    assert first.stdout is not None
+    assert first.stdout.readline().strip() == "first"
+    second = run(tmp_path, 'say("second")')
+    out, _ = second.communicate(timeout=60)
+    assert first.poll() is not None, "the second process did not wait"
+    assert (
+        out.splitlines()[0]
+        == f"cell: process {first.pid} still runs this stage; waiting for it (kill it to go on at once)"
+    )
+    assert out.splitlines()[1] == "second"
+
+
+def test_progress_prints_plain_lines_with_a_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runtime, "LINE_INTERVAL", 0.0)
+    assert list(runtime.progress([1, 2], "reading", unit="images")) == [1, 2]
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("reading: 1/2 images, ")
+    assert second.endswith("images/s")
+
+
+def test_progress_is_quiet_when_fast(capsys: pytest.CaptureFixture[str]) -> None:
+    list(runtime.progress(range(3), "reading"))
+    assert capsys.readouterr().out == ""
+
+
+def test_an_impossible_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDROBUST_DEVICE", "warp")
+    with pytest.raises(UserError, match="MEDROBUST_DEVICE: 'warp' cannot be used"):
+        runtime.device()
+    monkeypatch.setenv("MEDROBUST_DEVICE", "cpu")
+    assert runtime.device().type == "cpu"
+
+
+def test_seeding_repeats_draws() -> None:
+    import torch
+
+    runtime.seed_everything(3)
+    first = torch.rand(4)
+    runtime.seed_everything(3)
+    assert torch.equal(torch.rand(4), first)
