@@ -1,8 +1,8 @@
 """Blocks `data`, `split` and `audit`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from medrobust.params.base import Block, Share
 
@@ -36,7 +36,7 @@ class SplitParams(Block):
     val: Share
     test: Share
     small_class: Literal["fail", "train_only", "no_val", "merge"]
-    merge: dict[str, str] = {}
+    merge: dict[str, str] = Field(default_factory=dict)
 
 
 class AuditParams(Block):

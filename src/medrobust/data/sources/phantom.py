@@ -1,0 +1,187 @@
+"""The built-in data set: synthetic axial brain slices in grades of atrophy.
+
+Average anatomy (the MNI152 T1 template that nilearn ships) is deformed, a patient at a time: smooth random
+field, scale and rotation, contrast, bias field, Rician noise. The grade widens the ventricles and darkens the
+sulci by amounts that overlap between neighbours, so that grades are learnable but not trivial; slices of one
+patient share their anatomy, so that a split by slice leaks and the audit shows it.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from medrobust.data.sources.base import Listing
+from medrobust.errors import UserError
+from medrobust.params.data import DataParams, PhantomParams
+from medrobust.records import read_table, write_table
+from medrobust.runtime import progress
+
+#: Mean widening of the ventricles in mm and of the sulci (share of CSF) from the lowest to the highest grade.
+WIDENING, SULCI = (0.0, 6.0), (0.0, 1.0)
+#: Standard deviation within a grade at difficulty 1, as a share of the step between neighbouring grades.
+OVERLAP = 0.3
+#: Axial range around the ventricles' centre in mm.
+AXIAL = (-8.0, 12.0)
+
+
+def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
+    """Generate the images as PNG files with a manifest.
+
+    Raises:
+        UserError: `data.phantom` is missing or names other classes than `data.classes`.
+    """
+    from PIL import Image
+
+    phantom = data.phantom
+    if phantom is None:
+        raise UserError("params.yaml: data.phantom", "missing", "The phantom source needs this block")
+    if list(phantom.patients) != data.classes:
+        found = f"names {list(phantom.patients)}"
+        raise UserError("params.yaml: data.phantom.patients", found, f"Name data.classes: {data.classes}")
+    anatomy = Anatomy.load()
+    rows = []
+    plan = [(grade, number) for grade, label in enumerate(data.classes) for number in range(phantom.patients[label])]
+    for grade, number in progress(plan, "phantom", unit="patients"):
+        label = data.classes[grade]
+        rng = np.random.default_rng([seed, grade, number])
+        patient = f"{label[:3].upper()}{number + 1:03d}"
+        for index, pixels in enumerate(anatomy.patient(grade / (len(data.classes) - 1), phantom, data, rng)):
+            path = f"{label}/{patient}_{index + 1:02d}.png"
+            (folder / label).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(folder / path)
+            rows.append({"id": path, "label": label, "patient": patient, "slice": index + 1})
+    write_table(folder / "manifest.csv", pd.DataFrame(rows))
+    return {"file": "generated"}
+
+
+def listing(data: DataParams, folder: Path) -> Listing:
+    """The generated images with their true patients and slices."""
+    table = read_table(folder / "manifest.csv").assign(kind="real", parent="", published_split="")
+    return Listing(
+        table,
+        read=lambda path: (folder / path).read_bytes(),
+        licence="generated; the MNI152 template is under the ICBM's permissive licence",
+        citation="Fonov et al. 2011, NeuroImage 54(1) (the MNI152 template, as shipped by nilearn)",
+        url="https://nilearn.github.io",
+    )
+
+
+class Anatomy:
+    """The template's maps, and what the deformation needs of them, on a 2 mm grid.
+
+    Attributes:
+        t1: intensity, 1 at the brightest.
+        csf: share of cerebrospinal fluid in each voxel inside the brain, blurred.
+        distance: mm to the ventricles' surface, negative inside.
+        gradient: 3×…, unit direction in which that distance grows.
+        centre: voxel at the centre of the ventricles.
+    """
+
+    def __init__(self, t1: np.ndarray, tissue: np.ndarray) -> None:
+        from scipy import ndimage
+
+        mask = ndimage.binary_fill_holes(ndimage.binary_closing(tissue > 0.3, iterations=3))
+        depth = ndimage.distance_transform_edt(mask) * 2.0
+        # The lateral ventricles are the large, deep, dark bodies; the cistern between them is brighter.
+        parts, count = ndimage.label(mask & (tissue < 0.4) & (depth > 20))
+        bodies = [parts == number for number in range(1, count + 1)]
+        ventricles = np.any([body for body in bodies if body.sum() > 500 and t1[body].mean() < 0.34], axis=0)
+        outside = ndimage.distance_transform_edt(~ventricles)
+        inside = ndimage.distance_transform_edt(ventricles)
+        self.distance = ndimage.gaussian_filter((outside - inside) * 2.0, 1.5)
+        gradient = np.stack(np.gradient(self.distance))
+        self.gradient = gradient / np.maximum(np.linalg.norm(gradient, axis=0), 1e-6)
+        self.t1 = t1 * ndimage.gaussian_filter(mask.astype(float), 0.5)
+        self.csf = ndimage.gaussian_filter(np.where(mask, np.clip(1 - tissue, 0, 1), 0), 0.7) * (depth < 20)
+        self.centre = np.array(ndimage.center_of_mass(ventricles))
+
+    @classmethod
+    def load(cls) -> "Anatomy":
+        """Read the template from nilearn's own files."""
+        from nilearn import datasets
+
+        t1 = datasets.load_mni152_template(resolution=2).get_fdata()
+        grey = datasets.load_mni152_gm_template(resolution=2).get_fdata()
+        white = datasets.load_mni152_wm_template(resolution=2).get_fdata()
+        return cls(t1 / t1.max(), grey + white)
+
+    def patient(
+        self, severity: float, phantom: PhantomParams, data: DataParams, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Slices of one patient, uint8 H×W (×3 for colour), from below to above the ventricles' centre.
+
+        Args:
+            severity: 0 for the lowest grade, 1 for the highest.
+            phantom: slices and difficulty.
+            data: image size and channels.
+            rng: the patient's own generator.
+        """
+        step = 1 / max(len(phantom.patients) - 1, 1)
+        true_severity = severity + rng.normal(0, OVERLAP * phantom.difficulty * step)
+        traits = _Traits.draw(true_severity, rng)
+        heights = np.linspace(*AXIAL, phantom.slices) / 2.0 + self.centre[2]
+        slices = []
+        for height in heights:
+            pixels = traits.finish(self._slice(height, data.image_size, traits), rng)
+            levels = np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
+            slices.append(np.repeat(levels[..., None], 3, axis=2) if data.channels == 3 else levels)
+        return slices
+
+    def _slice(self, height: float, size: int, traits: "_Traits") -> np.ndarray:
+        """Intensity in [0, 1] of the deformed anatomy at one height, anterior up, size×size."""
+        from scipy import ndimage
+
+        span = 184.0 / 2  # voxels of the field of view; the brain is at most 190 mm long
+        axis = (np.arange(size) + 0.5) / size - 0.5
+        row, column = np.meshgrid(-axis * span, axis * span, indexing="ij")
+        cos, sin = np.cos(traits.rotation), np.sin(traits.rotation)
+        x = self.centre[0] + (cos * column - sin * row) * traits.scale[0]
+        y = (self.t1.shape[1] - 1) / 2 + (sin * column + cos * row) * traits.scale[1]
+        points = np.stack([x, y, np.full_like(x, height)])
+        # The random field is kept on its coarse grid; cubic interpolation at the points makes it smooth.
+        ends = np.array([[[extent - 1]] for extent in self.t1.shape])
+        coarse = points / ends * (np.array(traits.field.shape[1:])[:, None, None] - 1)
+        moved = [ndimage.map_coordinates(part, coarse, order=3, mode="nearest") for part in traits.field]
+        points += np.stack(moved) / 2.0
+        # Widening pulls each voxel's look-up towards the ventricles, the less the farther away it lies.
+        # It stops 2 mm behind the wall, where the fluid is dark, so that no point crosses to the other side.
+        distance = ndimage.map_coordinates(self.distance, points, order=1)
+        shift = traits.widening * np.exp(-np.maximum(distance, 0) / 12.0)
+        shift = np.minimum(shift, np.maximum(distance + 2.0, 0))
+        direction = np.stack([ndimage.map_coordinates(part, points, order=1) for part in self.gradient])
+        points -= shift * direction / 2.0
+        t1 = ndimage.map_coordinates(self.t1, points, order=1)
+        csf = ndimage.map_coordinates(self.csf, points, order=1)
+        darkened: np.ndarray = t1 * (1 - np.clip(traits.sulci * csf * 1.6, 0, 0.9))
+        return darkened
+
+
+class _Traits:
+    """What one patient's slices have in common."""
+
+    def __init__(self, widening: float, sulci: float, field: np.ndarray, rng: np.random.Generator) -> None:
+        self.widening, self.sulci, self.field = widening, sulci, field
+        self.scale = 1 + rng.normal(0, 0.03, 2)
+        self.rotation = rng.normal(0, 0.04)
+        self.gain, self.exponent = 1 + rng.normal(0, 0.05), 1.3 + rng.normal(0, 0.05)
+        self.bias = rng.normal(0, 0.05, 2)
+
+    @classmethod
+    def draw(cls, severity: float, rng: np.random.Generator) -> "_Traits":
+        """Draw a patient of a severity (0 to 1, a little beyond by overlap)."""
+        field = rng.normal(0, 3.0, (3, 6, 7, 6))
+        amount = max(severity, -0.1)
+        widening = WIDENING[0] + amount * (WIDENING[1] - WIDENING[0])
+        sulci = max(SULCI[0] + amount * (SULCI[1] - SULCI[0]), 0.0)
+        return cls(widening, sulci, field, rng)
+
+    def finish(self, t1: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Contrast, bias field and Rician noise of the scanner."""
+        size = len(t1)
+        axis = np.linspace(-1, 1, size)
+        bias = 1 + self.bias[0] * axis[:, None] + self.bias[1] * axis[None, :]
+        signal = 0.85 * self.gain * np.clip(t1, 0, None) ** self.exponent * bias
+        noise = rng.normal(0, 0.02, (2, size, size))
+        rician: np.ndarray = np.hypot(signal + noise[0], noise[1])
+        return rician

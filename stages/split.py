@@ -1,0 +1,29 @@
+"""Deal images to train, validation and test: reads the manifest, writes data/split.csv (a second)."""
+
+import argparse
+from pathlib import Path
+
+from medrobust.params.schema import load_params
+from medrobust.records import write_json, write_table
+from medrobust.runtime import run_stage
+
+
+def main() -> None:
+    """Write the split table and its counts."""
+    from medrobust.data.split import make_split, split_metrics
+    from medrobust.data.store import read_header, read_manifest
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prepared", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--metrics", type=Path, required=True)
+    args = parser.parse_args()
+    params = load_params()
+    manifest, header = read_manifest(args.prepared / "manifest.csv"), read_header(args.prepared / "header.json")
+    table = make_split(manifest, header, params.split, params.seed)
+    write_table(args.out, table)
+    write_json(args.metrics, split_metrics(table, manifest, header))
+
+
+if __name__ == "__main__":
+    run_stage(main, "split")
