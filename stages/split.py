@@ -19,7 +19,10 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
-    manifest, header = read_manifest(args.prepared / "manifest.csv"), read_header(args.prepared / "header.json")
+    manifest, header = (
+        read_manifest(args.prepared / "manifest.csv"),
+        read_header(args.prepared / "header.json"),
+    )
     table = make_split(manifest, header, params.split, params.seed)
     write_table(args.out, table)
     write_json(args.metrics, split_metrics(table, manifest, header))

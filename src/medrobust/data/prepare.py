@@ -44,7 +44,9 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
         manifest = listing.table.assign(sha256=hashes).iloc[keep]
         check_classes(manifest, data)
         images = np.load(temporary / "images.npy", mmap_mode="r")
-        skipped = [{"id": str(listing.table["id"].iloc[row]), "reason": reason} for row, reason in bad.items()]
+        skipped = [
+            {"id": str(listing.table["id"].iloc[row]), "reason": reason} for row, reason in bad.items()
+        ]
         known = manifest["patient"][manifest["patient"] != ""]
         header = Header(
             source=data.source,
@@ -104,7 +106,9 @@ def decode(content: bytes, size: int, channels: int) -> np.ndarray:
         raise ValueError(str(error)) from None
 
 
-def _decode_all(listing: Listing, data: DataParams, path: Path) -> tuple[np.ndarray, list[str], dict[int, str]]:
+def _decode_all(
+    listing: Listing, data: DataParams, path: Path
+) -> tuple[np.ndarray, list[str], dict[int, str]]:
     """Decode every listed image into `images.npy`; return the array, file hashes and {row: fault}."""
     ids = listing.table["id"].tolist()
     shape = (len(ids), data.image_size, data.image_size, *((3,) if data.channels == 3 else ()))

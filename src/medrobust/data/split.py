@@ -108,7 +108,9 @@ def _as_published(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParam
     published = manifest["published_split"]
     if not {"train", "test"} <= set(published):
         remedy = "Choose patient or random; only an archive with train and test folders has this"
-        raise UserError("params.yaml: split.strategy: published", "the data have no train and test folders", remedy)
+        raise UserError(
+            "params.yaml: split.strategy: published", "the data have no train and test folders", remedy
+        )
     table["split"] = published.where(published != "", "excluded")
     if not (published == "val").any():
         train = np.flatnonzero(published == "train")

@@ -41,7 +41,11 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
         raise UserError("params.yaml: data.phantom.patients", found, f"Name data.classes: {data.classes}")
     anatomy = Anatomy.load()
     rows = []
-    plan = [(grade, number) for grade, label in enumerate(data.classes) for number in range(phantom.patients[label])]
+    plan = [
+        (grade, number)
+        for grade, label in enumerate(data.classes)
+        for number in range(phantom.patients[label])
+    ]
     for grade, number in progress(plan, "phantom", unit="patients"):
         label = data.classes[grade]
         rng = np.random.default_rng([seed, grade, number])

@@ -1,0 +1,156 @@
+"""Statistics of a classifier's answers, and intervals that respect patients. NumPy only.
+
+Everywhere: `labels` and `preds` are int, n; `logprobs` is float, n×K, log-probabilities; a number that is not
+defined (a class that is absent) is None and never invented.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Statistic = Callable[[np.ndarray], float | None]
+
+
+def confusion(labels: np.ndarray, preds: np.ndarray, classes: int) -> np.ndarray:
+    """Counts, K×K: rows are the true class, columns the predicted one."""
+    return np.bincount(labels * classes + preds, minlength=classes**2).reshape(classes, classes)
+
+
+def recalls(matrix: np.ndarray) -> np.ndarray:
+    """Recall of each class from (…×)K×K counts; NaN where the class is absent."""
+    support = matrix.sum(-1)
+    correct = np.diagonal(matrix, axis1=-2, axis2=-1)
+    return np.divide(correct, support, out=np.full(support.shape, np.nan), where=support > 0)
+
+
+def accuracy(matrix: np.ndarray) -> float:
+    """Share of images on the diagonal of K×K counts."""
+    return float(np.trace(matrix) / matrix.sum())
+
+
+def balanced_accuracy(matrix: np.ndarray) -> float:
+    """Mean recall over the classes that are present in K×K counts."""
+    return float(np.nanmean(recalls(matrix)))
+
+
+def macro_f1(matrix: np.ndarray) -> float:
+    """Mean F1 over the classes that occur as truth or prediction in K×K counts."""
+    both = matrix.sum(0) + matrix.sum(1)
+    return float(np.mean(2 * np.diag(matrix)[both > 0] / both[both > 0]))
+
+
+def quadratic_kappa(matrix: np.ndarray) -> float | None:
+    """Cohen's kappa with quadratic weights (Cohen 1968) from K×K counts of ordered classes."""
+    k, total = len(matrix), matrix.sum()
+    weight = (np.arange(k)[:, None] - np.arange(k)[None, :]) ** 2
+    expected = np.outer(matrix.sum(1), matrix.sum(0)) / total
+    disagreement = (weight * expected).sum()
+    return float(1 - (weight * matrix).sum() / disagreement) if disagreement > 0 else None
+
+
+def auroc(labels: np.ndarray, logprobs: np.ndarray) -> float | None:
+    """Macro one-versus-rest area under the ROC curve by ranks (ties count half); None if a class is absent."""
+    areas = []
+    for k in range(logprobs.shape[1]):
+        positive = labels == k
+        n_positive, n_negative = positive.sum(), (~positive).sum()
+        if not n_positive or not n_negative:
+            return None
+        _, inverse, counts = np.unique(logprobs[:, k], return_inverse=True, return_counts=True)
+        ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+        areas.append((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+    return float(np.mean(areas))
+
+
+def ece(labels: np.ndarray, logprobs: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error of the top class over bins of equal count (Nguyen & O'Connor 2015)."""
+    confidence = np.exp(logprobs.max(1))
+    correct = logprobs.argmax(1) == labels
+    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(labels)))
+    gaps = [len(part) * abs(correct[part].mean() - confidence[part].mean()) for part in parts]
+    return float(sum(gaps) / len(labels))
+
+
+def nll(labels: np.ndarray, logprobs: np.ndarray) -> float:
+    """Mean negative log-likelihood of the true class, in nats."""
+    return float(-logprobs[np.arange(len(labels)), labels].mean())
+
+
+def bootstrap_ci(
+    labels: np.ndarray,
+    preds: np.ndarray,
+    patients: np.ndarray,
+    classes: int,
+    statistic: Statistic,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int = 0,
+) -> list[float]:
+    """Percentile interval of a statistic of the confusion matrix over resamples of whole patients.
+
+    Patients are drawn with replacement within their class, so that no resample loses a class.
+
+    Args:
+        labels: int, n.
+        preds: int, n.
+        patients: text, n; the images of a patient stay together.
+        classes: K.
+        statistic: K×K counts -> number.
+        resamples: how many.
+        confidence: for instance 0.95.
+        seed: of the resampling.
+
+    Returns:
+        [low, high].
+    """
+    names, owner = np.unique(patients, return_inverse=True)
+    counts = np.zeros((len(names), classes, classes), dtype=np.int64)
+    np.add.at(counts, (owner, labels, preds), 1)
+    stratum = counts.sum(2).argmax(1)
+    rng = np.random.default_rng(seed)
+    sums = np.zeros((resamples, classes, classes), dtype=np.int64)
+    for k in np.unique(stratum):
+        members = np.flatnonzero(stratum == k)
+        draws = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
+        sums += np.tensordot(draws, counts[members], axes=1)
+    values = np.array([statistic(matrix) for matrix in sums], dtype=float)
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    return [float(low), float(high)]
+
+
+def classification_summary(
+    labels: np.ndarray,
+    logprobs: np.ndarray,
+    patients: np.ndarray,
+    classes: list[str],
+    *,
+    ordered: bool,
+    resamples: int,
+    confidence: float,
+) -> dict[str, Any]:
+    """What a clean evaluation reports, shallow enough for `dvc metrics diff`."""
+    preds = logprobs.argmax(1)
+    matrix = confusion(labels, preds, len(classes))
+    settings: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
+    sample = (labels, preds, patients, len(classes))
+    summary: dict[str, Any] = {
+        "n": len(labels),
+        "patients": len(np.unique(patients)),
+        "accuracy": accuracy(matrix),
+        "accuracy_ci": bootstrap_ci(*sample, accuracy, **settings),
+        "balanced_accuracy": balanced_accuracy(matrix),
+        "balanced_accuracy_ci": bootstrap_ci(*sample, balanced_accuracy, **settings),
+        "macro_f1": macro_f1(matrix),
+        "auroc": auroc(labels, logprobs),
+        "ece": ece(labels, logprobs),
+        "nll": nll(labels, logprobs),
+    }
+    if ordered and len(classes) > 2:
+        summary["quadratic_kappa"] = quadratic_kappa(matrix)
+        summary["mean_grade_error"] = float(np.abs(preds - labels).mean())
+    for name, value in zip(classes, recalls(matrix), strict=True):
+        summary[f"recall_{name}"] = None if np.isnan(value) else float(value)
+    return summary

@@ -1,0 +1,44 @@
+"""A classifier takes images in [0, 1] and does all else inside, so that an attack sees what a user sees."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Classifier(nn.Module):
+    """A backbone behind resizing, channel repetition and normalisation.
+
+    Args:
+        backbone: a timm model for 3-channel images with `forward_features` and `forward_head`.
+        classes: names, in the order of the logits.
+        image_size: side in pixels that the backbone takes.
+        mean, std: of the backbone's pretraining, one number a channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, backbone: nn.Module, classes: list[str], image_size: int, mean: list[float], std: list[float]
+    ) -> None:
+        super().__init__()
+        self.backbone, self.classes, self.image_size = backbone, classes, image_size
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, float32 n×K, of images n×1×H×W or n×3×H×W in [0, 1], any H and W."""
+        logits: Tensor = self.backbone(self._normalise(images))
+        return logits.float()
+
+    def features(self, images: Tensor) -> Tensor:
+        """Penultimate features, n×D, of images as `forward` takes them."""
+        maps = self.backbone.forward_features(self._normalise(images))  # type: ignore[operator]
+        features: Tensor = self.backbone.forward_head(maps, pre_logits=True)  # type: ignore[operator]
+        return features
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+        return (images.expand(-1, 3, -1, -1) - self.mean) / self.std

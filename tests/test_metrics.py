@@ -1,0 +1,83 @@
+"""Statistics agree with scikit-learn; intervals keep patients together."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from medrobust import metrics
+
+
+def draw(seed: int, n: int = 120, k: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.concatenate([np.arange(k), rng.integers(0, k, n - k)])
+    logits = rng.normal(0, 1, (n, k)) + 1.5 * np.eye(k)[labels]
+    return labels, logits - np.log(np.exp(logits).sum(1, keepdims=True))
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6))
+@settings(max_examples=40, deadline=None)
+def test_point_estimates_agree_with_scikit_learn(seed: int, k: int) -> None:
+    labels, logprobs = draw(seed, k=k)
+    preds = logprobs.argmax(1)
+    matrix = metrics.confusion(labels, preds, k)
+    assert np.array_equal(matrix, reference.confusion_matrix(labels, preds, labels=range(k)))
+    assert metrics.accuracy(matrix) == pytest.approx(reference.accuracy_score(labels, preds))
+    assert metrics.balanced_accuracy(matrix) == pytest.approx(
+        reference.balanced_accuracy_score(labels, preds)
+    )
+    assert metrics.macro_f1(matrix) == pytest.approx(reference.f1_score(labels, preds, average="macro"))
+    kappa = reference.cohen_kappa_score(labels, preds, weights="quadratic")
+    assert metrics.quadratic_kappa(matrix) == pytest.approx(kappa)
+    assert metrics.nll(labels, logprobs) == pytest.approx(
+        reference.log_loss(labels, np.exp(logprobs), labels=range(k))
+    )
+    if k > 2:
+        area = reference.roc_auc_score(labels, np.exp(logprobs), multi_class="ovr")
+        assert metrics.auroc(labels, logprobs) == pytest.approx(area)
+
+
+def test_an_absent_class_is_none() -> None:
+    labels, logprobs = draw(0)
+    logprobs = logprobs[labels != 3]
+    labels = labels[labels != 3]
+    assert metrics.auroc(labels, logprobs) is None
+    classes = ["a", "b", "c", "d"]
+    patients = np.array([f"p{i}" for i in range(len(labels))])
+    summary = metrics.classification_summary(
+        labels, logprobs, patients, classes, ordered=True, resamples=50, confidence=0.95
+    )
+    assert summary["recall_d"] is None
+    assert summary["recall_a"] is not None
+
+
+def test_calibration_error_of_a_known_case() -> None:
+    logprobs = np.log(np.array([[0.8, 0.2]] * 10))
+    assert metrics.ece(np.array([0] * 8 + [1] * 2), logprobs, bins=1) == pytest.approx(0)
+    assert metrics.ece(np.array([0] * 5 + [1] * 5), logprobs, bins=1) == pytest.approx(0.3)
+
+
+def test_intervals_by_patient_are_wider_than_by_image() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(40) % 2, 25)
+    right = np.repeat(rng.random(40) < 0.7, 25)
+    preds = np.where(right, labels, 1 - labels)
+    options = {"statistic": metrics.accuracy, "resamples": 500, "confidence": 0.95}
+    by_patient = metrics.bootstrap_ci(labels, preds, np.repeat(np.arange(40), 25), 2, **options)  # type: ignore[arg-type]
+    by_image = metrics.bootstrap_ci(labels, preds, np.arange(1000), 2, **options)  # type: ignore[arg-type]
+    assert by_patient[1] - by_patient[0] > 3 * (by_image[1] - by_image[0])
+    assert by_patient[0] <= right.mean() <= by_patient[1]
+
+
+def test_the_interval_agrees_with_a_plain_bootstrap() -> None:
+    labels, logprobs = draw(3, n=200)
+    preds, patients = logprobs.argmax(1), np.arange(200)
+    fast = metrics.bootstrap_ci(labels, preds, patients, 4, metrics.accuracy, resamples=4000, confidence=0.9)
+    rng = np.random.default_rng(7)
+    groups = [np.flatnonzero(labels == k) for k in range(4)]
+    plain = []
+    for _ in range(4000):
+        rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
+        plain.append((labels[rows] == preds[rows]).mean())
+    assert fast == pytest.approx(np.quantile(plain, [0.05, 0.95]), abs=0.012)
