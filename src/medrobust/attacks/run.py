@@ -1,0 +1,79 @@
+"""An attack cell: run the suite, check it, and write what the report and DVC show of it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from medrobust import metrics
+from medrobust.attacks.checklist import Finding, run_checklist, verdict
+from medrobust.attacks.engine import evaluate_suite
+from medrobust.data.store import Subset
+from medrobust.errors import UserError
+from medrobust.params.report import ReportParams
+from medrobust.records import write_json, write_table
+
+
+def run_suite(
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, name: str, seed: int, on_invalid: str,
+    report: ReportParams, records: Path, metrics_path: Path, curve: Path,
+) -> None:  # fmt: skip
+    """Evaluate a suite and write its records, metrics and robust-accuracy curve.
+
+    Raises:
+        UserError: the checklist calls the evaluation invalid and `on_invalid` is `fail`.
+    """
+    begin = time.monotonic()
+    table = evaluate_suite(model, subset, suite, seed=seed)
+    seconds = time.monotonic() - begin
+    points = [_point(table[table["eps"] == eps], len(subset.classes), report) for eps in suite["eps"]]
+    half_width = max((point["high"] - point["low"]) / 2 for point in points)
+    findings = run_checklist(model, subset, table, suite, half_width=half_width, seed=seed)
+    write_table(records, table)
+    write_table(curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
+    write_json(metrics_path, _summary(table, subset, suite, points, findings, seconds), digits=4)
+    if on_invalid == "fail" and verdict(findings) == "invalid":
+        failed = ", ".join(f"{f.check} ({f.measured})" for f in findings if f.outcome == "fail")
+        remedy = "Strengthen the suite, or set attacks.on_invalid: warn to see the report"
+        raise UserError(name, f"the checklist failed: {failed}", remedy)
+
+
+def _point(table: pd.DataFrame, classes: int, report: ReportParams) -> dict[str, float]:
+    """Robust accuracy with its interval, and robust balanced accuracy, at one radius."""
+    labels, preds = table["label"].to_numpy(), _worst_pred(table)
+    matrix = metrics.confusion(labels, preds, classes)
+    low, high = metrics.bootstrap_ci(
+        labels, preds, table["patient"].to_numpy(), classes, metrics.accuracy,
+        resamples=report.bootstrap, confidence=report.confidence,
+    )  # fmt: skip
+    balanced = metrics.balanced_accuracy(matrix)
+    return {"robust_accuracy": metrics.accuracy(matrix), "low": low, "high": high, "robust_balanced_accuracy": balanced}
+
+
+def _worst_pred(table: pd.DataFrame) -> np.ndarray:
+    """The answer that counts: the wrong one where the image was fooled, else the true one."""
+    return np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
+
+
+def _summary(
+    table: pd.DataFrame, subset: Subset, suite: dict[str, Any], points: list[dict[str, float]],
+    findings: list[Finding], seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    first = table.drop_duplicates("id")
+    clean = metrics.confusion(first["label"].to_numpy(), first["clean_pred"].to_numpy(), len(subset.classes))
+    keyed = {f"{eps:g}": point for eps, point in zip(suite["eps"], points, strict=True)}
+    return {
+        "verdict": verdict(findings),
+        "n": len(first),
+        "patients": int(first["patient"].nunique()),
+        "clean_accuracy": metrics.accuracy(clean),
+        "clean_balanced_accuracy": metrics.balanced_accuracy(clean),
+        "robust_accuracy": {eps: point["robust_accuracy"] for eps, point in keyed.items()},
+        "robust_accuracy_ci": {eps: [point["low"], point["high"]] for eps, point in keyed.items()},
+        "robust_balanced_accuracy": {eps: point["robust_balanced_accuracy"] for eps, point in keyed.items()},
+        "checks": {finding.check: f"{finding.outcome}: {finding.measured}" for finding in findings},
+        "seconds": round(seconds, 1),
+    }

@@ -1,0 +1,78 @@
+"""Resolve a suite: check each attack's hyper-parameters and fix the code that they stand for.
+
+The result is a small file that attack cells depend on. Because it holds the hash of the source files that the
+suite's attacks use, an edit of one attack re-runs the cells that use it, and a new attack re-runs none.
+"""
+
+import ast
+import hashlib
+from dataclasses import MISSING, fields
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from medrobust.attacks.base import Attack
+from medrobust.attacks.registry import ATTACKS
+from medrobust.errors import UserError
+from medrobust.params.attacks import SuiteParams
+
+
+def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
+    """The suite as attack cells read it: `name`, `norm`, `eps` (rising), `attacks`, `sources`.
+
+    Raises:
+        UserError: an unknown attack, a wrong hyper-parameter, a norm that an attack does not serve, or a
+            configuration that cannot reach its radius.
+    """
+    where = f"params.yaml: attacks.suites.{name}"
+    eps = sorted(set(suite.eps))
+    resolved = []
+    for spec in suite.attacks:
+        attack = str(spec.get("name"))
+        if attack not in ATTACKS:
+            raise UserError(f"{where}.attacks", f"no attack {attack!r}", f"Known: {', '.join(ATTACKS)}")
+        settings = {key: value for key, value in spec.items() if key != "name"}
+        module, _, kind = ATTACKS[attack].partition(":")
+        _check(getattr(import_module(module), kind), settings, suite, f"{where}.{attack}")
+        resolved.append({"name": attack, "module": module, "class": kind, "hyperparameters": settings})
+    modules = {entry["module"] for entry in resolved}
+    return {"name": name, "norm": suite.norm, "eps": eps, "attacks": resolved, "sources": _source_hash(modules)}
+
+
+def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
+    known = {field.name: field for field in fields(kind) if field.name != "eps"}
+    for key, value in settings.items():
+        if key not in known:
+            raise UserError(f"{where}.{key}", "unknown hyper-parameter", f"Known: {', '.join(known)}")
+        default = known[key].default
+        numbers = isinstance(default, int | float) and not isinstance(default, bool)
+        allowed = int | float if numbers else type(default)
+        typed = default is not MISSING and default is not None
+        if typed and (not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool)):
+            raise UserError(f"{where}.{key}", f"got {value!r}", f"Give a value like {default!r}")
+    if kind.norm != suite.norm and kind.bound:
+        raise UserError(f"{where}", f"bounds {kind.norm}, the suite {suite.norm}", "Move it to a suite of its norm")
+    for eps in suite.eps:
+        try:
+            kind(eps=eps, **settings)
+        except UserError as error:
+            raise UserError(where, error.found, error.remedy) from None
+
+
+def _source_hash(modules: set[str]) -> str:
+    """sha256 over the source of the modules and of all in this package that they import."""
+    seen: dict[str, bytes] = {}
+    todo = sorted(modules)
+    while todo:
+        name = todo.pop()
+        spec = find_spec(name) if name.startswith("medrobust.") and name not in seen else None
+        if spec is None or spec.origin is None:
+            continue
+        seen[name] = Path(spec.origin).read_bytes()
+        for node in ast.walk(ast.parse(seen[name])):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                todo.append(node.module)
+            elif isinstance(node, ast.Import):
+                todo.extend(alias.name for alias in node.names)
+    return hashlib.sha256(b"".join(seen[name] for name in sorted(seen))).hexdigest()
