@@ -50,7 +50,12 @@ def _point(table: pd.DataFrame, classes: int, report: ReportParams) -> dict[str,
         resamples=report.bootstrap, confidence=report.confidence,
     )  # fmt: skip
     balanced = metrics.balanced_accuracy(matrix)
-    return {"robust_accuracy": metrics.accuracy(matrix), "low": low, "high": high, "robust_balanced_accuracy": balanced}
+    return {
+        "robust_accuracy": metrics.accuracy(matrix),
+        "low": low,
+        "high": high,
+        "robust_balanced_accuracy": balanced,
+    }
 
 
 def _worst_pred(table: pd.DataFrame) -> np.ndarray:

@@ -37,7 +37,13 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
         _check(getattr(import_module(module), kind), settings, suite, f"{where}.{attack}")
         resolved.append({"name": attack, "module": module, "class": kind, "hyperparameters": settings})
     modules = {entry["module"] for entry in resolved}
-    return {"name": name, "norm": suite.norm, "eps": eps, "attacks": resolved, "sources": _source_hash(modules)}
+    return {
+        "name": name,
+        "norm": suite.norm,
+        "eps": eps,
+        "attacks": resolved,
+        "sources": _source_hash(modules),
+    }
 
 
 def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
@@ -52,7 +58,9 @@ def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, whe
         if typed and (not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool)):
             raise UserError(f"{where}.{key}", f"got {value!r}", f"Give a value like {default!r}")
     if kind.norm != suite.norm and kind.bound:
-        raise UserError(f"{where}", f"bounds {kind.norm}, the suite {suite.norm}", "Move it to a suite of its norm")
+        raise UserError(
+            f"{where}", f"bounds {kind.norm}, the suite {suite.norm}", "Move it to a suite of its norm"
+        )
     for eps in suite.eps:
         try:
             kind(eps=eps, **settings)

@@ -1,0 +1,54 @@
+"""What a model answers on a subset: log-probabilities, clean or under a quick attack."""
+
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from medrobust.attacks.base import Attack
+from medrobust.data.store import Subset
+
+BATCH = 128
+
+
+def predict(model: nn.Module, subset: Subset, attack: Attack | None = None, seed: int = 0) -> np.ndarray:
+    """Log-probabilities, float64 n×K, of a subset's images, attacked first if an attack is given.
+
+    The model is put into eval mode and back into the mode it was in.
+    """
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    found = []
+    for rows in batches(len(subset), BATCH):
+        images = subset.batch(rows).to(device)
+        if attack is not None:
+            images = attack(
+                model, images, subset.targets(rows).to(device), seeds=image_seeds(subset, rows, seed)
+            )
+        with torch.no_grad():
+            found.append(torch.log_softmax(model(images).double(), 1).cpu())
+    model.train(training)
+    return torch.cat(found).numpy()
+
+
+def batches(count: int, size: int) -> Iterator[np.ndarray]:
+    """Positions 0 to `count`, `size` at a time."""
+    for start in range(0, count, size):
+        yield np.arange(start, min(start + size, count))
+
+
+def image_seeds(subset: Subset, rows: np.ndarray, seed: int) -> Tensor:
+    """Int64, n: each image's own seed, from its id and the run's seed."""
+    return torch.tensor([zlib.crc32(subset.ids[row].encode()) + (seed << 32) for row in rows])
+
+
+def predictions_table(subset: Subset, split: str, logprobs: np.ndarray) -> pd.DataFrame:
+    """`id`, `split`, `patient`, `label`, `pred` and a `logprob_<k>` a class."""
+    table = pd.DataFrame(
+        {"id": subset.ids, "split": split, "patient": subset.patients, "label": subset.labels}
+    )
+    scores = pd.DataFrame(logprobs, columns=[f"logprob_{k}" for k in range(logprobs.shape[1])])
+    return pd.concat([table.assign(pred=logprobs.argmax(1)), scores], axis=1)

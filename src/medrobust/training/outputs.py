@@ -1,0 +1,73 @@
+"""What a training leaves behind: checkpoint, predictions, metrics, curves and a confusion matrix."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medrobust.data.store import Subset
+from medrobust.evaluation import predict, predictions_table
+from medrobust.metrics import classification_summary
+from medrobust.models import checkpoint
+from medrobust.models.classifier import Classifier
+from medrobust.params.report import ReportParams
+from medrobust.params.training import ModelParams
+from medrobust.records import atomic_dir, write_json, write_table
+from medrobust.training.loop import Fit
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a training stage writes."""
+
+    model: Path
+    predictions: Path
+    metrics: Path
+    plots: Path
+
+
+def write_outputs(
+    paths: Paths, classifier: Classifier, result: Fit, subsets: dict[str, Subset], *,
+    model: ModelParams, ordered: bool, report: ReportParams, card: dict[str, Any], seconds: float,
+) -> None:  # fmt: skip
+    """Evaluate the trained classifier on validation and test, and write everything."""
+    logprobs = {name: predict(classifier, subsets[name]) for name in ("val", "test")}
+    tables = [predictions_table(subsets[name], name, found) for name, found in logprobs.items()]
+    write_table(paths.predictions, pd.concat(tables, ignore_index=True))
+    test = subsets["test"]
+    summary = classification_summary(
+        test.labels, logprobs["test"], test.patients, test.classes,
+        ordered=ordered, resamples=report.bootstrap, confidence=report.confidence,
+    )  # fmt: skip
+    best = {"best_epoch": result.best_epoch + 1, "best_val_balanced_accuracy": result.best_value}
+    metrics = {**summary, **best, "seconds": round(seconds, 1)}
+    write_json(paths.metrics, metrics, digits=4)
+    _write_plots(paths.plots, result, test, logprobs["test"].argmax(1))
+    checkpoint.save(
+        paths.model, classifier, model, {**card, "metrics": {k: summary[k] for k in ("n", "accuracy")}}
+    )
+
+
+def table_hash(table: pd.DataFrame) -> str:
+    """A short hash of a table's content, for cards and resume keys."""
+    return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def _write_plots(folder: Path, result: Fit, test: Subset, preds: np.ndarray) -> None:
+    from dvclive import Live
+
+    with atomic_dir(folder) as temporary:
+        with Live(dir=str(temporary / "live"), dvcyaml=None, save_dvc_exp=False, report=None) as live:
+            for row in result.history:
+                for name, value in row.items():
+                    live.log_metric(name, value)
+                live.next_step()
+        names = np.array(test.classes)
+        table = pd.DataFrame({"actual": names[test.labels], "predicted": names[preds]})
+        table.to_csv(temporary / "confusion.csv", index=False)
+        pd.DataFrame(result.history).assign(epoch=range(1, len(result.history) + 1)).to_csv(
+            temporary / "history.csv", index=False
+        )
