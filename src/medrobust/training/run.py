@@ -33,10 +33,7 @@ class Images:
         """Open the prepared store and deal it by the split table."""
         store, table = ImageStore.open(prepared), read_table(split, keep_default_na=False)
         subsets = {name: store.subset(table, name) for name in ("train", "val", "test")}
-        classes = subsets["train"].classes
-        return cls(subsets, store.header.ordered, {
-            "data": store.header.sha256, "split": table_hash(table), "classes": ",".join(classes),
-        })  # fmt: skip
+        return cls(subsets, store.header.ordered, {"data": store.header.sha256, "split": table_hash(table)})
 
 
 def tuned(train: TrainParams, best: Path) -> TrainParams:

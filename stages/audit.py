@@ -1,0 +1,35 @@
+"""Ask before any training whether a number from this split can mean anything (seconds)."""
+
+import argparse
+from pathlib import Path
+
+from medrobust.errors import UserError
+from medrobust.params.schema import load_params
+from medrobust.records import atomic_dir, read_table, write_json, write_table
+from medrobust.runtime import run_stage, say
+
+
+def main() -> None:
+    """Write the verdict, its reasons, and the worst pairs."""
+    from medrobust.data.audit import audit, contact_sheet
+    from medrobust.data.store import ImageStore
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("prepared", "split", "metrics", "plots"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    args = parser.parse_args()
+    params = load_params()
+    store = ImageStore.open(args.prepared)
+    metrics, pairs = audit(store, read_table(args.split, keep_default_na=False), params.audit)
+    with atomic_dir(args.plots) as folder:
+        write_table(folder / "pairs.csv", pairs[["test_id", "other_id", "similarity"]].head(200))
+        contact_sheet(store, pairs, folder / "pairs.png")
+    write_json(args.metrics, metrics, digits=4)
+    say(f"audit: {metrics['verdict']}" + "".join(f"\n  - {reason}" for reason in metrics["reasons"]))
+    if metrics["verdict"] == "leaking" and params.audit.on_leak == "fail":
+        found, remedy = "; ".join(metrics["reasons"]), "Change the split, or set audit.on_leak: warn"
+        raise UserError(str(args.split), f"leaking: {found}", remedy)
+
+
+if __name__ == "__main__":
+    run_stage(main, "audit")
