@@ -66,7 +66,9 @@ def fit_ensemble(
     return ensemble, {name: round(float(weight), 4) for name, weight in zip(members, weights, strict=True)}
 
 
-def convex_weights(clean: np.ndarray, robust: np.ndarray, labels: np.ndarray, robust_share: float) -> np.ndarray:
+def convex_weights(
+    clean: np.ndarray, robust: np.ndarray, labels: np.ndarray, robust_share: float
+) -> np.ndarray:
     """Weights on the simplex, M, that minimise (1 - share)·NLL(clean) + share·NLL(robust).
 
     Args:
@@ -136,6 +138,8 @@ def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> EnsembleC
     for name, row in rows.items():
         path = folder / row["folder"]
         if read_json(path / "card.json")["sha256"] != row["sha256"]:
-            raise UserError(str(folder), f"{name} has changed since the weights were fitted", "Run `dvc repro ensemble`")
+            raise UserError(
+                str(folder), f"{name} has changed since the weights were fitted", "Run `dvc repro ensemble`"
+            )
         members.append(checkpoint.load(path, device))
     return EnsembleClassifier(members, [row["weight"] for row in rows.values()]).to(device).eval()

@@ -58,7 +58,7 @@ class CW(LibraryAttack):
     lr: float = 0.01
 
     def build(self, model: nn.Module) -> Any:
-        """torchattacks' CW."""
+        """Torchattacks' CW."""
         import torchattacks
 
         return torchattacks.CW(model, c=self.c, kappa=self.kappa, steps=self.steps, lr=self.lr)
@@ -84,7 +84,7 @@ class LibrarySquare(LibraryAttack):
     p_init: float = 0.8
 
     def build(self, model: nn.Module) -> Any:
-        """torchattacks' Square, seeded from the image's seed."""
+        """Torchattacks' Square, seeded from the image's seed."""
         import torchattacks
 
         seed = int(torch.initial_seed() % 2**31)

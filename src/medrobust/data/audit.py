@@ -43,7 +43,9 @@ def audit(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> tuple[
     pairs = _pairs(test, pool, near, params.near_duplicate)
     hit = pool["label"].to_numpy()[near.index] == test["label"].to_numpy()
     other_hit = pool["label"].to_numpy()[near.other_index] == test["label"].to_numpy()
-    patients = {name: set(frame.loc[frame["split"] == name, "patient"]) - {""} for name in ("train", "val", "test")}
+    patients = {
+        name: set(frame.loc[frame["split"] == name, "patient"]) - {""} for name in ("train", "val", "test")
+    }
     parent = frame["parent"].map(frame.set_index("id")["patient"])
     metrics: dict[str, Any] = {
         "test_patients": len(patients["test"]),
@@ -52,9 +54,13 @@ def audit(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> tuple[
         "val_patients_in_train": len(patients["val"] & patients["train"]),
         "images_without_patient": int(((frame["patient"] == "") & (frame["split"] != "excluded")).sum()),
         "test_images_with_exact_copy": int(test["sha256"].isin(pool["sha256"]).sum()),
-        "synthetic_exact_copies": int((frame["sha256"].duplicated(keep=False) & (frame["kind"] == "synthetic")).sum()),
+        "synthetic_exact_copies": int(
+            (frame["sha256"].duplicated(keep=False) & (frame["kind"] == "synthetic")).sum()
+        ),
         "test_images_with_near_copy": len(pairs),
-        "synthetic_children_of_test_patients": int((parent.isin(patients["test"]) & frame["split"].eq("train")).sum()),
+        "synthetic_children_of_test_patients": int(
+            (parent.isin(patients["test"]) & frame["split"].eq("train")).sum()
+        ),
         "synthetic_of_unknown_parent": int((pool["kind"].eq("synthetic") & pool["parent"].eq("")).sum()),
         "label_conflicts": int((frame.groupby("sha256")["label"].nunique() > 1).sum()),
         "nn_accuracy": float(hit.mean()),
@@ -73,7 +79,9 @@ def judge(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     if shared := m["test_patients_in_train"]:
         reasons.append(("leak", f"{shared} of {m['test_patients']} test patients also stand in train"))
     if m["test_patients_in_val"] and not shared:
-        reasons.append(("leak", f"{m['test_patients_in_val']} of {m['test_patients']} test patients stand in val"))
+        reasons.append(
+            ("leak", f"{m['test_patients_in_val']} of {m['test_patients']} test patients stand in val")
+        )
     if copies := m["test_images_with_exact_copy"]:
         reasons.append(("leak", f"{copies} test images have a byte-identical copy in train or val"))
     if children := m["synthetic_children_of_test_patients"]:
@@ -86,7 +94,9 @@ def judge(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         )
         reasons.append(("leak", text))
     if m["val_patients_in_train"]:
-        reasons.append(("doubt", f"{m['val_patients_in_train']} val patients stand in train: tuning sees them"))
+        reasons.append(
+            ("doubt", f"{m['val_patients_in_train']} val patients stand in train: tuning sees them")
+        )
     if near := m["test_images_with_near_copy"]:
         reasons.append(("doubt", f"{near} test images have a near copy in train or val"))
     if unknown := m["synthetic_of_unknown_parent"]:
@@ -113,7 +123,9 @@ def small(store: ImageStore, rows: np.ndarray) -> np.ndarray:
     return out
 
 
-def nearest(pool_vectors: np.ndarray, vectors: np.ndarray, pool: pd.DataFrame, test: pd.DataFrame) -> Neighbours:
+def nearest(
+    pool_vectors: np.ndarray, vectors: np.ndarray, pool: pd.DataFrame, test: pd.DataFrame
+) -> Neighbours:
     """Exact nearest neighbours by blocks of matrix products; no test×pool matrix is kept."""
     owner = pool["patient"].to_numpy()
     parts: list[tuple[np.ndarray, ...]] = []
@@ -145,5 +157,8 @@ def contact_sheet(store: ImageStore, pairs: pd.DataFrame, path: Path, most: int 
     worst = pairs.head(most)
     if not len(worst):
         return
-    rows = [np.concatenate(list(store.images[worst[name].to_numpy()]), axis=1) for name in ("test_row", "other_row")]
+    rows = [
+        np.concatenate(list(store.images[worst[name].to_numpy()]), axis=1)
+        for name in ("test_row", "other_row")
+    ]
     Image.fromarray(np.concatenate(rows, axis=0)).save(path)

@@ -16,6 +16,7 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
             weights cannot be had.
     """
     import timm
+    import torch
 
     if not timm.is_model(model.timm):
         near = timm.list_models(f"*{model.timm[:6]}*")[:5]
@@ -32,7 +33,9 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
     if model.weights not in {"none", "pretrained"}:
         _load_file(backbone, Path(model.weights))
     config = timm.data.resolve_model_data_config(backbone)
-    return Classifier(backbone, classes, model.image_size, list(config["mean"]), list(config["std"]))
+    classifier = Classifier(backbone, classes, model.image_size, list(config["mean"]), list(config["std"]))
+    # Twice as fast for depth-wise convolutions, no slower for others; the numbers stay those of the model.
+    return classifier.to(memory_format=torch.channels_last)
 
 
 def _check_patches(model: ModelParams) -> None:

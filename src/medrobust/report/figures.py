@@ -11,10 +11,12 @@ from medrobust.report.collect import REGIMES, Run
 from medrobust.report.tables import TRAINING
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "medrobust"})
+mpl.rcParams.update(
+    {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "medrobust"}
+)
 
 
 def draw_all(run: Run, folder: Path, eps: float) -> dict[str, Path]:
@@ -53,8 +55,15 @@ def robust_accuracy(run: Run, suite: str, eps: float) -> Any:
                   label=f"{model}, {TRAINING[regime]}")  # fmt: skip
         axes.fill_between(points["eps"], points["low"], points["high"], color=colour, alpha=0.08, lw=0)
     axes.axvline(eps, color="grey", lw=0.8, ls="--")
-    axes.annotate("training ε", (eps, 1.0), xytext=(3, -2), textcoords="offset points", color="grey", fontsize=8)
-    axes.set(xlabel="ε (L∞ radius, [0, 1] pixel units)", ylabel="accuracy under attack", ylim=(0, 1.02), xlim=(0, None))
+    axes.annotate(
+        "training ε", (eps, 1.0), xytext=(3, -2), textcoords="offset points", color="grey", fontsize=8
+    )
+    axes.set(
+        xlabel="ε (L∞ radius, [0, 1] pixel units)",
+        ylabel="accuracy under attack",
+        ylim=(0, 1.02),
+        xlim=(0, None),
+    )
     axes.legend(fontsize=7, ncols=2, frameon=False)
     return figure
 
@@ -86,12 +95,18 @@ def confusion(run: Run) -> Any:
         return None
     classes = run.header["classes"]
     figure, grid = plt.subplots(
-        len(REGIMES), len(run.backbones), figsize=(2.6 * len(run.backbones) + 1, 5.4), squeeze=False, layout="constrained"
+        len(REGIMES),
+        len(run.backbones),
+        figsize=(2.6 * len(run.backbones) + 1, 5.4),
+        squeeze=False,
+        layout="constrained",
     )
     for (backbone, regime), table in run.confusion.items():
         axes = grid[REGIMES.index(regime)][run.backbones.index(backbone)]
         present = [name for name in classes if name in set(table["actual"]) | set(table["predicted"])]
-        counts = pd.crosstab(table["actual"], table["predicted"]).reindex(index=present, columns=present, fill_value=0)
+        counts = pd.crosstab(table["actual"], table["predicted"]).reindex(
+            index=present, columns=present, fill_value=0
+        )
         rates = counts.to_numpy() / np.maximum(counts.to_numpy().sum(1, keepdims=True), 1)
         axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (i, j), rate in np.ndenumerate(rates):

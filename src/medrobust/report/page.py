@@ -40,9 +40,13 @@ class Settings:
 def sections(run: Run, figures: dict[str, str], settings: Settings) -> list[Section]:
     """Every section in the order in which a reader needs it."""
     header = run.header
-    text = [f"Source {header.get('source')}; licence: {header.get('licence')}; cite: {header.get('citation')}."]
+    text = [
+        f"Source {header.get('source')}; licence: {header.get('licence')}; cite: {header.get('citation')}."
+    ]
     attacks = [tables.attack_table(run, suite, settings.confidence) for suite in run.suites]
-    curves = [figures[f"robust_accuracy_{suite}"] for suite in run.suites if f"robust_accuracy_{suite}" in figures]
+    curves = [
+        figures[f"robust_accuracy_{suite}"] for suite in run.suites if f"robust_accuracy_{suite}" in figures
+    ]
     return [
         Section("data", "Data and split", [tables.split_table(run)], text=text),
         Section("clean", "Clean results", [tables.clean_table(run, settings.confidence), tables.recall_table(run)]),
@@ -61,11 +65,17 @@ def verdicts(run: Run) -> list[dict[str, Any]]:
     """The cards on top: the split, the attacks, and what is missing."""
     audit = run.audit.get("verdict", "missing")
     cards = [{"of": "Audit of the split", "verdict": audit, "reasons": run.audit.get("reasons", [])}]
-    failed = sorted({check for r in run.attack.values() for check, f in r["checks"].items() if not f.startswith("pass")})
-    reasons = [f"did not pass everywhere: {', '.join(failed)} (listed under “Under attack”)"] if failed else []
+    failed = sorted(
+        {check for r in run.attack.values() for check, f in r["checks"].items() if not f.startswith("pass")}
+    )
+    reasons = (
+        [f"did not pass everywhere: {', '.join(failed)} (listed under “Under attack”)"] if failed else []
+    )
     cards.append({"of": "Checklist of the attacks", "verdict": run.verdict(), "reasons": reasons})
     if run.missing:
-        cards.append({"of": "Missing results", "verdict": f"{len(run.missing)} files", "reasons": run.missing[:8]})
+        cards.append(
+            {"of": "Missing results", "verdict": f"{len(run.missing)} files", "reasons": run.missing[:8]}
+        )
     return [{**card, "tone": TONES.get(str(card["verdict"]), "bad")} for card in cards]
 
 
@@ -86,7 +96,12 @@ def render_markdown(run: Run, settings: Settings) -> str:
     """The tables for a pull request."""
     lines = [f"# {settings.title}", "", summary(run, settings), ""]
     for card in verdicts(run):
-        lines += [f"**{card['of']}: {card['verdict']}**", "", *(f"- {reason}" for reason in card["reasons"]), ""]
+        lines += [
+            f"**{card['of']}: {card['verdict']}**",
+            "",
+            *(f"- {reason}" for reason in card["reasons"]),
+            "",
+        ]
     for section in sections(run, {}, settings):
         if section.tables:
             lines += [f"## {section.title}", "", *(table.markdown() for table in section.tables)]

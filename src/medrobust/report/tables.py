@@ -43,7 +43,18 @@ def with_interval(record: dict[str, Any], name: str) -> str:
 
 def clean_table(run: Run, confidence: float) -> Table:
     """Clean test results of every model and the ensemble."""
-    columns = ["model", "training", "balanced accuracy", "accuracy", "macro F1", "AUROC", "kappa²", "ECE", "n", "patients"]
+    columns = [
+        "model",
+        "training",
+        "balanced accuracy",
+        "accuracy",
+        "macro F1",
+        "AUROC",
+        "kappa²",
+        "ECE",
+        "n",
+        "patients",
+    ]
     rows = []
     for model, regime in run.models():
         record = run.ensemble if model == "ensemble" else run.train.get((model, regime), {})
@@ -99,7 +110,9 @@ def tuning_table(run: Run) -> Table:
     rows = []
     for backbone in run.backbones:
         best, study = run.best.get(backbone, {}), run.tune.get(backbone, {})
-        cells = [f"{best[key]:.2e}" if key == "lr" and key in best else str(best.get(key, NONE)) for key in names]
+        cells = [
+            f"{best[key]:.2e}" if key == "lr" and key in best else str(best.get(key, NONE)) for key in names
+        ]
         found = [number(study.get("best_val_balanced_accuracy")), str(study.get("trials", NONE))]
         rows.append([backbone, *cells, *found, str(study.get("pruned", 0)), str(study.get("fail", 0))])
     return Table("Tuning", ["model", *names, "best validation", "trials", "pruned", "failed"], rows)
@@ -109,7 +122,9 @@ def weights_table(run: Run) -> Table:
     """The ensemble's weights."""
     weights = run.ensemble.get("weights", {})
     rows = [[name, number(weight)] for name, weight in weights.items()]
-    return Table("Ensemble weights", ["member", "weight"], rows, "Fitted on validation images, clean and attacked.")
+    return Table(
+        "Ensemble weights", ["member", "weight"], rows, "Fitted on validation images, clean and attacked."
+    )
 
 
 def cost_table(run: Run) -> Table:
@@ -117,7 +132,9 @@ def cost_table(run: Run) -> Table:
     rows = []
     for model, regime in run.models():
         training = run.train.get((model, regime), {}).get("seconds")
-        attacks = [str(run.attack.get((model, regime, suite), {}).get("seconds", NONE)) for suite in run.suites]
+        attacks = [
+            str(run.attack.get((model, regime, suite), {}).get("seconds", NONE)) for suite in run.suites
+        ]
         rows.append([model, TRAINING[regime], NONE if training is None else str(training), *attacks])
     return Table("Cost (seconds)", ["model", "training", "train", *run.suites], rows)
 
@@ -129,7 +146,9 @@ def recall_table(run: Run) -> Table:
     for backbone in run.backbones:
         for regime in REGIMES:
             record = run.train.get((backbone, regime), {})
-            rows.append([backbone, TRAINING[regime], *(number(record.get(f"recall_{name}")) for name in classes)])
+            rows.append(
+                [backbone, TRAINING[regime], *(number(record.get(f"recall_{name}")) for name in classes)]
+            )
     return Table("Recall by class", ["model", "training", *classes], rows)
 
 
@@ -153,7 +172,9 @@ def short_table(run: Run, eps: float) -> Table:
         for suite in run.suites:
             attack = run.attack.get((model, regime, suite))
             near = min(attack["robust_accuracy"], key=lambda e: abs(float(e) - eps)) if attack else None
-            cells.append(f"{attack['robust_accuracy'][near]:.3f} (ε {near})" if attack and near else "missing")
+            cells.append(
+                f"{attack['robust_accuracy'][near]:.3f} (ε {near})" if attack and near else "missing"
+            )
         rows.append([model, TRAINING[regime], number(record.get("balanced_accuracy")), *cells])
     return Table("Results", ["model", "training", "clean balanced accuracy", *run.suites], rows)
 
@@ -162,7 +183,9 @@ def plain(table: Table) -> str:
     """The table in aligned columns for a terminal."""
     grid = [table.columns, *table.rows]
     widths = [max(len(row[column]) for row in grid) for column in range(len(table.columns))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in grid)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in grid
+    )
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -19,7 +19,11 @@ import pandas as pd
 #: Patients of each class of the 6,400 release, by the folder's name without signs.
 PATIENTS = {"nondemented": 100, "verymilddemented": 70, "milddemented": 28, "moderatedemented": 2}
 SHORT = {"nondemented": "N", "verymilddemented": "V", "milddemented": "M", "moderatedemented": "O"}
-EARLIER = ("ODbL 1.0", "Alzheimer's Dataset (4 class of images), Kaggle tourist55", "https://www.kaggle.com/datasets")
+EARLIER = (
+    "ODbL 1.0",
+    "Alzheimer's Dataset (4 class of images), Kaggle tourist55",
+    "https://www.kaggle.com/datasets",
+)
 LATER = ("see its page", "Best Alzheimer MRI Dataset, Kaggle lukechugh", "https://www.kaggle.com/datasets")
 #: The whole of each release, so that a subset is not taken for it.
 EARLIER_SIZE, LATER_SIZE = 6400, 11519
@@ -47,7 +51,9 @@ def recover_patients(
 
 
 def _by_name(table: pd.DataFrame) -> pd.DataFrame | None:
-    places = [_name_rule(name, split) for name, split in zip(table["id"], table["published_split"], strict=True)]
+    places = [
+        _name_rule(name, split) for name, split in zip(table["id"], table["published_split"], strict=True)
+    ]
     if any(place is None for place in places):
         return None
     found = table.copy()
@@ -98,6 +104,7 @@ def _by_hash(table: pd.DataFrame, read: Callable[[str], bytes]) -> pd.DataFrame 
     found["patient"] = [known[digest][0] if real else "" for digest, real in zip(digests, own, strict=True)]
     found["slice"] = [known[digest][1] if real else pd.NA for digest, real in zip(digests, own, strict=True)]
     found["parent"] = [
-        first[digest] if digest in known and not real else "" for digest, real in zip(digests, own, strict=True)
+        first[digest] if digest in known and not real else ""
+        for digest, real in zip(digests, own, strict=True)
     ]
     return found

@@ -1,0 +1,44 @@
+# Every command that a newcomer needs; `make` alone lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+SOURCES := src stages tests tools scripts benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lint deps lock preset clean
+
+help: ## list these commands
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/installed ## make .venv with the locked dependencies and the package
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "medrobust needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+repro: setup ## run what changed of the pipeline, print the results and the report's path
+	@$(RUN) dvc repro
+	@echo; cat report/summary.txt; echo; echo "report: $(CURDIR)/report/index.html"
+
+test: lint ## linters, types and every test that can run here
+	@$(RUN) python -m pytest
+
+lint: setup ## ruff and mypy
+	@$(RUN) ruff check $(SOURCES)
+	@$(RUN) ruff format --check $(SOURCES)
+	@$(RUN) mypy
+
+deps: setup ## write the source files that each stage imports into dvc.yaml
+	@$(RUN) python -m tools.write_deps
+
+lock: ## resolve requirements.lock anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --upgrade --extra s3 --extra kaggle --extra formats --extra oracles --extra dev pyproject.toml -o requirements.lock
+
+preset: ## make preset NAME=smoke: take presets/NAME.yaml as params.yaml
+	cp presets/$(NAME).yaml params.yaml
+
+clean: ## remove the environment and all caches; results stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache tmp
