@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
 from tools.imports import source_files
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,5 +1,6 @@
 """A weighted vote of classifiers that an attack meets as one model: one image, one gradient through all."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class EnsembleClassifier(nn.Module):
 
 
 def fit_ensemble(
-    members: dict[str, nn.Module], val: Subset, adv: AdvParams, robust_share: float, seed: int
+    members: Mapping[str, nn.Module], val: Subset, adv: AdvParams, robust_share: float, seed: int
 ) -> tuple[EnsembleClassifier, dict[str, float]]:
     """Fit convex weights on validation images, clean and attacked.
 
@@ -66,9 +67,7 @@ def fit_ensemble(
     return ensemble, {name: round(float(weight), 4) for name, weight in zip(members, weights, strict=True)}
 
 
-def convex_weights(
-    clean: np.ndarray, robust: np.ndarray, labels: np.ndarray, robust_share: float
-) -> np.ndarray:
+def convex_weights(clean: np.ndarray, robust: np.ndarray, labels: np.ndarray, robust_share: float) -> np.ndarray:
     """Weights on the simplex, M, that minimise (1 - share)·NLL(clean) + share·NLL(robust).
 
     Args:
@@ -89,7 +88,8 @@ def convex_weights(
 
     free = minimize(loss, np.zeros(len(clean)), method="L-BFGS-B", bounds=[(-8, 8)] * len(clean)).x
     weights: np.ndarray = np.exp(free - free.max())
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 class _Attacked:

@@ -25,9 +25,7 @@ def predict(model: nn.Module, subset: Subset, attack: Attack | None = None, seed
     for rows in batches(len(subset), BATCH):
         images = subset.batch(rows).to(device)
         if attack is not None:
-            images = attack(
-                model, images, subset.targets(rows).to(device), seeds=image_seeds(subset, rows, seed)
-            )
+            images = attack(model, images, subset.targets(rows).to(device), seeds=image_seeds(subset, rows, seed))
         with torch.no_grad():
             found.append(torch.log_softmax(model(images).double(), 1).cpu())
     model.train(training)
@@ -47,8 +45,6 @@ def image_seeds(subset: Subset, rows: np.ndarray, seed: int) -> Tensor:
 
 def predictions_table(subset: Subset, split: str, logprobs: np.ndarray) -> pd.DataFrame:
     """`id`, `split`, `patient`, `label`, `pred` and a `logprob_<k>` a class."""
-    table = pd.DataFrame(
-        {"id": subset.ids, "split": split, "patient": subset.patients, "label": subset.labels}
-    )
+    table = pd.DataFrame({"id": subset.ids, "split": split, "patient": subset.patients, "label": subset.labels})
     scores = pd.DataFrame(logprobs, columns=[f"logprob_{k}" for k in range(logprobs.shape[1])])
     return pd.concat([table.assign(pred=logprobs.argmax(1)), scores], axis=1)

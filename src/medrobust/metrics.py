@@ -14,7 +14,9 @@ Statistic = Callable[[np.ndarray], float | None]
 
 def confusion(labels: np.ndarray, preds: np.ndarray, classes: int) -> np.ndarray:
     """Counts, K×K: rows are the true class, columns the predicted one."""
-    return np.bincount(labels * classes + preds, minlength=classes**2).reshape(classes, classes)
+    counts: np.ndarray = np.bincount(labels * classes + preds, minlength=classes**2)
+    matrix: np.ndarray = counts.reshape(classes, classes)
+    return matrix
 
 
 def recalls(matrix: np.ndarray) -> np.ndarray:

@@ -31,9 +31,7 @@ class Attack(ABC):
     bound: ClassVar[bool] = True
 
     @abstractmethod
-    def perturb(
-        self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         """Return attacked images; the model is in eval mode and its parameters need no gradient."""
 
     def __call__(

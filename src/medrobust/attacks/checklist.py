@@ -74,9 +74,7 @@ def _logits(model: nn.Module, images: Tensor) -> Finding:
         logits = model(images)
     sums = logits.sum(1)
     probable = bool((logits >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
-    return Finding(
-        "logits", "fail" if probable else "pass", "outputs are probabilities" if probable else "logits"
-    )
+    return Finding("logits", "fail" if probable else "pass", "outputs are probabilities" if probable else "logits")
 
 
 def _deterministic(model: nn.Module, images: Tensor) -> Finding:
@@ -91,9 +89,7 @@ def _gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Finding:
     if not torch.isfinite(gradient).all():
         return Finding("gradient", "fail", "NaN or infinite gradients")
     zero = int((gradient.abs().flatten(1).sum(1) == 0).sum())
-    return Finding(
-        "gradient", "fail" if zero else "pass", f"{zero} of {len(images)} images without a gradient"
-    )
+    return Finding("gradient", "fail" if zero else "pass", f"{zero} of {len(images)} images without a gradient")
 
 
 def _one_step(
@@ -133,9 +129,7 @@ def _missed(
 
 def _collapse(records: pd.DataFrame) -> Finding:
     share = float(records.drop_duplicates("id")["clean_pred"].value_counts(normalize=True).iloc[0])
-    return Finding(
-        "not constant", "fail" if share > 0.95 else "pass", f"{share:.1%} of answers are one class"
-    )
+    return Finding("not constant", "fail" if share > 0.95 else "pass", f"{share:.1%} of answers are one class")
 
 
 def _displacement(records: pd.DataFrame) -> Finding:
@@ -151,9 +145,7 @@ def _displacement(records: pd.DataFrame) -> Finding:
 def _sample(subset: Subset, half_width: float) -> Finding:
     patients = [len(np.unique(subset.patients[subset.labels == k])) for k in range(len(subset.classes))]
     few = min(patients) < 10 or half_width > 0.05
-    measured = (
-        f"{len(subset)} images, fewest patients of a class {min(patients)}, half-width {half_width:.3f}"
-    )
+    measured = f"{len(subset)} images, fewest patients of a class {min(patients)}, half-width {half_width:.3f}"
     return Finding("sample size", "warn" if few else "pass", measured)
 
 

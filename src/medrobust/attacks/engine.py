@@ -28,9 +28,7 @@ RECORDS = [
 
 def build_attack(entry: dict[str, Any], eps: float) -> Attack:
     """The attack of one entry of a resolved suite at a radius."""
-    attack: Attack = getattr(import_module(entry["module"]), entry["class"])(
-        eps=eps, **entry["hyperparameters"]
-    )
+    attack: Attack = getattr(import_module(entry["module"]), entry["class"])(eps=eps, **entry["hyperparameters"])
     return attack
 
 
@@ -82,9 +80,7 @@ def _clean(model: nn.Module, subset: Subset, batch_size: int) -> _State:
     logits = []
     with torch.no_grad():
         for start in range(0, len(subset), batch_size):
-            logits.append(
-                model(subset.batch(range(start, min(start + batch_size, len(subset)))).to(device)).cpu()
-            )
+            logits.append(model(subset.batch(range(start, min(start + batch_size, len(subset)))).to(device)).cpu())
     scores = torch.cat(logits)
     pred, labels = scores.argmax(1).numpy(), torch.from_numpy(subset.labels)
     wrong = pred != subset.labels

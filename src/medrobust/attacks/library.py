@@ -25,9 +25,7 @@ class LibraryAttack(Attack):
     def build(self, model: nn.Module) -> Any:
         """The torchattacks object."""
 
-    def perturb(
-        self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         devices = [images.device] if images.device.type == "cuda" else []
         results = []
         for image, label, seed in zip(images, labels, seeds.tolist(), strict=True):
@@ -63,9 +61,7 @@ class CW(LibraryAttack):
 
         return torchattacks.CW(model, c=self.c, kappa=self.kappa, steps=self.steps, lr=self.lr)
 
-    def perturb(
-        self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         inner = images.clamp(5e-4, 1 - 5e-4)  # an eighth of a grey level off the ends, so that all can move
         found = super().perturb(model, inner, labels, seeds, start)
         return torch.where((found - inner).abs() < 1e-6, images, found)

@@ -19,9 +19,7 @@ class FGSM(Attack):
 
     loss: Loss = "ce"
 
-    def perturb(
-        self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         _, gradient = loss_gradient(model, images, labels, self.loss)
         return project(images + self.eps * gradient.sign(), images, self.eps)
 
@@ -59,17 +57,13 @@ class PGD(Attack):
         """The step in [0, 1] pixel units."""
         return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
 
-    def perturb(
-        self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         result = start.clone()
         left = torch.arange(len(images), device=images.device)
         for restart in range(self.restarts):
             warm = restart == 0 and start is not images
             begin = (
-                start[left]
-                if warm or not self.random_start
-                else self._noise(images[left], seeds[left], restart)
+                start[left] if warm or not self.random_start else self._noise(images[left], seeds[left], restart)
             )
             found, fooled = self._descend(model, images[left], labels[left], begin)
             result[left] = found
@@ -82,9 +76,7 @@ class PGD(Attack):
         noise = 2 * uniform(seeds, restart, tuple(images.shape[1:])).to(images.device) - 1
         return project(images + self.eps * noise, images, self.eps)
 
-    def _descend(
-        self, model: nn.Module, images: Tensor, labels: Tensor, begin: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _descend(self, model: nn.Module, images: Tensor, labels: Tensor, begin: Tensor) -> tuple[Tensor, Tensor]:
         """Run one restart; return the images and which of them fool the model."""
         result, fooled = begin.clone(), torch.zeros(len(images), dtype=torch.bool, device=images.device)
         active = torch.arange(len(images), device=images.device)

@@ -24,9 +24,7 @@ class Square(Attack):
     queries: int = 1000
     p_init: float = 0.8
 
-    def perturb(
-        self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         with torch.no_grad():
             return self._search(model, images, labels, seeds)
 
@@ -41,9 +39,7 @@ class Square(Attack):
                 break
             side = self._side(query, height, width)
             corner = uniform(seeds[left], 2 * query, (2,))
-            window = (
-                _window(corner[:, 0], height, side)[:, :, None] & _window(corner[:, 1], width, side)[:, None]
-            )
+            window = _window(corner[:, 0], height, side)[:, :, None] & _window(corner[:, 1], width, side)[:, None]
             change = 2 * self.eps * signs(seeds[left], 2 * query + 1, (channels, 1, 1)) * window[:, None]
             tried = project(best[left] + change, images[left], self.eps)
             new = margin(model(tried), labels[left])
@@ -53,7 +49,7 @@ class Square(Attack):
 
     def _side(self, query: int, height: int, width: int) -> int:
         halvings = sum(query / self.queries * 10_000 > limit for limit in HALVINGS)
-        side = round((self.p_init / 2**halvings * height * width) ** 0.5)
+        side: int = round((self.p_init / 2**halvings * height * width) ** 0.5)
         return min(max(side, 1), min(height, width) - 1)
 
 

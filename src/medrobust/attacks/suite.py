@@ -36,7 +36,7 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
         module, _, kind = ATTACKS[attack].partition(":")
         _check(getattr(import_module(module), kind), settings, suite, f"{where}.{attack}")
         resolved.append({"name": attack, "module": module, "class": kind, "hyperparameters": settings})
-    modules = {entry["module"] for entry in resolved}
+    modules = {str(entry["module"]) for entry in resolved}
     return {
         "name": name,
         "norm": suite.norm,

@@ -79,9 +79,7 @@ def judge(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     if shared := m["test_patients_in_train"]:
         reasons.append(("leak", f"{shared} of {m['test_patients']} test patients also stand in train"))
     if m["test_patients_in_val"] and not shared:
-        reasons.append(
-            ("leak", f"{m['test_patients_in_val']} of {m['test_patients']} test patients stand in val")
-        )
+        reasons.append(("leak", f"{m['test_patients_in_val']} of {m['test_patients']} test patients stand in val"))
     if copies := m["test_images_with_exact_copy"]:
         reasons.append(("leak", f"{copies} test images have a byte-identical copy in train or val"))
     if children := m["synthetic_children_of_test_patients"]:
@@ -94,9 +92,7 @@ def judge(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         )
         reasons.append(("leak", text))
     if m["val_patients_in_train"]:
-        reasons.append(
-            ("doubt", f"{m['val_patients_in_train']} val patients stand in train: tuning sees them")
-        )
+        reasons.append(("doubt", f"{m['val_patients_in_train']} val patients stand in train: tuning sees them"))
     if near := m["test_images_with_near_copy"]:
         reasons.append(("doubt", f"{near} test images have a near copy in train or val"))
     if unknown := m["synthetic_of_unknown_parent"]:
@@ -123,9 +119,7 @@ def small(store: ImageStore, rows: np.ndarray) -> np.ndarray:
     return out
 
 
-def nearest(
-    pool_vectors: np.ndarray, vectors: np.ndarray, pool: pd.DataFrame, test: pd.DataFrame
-) -> Neighbours:
+def nearest(pool_vectors: np.ndarray, vectors: np.ndarray, pool: pd.DataFrame, test: pd.DataFrame) -> Neighbours:
     """Exact nearest neighbours by blocks of matrix products; no test×pool matrix is kept."""
     owner = pool["patient"].to_numpy()
     parts: list[tuple[np.ndarray, ...]] = []
@@ -158,7 +152,6 @@ def contact_sheet(store: ImageStore, pairs: pd.DataFrame, path: Path, most: int 
     if not len(worst):
         return
     rows = [
-        np.concatenate(list(store.images[worst[name].to_numpy()]), axis=1)
-        for name in ("test_row", "other_row")
+        np.concatenate(list(store.images[worst[name].to_numpy()]), axis=1) for name in ("test_row", "other_row")
     ]
     Image.fromarray(np.concatenate(rows, axis=0)).save(path)

@@ -44,9 +44,7 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
         manifest = listing.table.assign(sha256=hashes).iloc[keep]
         check_classes(manifest, data)
         images = np.load(temporary / "images.npy", mmap_mode="r")
-        skipped = [
-            {"id": str(listing.table["id"].iloc[row]), "reason": reason} for row, reason in bad.items()
-        ]
+        skipped = [{"id": str(listing.table["id"].iloc[row]), "reason": reason} for row, reason in bad.items()]
         known = manifest["patient"][manifest["patient"] != ""]
         header = Header(
             source=data.source,
@@ -94,21 +92,20 @@ def decode(content: bytes, size: int, channels: int) -> np.ndarray:
             if getattr(image, "n_frames", 1) > 1:
                 raise ValueError(f"{image.n_frames} frames")  # type: ignore[attr-defined]
             image.load()
-            if image.mode.startswith("I"):  # 16 bit: keep the top eight
-                image = Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8))
-            image = image.convert("L" if channels == 1 else "RGB")
-            if image.size != (size, size):
-                image = image.resize((size, size), Image.Resampling.BILINEAR)
-            return np.asarray(image)
+            picture = image.copy()
+        if picture.mode.startswith("I"):  # 16 bit: keep the top eight
+            picture = Image.fromarray((np.asarray(picture, dtype=np.uint32) >> 8).astype(np.uint8))
+        picture = picture.convert("L" if channels == 1 else "RGB")
+        if picture.size != (size, size):
+            picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(picture)
     except UnidentifiedImageError:
         raise ValueError("no image" if content else "an empty file") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from None
 
 
-def _decode_all(
-    listing: Listing, data: DataParams, path: Path
-) -> tuple[np.ndarray, list[str], dict[int, str]]:
+def _decode_all(listing: Listing, data: DataParams, path: Path) -> tuple[np.ndarray, list[str], dict[int, str]]:
     """Decode every listed image into `images.npy`; return the array, file hashes and {row: fault}."""
     ids = listing.table["id"].tolist()
     shape = (len(ids), data.image_size, data.image_size, *((3,) if data.channels == 3 else ()))

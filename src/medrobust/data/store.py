@@ -78,9 +78,7 @@ class ImageStore:
             UserError: no image is in that split, or the table speaks of other images.
         """
         if list(split["id"]) != list(self.manifest["id"]):
-            raise UserError(
-                "data/split.csv", "lists other images than data/prepared", "Run `dvc repro split`"
-            )
+            raise UserError("data/split.csv", "lists other images than data/prepared", "Run `dvc repro split`")
         rows = np.flatnonzero(split["split"].to_numpy() == name)
         if not len(rows):
             raise UserError("data/split.csv", f"no image is in {name!r}", f"Give split.{name} a larger share")

@@ -42,9 +42,7 @@ def _check_patches(model: ModelParams) -> None:
     patch = int(model.timm.split("patch")[1].split("_")[0])
     if model.image_size % patch:
         remedy = f"Take a multiple of {patch}, such as {max(model.image_size // patch, 1) * patch}"
-        raise UserError(
-            "params.yaml: models.*.image_size", f"got {model.image_size} for {model.timm}", remedy
-        )
+        raise UserError("params.yaml: models.*.image_size", f"got {model.image_size} for {model.timm}", remedy)
 
 
 def _pretrained(model: ModelParams, options: dict[str, Any]) -> Any:

@@ -54,9 +54,7 @@ class Run:
         return next((word for word in ("invalid", "suspect") if word in found), "no problem found")
 
 
-def collect(
-    header: Path, metrics: Path, plots: Path, tuned: Path, backbones: list[str], suites: list[str]
-) -> Run:
+def collect(header: Path, metrics: Path, plots: Path, tuned: Path, backbones: list[str], suites: list[str]) -> Run:
     """Read a run's records and tables."""
     missing: list[str] = []
 

@@ -55,9 +55,7 @@ def robust_accuracy(run: Run, suite: str, eps: float) -> Any:
                   label=f"{model}, {TRAINING[regime]}")  # fmt: skip
         axes.fill_between(points["eps"], points["low"], points["high"], color=colour, alpha=0.08, lw=0)
     axes.axvline(eps, color="grey", lw=0.8, ls="--")
-    axes.annotate(
-        "training ε", (eps, 1.0), xytext=(3, -2), textcoords="offset points", color="grey", fontsize=8
-    )
+    axes.annotate("training ε", (eps, 1.0), xytext=(3, -2), textcoords="offset points", color="grey", fontsize=8)
     axes.set(
         xlabel="ε (L∞ radius, [0, 1] pixel units)",
         ylabel="accuracy under attack",
@@ -111,7 +109,7 @@ def confusion(run: Run) -> Any:
         axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (i, j), rate in np.ndenumerate(rates):
             shade = "white" if rate > 0.5 else "black"
-            axes.text(j, i, f"{counts.iloc[i, j]}", ha="center", va="center", fontsize=8, color=shade)
+            axes.text(j, i, str(int(counts.to_numpy()[i, j])), ha="center", va="center", fontsize=8, color=shade)
         short = [name.replace("Demented", "").strip("_ ") or name for name in present]
         axes.set_xticks(range(len(present)), short, rotation=45, ha="right", fontsize=7)
         axes.set_yticks(range(len(present)), short, fontsize=7)

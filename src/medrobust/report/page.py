@@ -40,16 +40,13 @@ class Settings:
 def sections(run: Run, figures: dict[str, str], settings: Settings) -> list[Section]:
     """Every section in the order in which a reader needs it."""
     header = run.header
-    text = [
-        f"Source {header.get('source')}; licence: {header.get('licence')}; cite: {header.get('citation')}."
-    ]
+    text = [f"Source {header.get('source')}; licence: {header.get('licence')}; cite: {header.get('citation')}."]
     attacks = [tables.attack_table(run, suite, settings.confidence) for suite in run.suites]
-    curves = [
-        figures[f"robust_accuracy_{suite}"] for suite in run.suites if f"robust_accuracy_{suite}" in figures
-    ]
+    clean = tables.clean_table(run, settings.confidence)
+    curves = [figures[f"robust_accuracy_{suite}"] for suite in run.suites if f"robust_accuracy_{suite}" in figures]
     return [
         Section("data", "Data and split", [tables.split_table(run)], text=text),
-        Section("clean", "Clean results", [tables.clean_table(run, settings.confidence), tables.recall_table(run)]),
+        Section("clean", "Clean results", [clean, tables.recall_table(run)]),
         Section("attacks", "Under attack", [*attacks, tables.checks_table(run)], curves),
         Section("ensemble", "Ensemble", [tables.weights_table(run)]),
         Section("confusion", "Confusion matrices", figures=[figures[k] for k in ("confusion",) if k in figures]),
@@ -68,14 +65,10 @@ def verdicts(run: Run) -> list[dict[str, Any]]:
     failed = sorted(
         {check for r in run.attack.values() for check, f in r["checks"].items() if not f.startswith("pass")}
     )
-    reasons = (
-        [f"did not pass everywhere: {', '.join(failed)} (listed under “Under attack”)"] if failed else []
-    )
+    reasons = [f"did not pass everywhere: {', '.join(failed)} (listed under “Under attack”)"] if failed else []
     cards.append({"of": "Checklist of the attacks", "verdict": run.verdict(), "reasons": reasons})
     if run.missing:
-        cards.append(
-            {"of": "Missing results", "verdict": f"{len(run.missing)} files", "reasons": run.missing[:8]}
-        )
+        cards.append({"of": "Missing results", "verdict": f"{len(run.missing)} files", "reasons": run.missing[:8]})
     return [{**card, "tone": TONES.get(str(card["verdict"]), "bad")} for card in cards]
 
 

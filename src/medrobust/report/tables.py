@@ -62,7 +62,9 @@ def clean_table(run: Run, confidence: float) -> Table:
         cells += [number(record.get(name)) for name in ("macro_f1", "auroc", "quadratic_kappa", "ece")]
         cells += [str(record.get(name, NONE)) for name in ("n", "patients")]
         rows.append([model, TRAINING[regime], *cells])
-    note = f"Test images; brackets are {confidence:.0%} intervals over whole patients; kappa² has quadratic weights."
+    note = (
+        f"Test images; brackets are {confidence:.0%} intervals over whole patients; kappa² has quadratic weights."
+    )
     return Table("Clean images", columns, rows, note)
 
 
@@ -80,8 +82,8 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, record["verdict"]])
     columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid), "checklist"]
     note = (
-        f"Accuracy under the per-image worst case of the suite; brackets are {confidence:.0%} intervals over whole "
-        "patients. ε in [0, 1] pixel units. A number that the checklist calls invalid must not be cited."
+        f"Accuracy under the per-image worst case of the suite; brackets are {confidence:.0%} intervals over "
+        "whole patients. ε in [0, 1] pixel units. A number that the checklist calls invalid must not be cited."
     )
     return Table(f"Attack suite: {suite}", columns, rows, note)
 
@@ -110,9 +112,7 @@ def tuning_table(run: Run) -> Table:
     rows = []
     for backbone in run.backbones:
         best, study = run.best.get(backbone, {}), run.tune.get(backbone, {})
-        cells = [
-            f"{best[key]:.2e}" if key == "lr" and key in best else str(best.get(key, NONE)) for key in names
-        ]
+        cells = [f"{best[key]:.2e}" if key == "lr" and key in best else str(best.get(key, NONE)) for key in names]
         found = [number(study.get("best_val_balanced_accuracy")), str(study.get("trials", NONE))]
         rows.append([backbone, *cells, *found, str(study.get("pruned", 0)), str(study.get("fail", 0))])
     return Table("Tuning", ["model", *names, "best validation", "trials", "pruned", "failed"], rows)
@@ -132,9 +132,7 @@ def cost_table(run: Run) -> Table:
     rows = []
     for model, regime in run.models():
         training = run.train.get((model, regime), {}).get("seconds")
-        attacks = [
-            str(run.attack.get((model, regime, suite), {}).get("seconds", NONE)) for suite in run.suites
-        ]
+        attacks = [str(run.attack.get((model, regime, suite), {}).get("seconds", NONE)) for suite in run.suites]
         rows.append([model, TRAINING[regime], NONE if training is None else str(training), *attacks])
     return Table("Cost (seconds)", ["model", "training", "train", *run.suites], rows)
 
@@ -146,9 +144,7 @@ def recall_table(run: Run) -> Table:
     for backbone in run.backbones:
         for regime in REGIMES:
             record = run.train.get((backbone, regime), {})
-            rows.append(
-                [backbone, TRAINING[regime], *(number(record.get(f"recall_{name}")) for name in classes)]
-            )
+            rows.append([backbone, TRAINING[regime], *(number(record.get(f"recall_{name}")) for name in classes)])
     return Table("Recall by class", ["model", "training", *classes], rows)
 
 
@@ -172,9 +168,7 @@ def short_table(run: Run, eps: float) -> Table:
         for suite in run.suites:
             attack = run.attack.get((model, regime, suite))
             near = min(attack["robust_accuracy"], key=lambda e: abs(float(e) - eps)) if attack else None
-            cells.append(
-                f"{attack['robust_accuracy'][near]:.3f} (ε {near})" if attack and near else "missing"
-            )
+            cells.append(f"{attack['robust_accuracy'][near]:.3f} (ε {near})" if attack and near else "missing")
         rows.append([model, TRAINING[regime], number(record.get("balanced_accuracy")), *cells])
     return Table("Results", ["model", "training", "clean balanced accuracy", *run.suites], rows)
 
@@ -183,9 +177,7 @@ def plain(table: Table) -> str:
     """The table in aligned columns for a terminal."""
     grid = [table.columns, *table.rows]
     widths = [max(len(row[column]) for row in grid) for column in range(len(table.columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in grid
-    )
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in grid)
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -130,9 +130,7 @@ def _epoch(job: Job, epoch: int, optimiser: Any, augmentation: nn.Module, result
             loss = job.objective(job.model, images, labels, seeds)
         value = float(loss.detach())
         if not math.isfinite(value) or value > DIVERGED * math.log(len(job.train.classes)):
-            good = (
-                f"best so far: epoch {result.best_epoch + 1}" if result.history else "no epoch was finished"
-            )
+            good = f"best so far: epoch {result.best_epoch + 1}" if result.history else "no epoch was finished"
             found = f"loss {value:g} at epoch {epoch + 1}, step {step + 1} ({good})"
             lr = optimiser.param_groups[0]["lr"]
             raise UserError(
@@ -183,9 +181,7 @@ def class_weights(subset: Subset, kind: str, device: torch.device) -> Tensor | N
     if kind == "none":
         return None
     counts = np.bincount(subset.labels, minlength=len(subset.classes))
-    return torch.tensor(
-        len(subset) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32, device=device
-    )
+    return torch.tensor(len(subset) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32, device=device)
 
 
 def resume_key(facts: dict[str, Any]) -> str:

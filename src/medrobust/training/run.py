@@ -86,9 +86,7 @@ def adv_train_stage(
     classifier = checkpoint.load(clean, device())
     if classifier.classes != images.subsets["train"].classes:
         found = f"was trained on {classifier.classes}"
-        raise UserError(
-            str(clean), found, "Run `dvc repro`, so that the clean model is trained on this split"
-        )
+        raise UserError(str(clean), found, "Run `dvc repro`, so that the clean model is trained on this split")
     weight = class_weights(images.subsets["train"], settings.class_weights, device())
     objective = mixed_objective(own, weight, settings.label_smoothing)
     facts = {"backbone": backbone, "regime": "adv", "seed": seed, **images.hashes}

@@ -110,9 +110,7 @@ def _write(
     ]
     trials = pd.DataFrame(rows, columns=["trial", "state", "value", *TUNED])
     with atomic_dir(out) as temporary:
-        write_json(
-            temporary / "best.json", {**chosen, "value": value, "trial": best.number if best else None}
-        )
+        write_json(temporary / "best.json", {**chosen, "value": value, "trial": best.number if best else None})
         write_table(temporary / "trials.csv", trials)
     with atomic_dir(plots) as temporary:
         write_table(temporary / "trials.csv", trials)

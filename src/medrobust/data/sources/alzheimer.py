@@ -31,9 +31,7 @@ EARLIER_SIZE, LATER_SIZE = 6400, 11519
 Release = tuple[str, str, str]
 
 
-def recover_patients(
-    table: pd.DataFrame, read: Callable[[str], bytes]
-) -> tuple[pd.DataFrame, Release | None]:
+def recover_patients(table: pd.DataFrame, read: Callable[[str], bytes]) -> tuple[pd.DataFrame, Release | None]:
     """Fill in `patient`, `slice`, `kind` and `parent` if the images are one of the two releases.
 
     Args:
@@ -51,9 +49,7 @@ def recover_patients(
 
 
 def _by_name(table: pd.DataFrame) -> pd.DataFrame | None:
-    places = [
-        _name_rule(name, split) for name, split in zip(table["id"], table["published_split"], strict=True)
-    ]
+    places = [_name_rule(name, split) for name, split in zip(table["id"], table["published_split"], strict=True)]
     if any(place is None for place in places):
         return None
     found = table.copy()
@@ -94,7 +90,7 @@ def _by_hash(table: pd.DataFrame, read: Callable[[str], bytes]) -> pd.DataFrame 
         return None
     found = table.copy()
     first: dict[str, str] = {}  # the real image of a digest: in test, or the first in train's order of names
-    for name, digest, split in sorted(
+    for name, digest, _ in sorted(
         zip(table["id"], digests, table["published_split"], strict=True), key=lambda row: row[2] != "test"
     ):
         if digest in known:
@@ -104,7 +100,6 @@ def _by_hash(table: pd.DataFrame, read: Callable[[str], bytes]) -> pd.DataFrame 
     found["patient"] = [known[digest][0] if real else "" for digest, real in zip(digests, own, strict=True)]
     found["slice"] = [known[digest][1] if real else pd.NA for digest, real in zip(digests, own, strict=True)]
     found["parent"] = [
-        first[digest] if digest in known and not real else ""
-        for digest, real in zip(digests, own, strict=True)
+        first[digest] if digest in known and not real else "" for digest, real in zip(digests, own, strict=True)
     ]
     return found

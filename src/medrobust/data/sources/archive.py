@@ -61,7 +61,7 @@ def listing(data: DataParams, folder: Path) -> Listing:
         rows.append({"id": name, "label": label, "published_split": split})
     if not rows:
         raise UserError(str(path), "holds no image", f"Known endings: {', '.join(sorted(IMAGES))}")
-    table = pd.DataFrame(rows).assign(patient="", slice=pd.NA, kind="real", parent="")
+    table = pd.DataFrame(rows).assign(patient="", slice=None, kind="real", parent="")
     table, release = recover_patients(table, read)
     licence, citation, url = release or ("unknown", "unknown", "")
     return Listing(table, read, licence, citation, url)
@@ -87,19 +87,25 @@ def _open(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
             names = [info.filename for info in archive.infolist() if not info.is_dir()]
             _check_names(path, names)
             return names, archive.read
-        tar = tarfile.open(path)
-        members = [member for member in tar.getmembers() if not member.isdir()]
+        with tarfile.open(path) as tar:
+            contents = _tar_contents(path, tar)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise UserError(str(path), f"truncated or no archive ({error})", "Fetch it again") from None
-    if any(not member.isfile() for member in members):
-        raise UserError(str(path), "holds links or devices", "Pack it again with plain files only")
-    contents = {}
-    for member in members:
-        file = tar.extractfile(member)
-        assert file is not None
-        contents[member.name] = file.read()
     _check_names(path, list(contents))
     return list(contents), contents.__getitem__
+
+
+def _tar_contents(path: Path, tar: tarfile.TarFile) -> dict[str, bytes]:
+    """A tar has no index and is read in one go."""
+    contents = {}
+    for member in tar:
+        if member.isdir():
+            continue
+        file = tar.extractfile(member) if member.isfile() else None
+        if file is None:
+            raise UserError(str(path), f"holds a link or device ({member.name})", "Pack it again with plain files")
+        contents[member.name] = file.read()
+    return contents
 
 
 def _check_names(path: Path, names: list[str]) -> None:

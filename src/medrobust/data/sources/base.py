@@ -54,5 +54,5 @@ def get_source(name: str) -> Source:
     """
     if name not in SOURCES:
         raise UserError("params.yaml: data.source", f"no source {name!r}", f"Known: {', '.join(SOURCES)}")
-    source: Source = import_module(SOURCES[name])  # type: ignore[assignment]
+    source: Source = import_module(SOURCES[name])
     return source

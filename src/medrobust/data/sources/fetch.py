@@ -19,9 +19,7 @@ def local_path(path: str | None) -> Path:
     expanded = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
     if "$" in expanded:
         variable = expanded[expanded.index("$") :].split("/")[0]
-        raise UserError(
-            where, f"{path}: {variable} is not set", f"export {variable[1:].strip('{}')}=<folder>"
-        )
+        raise UserError(where, f"{path}: {variable} is not set", f"export {variable[1:].strip('{}')}=<folder>")
     if not Path(expanded).exists():
         raise UserError(where, f"{expanded}: no such file", "Give the path of a zip, a tar or a folder")
     return Path(expanded)

@@ -42,9 +42,7 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
     anatomy = Anatomy.load()
     rows = []
     plan = [
-        (grade, number)
-        for grade, label in enumerate(data.classes)
-        for number in range(phantom.patients[label])
+        (grade, number) for grade, label in enumerate(data.classes) for number in range(phantom.patients[label])
     ]
     for grade, number in progress(plan, "phantom", unit="patients"):
         label = data.classes[grade]
