@@ -23,7 +23,8 @@ def recalls(matrix: np.ndarray) -> np.ndarray:
     """Recall of each class from (…×)K×K counts; NaN where the class is absent."""
     support = matrix.sum(-1)
     correct = np.diagonal(matrix, axis1=-2, axis2=-1)
-    return np.divide(correct, support, out=np.full(support.shape, np.nan), where=support > 0)
+    shares: np.ndarray = np.divide(correct, support, out=np.full(support.shape, np.nan), where=support > 0)
+    return shares
 
 
 def accuracy(matrix: np.ndarray) -> float:

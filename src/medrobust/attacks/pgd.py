@@ -102,9 +102,6 @@ def loss_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) 
     images = images.detach().requires_grad_(True)
     with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
         logits = model(images)
-        if loss == "ce":
-            total = F.cross_entropy(logits, labels, reduction="sum")
-        else:
-            total = margin(logits, labels).sum()
-        (gradient,) = torch.autograd.grad(total, images)
+        losses = F.cross_entropy(logits, labels, reduction="none") if loss == "ce" else margin(logits, labels)
+        (gradient,) = torch.autograd.grad(losses.sum(), images)
     return logits.detach(), gradient

@@ -1,4 +1,4 @@
-"""Whether a number from this split can mean anything: overlap, duplicates, lineage, and a learner without learning.
+"""Whether a number from this split can mean anything: overlap, duplicates, lineage, a learner without learning.
 
 The 1-nearest-neighbour on small pictures learns nothing about disease. Where it scores far higher with a test
 patient's own slices in the pool than without, accuracy on this split measures recognition of patients.

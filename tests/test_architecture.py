@@ -1,0 +1,65 @@
+"""The house keeps its shape: levels, sizes, docstrings."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tools.imports import imported_modules, module_file
+
+ROOT = Path(__file__).resolve().parent.parent
+SRC = ROOT / "src"
+FILES = sorted((SRC / "medrobust").rglob("*.py"))
+CODE = [*FILES, *sorted((ROOT / "stages").glob("*.py")), *sorted((ROOT / "tools").glob("*.py"))]
+#: Part of the package -> level; a module imports only from its own level or below.
+LEVELS = {
+    "errors": 0, "params": 0, "records": 0, "runtime": 0, "metrics": 0, "data": 1, "models": 1, "attacks": 2,
+    "evaluation": 3, "training": 3, "ensemble": 3, "report": 4,
+}  # fmt: skip
+
+
+def part(path: Path) -> str:
+    return path.relative_to(SRC / "medrobust").parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[Path]:
+    return {file for module in imported_modules(path) if (file := module_file(module, SRC)) is not None}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
+def test_a_module_imports_only_from_its_own_or_a_lower_level(path: Path) -> None:
+    if path == SRC / "medrobust" / "__init__.py":
+        return  # the package's lazy face
+    for imported in imports(path):
+        assert LEVELS[part(imported)] <= LEVELS[part(path)], f"{path} imports {imported}"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {path: imports(path) for path in FILES}
+
+    def reaches(start: Path) -> set[Path]:
+        seen: set[Path] = set()
+        todo = list(graph[start])
+        while todo:
+            path = todo.pop()
+            if path not in seen:
+                seen.add(path)
+                todo += graph[path]
+        return seen
+
+    assert [str(path) for path in FILES if path in reaches(path)] == []
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_and_functions_stay_readable(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= (60 if path.parent.name == "stages" else 350)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
+
+
+def test_package_files_are_empty() -> None:
+    inner = [path for path in FILES if path.name == "__init__.py" and path.parent.name != "medrobust"]
+    assert [str(path) for path in inner if path.stat().st_size] == []

@@ -1,0 +1,134 @@
+"""dvc.yaml tells the truth: each stage lists the code it runs and the params it reads, and names that exist."""
+
+import ast
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medrobust.params.schema import Params, load_params
+from tools.imports import source_files
+from tools.write_deps import code_deps, is_code
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+
+
+def used_blocks(script: Path) -> set[str]:
+    """Blocks of params.yaml that a script uses: `params.adv` -> `adv`, `params.report.x` -> `report.x`.
+
+    The bare name `params` may only be assigned: whoever passes it on reads everything.
+    """
+    tree = ast.parse(script.read_text())
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    blocks = set()
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Name) and node.id == "params" and isinstance(node.ctx, ast.Load)):
+            continue
+        parent = parents[node]
+        assert isinstance(parent, ast.Attribute), f"{script}:{node.lineno} passes all params on"
+        blocks.add(parent.attr)
+    return blocks
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_a_script_of_its_name(name: str) -> None:
+    assert STAGES[name]["cmd"].split()[:2] == ["python", f"stages/{name}.py"]
+    assert (ROOT / "stages" / f"{name}.py").is_file()
+
+
+def test_every_script_is_a_stage() -> None:
+    assert {path.stem for path in (ROOT / "stages").glob("*.py")} == set(STAGES)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_lists_the_code_that_it_runs(name: str) -> None:
+    assert [dep for dep in STAGES[name]["deps"] if is_code(dep)] == code_deps(name), "run `make deps`"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_lists_the_params_that_it_reads(name: str) -> None:
+    listed = {param.split(".")[0] for param in STAGES[name]["params"]}
+    assert used_blocks(ROOT / "stages" / f"{name}.py") == listed
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_listed_params_exist(name: str) -> None:
+    for param in STAGES[name]["params"]:
+        block, *rest = param.split(".")
+        assert block in Params.model_fields
+        if rest and "${" not in rest[0]:
+            annotation = Params.model_fields[block].annotation
+            assert annotation is not None
+            assert rest[0] in annotation.model_fields  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_names_its_paths_in_its_command(name: str) -> None:
+    """Outs, metrics and plots stand in the command, so that no script holds a path of its own."""
+    stage, written = STAGES[name], []
+    for kind in ("outs", "metrics", "plots"):
+        written += [next(iter(out)) if isinstance(out, dict) else out for out in stage.get(kind, [])]
+    for path in written:
+        assert path in stage["cmd"], path
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_matrix_axes_are_names_in_params(name: str) -> None:
+    for axis in STAGES[name].get("matrix", {}).values():
+        assert axis in ("${models}", "${attacks.suites}", ["clean", "adv"])
+
+
+def test_no_script_holds_a_path() -> None:
+    for path in (ROOT / "stages").glob("*.py"):
+        code = ast.parse(path.read_text())
+        docs = {id(node.value) for node in ast.walk(code) if isinstance(node, ast.Expr)}
+        texts = [
+            n.value
+            for n in ast.walk(code)
+            if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs
+        ]
+        assert not [text for text in texts if re.match(r"(data|models|metrics|plots|report)/", text)], path
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)
+def test_every_params_file_loads(path: Path) -> None:
+    params = load_params(path)
+    assert params.adv.eps in {eps for suite in params.attacks.suites.values() for eps in suite.eps}
+
+
+def test_the_reader_of_imports_sees_what_it_should(tmp_path: Path) -> None:
+    package = tmp_path / "src" / "medrobust"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text("def f():\n    from medrobust import b\n")
+    (package / "b.py").write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from medrobust import c\n"
+    )
+    (package / "c.py").write_text("x = 1\n")
+    (package / "d.py").write_text("x = 1\n")
+    script = tmp_path / "stage.py"
+    script.write_text("from medrobust.a import f\n")
+    assert {path.name for path in source_files(script, tmp_path / "src")} == {"a.py", "b.py"}
+
+
+def test_the_reader_of_params_refuses_a_bare_name(tmp_path: Path) -> None:
+    script = tmp_path / "stage.py"
+    script.write_text("params = load_params()\nrun(params.adv, params.seed)\n")
+    assert used_blocks(script) == {"adv", "seed"}
+    script.write_text("params = load_params()\nrun(params)\n")
+    with pytest.raises(AssertionError, match="passes all params on"):
+        used_blocks(script)
+
+
+def test_the_lock_names_no_address() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"https?://|--(extra-)?index|--find-links", lock)
+    assert "requests==2.25" not in lock
+
+
+def test_dvc_is_there_for_the_slow_tests() -> None:
+    assert shutil.which("dvc") or (ROOT / ".venv" / "bin" / "dvc").is_file()
