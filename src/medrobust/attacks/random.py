@@ -30,7 +30,8 @@ def uniform(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
         stream: distinguishes the draws of one attack (restart, step, kind).
         shape: of one image's draw.
     """
-    row = _mixed(_mixed(seeds * _GOLDEN) + stream * _GOLDEN)
+    # As a tensor the stream wraps around at 64 bits, as the hash wants; a Python integer would not.
+    row = _mixed(_mixed(seeds * _GOLDEN) + torch.tensor(stream, device=seeds.device) * _GOLDEN)
     element = torch.arange(1, math.prod(shape) + 1, device=seeds.device)
     bits = _shifted(_mixed(row[:, None] + element[None, :] * _GOLDEN), 40)
     return (bits.float() / (1 << 24)).view(len(seeds), *shape)
