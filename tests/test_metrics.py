@@ -24,9 +24,7 @@ def test_point_estimates_agree_with_scikit_learn(seed: int, k: int) -> None:
     matrix = metrics.confusion(labels, preds, k)
     assert np.array_equal(matrix, reference.confusion_matrix(labels, preds, labels=range(k)))
     assert metrics.accuracy(matrix) == pytest.approx(reference.accuracy_score(labels, preds))
-    assert metrics.balanced_accuracy(matrix) == pytest.approx(
-        reference.balanced_accuracy_score(labels, preds)
-    )
+    assert metrics.balanced_accuracy(matrix) == pytest.approx(reference.balanced_accuracy_score(labels, preds))
     assert metrics.macro_f1(matrix) == pytest.approx(reference.f1_score(labels, preds, average="macro"))
     kappa = reference.cohen_kappa_score(labels, preds, weights="quadratic")
     assert metrics.quadratic_kappa(matrix) == pytest.approx(kappa)

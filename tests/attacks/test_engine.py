@@ -1,0 +1,135 @@
+"""A suite's answer is the per-image worst case; the checklist catches what is broken on purpose."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medrobust.attacks.checklist import Finding, run_checklist, verdict
+from medrobust.attacks.engine import RECORDS, evaluate_suite
+from medrobust.attacks.pgd import FGSM, PGD
+from medrobust.attacks.suite import resolve_suite
+from medrobust.data.store import Subset
+from medrobust.errors import UserError
+from medrobust.params.attacks import SuiteParams
+
+EPS = [0.02, 0.1, 0.3]
+ATTACKS: list[dict[str, Any]] = [{"name": "fgsm"}, {"name": "pgd", "steps": 5, "loss": "margin"}]
+
+
+def suite(eps: list[float] | None = None, attacks: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    return resolve_suite("s", SuiteParams(norm="Linf", eps=eps or EPS, attacks=attacks or ATTACKS))
+
+
+def test_the_engine_is_as_strong_as_running_everything_on_everything(trained: nn.Module, subset: Subset) -> None:
+    table = evaluate_suite(trained, subset, suite(), seed=0)
+    images, labels = subset.batch(range(40)), subset.targets(range(40))
+    seeds = torch.arange(40)
+    for eps in EPS:
+        wrong = trained(images).argmax(1) != labels
+        for attack in (FGSM(eps=eps), PGD(eps=eps, steps=5, loss="margin")):
+            wrong |= trained(attack(trained, images, labels, seeds=seeds)).argmax(1) != labels
+        ours = table[table["eps"] == eps]["fooled"].to_numpy()
+        assert ours.sum() >= wrong.sum() - 1  # another random start may win or lose one image
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_records_do_not_depend_on_the_batch_size(trained: nn.Module, subset: Subset, size: int) -> None:
+    reference = evaluate_suite(trained, subset, suite(), seed=0, batch_size=40)
+    table = evaluate_suite(trained, subset, suite(), seed=0, batch_size=size)
+    assert list(table.columns) == RECORDS
+    for column in ("fooled", "fooled_by", "adv_pred"):
+        assert (table[column] == reference[column]).all()
+
+
+def test_being_fooled_at_a_radius_counts_at_every_larger_one(trained: nn.Module, subset: Subset) -> None:
+    table = evaluate_suite(trained, subset, suite(), seed=0).pivot(index="id", columns="eps", values="fooled")
+    assert (table[EPS[0]] <= table[EPS[1]]).all()
+    assert (table[EPS[1]] <= table[EPS[2]]).all()
+
+
+def test_what_fooled_is_inside_the_ball_and_named(trained: nn.Module, subset: Subset) -> None:
+    table = evaluate_suite(trained, subset, suite(), seed=0)
+    assert (table["distance"] <= table["eps"] + 1e-6).all()
+    fooled = table[table["fooled"]]
+    assert set(fooled["fooled_by"]) <= {"natural", "fgsm", "pgd"}
+    assert (fooled["adv_pred"] != fooled["label"]).all()
+    natural = table[table["fooled_by"] == "natural"]
+    assert (natural["clean_pred"] != natural["label"]).all()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"name": "magic"}, r"no attack 'magic'.*Known: fgsm, pgd"),
+        ({"name": "pgd", "step": 3}, r"pgd\.step: unknown hyper-parameter.*steps"),
+        ({"name": "pgd", "steps": "many"}, r"pgd\.steps: got 'many'"),
+        ({"name": "pgd", "alpha": 1e-5}, r"reaches .* of eps"),
+    ],
+)
+def test_a_wrong_suite_is_refused_before_any_training(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        suite(attacks=[spec])
+
+
+def test_a_suite_of_another_norm_is_refused() -> None:
+    with pytest.raises(UserError, match="bounds Linf, the suite L2"):
+        resolve_suite("s", SuiteParams(norm="L2", eps=[0.1], attacks=[{"name": "pgd"}]))
+
+
+def test_a_suite_knows_the_code_that_it_uses() -> None:
+    assert suite(attacks=[{"name": "fgsm"}])["sources"] == suite(attacks=[{"name": "pgd"}])["sources"]
+    assert suite(attacks=[{"name": "fgsm"}])["sources"] != suite(attacks=[{"name": "square"}])["sources"]
+
+
+class Broken(nn.Module):
+    """A sound model behind a fault."""
+
+    def __init__(self, model: nn.Module, fault: str) -> None:
+        super().__init__()
+        self.model, self.fault = model, fault
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.fault == "rounded":
+            images = (images * 4).round() / 4
+        logits: Tensor = self.model(images)
+        if self.fault == "softmax":
+            return logits.softmax(1)
+        if self.fault == "random":
+            return logits + torch.randn_like(logits) * logits.std()
+        if self.fault == "constant":
+            return logits * 0 + torch.tensor([1.0, 0.0, 0.0]) + images.flatten(1).sum(1, keepdim=True) * 1e-9
+        return logits
+
+
+def findings(model: nn.Module, subset: Subset, resolved: dict[str, Any]) -> dict[str, Finding]:
+    table = evaluate_suite(model, subset, resolved, seed=0)
+    found = run_checklist(model, subset, table, resolved, half_width=0.01, seed=0)
+    return {finding.check: finding for finding in found}
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [("softmax", "logits"), ("random", "deterministic"), ("constant", "not constant"), ("rounded", "gradient")],
+)
+def test_each_fault_is_caught_by_its_check(fault: str, check: str, trained: nn.Module, subset: Subset) -> None:
+    found = findings(Broken(trained, fault), subset, suite())
+    assert found[check].outcome == "fail"
+    assert verdict(list(found.values())) == "invalid"
+
+
+def test_a_weak_attack_is_caught(trained: nn.Module, subset: Subset) -> None:
+    weak = suite(attacks=[{"name": "pgd", "alpha": 1e-5, "steps": 2, "allow_weak": True, "random_start": False}])
+    found = findings(trained, subset, weak)
+    for check in ("reach", "budget used", "beats one step"):
+        assert found[check].outcome == "fail"
+
+
+def test_a_sound_evaluation_passes(trained: nn.Module, subset: Subset) -> None:
+    many = np.array([f"p{number}" for number in range(40)])
+    spread = Subset(subset.store_images, subset.rows, subset.labels, subset.ids, many, subset.classes)
+    found = findings(trained, spread, suite())
+    assert {finding.check for finding in found.values() if finding.outcome != "pass"} == set()
+    assert verdict(list(found.values())) == "no problem found"

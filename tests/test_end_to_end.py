@@ -1,0 +1,151 @@
+"""The whole pipeline in a clone, on the smoke preset, and what DVC then says about changes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a command in a clone, with this environment's programs and the clone's own source."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def changed(folder: Path) -> set[str]:
+    """Names of the stages that `dvc status` calls changed."""
+    status: dict[str, Any] = json.loads(run(folder, "dvc", "status", "--json"))
+    return {name.split(":")[-1] for name in status}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the working tree in which the smoke preset has run."""
+    folder = tmp_path_factory.mktemp("clone") / "medrobust"
+    names = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for name in names:
+        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/")) and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    shutil.copy(ROOT / "presets" / "smoke.yaml", folder / "params.yaml")
+    run(folder, "git", "init", "--quiet")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "clone")
+    run(folder, "dvc", "repro", "--quiet")
+    return folder
+
+
+@pytest.fixture
+def pipeline(done: Path) -> Any:
+    """The finished clone; params and sources are put back afterwards."""
+    yield done
+    run(done, "git", "checkout", "--quiet", "--", "params.yaml", "src")
+
+
+def set_param(folder: Path, change: Any) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    change(params)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
+    page = (pipeline / "report" / "index.html").read_text()
+    for word in ("resnet10t", "ensemble", "Audit of the split", "Checklist of the attacks", "NonDemented"):
+        assert word in page
+    metrics = json.loads((pipeline / "metrics" / "attack" / "resnet10t-adv-pgd.json").read_text())
+    assert set(metrics["robust_accuracy"]) == {"0.005", "0.01"}
+    assert metrics["robust_accuracy"]["0.01"] <= metrics["robust_accuracy"]["0.005"] <= metrics["clean_accuracy"]
+    audit = json.loads((pipeline / "metrics" / "audit.json").read_text())
+    assert audit["test_patients_in_train"] == 0
+
+
+def test_a_second_repro_runs_no_stage(pipeline: Path) -> None:
+    assert changed(pipeline) == set()
+    assert "Running stage" not in run(pipeline, "dvc", "repro")
+
+
+def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
+    set_param(pipeline, lambda params: params["adv"].update(eps=0.005))
+    assert changed(pipeline) == {"adv_train@resnet10t", "ensemble", "report"}
+    listing = run(pipeline, "dvc", "repro", "--dry")
+    ran = {line.split("'")[1] for line in listing.splitlines() if line.startswith("Running stage")}
+    for name in ("download", "prepare", "split", "audit", "suite@pgd", "tune@resnet10t", "train@resnet10t"):
+        assert name not in ran
+    assert "attack@resnet10t-clean-pgd" not in ran
+    assert "attack@resnet10t-adv-pgd" in ran
+
+
+def test_a_line_of_report_code_changes_only_the_report(pipeline: Path) -> None:
+    source = pipeline / "src" / "medrobust" / "report" / "tables.py"
+    source.write_text(source.read_text() + "\n# another line\n")
+    assert changed(pipeline) == {"report"}
+
+
+def test_a_new_suite_changes_only_its_cells(pipeline: Path) -> None:
+    suite = {"norm": "Linf", "eps": [0.01], "attacks": [{"name": "fgsm"}]}
+    set_param(pipeline, lambda params: params["attacks"]["suites"].update(fgsm=suite))
+    cells = {"attack@resnet10t-clean-fgsm", "attack@resnet10t-adv-fgsm", "attack_ensemble@fgsm"}
+    assert changed(pipeline) == {"suite@fgsm", *cells, "report"}
+
+
+def test_a_new_attack_runs_only_the_cheap_suite_stage(pipeline: Path) -> None:
+    (pipeline / "src" / "medrobust" / "attacks" / "new.py").write_text('"""A new attack."""\n')
+    try:
+        assert changed(pipeline) == {"suite@pgd", "suite@worst"}
+        ran = run(pipeline, "dvc", "repro")
+        assert "Running stage 'attack@" not in ran
+    finally:
+        (pipeline / "src" / "medrobust" / "attacks" / "new.py").unlink()
+        run(pipeline, "dvc", "repro", "--quiet")
+
+
+def test_a_checkpoint_gives_a_classifier(pipeline: Path) -> None:
+    code = (
+        "import medrobust, sys, torch; assert 'timm' not in sys.modules; "
+        "model = medrobust.load('models/resnet10t/adv'); print(tuple(model(torch.rand(2, 1, 32, 32)).shape))"
+    )
+    assert run(pipeline, sys.executable, "-c", code).strip() == "(2, 4)"
+
+
+def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None:
+    run(pipeline, "dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
+    run(pipeline, "dvc", "push", "--quiet")
+    run(pipeline, "git", "add", "--all")
+    run(pipeline, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "results")
+    run(tmp_path, "git", "clone", "--quiet", str(pipeline), str(tmp_path / "other"))
+    other = tmp_path / "other"
+    run(other, "dvc", "pull", "--quiet")
+    assert (other / "models" / "resnet10t" / "adv" / "model.safetensors").is_file()
+    assert "Running stage" not in run(other, "dvc", "repro")
+
+
+def test_a_wrong_key_ends_with_one_message(pipeline: Path) -> None:
+    set_param(pipeline, lambda params: params["adv"].update(epz=0.005))
+    environment = {**os.environ, "PYTHONPATH": str(pipeline / "src")}
+    stage = [
+        sys.executable,
+        "stages/split.py",
+        "--prepared",
+        "data/prepared",
+        "--out",
+        "x.csv",
+        "--metrics",
+        "x.json",
+    ]
+    done = subprocess.run(stage, cwd=pipeline, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "params.yaml: adv.epz: unknown key" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (pipeline / "x.csv").exists()
