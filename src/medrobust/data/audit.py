@@ -127,8 +127,9 @@ def nearest(pool_vectors: np.ndarray, vectors: np.ndarray, pool: pd.DataFrame, t
         similarity = vectors[start : start + BLOCK] @ pool_vectors.T
         index = similarity.argmax(1)
         best = similarity[np.arange(len(index)), index]
+        # An image of unknown origin may be the patient's own, so only known others stand for "without".
         own = test["patient"].to_numpy()[start : start + BLOCK, None]
-        similarity[(own == owner[None, :]) & (own != "")] = -np.inf
+        similarity[((own == owner[None, :]) | (owner[None, :] == "")) & (own != "")] = -np.inf
         parts.append((index, best, similarity.argmax(1)))
     return Neighbours(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 

@@ -89,6 +89,7 @@ def _open(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
             return names, archive.read
         with tarfile.open(path) as tar:
             contents = _tar_contents(path, tar)
+        _check_tar_end(path)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise UserError(str(path), f"truncated or no archive ({error})", "Fetch it again") from None
     _check_names(path, list(contents))
@@ -106,6 +107,15 @@ def _tar_contents(path: Path, tar: tarfile.TarFile) -> dict[str, bytes]:
             raise UserError(str(path), f"holds a link or device ({member.name})", "Pack it again with plain files")
         contents[member.name] = file.read()
     return contents
+
+
+def _check_tar_end(path: Path) -> None:
+    """A plain tar ends with 1,024 zero bytes; `tarfile` takes one that is cut off between two files for whole."""
+    with path.open("rb") as file:
+        plain = file.read(262).endswith(b"ustar")
+        file.seek(-min(1024, path.stat().st_size), 2)
+        if plain and any(file.read()):
+            raise tarfile.ReadError("the end is missing")
 
 
 def _check_names(path: Path, names: list[str]) -> None:

@@ -1,0 +1,48 @@
+"""Small raw data sets."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medrobust.params.data import DataParams
+
+
+def encoded(seed: int, mode: str = "L", size: int = 16, kind: str = "PNG") -> bytes:
+    """An encoded random image."""
+    rng = np.random.default_rng(seed)
+    shape = (size, size, len(Image.new(mode, (1, 1)).getbands()))
+    pixels = rng.integers(0, 256, shape, dtype=np.uint8).squeeze()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, mode if mode != "P" else None).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def params() -> Any:
+    """(changes) -> the `data` block of an archive with classes Non and Mild."""
+
+    def make(**changes: Any) -> DataParams:
+        block = {
+            "source": "archive", "classes": ["Non Demented", "Mild_Demented"], "ordered": True, "image_size": 16,
+            "channels": 1, "on_bad_image": "fail", **changes,
+        }  # fmt: skip
+        return DataParams.model_validate(block)
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Class folders inside train and test inside a wrapping folder; names with spaces and other signs."""
+    top = tmp_path / "raw data"
+    for split in ("train", "Test"):
+        for number, label in enumerate(("Non_Demented", "mild-demented")):
+            place = top / "wrap" / split / label
+            place.mkdir(parents=True)
+            for index in range(3):
+                (place / f"é {index}.png").write_bytes(encoded(number * 100 + index + len(split)))
+    return top

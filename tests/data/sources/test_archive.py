@@ -1,0 +1,112 @@
+"""Archives and folders in every shape that users have, and every way in which they are broken."""
+
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medrobust.data.prepare import download, prepare
+from medrobust.data.sources.base import SOURCES, get_source
+from medrobust.data.store import ImageStore
+from medrobust.errors import UserError
+
+
+def pack(folder: Path, kind: str) -> Path:
+    """The folder as itself, as a zip, or as a tar."""
+    if kind == "folder":
+        return folder
+    path = folder.with_suffix(f".{kind}")
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in files:
+                archive.write(file, file.relative_to(folder))
+    else:
+        with tarfile.open(path, "w") as tar:
+            for file in files:
+                tar.add(file, file.relative_to(folder))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_every_kind_gives_the_same_store(kind: str, folder: Path, params: Any, tmp_path: Path) -> None:
+    data = params(path=str(pack(folder, kind)))
+    download(data, tmp_path / "raw", seed=0)
+    prepare(data, tmp_path / "raw", tmp_path / "prepared")
+    store = ImageStore.open(tmp_path / "prepared")
+    assert store.header.counts == {"Non Demented": 6, "Mild_Demented": 6}
+    assert store.manifest["published_split"].value_counts().to_dict() == {"train": 6, "test": 6}
+    assert (store.manifest["patient"] == "").all()
+    assert store.images.shape == (12, 16, 16)
+
+
+def test_variables_in_the_path(folder: Path, params: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_DATA", raising=False)
+    with pytest.raises(UserError, match=r"\$MY_DATA is not set.*export MY_DATA="):
+        download(params(path="$MY_DATA/raw data"), tmp_path / "raw", seed=0)
+    assert not (tmp_path / "raw").exists()
+    monkeypatch.setenv("MY_DATA", str(folder.parent))
+    download(params(path="$MY_DATA/raw data"), tmp_path / "raw", seed=0)
+
+
+def test_what_is_missing_or_another_file_is_named(folder: Path, params: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.path: null"):
+        download(params(path=None), tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match="no such file"):
+        download(params(path=str(tmp_path / "none.zip")), tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match=r"sha256 is .* data.sha256 says 00"):
+        download(params(path=str(pack(folder, "zip")), sha256="00"), tmp_path / "raw", seed=0)
+    assert not (tmp_path / "raw").exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_truncated_archive_is_named(kind: str, folder: Path, params: Any, tmp_path: Path) -> None:
+    path = pack(folder, kind)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    data = params(path=str(path))
+    download(data, tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match=f"{kind}: truncated or no archive"):
+        prepare(data, tmp_path / "raw", tmp_path / "prepared")
+    assert not (tmp_path / "prepared").exists()
+
+
+@pytest.mark.parametrize("name", ["../Non Demented/a.png", "/Non Demented/a.png"])
+def test_unsafe_names_are_refused(name: str, params: Any, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    data = params(path=str(tmp_path / "a.zip"))
+    download(data, tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match="unsafe name"):
+        prepare(data, tmp_path / "raw", tmp_path / "prepared")
+
+
+def test_links_in_a_tar_are_refused(params: Any, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        link = tarfile.TarInfo("Non Demented/a.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    data = params(path=str(tmp_path / "a.tar"))
+    download(data, tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match="holds a link or device"):
+        prepare(data, tmp_path / "raw", tmp_path / "prepared")
+
+
+def test_a_folder_that_is_no_class_is_named(folder: Path, params: Any, tmp_path: Path) -> None:
+    data = params(path=str(folder), classes=["Non Demented", "Severe"])
+    download(data, tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match=r"mild-demented.* lies in no folder that is called like a class"):
+        prepare(data, tmp_path / "raw", tmp_path / "prepared")
+
+
+def test_a_class_without_an_image_is_named(folder: Path, params: Any, tmp_path: Path) -> None:
+    data = params(path=str(folder), classes=["Non Demented", "Mild Demented", "Severe"])
+    download(data, tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match="Severe: no image of this class"):
+        prepare(data, tmp_path / "raw", tmp_path / "prepared")
+
+
+def test_an_unknown_source_lists_the_known() -> None:
+    with pytest.raises(UserError, match=f"no source 'ftp'.*{', '.join(SOURCES)}"):
+        get_source("ftp")

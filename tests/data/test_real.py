@@ -1,0 +1,51 @@
+"""The two public Alzheimer releases: patients recovered, leaks measured."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medrobust.data.audit import audit
+from medrobust.data.prepare import download, prepare
+from medrobust.data.split import make_split
+from medrobust.data.store import ImageStore
+from medrobust.params.data import AuditParams, SplitParams
+
+pytestmark = pytest.mark.slow
+CLASSES = ["NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented"]
+
+
+def prepared(params: Any, archive: Path, folder: Path) -> ImageStore:
+    data = params(path=str(archive), classes=CLASSES, image_size=48)
+    download(data, folder / "raw", seed=0)
+    prepare(data, folder / "raw", folder / "prepared")
+    return ImageStore.open(folder / "prepared")
+
+
+def test_the_earlier_release_gives_200_patients_of_32_slices(
+    params: Any, shared_data: Path, tmp_path: Path
+) -> None:
+    store = prepared(params, shared_data / "alzheimers-dataset-4-class-of-images.zip", tmp_path)
+    assert len(store.manifest) == 6400
+    assert (store.manifest["patient"].value_counts() == 32).all()
+    assert store.manifest["patient"].nunique() == 200
+    assert not store.manifest.duplicated(["patient", "slice"]).any()
+
+
+def test_the_later_release_leaks_as_published(params: Any, shared_data: Path, tmp_path: Path) -> None:
+    store = prepared(params, shared_data / "alzheimer-11519.zip", tmp_path)
+    real = store.manifest[store.manifest["kind"] == "real"]
+    assert (len(real), real["patient"].nunique()) == (6400, 200)
+    choice = {"val": 0.2, "test": 0.25, "small_class": "merge", "merge": {"ModerateDemented": "MildDemented"}}
+    rules = AuditParams(near_duplicate=0.995, on_leak="warn")
+    published = SplitParams.model_validate({**choice, "strategy": "published", "small_class": "fail", "merge": {}})
+    metrics, _ = audit(store, make_split(store.manifest, store.header, published, 1), rules)
+    assert metrics["verdict"] == "leaking"
+    assert (metrics["test_patients"], metrics["test_patients_in_train"]) == (200, 200)
+    assert metrics["synthetic_exact_copies"] == 182
+    assert metrics["nn_accuracy"] == pytest.approx(0.998, abs=0.004)
+    assert metrics["nn_accuracy_without_own_patient"] == pytest.approx(0.569, abs=0.03)
+    patient = SplitParams.model_validate({**choice, "strategy": "patient"})
+    metrics, _ = audit(store, make_split(store.manifest, store.header, patient, 1), rules)
+    assert metrics["test_patients_in_train"] == 0
+    assert metrics["verdict"] == "clean", metrics["reasons"]
