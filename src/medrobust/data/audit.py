@@ -46,13 +46,14 @@ def audit(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> tuple[
     patients = {
         name: set(frame.loc[frame["split"] == name, "patient"]) - {""} for name in ("train", "val", "test")
     }
+    unknown = (frame["patient"] == "") & (frame["parent"] == "")
     parent = frame["parent"].map(frame.set_index("id")["patient"])
     metrics: dict[str, Any] = {
         "test_patients": len(patients["test"]),
         "test_patients_in_train": len(patients["test"] & patients["train"]),
         "test_patients_in_val": len(patients["test"] & patients["val"]),
         "val_patients_in_train": len(patients["val"] & patients["train"]),
-        "images_without_patient": int(((frame["patient"] == "") & (frame["split"] != "excluded")).sum()),
+        "images_without_patient": int((unknown & (frame["split"] != "excluded")).sum()),
         "test_images_with_exact_copy": int(test["sha256"].isin(pool["sha256"]).sum()),
         "synthetic_exact_copies": int(
             (frame["sha256"].duplicated(keep=False) & (frame["kind"] == "synthetic")).sum()

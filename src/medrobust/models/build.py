@@ -32,7 +32,7 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
         backbone = timm.create_model(model.timm, pretrained=False, **options)
     if model.weights not in {"none", "pretrained"}:
         _load_file(backbone, Path(model.weights))
-    # Every run starts from even odds: EfficientNet's own head starts with logits of ±7 and takes epochs to unlearn.
+    # Every run starts from even odds: EfficientNet's own head starts with logits of ±7 and unlearns for epochs.
     head = backbone.get_classifier()
     torch.nn.init.normal_(head.weight, std=0.01)
     torch.nn.init.zeros_(head.bias)
