@@ -1,0 +1,81 @@
+"""The comment of a pull request, and the workflow that posts it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from scripts.pr_comment import LIMIT, MARKER, comment
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+RESULTS = """# run
+
+**Audit of the split: clean**
+
+**Checklist of the attacks: suspect**
+
+### Clean images
+
+| a |
+|---|
+| 1 |
+"""
+
+
+def test_no_difference_is_said() -> None:
+    text = comment({}, RESULTS)
+    assert text.startswith(MARKER)
+    assert "No metric differs" in text
+    assert (
+        text.index("**Audit of the split: clean**")
+        < text.index("No metric differs")
+        < text.index("### Clean images")
+    )
+
+
+def test_changed_new_and_gone_metrics_have_a_row() -> None:
+    diff = {
+        "metrics/ensemble.json": {"accuracy": {"old": 0.5, "new": 0.75, "diff": 0.25}},
+        "metrics/audit.json": {"verdict": {"old": "clean", "new": "a|b"}},
+        "metrics/new.json": {"x": {"new": 1}},
+        "metrics/old.json": {"x": {"old": 2}},
+    }
+    text = comment(diff, None)
+    assert "| metrics/ensemble.json | accuracy | 0.5 | 0.75 | +0.25 |" in text
+    assert "| metrics/audit.json | verdict | clean | a\\|b |  |" in text
+    assert "| metrics/new.json | x | – | 1 | new |" in text
+    assert "| metrics/old.json | x | 2 | – | gone |" in text
+    assert "No report" in text
+
+
+def test_a_long_comment_is_cut_below_the_limit() -> None:
+    diff = {f"metrics/{i}.json": {"accuracy": {"old": 0.1, "new": 0.2, "diff": 0.1}} for i in range(500)}
+    text = comment(diff, RESULTS + "| row |\n" * 40_000)
+    assert len(text) <= LIMIT
+    assert "and 300 more" in text
+    assert "Cut here" in text
+    assert text.endswith("</details>\n")
+
+
+def test_the_script_reads_dvc_and_prints(tmp_path: Path) -> None:
+    (tmp_path / "results.md").write_text(RESULTS)
+    command = [sys.executable, str(ROOT / "scripts" / "pr_comment.py"), "--results", str(tmp_path / "results.md")]
+    diff = json.dumps({"m.json": {"a": {"old": 1, "new": 2, "diff": 1}}})
+    done = subprocess.run(command, input=diff, capture_output=True, text=True, check=True)
+    assert "| m.json | a | 1 | 2 | +1 |" in done.stdout
+
+
+def test_the_workflow_is_sound() -> None:
+    text = (ROOT / ".github" / "workflows" / "pull-request.yml").read_text()
+    workflow = yaml.safe_load(text)
+    assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
+    assert MARKER in text
+    assert "pull_request_target" not in text, "code of a fork must not meet secrets"
+    steps = workflow["jobs"]["results"]["steps"]
+    commands = "\n".join(step.get("run", "") for step in steps)
+    for name in ("make test", "dvc repro --pull --allow-missing", "presets/smoke.yaml", "scripts/pr_comment.py"):
+        assert name in commands
+    for step in steps:
+        assert ("uses" in step) != ("run" in step)
