@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
-SOURCES := src stages tests tools scripts benchmarks
+SOURCES := src stages tests tools scripts
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test lint deps lock preset clean

@@ -64,7 +64,7 @@ def test_listed_params_exist(name: str) -> None:
         if rest and "${" not in rest[0]:
             annotation = Params.model_fields[block].annotation
             assert annotation is not None
-            assert rest[0] in annotation.model_fields  # type: ignore[attr-defined]
+            assert rest[0] in annotation.model_fields
 
 
 @pytest.mark.parametrize("name", STAGES)

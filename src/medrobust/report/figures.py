@@ -15,7 +15,13 @@ import matplotlib.pyplot as plt
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 mpl.rcParams.update(
-    {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "medrobust"}
+    {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.hashsalt": "medrobust",
+        "svg.fonttype": "none",
+    }
 )
 
 

@@ -1,0 +1,127 @@
+"""Classifiers do all but their [0, 1] input inside; checkpoints come back as they were or not at all."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from medrobust.errors import UserError
+from medrobust.models import checkpoint
+from medrobust.models.build import build_classifier
+from medrobust.models.classifier import Classifier
+from medrobust.params.training import ModelParams
+
+CLASSES = ["a", "b", "c"]
+
+
+def block(**changes: Any) -> ModelParams:
+    return ModelParams.model_validate({"timm": "resnet10t", "weights": "none", "image_size": 32, **changes})
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    return build_classifier(block(), CLASSES).eval()
+
+
+def test_grey_is_the_same_as_three_equal_channels(classifier: Classifier) -> None:
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.allclose(classifier(images), classifier(images.expand(-1, 3, -1, -1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (48, 48), (20, 30)])
+def test_any_size_gives_float32_logits_and_features(classifier: Classifier, size: tuple[int, int]) -> None:
+    images = torch.rand(2, 1, *size)
+    assert classifier(images).shape == (2, 3)
+    assert classifier(images).dtype == torch.float32
+    assert classifier.features(images).shape == (2, 512)
+
+
+def test_normalisation_is_that_of_torchvision(classifier: Classifier) -> None:
+    from torchvision.transforms import Normalize
+
+    images = torch.rand(2, 3, 32, 32)
+    normalise = Normalize(classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
+    assert torch.allclose(classifier.backbone(normalise(images)), classifier(images), atol=1e-5)
+
+
+def test_dinov2_takes_any_multiple_of_14() -> None:
+    model = build_classifier(block(timm="vit_small_patch14_dinov2", image_size=28), CLASSES).eval()
+    assert model(torch.rand(1, 1, 64, 64)).shape == (1, 3)
+    with pytest.raises(UserError, match=r"image_size: got 30 .*multiple of 14, such as 28"):
+        build_classifier(block(timm="vit_small_patch14_dinov2", image_size=30), CLASSES)
+
+
+def test_an_unknown_architecture_is_named() -> None:
+    with pytest.raises(UserError, match=r"timm has no 'resnet35x'.*resnet"):
+        build_classifier(block(timm="resnet35x"), CLASSES)
+
+
+def test_weights_from_a_file_load_all_but_the_head(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source = build_classifier(block(), ["x"] * 7)
+    save_file(
+        {key: value.contiguous() for key, value in source.backbone.state_dict().items()},
+        tmp_path / "w.safetensors",
+    )
+    model = build_classifier(block(weights=str(tmp_path / "w.safetensors")), CLASSES)
+    own, given = model.backbone.state_dict(), source.backbone.state_dict()
+    for key in own:
+        assert key.startswith("fc") or torch.equal(own[key], given[key])
+    assert model.backbone.fc.weight.shape == (3, 512)  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"does not fit .* keys"):
+        build_classifier(block(timm="resnet18", weights=str(tmp_path / "w.safetensors")), CLASSES)
+
+
+def test_missing_and_damaged_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        build_classifier(block(weights=str(tmp_path / "w.safetensors")), CLASSES)
+    (tmp_path / "w.safetensors").write_bytes(b"\x01" * 20)
+    with pytest.raises(UserError, match="no weights"):
+        build_classifier(block(weights=str(tmp_path / "w.safetensors")), CLASSES)
+
+
+def test_an_unreachable_hub_names_the_two_other_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    def refuse(name: str, pretrained: bool = False, **options: Any) -> Any:
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(UserError, match=r"cannot be fetched.*weights: none .*weights: <path"):
+        build_classifier(block(weights="pretrained"), CLASSES)
+
+
+def test_a_checkpoint_comes_back_equal(classifier: Classifier, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "m", classifier, block(), {"regime": "clean"})
+    again = checkpoint.load(tmp_path / "m")
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(again(images), classifier(images))
+    assert again.classes == CLASSES
+    assert not again.training
+
+
+def test_weights_that_are_not_the_cards_are_refused(classifier: Classifier, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "m", classifier, block(), {})
+    weights = tmp_path / "m" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00\x00")
+    with pytest.raises(UserError, match=r"is not the file that card\.json describes"):
+        checkpoint.load(tmp_path / "m")
+    weights.unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: no such file"):
+        checkpoint.load(tmp_path / "m")
+
+
+def test_importing_the_package_is_light() -> None:
+    code = (
+        "import sys, medrobust; assert 'torch' not in sys.modules; medrobust.load; assert 'torch' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    import medrobust
+
+    with pytest.raises(AttributeError):
+        _ = medrobust.nothing
