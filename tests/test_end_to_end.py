@@ -131,6 +131,36 @@ def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None
     assert "Running stage" not in run(other, "dvc", "repro")
 
 
+def test_checkpoints_go_through_an_s3_remote(
+    pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server_module = pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("dvc_s3")
+    for name, value in (
+        ("AWS_ACCESS_KEY_ID", "k"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="bucket")
+        run(pipeline, "dvc", "remote", "add", "--force", "s3", "s3://bucket/medrobust")
+        run(pipeline, "dvc", "remote", "modify", "s3", "endpointurl", endpoint)
+        run(pipeline, "dvc", "push", "--quiet", "--remote", "s3", "adv_train@resnet10t")
+        run(pipeline, "git", "add", "--all")
+        run(pipeline, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "remote")
+        run(tmp_path, "git", "clone", "--quiet", str(pipeline), str(tmp_path / "other"))
+        run(tmp_path / "other", "dvc", "pull", "--quiet", "--remote", "s3", "models/resnet10t/adv")
+        weights = Path("models", "resnet10t", "adv", "model.safetensors")
+        assert (tmp_path / "other" / weights).read_bytes() == (pipeline / weights).read_bytes()
+    finally:
+        server.stop()
+
+
 def test_a_wrong_key_ends_with_one_message(pipeline: Path) -> None:
     set_param(pipeline, lambda params: params["adv"].update(epz=0.005))
     environment = {**os.environ, "PYTHONPATH": str(pipeline / "src")}

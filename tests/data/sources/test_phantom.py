@@ -1,0 +1,71 @@
+"""The phantom repeats itself for a seed, its patients look alike inside, and its grades show."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medrobust.data.audit import small
+from medrobust.data.prepare import download, prepare
+from medrobust.data.store import ImageStore
+from medrobust.errors import UserError
+from medrobust.params.data import DataParams
+
+CLASSES = ["low", "middle", "high"]
+
+
+def block(**changes: Any) -> DataParams:
+    phantom = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0}
+    base = {
+        "source": "phantom", "classes": CLASSES, "ordered": True, "image_size": 48, "channels": 1,
+        "on_bad_image": "fail", "phantom": phantom, **changes,
+    }  # fmt: skip
+    return DataParams.model_validate(base)
+
+
+def make(folder: Path, seed: int = 0, **changes: Any) -> ImageStore:
+    data = block(**changes)
+    download(data, folder / "raw", seed)
+    prepare(data, folder / "raw", folder / "prepared")
+    return ImageStore.open(folder / "prepared")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    return make(tmp_path_factory.mktemp("phantom"))
+
+
+def test_a_seed_gives_the_same_images_and_another_seed_others(store: ImageStore, tmp_path: Path) -> None:
+    assert make(tmp_path / "same").header.sha256 == store.header.sha256
+    assert make(tmp_path / "other", seed=1).header.sha256 != store.header.sha256
+
+
+def test_slices_of_a_patient_look_more_alike_than_those_of_others(store: ImageStore) -> None:
+    vectors = small(store, np.arange(len(store.images)))
+    similarity = vectors @ vectors.T
+    patient, place = store.manifest["patient"].to_numpy(), store.manifest["slice"].to_numpy()
+    same_height = (place[:, None] == place[None]) & (patient[:, None] != patient[None])
+    neighbours = (np.abs(place[:, None] - place[None]) == 1) & (patient[:, None] == patient[None])
+    assert similarity[neighbours].mean() > similarity[same_height].mean() - 0.02
+    assert similarity[same_height].max() < 0.999, "two patients are the same"
+
+
+def test_the_grade_darkens_the_middle_of_the_brain(store: ImageStore) -> None:
+    middle = store.images[:, 14:34, 14:34].reshape(len(store.images), -1)
+    dark = (middle < 60).mean(1)
+    means = [dark[(store.manifest["label"] == label).to_numpy()].mean() for label in CLASSES]
+    assert means[0] < means[1] < means[2]
+
+
+def test_colour_images_have_three_equal_channels(tmp_path: Path) -> None:
+    images = make(tmp_path, channels=3).images
+    assert images.shape[1:] == (48, 48, 3)
+    assert (images[..., 0] == images[..., 1]).all()
+
+
+def test_a_block_that_does_not_fit_the_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.phantom: missing"):
+        download(block(phantom=None), tmp_path / "raw", 0)
+    with pytest.raises(UserError, match=r"data\.phantom\.patients: names \['low', 'middle', 'high'\]"):
+        download(block(classes=["low", "high"]), tmp_path / "raw", 0)
