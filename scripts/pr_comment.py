@@ -19,23 +19,25 @@ LIMIT = 65_536
 MOST_ROWS = 200
 
 
-def comment(diff: dict[str, Any], results: str | None, limit: int = LIMIT) -> str:
+def comment(diff: dict[str, Any], results: str | None, limit: int = LIMIT, note: str = "") -> str:
     """The whole comment, shorter than `limit` characters.
 
     Args:
         diff: what `dvc metrics diff --json` prints: path -> metric -> {old, new, diff}.
         results: the content of report/results.md, None if there is none.
         limit: of characters.
+        note: what a reader must know of the comparison (a failed diff, another preset).
     """
     parts = [MARKER, "## medrobust", ""]
     parts += verdicts(results) if results else ["No report: the pipeline did not run to its end.", ""]
-    parts += changes(diff)
+    parts += [f"> {note}", ""] if note else []
+    parts += changes(diff) if diff or not note else []
     text = "\n".join(parts)
     if results:
         head, tail = "\n<details><summary>Results</summary>\n\n", "\n</details>\n"
-        note = "\n\n*Cut here; the whole report is in the run's artifacts.*\n"
-        room = limit - len(text) - len(head) - len(tail) - len(note) - 1
-        body = results if len(results) <= room else results[: max(results.rfind("\n", 0, max(room, 0)), 0)] + note
+        cut = "\n\n*Cut here; the whole report is in the run's artifacts.*\n"
+        room = limit - len(text) - len(head) - len(tail) - len(cut) - 1
+        body = results if len(results) <= room else results[: max(results.rfind("\n", 0, max(room, 0)), 0)] + cut
         text += head + body + tail
     return text[:limit]
 
@@ -80,11 +82,12 @@ def main() -> None:
     """Read the difference from standard input and print the comment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=Path("report/results.md"))
+    parser.add_argument("--note", default="")
     args = parser.parse_args()
     content = sys.stdin.read().strip()
     diff = json.loads(content) if content else {}
     results = args.results.read_text(encoding="utf-8") if args.results.is_file() else None
-    sys.stdout.write(comment(diff, results))
+    sys.stdout.write(comment(diff, results, note=args.note.strip()))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,12 @@ def test_a_long_comment_is_cut_below_the_limit() -> None:
     assert text.endswith("</details>\n")
 
 
+def test_a_failed_comparison_is_not_called_no_difference() -> None:
+    text = comment({}, RESULTS, note="The comparison with the base branch failed.")
+    assert "> The comparison with the base branch failed." in text
+    assert "No metric differs" not in text
+
+
 def test_the_script_reads_dvc_and_prints(tmp_path: Path) -> None:
     (tmp_path / "results.md").write_text(RESULTS)
     command = [sys.executable, str(ROOT / "scripts" / "pr_comment.py"), "--results", str(tmp_path / "results.md")]
