@@ -13,6 +13,7 @@ class PhantomParams(Block):
     patients: dict[str, Annotated[int, Field(ge=1)]]
     slices: Annotated[int, Field(ge=1)]
     difficulty: Annotated[float, Field(ge=0)]
+    site: Annotated[float, Field(ge=0, le=0.2)] = 0.0
 
 
 class DataParams(Block):

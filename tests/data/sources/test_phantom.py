@@ -8,6 +8,7 @@ import pytest
 
 from medrobust.data.audit import small
 from medrobust.data.prepare import download, prepare
+from medrobust.data.sources.phantom import RIPPLES
 from medrobust.data.store import ImageStore
 from medrobust.errors import UserError
 from medrobust.params.data import DataParams
@@ -56,6 +57,20 @@ def test_the_grade_darkens_the_middle_of_the_brain(store: ImageStore) -> None:
     dark = (middle < 60).mean(1)
     means = [dark[(store.manifest["label"] == label).to_numpy()].mean() for label in CLASSES]
     assert means[0] < means[1] < means[2]
+
+
+def test_the_ripple_of_the_site_goes_with_the_grade_and_stays_below_its_amplitude(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    site = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0, "site": 0.05}
+    rippled = make(tmp_path, phantom=site)
+    change = rippled.images.astype(int) - store.images.astype(int)
+    assert np.abs(change).max() <= np.ceil(0.05 * 255)
+    wave = np.cos(2 * np.pi * RIPPLES * (np.arange(48) + 0.5) / 48)[:, None]
+    # Air is clipped at zero, so only brain counts.
+    inside = (change * wave)[:, 12:36, 12:36].mean((1, 2)) / 255
+    means = [inside[(store.manifest["label"] == label).to_numpy()].mean() for label in CLASSES]
+    assert means == pytest.approx([-0.025, 0.0, 0.025], abs=0.005)
 
 
 def test_colour_images_have_three_equal_channels(tmp_path: Path) -> None:

@@ -4,6 +4,11 @@ Average anatomy (the MNI152 T1 template that nilearn ships) is deformed, a patie
 field, scale and rotation, contrast, bias field, Rician noise. The grade widens the ventricles and darkens the
 sulci by amounts that overlap between neighbours, so that grades are learnable but not trivial; slices of one
 patient share their anatomy, so that a split by slice leaks and the audit shows it.
+
+`site` plants what real cohorts have and no one asked for: a faint ripple of the scanner that goes with the
+grade, as if the sicker patients had been scanned elsewhere. It is predictive and no larger than the noise: a
+classifier that uses it looks good and breaks under a perturbation of its size (Ilyas et al. 2019, "Adversarial
+examples are not bugs, they are features", section 2: useful, non-robust features).
 """
 
 from pathlib import Path
@@ -18,9 +23,11 @@ from medrobust.records import read_table, write_table
 from medrobust.runtime import progress
 
 #: Mean widening of the ventricles in mm and of the sulci (share of CSF) from the lowest to the highest grade.
-WIDENING, SULCI = (0.0, 6.0), (0.0, 1.0)
+WIDENING, SULCI = (0.0, 7.0), (0.0, 1.0)
 #: Standard deviation within a grade at difficulty 1, as a share of the step between neighbouring grades.
 OVERLAP = 0.3
+#: Periods of the scanner's ripple over the image's height. It runs along rows, so that mirroring keeps it.
+RIPPLES = 4
 #: Axial range around the ventricles' centre in mm.
 AXIAL = (-8.0, 12.0)
 
@@ -122,10 +129,12 @@ class Anatomy:
         step = 1 / max(len(phantom.patients) - 1, 1)
         true_severity = severity + rng.normal(0, OVERLAP * phantom.difficulty * step)
         traits = _Traits.draw(true_severity, rng)
+        rows = (np.arange(data.image_size)[:, None] + 0.5) / data.image_size
+        ripple = phantom.site * (2 * true_severity - 1) * np.cos(2 * np.pi * RIPPLES * rows)
         heights = np.linspace(*AXIAL, phantom.slices) / 2.0 + self.centre[2]
         slices = []
         for height in heights:
-            pixels = traits.finish(self._slice(height, data.image_size, traits), rng)
+            pixels = traits.finish(self._slice(height, data.image_size, traits), rng) + ripple
             levels = np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
             slices.append(np.repeat(levels[..., None], 3, axis=2) if data.channels == 3 else levels)
         return slices
