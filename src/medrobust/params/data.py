@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medrobust.params.base import Block, Share
 
@@ -33,11 +33,20 @@ class DataParams(Block):
 class SplitParams(Block):
     """How images are dealt to train, validation and test."""
 
-    strategy: Literal["patient", "published", "random"]
+    strategy: Literal["patient", "kfold", "published", "random"]
     val: Share
     test: Share
+    folds: Annotated[int, Field(ge=2)] = 5
+    fold: Annotated[int, Field(ge=0)] = 0
+    unknown_parent: Literal["exclude", "train"] = "exclude"
     small_class: Literal["fail", "train_only", "no_val", "merge"]
     merge: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> "SplitParams":
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} does not exist: folds: {self.folds} are counted from 0")
+        return self
 
 
 class AuditParams(Block):
