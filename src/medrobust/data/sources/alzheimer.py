@@ -3,8 +3,9 @@
 The earlier release (6,400 slices of 200 patients) says the patient in its file names: test files are
 `slice (patient).jpg` (`slice.jpg` is patient 1); in train, file i of a class with n patients is slice
 i // n + 1 of patient i % n + 2 (n + 1 means patient 1). The later one (11,519 images) renamed and shuffled the
-same slices and added synthetic ones; `alzheimer.csv.gz` holds, for the hash of each of its files, the patient
-and slice that pixel matching to the earlier release gave. A byte-identical synthetic copy has its twin's hash.
+same slices and added synthetic ones; `alzheimer.csv.gz` holds, for the hash of each of its real files, the patient
+and slice that pixel matching to the earlier release gave. A byte-identical synthetic copy has its twin's hash: for
+the 182 such pairs the table also holds the number in the file name of the one that counts as real.
 """
 
 import gzip
@@ -76,11 +77,11 @@ def _name_rule(name: str, split: str) -> tuple[str, int] | None:
 
 
 @cache
-def _table() -> dict[str, tuple[str, int]]:
-    """First 10 hex digits of a file's sha256 -> (patient, slice) of each real image."""
+def _table() -> dict[str, tuple[str, int, str]]:
+    """First 10 hex digits of a file's sha256 -> (patient, slice, file number or empty) of each real image."""
     content = files("medrobust.data.sources").joinpath("alzheimer.csv.gz").read_bytes()
     rows = (line.split(",") for line in gzip.decompress(content).decode().split())
-    return {digest: (patient, int(number)) for digest, patient, number in rows}
+    return {digest: (patient, int(place), "".join(number)) for digest, patient, place, *number in rows}
 
 
 def _by_hash(table: pd.DataFrame, read: Callable[[str], bytes]) -> pd.DataFrame | None:
@@ -89,10 +90,8 @@ def _by_hash(table: pd.DataFrame, read: Callable[[str], bytes]) -> pd.DataFrame 
     if sum(digest in known for digest in set(digests)) != EARLIER_SIZE:
         return None
     found = table.copy()
-    first: dict[str, str] = {}  # the real image of a digest: in test, or the first in train's order of names
-    for name, digest, _ in sorted(
-        zip(table["id"], digests, table["published_split"], strict=True), key=lambda row: row[2] != "test"
-    ):
+    first: dict[str, str] = {}  # the real image of a digest: the one that the table names, else the first by name
+    for name, digest in sorted(zip(table["id"], digests, strict=True), key=lambda row: not _is_named(*row)):
         if digest in known:
             first.setdefault(digest, name)
     own = [first.get(digest) == name for name, digest in zip(table["id"], digests, strict=True)]
@@ -103,3 +102,10 @@ def _by_hash(table: pd.DataFrame, read: Callable[[str], bytes]) -> pd.DataFrame 
         first[digest] if digest in known and not real else "" for digest, real in zip(digests, own, strict=True)
     ]
     return found
+
+
+def _is_named(name: str, digest: str) -> bool:
+    """Whether the table says that of two byte-identical files this one is real."""
+    place = _table().get(digest)
+    number = re.search(r"(\d+)\.\w+$", name)
+    return place is not None and number is not None and number[1] == place[2]

@@ -1,0 +1,184 @@
+"""Exact nearest neighbours and near duplicates among small pictures, by blocks of matrix products.
+
+Each image is averaged down to a small picture, centred and scaled to length 1, so that the correlation of two
+images is a dot product and half of the matrix of all pairs is one product after another. Everything that is
+asked of a pair is asked while its block is in memory: N² numbers are computed, and none of them kept.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+#: Side of the pictures that are compared; they are compared in blocks of so many by so many (64 MiB).
+SIDE, BLOCK = 24, 4096
+#: Pairs above the threshold that are kept; beyond this number the least similar are dropped.
+MOST_PAIRS = 1_000_000
+
+
+def pictures(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Float32, n×SIDE²: the images averaged down, centred and scaled to length 1; a blank image is all zero.
+
+    Args:
+        images: uint8, N×H×W or N×H×W×C, in memory or memory-mapped.
+        rows: int, n; which of them, in which order.
+    """
+    size = images.shape[1]
+    edges = np.linspace(0, size, min(SIDE, size) + 1).astype(int)[:-1]
+    counts = np.diff([*edges, size]).astype(np.float32)
+    weight = 1 / (counts[:, None] * counts[None, :])
+    out = np.empty((len(rows), len(edges) ** 2), dtype=np.float32)
+    place = np.full(len(images), -1)
+    place[rows] = np.arange(len(rows))
+    for start, block in _stretches(images):
+        where = place[start : start + len(block)]
+        part: np.ndarray = block[where >= 0].astype(np.float32)
+        part = part.mean(3) if part.ndim == 4 else part
+        part = np.add.reduceat(np.add.reduceat(part, edges, axis=1), edges, axis=2) * weight
+        flat = part.reshape(len(part), -1)
+        flat -= flat.mean(1, keepdims=True)
+        length = np.linalg.norm(flat, axis=1, keepdims=True)
+        out[where[where >= 0]] = np.where(length > 1e-3, flat / np.maximum(length, 1e-3), 0)
+    return out
+
+
+def _stretches(images: np.ndarray, most: int = 1024) -> Iterator[tuple[int, np.ndarray]]:
+    """The images in storage order, some at a time; pages of a mapped file are given back after each."""
+    for start in range(0, len(images), most):
+        if isinstance(images, np.memmap) and images.filename is not None:
+            shape = (min(most, len(images) - start), *images.shape[1:])
+            offset = images.offset + start * images.strides[0]
+            yield start, np.memmap(images.filename, images.dtype, "r", offset, shape)
+        else:
+            yield start, images[start : start + most]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest allowed image of each image: its position (-1: none) and the correlation with it."""
+
+    index: np.ndarray
+    similarity: np.ndarray
+
+    @classmethod
+    def none(cls, count: int) -> "Nearest":
+        """Nobody has a neighbour yet."""
+        return cls(np.full(count, -1), np.full(count, -np.inf, dtype=np.float32))
+
+    def update(self, rows: slice, columns: slice, block: np.ndarray) -> None:
+        """Take in the correlations of some images (rows) with some others (columns)."""
+        top = block.max(1)
+        better = np.flatnonzero(top > self.similarity[rows])
+        if len(better):  # ever rarer, so that the position is seldom looked up
+            self.similarity[rows.start + better] = top[better]
+            self.index[rows.start + better] = columns.start + block[better].argmax(1)
+
+    def unsorted(self, order: np.ndarray) -> "Nearest":
+        """The same by the positions that `order` lists."""
+        found = Nearest.none(len(order))
+        found.index[order] = np.where(self.index >= 0, order[self.index], -1)
+        found.similarity[order] = self.similarity
+        return found
+
+
+@dataclass
+class Pairs:
+    """Pairs of images at or above a correlation, each once; `count` of them, `kept` lists the most similar."""
+
+    threshold: float
+    count: int = 0
+    _parts: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+
+    def update(self, rows: slice, columns: slice, block: np.ndarray) -> None:
+        """Take in a block; of one on the diagonal only what lies above the diagonal."""
+        candidates = np.flatnonzero(block.max(1) >= self.threshold)
+        first, second = np.nonzero(block[candidates] >= self.threshold)
+        first = candidates[first]
+        if rows == columns:
+            upper = first < second
+            first, second = first[upper], second[upper]
+        if not len(first):
+            return
+        self.count += len(first)
+        self._parts.append((rows.start + first, columns.start + second, block[first, second]))
+        if sum(len(part[0]) for part in self._parts) > 2 * MOST_PAIRS:
+            self._parts = [self.kept()]
+
+    def kept(self) -> tuple[np.ndarray, ...]:
+        """(first, second, similarity), the most similar first."""
+        if not self._parts:
+            return np.empty(0, int), np.empty(0, int), np.empty(0, np.float32)
+        first, second, similarity = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        order = np.lexsort((second, first, -similarity))[:MOST_PAIRS]
+        return first[order], second[order], similarity[order]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What one pass over all pairs found; positions are those of the vectors that were given.
+
+    Attributes:
+        pool: of each test image, the nearest image of train and validation.
+        pool_others: the same among the images of known other patients (all, if its own is unknown).
+        closest: of each image, the nearest of all images that are not known to be of the same patient.
+        pairs: how many pairs are near duplicates.
+        first, second, similarity: those pairs, the most similar first, at most `MOST_PAIRS`.
+    """
+
+    pool: Nearest
+    pool_others: Nearest
+    closest: Nearest
+    pairs: int
+    first: np.ndarray
+    second: np.ndarray
+    similarity: np.ndarray
+
+
+def search(vectors: np.ndarray, patients: np.ndarray, tested: np.ndarray, threshold: float) -> Search:
+    """Compare every image with every other once.
+
+    Args:
+        vectors: float32, n×d, from `pictures`.
+        patients: int, n; a number a patient, -1 for unknown.
+        tested: bool, n; the test images, the others are what they are looked up in.
+        threshold: correlation from which two images are near duplicates.
+    """
+    # Sorted, the images of one patient lie together: what must be hidden are a few rectangles.
+    order = np.lexsort((patients, tested))
+    vectors, patients, tested = vectors[order], patients[order], tested[order]
+    count, border = len(order), int((~tested).sum())
+    pool, others, closest = (Nearest.none(count) for _ in range(3))
+    pairs = Pairs(threshold)
+    starts = [*range(0, border, BLOCK), *range(border, count, BLOCK), count]
+    blocks = [slice(start, end) for start, end in pairwise(starts)]
+    for number, rows in enumerate(blocks):
+        for columns in blocks[number:]:
+            block = vectors[rows] @ vectors[columns].T
+            if rows == columns:
+                np.fill_diagonal(block, -np.inf)
+            pairs.update(rows, columns, block)
+            across = rows.start < border <= columns.start
+            if across:
+                pool.update(columns, rows, block.T)
+            _hide_own(block, patients[rows], patients[columns])
+            closest.update(rows, columns, block)
+            if rows != columns:
+                closest.update(columns, rows, block.T)
+            if across:
+                # An image of unknown origin may be the patient's own: only known others stand for "without".
+                unknown, known = (np.searchsorted(patients[part], 0) for part in (rows, columns))
+                block[:unknown, known:] = -np.inf
+                others.update(columns, rows, block.T)
+    first, second, similarity = pairs.kept()
+    pool, others, closest = (nearest.unsorted(order) for nearest in (pool, others, closest))
+    return Search(pool, others, closest, pairs.count, order[first], order[second], similarity)
+
+
+def _hide_own(block: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:
+    """Strike out the pairs of images of one patient; both lists of patients are sorted."""
+    for patient in np.intersect1d(rows, columns):
+        if patient >= 0:
+            top, bottom = np.searchsorted(rows, [patient, patient + 1])
+            left, right = np.searchsorted(columns, [patient, patient + 1])
+            block[top:bottom, left:right] = -np.inf
