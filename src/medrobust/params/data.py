@@ -53,4 +53,5 @@ class AuditParams(Block):
     """When two images count as the same, and what a leak does to the run."""
 
     near_duplicate: Share
+    same_patient: Share = 0.99
     on_leak: Literal["warn", "fail"]
