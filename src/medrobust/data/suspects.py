@@ -40,15 +40,20 @@ def look_alikes(used: pd.DataFrame, found: Search) -> pd.DataFrame:
 def suspected_patients(used: pd.DataFrame, found: Search, same_patient: float) -> pd.DataFrame:
     """Clusters of images of which at least one has no patient id, one row an image.
 
+    Each such image is linked to its nearest image, a test image also to its nearest in train and validation. A
+    cluster is often a part of a patient's images only, so there are more clusters than patients.
+
     Args:
         used: as in `look_alikes`.
         found: what the search found among them.
         same_patient: correlation from which an image and its nearest are suspected to be of one patient.
     """
     unknown = (used["owner"] == "").to_numpy()
-    near = found.closest.index
-    linked = np.flatnonzero(unknown & (near >= 0) & (found.closest.similarity >= same_patient))
-    group = _components(len(used), np.stack([linked, near[linked]], 1))
+    edges = []
+    for nearest in (found.closest, found.pool):
+        linked = np.flatnonzero(unknown & (nearest.index >= 0) & (nearest.similarity >= same_patient))
+        edges.append(np.stack([linked, nearest.index[linked]], 1))
+    group = _components(len(used), np.concatenate(edges))
     return _table(used, group, "images without a patient id")
 
 

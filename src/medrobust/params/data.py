@@ -7,6 +7,15 @@ from pydantic import Field, model_validator
 from medrobust.params.base import Block, Share
 
 
+class PlantParams(Block):
+    """What goes wrong in real data sets, planted in the phantom so that rules and audit can be tested."""
+
+    synthetic: Annotated[float, Field(ge=0)] = 0.0
+    exact_copies: Annotated[int, Field(ge=0)] = 0
+    near_copies: Annotated[int, Field(ge=0)] = 0
+    second_ids: Annotated[int, Field(ge=0)] = 0
+
+
 class PhantomParams(Block):
     """How many synthetic patients the built-in data set has, and how hard they are to grade."""
 
@@ -14,6 +23,7 @@ class PhantomParams(Block):
     slices: Annotated[int, Field(ge=1)]
     difficulty: Annotated[float, Field(ge=0)]
     site: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    plant: PlantParams = Field(default_factory=PlantParams)
 
 
 class DataParams(Block):

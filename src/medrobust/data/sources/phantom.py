@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from medrobust.data.sources.base import Listing
+from medrobust.data.sources.plants import plant
 from medrobust.errors import UserError
-from medrobust.params.data import DataParams, PhantomParams
+from medrobust.params.data import DataParams, PhantomParams, PlantParams
 from medrobust.records import read_table, write_table
 from medrobust.runtime import progress
 
@@ -60,13 +61,17 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
             (folder / label).mkdir(exist_ok=True)
             Image.fromarray(pixels).save(folder / path)
             rows.append({"id": path, "label": label, "patient": patient, "slice": index + 1})
-    write_table(folder / "manifest.csv", pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    if phantom.plant != PlantParams():
+        table = plant(folder, table, phantom.plant, seed)
+    write_table(folder / "manifest.csv", table)
     return {"file": "generated"}
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
     """The generated images with their true patients and slices."""
-    table = read_table(folder / "manifest.csv").assign(kind="real", parent="", published_split="")
+    table = read_table(folder / "manifest.csv", keep_default_na=False).assign(published_split="")
+    table = table if "kind" in table else table.assign(kind="real", parent="")
     return Listing(
         table,
         read=lambda path: (folder / path).read_bytes(),
