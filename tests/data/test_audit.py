@@ -171,7 +171,7 @@ def test_without_ids_the_patients_are_suspected_from_their_looks() -> None:
 def test_a_single_test_patient_of_a_class_is_a_doubt() -> None:
     data = store([8, 8, 3])
     metrics = audit(data, make_split(data.manifest, data.header, params(), 0), RULES).metrics
-    assert metrics["reasons"] == ["class c has one test patient: its figures speak of one person"]
+    assert metrics["reasons"] == ["one test patient of c: figures of the class speak of one person"]
 
 
 def test_where_only_the_own_patient_is_left_there_is_no_gap_to_tell() -> None:

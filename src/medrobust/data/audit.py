@@ -65,7 +65,7 @@ def audit(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> Audit:
         **suspicion("look_alike_patients", suspects[0]),
         **suspicion("suspected_patients", suspects[1]),
         **recognition(used, found),
-        "patients_by_class": patients_by_class(used),
+        "patients_by_class": patients_by_class(used, store.header.classes),
     }
     verdict, reasons = judge(metrics)
     test = np.flatnonzero(found.pool.index >= 0)
@@ -156,14 +156,12 @@ def _accuracy(label: np.ndarray, nearest: Nearest) -> float | None:
     return float((label[nearest.index[rows]] == label[rows]).mean()) if len(rows) else None
 
 
-def patients_by_class(used: pd.DataFrame) -> dict[str, dict[str, int]]:
+def patients_by_class(used: pd.DataFrame, classes: list[str]) -> dict[str, dict[str, int]]:
     """Known patients of each class in each split (their images are counted in `metrics/split.json`)."""
     known = used[(used["owner"] != "") & (used["kind"] != "synthetic")]
     count = known.groupby(["split", "label"])["owner"].nunique()
-    return {
-        name: {label: int(count.get((name, label), 0)) for label in sorted(used["label"].unique())}
-        for name in SPLITS
-    }
+    left = [label for label in classes if (used["label"] == label).any()]
+    return {name: {label: int(count.get((name, label), 0)) for label in left} for name in SPLITS}
 
 
 def closeness(every: Nearest, others: Nearest) -> pd.DataFrame:

@@ -52,7 +52,7 @@ def _doubts(m: dict[str, Any]) -> list[str]:
          "{} test images without a patient id look like the same patient as an image in train or val"),
     ]  # fmt: skip
     reasons = [text.format(count) for count, text in sentences if count > 0]
-    for label, count in m["patients_by_class"]["test"].items():
-        if count == 1:
-            reasons.append(f"class {label} has one test patient: its figures speak of one person")
+    single = [label for label, count in m["patients_by_class"]["test"].items() if count == 1]
+    if single:
+        reasons.append(f"one test patient of {', '.join(single)}: figures of the class speak of one person")
     return reasons
