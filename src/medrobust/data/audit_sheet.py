@@ -7,13 +7,14 @@ import pandas as pd
 
 from medrobust.data.store import ImageStore
 
-#: Pairs on the sheet and in a row of it; side of a picture, margin and height of the words in pixels.
-MOST, COLUMNS = 12, 4
+#: Pairs on the sheet, how many of them are nearest pairs at least, and how many stand in a row.
+MOST, NEAREST, COLUMNS = 12, 4, 4
+#: Side of a picture, margin and height of the words in pixels.
 SIDE, MARGIN, WORDS = 128, 8, 44
 
 
 def contact_sheet(store: ImageStore, pairs: pd.DataFrame, nearest: pd.DataFrame, path: Path) -> None:
-    """Write the worst pairs, each with a line on what it is; filled up with the nearest pairs of test images.
+    """Write the worst pairs, each with a line on what it is, and then the nearest pairs of test images.
 
     Args:
         store: the prepared images.
@@ -22,7 +23,8 @@ def contact_sheet(store: ImageStore, pairs: pd.DataFrame, nearest: pd.DataFrame,
     """
     from PIL import Image, ImageDraw
 
-    shown = pd.concat([pairs.head(MOST), nearest[~nearest["row"].isin(pairs["row"].head(MOST))]]).head(MOST)
+    worst = pairs.head(MOST - NEAREST)
+    shown = pd.concat([worst, nearest[~nearest["row"].isin(worst["row"])]]).head(MOST)
     width, height = 2 * SIDE + 3 * MARGIN, SIDE + WORDS + MARGIN
     lines = -(-len(shown) // COLUMNS)
     sheet = Image.new("RGB", (min(len(shown), COLUMNS) * width, lines * height), "white")
