@@ -41,8 +41,9 @@ def smooth(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
     coarse = np.repeat(rng.normal(size=(-(-count // SLICES), 8, 8)), SLICES, axis=0)[:count]
     coarse = coarse + 0.3 * rng.normal(size=coarse.shape)
     images = ndimage.zoom(coarse, (1, size / 8, size / 8), order=1)
-    noisy: np.ndarray = 128 + 40 * images + rng.normal(0, 4, images.shape)
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+    noisy = 128 + 40 * images + rng.normal(0, 4, images.shape)
+    levels: np.ndarray = np.clip(noisy, 0, 255).astype(np.uint8)
+    return levels
 
 
 def stretches(count: int, size: int, most: int = 1000) -> Iterator[tuple[int, np.ndarray]]:
