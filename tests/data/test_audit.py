@@ -158,14 +158,19 @@ def test_without_ids_the_patients_are_suspected_from_their_looks() -> None:
     assert found.metrics["images_without_patient"] == 48
     truth = dict(zip(data.manifest["id"], true, strict=True))
     assert (found.suspects["id"].map(truth).groupby(found.suspects["suspect"]).nunique() == 1).all()
-    assert len(found.suspects) == 48
+    assert (len(found.suspects), found.suspects["suspect"].nunique()) == (48, 12), "a suspect is a whole patient"
     across = found.metrics["test_images_of_suspected_patients_across"]
+    without = found.metrics["nn_accuracy_without_suspected_patient"]
     assert across > 0
     assert found.metrics["reasons"] == [
         "48 images have no patient id: overlap cannot be ruled out",
         f"{across} test images without a patient id look like the same patient as an image in train or val",
+        f"on images without a patient id a nearest neighbour loses {1 - without:.1%} of accuracy without the "
+        f"suspected patient's images and scores {without:.1%}",
     ]
-    assert found.metrics["nn_gap"] == 0
+    assert (found.metrics["nn_gap"], found.metrics["nn_accuracy"]) == (0, 1)
+    data.manifest["patient"] = true
+    assert without == audit(data, table, RULES).metrics["nn_accuracy_without_own_patient"] < 0.7
 
 
 def test_a_single_test_patient_of_a_class_is_a_doubt() -> None:

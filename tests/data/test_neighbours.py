@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medrobust.data import neighbours
-from medrobust.data.neighbours import pictures, search
+from medrobust.data.neighbours import Pairs, pictures, search
 
 
 @given(st.integers(2, 60), st.integers(1, 9), st.floats(0, 1), st.integers(1, 16), st.integers(0, 10_000))
@@ -25,7 +25,8 @@ def test_blocks_find_what_the_whole_matrix_shows(
     tested = rng.random(count) < 0.4
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "BLOCK", block)
-        found = search(vectors, patients, tested, threshold=0.7)
+        found = search(vectors, patients, tested, near=0.7, alike=0.5)
+        across = search(vectors, patients, tested, near=0.7, across=True)
 
     matrix = vectors @ vectors.T
     np.fill_diagonal(matrix, -np.inf)
@@ -40,11 +41,19 @@ def test_blocks_find_what_the_whole_matrix_shows(
         some = nearest.index >= 0
         np.testing.assert_array_equal(some, np.isfinite(masked.max(1)))
         np.testing.assert_allclose(masked[some, nearest.index[some]], masked.max(1)[some], atol=1e-6)
-    above = {frozenset(pair) for pair in np.argwhere(matrix >= 0.7).tolist()}
-    listed = [frozenset(pair) for pair in zip(found.first.tolist(), found.second.tolist(), strict=True)]
-    assert len(listed) == len(set(listed)) == found.pairs
-    assert set(listed) == above
-    assert (np.diff(found.similarity) <= 0).all()
+    listed = pair_sets(found.near)
+    assert set(listed) == {frozenset(pair) for pair in np.argwhere(matrix >= 0.7).tolist()}
+    assert len(listed) == len(set(listed)) == found.near.count
+    assert (np.diff(found.near.similarity) <= 0).all()
+    blind = (matrix >= 0.5) & ((patients[:, None] < 0) | (patients < 0))
+    assert set(pair_sets(found.alike)) >= {frozenset(pair) for pair in np.argwhere(blind).tolist()}
+    for nearest, same in ((across.pool, found.pool), (across.pool_others, found.pool_others)):
+        np.testing.assert_array_equal(nearest.index, same.index)
+    assert set(pair_sets(across.near)) == {pair for pair in listed if tested[list(pair)].sum() == 1}
+
+
+def pair_sets(pairs: Pairs) -> list[frozenset[int]]:
+    return [frozenset(pair) for pair in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)]
 
 
 def test_too_many_pairs_are_counted_and_the_most_similar_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,9 +61,9 @@ def test_too_many_pairs_are_counted_and_the_most_similar_kept(monkeypatch: pytes
     monkeypatch.setattr(neighbours, "BLOCK", 8)
     angle = np.arange(40, dtype=np.float32) ** 2 / 2000
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    found = search(vectors, np.arange(40), np.zeros(40, bool), threshold=0.9)
+    found = search(vectors, np.arange(40), np.zeros(40, bool), near=0.9).near
     every = np.sort((vectors @ vectors.T)[np.triu_indices(40, 1)])[::-1]
-    assert found.pairs == (every >= 0.9).sum() > 40
+    assert found.count == (every >= 0.9).sum() > 40
     np.testing.assert_allclose(found.similarity, every[:20], atol=1e-6)
 
 

@@ -30,7 +30,7 @@ def own_patient_is_nearest(store: ImageStore) -> float:
     rows = np.flatnonzero(store.manifest["kind"] == "real")
     patient = store.manifest["patient"].to_numpy()[rows]
     unknown, nobody = np.full(len(rows), -1), np.zeros(len(rows), dtype=bool)
-    closest = search(pictures(store.images, rows), unknown, nobody, threshold=1.0).closest
+    closest = search(pictures(store.images, rows), unknown, nobody, near=1.0).closest
     return float((patient[closest.index] == patient).mean())
 
 

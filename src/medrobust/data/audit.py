@@ -13,7 +13,7 @@ import pandas as pd
 from medrobust.data.neighbours import Nearest, Search, pictures, search
 from medrobust.data.split import SPLITS, patient_of
 from medrobust.data.store import ImageStore
-from medrobust.data.suspects import look_alikes, suspected_patients
+from medrobust.data.suspects import look_alikes, suspect_table, suspected_patients
 from medrobust.data.verdict import judge
 from medrobust.params.data import AuditParams
 
@@ -54,17 +54,23 @@ def audit(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> Audit:
     frame["owner"] = patient_of(frame)
     used = frame[frame["split"].isin(SPLITS)].reset_index(drop=True)
     people = pd.factorize(used["owner"].where(used["owner"] != ""))[0]
+    tested = (used["split"] == "test").to_numpy()
     vectors = pictures(store.images, used["row"].to_numpy())
-    found = search(vectors, people, (used["split"] == "test").to_numpy(), params.near_duplicate)
+    found = search(vectors, people, tested, params.near_duplicate, params.same_patient)
     pairs = copies(used, found)
-    suspects = [look_alikes(used, found), suspected_patients(used, found, params.same_patient)]
+    twins, clusters = look_alikes(used, found), suspected_patients(used, found)
+    suspects = [
+        suspect_table(used, twins, "look-alike patients"),
+        suspect_table(used, clusters, "images without a patient id"),
+    ]
     metrics: dict[str, Any] = {
         **overlap(used),
         **duplicates(used, pairs, found, params.near_duplicate),
         **lineage(frame, used),
         **suspicion("look_alike_patients", suspects[0]),
         **suspicion("suspected_patients", suspects[1]),
-        **recognition(used, found),
+        **recognition(used, found.pool, found.pool_others),
+        **blind_recognition(used, vectors, clusters, found.pool),
         "patients_by_class": patients_by_class(used, store.header.classes),
     }
     verdict, reasons = judge(metrics)
@@ -103,7 +109,7 @@ def duplicates(used: pd.DataFrame, pairs: pd.DataFrame, found: Search, near: flo
         "test_images_with_near_copy": int((found.pool.similarity >= near).sum()),
         "exact_pairs_across_splits": int((crossing & exact).sum()),
         "near_pairs_across_splits": int((crossing & ~exact).sum()),
-        "near_pairs": found.pairs,
+        "near_pairs": found.near.count,
         "label_conflicts": int((used.groupby("sha256")["label"].nunique() > 1).sum()),
         "near_label_conflicts": int((~exact & (pairs["label"] != pairs["other_label"])).sum()),
     }
@@ -137,22 +143,39 @@ def suspicion(name: str, suspects: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def recognition(used: pd.DataFrame, found: Search) -> dict[str, Any]:
+def recognition(used: pd.DataFrame, every: Nearest, others: Nearest) -> dict[str, Any]:
     """Accuracy of the nearest neighbour, with and without the own patient's images, and the gap."""
-    label = used["label"].to_numpy()
-    majority = used["label"][used["split"] == "test"].value_counts(normalize=True).iloc[0]
-    every, others = _accuracy(label, found.pool), _accuracy(label, found.pool_others)
+    tested = (used["split"] == "test").to_numpy()
+    accuracy, without = (_accuracy(used, nearest, tested) for nearest in (every, others))
     return {
-        "nn_accuracy": every,
-        "nn_accuracy_without_own_patient": others,
-        "nn_gap": None if every is None or others is None else every - others,
-        "majority_accuracy": float(majority),
+        "nn_accuracy": accuracy,
+        "nn_accuracy_without_own_patient": without,
+        "nn_gap": None if accuracy is None or without is None else accuracy - without,
+        "majority_accuracy": float(used["label"][tested].value_counts(normalize=True).iloc[0]),
     }
 
 
-def _accuracy(label: np.ndarray, nearest: Nearest) -> float | None:
-    """Over the images that have a neighbour; None if none has."""
-    rows = np.flatnonzero(nearest.index >= 0)
+def blind_recognition(
+    used: pd.DataFrame, vectors: np.ndarray, clusters: np.ndarray, every: Nearest
+) -> dict[str, Any]:
+    """The same over the test images without a patient id, whose suspected patient is taken for the true one."""
+    tested = (used["split"] == "test").to_numpy()
+    blind = tested & (used["owner"] == "").to_numpy()
+    without = accuracy = None
+    if (clusters[blind] >= 0).any():
+        alone = clusters.max() + 1 + np.arange(len(used))
+        found = search(vectors, np.where(clusters >= 0, clusters, alone), tested, near=np.inf, across=True)
+        accuracy, without = (_accuracy(used, nearest, blind) for nearest in (every, found.pool_others))
+    return {
+        "nn_accuracy_without_suspected_patient": without,
+        "nn_gap_suspected": None if accuracy is None or without is None else accuracy - without,
+    }
+
+
+def _accuracy(used: pd.DataFrame, nearest: Nearest, among: np.ndarray) -> float | None:
+    """Over those of the images that have a neighbour; None if none has."""
+    rows = np.flatnonzero(among & (nearest.index >= 0))
+    label = used["label"].to_numpy()
     return float((label[nearest.index[rows]] == label[rows]).mean()) if len(rows) else None
 
 
@@ -183,12 +206,12 @@ def copies(used: pd.DataFrame, found: Search) -> pd.DataFrame:
     leader = ranked.index.to_series().groupby(ranked["sha256"]).transform("first")
     leader = leader[leader != leader.index]
     exact = _side_by_side(used, leader.to_numpy(), leader.index.to_numpy(), 1.0).assign(kind="byte-identical")
-    other = digest[found.first] != digest[found.second]
-    first, second = found.first[other], found.second[other]
+    other = digest[found.near.first] != digest[found.near.second]
+    first, second = found.near.first[other], found.near.second[other]
     rank = _rank(used["split"]).to_numpy()
     swap = rank[first] > rank[second]
     first, second = np.where(swap, second, first), np.where(swap, first, second)
-    near = _side_by_side(used, first, second, found.similarity[other]).assign(kind="near copy")
+    near = _side_by_side(used, first, second, found.near.similarity[other]).assign(kind="near copy")
     pairs = pd.concat([exact, near], ignore_index=True)
     crossing = pairs["split"] != pairs["other_split"]
     conflict = pairs["label"] != pairs["other_label"]

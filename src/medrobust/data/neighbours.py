@@ -6,8 +6,9 @@ asked of a pair is asked while its block is in memory: N² numbers are computed,
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import combinations_with_replacement, pairwise
+from mmap import mmap
 
 import numpy as np
 
@@ -47,10 +48,10 @@ def pictures(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _stretches(images: np.ndarray, most: int = 1024) -> Iterator[tuple[int, np.ndarray]]:
     """The images in storage order, some at a time; pages of a mapped file are given back after each."""
     for start in range(0, len(images), most):
-        if isinstance(images, np.memmap) and images.filename is not None:
+        if isinstance(images, np.memmap) and isinstance(images.base, mmap):  # not a part of a mapped array
             shape = (min(most, len(images) - start), *images.shape[1:])
             offset = images.offset + start * images.strides[0]
-            yield start, np.memmap(images.filename, images.dtype, "r", offset, shape)
+            yield start, np.memmap(str(images.filename), images.dtype, "r", offset, shape)
         else:
             yield start, images[start : start + most]
 
@@ -83,36 +84,52 @@ class Nearest:
         return found
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pairs:
-    """Pairs of images at or above a correlation, each once; `count` of them, `kept` lists the most similar."""
+    """Pairs of images at or above a correlation, each once.
 
-    threshold: float
-    count: int = 0
-    _parts: list[tuple[np.ndarray, ...]] = field(default_factory=list)
+    Attributes:
+        count: how many there are.
+        first, second, similarity: the most similar of them, at most `MOST_PAIRS`, the most similar first.
+    """
+
+    count: int
+    first: np.ndarray
+    second: np.ndarray
+    similarity: np.ndarray
+
+
+class _Collector:
+    """Gathers pairs block by block."""
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold, self.floor, self.count = threshold, threshold, 0
+        self.parts = [(np.empty(0, int), np.empty(0, int), np.empty(0, np.float32))]
 
     def update(self, rows: slice, columns: slice, block: np.ndarray) -> None:
         """Take in a block; of one on the diagonal only what lies above the diagonal."""
         candidates = np.flatnonzero(block.max(1) >= self.threshold)
-        first, second = np.nonzero(block[candidates] >= self.threshold)
-        first = candidates[first]
-        if rows == columns:
-            upper = first < second
-            first, second = first[upper], second[upper]
-        if not len(first):
+        if not len(candidates):
             return
-        self.count += len(first)
-        self._parts.append((rows.start + first, columns.start + second, block[first, second]))
-        if sum(len(part[0]) for part in self._parts) > 2 * MOST_PAIRS:
-            self._parts = [self.kept()]
+        part = block[candidates]
+        if rows == columns:
+            part[np.arange(block.shape[1]) <= candidates[:, None]] = -np.inf
+        self.count += int(np.count_nonzero(part >= self.threshold))
+        first, second = np.nonzero(part >= self.floor)
+        self.parts.append((rows.start + candidates[first], columns.start + second, part[first, second]))
+        if sum(len(part[0]) for part in self.parts) > 2 * MOST_PAIRS:
+            self.parts = [self._best()]
+            self.floor = float(self.parts[0][2][-1])
 
-    def kept(self) -> tuple[np.ndarray, ...]:
-        """(first, second, similarity), the most similar first."""
-        if not self._parts:
-            return np.empty(0, int), np.empty(0, int), np.empty(0, np.float32)
-        first, second, similarity = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+    def _best(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        first, second, similarity = (np.concatenate(column) for column in zip(*self.parts, strict=True))
         order = np.lexsort((second, first, -similarity))[:MOST_PAIRS]
         return first[order], second[order], similarity[order]
+
+    def pairs(self, order: np.ndarray) -> Pairs:
+        """What was gathered, by the positions that `order` lists."""
+        first, second, similarity = self._best()
+        return Pairs(self.count, order[first], order[second], similarity)
 
 
 @dataclass(frozen=True)
@@ -123,57 +140,68 @@ class Search:
         pool: of each test image, the nearest image of train and validation.
         pool_others: the same among the images of known other patients (all, if its own is unknown).
         closest: of each image, the nearest of all images that are not known to be of the same patient.
-        pairs: how many pairs are near duplicates.
-        first, second, similarity: those pairs, the most similar first, at most `MOST_PAIRS`.
+        near: near duplicates.
+        alike: pairs with an image of an unknown patient that may be of one patient. Some pairs of images of known
+            patients are among them.
     """
 
     pool: Nearest
     pool_others: Nearest
     closest: Nearest
-    pairs: int
-    first: np.ndarray
-    second: np.ndarray
-    similarity: np.ndarray
+    near: Pairs
+    alike: Pairs
 
 
-def search(vectors: np.ndarray, patients: np.ndarray, tested: np.ndarray, threshold: float) -> Search:
+def search(
+    vectors: np.ndarray,
+    patients: np.ndarray,
+    tested: np.ndarray,
+    near: float,
+    alike: float = 1.0,
+    *,
+    across: bool = False,
+) -> Search:
     """Compare every image with every other once.
 
     Args:
         vectors: float32, n×d, from `pictures`.
         patients: int, n; a number a patient, -1 for unknown.
         tested: bool, n; the test images, the others are what they are looked up in.
-        threshold: correlation from which two images are near duplicates.
+        near: correlation from which two images are near duplicates.
+        alike: correlation from which an image of an unknown patient may be of another image's patient.
+        across: compare test images with the others only, for `pool` and `pool_others`.
     """
     # Sorted, the images of one patient lie together: what must be hidden are a few rectangles.
     order = np.lexsort((patients, tested))
     vectors, patients, tested = vectors[order], patients[order], tested[order]
     count, border = len(order), int((~tested).sum())
     pool, others, closest = (Nearest.none(count) for _ in range(3))
-    pairs = Pairs(threshold)
+    near_pairs, alike_pairs = _Collector(near), _Collector(alike)
     starts = [*range(0, border, BLOCK), *range(border, count, BLOCK), count]
     blocks = [slice(start, end) for start, end in pairwise(starts)]
-    for number, rows in enumerate(blocks):
-        for columns in blocks[number:]:
-            block = vectors[rows] @ vectors[columns].T
-            if rows == columns:
-                np.fill_diagonal(block, -np.inf)
-            pairs.update(rows, columns, block)
-            across = rows.start < border <= columns.start
-            if across:
-                pool.update(columns, rows, block.T)
-            _hide_own(block, patients[rows], patients[columns])
-            closest.update(rows, columns, block)
-            if rows != columns:
-                closest.update(columns, rows, block.T)
-            if across:
-                # An image of unknown origin may be the patient's own: only known others stand for "without".
-                unknown, known = (np.searchsorted(patients[part], 0) for part in (rows, columns))
-                block[:unknown, known:] = -np.inf
-                others.update(columns, rows, block.T)
-    first, second, similarity = pairs.kept()
+    for rows, columns in combinations_with_replacement(blocks, 2):
+        crossing = rows.start < border <= columns.start
+        if across and not crossing:
+            continue
+        block = vectors[rows] @ vectors[columns].T
+        if rows == columns:
+            np.fill_diagonal(block, -np.inf)
+        near_pairs.update(rows, columns, block)
+        if min(patients[rows][0], patients[columns][0]) < 0:
+            alike_pairs.update(rows, columns, block)
+        if crossing:
+            pool.update(columns, rows, block.T)
+        _hide_own(block, patients[rows], patients[columns])
+        closest.update(rows, columns, block)
+        if rows != columns:
+            closest.update(columns, rows, block.T)
+        if crossing:
+            # An image of unknown origin may be the patient's own: only known others stand for "without".
+            unknown, known = (np.searchsorted(patients[part], 0) for part in (rows, columns))
+            block[:unknown, known:] = -np.inf
+            others.update(columns, rows, block.T)
     pool, others, closest = (nearest.unsorted(order) for nearest in (pool, others, closest))
-    return Search(pool, others, closest, pairs.count, order[first], order[second], similarity)
+    return Search(pool, others, closest, near_pairs.pairs(order), alike_pairs.pairs(order))
 
 
 def _hide_own(block: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> None:

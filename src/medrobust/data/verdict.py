@@ -52,6 +52,11 @@ def _doubts(m: dict[str, Any]) -> list[str]:
          "{} test images without a patient id look like the same patient as an image in train or val"),
     ]  # fmt: skip
     reasons = [text.format(count) for count, text in sentences if count > 0]
+    if m["nn_gap_suspected"] is not None and m["nn_gap_suspected"] > GAP:
+        reasons.append(
+            f"on images without a patient id a nearest neighbour loses {m['nn_gap_suspected']:.1%} of accuracy "
+            f"without the suspected patient's images and scores {m['nn_accuracy_without_suspected_patient']:.1%}"
+        )
     single = [label for label, count in m["patients_by_class"]["test"].items() if count == 1]
     if single:
         reasons.append(f"one test patient of {', '.join(single)}: figures of the class speak of one person")
