@@ -164,7 +164,8 @@ def test_without_ids_the_patients_are_suspected_from_their_looks() -> None:
     assert across > 0
     assert found.metrics["reasons"] == [
         "48 images have no patient id: overlap cannot be ruled out",
-        f"{across} test images without a patient id look like the same patient as an image in train or val",
+        f"{across} test images may be of one patient with images in train or val: alike, and a patient id is "
+        "missing",
         f"on images without a patient id a nearest neighbour loses {1 - without:.1%} of accuracy without the "
         f"suspected patient's images and scores {without:.1%}",
     ]

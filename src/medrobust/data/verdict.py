@@ -49,7 +49,7 @@ def _doubts(m: dict[str, Any]) -> list[str]:
         (m["images_without_patient"] - m["synthetic_of_unknown_parent"],
          "{} images have no patient id: overlap cannot be ruled out"),
         (m["test_images_of_suspected_patients_across"],
-         "{} test images without a patient id look like the same patient as an image in train or val"),
+         "{} test images may be of one patient with images in train or val: alike, and a patient id is missing"),
     ]  # fmt: skip
     reasons = [text.format(count) for count, text in sentences if count > 0]
     if m["nn_gap_suspected"] is not None and m["nn_gap_suspected"] > GAP:
