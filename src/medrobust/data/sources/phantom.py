@@ -11,6 +11,7 @@ classifier that uses it looks good and breaks under a perturbation of its size (
 examples are not bugs, they are features", section 2: useful, non-robust features).
 """
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,7 @@ class Anatomy:
         self.centre = np.array(ndimage.center_of_mass(ventricles))
 
     @classmethod
+    @cache
     def load(cls) -> "Anatomy":
         """Read the template from nilearn's own files."""
         from nilearn import datasets
