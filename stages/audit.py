@@ -10,20 +10,25 @@ from medrobust.runtime import run_stage, say
 
 
 def main() -> None:
-    """Write the verdict, its reasons, and the worst pairs."""
-    from medrobust.data.audit import audit, contact_sheet
+    """Write the verdict and its reasons, the tables behind them, and the worst pairs as a picture."""
+    from medrobust.data.audit import audit
+    from medrobust.data.audit_sheet import contact_sheet
     from medrobust.data.store import ImageStore
 
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("prepared", "split", "metrics", "plots"):
+    for name in ("prepared", "split", "metrics", "tables", "plots"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
     store = ImageStore.open(args.prepared)
-    metrics, pairs = audit(store, read_table(args.split, keep_default_na=False), params.audit)
+    result = audit(store, read_table(args.split, keep_default_na=False), params.audit)
+    with atomic_dir(args.tables) as folder:
+        write_table(folder / "pairs.csv", result.pairs.drop(columns=["row", "other_row"]))
+        write_table(folder / "suspects.csv", result.suspects)
     with atomic_dir(args.plots) as folder:
-        write_table(folder / "pairs.csv", pairs[["test_id", "other_id", "similarity"]].head(200))
-        contact_sheet(store, pairs, folder / "pairs.png")
+        write_table(folder / "closeness.csv", result.closeness)
+        contact_sheet(store, result.pairs, result.nearest, folder / "pairs.png")
+    metrics = result.metrics
     write_json(args.metrics, metrics, digits=4)
     say(f"audit: {metrics['verdict']}" + "".join(f"\n  - {reason}" for reason in metrics["reasons"]))
     if metrics["verdict"] == "leaking" and params.audit.on_leak == "fail":

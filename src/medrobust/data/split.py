@@ -1,4 +1,7 @@
-"""Deal images to train, validation and test: by patient (default), as published, or at random."""
+"""Deal images to train, validation and test: by patient (default), in folds of patients, as published, at random.
+
+`published` and `random` deal as the literature does, its leaks included, so that the audit can show them.
+"""
 
 import zlib
 from typing import Any
@@ -11,6 +14,8 @@ from medrobust.errors import UserError
 from medrobust.params.data import SplitParams
 
 SPLITS = ("train", "val", "test")
+#: A line of descent longer than this must be a circle.
+GENERATIONS = 100
 
 
 def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed: int) -> pd.DataFrame:
@@ -22,13 +27,12 @@ def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed:
     """
     label = merge_classes(manifest["label"], header, split)
     table = pd.DataFrame({"id": manifest["id"], "split": "", "label": label, "reason": ""})
-    if split.strategy == "patient":
+    if split.strategy in ("patient", "kfold"):
         _by_patient(table, manifest, split, seed)
     elif split.strategy == "published":
         _as_published(table, manifest, split, seed)
     else:
         table["split"] = _shuffled(table["label"].to_numpy(), split.val, split.test, seed)
-    _exclude_orphans(table, manifest, split)
     for name in SPLITS:
         if not (table["split"] == name).any():
             raise UserError("params.yaml: split", f"{name} is empty", "Change split.val or split.test")
@@ -63,44 +67,75 @@ def split_metrics(table: pd.DataFrame, manifest: pd.DataFrame, header: Header) -
 
 
 def _by_patient(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams, seed: int) -> None:
-    """Whole patients, stratified by class; synthetic images without a known parent are left out."""
-    patients = _patient_of(manifest)
-    unknown = (patients == "") & (manifest["kind"] == "real")
+    """Whole patients, stratified by class; synthetic images in train only, and only beside their parent."""
+    patients, synthetic = patient_of(manifest), manifest["kind"] == "synthetic"
+    unknown = (patients == "") & ~synthetic
     if unknown.any():
         found = f"{int(unknown.sum())} real images have no patient id"
         remedy = "Give ids by a manifest, or take split.strategy: random and believe the audit"
-        raise UserError("params.yaml: split.strategy: patient", found, remedy)
+        raise UserError(f"params.yaml: split.strategy: {split.strategy}", found, remedy)
     deal: dict[str, str] = {}
-    own = table["label"].groupby(patients).agg(lambda labels: labels.mode().iloc[0]).drop("", errors="ignore")
+    own = table["label"][~synthetic].groupby(patients[~synthetic]).agg(lambda labels: labels.mode().iloc[0])
+    shares = _kfold_shares if split.strategy == "kfold" else _patient_shares
     for label in table["label"].unique():
         names = np.sort(own.index[own == label].to_numpy().astype(str))
         rng = np.random.default_rng([seed, zlib.crc32(label.encode())])
         names = names[rng.permutation(len(names))]
-        val, test = _patient_shares(label, len(names), split)
-        for position, name in enumerate(names):
+        start, test, val = shares(label, len(names), split)
+        for position, name in enumerate(np.roll(names, -start)):
             deal[name] = "test" if position < test else "val" if position < test + val else "train"
     table["split"] = patients.map(deal).fillna("excluded")
-    table.loc[patients == "", "reason"] = "synthetic image of an unknown parent"
+    misplaced = synthetic & (table["split"] != "train")
+    table.loc[misplaced, ["split", "reason"]] = ["excluded", "synthetic image of a patient outside train"]
+    orphans = synthetic & (patients == "")
+    taken = split.unknown_parent == "train"
+    choice = ["train", ""] if taken else ["excluded", "synthetic image of an unknown parent"]
+    table.loc[orphans, ["split", "reason"]] = choice
 
 
-def _patient_shares(label: str, count: int, split: SplitParams) -> tuple[int, int]:
-    """How many of a class's patients go to validation and test, by the explicit choice if they are few."""
+def _patient_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:
+    """Where a class's test patients start, how many they are, and how many follow them in validation."""
     if count >= 3:
         test = max(1, round(split.test * count))
-        return min(max(1, round(split.val * count)), count - test - 1), test
+        return 0, test, min(max(1, round(split.val * count)), count - test - 1)
+    return 0, *_small_shares(label, count, 1, split, "train, val and test")
+
+
+def _kfold_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:
+    """The same for one fold: the patients stand in a ring, and each stretch of it is in test in one fold."""
+    start, end = (fold * count // split.folds for fold in (split.fold, split.fold + 1))
+    if count >= max(3, split.folds):
+        return start, end - start, min(max(1, round(split.val * count)), count - (end - start) - 1)
+    # Some folds have no test patient of this class, so that their figures mean something else.
+    return start, *_small_shares(label, count, end - start, split, f"{split.folds} folds")
+
+
+def _small_shares(label: str, count: int, test: int, split: SplitParams, goal: str) -> tuple[int, int]:
+    """How many patients of a small class go to test and validation, by the explicit choice."""
     if split.small_class == "train_only":
         return 0, 0
-    if split.small_class == "no_val" and count == 2:
-        return 0, 1
-    found = f"class {label} has {count} patients, too few for train, val and test"
+    if split.small_class == "no_val" and count >= 2:
+        return test, 0
     remedy = "Set split.small_class: merge (with split.merge), train_only, or no_val (needs two patients)"
+    found = f"class {label} has {count} patients, too few for {goal}"
     raise UserError("params.yaml: split.small_class", found, remedy)
 
 
-def _patient_of(manifest: pd.DataFrame) -> pd.Series:
-    """Each image's patient; a synthetic image has its parent's."""
-    parents = manifest["parent"].map(manifest.set_index("id")["patient"]).fillna("")
-    return manifest["patient"].where(manifest["patient"] != "", parents)
+def patient_of(manifest: pd.DataFrame) -> pd.Series:
+    """Each image's patient, empty if unknown; a synthetic image has that of the image it descends from.
+
+    Raises:
+        UserError: an image is its own ancestor.
+    """
+    patients, parents = manifest["patient"].set_axis(manifest["id"]), manifest["parent"].set_axis(manifest["id"])
+    found, ancestor = manifest["patient"], manifest["parent"]
+    for _ in range(GENERATIONS):
+        found = found.where(found != "", ancestor.map(patients).fillna(""))
+        ancestor = ancestor.map(parents).fillna("")
+        if not ((found == "") & (ancestor != "")).any():
+            return found
+    name = manifest["id"][(found == "") & (ancestor != "")].iloc[0]
+    raise UserError("data/prepared/manifest.csv", f"{name} descends from itself", "Mend the column `parent`")
 
 
 def _as_published(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams, seed: int) -> None:
@@ -128,10 +163,3 @@ def _shuffled(labels: np.ndarray, val: float, test: float, seed: int) -> np.ndar
         dealt[rows[:n_test]] = "test"
         dealt[rows[n_test : n_test + n_val]] = "val"
     return dealt
-
-
-def _exclude_orphans(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams) -> None:
-    """Under `patient`, synthetic images stay in train only: elsewhere they are no patients."""
-    if split.strategy == "patient":
-        misplaced = (manifest["kind"] == "synthetic") & table["split"].isin(["val", "test"])
-        table.loc[misplaced, ["split", "reason"]] = ["excluded", "synthetic image of a patient outside train"]

@@ -2,9 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medrobust.params.base import Block, Share
+
+
+class PlantParams(Block):
+    """What goes wrong in real data sets, planted in the phantom so that rules and audit can be tested."""
+
+    synthetic: Annotated[float, Field(ge=0)] = 0.0
+    exact_copies: Annotated[int, Field(ge=0)] = 0
+    near_copies: Annotated[int, Field(ge=0)] = 0
+    second_ids: Annotated[int, Field(ge=0)] = 0
 
 
 class PhantomParams(Block):
@@ -14,6 +23,7 @@ class PhantomParams(Block):
     slices: Annotated[int, Field(ge=1)]
     difficulty: Annotated[float, Field(ge=0)]
     site: Annotated[float, Field(ge=0, le=0.2)] = 0.0
+    plant: PlantParams = Field(default_factory=PlantParams)
 
 
 class DataParams(Block):
@@ -33,15 +43,25 @@ class DataParams(Block):
 class SplitParams(Block):
     """How images are dealt to train, validation and test."""
 
-    strategy: Literal["patient", "published", "random"]
+    strategy: Literal["patient", "kfold", "published", "random"]
     val: Share
     test: Share
+    folds: Annotated[int, Field(ge=2)] = 5
+    fold: Annotated[int, Field(ge=0)] = 0
+    unknown_parent: Literal["exclude", "train"] = "exclude"
     small_class: Literal["fail", "train_only", "no_val", "merge"]
     merge: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> "SplitParams":
+        if self.fold >= self.folds:
+            raise ValueError(f"fold {self.fold} does not exist: folds: {self.folds} are counted from 0")
+        return self
 
 
 class AuditParams(Block):
     """When two images count as the same, and what a leak does to the run."""
 
     near_duplicate: Share
+    same_patient: Share = 0.99
     on_leak: Literal["warn", "fail"]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medrobust.data.audit import small
+from medrobust.data.neighbours import pictures
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.phantom import RIPPLES
 from medrobust.data.store import ImageStore
@@ -43,7 +43,7 @@ def test_a_seed_gives_the_same_images_and_another_seed_others(store: ImageStore,
 
 
 def test_slices_of_a_patient_look_more_alike_than_those_of_others(store: ImageStore) -> None:
-    vectors = small(store, np.arange(len(store.images)))
+    vectors = pictures(store.images, np.arange(len(store.images)))
     similarity = vectors @ vectors.T
     patient, place = store.manifest["patient"].to_numpy(), store.manifest["slice"].to_numpy()
     same_height = (place[:, None] == place[None]) & (patient[:, None] != patient[None])

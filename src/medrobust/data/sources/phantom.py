@@ -11,14 +11,16 @@ classifier that uses it looks good and breaks under a perturbation of its size (
 examples are not bugs, they are features", section 2: useful, non-robust features).
 """
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from medrobust.data.sources.base import Listing
+from medrobust.data.sources.plants import plant
 from medrobust.errors import UserError
-from medrobust.params.data import DataParams, PhantomParams
+from medrobust.params.data import DataParams, PhantomParams, PlantParams
 from medrobust.records import read_table, write_table
 from medrobust.runtime import progress
 
@@ -60,13 +62,17 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
             (folder / label).mkdir(exist_ok=True)
             Image.fromarray(pixels).save(folder / path)
             rows.append({"id": path, "label": label, "patient": patient, "slice": index + 1})
-    write_table(folder / "manifest.csv", pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    if phantom.plant != PlantParams():
+        table = plant(folder, table, phantom.plant, seed)
+    write_table(folder / "manifest.csv", table)
     return {"file": "generated"}
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
     """The generated images with their true patients and slices."""
-    table = read_table(folder / "manifest.csv").assign(kind="real", parent="", published_split="")
+    table = read_table(folder / "manifest.csv", keep_default_na=False).assign(published_split="")
+    table = table if "kind" in table else table.assign(kind="real", parent="")
     return Listing(
         table,
         read=lambda path: (folder / path).read_bytes(),
@@ -106,6 +112,7 @@ class Anatomy:
         self.centre = np.array(ndimage.center_of_mass(ventricles))
 
     @classmethod
+    @cache
     def load(cls) -> "Anatomy":
         """Read the template from nilearn's own files."""
         from nilearn import datasets

@@ -1,0 +1,153 @@
+"""How fast data are prepared, audited and generated here: `python benchmarks/data.py [part ...] [--images N]`.
+
+Everything is generated in a temporary folder and deleted. Each part runs in a process of its own, so that its peak
+memory is its own (resident set, which counts what is mapped from files). Processor time over all cores stands
+beside the time on the clock: on a busy machine it says more.
+"""
+
+import argparse
+import io
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medrobust.data.audit import audit
+from medrobust.data.prepare import download, prepare
+from medrobust.data.split import make_split
+from medrobust.data.store import Header, ImageStore, write_store
+from medrobust.params.data import AuditParams, DataParams, SplitParams
+
+CLASSES = ["a", "b", "c", "d"]
+SLICES = 20  # a patient, in the audit's images
+SPLIT = SplitParams(strategy="patient", val=0.2, test=0.25, small_class="fail")
+RULES = AuditParams(near_duplicate=0.999, on_leak="warn")
+BLOCK: dict[str, Any] = {"classes": CLASSES, "ordered": True, "channels": 1, "on_bad_image": "fail"}
+
+
+def smooth(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Uint8, count×size×size: smooth random shapes, alike inside a group of `SLICES`, with noise on top."""
+    from scipy import ndimage
+
+    coarse = np.repeat(rng.normal(size=(-(-count // SLICES), 8, 8)), SLICES, axis=0)[:count]
+    coarse = coarse + 0.3 * rng.normal(size=coarse.shape)
+    images = ndimage.zoom(coarse, (1, size / 8, size / 8), order=1)
+    noisy = 128 + 40 * images + rng.normal(0, 4, images.shape)
+    levels: np.ndarray = np.clip(noisy, 0, 255).astype(np.uint8)
+    return levels
+
+
+def stretches(count: int, size: int, most: int = 1000) -> Iterator[tuple[int, np.ndarray]]:
+    """(position, images): `count` images, some at a time."""
+    for start in range(0, count, most):
+        yield start, smooth(min(most, count - start), size, np.random.default_rng(start))
+
+
+def write_images(folder: Path, count: int, size: int) -> None:
+    """A prepared store of `count` images."""
+    folder.mkdir()
+    shape = (count, size, size)
+    images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+    for start, part in stretches(count, size):
+        images[start : start + len(part)] = part
+    images.flush()
+    patient = np.arange(count) // SLICES
+    manifest = pd.DataFrame({
+        "id": [f"{n}.png" for n in range(count)], "sha256": [f"{n:064d}" for n in range(count)],
+        "label": [CLASSES[p % len(CLASSES)] for p in patient], "patient": [f"p{p}" for p in patient],
+        "slice": np.arange(count) % SLICES, "kind": "real", "parent": "", "published_split": "",
+    })  # fmt: skip
+    counts = {label: int((manifest["label"] == label).sum()) for label in CLASSES}
+    header = Header("benchmark", CLASSES, True, size, 1, count, len(set(patient)), counts, "", "", "", "")
+    write_store(folder, manifest, header)
+
+
+def write_jpegs(path: Path, count: int) -> None:
+    """A zip of class folders with `count` grey JPEG files of 128×128."""
+    from PIL import Image
+
+    with zipfile.ZipFile(path, "w") as archive:
+        for start, part in stretches(count, 128):
+            for number, pixels in enumerate(part, start):
+                buffer = io.BytesIO()
+                Image.fromarray(pixels).save(buffer, "JPEG")
+                archive.writestr(f"{CLASSES[number % len(CLASSES)]}/{number}.jpg", buffer.getvalue())
+
+
+def run_audit(folder: Path) -> str:
+    """Audit the store in `folder`; return the verdict."""
+    store = ImageStore.open(folder)
+    metrics = audit(store, make_split(store.manifest, store.header, SPLIT, 1), RULES).metrics
+    return f"{metrics['verdict']}, {metrics['near_pairs']} near pairs"
+
+
+def run_prepare(archive: Path, folder: Path) -> str:
+    """Prepare the archive at 64 pixels, the way from the archive to the store."""
+    data = DataParams.model_validate({**BLOCK, "source": "archive", "path": str(archive), "image_size": 64})
+    download(data, folder / "raw", seed=1)
+    prepare(data, folder / "raw", folder / "prepared")
+    return f"{ImageStore.open(folder / 'prepared').header.images} images"
+
+
+def run_phantom(folder: Path, patients: int, slices: int) -> str:
+    """Generate the phantom's slices at 64 pixels."""
+    phantom = {"patients": dict.fromkeys(CLASSES, patients), "slices": slices, "difficulty": 0.6}
+    data = DataParams.model_validate({**BLOCK, "source": "phantom", "image_size": 64, "phantom": phantom})
+    download(data, folder / "phantom", seed=1)
+    return f"{len(CLASSES) * patients * slices} slices"
+
+
+def measured(work: Callable[..., str], *args: Any) -> tuple[str, float, float, float]:
+    """What `work` returns, its seconds, its seconds of processor time, and this process's peak memory in GiB."""
+    start, busy = time.perf_counter(), time.process_time()
+    result = work(*args)
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return result, seconds, busy, peak / 2**30
+
+
+def alone(work: Callable[..., Any], *args: Any) -> Any:
+    """Run in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *args).result()
+
+
+def main() -> None:
+    """Print a line a part."""
+    parts = ["prepare", "audit", "phantom"]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(parts)}; all if none is named")
+    parser.add_argument("--images", type=int, default=100_000, help="images to audit")
+    parser.add_argument("--size", type=int, default=64, help="their side in pixels")
+    parser.add_argument("--jpegs", type=int, default=11_519, help="JPEG files to prepare")
+    args = parser.parse_args()
+    if unknown := set(args.parts) - set(parts):
+        parser.error(f"no part {', '.join(unknown)}: choose from {', '.join(parts)}")
+    print(f"{os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in args.parts or parts:
+            work: tuple[Any, ...] = (run_phantom, folder, 25, 10)
+            if part == "prepare":
+                alone(write_jpegs, folder / "images.zip", args.jpegs)
+                work = (run_prepare, folder / "images.zip", folder)
+            elif part == "audit":
+                alone(write_images, folder / "store", args.images, args.size)
+                work = (run_audit, folder / "store")
+            result, seconds, busy, peak = alone(measured, *work)
+            line = f"{part}: {seconds:.1f} s ({busy:.1f} s of processor time), peak {peak:.2f} GiB: {result}"
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Small prepared data sets in memory, for the tests of split and audit."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medrobust.data.store import Header, ImageStore
+from medrobust.params.data import SplitParams
+
+CLASSES = ["a", "b", "c"]
+
+
+def store(patients: list[int], slices: int = 4, seed: int = 0) -> ImageStore:
+    """Images of some patients a class; slices of a patient look alike."""
+    rng = np.random.default_rng(seed)
+    rows, pixels = [], []
+    for label, count in zip(CLASSES, patients, strict=True):
+        for number in range(count):
+            anatomy = rng.integers(0, 200, (32, 32))
+            for index in range(slices):
+                name = f"{label}{number}_{index}"
+                rows.append(
+                    {"id": name, "sha256": name, "label": label, "patient": f"{label}{number}", "slice": index}
+                )
+                pixels.append(anatomy + rng.integers(0, 30, (32, 32)))
+    manifest = pd.DataFrame(rows).assign(kind="real", parent="", published_split="")
+    counts = {label: int((manifest["label"] == label).sum()) for label in CLASSES}
+    header = Header("test", CLASSES, True, 32, 1, len(rows), sum(patients), counts, "", "", "", "")
+    return ImageStore(np.array(pixels, dtype=np.uint8), manifest, header)
+
+
+def split_params(**changes: Any) -> SplitParams:
+    return SplitParams.model_validate(
+        {"strategy": "patient", "val": 0.2, "test": 0.25, "small_class": "fail", **changes}
+    )

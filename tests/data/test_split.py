@@ -1,0 +1,132 @@
+"""No patient in two splits, every patient tested once in a cross-validation, synthetic images in train only."""
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from medrobust.data.split import make_split, patient_of, split_metrics
+from medrobust.errors import UserError
+from tests.data.stores import split_params as params
+from tests.data.stores import store
+
+
+@given(st.lists(st.integers(3, 12), min_size=3, max_size=3), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_no_patient_stands_in_two_splits(patients: list[int], seed: int) -> None:
+    data = store(patients, slices=2)
+    table = make_split(data.manifest, data.header, params(), seed)
+    assert (table["split"].groupby(data.manifest["patient"]).nunique() == 1).all()
+    counts = pd.crosstab(table["label"], table["split"])
+    assert (counts[["train", "val", "test"]] > 0).to_numpy().all()
+    again = make_split(data.manifest, data.header, params(), seed)
+    pd.testing.assert_frame_equal(table, again)
+
+
+def test_a_small_class_needs_an_explicit_choice() -> None:
+    data = store([6, 6, 2])
+    with pytest.raises(UserError, match="class c has 2 patients, too few"):
+        make_split(data.manifest, data.header, params(), 0)
+    deal = {
+        choice: set(
+            make_split(data.manifest, data.header, params(small_class=choice), 0).query("label == 'c'")["split"]
+        )
+        for choice in ("train_only", "no_val")
+    }
+    assert deal == {"train_only": {"train"}, "no_val": {"train", "test"}}
+    merged = make_split(data.manifest, data.header, params(small_class="merge", merge={"c": "b"}), 0)
+    assert set(merged["label"]) == {"a", "b"}
+    assert data.subset(merged, "test").classes == ["a", "b"]
+    with pytest.raises(UserError, match=r"split\.merge: no class 'd'"):
+        make_split(data.manifest, data.header, params(small_class="merge", merge={"c": "d"}), 0)
+
+
+def test_each_strategy_says_what_it_lacks() -> None:
+    data = store([6, 6, 6])
+    with pytest.raises(UserError, match="no train and test folders"):
+        make_split(data.manifest, data.header, params(strategy="published"), 0)
+    data.manifest["patient"] = ""
+    with pytest.raises(UserError, match="72 real images have no patient id"):
+        make_split(data.manifest, data.header, params(), 0)
+    with pytest.raises(UserError, match="test is empty"):
+        make_split(data.manifest, data.header, params(strategy="random", test=0.0), 0)
+
+
+def test_synthetic_images_follow_their_parent_into_train_only() -> None:
+    data = store([6, 6, 6])
+    copies = data.manifest.iloc[:8].assign(kind="synthetic", parent=data.manifest["id"].iloc[:8], patient="")
+    copies["id"] = "s" + copies["id"]
+    orphan = copies.iloc[:1].assign(id="orphan", parent="")
+    manifest = pd.concat([data.manifest, copies, orphan], ignore_index=True)
+    table = make_split(manifest, data.header, params(), 0)
+    dealt = dict(zip(table["id"], table["split"], strict=True))
+    for child, parent in zip(copies["id"], copies["parent"], strict=True):
+        assert dealt[child] == ("train" if dealt[parent] == "train" else "excluded")
+    assert dealt["orphan"] == "excluded"
+    assert "unknown parent" in table["reason"].iloc[-1]
+
+
+def test_counts_add_up() -> None:
+    data = store([5, 5, 5])
+    counts = split_metrics(make_split(data.manifest, data.header, params(), 0), data.manifest, data.header)
+    assert sum(part["images"] for part in counts.values()) == 60
+    assert sum(part["patients"] for part in counts.values()) == 15
+
+
+@given(st.lists(st.integers(5, 14), min_size=3, max_size=3), st.integers(2, 5), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_a_cross_validation_tests_every_patient_once(patients: list[int], folds: int, seed: int) -> None:
+    data = store(patients, slices=2)
+    tested = pd.Series(0, index=data.manifest["id"])
+    sizes = []
+    for fold in range(folds):
+        table = make_split(data.manifest, data.header, params(strategy="kfold", folds=folds, fold=fold), seed)
+        assert (table["split"].groupby(data.manifest["patient"]).nunique() == 1).all()
+        counts = pd.crosstab(table["label"], table["split"])
+        assert (counts[["train", "val", "test"]] > 0).to_numpy().all()
+        tested[table["id"][table["split"] == "test"]] += 1
+        sizes.append(counts["test"])
+    assert (tested == 1).all()
+    spread = pd.concat(sizes, axis=1)
+    assert (spread.max(axis=1) - spread.min(axis=1) <= 2).all(), "a class has 2 slices a patient in each fold"
+
+
+def test_a_class_with_fewer_patients_than_folds_needs_an_explicit_choice() -> None:
+    data = store([6, 6, 4])
+
+    def tested(choice: str, label: str) -> list[int]:
+        tables = [
+            make_split(data.manifest, data.header, params(strategy="kfold", fold=k, small_class=choice), 0)
+            for k in range(5)
+        ]
+        assert not any(((t["split"] == "val") & (t["label"] == "c")).any() for t in tables)
+        return [int(((t["split"] == "test") & (t["label"] == label)).sum()) // 4 for t in tables]
+
+    with pytest.raises(UserError, match="class c has 4 patients, too few for 5 folds"):
+        tested("fail", "c")
+    assert tested("train_only", "c") == [0] * 5
+    assert sorted(tested("no_val", "c")) == [0, 1, 1, 1, 1]
+    assert sorted(tested("no_val", "a")) == [1, 1, 1, 1, 2]
+
+
+def test_a_fold_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValidationError, match="fold 5 does not exist: folds: 5 are counted from 0"):
+        params(strategy="kfold", fold=5)
+
+
+def test_lineage_is_followed_over_generations_and_by_choice_orphans_are_trained_on() -> None:
+    data = store([6, 6, 6])
+    child = data.manifest.iloc[:1].assign(id="child", kind="synthetic", parent=data.manifest["id"][0], patient="")
+    grandchild = child.assign(id="grandchild", parent="child")
+    orphan = child.assign(id="orphan", parent="")
+    manifest = pd.concat([data.manifest, grandchild, child, orphan], ignore_index=True)
+    assert patient_of(manifest).tolist()[-3:] == [data.manifest["patient"][0], data.manifest["patient"][0], ""]
+    for strategy in ("patient", "kfold"):
+        table = make_split(manifest, data.header, params(strategy=strategy, unknown_parent="train"), 0)
+        where = table.set_index("id")["split"]
+        assert where["orphan"] == "train"
+        assert where["grandchild"] == ("train" if where[data.manifest["id"][0]] == "train" else "excluded")
+    manifest.loc[manifest["id"] == "child", "parent"] = "grandchild"
+    with pytest.raises(UserError, match="child descends from itself"):
+        patient_of(manifest)
