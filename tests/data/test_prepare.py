@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medrobust.data import prepare as module
-from medrobust.data.prepare import decode, download, prepare
+from medrobust.data import images as module
+from medrobust.data.images import decode
+from medrobust.data.prepare import download, prepare
 from medrobust.data.store import ImageStore
 from medrobust.errors import UserError
 
@@ -34,14 +35,14 @@ def test_every_mode_decodes_to_the_same_shape(mode: str, channels: int) -> None:
     kind = "TIFF" if mode == "CMYK" else "PNG"
     pixels = decode(
         encode(grey().convert("RGB").convert(mode) if mode != "LA" else grey().convert("LA"), kind), 8, channels
-    )
+    ).pixels
     assert pixels.shape == ((8, 8) if channels == 1 else (8, 8, 3))
     assert pixels.dtype == np.uint8
 
 
 def test_sixteen_bits_keep_the_top_eight() -> None:
     pixels = np.full((8, 8), 0xABCD, dtype=np.uint16)
-    assert (decode(encode(Image.fromarray(pixels)), 8, 1) == 0xAB).all()
+    assert (decode(encode(Image.fromarray(pixels)), 8, 1).pixels == 0xAB).all()
 
 
 @pytest.mark.parametrize(

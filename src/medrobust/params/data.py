@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medrobust.params.base import Block, Share
+from medrobust.params.sources import TableParams, VolumeParams
 
 
 class PhantomParams(Block):
@@ -27,7 +28,22 @@ class DataParams(Block):
     image_size: Annotated[int, Field(ge=8)]
     channels: Literal[1, 3]
     on_bad_image: Literal["fail", "skip"]
+    labels: dict[str, str | None] = Field(default_factory=dict)
+    on_mixed_patient: Literal["fail", "keep", "skip"] = "fail"
+    window: tuple[float, float] | None = None
+    table: TableParams | None = None
+    volume: VolumeParams = Field(default_factory=VolumeParams)
     phantom: PhantomParams | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "DataParams":
+        if repeated := {name for name in self.classes if self.classes.count(name) > 1}:
+            raise ValueError(f"data.classes names {', '.join(sorted(repeated))} more than once")
+        if unknown := {name for name in self.labels.values() if name} - set(self.classes):
+            raise ValueError(f"data.labels names {', '.join(sorted(unknown))}, which data.classes does not have")
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError(f"data.window {list(self.window)} is empty: give the lower intensity first")
+        return self
 
 
 class SplitParams(Block):
