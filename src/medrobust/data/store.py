@@ -185,7 +185,7 @@ def read_header(path: Path | str) -> Header:
 
 
 def read_manifest(path: Path | str) -> pd.DataFrame:
-    """Read `manifest.csv`; empty text means unknown.
+    """Read `manifest.csv`; empty text and a missing slice mean unknown.
 
     Raises:
         UserError: it is missing, or lacks a column.
@@ -193,7 +193,8 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     manifest = read_table(path, dtype=TEXT, keep_default_na=False)
     if lacking := [name for name in MANIFEST if name not in manifest]:
         raise UserError(str(path), f"lacks the columns {', '.join(lacking)}", REMEDY)
-    return manifest
+    slices = pd.to_numeric(manifest["slice"], errors="coerce")
+    return manifest.assign(slice=slices.astype("Int64" if slices.isna().any() else "int64"))
 
 
 def pixel_hash(path: Path) -> str:

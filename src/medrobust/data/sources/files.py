@@ -174,6 +174,8 @@ def _tar_files(path: Path) -> Files:
                 found = f"holds a link or device ({member.name})"
                 raise UserError(str(path), found, "Pack it again with plain files")
             places[member.name] = (member.offset_data, member.size)
+    if not places:  # zeros alone are a valid tar, and what a download may leave that was cut off
+        raise tarfile.ReadError("there is no file in it")
     _check_tar_end(plain)
     _check_names(path, list(places))
 
