@@ -30,7 +30,12 @@ class Raster:
     bits: int = 8
 
 
-def decode(content: bytes | Raster, size: int, channels: int, window: Window | None = None) -> Raster:
+def decode(content: bytes, size: int, channels: int, window: Window | None = None) -> np.ndarray:
+    """An encoded image as uint8, size×size (×3 for three channels), as the store would hold it; see `fit`."""
+    return fit(content, size, channels, window).pixels
+
+
+def fit(content: bytes | Raster, size: int, channels: int, window: Window | None = None) -> Raster:
     """Bring one image to size×size (×3 for three channels).
 
     Palettes and CMYK become grey or RGB, transparent pixels stand over black, the camera's orientation (EXIF) is

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.data.images import Raster, decode
+from medrobust.data.images import Raster, fit
 from medrobust.data.sources.base import Listing, Release, get_source
 from medrobust.data.store import Header, pixel_hash, write_store
 from medrobust.errors import UserError
@@ -81,7 +81,7 @@ def _header(
         citation=release.citation,
         url=release.url,
         sha256=sha256,
-        bit_depth=decoded.bits,
+        raw_bit_depth=decoded.bits,
         skipped=[
             *listing.skipped,
             *({"id": str(ids.iloc[row]), "reason": decoded.bad[row]} for row in sorted(decoded.bad)),
@@ -161,7 +161,7 @@ def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
             try:
                 content = listing.read(ids[row])
                 hashes[row] = _content_hash(content)
-                image = decode(content, size, data.channels, data.window)
+                image = fit(content, size, data.channels, data.window)
             except ValueError as error:
                 faults[row] = str(error)
                 continue

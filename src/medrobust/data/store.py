@@ -42,7 +42,8 @@ class Header:
     citation: str
     url: str
     sha256: str
-    bit_depth: int = 8
+    bit_depth: int = 8  # of the stored images
+    raw_bit_depth: int = 8  # greatest one of the images as published
     skipped: list[dict[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     verified: str = "nothing"
@@ -107,6 +108,25 @@ class ImageStore:
 
 
 @dataclass(frozen=True)
+class DevicePixels:
+    """Images of a store on a device.
+
+    Attributes:
+        pixels: uint8, n×H×W or n×H×W×3.
+        rows: int, n, ascending; where they stand in the store.
+    """
+
+    pixels: "torch.Tensor"
+    rows: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "torch.Tensor":
+        """The images at these places of the store, which must be among `self.rows`."""
+        import torch
+
+        return self.pixels[torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.pixels.device)]
+
+
+@dataclass(frozen=True)
 class Subset:
     """Some images of a store.
 
@@ -117,7 +137,7 @@ class Subset:
         ids: text, n.
         patients: text, n; an image without a known patient is its own (`?<id>`).
         classes: names in the order of the grade, those that merging left.
-        pixels: the subset's own images on a device (see `resident`), or None.
+        on_device: its pixels on a GPU, if `resident` put them there.
     """
 
     store_images: np.ndarray
@@ -126,7 +146,7 @@ class Subset:
     ids: np.ndarray
     patients: np.ndarray
     classes: list[str]
-    pixels: "torch.Tensor | None" = None
+    on_device: "DevicePixels | None" = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -135,10 +155,8 @@ class Subset:
         """Float32 images in [0, 1], n×C×H×W, of the given positions in the subset; on the CPU unless resident."""
         import torch
 
-        if self.pixels is None:
-            pixels = torch.from_numpy(self.store_images[self.rows[np.asarray(indices)]])
-        else:
-            pixels = self.pixels[torch.as_tensor(np.asarray(indices), device=self.pixels.device)]
+        rows = self.rows[np.asarray(indices)]
+        pixels = torch.from_numpy(self.store_images[rows]) if self.on_device is None else self.on_device.take(rows)
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
         # Divided by a tensor: on a GPU torch multiplies by the reciprocal of a number, which rounds otherwise.
         return pixels.contiguous().float().div_(torch.tensor(255.0, device=pixels.device))
@@ -159,10 +177,11 @@ class Subset:
         if math.prod(shape) > GPU_SHARE * free:
             return self
         pixels = torch.empty(shape, dtype=torch.uint8, device=device)
+        rows = np.sort(self.rows)
         for start in range(0, len(self), BLOCK):
-            rows = self.rows[start : start + BLOCK]
-            pixels[start : start + BLOCK] = torch.from_numpy(self.store_images[rows]).to(device)
-        return replace(self, pixels=pixels)
+            block = torch.from_numpy(self.store_images[rows[start : start + BLOCK]])
+            pixels[start : start + BLOCK] = block.to(device)
+        return replace(self, on_device=DevicePixels(pixels, rows))
 
     def targets(self, indices: Any) -> "torch.Tensor":
         """Int64 labels, n, of the given positions in the subset."""

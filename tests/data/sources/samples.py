@@ -54,10 +54,16 @@ def oct2017(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
         for split in ("train", "test"):
             for number, label in enumerate(("CNV", "DME", "DRUSEN", "NORMAL")):
                 content = encoded(number + 10 * len(split), kind="JPEG")
-                info = tarfile.TarInfo(f"OCT2017 /{split}/{label}/{label}-{1000 + 10 * number + len(split)}-1.jpeg")
+                info = tarfile.TarInfo(
+                    f"OCT2017 /{split}/{label}/{label}-{1000 + 10 * number + len(split)}-1.jpeg"
+                )
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-    return {"classes": ["NORMAL", "DRUSEN", "DME", "CNV"], "path": str(folder / "OCT2017.tar.gz"), "ordered": False}
+    return {
+        "classes": ["NORMAL", "DRUSEN", "DME", "CNV"],
+        "path": str(folder / "OCT2017.tar.gz"),
+        "ordered": False,
+    }
 
 
 def matlab(label: int, patient: str, image: np.ndarray, mask: np.ndarray) -> bytes:
@@ -95,7 +101,11 @@ def figshare_tumor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
             outer.writestr(f"brainTumorDataPublic_{start}-{start + 2}.zip", buffer.getvalue())
         outer.writestr("cvind.mat", b"folds")
         outer.writestr("README.txt", "This brain tumor dataset ...")
-    return {"classes": ["meningioma", "glioma", "pituitary"], "path": str(folder / "1512427.zip"), "ordered": False}
+    return {
+        "classes": ["meningioma", "glioma", "pituitary"],
+        "path": str(folder / "1512427.zip"),
+        "ordered": False,
+    }
 
 
 def medmnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
@@ -202,7 +212,9 @@ def dicom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
         for place, height in enumerate((5.0, -2.5, 0.0, 2.5)):
             values = np.random.default_rng([number, place]).integers(900, 1300, (16, 16))
             slice_file(folder / "series" / name / f"IM{place}", values, height, series)
-    table = pd.DataFrame({"path": ["cases/one", "cases/two"], "label": ["benign", "malignant"], "patient": ["1", "2"]})
+    table = pd.DataFrame(
+        {"path": ["cases/one", "cases/two"], "label": ["benign", "malignant"], "patient": ["1", "2"]}
+    )
     table.to_csv(folder / "series" / "labels.csv", index=False)
     return {
         "classes": ["benign", "malignant"], "path": str(folder / "series"), "table": {"file": "labels.csv"},

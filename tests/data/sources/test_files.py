@@ -34,7 +34,13 @@ def tarred(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
     return path
 
 
-MEMBERS = {"a b/é 日本.txt": b"one", "a b/2.txt": bytes(3000), "c/3.txt": b"", "__MACOSX/c/._3.txt": b"x", "c/.DS_Store": b"x"}
+MEMBERS = {
+    "a b/é 日本.txt": b"one",
+    "a b/2.txt": bytes(3000),
+    "c/3.txt": b"",
+    "__MACOSX/c/._3.txt": b"x",
+    "c/.DS_Store": b"x",
+}
 SEEN = ["a b/2.txt", "a b/é 日本.txt", "c/3.txt"]
 
 
@@ -76,7 +82,9 @@ def test_what_is_no_archive_is_named(content: bytes, tmp_path: Path) -> None:
         open_files(tmp_path / "a.zip")
 
 
-@pytest.mark.parametrize("name", ["../a.png", "x/../../a.png", "/a.png", "..\\a.png", "C:\\a.png", "\\\\host\\a.png"])
+@pytest.mark.parametrize(
+    "name", ["../a.png", "x/../../a.png", "/a.png", "..\\a.png", "C:\\a.png", "\\\\host\\a.png"]
+)
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_unsafe_names_are_refused(name: str, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a"
@@ -139,7 +147,9 @@ def test_what_cannot_be_unpacked_is_named(tmp_path: Path) -> None:
 
 
 def test_a_damaged_member_is_a_bad_image(params: Any, tmp_path: Path) -> None:
-    members = {f"{label}/{n}.png": encoded(n + 10 * len(label)) for label in ("Non Demented", "Mild") for n in range(3)}
+    members = {
+        f"{label}/{n}.png": encoded(n + 10 * len(label)) for label in ("Non Demented", "Mild") for n in range(3)
+    }
     path = zipped(tmp_path / "a.zip", members, zipfile.ZIP_STORED)
     content = bytearray(path.read_bytes())
     content[content.index(members["Mild/1.png"]) + 60] ^= 0xFF

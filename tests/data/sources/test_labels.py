@@ -4,6 +4,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -18,8 +19,14 @@ ROWS = [
     {"path": "images/a 1.png", "label": "Non Demented", "patient": "p1", "slice": "3", "split": "train"},
     {"path": "images/é.png", "label": "mild_demented", "patient": "p2", "slice": "", "split": "Validation"},
     {"path": "images/c.png", "label": "NonDemented", "patient": "p3", "slice": "7", "split": "testing"},
-    {"path": "images/d.png", "label": "Mild Demented", "patient": "", "kind": "synthetic", "parent": "images/é.png"},
-]  # fmt: skip
+    {
+        "path": "images/d.png",
+        "label": "Mild Demented",
+        "patient": "",
+        "kind": "synthetic",
+        "parent": "images/é.png",
+    },
+]
 
 
 @pytest.fixture
@@ -83,7 +90,9 @@ def test_a_table_in_a_folder_of_a_zip_starts_there(params: Any, tmp_path: Path) 
 
 def test_columns_may_have_other_names_and_types(flat: Path, params: Any, tmp_path: Path) -> None:
     table = frame().rename(columns={"path": "Datei", "label": "dx", "patient": "subject"})
-    table = table.assign(dx=[0, 1, 0, 1], subject=[1.0, 2.0, 3.0, None], split="").drop(columns="slice")
+    table = table.assign(dx=[0, 1, 0, 1], subject=np.array([1.0, 2.0, 3.0, np.nan]), split="").drop(
+        columns="slice"
+    )
     table.to_parquet(flat / "m.parquet")
     columns = {"file": "m.parquet", "path": "Datei", "label": "dx", "patient": "subject"}
     store = store_of(flat, params, tmp_path, columns, labels={"0": "Non Demented", "1": "Mild_Demented"})
@@ -102,7 +111,10 @@ def test_labels_that_map_to_null_are_left_out_and_counted(flat: Path, params: An
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({1: {"label": "severe"}}, r"m\.csv: labels that are no class: 'severe' \(1\).*data\.classes has Non Demented"),
+        (
+            {1: {"label": "severe"}},
+            r"m\.csv: labels that are no class: 'severe' \(1\).*data\.classes has Non Demented",
+        ),
         ({1: {"path": "images/x.png"}}, r"m\.csv, line 3: 'images/x.png' is no file of the data \(1 such rows\)"),
         ({2: {"path": "images/a 1.png"}}, r"m\.csv, line 4: 'images/a 1.png' stands in more than one row"),
         ({3: {"parent": "images/x.png"}}, r"m\.csv, line 5: the parent 'images/x.png' is no row of the table"),
@@ -160,7 +172,11 @@ def test_skipped_patients_are_named(flat: Path, params: Any, tmp_path: Path) -> 
         ({"file": "m.csv"}, "", r"m\.csv: cannot be read"),
         ({"file": "m.csv"}, 'path,label\n"a', r"m\.csv: cannot be read"),
         ({"file": "m.csv"}, "path;label\na;b\n", r"no column 'path', 'label'; its columns are path;label"),
-        ({"file": "m.csv", "patient": "who"}, "path,label\na,b\n", r"no column 'who'; its columns are path, label"),
+        (
+            {"file": "m.csv", "patient": "who"},
+            "path,label\na,b\n",
+            r"no column 'who'; its columns are path, label",
+        ),
         ({"file": "m.csv"}, "path,label\n\xff\xfe,b\n", r"m\.csv: cannot be read .*UTF-8"),
     ],
 )

@@ -129,6 +129,7 @@ def _image(content: bytes) -> "nib.nifti1.Nifti1Pair":
         import nibabel as nib
         from nibabel.filebasedimages import ImageFileError
         from nibabel.spatialimages import HeaderDataError
+        from nibabel.wrapstruct import WrapStructError
     except ImportError:
         remedy = "Install the extra: pip install medrobust[formats]"
         raise UserError("params.yaml: data.source: nifti", "nibabel is not installed", remedy) from None
@@ -137,7 +138,7 @@ def _image(content: bytes) -> "nib.nifti1.Nifti1Pair":
     kind = nib.Nifti2Image if second else nib.Nifti1Image
     try:
         return kind.from_stream(io.BytesIO(content))
-    except (ImageFileError, HeaderDataError, ValueError) as error:
+    except (ImageFileError, HeaderDataError, WrapStructError, ValueError) as error:
         raise ValueError(f"truncated or no volume ({error})") from None
 
 
