@@ -92,6 +92,15 @@ def test_deep_pixels_are_windowed(kind: str) -> None:
     assert fit(jpeg(), 8, 1, (0, 4095)).bits == 8
 
 
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+def test_deep_colours_keep_the_top_eight_bits(kind: str) -> None:
+    import cv2
+
+    values = np.random.default_rng(0).integers(0, 2**16, (8, 8, 3)).astype(np.uint16)
+    content = cv2.imencode(kind, values[..., ::-1])[1].tobytes()  # OpenCV takes blue first
+    assert np.array_equal(decode(content, 8, 3), values >> 8)
+
+
 def test_intensities_without_a_known_range_need_a_window() -> None:
     values = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
     content = encode(Image.fromarray(values), "TIFF")

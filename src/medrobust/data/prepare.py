@@ -1,7 +1,6 @@
 """From raw data to the prepared store: fetch, list, decode once in parallel, write whole or not at all."""
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 
 from medrobust.data.images import Raster, fit
 from medrobust.data.sources.base import Listing, Release, get_source
+from medrobust.data.sources.files import readers
 from medrobust.data.store import Header, pixel_hash, write_store
 from medrobust.errors import UserError
 from medrobust.params.data import DataParams
@@ -172,7 +172,7 @@ def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
 
     found = _Decoded(hashes, 8, {})
     starts = range(0, len(ids), BLOCK)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow and zlib release the interpreter's lock
+    with ThreadPoolExecutor(readers()) as pool:  # Pillow and zlib release the interpreter's lock
         for bits, faults in progress(pool.map(work, starts), "prepare", len(starts), f"x {BLOCK} images"):
             if faults and data.on_bad_image == "fail":
                 pool.shutdown(cancel_futures=True)

@@ -1,11 +1,16 @@
 """Blocks `data`, `split` and `audit`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from medrobust.params.base import Block, Share
 from medrobust.params.sources import TableParams, VolumeParams
+
+
+def _number_as_text(name: Any) -> Any:
+    """YAML reads `{0: Mild}` with a number; the data's labels are compared as text."""
+    return str(name) if type(name) is int else name
 
 
 class PhantomParams(Block):
@@ -28,7 +33,7 @@ class DataParams(Block):
     image_size: Annotated[int, Field(ge=8)]
     channels: Literal[1, 3]
     on_bad_image: Literal["fail", "skip"]
-    labels: dict[str, str | None] = Field(default_factory=dict)
+    labels: dict[Annotated[str, BeforeValidator(_number_as_text)], str | None] = Field(default_factory=dict)
     on_mixed_patient: Literal["fail", "keep", "skip"] = "fail"
     window: tuple[float, float] | None = None
     table: TableParams | None = None

@@ -1,5 +1,6 @@
 """What every source has to keep: it is tested by standing in the registry (and having a sample)."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,18 @@ def test_every_source_has_both_functions() -> None:
         source = get_source(name)
         assert source.download.__doc__
         assert source.listing.__doc__
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("figshare_tumor", "h5py", "formats"), ("nifti", "nibabel", "formats"), ("dicom", "pydicom", "formats")],
+)
+def test_a_missing_library_names_its_extra(
+    name: str, module: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "published").mkdir()
+    base = {"ordered": True, "image_size": 16, "channels": 1, "on_bad_image": "skip", "source": name}
+    block = {**base, **SAMPLES[name](tmp_path / "published", monkeypatch)}
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=rf"{module} is not installed.*medrobust\[{extra}\]"):
+        make(block, tmp_path)

@@ -151,3 +151,10 @@ def test_an_archive_may_stand_at_an_address(server: Server, params: Any, tmp_pat
     with pytest.raises(UserError, match=r"data\.sha256 says 00"):
         download(params(path=url(server), sha256="00"), tmp_path / "other", seed=0)
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e", "a/..%2f..%2fb.zip", ""])
+def test_an_address_cannot_choose_a_place(name: str, server: Server, params: Any, tmp_path: Path) -> None:
+    download(params(path=url(server, name)), tmp_path / "raw", seed=0)
+    assert {path.name for path in (tmp_path / "raw").iterdir()} <= {"source.json", "download", "b.zip"}
+    assert len(list((tmp_path / "raw").iterdir())) == 2

@@ -174,7 +174,7 @@ def test_a_name_in_utf8_without_the_flag_is_read(tmp_path: Path) -> None:
 
 
 def test_what_is_shared_is_loaded_once_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setenv("MEDROBUST_THREADS", "1")
     loaded: list[str] = []
 
     def load(key: str) -> str:

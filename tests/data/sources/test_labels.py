@@ -95,7 +95,7 @@ def test_columns_may_have_other_names_and_types(flat: Path, params: Any, tmp_pat
     )
     table.to_parquet(flat / "m.parquet")
     columns = {"file": "m.parquet", "path": "Datei", "label": "dx", "patient": "subject"}
-    store = store_of(flat, params, tmp_path, columns, labels={"0": "Non Demented", "1": "Mild_Demented"})
+    store = store_of(flat, params, tmp_path, columns, labels={0: "Non Demented", 1: "Mild_Demented"})
     assert store.manifest["patient"].tolist() == ["1", "2", "3", ""]
     assert store.header.counts == {"Non Demented": 2, "Mild_Demented": 2}
 

@@ -89,6 +89,7 @@ def test_range_and_step_choose_slices() -> None:
     ("fault", "message"),
     [
         ("no orientation", r"its header says nothing of its orientation"),
+        ("colours", r"its voxels are no plain numbers"),
         ("time", r"its shape is \(12, 14, 10, 2\), which is no single volume"),
         ("text", r"truncated or no volume"),
         ("half a header", r"truncated or no volume"),
@@ -101,6 +102,9 @@ def test_a_header_that_cannot_be_used_is_named(fault: str, message: str, folder:
     bad = "bad.nii.gz" if fault == "no gzip" else "bad.nii"
     if fault == "time":
         nib.save(nib.Nifti1Image(np.stack([VALUES, VALUES], 3), np.eye(4)), folder / bad)
+    if fault == "colours":
+        colours = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+        nib.save(nib.Nifti1Image(colours, np.eye(4)), folder / bad)
     content = {
         "text": b"I am a text" * 50,
         "half a header": (folder / bad).read_bytes()[:200],

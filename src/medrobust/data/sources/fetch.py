@@ -34,7 +34,8 @@ def bring(data: DataParams, folder: Path) -> dict[str, str]:
         UserError: the path is missing, names an unset variable, or the hash is not `data.sha256`.
     """
     if data.path is not None and data.path.startswith(("http://", "https://")):
-        file = folder / unquote(PurePosixPath(urlsplit(data.path).path).name or "download")
+        name = PurePosixPath(unquote(urlsplit(data.path).path)).name
+        file = folder / ("download" if name in ("", "..") else name)
         fetch_url(data.path, file)
     else:
         path = local_path(data.path)

@@ -138,11 +138,16 @@ def check_unpacked(place: Path, unpacked: int, packed: int) -> None:
         raise UserError(str(place), found, "Fetch it from a source you trust")
 
 
+def readers() -> int:
+    """How many threads read images: `MEDROBUST_THREADS`, else one a core, 16 at most (each may hold a volume)."""
+    return int(os.environ.get("MEDROBUST_THREADS", "0")) or min(os.cpu_count() or 1, 16)
+
+
 class Shared(Generic[T]):
     """Loads what several images have in common (a volume, a block of a table) once, and keeps the last few."""
 
     def __init__(self, load: Callable[[str], T]) -> None:
-        self._load, self._keep = load, (os.cpu_count() or 1) + 1
+        self._load, self._keep = load, readers() + 1
         self._lock = threading.Lock()
         self._slots: OrderedDict[str, tuple[threading.Lock, list[T]]] = OrderedDict()
 

@@ -81,7 +81,9 @@ class _Turn:
 
         if not int(image.header["sform_code"]) and not int(image.header["qform_code"]):
             raise ValueError("its header says nothing of its orientation (sform and qform code are 0)")
-        shape = image.shape
+        shape, kind = image.shape, image.get_data_dtype().kind
+        if kind not in "iuf":
+            raise ValueError("its voxels are no plain numbers")
         if len(shape) < 3 or any(n != 1 for n in shape[3:]):
             raise ValueError(f"its shape is {shape}, which is no single volume")
         turned = nib.orientations.io_orientation(image.affine)
