@@ -95,7 +95,7 @@ def _open(content: bytes, window: Window | None) -> tuple["Image.Image", int]:
             return picture, 8
     except UnidentifiedImageError:
         raise ValueError("no image") from None
-    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, EOFError, TypeError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from None
 
 

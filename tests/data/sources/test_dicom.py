@@ -1,5 +1,6 @@
 """Series: slices in order of position, rescaled and windowed as the standard says."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pydicom
 import pytest
 from pydicom.pixels import apply_voi_lut
 
+from medrobust.data.sources import dicom
+from medrobust.data.sources.files import Files
 from medrobust.errors import UserError
 from tests.data.sources.conftest import Make
 from tests.data.sources.samples import slice_file
@@ -156,3 +159,17 @@ def test_a_folder_that_is_not_there_is_named(block: dict[str, Any], make: Make, 
     )
     with pytest.raises(UserError, match=r"labels\.csv, line 3: 'three' is no file of the data"):
         make(block)
+
+
+def test_damaged_bytes_give_a_picture_or_a_reason(block: dict[str, Any], tmp_path: Path) -> None:
+    content = (Path(block["path"]) / "one" / "IM0.dcm").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in rng.integers(0, 900, 3):
+            damaged[place] = rng.integers(0, 256)
+        (tmp_path / "a.dcm").write_bytes(damaged[: rng.integers(1, len(damaged) + 1)])
+        files = Files(tmp_path, ["a.dcm"], lambda name: (tmp_path / name).open("rb"))
+        with contextlib.suppress(ValueError):
+            series = dicom._in_order(files, ["a.dcm"])
+            assert dicom._read(files, {"one": series}, None, "one#0000").pixels.dtype == np.uint8

@@ -1,6 +1,7 @@
 """DICOM series (a folder each) and a table of their labels: slices in order of position, rescaled and windowed."""
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -90,28 +91,37 @@ def _in_order(files: Files, names: list[str]) -> _Series:
     Raises:
         ValueError: several series or planes, a slice without a position, or two at the same place.
     """
-    headers = [_header(files, name) for name in names]
-    if len({str(header.get("SeriesInstanceUID", "")) for header in headers}) > 1:
+    slices = [_slice(files, name) for name in names]
+    if len({one.series for one in slices}) > 1:
         raise ValueError("the folder holds several series")
-    patient = str(headers[0].get("PatientID", ""))
+    patient = slices[0].patient
     pseudonym = f"P{hashlib.sha256(patient.encode()).hexdigest()[:12]}" if patient else ""
     if len(names) == 1:
         return _Series(names, pseudonym)
-    if lacking := [n for n, h in zip(names, headers, strict=True) if "ImagePositionPatient" not in h]:
-        raise ValueError(f"{lacking[0]} has no ImagePositionPatient")
-    planes = np.array([header.get("ImageOrientationPatient", [np.nan] * 6) for header in headers], dtype=float)
+    positions, planes = (np.array([getattr(one, part) for one in slices]) for part in ("position", "plane"))
+    if (lost := np.isnan(positions).any(axis=1)).any():
+        raise ValueError(f"{names[int(lost.argmax())]} has no ImagePositionPatient")
     if np.isnan(planes).any() or np.ptp(planes, axis=0).max() > 0.01:
         raise ValueError("its slices lie in different planes, or do not say in which")
-    normal = np.cross(planes[0, :3], planes[0, 3:])
-    heights = np.array([header.ImagePositionPatient for header in headers], dtype=float) @ normal
+    heights = positions @ np.cross(planes[0, :3], planes[0, 3:])
     order = np.argsort(heights)
     if (np.diff(heights[order]) < SAME_PLACE).any():
         raise ValueError("two of its slices lie at the same place")
     return _Series([names[place] for place in order], pseudonym)
 
 
-def _header(files: Files, name: str) -> "pydicom.Dataset":
-    """A file's header without its pixels; raises ValueError where it is no DICOM."""
+@dataclass(frozen=True)
+class _Slice:
+    """What a file's header says of its place: mm, and directions of rows and columns; NaN where it does not."""
+
+    series: str
+    patient: str
+    position: list[float]
+    plane: list[float]
+
+
+def _slice(files: Files, name: str) -> _Slice:
+    """Read a file's header without its pixels; raises ValueError where it is no DICOM."""
     try:
         import pydicom
     except ImportError:
@@ -119,8 +129,15 @@ def _header(files: Files, name: str) -> "pydicom.Dataset":
         raise UserError("params.yaml: data.source: dicom", "pydicom is not installed", remedy) from None
     try:
         with files.open(name) as stream:
-            return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=TAGS)
-    except (pydicom.errors.InvalidDicomError, *DAMAGED) as error:
+            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=TAGS)
+        position, plane = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
+        return _Slice(
+            str(header.get("SeriesInstanceUID", "")),
+            str(header.get("PatientID", "")),
+            [float(number) for number in position or [np.nan] * 3],
+            [float(number) for number in plane or [np.nan] * 6],
+        )
+    except _damaged() as error:
         raise ValueError(f"{name} is truncated or no DICOM file ({error})") from None
 
 
@@ -134,23 +151,34 @@ def _read(files: Files, series: dict[str, _Series], window: Window | None, name:
     from pydicom.pixels import apply_modality_lut, pixel_array
 
     key, _, number = name.rpartition("#")
+    file = series[key].files[int(number)]
     try:
-        with files.open(series[key].files[int(number)]) as stream:
+        with files.open(file) as stream:
             dataset = pydicom.dcmread(stream)
-        stored = pixel_array(dataset)
-    except (pydicom.errors.InvalidDicomError, EOFError, OSError, AttributeError, NotImplementedError,
-            RuntimeError) as error:  # fmt: skip
+        values, bits = pixel_array(dataset), int(dataset.BitsStored)
+        frames, colour = int(dataset.get("NumberOfFrames", 1) or 1), int(dataset.SamplesPerPixel) > 1
+        if not colour:
+            values = apply_modality_lut(values, dataset)
+    except _damaged() as error:
         raise ValueError(f"its pixels cannot be decoded ({error})") from None
-    bits = int(dataset.BitsStored)
-    if int(dataset.get("NumberOfFrames", 1) or 1) > 1:
-        raise ValueError(f"{dataset.NumberOfFrames} frames")
-    if stored.ndim == 3:
-        return Raster(to_bytes(stored, (0.0, 2.0**bits - 1)), bits=bits)
-    values = apply_modality_lut(stored, dataset)
+    if frames > 1:
+        raise ValueError(f"{frames} frames")
+    if colour:
+        return Raster(to_bytes(values, (0.0, 2.0**bits - 1)), bits=bits)
     pixels = to_bytes(values, window or _own_window(dataset))
     if dataset.PhotometricInterpretation == "MONOCHROME1":  # the smallest value is white
         pixels = 255 - pixels
     return Raster(pixels, bits=bits)
+
+
+def _damaged() -> tuple[type[Exception], ...]:
+    """What pydicom raises for damaged files; it converts a tag when it is asked for, so each may come late."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (
+        InvalidDicomError, BytesLengthException, struct.error, NotImplementedError, AttributeError, TypeError,
+        RuntimeError, ValueError, KeyError, IndexError, *DAMAGED,
+    )  # fmt: skip
 
 
 def _own_window(dataset: "pydicom.Dataset") -> Window:
@@ -161,7 +189,7 @@ def _own_window(dataset: "pydicom.Dataset") -> Window:
     """
     try:
         centre, width = (float(np.atleast_1d(dataset[tag].value)[0]) for tag in ("WindowCenter", "WindowWidth"))
-    except (KeyError, IndexError, TypeError):
+    except _damaged():
         raise ValueError("its header has no window: data.window must say what is black and white") from None
     if width <= 1:
         raise ValueError(f"the window of its header is {width:g} wide: set data.window")

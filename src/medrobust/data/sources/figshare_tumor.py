@@ -175,5 +175,5 @@ def _with_data(content: bytes, use: "Callable[[h5py.Group], T]") -> T:
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             return use(file["cjdata"])
-    except (OSError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"no MATLAB 7.3 file with cjdata ({error})") from None

@@ -152,7 +152,7 @@ def _load(files: Files, window: Window | None, name: str) -> _Volume:
         if window is None:
             low, high = np.nanpercentile(np.asarray(image.dataobj), PERCENTILES)
             window = (float(low), float(high))
-    except DAMAGED as error:
+    except (*DAMAGED, OverflowError) as error:
         raise ValueError(f"truncated or no volume ({error})") from None
     if not window[0] < window[1]:
         raise ValueError("all its voxels are alike")
@@ -164,6 +164,6 @@ def _read(volumes: Shared[_Volume], name: str) -> Raster:
     volume = volumes(key)
     try:
         values = volume.turn.axial(volume.image, int(number))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise ValueError(f"its volume is truncated ({error})") from None
     return Raster(to_bytes(values, volume.window), bits=8 * volume.image.get_data_dtype().itemsize)
