@@ -68,8 +68,10 @@ def fit(content: bytes | Raster, size: int, channels: int, window: Window | None
 def to_bytes(values: np.ndarray, window: Window) -> np.ndarray:
     """Map intensities linearly to uint8: 0 at and below the window, 255 at and above it; NaN is 0."""
     low, high = window
-    share = np.clip((np.nan_to_num(values.astype(np.float64), nan=low) - low) / (high - low), 0, 1)
-    pixels: np.ndarray = np.rint(share * 255).astype(np.uint8)
+    share = (np.clip(values, low, high, dtype=np.float64) - low) * (255 / (high - low))
+    if values.dtype.kind == "f":
+        share[np.isnan(share)] = 0
+    pixels: np.ndarray = np.rint(share).astype(np.uint8)
     return pixels
 
 

@@ -95,6 +95,7 @@ def _check_listing(listing: Listing, data: DataParams) -> None:
     check_classes(listing.table, data)
     if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:
         raise UserError(str(twice.iloc[0]), "stands twice in the data", "Leave one of them")
+    mixed_patients(listing.table, data)  # before the long work, as far as patients are known
 
 
 def check_classes(table: pd.DataFrame, data: DataParams) -> None:

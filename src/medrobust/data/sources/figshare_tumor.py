@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +12,7 @@ import pandas as pd
 from medrobust.data.images import Raster, to_bytes
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.fetch import bring, fetch_url
-from medrobust.data.sources.files import DAMAGED, Files, open_files, spool, zip_files
+from medrobust.data.sources.files import DAMAGED, Files, open_files, readers, spool, zip_files
 from medrobust.data.sources.labels import LEFT_OUT, Labels
 from medrobust.errors import UserError
 from medrobust.params.data import DataParams
@@ -59,19 +60,17 @@ def listing(data: DataParams, folder: Path) -> Listing:
     """
     facts = read_json(folder / "source.json")
     files = _matlab_files(open_files(folder / facts["file"]), folder)
-    labels, rows, skipped, counts = Labels(data), [], [], dict[str, int]()
-    for name in progress(sorted(files), "listing", unit="files"):
-        try:
-            number, patient = _label_and_patient(files[name].read(name))
-        except ValueError as error:
-            if data.on_bad_image == "fail":
-                remedy = "Mend or remove the file, or set data.on_bad_image: skip"
-                raise UserError(name, f"cannot be read ({error})", remedy) from None
-            skipped.append({"id": name, "reason": str(error)})
+    labels, counts, skipped = Labels(data), dict[str, int](), list[dict[str, str]]()
+    rows = []
+    for name, label, patient, fault in _facts(files):
+        if fault and data.on_bad_image == "fail":
+            remedy = "Mend or remove the file, or set data.on_bad_image: skip"
+            raise UserError(name, f"cannot be read ({fault})", remedy)
+        if fault:
+            skipped.append({"id": name, "reason": fault})
             continue
-        published = LABELS[number]
-        counts[published] = counts.get(published, 0) + 1
-        rows.append({"id": name, "raw": published, "patient": patient})
+        counts[label] = counts.get(label, 0) + 1
+        rows.append({"id": name, "raw": label, "patient": patient})
     table = pd.DataFrame(rows, columns=["id", "raw", "patient"])
     table["label"] = labels.column(table["raw"], str(folder / facts["file"]))
     dropped = table["label"] == LEFT_OUT
@@ -88,6 +87,21 @@ def listing(data: DataParams, folder: Path) -> Listing:
         left_out=left_out,
         masks=True,
     )
+
+
+def _facts(files: dict[str, Files]) -> list[tuple[str, str, str, str]]:
+    """Name, published label, patient and fault (empty = none) of each file, read in parallel."""
+
+    def work(name: str) -> tuple[str, str, str, str]:
+        try:
+            label, patient = _label_and_patient(files[name].read(name))
+        except ValueError as error:
+            return name, "", "", str(error)
+        return name, LABELS[label], patient, ""
+
+    names = sorted(files)
+    with ThreadPoolExecutor(readers()) as pool:
+        return list(progress(pool.map(work, names), "listing", len(names), "files"))
 
 
 def _verified(counts: dict[str, int], patients: int, facts: dict[str, str]) -> str:
