@@ -145,6 +145,7 @@ def test_the_orientation_of_the_camera_is_applied() -> None:
     assert decode(content, 8, 1)[[0, 7], 0].tolist() == [255, 0]
 
 
+@pytest.mark.filterwarnings("ignore")  # what the decoders think of damaged files
 @settings(max_examples=200)
 @given(
     kind=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]),

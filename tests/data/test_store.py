@@ -199,12 +199,7 @@ def walk(folder: Path, stride: int) -> tuple[float, int, float]:
 
 
 def test_a_set_of_30_gb_is_opened_and_read_in_little_memory(tmp_path: Path) -> None:
-    size, images, grown = walk(tmp_path, stride=2000)
+    size, images, grown = walk(tmp_path, stride=400)
     assert size > 30e9
     assert images > 19_000
     assert grown < 200, "MiB"
-
-
-@pytest.mark.slow
-def test_a_longer_way_through_30_gb_takes_no_more_memory(tmp_path: Path) -> None:
-    assert walk(tmp_path, stride=100)[2] < 200, "5 GB of float32 passed through"

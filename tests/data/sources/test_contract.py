@@ -51,6 +51,8 @@ def test_the_store_says_what_it_holds(block: dict[str, Any], tmp_path: Path) -> 
 
 
 def test_twice_gives_the_same(block: dict[str, Any], tmp_path: Path) -> None:
+    if block["source"] == "phantom":
+        pytest.skip("test_phantom.py has it; generating takes seconds")
     first, second = make(block, tmp_path / "a"), make(block, tmp_path / "b")
     assert first.header == second.header
     assert first.manifest.equals(second.manifest)

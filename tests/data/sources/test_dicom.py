@@ -161,6 +161,7 @@ def test_a_folder_that_is_not_there_is_named(block: dict[str, Any], make: Make, 
         make(block)
 
 
+@pytest.mark.filterwarnings("ignore")  # what pydicom thinks of damaged files
 def test_damaged_bytes_give_a_picture_or_a_reason(block: dict[str, Any], tmp_path: Path) -> None:
     content = (Path(block["path"]) / "one" / "IM0.dcm").read_bytes()
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from medrobust.data.sources.labels import LEFT_OUT, Labels
 from medrobust.data.store import ImageStore
 from medrobust.errors import UserError
 from tests.data.sources.samples import encoded
-from tests.data.sources.test_files import zipped
+from tests.data.sources.test_files import tarred, zipped
 
 ROWS = [
     {"path": "images/a 1.png", "label": "Non Demented", "patient": "p1", "slice": "3", "split": "train"},
@@ -86,6 +86,21 @@ def test_a_table_in_a_folder_of_a_zip_starts_there(params: Any, tmp_path: Path) 
     store = store_of(path, params, tmp_path, {"file": "m.csv"})
     assert store.manifest["id"].tolist() == [f"top/{row['path']}" for row in ROWS]
     assert store.manifest["parent"].iloc[3] == "top/images/é.png"
+
+
+def test_a_name_without_folder_and_ending_is_found_where_one_file_has_it(params: Any, tmp_path: Path) -> None:
+    """As in the tables of skin lesions and fundus pictures: `ISIC_0027419` lies in one of two folders."""
+    names = ["part_1/ISIC_1.jpg", "part_2/ISIC_2.jpg", "part_2/ISIC_3.jpg", "part_1/twin.jpg", "part_2/twin.jpg"]
+    members = {f"./{name}": encoded(number, kind="JPEG") for number, name in enumerate(names)}
+    table = "image_id,dx,lesion_id\nISIC_1,nv,a\nISIC_2.jpg,mel,b\npart_2/ISIC_3.jpg,nv,c\n"
+    members |= {"./ISIC_1.txt": b"x", "./meta.csv": table.encode()}
+    path = tarred(tmp_path / "a.tar", members)
+    columns = {"file": "meta.csv", "path": "image_id", "label": "dx", "patient": "lesion_id"}
+    store = store_of(path, params, tmp_path, columns, classes=["nv", "mel"])
+    assert store.manifest["id"].tolist() == [f"./{name}" for name in names[:3]]
+    members["./meta.csv"] = (table + "twin,nv,d\n").encode()
+    with pytest.raises(UserError, match=r"meta\.csv, line 5: 'twin' is no file of the data"):
+        store_of(tarred(path, members), params, tmp_path, columns, classes=["nv", "mel"])
 
 
 def test_columns_may_have_other_names_and_types(flat: Path, params: Any, tmp_path: Path) -> None:

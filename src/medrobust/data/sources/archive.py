@@ -36,7 +36,8 @@ def listing(data: DataParams, folder: Path) -> Listing:
     checked = "sha256 of the archive, as data.sha256 says" if facts.get("sha256") and data.sha256 else "nothing"
     if data.table is not None:
         rows = read_rows(data, folder, files)
-        table, skipped = locate(rows, files.names, data)
+        images = [name for name in files.names if PurePosixPath(name).suffix.lower() in IMAGES]
+        table, skipped = locate(rows, images, data)
         return Listing(
             table, files.read, "unknown", "unknown", "", verified=checked, skipped=skipped, left_out=rows.left_out
         )

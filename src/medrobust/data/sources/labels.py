@@ -145,17 +145,23 @@ def tidy(frame: pd.DataFrame, data: DataParams, where: str, path: str | None = N
 def locate(rows: Rows, names: Iterable[str], data: DataParams) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """Find the file (or folder) of each row's `path` and `parent` among `names`, as column `id`.
 
+    A path may start at the top or at the table's own folder; many tables give only a file's name, or the name
+    without its ending, which is enough where one file alone has it.
+
     Returns:
         The table, and {id, reason} of the rows without a file (with `on_bad_image: skip`).
 
     Raises:
         UserError: a row has no file, two rows have the same, or a parent is no row.
     """
-    known = {unicodedata.normalize("NFC", name): name for name in names}
+    known = {_normal(name): name for name in names}
+    count = Counter(short for name in known for short in _short_names(name))
+    loose = {short: known[name] for name in known for short in _short_names(name) if count[short] == 1}
+    base = _normal(rows.base)
 
     def place(path: str) -> str:
-        path = unicodedata.normalize("NFC", path).removeprefix("./").rstrip("/")
-        return known.get(f"{rows.base}{path}", known.get(path, ""))
+        path = _normal(path)
+        return known.get(f"{base}/{path}" if base else path) or known.get(path) or loose.get(path, "")
 
     table = rows.table.assign(id=rows.table["path"].map(place))
     lost = table[table["id"] == ""]
@@ -175,6 +181,16 @@ def locate(rows: Rows, names: Iterable[str], data: DataParams) -> tuple[pd.DataF
         found = f"the parent {rows.table.loc[line, 'parent']!r} is no row of the table"
         raise UserError(f"{rows.where}, line {line}", found, "Name the parent's path, or leave it empty")
     return table.reset_index(drop=True), skipped
+
+
+def _normal(path: str) -> str:
+    return unicodedata.normalize("NFC", path).removeprefix("./").rstrip("/")
+
+
+def _short_names(path: str) -> set[str]:
+    """A file's name, and the name without its ending (`.nii.gz` counts as one)."""
+    name = PurePosixPath(path).name
+    return {name, PurePosixPath(name.removesuffix(".gz")).stem}
 
 
 def _text(column: pd.Series) -> pd.Series:
