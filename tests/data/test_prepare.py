@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,3 +123,9 @@ def test_a_defect_of_a_source_is_no_bad_image(run: Any) -> None:
 
     with pytest.raises(KeyError):
         run(listing(4, read), on_bad_image="skip")
+
+
+def test_a_disk_without_room_is_named_before_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"images\.npy: 1\.02e-06 GB are needed, 1e-06 GB are free. Make room"):
+        run(listing(4, lambda name: pytest.fail("nothing is to be read")))

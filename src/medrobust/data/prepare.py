@@ -1,6 +1,8 @@
 """From raw data to the prepared store: fetch, list, decode once in parallel, write whole or not at all."""
 
 import hashlib
+import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +193,10 @@ def _content_hash(content: bytes | Raster) -> str:
 
 
 def _new_array(path: Path, kind: type, shape: tuple[int, ...]) -> Memmap:
+    needed, free = math.prod(shape) * np.dtype(kind).itemsize, shutil.disk_usage(path.parent).free
+    if needed > free:  # a mapped file on a full disk would end the process without a word
+        found = f"{needed / 1e9:.3g} GB are needed, {free / 1e9:.3g} GB are free"
+        raise UserError(str(path), found, "Make room, or choose a smaller data.image_size")
     array: Memmap = np.lib.format.open_memmap(path, "w+", np.dtype(kind), shape)
     return array
 
