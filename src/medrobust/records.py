@@ -101,7 +101,9 @@ def read_table(path: Path | str, **options: Any) -> "pd.DataFrame":
     except FileNotFoundError:
         raise _missing(path) from None
     except ValueError as error:  # what pandas and pyarrow raise for content that is no table
-        raise UserError(str(path), f"damaged table ({error})", "Delete it and run `dvc repro`") from None
+        raise UserError(
+            str(path), f"damaged table ({str(error).strip()})", "Delete it and run `dvc repro`"
+        ) from None
     return table
 
 

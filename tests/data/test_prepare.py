@@ -129,3 +129,15 @@ def test_a_disk_without_room_is_named_before_the_work(run: Any, monkeypatch: pyt
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"images\.npy: 1\.02e-06 GB are needed, 1e-06 GB are free. Make room"):
         run(listing(4, lambda name: pytest.fail("nothing is to be read")))
+
+
+def test_twelve_bits_in_sixteen_need_a_window(run: Any) -> None:
+    def read(name: str) -> bytes:
+        content = io.BytesIO()
+        values = np.random.default_rng(int(name)).integers(0, 4096, (16, 16)).astype(np.uint16)
+        Image.fromarray(values).save(content, "PNG")
+        return content.getvalue()
+
+    with pytest.raises(UserError, match=r"window: None, and of 256 grey levels .* the lowest 16.*\[0, 4095\]"):
+        run(listing(40, read))
+    assert run(listing(40, read), window=(0, 4095)).images.max() > 250

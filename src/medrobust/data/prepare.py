@@ -22,6 +22,8 @@ from medrobust.runtime import progress, say
 
 #: Images that a thread decodes in one go; neighbours often share a volume.
 BLOCK = 32
+#: Where no pixel of deep images is brighter, the window is wrong: at least three of the eight bits are lost.
+DARK = 31
 Memmap = np.memmap[Any, np.dtype[Any]]
 
 
@@ -41,7 +43,7 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
 
     Raises:
         UserError: a class without an image, an image that does not decode (with `on_bad_image: fail`), or a
-            patient with two labels (with `on_mixed_patient: fail`).
+            patient with two labels (with `on_mixed_patient: fail`); deep images that are nearly black.
     """
     listing = get_source(data.source).listing(data, raw)
     _check_listing(listing, data)
@@ -50,8 +52,13 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
         table = listing.table.assign(sha256=decoded.hashes)
         release = Release(listing.licence, listing.citation, listing.url, listing.verified)
         if listing.recover is not None:
-            table, found = listing.recover(table)
-            release = found or release
+            table, known = listing.recover(table)
+            release = known or release
+        if decoded.peak is not None and decoded.peak <= DARK:
+            found = f"{data.window}, and of 256 grey levels the deep images use the lowest {decoded.peak + 1}"
+            raise UserError(
+                "params.yaml: data.window", found, "Give their range, for instance [0, 4095] for 12 bits"
+            )
         decoded.bad |= mixed_patients(table, data)
         keep = np.setdiff1d(np.arange(len(table)), list(decoded.bad))
         for name in ("images.npy", *(["masks.npy"] if listing.masks else [])):
@@ -138,12 +145,14 @@ class _Decoded:
     Attributes:
         hashes: sha256 of each file, or of the pixels of an image that is no file.
         bits: greatest depth of the images as published.
+        peak: largest stored pixel of those deeper than 8 bits; None = there is none.
         bad: {row: fault}.
     """
 
     hashes: list[str]
     bits: int
     bad: dict[int, str]
+    peak: int | None = None
 
 
 def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
@@ -158,8 +167,8 @@ def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
     masks = _new_array(folder / "masks.npy", np.bool_, shape[:3]) if listing.masks else None
     hashes = [""] * len(ids)
 
-    def work(start: int) -> tuple[int, dict[int, str]]:
-        bits, faults = 8, {}
+    def work(start: int) -> tuple[int, list[int], dict[int, str]]:
+        bits, peaks, faults = 8, [], {}
         for row in range(start, min(start + BLOCK, len(ids))):
             try:
                 content = listing.read(ids[row])
@@ -169,20 +178,23 @@ def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
                 faults[row] = str(error)
                 continue
             pixels[row], bits = image.pixels, max(bits, image.bits)
+            if image.bits > 8:
+                peaks.append(int(image.pixels.max()))
             if masks is not None and image.mask is not None:
                 masks[row] = image.mask
-        return bits, faults
+        return bits, peaks, faults
 
     found = _Decoded(hashes, 8, {})
     starts = range(0, len(ids), BLOCK)
     with ThreadPoolExecutor(readers()) as pool:  # Pillow and zlib release the interpreter's lock
-        for bits, faults in progress(pool.map(work, starts), "prepare", len(starts), f"x {BLOCK} images"):
+        for bits, peaks, faults in progress(pool.map(work, starts), "prepare", len(starts), f"x {BLOCK} images"):
             if faults and data.on_bad_image == "fail":
                 pool.shutdown(cancel_futures=True)
                 row, fault = next(iter(faults.items()))
                 remedy = "Mend or remove the file, or set data.on_bad_image: skip"
                 raise UserError(ids[row], f"does not decode ({fault})", remedy)
             found.bits, found.bad = max(found.bits, bits), found.bad | faults
+            found.peak = max([*peaks, found.peak or 0]) if peaks else found.peak
     return found
 
 
