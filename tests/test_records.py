@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 from medrobust.errors import UserError
-from medrobust.records import atomic_dir, atomic_file, read_json, read_table, write_json, write_table
+from medrobust.records import atomic_dir, atomic_file, file_hash, read_json, read_table, write_json, write_table
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -71,3 +72,16 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text("{")
     with pytest.raises(UserError, match="damaged JSON"):
         read_json(tmp_path / "m.json")
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_damaged_table_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(bytes(range(256)))
+    with pytest.raises(UserError, match=rf"{name}: damaged table .*Delete it and run"):
+        read_table(tmp_path / name)
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_hash(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    assert file_hash(tmp_path / "a", "md5") == hashlib.md5(b"abc").hexdigest()

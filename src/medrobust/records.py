@@ -3,6 +3,7 @@
 Each write goes to a temporary neighbour, is flushed to disk, and is then renamed over the target.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -90,7 +91,7 @@ def read_table(path: Path | str, **options: Any) -> "pd.DataFrame":
     """Read a CSV or Parquet table written by `write_table`; `options` go to pandas.
 
     Raises:
-        UserError: the file is missing.
+        UserError: the file is missing or damaged.
     """
     import pandas as pd
 
@@ -99,7 +100,17 @@ def read_table(path: Path | str, **options: Any) -> "pd.DataFrame":
         table: pd.DataFrame = read(path, **options)
     except FileNotFoundError:
         raise _missing(path) from None
+    except ValueError as error:  # what pandas and pyarrow raise for content that is no table
+        raise UserError(
+            str(path), f"damaged table ({str(error).strip()})", "Delete it and run `dvc repro`"
+        ) from None
     return table
+
+
+def file_hash(path: Path | str, algorithm: str = "sha256") -> str:
+    """The hash of a file in hex; `algorithm` as `hashlib` names it (publishers of data often give an md5)."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _missing(path: Path | str) -> UserError:

@@ -1,24 +1,12 @@
 """Small raw data sets."""
 
-import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from medrobust.params.data import DataParams
-
-
-def encoded(seed: int, mode: str = "L", size: int = 16, kind: str = "PNG") -> bytes:
-    """An encoded random image."""
-    rng = np.random.default_rng(seed)
-    shape = (size, size, len(Image.new(mode, (1, 1)).getbands()))
-    pixels = rng.integers(0, 256, shape, dtype=np.uint8).squeeze()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels, mode if mode != "P" else None).save(buffer, kind)
-    return buffer.getvalue()
+from tests.data.sources.samples import encoded
 
 
 @pytest.fixture

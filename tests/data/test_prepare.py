@@ -1,67 +1,22 @@
-"""One image at a time: what decodes, what does not, and what then happens."""
+"""From raw data to the store: each file read once, bad ones named, nothing half written."""
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from medrobust.data import prepare as module
-from medrobust.data.prepare import decode, download, prepare
+from medrobust.data.images import Raster
+from medrobust.data.prepare import download, prepare
+from medrobust.data.sources.base import Listing, Release
 from medrobust.data.store import ImageStore
 from medrobust.errors import UserError
-
-
-def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def grey(size: int = 20) -> Image.Image:
-    return Image.fromarray(np.arange(size * size, dtype=np.uint16).reshape(size, size).astype(np.uint8))
-
-
-def jpeg() -> bytes:
-    return encode(grey(), "JPEG")
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "LA", "1"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_every_mode_decodes_to_the_same_shape(mode: str, channels: int) -> None:
-    kind = "TIFF" if mode == "CMYK" else "PNG"
-    pixels = decode(
-        encode(grey().convert("RGB").convert(mode) if mode != "LA" else grey().convert("LA"), kind), 8, channels
-    )
-    assert pixels.shape == ((8, 8) if channels == 1 else (8, 8, 3))
-    assert pixels.dtype == np.uint8
-
-
-def test_sixteen_bits_keep_the_top_eight() -> None:
-    pixels = np.full((8, 8), 0xABCD, dtype=np.uint16)
-    assert (decode(encode(Image.fromarray(pixels)), 8, 1) == 0xAB).all()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "an empty file"),
-        (b"I am a text", "no image"),
-        (jpeg()[: len(jpeg()) // 2], "(?i)truncated"),
-        (encode(grey(), "GIF", save_all=True, append_images=[grey().rotate(90)]), "2 frames"),
-    ],
-)
-def test_what_does_not_decode_is_said(content: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        decode(content, 8, 1)
-
-
-def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_PIXELS", 100)
-    with pytest.raises(ValueError, match="20x20 pixels, more than 100"):
-        decode(encode(grey()), 8, 1)
+from tests.data.sources.samples import encoded
 
 
 def test_a_bad_image_stops_the_run_or_is_counted(folder: Path, params: Any, tmp_path: Path) -> None:
@@ -76,3 +31,113 @@ def test_a_bad_image_stops_the_run_or_is_counted(folder: Path, params: Any, tmp_
     store = ImageStore.open(tmp_path / "prepared")
     assert len(store.images) == 11
     assert store.header.skipped == [{"id": bad.relative_to(folder).as_posix(), "reason": "no image"}]
+
+
+def listing(count: int, read: Any, **more: Any) -> Listing:
+    """A listing of images of two classes in turns."""
+    table = pd.DataFrame({"id": [f"{n:03d}" for n in range(count)]})
+    table["label"] = [("Non Demented", "Mild_Demented")[n % 2] for n in range(count)]
+    table = table.assign(patient="", slice=None, kind="real", parent="", published_split="")
+    return Listing(table, read, "licence", "citation", "url", **more)
+
+
+@pytest.fixture
+def run(params: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """(listing, changes) -> the store that `prepare` makes of it."""
+
+    def make(found: Listing, **changes: Any) -> ImageStore:
+        class Source:
+            @staticmethod
+            def listing(data: Any, folder: Path) -> Listing:
+                return found
+
+        monkeypatch.setattr(module, "get_source", lambda name: Source)
+        prepare(params(**changes), tmp_path / "raw", tmp_path / "prepared")
+        return ImageStore.open(tmp_path / "prepared")
+
+    return make
+
+
+def test_each_file_is_read_once_and_its_hash_is_told(run: Any) -> None:
+    reads: list[str] = []
+
+    def read(name: str) -> bytes:
+        reads.append(name)
+        return encoded(int(name))
+
+    def recover(table: pd.DataFrame) -> tuple[pd.DataFrame, Release]:
+        return table.assign(patient="p" + table["sha256"].str[:3]), Release("a", "b", "c", "hashes")
+
+    store = run(listing(100, read, recover=recover))
+    assert sorted(reads) == [f"{n:03d}" for n in range(100)]
+    assert (store.manifest["patient"] == "p" + store.manifest["sha256"].str[:3]).all()
+    assert (store.header.licence, store.header.citation, store.header.verified) == ("a", "b", "hashes")
+
+
+def test_what_stays_after_a_skip_keeps_its_place(run: Any) -> None:
+    """More images than a block, so that rows move between blocks."""
+
+    def read(name: str) -> bytes | Raster:
+        number = int(name)
+        if number % 7 == 0:
+            return b"text"
+        pixels = np.full((16, 16), number % 250, dtype=np.uint8)
+        return Raster(pixels, pixels > 100)
+
+    store = run(listing(3000, read, masks=True), on_bad_image="skip")
+    numbers = store.manifest["id"].astype(int).to_numpy()
+    assert len(numbers) == 3000 - 429
+    assert np.array_equal(store.images[:, 3, 3], numbers % 250)
+    assert store.masks is not None
+    assert np.array_equal(store.masks[:, 3, 3], numbers % 250 > 100)
+    assert [row["id"] for row in store.header.skipped[:3]] == ["000", "007", "014"]
+
+
+def test_all_images_of_a_class_bad_is_an_error(run: Any) -> None:
+    with pytest.raises(UserError, match="Mild_Demented: no image of this class"):
+        run(listing(10, lambda name: encoded(1) if int(name) % 2 == 0 else b""), on_bad_image="skip")
+
+
+def test_two_images_of_one_id_are_refused(run: Any) -> None:
+    found = listing(4, lambda name: encoded(1))
+    found.table["id"] = ["a", "b", "b", "c"]
+    with pytest.raises(UserError, match="b: stands twice in the data"):
+        run(found)
+
+
+def test_depth_and_notes_are_recorded(run: Any) -> None:
+    values = io.BytesIO()
+    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 200).save(values, "PNG")
+    found = listing(
+        4, lambda name: values.getvalue() if name == "001" else encoded(int(name)), verified="counts",
+        left_out={"severe": 3}, skipped=[{"id": "x", "reason": "gone"}],
+    )  # fmt: skip
+    header = run(found).header
+    assert (header.raw_bit_depth, header.verified, header.left_out) == (16, "counts", {"severe": 3})
+    assert header.skipped == [{"id": "x", "reason": "gone"}]
+
+
+def test_a_defect_of_a_source_is_no_bad_image(run: Any) -> None:
+    def read(name: str) -> bytes:
+        raise KeyError(name)
+
+    with pytest.raises(KeyError):
+        run(listing(4, read), on_bad_image="skip")
+
+
+def test_a_disk_without_room_is_named_before_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"images\.npy: 1\.02e-06 GB are needed, 1e-06 GB are free. Make room"):
+        run(listing(4, lambda name: pytest.fail("nothing is to be read")))
+
+
+def test_twelve_bits_in_sixteen_need_a_window(run: Any) -> None:
+    def read(name: str) -> bytes:
+        content = io.BytesIO()
+        values = np.random.default_rng(int(name)).integers(0, 4096, (16, 16)).astype(np.uint16)
+        Image.fromarray(values).save(content, "PNG")
+        return content.getvalue()
+
+    with pytest.raises(UserError, match=r"window: None, and of 256 grey levels .* the lowest 16.*\[0, 4095\]"):
+        run(listing(40, read))
+    assert run(listing(40, read), window=(0, 4095)).images.max() > 250

@@ -1,23 +1,30 @@
 """From raw data to the prepared store: fetch, list, decode once in parallel, write whole or not at all."""
 
 import hashlib
-import io
-import os
+import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from medrobust.data.sources.base import Listing, get_source
-from medrobust.data.store import Header, write_store
+from medrobust.data.images import Raster, fit
+from medrobust.data.sources.base import Listing, Release, get_source
+from medrobust.data.sources.files import readers
+from medrobust.data.store import Header, pixel_hash, write_store
 from medrobust.errors import UserError
 from medrobust.params.data import DataParams
 from medrobust.records import atomic_dir, write_json
 from medrobust.runtime import progress, say
 
-#: More pixels than this in one image is taken for a decompression bomb.
-MAX_PIXELS = 64_000_000
+#: Images that a thread decodes in one go; neighbours often share a volume.
+BLOCK = 32
+#: Where no pixel of deep images is brighter, the window is wrong: at least three of the eight bits are lost.
+DARK = 31
+Memmap = np.memmap[Any, np.dtype[Any]]
 
 
 def download(data: DataParams, folder: Path, seed: int) -> None:
@@ -25,6 +32,9 @@ def download(data: DataParams, folder: Path, seed: int) -> None:
     source = get_source(data.source)
     with atomic_dir(folder) as temporary:
         facts = source.download(data, temporary, seed)
+        if data.sha256 is not None and not facts.get("sha256"):
+            found = "is given, but these data are no single file that has a hash"
+            raise UserError("params.yaml: data.sha256", found, "Set it to null, or give an archive as data.path")
         write_json(temporary / "source.json", {"source": data.source, **facts})
 
 
@@ -32,37 +42,69 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
     """Decode the raw images to `data.image_size` and write the store.
 
     Raises:
-        UserError: a class without an image, an image that does not decode (with `on_bad_image: fail`).
+        UserError: a class without an image, an image that does not decode (with `on_bad_image: fail`), or a
+            patient with two labels (with `on_mixed_patient: fail`); deep images that are nearly black.
     """
     listing = get_source(data.source).listing(data, raw)
-    check_classes(listing.table, data)
+    _check_listing(listing, data)
     with atomic_dir(folder) as temporary:
-        pixels, hashes, bad = _decode_all(listing, data, temporary / "images.npy")
-        keep = [row for row in range(len(listing.table)) if row not in bad]
-        if bad:
-            np.save(temporary / "images.npy", pixels[keep])
-        manifest = listing.table.assign(sha256=hashes).iloc[keep]
+        decoded = _decode_all(listing, data, temporary)
+        table = listing.table.assign(sha256=decoded.hashes)
+        release = Release(listing.licence, listing.citation, listing.url, listing.verified)
+        if listing.recover is not None:
+            table, known = listing.recover(table)
+            release = known or release
+        if decoded.peak is not None and decoded.peak <= DARK:
+            found = f"{data.window}, and of 256 grey levels the deep images use the lowest {decoded.peak + 1}"
+            raise UserError(
+                "params.yaml: data.window", found, "Give their range, for instance [0, 4095] for 12 bits"
+            )
+        decoded.bad |= mixed_patients(table, data)
+        keep = np.setdiff1d(np.arange(len(table)), list(decoded.bad))
+        for name in ("images.npy", *(["masks.npy"] if listing.masks else [])):
+            _keep_rows(temporary / name, keep)
+        manifest = table.iloc[keep]
         check_classes(manifest, data)
-        images = np.load(temporary / "images.npy", mmap_mode="r")
-        skipped = [{"id": str(listing.table["id"].iloc[row]), "reason": reason} for row, reason in bad.items()]
-        known = manifest["patient"][manifest["patient"] != ""]
-        header = Header(
-            source=data.source,
-            classes=data.classes,
-            ordered=data.ordered,
-            image_size=data.image_size,
-            channels=data.channels,
-            images=len(manifest),
-            patients=known.nunique(),
-            counts={label: int((manifest["label"] == label).sum()) for label in data.classes},
-            licence=listing.licence,
-            citation=listing.citation,
-            url=listing.url,
-            sha256=hashlib.sha256(images.data).hexdigest(),
-            skipped=skipped,
-        )
+        header = _header(listing, data, manifest, release, decoded, pixel_hash(temporary / "images.npy"))
         write_store(temporary, manifest, header)
-    say(f"prepare: {header.images} images, {header.patients} patients, {len(skipped)} skipped")
+    left_out = sum(header.left_out.values())
+    say(f"prepare: {header.images} images, {header.patients} patients, {len(header.skipped)} skipped"
+        f"{f', {left_out} left out by data.labels' if left_out else ''}; verified: {header.verified}")  # fmt: skip
+
+
+def _header(
+    listing: Listing, data: DataParams, manifest: pd.DataFrame, release: Release, decoded: "_Decoded", sha256: str
+) -> Header:
+    ids = listing.table["id"]
+    known = manifest["patient"][manifest["patient"] != ""]
+    return Header(
+        source=data.source,
+        classes=data.classes,
+        ordered=data.ordered,
+        image_size=data.image_size,
+        channels=data.channels,
+        images=len(manifest),
+        patients=known.nunique(),
+        counts={label: int((manifest["label"] == label).sum()) for label in data.classes},
+        licence=release.licence,
+        citation=release.citation,
+        url=release.url,
+        sha256=sha256,
+        raw_bit_depth=decoded.bits,
+        skipped=[
+            *listing.skipped,
+            *({"id": str(ids.iloc[row]), "reason": decoded.bad[row]} for row in sorted(decoded.bad)),
+        ],
+        left_out=listing.left_out,
+        verified=release.verified,
+    )
+
+
+def _check_listing(listing: Listing, data: DataParams) -> None:
+    check_classes(listing.table, data)
+    if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:
+        raise UserError(str(twice.iloc[0]), "stands twice in the data", "Leave one of them")
+    mixed_patients(listing.table, data)  # before the long work, as far as patients are known
 
 
 def check_classes(table: pd.DataFrame, data: DataParams) -> None:
@@ -77,57 +119,107 @@ def check_classes(table: pd.DataFrame, data: DataParams) -> None:
             raise UserError(f"params.yaml: data.classes: {label}", "no image of this class", remedy)
 
 
-def decode(content: bytes, size: int, channels: int) -> np.ndarray:
-    """Decode one encoded image to uint8, size×size (×3 for three channels).
+def mixed_patients(table: pd.DataFrame, data: DataParams) -> dict[int, str]:
+    """Rows of patients with more than one label, and why they are to be skipped (with `on_mixed_patient: skip`).
 
     Raises:
-        ValueError: the bytes are empty, truncated, no image, animated, or too many pixels.
+        UserError: there are such patients (with `on_mixed_patient: fail`).
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            if getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"{image.n_frames} frames")  # type: ignore[attr-defined]
-            image.load()
-            picture = image.copy()
-        if picture.mode.startswith("I"):  # 16 bit: keep the top eight
-            picture = Image.fromarray((np.asarray(picture, dtype=np.uint32) >> 8).astype(np.uint8))
-        picture = picture.convert("L" if channels == 1 else "RGB")
-        if picture.size != (size, size):
-            picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(picture)
-    except UnidentifiedImageError:
-        raise ValueError("no image" if content else "an empty file") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from None
+    if data.on_mixed_patient == "keep":
+        return {}
+    known = table[(table["patient"] != "") & (table["kind"] == "real")]
+    labels = known.groupby("patient")["label"].unique()
+    mixed = {patient: " and ".join(sorted(found)) for patient, found in labels.items() if len(found) > 1}
+    if mixed and data.on_mixed_patient == "fail":
+        patient, found = next(iter(mixed.items()))
+        remedy = "Mend the labels, or set data.on_mixed_patient: keep (two eyes, two visits) or skip"
+        raise UserError(f"patient {patient}", f"has the labels {found} ({len(mixed)} such patients)", remedy)
+    rows = np.flatnonzero(table["patient"].isin(list(mixed)))
+    return {int(row): f"its patient has the labels {mixed[table['patient'].iloc[row]]}" for row in rows}
 
 
-def _decode_all(listing: Listing, data: DataParams, path: Path) -> tuple[np.ndarray, list[str], dict[int, str]]:
-    """Decode every listed image into `images.npy`; return the array, file hashes and {row: fault}."""
-    ids = listing.table["id"].tolist()
-    shape = (len(ids), data.image_size, data.image_size, *((3,) if data.channels == 3 else ()))
-    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    hashes, bad = [""] * len(ids), {}
+@dataclass
+class _Decoded:
+    """What decoding found out beside the pixels.
 
-    def work(row: int) -> str:
-        content = listing.read(ids[row])
-        hashes[row] = hashlib.sha256(content).hexdigest()
-        try:
-            pixels[row] = decode(content, data.image_size, data.channels)
-        except ValueError as error:
-            return str(error)
-        return ""
+    Attributes:
+        hashes: sha256 of each file, or of the pixels of an image that is no file.
+        bits: greatest depth of the images as published.
+        peak: largest stored pixel of those deeper than 8 bits; None = there is none.
+        bad: {row: fault}.
+    """
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow and zlib release the interpreter's lock
-        for row, fault in enumerate(progress(pool.map(work, range(len(ids))), "prepare", len(ids), "images")):
-            if fault and data.on_bad_image == "fail":
+    hashes: list[str]
+    bits: int
+    bad: dict[int, str]
+    peak: int | None = None
+
+
+def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
+    """Read and decode every listed image once, into `images.npy` (and `masks.npy`) in `folder`.
+
+    Raises:
+        UserError: an image does not decode (with `on_bad_image: fail`).
+    """
+    ids, size = listing.table["id"].tolist(), data.image_size
+    shape = (len(ids), size, size, *((3,) if data.channels == 3 else ()))
+    pixels = _new_array(folder / "images.npy", np.uint8, shape)
+    masks = _new_array(folder / "masks.npy", np.bool_, shape[:3]) if listing.masks else None
+    hashes = [""] * len(ids)
+
+    def work(start: int) -> tuple[int, list[int], dict[int, str]]:
+        bits, peaks, faults = 8, [], {}
+        for row in range(start, min(start + BLOCK, len(ids))):
+            try:
+                content = listing.read(ids[row])
+                hashes[row] = _content_hash(content)
+                image = fit(content, size, data.channels, data.window)
+            except ValueError as error:
+                faults[row] = str(error)
+                continue
+            pixels[row], bits = image.pixels, max(bits, image.bits)
+            if image.bits > 8:
+                peaks.append(int(image.pixels.max()))
+            if masks is not None and image.mask is not None:
+                masks[row] = image.mask
+        return bits, peaks, faults
+
+    found = _Decoded(hashes, 8, {})
+    starts = range(0, len(ids), BLOCK)
+    with ThreadPoolExecutor(readers()) as pool:  # Pillow and zlib release the interpreter's lock
+        for bits, peaks, faults in progress(pool.map(work, starts), "prepare", len(starts), f"x {BLOCK} images"):
+            if faults and data.on_bad_image == "fail":
                 pool.shutdown(cancel_futures=True)
+                row, fault = next(iter(faults.items()))
                 remedy = "Mend or remove the file, or set data.on_bad_image: skip"
                 raise UserError(ids[row], f"does not decode ({fault})", remedy)
-            if fault:
-                bad[row] = fault
-    pixels.flush()
-    return pixels, hashes, bad
+            found.bits, found.bad = max(found.bits, bits), found.bad | faults
+            found.peak = max([*peaks, found.peak or 0]) if peaks else found.peak
+    return found
+
+
+def _content_hash(content: bytes | Raster) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(str(content.pixels.shape).encode() + content.pixels.tobytes()).hexdigest()
+
+
+def _new_array(path: Path, kind: type, shape: tuple[int, ...]) -> Memmap:
+    needed, free = math.prod(shape) * np.dtype(kind).itemsize, shutil.disk_usage(path.parent).free
+    if needed > free:  # a mapped file on a full disk would end the process without a word
+        found = f"{needed / 1e9:.3g} GB are needed, {free / 1e9:.3g} GB are free"
+        raise UserError(str(path), found, "Make room, or choose a smaller data.image_size")
+    array: Memmap = np.lib.format.open_memmap(path, "w+", np.dtype(kind), shape)
+    return array
+
+
+def _keep_rows(path: Path, rows: np.ndarray) -> None:
+    """Leave only some images in an array file, a block at a time."""
+    whole = np.load(path, mmap_mode="r")
+    if len(rows) == len(whole):
+        return
+    kept = _new_array(path.with_suffix(".kept"), whole.dtype.type, (len(rows), *whole.shape[1:]))
+    for start in range(0, len(rows), 1024):
+        kept[start : start + 1024] = whole[rows[start : start + 1024]]
+    kept.flush()
+    path.with_suffix(".kept").replace(path)

@@ -1,6 +1,9 @@
 """The prepared data set: one memory-mapped uint8 array, one manifest row an image, one header."""
 
-from dataclasses import asdict, dataclass, field
+import hashlib
+import math
+import os
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,11 @@ if TYPE_CHECKING:
 
 #: Columns of manifest.csv; all text but `slice`.
 MANIFEST = ["id", "sha256", "label", "patient", "slice", "kind", "parent", "published_split"]
+REMEDY = "Run `dvc repro --force prepare`"
+#: Share of a GPU's free memory that the images of a subset may take.
+GPU_SHARE = 0.25
+#: Images that go to the GPU at a time.
+BLOCK = 1024
 TEXT: Any = {name: str for name in MANIFEST if name != "slice"}
 
 
@@ -34,8 +42,11 @@ class Header:
     citation: str
     url: str
     sha256: str
-    bit_depth: int = 8
+    bit_depth: int = 8  # of the stored images
+    raw_bit_depth: int = 8  # greatest one of the images as published
     skipped: list[dict[str, str]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    verified: str = "nothing"
 
 
 @dataclass(frozen=True)
@@ -46,11 +57,13 @@ class ImageStore:
         images: uint8, N×H×W for grey and N×H×W×3 for colour, memory-mapped.
         manifest: one row an image, in the order of `images`.
         header: what the images have in common.
+        masks: bool, N×H×W, memory-mapped: regions that the publisher outlined; None where the source has none.
     """
 
     images: np.ndarray
     manifest: pd.DataFrame
     header: Header
+    masks: np.ndarray | None = None
 
     @classmethod
     def open(cls, folder: Path | str) -> "ImageStore":
@@ -61,15 +74,17 @@ class ImageStore:
         """
         folder = Path(folder)
         header, manifest = read_header(folder / "header.json"), read_manifest(folder / "manifest.csv")
-        try:
-            images = np.load(folder / "images.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
-            found = f"cannot be read ({error})"
-            raise UserError(str(folder / "images.npy"), found, "Run `dvc repro prepare`") from None
-        if not len(images) == len(manifest) == header.images:
+        images = _open_array(folder / "images.npy")
+        masks = _open_array(folder / "masks.npy") if (folder / "masks.npy").exists() else None
+        if not len(images) == len(manifest) == header.images or (masks is not None and len(masks) != len(images)):
             found = f"{len(images)} images, {len(manifest)} manifest rows, {header.images} in the header"
-            raise UserError(str(folder), found, "Run `dvc repro --force prepare`")
-        return cls(images, manifest, header)
+            found += f", {len(masks)} masks" if masks is not None else ""
+            raise UserError(str(folder), found, REMEDY)
+        shape = (header.image_size, header.image_size, *((3,) if header.channels == 3 else ()))
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            found = f"{images.dtype} images of {images.shape[1:]}, the header says uint8 of {shape}"
+            raise UserError(str(folder), found, REMEDY)
+        return cls(images, manifest, header, masks)
 
     def subset(self, split: pd.DataFrame, name: str) -> "Subset":
         """The images that the split table deals to `name` (train, val or test), in the manifest's order.
@@ -93,6 +108,25 @@ class ImageStore:
 
 
 @dataclass(frozen=True)
+class DevicePixels:
+    """Images of a store on a device.
+
+    Attributes:
+        pixels: uint8, n×H×W or n×H×W×3.
+        rows: int, n, ascending; where they stand in the store.
+    """
+
+    pixels: "torch.Tensor"
+    rows: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "torch.Tensor":
+        """The images at these places of the store, which must be among `self.rows`."""
+        import torch
+
+        return self.pixels[torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.pixels.device)]
+
+
+@dataclass(frozen=True)
 class Subset:
     """Some images of a store.
 
@@ -103,6 +137,7 @@ class Subset:
         ids: text, n.
         patients: text, n; an image without a known patient is its own (`?<id>`).
         classes: names in the order of the grade, those that merging left.
+        on_device: its pixels on a GPU, if `resident` put them there.
     """
 
     store_images: np.ndarray
@@ -111,17 +146,42 @@ class Subset:
     ids: np.ndarray
     patients: np.ndarray
     classes: list[str]
+    on_device: "DevicePixels | None" = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, indices: Any) -> "torch.Tensor":
-        """Float32 images in [0, 1], n×C×H×W, of the given positions in the subset."""
+        """Float32 images in [0, 1], n×C×H×W, of the given positions in the subset; on the CPU unless resident."""
         import torch
 
-        pixels = self.store_images[self.rows[np.asarray(indices)]]
-        pixels = pixels[:, None] if pixels.ndim == 3 else np.moveaxis(pixels, 3, 1)
-        return torch.from_numpy(np.ascontiguousarray(pixels)).float().div_(255.0)
+        rows = self.rows[np.asarray(indices)]
+        pixels = torch.from_numpy(self.store_images[rows]) if self.on_device is None else self.on_device.take(rows)
+        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        # Divided by a tensor: on a GPU torch multiplies by the reciprocal of a number, which rounds otherwise.
+        return pixels.contiguous().float().div_(torch.tensor(255.0, device=pixels.device))
+
+    def resident(self, device: "torch.device | str", free: int | None = None) -> "Subset":
+        """The subset with its uint8 pixels on a GPU if they fit there; else the subset as it is.
+
+        Args:
+            device: where batches are used; the CPU changes nothing.
+            free: bytes that are free there; None = ask CUDA.
+        """
+        import torch
+
+        device = torch.device(device)
+        if free is None:
+            free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+        shape = (len(self), *self.store_images.shape[1:])
+        if math.prod(shape) > GPU_SHARE * free:
+            return self
+        pixels = torch.empty(shape, dtype=torch.uint8, device=device)
+        rows = np.sort(self.rows)
+        for start in range(0, len(self), BLOCK):
+            block = torch.from_numpy(self.store_images[rows[start : start + BLOCK]])
+            pixels[start : start + BLOCK] = block.to(device)
+        return replace(self, on_device=DevicePixels(pixels, rows))
 
     def targets(self, indices: Any) -> "torch.Tensor":
         """Int64 labels, n, of the given positions in the subset."""
@@ -131,16 +191,48 @@ class Subset:
 
 
 def read_header(path: Path | str) -> Header:
-    """Read `header.json`."""
-    return Header(**read_json(path))
+    """Read `header.json`.
+
+    Raises:
+        UserError: it is missing, damaged, or of another version of medrobust.
+    """
+    content = read_json(path)
+    try:
+        return Header(**content)
+    except TypeError as error:
+        raise UserError(str(path), f"is no header of this version ({error})", REMEDY) from None
 
 
 def read_manifest(path: Path | str) -> pd.DataFrame:
-    """Read `manifest.csv`; empty text means unknown."""
-    return read_table(path, dtype=TEXT, keep_default_na=False)
+    """Read `manifest.csv`; empty text and a missing slice mean unknown.
+
+    Raises:
+        UserError: it is missing, or lacks a column.
+    """
+    manifest = read_table(path, dtype=TEXT, keep_default_na=False)
+    if lacking := [name for name in MANIFEST if name not in manifest]:
+        raise UserError(str(path), f"lacks the columns {', '.join(lacking)}", REMEDY)
+    slices = pd.to_numeric(manifest["slice"], errors="coerce")
+    return manifest.assign(slice=slices.astype("Int64" if slices.isna().any() else "int64"))
+
+
+def pixel_hash(path: Path) -> str:
+    """The sha256 of an array file's content without its header, which may differ between versions of numpy."""
+    array = np.load(path, mmap_mode="r")
+    with path.open("rb") as file:
+        file.seek(-array.nbytes, os.SEEK_END)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_store(folder: Path, manifest: pd.DataFrame, header: Header) -> None:
     """Write the two small files beside an `images.npy` that is there already."""
     write_table(folder / "manifest.csv", manifest[MANIFEST])
     write_json(folder / "header.json", asdict(header))
+
+
+def _open_array(path: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(str(path), f"cannot be read ({error})", REMEDY) from None
+    return array

@@ -1,6 +1,5 @@
 """Checkpoints: `model.safetensors` beside a `card.json` that says what it is. Nothing is ever unpickled."""
 
-import hashlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from medrobust.errors import UserError
 from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
 from medrobust.params.training import ModelParams
-from medrobust.records import atomic_dir, read_json, write_json
+from medrobust.records import atomic_dir, file_hash, read_json, write_json
 
 PACKAGES = ("medrobust", "torch", "torchvision", "timm", "kornia")
 
@@ -56,9 +55,3 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Classifier:
     classifier = build_classifier(model, card["classes"])
     classifier.load_state_dict(load_file(weights))
     return classifier.to(device).eval()
-
-
-def file_hash(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

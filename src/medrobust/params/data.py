@@ -1,10 +1,16 @@
 """Blocks `data`, `split` and `audit`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from medrobust.params.base import Block, Share
+from medrobust.params.sources import TableParams, VolumeParams
+
+
+def _number_as_text(name: Any) -> Any:
+    """YAML reads `{0: Mild}` with a number; the data's labels are compared as text."""
+    return str(name) if type(name) is int else name
 
 
 class PlantParams(Block):
@@ -37,7 +43,22 @@ class DataParams(Block):
     image_size: Annotated[int, Field(ge=8)]
     channels: Literal[1, 3]
     on_bad_image: Literal["fail", "skip"]
+    labels: dict[Annotated[str, BeforeValidator(_number_as_text)], str | None] = Field(default_factory=dict)
+    on_mixed_patient: Literal["fail", "keep", "skip"] = "fail"
+    window: tuple[float, float] | None = None
+    table: TableParams | None = None
+    volume: VolumeParams = Field(default_factory=VolumeParams)
     phantom: PhantomParams | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "DataParams":
+        if repeated := {name for name in self.classes if self.classes.count(name) > 1}:
+            raise ValueError(f"data.classes names {', '.join(sorted(repeated))} more than once")
+        if unknown := {name for name in self.labels.values() if name} - set(self.classes):
+            raise ValueError(f"data.labels names {', '.join(sorted(unknown))}, which data.classes does not have")
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError(f"data.window {list(self.window)} is empty: give the lower intensity first")
+        return self
 
 
 class SplitParams(Block):

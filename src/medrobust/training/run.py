@@ -32,7 +32,7 @@ class Images:
     def open(cls, prepared: Path, split: Path) -> "Images":
         """Open the prepared store and deal it by the split table."""
         store, table = ImageStore.open(prepared), read_table(split, keep_default_na=False)
-        subsets = {name: store.subset(table, name) for name in ("train", "val", "test")}
+        subsets = {name: store.subset(table, name).resident(device()) for name in ("train", "val", "test")}
         return cls(subsets, store.header.ordered, {"data": store.header.sha256, "split": table_hash(table)})
 
 

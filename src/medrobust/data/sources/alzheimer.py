@@ -13,13 +13,13 @@ in the file name of the one that counts as real.
 """
 
 import gzip
-import hashlib
 import re
-from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 
 import pandas as pd
+
+from medrobust.data.sources.base import Release
 
 #: Patients of each class of the 6,400 release, by the folder's name without signs.
 PATIENTS = {"nondemented": 100, "verymilddemented": 70, "milddemented": 28, "moderatedemented": 2}
@@ -31,31 +31,43 @@ SLICE_26 = {
     "milddemented": "1-10 19-19 11-11 20-28 12-18",
     "moderatedemented": "1-2",
 }
-EARLIER = (
+EARLIER = Release(
     "ODbL 1.0",
     "Alzheimer's Dataset (4 class of images), Kaggle tourist55",
-    "https://www.kaggle.com/datasets",
+    "https://www.kaggle.com/datasets/tourist55/alzheimers-dataset-4-class-of-images",
+    "each of the 6,400 file names gives another patient and slice",
 )
-LATER = ("see its page", "Best Alzheimer MRI Dataset, Kaggle lukechugh", "https://www.kaggle.com/datasets")
+LATER = Release(
+    "see its page",
+    "Best Alzheimer MRI Dataset, Kaggle lukechugh",
+    "https://www.kaggle.com/datasets/lukechugh/best-alzheimer-mri-dataset-99-accuracy",
+    "the hashes of all 6,400 real images",
+)
 #: The whole of each release, so that a subset is not taken for it.
 EARLIER_SIZE, LATER_SIZE = 6400, 11519
 
-Release = tuple[str, str, str]
 
-
-def recover_patients(table: pd.DataFrame, read: Callable[[str], bytes]) -> tuple[pd.DataFrame, Release | None]:
-    """Fill in `patient`, `slice`, `kind` and `parent` if the images are one of the two releases.
+def by_name(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
+    """Fill in `patient` and `slice` by the file names if the table lists the release of 6,400 slices.
 
     Args:
         table: a listing with `id`, `label` and `published_split`.
-        read: gives the bytes of an image.
 
     Returns:
-        The table, and (licence, citation, url) of the release or None.
+        The table, and the release or None.
     """
     if len(table) == EARLIER_SIZE and (found := _by_name(table)) is not None:
         return found, EARLIER
-    if len(table) == LATER_SIZE and (found := _by_hash(table, read)) is not None:
+    return table, None
+
+
+def by_hash(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
+    """Fill in `patient`, `slice`, `kind` and `parent` by `sha256` if the table lists the 11,519 images.
+
+    Returns:
+        The table, and the release or None.
+    """
+    if len(table) == LATER_SIZE and (found := _by_hash(table)) is not None:
         return found, LATER
     return table, None
 
@@ -111,8 +123,8 @@ def _table() -> dict[str, tuple[str, int, str]]:
     return {digest: (patient, int(place), "".join(number)) for digest, patient, place, *number in rows}
 
 
-def _by_hash(table: pd.DataFrame, read: Callable[[str], bytes]) -> pd.DataFrame | None:
-    digests = [hashlib.sha256(read(name)).hexdigest()[:10] for name in table["id"]]
+def _by_hash(table: pd.DataFrame) -> pd.DataFrame | None:
+    digests = [digest[:10] for digest in table["sha256"]]
     known = _table()
     if sum(digest in known for digest in set(digests)) != EARLIER_SIZE:
         return None

@@ -1,13 +1,14 @@
 """What a data source is: a way to fetch the raw data, and a way to list the images in it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
 
+from medrobust.data.images import Raster
 from medrobust.errors import UserError
 from medrobust.params.data import DataParams
 
@@ -15,7 +16,24 @@ from medrobust.params.data import DataParams
 SOURCES = {
     "phantom": "medrobust.data.sources.phantom",
     "archive": "medrobust.data.sources.archive",
+    "oct2017": "medrobust.data.sources.oct2017",
+    "figshare_tumor": "medrobust.data.sources.figshare_tumor",
+    "medmnist": "medrobust.data.sources.medmnist",
+    "huggingface": "medrobust.data.sources.huggingface",
+    "kaggle": "medrobust.data.sources.kaggle",
+    "nifti": "medrobust.data.sources.nifti",
+    "dicom": "medrobust.data.sources.dicom",
 }
+
+
+@dataclass(frozen=True)
+class Release:
+    """Which publication the data are: its licence, how to cite it, where it stands, and what proves it."""
+
+    licence: str
+    citation: str
+    url: str
+    verified: str = "nothing"
 
 
 @dataclass(frozen=True)
@@ -25,15 +43,27 @@ class Listing:
     Attributes:
         table: one row an image: `id`, `label` and what is known of `patient`, `slice`, `kind`, `parent`,
             `published_split`.
-        read: gives the encoded bytes of the image with an id.
+        read: gives the image with an id, encoded or as pixels; a ValueError says what is wrong with it. It is
+            called once an image, from several threads, rows of the table near each other at about the same time.
         licence, citation, url: of the data set, for the report.
+        verified: what was compared with the publication (counts, classes, checksums), in words.
+        skipped: {id, reason} of what the source itself had to leave out (with `on_bad_image: skip`).
+        left_out: images of each label that `data.labels` maps to null.
+        masks: each image comes with a mask.
+        recover: called once with the table and each file's `sha256`; gives the completed table, and the release
+            if the hashes show which it is. So files are read once, although their hashes tell more about them.
     """
 
     table: pd.DataFrame
-    read: Callable[[str], bytes]
+    read: Callable[[str], bytes | Raster]
     licence: str
     citation: str
     url: str
+    verified: str = "nothing"
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
+    masks: bool = False
+    recover: Callable[[pd.DataFrame], tuple[pd.DataFrame, Release | None]] | None = None
 
 
 class Source(Protocol):

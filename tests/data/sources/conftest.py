@@ -1,0 +1,39 @@
+"""From a sample of a source to its store."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medrobust.data.prepare import download, prepare
+from medrobust.data.store import ImageStore
+from medrobust.params.data import DataParams
+from tests.data.sources.samples import SAMPLES
+
+Make = Callable[..., ImageStore]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """(block, changes) -> the prepared store, freshly made in `tmp_path/raw` and `tmp_path/prepared`."""
+
+    def run(block: dict[str, Any], **changes: Any) -> ImageStore:
+        base = {"ordered": True, "image_size": 24, "channels": 1, "on_bad_image": "fail"}
+        data = DataParams.model_validate({**base, **block, **changes})
+        download(data, tmp_path / "raw", seed=1)
+        prepare(data, tmp_path / "raw", tmp_path / "prepared")
+        return ImageStore.open(tmp_path / "prepared")
+
+    return run
+
+
+@pytest.fixture
+def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """(source) -> the `data` block of its sample, which lies in `tmp_path/published`."""
+
+    def write(name: str) -> dict[str, Any]:
+        (tmp_path / "published").mkdir()
+        return {"source": name, **SAMPLES[name](tmp_path / "published", monkeypatch)}
+
+    return write

@@ -1,0 +1,222 @@
+"""Class names in every spelling, and tables with everything that is wrong in tables."""
+
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medrobust.data.prepare import download, prepare
+from medrobust.data.sources.labels import LEFT_OUT, Labels
+from medrobust.data.store import ImageStore
+from medrobust.errors import UserError
+from tests.data.sources.samples import encoded
+from tests.data.sources.test_files import tarred, zipped
+
+ROWS = [
+    {"path": "images/a 1.png", "label": "Non Demented", "patient": "p1", "slice": "3", "split": "train"},
+    {"path": "images/é.png", "label": "mild_demented", "patient": "p2", "slice": "", "split": "Validation"},
+    {"path": "images/c.png", "label": "NonDemented", "patient": "p3", "slice": "7", "split": "testing"},
+    {
+        "path": "images/d.png",
+        "label": "Mild Demented",
+        "patient": "",
+        "kind": "synthetic",
+        "parent": "images/é.png",
+    },
+]
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """A folder of images without class folders; the name of one is in the other normal form than the table's."""
+    place = tmp_path / "flat"
+    (place / "images").mkdir(parents=True)
+    for number, row in enumerate(ROWS):
+        (place / unicodedata.normalize("NFD", row["path"])).write_bytes(encoded(number))
+    (place / "images" / "unnamed.png").write_bytes(encoded(99))
+    return place
+
+
+def frame(change: dict[int, dict[str, str]] | None = None) -> pd.DataFrame:
+    """The table, with changed cells by row."""
+    rows = [{**row, **(change or {}).get(number, {})} for number, row in enumerate(ROWS)]
+    return pd.DataFrame(rows).fillna("")
+
+
+def store_of(path: Path, params: Any, folder: Path, table: dict[str, Any], **changes: Any) -> ImageStore:
+    data = params(path=str(path), table=table, **changes)
+    download(data, folder / "raw", seed=0)
+    prepare(data, folder / "raw", folder / "prepared")
+    return ImageStore.open(folder / "prepared")
+
+
+def check(store: ImageStore) -> None:
+    manifest = store.manifest.set_index("id")
+    manifest.index = [unicodedata.normalize("NFC", name) for name in manifest.index]
+    assert len(manifest) == 4
+    assert manifest["label"].to_dict() == {
+        "images/a 1.png": "Non Demented", "images/é.png": "Mild_Demented", "images/c.png": "Non Demented",
+        "images/d.png": "Mild_Demented",
+    }  # fmt: skip
+    assert manifest["patient"].tolist() == ["p1", "p2", "p3", ""]
+    assert manifest["slice"].fillna(-1).tolist() == [3, -1, 7, -1]
+    assert manifest["published_split"].tolist() == ["train", "val", "test", ""]
+    assert manifest["kind"].tolist() == ["real", "real", "real", "synthetic"]
+    assert unicodedata.normalize("NFC", manifest["parent"].iloc[3]) == "images/é.png"
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+@pytest.mark.parametrize("place", ["inside", "beside"])
+def test_a_table_names_the_images(suffix: str, place: str, flat: Path, params: Any, tmp_path: Path) -> None:
+    file = (flat if place == "inside" else tmp_path) / f"Tabelle 1.{suffix}"
+    if suffix == "parquet":
+        frame().to_parquet(file)
+    else:
+        frame().to_csv(file, index=False, encoding="utf-8-sig", sep="\t" if suffix == "tsv" else ",")
+    check(store_of(flat, params, tmp_path, {"file": file.name if place == "inside" else str(file)}))
+
+
+def test_a_table_in_a_folder_of_a_zip_starts_there(params: Any, tmp_path: Path) -> None:
+    members = {f"top/{row['path']}": encoded(number) for number, row in enumerate(ROWS)}
+    table = frame().assign(path=frame()["path"].str.replace("/", "\\"))
+    path = zipped(tmp_path / "a.zip", {**members, "top/m.csv": table.to_csv(index=False).encode()})
+    store = store_of(path, params, tmp_path, {"file": "m.csv"})
+    assert store.manifest["id"].tolist() == [f"top/{row['path']}" for row in ROWS]
+    assert store.manifest["parent"].iloc[3] == "top/images/é.png"
+
+
+def test_a_name_without_folder_and_ending_is_found_where_one_file_has_it(params: Any, tmp_path: Path) -> None:
+    """As in the tables of skin lesions and fundus pictures: `ISIC_0027419` lies in one of two folders."""
+    names = ["part_1/ISIC_1.jpg", "part_2/ISIC_2.jpg", "part_2/ISIC_3.jpg", "part_1/twin.jpg", "part_2/twin.jpg"]
+    members = {f"./{name}": encoded(number, kind="JPEG") for number, name in enumerate(names)}
+    table = "image_id,dx,lesion_id\nISIC_1,nv,a\nISIC_2.jpg,mel,b\npart_2/ISIC_3.jpg,nv,c\n"
+    members |= {"./ISIC_1.txt": b"x", "./meta.csv": table.encode()}
+    path = tarred(tmp_path / "a.tar", members)
+    columns = {"file": "meta.csv", "path": "image_id", "label": "dx", "patient": "lesion_id"}
+    store = store_of(path, params, tmp_path, columns, classes=["nv", "mel"])
+    assert store.manifest["id"].tolist() == [f"./{name}" for name in names[:3]]
+    members["./meta.csv"] = (table + "twin,nv,d\n").encode()
+    with pytest.raises(UserError, match=r"meta\.csv, line 5: 'twin' is no file of the data"):
+        store_of(tarred(path, members), params, tmp_path, columns, classes=["nv", "mel"])
+
+
+def test_columns_may_have_other_names_and_types(flat: Path, params: Any, tmp_path: Path) -> None:
+    table = frame().rename(columns={"path": "Datei", "label": "dx", "patient": "subject"})
+    table = table.assign(dx=[0, 1, 0, 1], subject=np.array([1.0, 2.0, 3.0, np.nan]), split="").drop(
+        columns="slice"
+    )
+    table.to_parquet(flat / "m.parquet")
+    columns = {"file": "m.parquet", "path": "Datei", "label": "dx", "patient": "subject"}
+    store = store_of(flat, params, tmp_path, columns, labels={0: "Non Demented", 1: "Mild_Demented"})
+    assert store.manifest["patient"].tolist() == ["1", "2", "3", ""]
+    assert store.header.counts == {"Non Demented": 2, "Mild_Demented": 2}
+
+
+def test_labels_that_map_to_null_are_left_out_and_counted(flat: Path, params: Any, tmp_path: Path) -> None:
+    frame({0: {"label": "unsure"}}).to_csv(flat / "m.csv", index=False)
+    store = store_of(flat, params, tmp_path, {"file": "m.csv"}, labels={"Unsure": None})
+    assert store.header.left_out == {"unsure": 1}
+    assert store.header.skipped == []
+    assert len(store.images) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {1: {"label": "severe"}},
+            r"m\.csv: labels that are no class: 'severe' \(1\).*data\.classes has Non Demented",
+        ),
+        ({1: {"path": "images/x.png"}}, r"m\.csv, line 3: 'images/x.png' is no file of the data \(1 such rows\)"),
+        ({2: {"path": "images/a 1.png"}}, r"m\.csv, line 4: 'images/a 1.png' stands in more than one row"),
+        ({3: {"parent": "images/x.png"}}, r"m\.csv, line 5: the parent 'images/x.png' is no row of the table"),
+        ({0: {"split": "holdout"}}, r"m\.csv, line 2: split is 'holdout'. Known: train, training, val"),
+        ({3: {"kind": "fake"}}, r"m\.csv, line 5: kind is 'fake'. Known: real, synthetic"),
+        ({0: {"slice": "3.5"}}, r"m\.csv, line 2: slice is '3.5'. Give a whole number"),
+        ({2: {"patient": "p2"}}, r"patient p2: has the labels Mild_Demented and Non Demented \(1 such patients\)"),
+    ],
+)
+def test_a_wrong_cell_is_named_with_its_line(
+    change: dict[int, dict[str, str]], message: str, flat: Path, params: Any, tmp_path: Path
+) -> None:
+    frame(change).to_csv(flat / "m.csv", index=False)
+    with pytest.raises(UserError, match=message):
+        store_of(flat, params, tmp_path, {"file": "m.csv"})
+    assert not (tmp_path / "prepared").exists()
+
+
+def test_a_row_without_its_file_may_be_skipped(flat: Path, params: Any, tmp_path: Path) -> None:
+    frame({0: {"path": "gone.png"}}).to_csv(flat / "m.csv", index=False)
+    store = store_of(flat, params, tmp_path, {"file": "m.csv"}, on_bad_image="skip")
+    assert store.header.skipped == [{"id": "gone.png", "reason": "a row of the table without its file"}]
+    assert len(store.images) == 3
+
+
+@pytest.mark.parametrize(("choice", "images"), [("keep", 4), ("skip", 2)])
+def test_a_patient_with_two_labels_is_kept_or_skipped_by_choice(
+    choice: str, images: int, flat: Path, params: Any, tmp_path: Path
+) -> None:
+    frame({2: {"patient": "p1"}, 0: {"label": "mild demented"}}).to_csv(flat / "m.csv", index=False)
+    if choice == "skip":
+        with pytest.raises(UserError, match="Non Demented: no image of this class"):
+            store_of(flat, params, tmp_path, {"file": "m.csv"}, on_mixed_patient="skip")
+        return
+    store = store_of(flat, params, tmp_path, {"file": "m.csv"}, on_mixed_patient=choice)
+    assert len(store.images) == images
+
+
+def test_skipped_patients_are_named(flat: Path, params: Any, tmp_path: Path) -> None:
+    (flat / "images" / "e.png").write_bytes(encoded(7))
+    rows = [*frame({2: {"patient": "p1"}, 0: {"label": "mild demented"}}).to_dict("records")]
+    rows.append({"path": "images/e.png", "label": "Non Demented", "patient": "p5"})
+    pd.DataFrame(rows).fillna("").to_csv(flat / "m.csv", index=False)
+    store = store_of(flat, params, tmp_path, {"file": "m.csv"}, on_mixed_patient="skip")
+    reason = "its patient has the labels Mild_Demented and Non Demented"
+    assert store.header.skipped == [{"id": name, "reason": reason} for name in ("images/a 1.png", "images/c.png")]
+    assert len(store.images) == 3
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "message"),
+    [
+        ({"file": "none.csv"}, "path,label\n", r"data\.table\.file: none.csv: no such file"),
+        ({}, "path,label\n", r"data\.table\.file: missing"),
+        ({"file": "m.csv"}, "", r"m\.csv: cannot be read"),
+        ({"file": "m.csv"}, 'path,label\n"a', r"m\.csv: cannot be read"),
+        ({"file": "m.csv"}, "path;label\na;b\n", r"no column 'path', 'label'; its columns are path;label"),
+        (
+            {"file": "m.csv", "patient": "who"},
+            "path,label\na,b\n",
+            r"no column 'who'; its columns are path, label",
+        ),
+        ({"file": "m.csv"}, "path,label\n\xff\xfe,b\n", r"m\.csv: cannot be read .*UTF-8"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_named(
+    table: dict[str, str], content: str, message: str, flat: Path, params: Any, tmp_path: Path
+) -> None:
+    (flat / "m.csv").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=message):
+        store_of(flat, params, tmp_path, table)
+
+
+def test_exact_names_come_before_loose_ones(params: Any) -> None:
+    labels = Labels(params(classes=["grade+", "grade-", "Other Grade"], labels={"g": "grade+", "x": None}))
+    assert labels.find("grade-") == "grade-"
+    assert labels.find("grade") is None, "which of the two is unknown"
+    assert labels.find("other_grade") == "Other Grade"
+    assert (labels.find("G"), labels.find("X"), labels.find("y")) == ("grade+", LEFT_OUT, None)
+
+
+def test_params_that_contradict_each_other_are_refused(params: Any) -> None:
+    for changes, message in (
+        ({"classes": ["a", "b", "a"]}, "names a more than once"),
+        ({"labels": {"x": "c"}}, "labels names c, which data.classes does not have"),
+        ({"window": [5, 5]}, "window .* is empty"),
+        ({"volume": {"range": [0.5, 0.5]}}, "range .* is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            params(**changes)

@@ -1,0 +1,118 @@
+"""The npz of MedMNIST: flags, sizes, what is published of them, and what is no such file."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from medrobust.data.sources import medmnist
+from medrobust.errors import UserError
+from medrobust.records import file_hash
+from tests.data.sources.conftest import Make
+
+Sample = Callable[[str], dict[str, Any]]
+
+
+def arrays(shape: tuple[int, ...] = (28, 28), labels: int = 1, count: int = 4) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    return {
+        name: value
+        for split in ("train", "val", "test")
+        for name, value in (
+            (f"{split}_images", rng.integers(0, 256, (count, *shape), dtype=np.uint8)),
+            (f"{split}_labels", np.arange(count * labels, dtype=np.uint8).reshape(count, labels) % 2),
+        )
+    }
+
+
+def block(path: Path, **changes: Any) -> dict[str, Any]:
+    return {"source": "medmnist", "path": str(path), "classes": ["normal", "pneumonia"], **changes}
+
+
+def test_pixels_labels_and_splits_are_those_of_the_file(make: Make, tmp_path: Path) -> None:
+    content = arrays()
+    np.savez(tmp_path / "pneumoniamnist.npz", **content)
+    store = make(block(tmp_path / "pneumoniamnist.npz"), image_size=28)
+    for split in ("train", "val", "test"):
+        rows = (store.manifest["published_split"] == split).to_numpy()
+        assert np.array_equal(store.images[rows], content[f"{split}_images"])
+        assert store.manifest["label"][rows].tolist() == ["normal", "pneumonia"] * 2
+    assert store.header.licence == "CC BY 4.0"
+
+
+def test_grades_without_names_are_mapped_by_their_number(make: Make, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", **arrays(labels=1))
+    store = make(block(tmp_path / "mine.npz", labels={"0": "normal", "1": "pneumonia"}))
+    assert store.header.counts == {"normal": 6, "pneumonia": 6}
+    assert store.header.verified.startswith("nothing")
+
+
+def test_what_is_published_is_compared(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pneumoniamnist_64.npz"
+    np.savez(path, **arrays((64, 64)))
+    assert "neither md5 nor counts" in make(block(path)).header.verified
+    flags = medmnist._flags()
+    flags["pneumoniamnist"]["images"] = {"train": 4, "val": 4, "test": 4}
+    monkeypatch.setattr(medmnist, "_flags", lambda: flags)
+    assert make(block(path)).header.verified == "counts of the published splits (the md5 is another)"
+    flags["pneumoniamnist"]["md5"]["64"] = file_hash(path, "md5")
+    assert make(block(path)).header.verified == "md5 of the published file"
+
+
+def test_a_flag_is_fetched_with_its_md5(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = []
+
+    def fetch(url: str, target: Path, md5: str) -> None:
+        fetched.append((url, md5))
+        np.savez(target, **arrays((64, 64)))
+
+    monkeypatch.setattr(medmnist, "fetch_url", fetch)
+    assert len(make({**block(tmp_path), "path": "pneumoniamnist_64"}).images) == 12
+    assert fetched == [
+        (
+            "https://zenodo.org/records/10519652/files/pneumoniamnist_64.npz?download=1",
+            "8f4eceb4ccffa70c672198ea285246c6",
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", ["mnist", "octmnist_65", "cifar10", "../octmnist"])
+def test_an_unknown_flag_lists_the_known(name: str, make: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no flag of MedMNIST: .*Known: pathmnist, chestmnist, .*_224"):
+        make({**block(tmp_path), "path": name})
+
+
+def test_every_flag_has_what_is_needed_of_it() -> None:
+    flags = medmnist._flags()
+    assert {"octmnist", "pneumoniamnist", "retinamnist", "dermamnist"} <= set(flags)
+    for flag in flags.values():
+        assert set(flag["images"]) == {"train", "val", "test"}
+        assert all(len(md5) == 32 for md5 in flag["md5"].values())
+        assert set(flag["md5"]) in ({"28", "64", "128", "224"}, {"28", "64"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (arrays((28, 28, 28)), r"holds uint8 of \(28, 28, 28\) an image.*without 3d"),
+        (arrays(labels=14), r"14 labels an image.*choose another flag"),
+        ({"images": np.zeros(3)}, r"holds no train_images, but images\.npy"),
+        ({**arrays(), "train_images": np.array(["x", None], dtype=object)}, r"truncated or no npz|holds object"),
+    ],
+)
+def test_what_is_no_set_of_pictures_is_named(
+    content: dict[str, Any], message: str, make: Make, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", **content)
+    with pytest.raises(UserError, match=message):
+        make(block(tmp_path / "a.npz"))
+
+
+def test_a_truncated_file_is_named(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "octmnist.npz"
+    np.savez(path, **arrays())
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(UserError, match="truncated or no npz"):
+        make(block(path))

@@ -1,0 +1,149 @@
+"""Volumes lie alike whatever their header says, and slices, windows and labels are those that were asked for."""
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from medrobust.data.sources.volumes import chosen_slices
+from medrobust.errors import UserError
+from medrobust.params.sources import VolumeParams
+from tests.data.sources.conftest import Make
+from tests.data.sources.samples import volume
+
+#: A volume in RAS+ (12 to the right, 14 to the front, 10 to the top) whose axial slices are told apart.
+VALUES = np.random.default_rng(5).integers(1, 1000, (12, 14, 10)).astype(np.int16)
+WINDOW = (0.0, 1000.0)
+
+
+def block(folder: Path, names: list[str], **changes: Any) -> dict[str, Any]:
+    """The `data` block of a folder of volumes; labels alternate."""
+    table = pd.DataFrame({"path": names, "label": [("CN", "AD")[n % 2] for n in range(len(names))]})
+    table["patient"] = [f"p{n}" for n in range(len(names))]
+    table.to_csv(folder / "labels.csv", index=False)
+    return {"source": "nifti", "path": str(folder), "classes": ["CN", "AD"], "table": {"file": "labels.csv"},
+            "window": WINDOW, **changes}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "volumes"
+    place.mkdir()
+    return place
+
+
+def expected(number: int) -> np.ndarray:
+    """What a radiologist sees: the front up, the patient's right side left."""
+    plane = VALUES[::-1, ::-1, number].T
+    pixels: np.ndarray = np.rint(np.clip(plane / 1000, 0, 1) * 255).astype(np.uint8)
+    return pixels
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "LAS", "PIR", "ASL", "SRA", "IPL"])
+def test_every_orientation_gives_the_same_slices(orientation: str, folder: Path, make: Make) -> None:
+    for number in range(2):
+        volume(folder / f"{number}.nii.gz", VALUES + number, orientation)
+    store = make(block(folder, ["0.nii.gz", "1.nii.gz"]), image_size=14)
+    assert store.manifest["slice"].tolist() == [*range(10), *range(10)]
+    assert store.manifest["id"].tolist()[:2] == ["0.nii.gz#0000", "0.nii.gz#0001"]
+    assert store.header.raw_bit_depth == 16
+    from PIL import Image
+
+    for number in range(10):
+        stretched = Image.fromarray(expected(number)).resize((14, 14), Image.Resampling.BILINEAR)
+        assert np.array_equal(store.images[number], np.asarray(stretched))
+
+
+def test_scaled_and_float_volumes_keep_their_values(folder: Path, make: Make) -> None:
+    affine = np.diag([1.0, 1.0, 1.0, 1.0])
+    scaled = nib.Nifti1Image(((VALUES - 100) // 10).astype(np.int16), affine)
+    scaled.header.set_slope_inter(10, 100)
+    nib.save(scaled, folder / "0.nii")
+    nib.save(nib.Nifti2Image(VALUES.astype(np.float32), affine), folder / "1.nii")
+    store = make(block(folder, ["0.nii", "1.nii"]), image_size=14)
+    assert np.abs(store.images[:10].astype(int) - store.images[10:]).max() <= 3, "10 of 1000 are 2.6 of 255"
+
+
+def test_without_a_window_the_percentiles_of_the_volume_count(folder: Path, make: Make) -> None:
+    values = VALUES.astype(np.float32)
+    values[0, 0, 0] = 1e6
+    for number in range(2):
+        volume(folder / f"{number}.nii", values)
+    store = make(block(folder, ["0.nii", "1.nii"], window=None), image_size=14)
+    assert store.images[:10].mean() == pytest.approx(127, abs=5), "one bright voxel does not darken the rest"
+
+
+def test_range_and_step_choose_slices() -> None:
+    assert chosen_slices(11, VolumeParams()) == list(range(11))
+    assert chosen_slices(11, VolumeParams(range=(0.2, 0.8), step=3)) == [2, 5, 8]
+    assert chosen_slices(1, VolumeParams()) == [0]
+    with pytest.raises(ValueError, match="none of its 2 slices"):
+        chosen_slices(2, VolumeParams(range=(0.4, 0.6)))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("no orientation", r"its header says nothing of its orientation"),
+        ("colours", r"its voxels are no plain numbers"),
+        ("time", r"its shape is \(12, 14, 10, 2\), which is no single volume"),
+        ("text", r"truncated or no volume"),
+        ("half a header", r"truncated or no volume"),
+        ("no gzip", r"truncated or no volume"),
+    ],
+)
+def test_a_header_that_cannot_be_used_is_named(fault: str, message: str, folder: Path, make: Make) -> None:
+    for name in ("0.nii", "1.nii", "good.nii", "bad.nii", "bad.nii.gz"):
+        volume(folder / name, VALUES, code=0 if name.startswith("bad") and fault == "no orientation" else 1)
+    bad = "bad.nii.gz" if fault == "no gzip" else "bad.nii"
+    if fault == "time":
+        nib.save(nib.Nifti1Image(np.stack([VALUES, VALUES], 3), np.eye(4)), folder / bad)
+    if fault == "colours":
+        colours = np.zeros((4, 4, 4), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+        nib.save(nib.Nifti1Image(colours, np.eye(4)), folder / bad)
+    content = {
+        "text": b"I am a text" * 50,
+        "half a header": (folder / bad).read_bytes()[:200],
+        "no gzip": b"x" * 900,
+    }
+    if fault in content:
+        (folder / bad).write_bytes(content[fault])
+    with pytest.raises(UserError, match=rf"{bad}: cannot be used \({message}"):
+        make(block(folder, ["0.nii", "1.nii", bad]))
+    store = make(block(folder, ["0.nii", "1.nii", bad]), on_bad_image="skip")
+    assert [row["id"] for row in store.header.skipped] == [bad]
+    assert len(store.images) == 20
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_volume_without_its_end_is_named(packed: bool, folder: Path, make: Make) -> None:
+    for number in range(3):
+        volume(folder / f"{number}.nii", np.tile(VALUES, (1, 1, 9)))
+    content = (folder / "2.nii").read_bytes()
+    name = "2.nii.gz" if packed else "2.nii"
+    (folder / name).write_bytes(
+        gzip.compress(content)[: len(gzip.compress(content)) // 2] if packed else content[: len(content) // 2]
+    )
+    names = ["0.nii", "1.nii", name]
+    with pytest.raises(UserError, match=rf"{name}.*\(.*truncated"):
+        make(block(folder, names))
+    store = make(block(folder, names), on_bad_image="skip")
+    assert {row["id"].split("#")[0] for row in store.header.skipped} == {name}
+    assert (store.manifest["id"].str.startswith(("0.nii", "1.nii"))).sum() == 180
+
+
+def test_a_volume_of_one_intensity_needs_a_window(folder: Path, make: Make) -> None:
+    for number in range(2):
+        volume(folder / f"{number}.nii", np.full_like(VALUES, 7))
+    with pytest.raises(UserError, match="all its voxels are alike"):
+        make(block(folder, ["0.nii", "1.nii"], window=None))
+
+
+def test_a_missing_table_is_named(folder: Path, make: Make) -> None:
+    volume(folder / "0.nii", VALUES)
+    with pytest.raises(UserError, match=r"data\.table\.file: missing"):
+        make({**block(folder, ["0.nii"]), "table": None})

@@ -1,0 +1,43 @@
+"""The patient stands in the file's name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medrobust.data.sources import oct2017
+from medrobust.errors import UserError
+from tests.data.sources.conftest import Make
+from tests.data.sources.samples import encoded
+
+
+def test_patients_and_splits_are_read(sample: Callable[[str], dict[str, Any]], make: Make) -> None:
+    store = make(sample("oct2017"))
+    assert store.manifest["patient"].tolist() == ["1004", "1014", "1024", "1034", "1005", "1015", "1025", "1035"]
+    assert store.manifest["published_split"].value_counts().to_dict() == {"train": 4, "test": 4}
+    assert store.header.verified == "file names; not a whole release"
+
+
+def test_a_whole_release_is_known_by_its_counts(
+    sample: Callable[[str], dict[str, Any]], make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oct2017, "RELEASES", {"x": {"CNV": 2, "DME": 2, "DRUSEN": 2, "NORMAL": 2}})
+    assert make(sample("oct2017")).header.verified == "class counts of the release of x"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("CNV/scan_17.jpeg", r"scan_17\.jpeg: has no patient in its name.*archive for others"),
+        ("CNV/DME-17-1.jpeg", r"DME by its name, CNV by its folder"),
+    ],
+)
+def test_a_file_that_is_not_named_as_published_is_refused(
+    name: str, message: str, tmp_path: Path, make: Make
+) -> None:
+    for path in (name, "CNV/CNV-1-1.jpeg", "DME/DME-2-1.jpeg"):
+        (tmp_path / "oct" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "oct" / path).write_bytes(encoded(len(path), kind="JPEG"))
+    with pytest.raises(UserError, match=message):
+        make({"source": "oct2017", "classes": ["CNV", "DME"], "path": str(tmp_path / "oct")})
