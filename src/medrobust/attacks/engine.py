@@ -5,7 +5,6 @@ radius, because the smaller ball lies inside the larger one; survivors start fro
 in the suite's order, so cheap strong ones come first. The answer is the per-image worst case over the suite.
 """
 
-import zlib
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -15,7 +14,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, margin
+from medrobust.attacks.base import Attack, Norm, check_labels, check_logits, distance, margin
+from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
 from medrobust.runtime import progress
 
@@ -26,9 +26,10 @@ RECORDS = [
 ]  # fmt: skip
 
 
-def build_attack(entry: dict[str, Any], eps: float) -> Attack:
+def build_attack(entry: dict[str, Any], eps: float, norm: Norm) -> Attack:
     """The attack of one entry of a resolved suite at a radius."""
-    attack: Attack = getattr(import_module(entry["module"]), entry["class"])(eps=eps, **entry["hyperparameters"])
+    kind = getattr(import_module(entry["module"]), entry["class"])
+    attack: Attack = kind(eps=eps, norm=norm, **entry["hyperparameters"])
     return attack
 
 
@@ -46,8 +47,9 @@ class _State:
 
 
 def evaluate_suite(
-    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64
-) -> pd.DataFrame:
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64,
+    allow_weak: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """Attack every image of a subset with every attack of a resolved suite, at every radius.
 
     Args:
@@ -56,18 +58,22 @@ def evaluate_suite(
         suite: as `attacks.suite.resolve_suite` gives it.
         seed: each image's own seed derives from it and from the image's id.
         batch_size: images at once; results do not depend on it.
+        allow_weak: attack a model that returns probabilities all the same.
 
     Returns:
         Table of `RECORDS`, one row an image and radius; `fooled_by` is `natural` for images that the model
         gets wrong without an attack, and `fooled_at` their radius 0.
+
+    Raises:
+        UserError: labels that the model has no logit for; NaN, infinities or probabilities from it.
     """
-    seeds = torch.tensor([zlib.crc32(name.encode()) + (seed << 32) for name in subset.ids])
-    state = _clean(model, subset, batch_size)
+    seeds = image_seeds(subset.ids, seed)
+    state = _clean(model, subset, batch_size, allow_weak)
     tables = []
     for eps in suite["eps"]:
         for entry in suite["attacks"]:
             left = np.flatnonzero(state.by == "")
-            attack = build_attack(entry, eps)
+            attack = build_attack(entry, eps, suite["norm"])
             chunks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
             for rows in progress(chunks, f"{entry['name']} at {eps:g}", unit="batches"):
                 _attack_rows(model, subset, rows, attack, entry["name"], seeds, state)
@@ -75,13 +81,15 @@ def evaluate_suite(
     return pd.concat(tables, ignore_index=True)
 
 
-def _clean(model: nn.Module, subset: Subset, batch_size: int) -> _State:
+def _clean(model: nn.Module, subset: Subset, batch_size: int, allow_weak: bool) -> _State:
     device = next(model.parameters()).device
     logits = []
     with torch.no_grad():
         for start in range(0, len(subset), batch_size):
             logits.append(model(subset.batch(range(start, min(start + batch_size, len(subset)))).to(device)).cpu())
     scores = torch.cat(logits)
+    check_logits(scores, allow_weak)
+    check_labels(torch.from_numpy(subset.labels), scores.shape[1])
     pred, labels = scores.argmax(1).numpy(), torch.from_numpy(subset.labels)
     wrong = pred != subset.labels
     return _State(
@@ -112,13 +120,13 @@ def _attack_rows(
     adv = attack(model, images, labels, seeds=seeds[rows].to(device), start=start)
     with torch.no_grad():
         logits = model(adv)
-    distance = (adv - images).abs().flatten(1).amax(1)
+    lengths = distance(adv, images, attack.norm)
     gap = margin(logits, labels)
     for position, row in enumerate(rows.tolist()):
         fooled = bool(logits[position].argmax() != labels[position])
         if fooled or float(gap[position]) >= state.margin[row]:
             state.pred[row], state.margin[row] = int(logits[position].argmax()), float(gap[position])
-            state.distance[row] = float(distance[position])
+            state.distance[row] = float(lengths[position])
             state.adv[row] = adv[position].cpu()
         if fooled:
             state.by[row], state.at[row] = name, attack.eps
