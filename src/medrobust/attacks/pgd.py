@@ -56,6 +56,12 @@ class PGD(Stepwise):
         """Steps of one restart."""
         return self.steps
 
+    @property
+    def warm_moves(self) -> int:
+        """Half the steps, where these still reach across the ball (measured by benchmarks/attacks.py)."""
+        half = (self.steps + 1) // 2
+        return half if half * self.step_size >= self.eps else self.steps
+
     def begin(self, walk: Walk, warm: Tensor) -> None:
         if not self.random_start:
             return

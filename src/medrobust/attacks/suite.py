@@ -42,7 +42,7 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
         "norm": suite.norm,
         "eps": eps,
         "attacks": resolved,
-        "sources": _source_hash(modules),
+        "sources": source_hash(modules),
     }
 
 
@@ -67,7 +67,7 @@ def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, whe
             raise UserError(where, error.found, error.remedy) from None
 
 
-def _source_hash(modules: set[str]) -> str:
+def source_hash(modules: set[str]) -> str:
     """sha256 over the source of the modules and of all in this package that they import."""
     seen: dict[str, bytes] = {}
     todo = sorted(modules)

@@ -29,8 +29,10 @@ class Walk:
         restart: int64, n; which start of the image this is, from 0.
         step: int64, n; moves made.
         current: n×C×H×W; where the images stand.
+        origin: n×C×H×W; where they started.
         best: n×C×H×W; the place with the largest margin that was looked at.
         score: n; its margin, -inf before the first look.
+        pred: int64, n; its answer.
         memory: what the attack keeps for each image, n×...
     """
 
@@ -41,12 +43,14 @@ class Walk:
     restart: Tensor
     step: Tensor
     current: Tensor
+    origin: Tensor
     best: Tensor
     score: Tensor
+    pred: Tensor
     memory: dict[str, Tensor] = field(default_factory=dict)
 
-    def take(self, rows: Tensor) -> "Walk":
-        """Some images: positions or a mask."""
+    def take(self, rows: Tensor | slice) -> "Walk":
+        """Some images: positions, a mask or a slice."""
         own = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "memory"}
         return Walk(**own, memory={name: value[rows] for name, value in self.memory.items()})
 
@@ -60,11 +64,18 @@ class Walk:
         memory = {name: torch.cat([value, other.memory[name]]) for name, value in self.memory.items()}
         return Walk(**own, memory=memory)
 
-    def note(self, margins: Tensor) -> None:
-        """Keep the current places that have a larger margin (n) than any before."""
+    def note(self, logits: Tensor) -> Tensor:
+        """Keep the current places that have a larger margin than any before; the current margins, n.
+
+        Args:
+            logits: n×K, where the images stand.
+        """
+        margins = margin(logits, self.labels)
         better = margins > self.score
         self.best = torch.where(per_image(better), self.current, self.best)
         self.score = torch.where(better, margins, self.score)
+        self.pred = torch.where(better, logits.argmax(1), self.pred)
+        return margins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +102,11 @@ class Stepwise(Attack):
     @abstractmethod
     def moves(self) -> int:
         """Moves of one start; one look at the last place, without a gradient, follows them."""
+
+    @property
+    def warm_moves(self) -> int:
+        """Moves of a start from where the same attack stood at another radius."""
+        return self.moves
 
     @abstractmethod
     def go(self, walk: Walk, gradient: Tensor) -> Tensor:
@@ -143,7 +159,7 @@ class Stepwise(Attack):
         radii = torch.as_tensor(eps, dtype=images.dtype, device=images.device).expand(len(images))
         none = torch.zeros_like(labels)
         score = torch.full_like(radii, -torch.inf)
-        return Walk(images, labels, seeds, radii, none + restart, none, place, place, score)
+        return Walk(images, labels, seeds, radii, none + restart, none, place, place, place, score, labels)
 
     def _walk(self, model: nn.Module, walk: Walk) -> tuple[Tensor, Tensor]:
         """One start to its end; the images, and which of them fool the model."""
@@ -152,7 +168,7 @@ class Stepwise(Attack):
         active = torch.arange(len(result), device=result.device)
         for _ in range(self.moves):
             logits, gradient = self.look(model, walk)
-            walk.note(margin(logits, walk.labels))
+            walk.note(logits)
             if self.stop_when_fooled and bool((wrong := walk.score > 0).any()):
                 result[active[wrong]], fooled[active[wrong]] = walk.current[wrong], True
                 model, walk, active, gradient = (
@@ -166,7 +182,7 @@ class Stepwise(Attack):
             walk.current, walk.step = self.go(walk, gradient), walk.step + 1
         if self.stop_when_fooled:
             with torch.no_grad():
-                walk.note(margin(model(walk.current), walk.labels))
+                walk.note(model(walk.current))
             fooled[active] = walk.score > 0
         result[active] = walk.best if self.stop_when_fooled else walk.current
         return result, fooled
