@@ -28,12 +28,15 @@ class Attack(ABC):
         norms: those that the method serves.
         bound: whether the method keeps to the ball by itself. What an unbound one (CW-L2 in a Linf suite)
             finds counts only where it lies inside the ball; elsewhere the clean image is returned.
+        nests: whether a failure in a ball is taken for one in the smaller balls inside (iterative attacks); the
+            engine tries the others at every radius.
     """
 
     eps: float
     norm: Norm = "Linf"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     bound: ClassVar[bool] = True
+    nests: ClassVar[bool] = False
 
     @property
     def cost(self) -> float:

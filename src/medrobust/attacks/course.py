@@ -15,9 +15,11 @@ from medrobust.attacks.walk import Stepwise
 class Course:
     """What is known of an image so far.
 
-    Adversarial images nest: what fools in a ball fools in every larger one. So a success leaves only smaller radii
-    in doubt. An attack that spent its whole budget in a ball in vain is not tried in the smaller balls inside it;
-    among the radii that remain the middle one comes next, so that an attack needs about log2 of their number.
+    Adversarial images nest: what fools in a ball fools in every larger one. So each attack begins at the largest
+    radius in doubt and goes down as long as it succeeds, from the image that it has found, brought into the next
+    ball. Successes are cheap, a failure takes the whole budget: this way each attack fails once an image. Where it
+    has spent its budget in vain it is not tried in the smaller balls inside, unless a failure there says nothing
+    (`Attack.nests`).
 
     Attributes:
         row: position in the subset.
@@ -36,46 +38,44 @@ class Course:
     found: Tensor | None = None
     stage: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    _failed: int = -1
     _restart: int = 0
     _place: Tensor | None = None
+    _doubt: int = 0
+
+    def __post_init__(self) -> None:
+        self._doubt = self.fooled  # so many radii, from the smallest on, are left to the attack
 
     def next(self) -> Task | None:
         """What attack number `stage` is to do; None: the image is done."""
-        while self.stage < len(self.attacks):
-            if self.fooled - self._failed > 1:
-                return self._task(self.attacks[self.stage])
-            self._turn()
-        return None
+        if self.fooled == 0 or self.stage == len(self.attacks):
+            return None
+        attack = self.attacks[self.stage]
+        warm = self._place is not None and self._restart == 0
+        moves = attack.moves if isinstance(attack, Stepwise) else 0
+        eps = self.radii[self._doubt - 1]
+        return Task(self.row, eps, self._restart, moves, self._place if warm else None)
 
     def take(self, name: str, outcome: Outcome) -> None:
         """Learn from an attempt of the attack `name`."""
         attack, fooled = self.attacks[self.stage], outcome.margin > 0
         self._record(name, outcome, fooled)
         if fooled:
-            self.found, self._place = outcome.found, outcome.found
+            self.found, self._place, self._restart = outcome.found, outcome.found, 0
             limits = np.asarray(self.radii) * (1 + TOLERANCE) + 1e-7
-            self.fooled = min(self.fooled, int(np.searchsorted(limits, outcome.distance)))
+            self.fooled = min(self._doubt - 1, int(np.searchsorted(limits, outcome.distance)))
+            self._doubt = self.fooled
+            if not attack.bound:  # it seeks the nearest adversarial image, whatever the radius is
+                self._turn()
         elif isinstance(attack, Stepwise) and self._restart + 1 < attack.restarts:
             self._restart += 1
-            return
+        elif attack.bound and not attack.nests and self._doubt > 1:
+            self._doubt, self._restart, self._place = self._doubt - 1, 0, None
         else:
-            self._failed, self._place = self.radii.index(outcome.task.eps), outcome.found
-        self._restart = 0
-        if not attack.bound:  # it seeks the nearest adversarial image whatever the radius is
             self._turn()
-
-    def _task(self, attack: Attack) -> Task:
-        number = (self._failed + self.fooled) // 2 if self.stage == 0 else self.fooled - 1
-        warm = self._place is not None and self._restart == 0 and attack.bound
-        moves = 0
-        if isinstance(attack, Stepwise):
-            moves = attack.warm_moves if warm else attack.moves
-        return Task(self.row, self.radii[number], self._restart, moves, self._place if warm else None)
 
     def _turn(self) -> None:
         """On to the next attack, which starts afresh."""
-        self.stage, self._failed, self._restart, self._place = self.stage + 1, -1, 0, None
+        self.stage, self._restart, self._place, self._doubt = self.stage + 1, 0, None, self.fooled
 
     def _record(self, name: str, outcome: Outcome, fooled: bool) -> None:
         """One row an attack and radius; restarts add up."""

@@ -1,6 +1,7 @@
 """Projected gradient descent in the Linf ball, and its one-step form."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from medrobust.attacks.walk import Stepwise, Walk
 @dataclass(frozen=True, kw_only=True)
 class FGSM(Stepwise):
     """One step of size eps along the sign of the gradient (Goodfellow et al. 2015, section 4)."""
+
+    nests: ClassVar[bool] = False  # a long step overshoots what a short one hits
 
     @property
     def moves(self) -> int:
@@ -55,12 +58,6 @@ class PGD(Stepwise):
     def moves(self) -> int:
         """Steps of one restart."""
         return self.steps
-
-    @property
-    def warm_moves(self) -> int:
-        """Half the steps, where these still reach across the ball (measured by benchmarks/attacks.py)."""
-        half = (self.steps + 1) // 2
-        return half if half * self.step_size >= self.eps else self.steps
 
     def begin(self, walk: Walk, warm: Tensor) -> None:
         if not self.random_start:

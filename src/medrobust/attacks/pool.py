@@ -18,6 +18,10 @@ from medrobust.errors import UserError
 from medrobust.runtime import say
 
 T = TypeVar("T")
+#: A stretch of moves over which progress is measured: a tenth of an attack's moves, but at least so many.
+STRETCH = 5
+#: An attempt is hopeless if so many times the last stretch's progress, made in all that are left, would not do.
+HOPE = 2.0
 #: Images n×C×H×W, labels and seeds of rows, on the device to use.
 Fetch = Callable[[list[int]], tuple[Tensor, Tensor, Tensor]]
 
@@ -115,10 +119,15 @@ class Pool:
         attack: its own eps is not used, each task has one.
         fetch: how to get at images.
         room: images at once.
+        give_up: whether hopeless attempts end early (see `_hopeless`).
     """
 
-    def __init__(self, exact: nn.Module, fast: nn.Module, attack: Stepwise, fetch: Fetch, room: Room) -> None:
+    def __init__(
+        self, exact: nn.Module, fast: nn.Module, attack: Stepwise, fetch: Fetch, room: Room, *,
+        give_up: bool = False,
+    ) -> None:  # fmt: skip
         self.exact, self.fast, self.attack, self.fetch, self.room = exact, fast, attack, fetch, room
+        self.give_up = give_up
         self.queue: deque[Task] = deque()
         self._tasks: list[Task] = []
         self._walk: Walk | None = None
@@ -137,8 +146,12 @@ class Pool:
         if self.fast is not self.exact:
             logits = self._confirm(walk, logits)
         walk.note(logits)
-        stay = walk.score <= 0
-        outcomes, walk = self._leave(walk, ~stay), walk.take(stay)
+        leaving = walk.score > 0
+        if self.give_up and (hopeless := self._hopeless(walk) & ~leaving).any():
+            self._judge_best(walk, hopeless)
+            leaving |= hopeless
+        stay = ~leaving
+        outcomes, walk = self._leave(walk, leaving), walk.take(stay)
         if self._tasks:
             walk.current, walk.step = self.attack.go(walk, gradient[stay]), walk.step + 1
             limit = torch.tensor([task.moves for task in self._tasks], device=walk.step.device)
@@ -179,12 +192,30 @@ class Pool:
             self._count(doubt, 1)
         return logits
 
+    def _hopeless(self, walk: Walk) -> Tensor:
+        """Which attempts to end early, bool n: where even twice the progress of the last stretch would not do.
+
+        The margin of an iterative attack rises ever more slowly. After each stretch (from the second on) what was
+        gained in it is projected on those that are left, twice over; who would still not be fooled leaves.
+        """
+        stretch = max(STRETCH, self.attack.moves // 10)
+        due = walk.step % stretch == 0
+        left = (self.attack.moves - walk.step) / stretch
+        hopeless = due & (walk.step >= 2 * stretch) & (walk.score + HOPE * left * (walk.score - walk.mark) < 0)
+        walk.mark = torch.where(due, walk.score, walk.mark)
+        return hopeless
+
+    def _judge_best(self, walk: Walk, rows: Tensor) -> None:
+        """Ask the exact model about best places that the fast one chose."""
+        if self.fast is not self.exact:
+            logits = self._judge(walk.best[rows])
+            walk.score[rows], walk.pred[rows] = margin(logits, walk.labels[rows]), logits.argmax(1)
+            self._count(rows, 1)
+
     def _last_look(self, walk: Walk, last: Tensor) -> None:
         """Judge the last places and, where the fast model chose them, the best ones."""
+        self._judge_best(walk, last)
         rows = walk.take(last)
-        if self.fast is not self.exact:
-            rows.score = margin(self._judge(rows.best), rows.labels)
-            self._count(last, 1)
         rows.note(self._judge(rows.current))
         self._count(last, 1)
         walk.best[last], walk.score[last], walk.pred[last] = rows.best, rows.score, rows.pred

@@ -32,6 +32,7 @@ class Walk:
         origin: n×C×H×W; where they started.
         best: n×C×H×W; the place with the largest margin that was looked at.
         score: n; its margin, -inf before the first look.
+        mark: n; the score some moves ago (the engine's).
         pred: int64, n; its answer.
         memory: what the attack keeps for each image, n×...
     """
@@ -46,6 +47,7 @@ class Walk:
     origin: Tensor
     best: Tensor
     score: Tensor
+    mark: Tensor
     pred: Tensor
     memory: dict[str, Tensor] = field(default_factory=dict)
 
@@ -92,6 +94,7 @@ class Stepwise(Attack):
         loss: whose gradient a look takes: cross-entropy, or the margin loss (the CW loss in the Linf ball).
     """
 
+    nests: ClassVar[bool] = True
     restarts: int = 1
     stop_when_fooled: bool = True
     loss: Loss = "ce"
@@ -102,11 +105,6 @@ class Stepwise(Attack):
     @abstractmethod
     def moves(self) -> int:
         """Moves of one start; one look at the last place, without a gradient, follows them."""
-
-    @property
-    def warm_moves(self) -> int:
-        """Moves of a start from where the same attack stood at another radius."""
-        return self.moves
 
     @abstractmethod
     def go(self, walk: Walk, gradient: Tensor) -> Tensor:
@@ -159,7 +157,7 @@ class Stepwise(Attack):
         radii = torch.as_tensor(eps, dtype=images.dtype, device=images.device).expand(len(images))
         none = torch.zeros_like(labels)
         score = torch.full_like(radii, -torch.inf)
-        return Walk(images, labels, seeds, radii, none + restart, none, place, place, place, score, labels)
+        return Walk(images, labels, seeds, radii, none + restart, none, place, place, place, score, score, labels)
 
     def _walk(self, model: nn.Module, walk: Walk) -> tuple[Tensor, Tensor]:
         """One start to its end; the images, and which of them fool the model."""
