@@ -2,7 +2,7 @@
 
     python benchmarks/attacks.py --models models/resnet34/clean models/resnet34/adv --threads 2
 
-Two questions, each for every model:
+Two questions, each for every model ("fast" adds the suite's precision: bf16 and give_up: true):
   curve  robust accuracy at eight radii under PGD-20;
   worst  the worst case at one radius of FGSM, BIM-20, PGD-20, PGD-20 on the margin loss, and Square-200.
 The images are cut into parts and every program attacks a part before the next part begins, so that what else the
@@ -83,11 +83,11 @@ def right(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
     return known
 
 
-def engine(attacks: list[dict[str, Any]]) -> Program:
-    """This project's engine."""
+def engine(attacks: list[dict[str, Any]], **settings: Any) -> Program:
+    """This project's engine, with settings of the suite."""
 
     def run(model: Counted, subset: Subset, radii: list[float]) -> np.ndarray:
-        suite = resolve_suite("benchmark", SuiteParams(norm="Linf", eps=radii, attacks=attacks))
+        suite = resolve_suite("benchmark", SuiteParams(norm="Linf", eps=radii, attacks=attacks, **settings))
         table = worst_case(attack_suite(model, subset, suite, seed=0, batch_size=BATCH), radii)
         return ~table["fooled"].to_numpy().reshape(len(radii), len(subset))
 
@@ -197,10 +197,12 @@ def programs(task: str) -> dict[str, Program]:
         ]  # fmt: skip
         return {
             "medrobust": engine(attacks),
+            "medrobust fast": engine(attacks, precision="bf16", give_up=True),
             "torchattacks MultiAttack": torchattacks_multi(five_of_torchattacks),
             "torchattacks": torchattacks_all(five_of_torchattacks),
         }
-    found = {"medrobust": engine([pgd]), "torchattacks": torchattacks_all(pgd_of_torchattacks)}
+    found = {"medrobust": engine([pgd]), "medrobust fast": engine([pgd], precision="bf16", give_up=True)}
+    found |= {"torchattacks": torchattacks_all(pgd_of_torchattacks)}
     for name, module, program in (("foolbox", "foolbox", foolbox_pgd), ("ART", "art", art_pgd)):
         if find_spec(module):
             found[name] = program
@@ -251,11 +253,11 @@ def show(title: str, tallies: dict[str, Tally], images: int, cost: tuple[float, 
     print(
         f"\n{title}\n{'':26}{'seconds':>9}{'images/s':>10}{'times':>7}{'grad/img':>10}{'query/img':>10}{'peak':>7}"
     )
-    mine = tallies["medrobust"]
+    rival = tallies.get("torchattacks MultiAttack", tallies["torchattacks"])
     for name, tally in tallies.items():
         work = tally.queries * cost[0] + tally.gradients * cost[1]
         print(
-            f"{name:26}{tally.seconds:9.1f}{images / tally.seconds:10.2f}{tally.seconds / mine.seconds:7.2f}"
+            f"{name:26}{tally.seconds:9.1f}{images / tally.seconds:10.2f}{rival.seconds / tally.seconds:7.2f}"
             f"{tally.gradients / images:10.1f}{tally.queries / images:10.1f}{work / tally.seconds / top:7.0%}"
         )
     for name, tally in tallies.items():

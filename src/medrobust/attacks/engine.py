@@ -54,8 +54,7 @@ def evaluate_suite(
 
 def attack_suite(
     model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64,
-    bit_depth: int = 8, allow_weak: bool = False, state: State | None = None, precision: str = "fp32",
-    give_up: bool = False,
+    bit_depth: int = 8, allow_weak: bool = False, state: State | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Attack every image of a subset with every attack of a resolved suite, at every radius that is in doubt.
 
@@ -68,8 +67,6 @@ def attack_suite(
         bit_depth: of the files that attacked images would be stored in.
         allow_weak: attack a model that returns probabilities all the same.
         state: where finished images are kept, and read again after an interruption.
-        precision: `fp32`, or `bf16`: a twin in bfloat16 proposes and the model judges (`twin.py`).
-        give_up: end attempts early that make too little progress to succeed (`pool.py`).
 
     Returns:
         Table of `attempts.ATTEMPTS` in the order of the subset's images, each image's attempts in their order.
@@ -85,9 +82,7 @@ def attack_suite(
         known = known[known["id"].isin(subset.ids[mine])]
         todo = [row for row in mine if subset.ids[row] not in set(known["id"])]
         tables = [known]
-        for table in _Job(model, subset, suite, seed, batch_size, bit_depth, allow_weak, precision, give_up).run(
-            todo
-        ):
+        for table in _Job(model, subset, suite, seed, batch_size, bit_depth, allow_weak).run(todo):
             tables.append(table)
             if state:
                 state.add(table)
@@ -116,14 +111,15 @@ class _Job:
 
     def __init__(
         self, model: nn.Module, subset: Subset, suite: dict[str, Any], seed: int, batch_size: int, bit_depth: int,
-        allow_weak: bool, precision: str, give_up: bool,
+        allow_weak: bool,
     ) -> None:  # fmt: skip
         self.model, self.subset, self.norm, self.radii = model, subset, suite["norm"], list(suite["eps"])
         self.levels, self.allow_weak = 2**bit_depth - 1, allow_weak
         self.device, self.room = next(model.parameters()).device, Room(batch_size)
         self.seeds = image_seeds(subset.ids, seed)
         probe = subset.batch(range(min(4, len(subset)))).to(self.device)
-        self.fast, self.give_up = Twin(model, probe) if precision == "bf16" else model, give_up
+        self.fast = Twin(model, probe) if suite.get("precision") == "bf16" else model
+        self.give_up = bool(suite.get("give_up"))
         named = named_attacks(suite)
         self.names, self.attacks = [name for name, _ in named], [attack for _, attack in named]
         self.stages = [self._stage(attack) for attack in self.attacks]

@@ -19,7 +19,7 @@ from medrobust.params.attacks import SuiteParams
 
 
 def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
-    """The suite as attack cells read it: `name`, `norm`, `eps` (rising), `attacks`, `sources`.
+    """The suite as attack cells read it: `name`, `norm`, `eps` (rising), `precision`, `give_up`, `attacks`, `sources`.
 
     Raises:
         UserError: an unknown attack, a wrong hyper-parameter, a norm that an attack does not serve, or a
@@ -41,6 +41,8 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
         "name": name,
         "norm": suite.norm,
         "eps": eps,
+        "precision": suite.precision,
+        "give_up": suite.give_up,
         "attacks": resolved,
         "sources": source_hash(modules),
     }
