@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from medrobust.attacks.attempts import RECORDS
 from medrobust.attacks.checklist import Finding, run_checklist, verdict
-from medrobust.attacks.engine import RECORDS, evaluate_suite
+from medrobust.attacks.engine import evaluate_suite
 from medrobust.attacks.pgd import FGSM, PGD
 from medrobust.attacks.suite import resolve_suite
 from medrobust.data.store import Subset
@@ -82,6 +83,45 @@ def test_a_suite_of_another_norm_is_refused() -> None:
 def test_a_suite_knows_the_code_that_it_uses() -> None:
     assert suite(attacks=[{"name": "fgsm"}])["sources"] == suite(attacks=[{"name": "pgd"}])["sources"]
     assert suite(attacks=[{"name": "fgsm"}])["sources"] != suite(attacks=[{"name": "square"}])["sources"]
+
+
+class Answers(nn.Module):
+    """A model that answers as told."""
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer, self.weight = answer, nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = images.flatten(1)[:, :3]
+        result: Tensor = self.answer(logits)
+        return result
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda logits: logits.softmax(1), r"model: returns probabilities, not logits\. Leave the softmax out"),
+        (
+            lambda logits: logits * torch.nan,
+            r"model: NaN or infinite outputs for 40 of 40 images\. Train it again",
+        ),
+        (lambda logits: logits[:, :2], r"labels: labels from 0 to 2, the model knows 2 classes \(0 to 1\)"),
+    ],
+)
+def test_a_model_that_cannot_be_attacked_is_refused(answer: Any, message: str, subset: Subset) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate_suite(Answers(answer), subset, suite(), seed=0)
+
+
+def test_images_outside_the_range_are_refused(trained: nn.Module, subset: Subset) -> None:
+    class Normalised(Subset):
+        def batch(self, indices: Any) -> Tensor:
+            return super().batch(indices) * 4 - 2
+
+    wrong = Normalised(**vars(subset))
+    with pytest.raises(UserError, match=r"images: values from -2 to .*Attacks take \[0, 1\] images"):
+        evaluate_suite(trained, wrong, suite(), seed=0)
 
 
 class Broken(nn.Module):

@@ -19,7 +19,10 @@ from medrobust.params.attacks import SuiteParams
 
 
 def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
-    """The suite as attack cells read it: `name`, `norm`, `eps` (rising), `precision`, `give_up`, `attacks`, `sources`.
+    """The suite as attack cells read it.
+
+    Returns:
+        `name`, `norm`, `eps` (rising), `precision`, `give_up`, `attacks`, `sources`.
 
     Raises:
         UserError: an unknown attack, a wrong hyper-parameter, a norm that an attack does not serve, or a
