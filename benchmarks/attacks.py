@@ -7,9 +7,9 @@ Two questions, each for every model ("fast" adds the suite's precision: bf16 and
   worst  the worst case at one radius of FGSM, BIM-20, PGD-20, PGD-20 on the margin loss, and Square-200.
 The images are cut into parts and every program attacks a part before the next part begins, so that what else the
 machine does falls on all alike. Printed are seconds by the clock and of the processor, images a second, how many
-times less of the processor than torchattacks (MultiAttack where it runs), gradient evaluations and queries an image,
-the share of the machine's own float32 matrix product that the arithmetic reaches (in processor seconds, over all
-threads), and the robust accuracies.
+times less of the processor than torchattacks (MultiAttack where it runs), gradient evaluations and queries an
+image, the share of the machine's own float32 matrix product that the arithmetic reaches (both by processor
+seconds), and the robust accuracies.
 """
 
 import argparse
@@ -254,16 +254,17 @@ def peak(side: int = 2048, repeats: int = 8) -> float:
 
 def show(title: str, tallies: dict[str, Tally], images: int, cost: tuple[float, float], top: float) -> None:
     """Print one comparison."""
-    print(
-        f"\n{title}\n{'':26}{'seconds':>9}{'CPU s':>9}{'images/s':>10}{'times':>7}{'grad/img':>10}{'query/img':>10}{'peak':>7}"
-    )
+    heads = ("seconds", "CPU s", "images/s", "times", "grad/img", "query/img", "peak")
+    print(f"\n{title}\n{'':26}" + "".join(f"{head:>10}" for head in heads))
     rival = next((tallies[name] for name in ("torchattacks MultiAttack", "torchattacks") if name in tallies), None)
     for name, tally in tallies.items():
         work = tally.queries * cost[0] + tally.gradients * cost[1]
-        print(
-            f"{name:26}{tally.seconds:9.1f}{tally.busy:9.1f}{images / tally.seconds:10.2f}{rival.busy / tally.busy if rival else np.nan:7.2f}"
-            f"{tally.gradients / images:10.1f}{tally.queries / images:10.1f}{work / tally.busy / top:7.0%}"
-        )
+        numbers = (
+            f"{tally.seconds:.1f}", f"{tally.busy:.1f}", f"{images / tally.seconds:.2f}",
+            f"{rival.busy / tally.busy:.2f}" if rival else "", f"{tally.gradients / images:.1f}",
+            f"{tally.queries / images:.1f}", f"{work / tally.busy / top:.0%}",
+        )  # fmt: skip
+        print(f"{name:26}" + "".join(f"{number:>10}" for number in numbers))
     for name, tally in tallies.items():
         counts = np.concatenate(tally.robust, axis=1).sum(1)
         print(f"{name:26}withstand of {images}: {' '.join(map(str, counts))}")
@@ -311,9 +312,8 @@ def main() -> None:
         for c in cuts
     ]
     top = peak()
-    print(
-        f"{len(subset)} images in {args.parts} parts, {args.threads} threads, peak {top / 1e9:.0f} GFLOP a processor second"
-    )
+    print(f"{len(subset)} images in {args.parts} parts, {args.threads} threads")
+    print(f"float32 matrix product: {top / 1e9:.0f} GFLOP a processor second")
     for path in args.models:
         model = load(path).requires_grad_(False)
         cost = flops(model, subset.batch(range(2)))
@@ -323,8 +323,8 @@ def main() -> None:
             tallies = compete(model, parts, radii, who)
             show(f"{path}: {task}", tallies, len(subset), cost, top)
             results[f"{path}/{task}"] = {
-                name: {"seconds": tally.seconds, "cpu_seconds": tally.busy, "gradients": tally.gradients, "queries": tally.queries,
-                       "robust": np.concatenate(tally.robust, axis=1).sum(1).tolist()}
+                name: {"seconds": tally.seconds, "cpu_seconds": tally.busy, "gradients": tally.gradients,
+                       "queries": tally.queries, "robust": np.concatenate(tally.robust, axis=1).sum(1).tolist()}
                 for name, tally in tallies.items()
             }  # fmt: skip
     if args.json:

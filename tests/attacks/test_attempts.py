@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from medrobust.attacks.attempts import ATTEMPTS, RECORDS, costs, stored_accuracy, table_of, worst_case
+from medrobust.attacks.attempts import ATTEMPTS, RECORDS, stored_accuracy, table_of, worst_case
 from medrobust.attacks.base import margin
 from medrobust.attacks.engine import attack_suite, named_attacks
 from medrobust.attacks.pgd import PGD
@@ -67,12 +67,6 @@ def test_the_worst_case_of_each_image_at_each_radius(attempts: pd.DataFrame) -> 
 
 def test_robust_accuracy_of_stored_images(attempts: pd.DataFrame) -> None:
     assert stored_accuracy(attempts, EPS) == [0.75, 0.75, 0.5]
-
-
-def test_costs_add_up_by_attack(attempts: pd.DataFrame) -> None:
-    found = costs(attempts).set_index("attack")
-    assert list(found.loc["pgd"]) == [2, 4, 2, 4, 4]
-    assert set(found.index) == {"pgd", "fgsm", "cw"}
 
 
 def test_the_cheap_run_first_and_twins_are_told_apart() -> None:

@@ -86,13 +86,3 @@ def stored_accuracy(attempts: pd.DataFrame, eps: list[float]) -> list[float]:
     wrong = attempts[attempts["fooled"] & attempts["attack"].isin(["natural", "stored"])]
     first = wrong.groupby("id")["eps"].min().to_numpy()
     return [float(1 - (first <= radius * (1 + TOLERANCE)).sum() / images) for radius in eps]
-
-
-def costs(attempts: pd.DataFrame) -> pd.DataFrame:
-    """What each attack did: images, attempts, how many fooled, and its evaluations; one row an attack."""
-    tried = attempts[~attempts["attack"].isin(["natural", "stored"])]
-    groups = tried.groupby("attack", sort=False)
-    return groups.agg(
-        images=("id", "nunique"), attempts=("id", "size"), fooled=("fooled", "sum"),
-        gradients=("gradients", "sum"), queries=("queries", "sum"),
-    ).reset_index()  # fmt: skip
