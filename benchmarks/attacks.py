@@ -91,8 +91,10 @@ def engine(attacks: list[dict[str, Any]], **settings: Any) -> Program:
 
     def run(model: Counted, subset: Subset, radii: list[float]) -> np.ndarray:
         suite = resolve_suite("benchmark", SuiteParams(norm="Linf", eps=radii, attacks=attacks, **settings))
-        table = worst_case(attack_suite(model, subset, suite, seed=0, batch_size=BATCH), radii)
-        return ~table["fooled"].to_numpy().reshape(len(radii), len(subset))
+        attempts = attack_suite(model, subset, suite, seed=0, batch_size=BATCH)
+        # The records count every evaluation; `model` cannot count those of its twin.
+        model.gradients, model.queries = int(attempts["gradients"].sum()), int(attempts["queries"].sum())
+        return ~worst_case(attempts, radii)["fooled"].to_numpy().reshape(len(radii), len(subset))
 
     return run
 
