@@ -34,6 +34,7 @@ from medrobust.attacks.suite import resolve_suite
 from medrobust.data.store import ImageStore, Subset
 from medrobust.models.checkpoint import load
 from medrobust.params.attacks import SuiteParams
+from medrobust.params.schema import load_params
 from medrobust.records import read_table
 
 STEPS, QUERIES, BATCH = 20, 200, 64
@@ -294,12 +295,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=256, help="at most so many")
     parser.add_argument("--parts", type=int, default=2, help="into which the images are cut")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--largest", type=float, default=0.02, help="radius of the curve; `worst` takes the half")
+    parser.add_argument(
+        "--largest", type=float, help="radius of the curve; default 2 adv.eps; `worst` takes the half"
+    )
     parser.add_argument("--tasks", nargs="+", default=["curve", "worst"], choices=["curve", "worst"])
     parser.add_argument("--without", nargs="*", default=[], help="programs to leave out")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    largest = args.largest or 2 * load_params().adv.eps
     subset, results = read_images(args.prepared, args.split, args.images), {}
     cuts = np.array_split(np.arange(len(subset)), args.parts)
     parts = [
@@ -320,7 +324,7 @@ def main() -> None:
         model = load(path).requires_grad_(False)
         cost = flops(model, subset.batch(range(2)))
         for task in args.tasks:
-            radii = [args.largest * k / 8 for k in range(1, 9)] if task == "curve" else [args.largest / 2]
+            radii = [largest * k / 8 for k in range(1, 9)] if task == "curve" else [largest / 2]
             who = {name: program for name, program in programs(task).items() if name not in args.without}
             tallies = compete(model, parts, radii, who)
             show(f"{path}: {task}", tallies, len(subset), cost, top)
