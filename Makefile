@@ -2,10 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
-SOURCES := src stages tests tools scripts
+SOURCES := src stages tests tools scripts benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint deps lock preset clean
+.PHONY: help setup repro test lint bench deps lock preset clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ lint: setup ## ruff and mypy
 	@$(RUN) ruff check $(SOURCES)
 	@$(RUN) ruff format --check $(SOURCES)
 	@$(RUN) mypy
+
+bench: setup ## time the attack engine against other libraries on the models of the last run (half an hour)
+	@$(RUN) python benchmarks/attacks.py
 
 deps: setup ## write the source files that each stage imports into dvc.yaml
 	@$(RUN) python -m tools.write_deps

@@ -1,44 +1,18 @@
 """Attack one model with one suite: records, metrics and curve (seconds to a minute a cell on two cores)."""
 
-import argparse
-from pathlib import Path
-
+from medrobust.attacks.cell import attack_cell, parse
 from medrobust.params.schema import load_params
-from medrobust.records import read_json, read_table
-from medrobust.runtime import device, run_stage
-
-
-def parse() -> argparse.Namespace:
-    """The command line of dvc.yaml."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("model", "prepared", "split", "suite", "records", "metrics", "curve"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--name", required=True)
-    return parser.parse_args()
+from medrobust.runtime import run_stage
 
 
 def main() -> None:
     """Run the suite on the test images."""
-    from medrobust.attacks.run import run_suite
-    from medrobust.data.store import ImageStore
     from medrobust.models.checkpoint import load
 
     params = load_params()
-    subset = ImageStore.open(args.prepared).subset(read_table(args.split, keep_default_na=False), "test")
-    run_suite(
-        load(args.model, device()),
-        subset,
-        read_json(args.suite),
-        name=args.name,
-        seed=params.seed,
-        on_invalid=params.attacks.on_invalid,
-        report=params.report,
-        records=args.records,
-        metrics_path=args.metrics,
-        curve=args.curve,
-    )
+    attack_cell(load, args, seed=params.seed, on_invalid=params.attacks.on_invalid, report=params.report)
 
 
 if __name__ == "__main__":
-    args = parse()
+    args = parse(__doc__)
     run_stage(main, f"attack-{args.name}")

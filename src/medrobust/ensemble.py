@@ -96,13 +96,14 @@ class _Attacked:
     """Validation images attacked once, on one model, for all members to judge."""
 
     def __init__(self, val: Subset, model: nn.Module, attack: Any, seed: int) -> None:
-        from medrobust.evaluation import BATCH, batches, image_seeds
+        from medrobust.attacks.random import image_seeds
+        from medrobust.evaluation import BATCH, batches
 
         self.device = next(model.parameters()).device
         self.images = [
             attack(
                 model, val.batch(rows).to(self.device), val.targets(rows).to(self.device),
-                seeds=image_seeds(val, rows, seed),
+                seeds=image_seeds(val.ids[rows], seed).to(self.device),
             )
             for rows in batches(len(val), BATCH)
         ]  # fmt: skip

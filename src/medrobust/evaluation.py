@@ -1,14 +1,14 @@
 """What a model answers on a subset: log-probabilities, clean or under a quick attack."""
 
-import zlib
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medrobust.attacks.base import Attack
+from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
 
 BATCH = 128
@@ -25,7 +25,8 @@ def predict(model: nn.Module, subset: Subset, attack: Attack | None = None, seed
     for rows in batches(len(subset), BATCH):
         images = subset.batch(rows).to(device)
         if attack is not None:
-            images = attack(model, images, subset.targets(rows).to(device), seeds=image_seeds(subset, rows, seed))
+            seeds = image_seeds(subset.ids[rows], seed).to(device)
+            images = attack(model, images, subset.targets(rows).to(device), seeds=seeds)
         with torch.no_grad():
             found.append(torch.log_softmax(model(images).double(), 1).cpu())
     model.train(training)
@@ -36,11 +37,6 @@ def batches(count: int, size: int) -> Iterator[np.ndarray]:
     """Positions 0 to `count`, `size` at a time."""
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))
-
-
-def image_seeds(subset: Subset, rows: np.ndarray, seed: int) -> Tensor:
-    """Int64, n: each image's own seed, from its id and the run's seed."""
-    return torch.tensor([zlib.crc32(subset.ids[row].encode()) + (seed << 32) for row in rows])
 
 
 def predictions_table(subset: Subset, split: str, logprobs: np.ndarray) -> pd.DataFrame:

@@ -33,6 +33,8 @@ def run_stage(main: Callable[[], None], cell: str) -> None:
         main: the stage.
         cell: the stage's name and the values of its matrix (`train-resnet34`).
     """
+    # The processes that torchrun starts for one stage belong together; each has a lock of its own.
+    cell = f"{cell}.{process_number()}" if process_number() else cell
     try:
         with stage_lock(cell):
             main()
@@ -63,6 +65,11 @@ def stage_lock(cell: str) -> Iterator[None]:
         yield
 
 
+def process_number() -> int:
+    """This process's number among those that torchrun started for the stage; 0 alone writes files."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def say(message: str) -> None:
     """Print a line at once, also where the output is a pipe."""
     print(message, flush=True)  # noqa: T201
@@ -89,6 +96,8 @@ def progress(items: Iterable[T], desc: str, total: int | None = None, unit: str 
 def device() -> "torch.device":
     """The device to compute on: `MEDROBUST_DEVICE`, else a GPU if there is one, else the CPU.
 
+    Of several processes that torchrun started on a machine, each takes its own GPU.
+
     Raises:
         UserError: the variable names a device that torch does not know or this machine does not have.
     """
@@ -96,7 +105,8 @@ def device() -> "torch.device":
 
     wanted = os.environ.get("MEDROBUST_DEVICE")
     if wanted is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        number = int(os.environ.get("LOCAL_RANK", "0")) % max(torch.cuda.device_count(), 1)
+        return torch.device(f"cuda:{number}" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(wanted)
         torch.empty(0, device=chosen)

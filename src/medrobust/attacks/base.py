@@ -1,15 +1,18 @@
 """The contract of an attack: the author writes the maths, the base keeps it honest."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from medrobust.errors import UserError
+
+Norm = Literal["Linf", "L2"]
 
 #: Rounding that a float32 projection may leave, as a share of eps.
 TOLERANCE = 1e-5
@@ -21,18 +24,35 @@ class Attack(ABC):
 
     Attributes:
         eps: radius of the ball in [0, 1] pixel units.
-        norm: of the ball.
+        norm: of the ball; the suite's.
+        norms: those that the method serves.
         bound: whether the method keeps to the ball by itself. What an unbound one (CW-L2 in a Linf suite)
             finds counts only where it lies inside the ball; elsewhere the clean image is returned.
+        nests: whether a failure in a ball is taken for one in the smaller balls inside (iterative attacks); the
+            engine tries the others at every radius.
     """
 
     eps: float
-    norm: ClassVar[str] = "Linf"
+    norm: Norm = "Linf"
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     bound: ClassVar[bool] = True
+    nests: ClassVar[bool] = False
+
+    @property
+    def cost(self) -> float:
+        """About how many gradient evaluations an image that is never fooled takes (a query counts a third).
+
+        A suite runs the cheap first; an attack that does not say comes last, in the suite's order.
+        """
+        return math.inf
 
     @abstractmethod
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        """Return attacked images; the model is in eval mode and its parameters need no gradient."""
+        """Return attacked images; the model is in eval mode and its parameters need no gradient.
+
+        An attack that goes on with some images only calls `focus(model, rows)`, so that the engine knows
+        whose evaluations it counts.
+        """
 
     def __call__(
         self, model: nn.Module, images: Tensor, labels: Tensor, *, seeds: Tensor, start: Tensor | None = None
@@ -51,7 +71,7 @@ class Attack(ABC):
             Images in [0, 1] inside the ball.
 
         Raises:
-            UserError: images outside [0, 1], or labels outside the model's classes.
+            UserError: images outside [0, 1].
             FloatingPointError: the attack returned NaN, or left the ball.
         """
         check_images(images)
@@ -61,17 +81,95 @@ class Attack(ABC):
             found = self.perturb(model, images, labels, seeds, images if start is None else start).detach()
         if not torch.isfinite(found).all():
             raise FloatingPointError(f"{type(self).__name__} returned a number that is not finite")
-        distance = (found - images).abs().flatten(1).amax(1)
-        outside = (distance > self.eps * (1 + TOLERANCE) + 1e-7) | (found.flatten(1).amin(1) < 0)
+        away = distance(found, images, self.norm)
+        outside = (away > self.eps * (1 + TOLERANCE) + 1e-7) | (found.flatten(1).amin(1) < 0)
         outside |= found.flatten(1).amax(1) > 1
         if self.bound and outside.any():
             raise FloatingPointError(f"{type(self).__name__} left the ball of radius {self.eps}")
         return torch.where(outside.view(-1, 1, 1, 1), images, found)
 
 
-def project(images: Tensor, centre: Tensor, eps: float) -> Tensor:
-    """The nearest images to `images` in the Linf ball around `centre` and in [0, 1]."""
-    return torch.minimum(torch.maximum(images, centre - eps), centre + eps).clamp(0, 1)
+class Meter(nn.Module):
+    """A model that counts what each image of a batch costs.
+
+    Attributes:
+        gradients: int64, n; passes whose image asked for a gradient.
+        queries: int64, n; the other passes.
+    """
+
+    def __init__(self, model: nn.Module, count: int) -> None:
+        super().__init__()
+        self.model = model
+        self.gradients = torch.zeros(count, dtype=torch.int64)
+        self.queries = torch.zeros(count, dtype=torch.int64)
+        self.rows = torch.arange(count)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the meter has not is the model's: its backbone, classes or members."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._modules["model"], name)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits; several passes of an image at once (k·n images) count k times.
+
+        An attack that narrows its batch without `focus` is charged as if every image had been in it.
+        """
+        counts = self.gradients if torch.is_grad_enabled() and images.requires_grad else self.queries
+        counts[self.rows] += math.ceil(len(images) / max(len(self.rows), 1))
+        logits: Tensor = self.model(images)
+        return logits
+
+
+def focus(model: nn.Module, rows: Tensor) -> nn.Module:
+    """The model for some images of the batch: `rows`, positions (int64) or a mask, are charged from here on.
+
+    Returns:
+        A view of a `Meter` that counts for these images; any other model as it is.
+    """
+    if not isinstance(model, Meter):
+        return model
+    view = Meter(model.model, 0)
+    view.training = model.training
+    view.gradients, view.queries, view.rows = model.gradients, model.queries, model.rows[rows.cpu()]
+    return view
+
+
+def project(images: Tensor, centre: Tensor, eps: float | Tensor, norm: Norm = "Linf") -> Tensor:
+    """Bring images into the ball around `centre`, then into [0, 1], which cannot lead out of the ball again.
+
+    Args:
+        images, centre: n×C×H×W.
+        eps: the radius, or one an image (n×1×1×1).
+        norm: of the ball.
+    """
+    if norm == "Linf":
+        return torch.minimum(torch.maximum(images, centre - eps), centre + eps).clamp(0, 1)
+    shift = images - centre
+    return (centre + shift * (eps / per_image(shift.flatten(1).norm(dim=1)).clamp_min(eps))).clamp(0, 1)
+
+
+def distance(images: Tensor, centre: Tensor, norm: Norm = "Linf") -> Tensor:
+    """How far each image lies from its centre, n."""
+    lengths: Tensor = torch.linalg.vector_norm(
+        (images - centre).flatten(1), torch.inf if norm == "Linf" else 2, dim=1
+    )
+    return lengths
+
+
+def ascent(gradient: Tensor, norm: Norm = "Linf") -> Tensor:
+    """Where the loss rises fastest within distance 1 of an image: the sign, or the unit vector (zero for zero)."""
+    if norm == "Linf":
+        return gradient.sign()
+    # Scaled first, so that the squares of a tiny gradient do not vanish.
+    scaled = gradient / per_image(gradient.flatten(1).abs().amax(1)).clamp_min(1e-38)
+    return scaled / per_image(scaled.flatten(1).norm(dim=1)).clamp_min(1e-12)
+
+
+def per_image(values: Tensor) -> Tensor:
+    """Values of n images as n×1×1×1."""
+    return values.view(-1, 1, 1, 1)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -91,6 +189,38 @@ def check_images(images: Tensor) -> None:
     if not (low >= 0 and high <= 1):
         found = f"values from {low:.3g} to {high:.3g}"
         raise UserError("images", found, "Attacks take [0, 1] images; the model normalises inside")
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Refuse labels that the model has no logit for.
+
+    Raises:
+        UserError: a label below 0 or from `classes` on.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        found = f"labels from {low} to {high}, the model knows {classes} classes (0 to {classes - 1})"
+        raise UserError("labels", found, "Give the model that was trained on these classes")
+
+
+def check_logits(logits: Tensor, allow_weak: bool = False) -> None:
+    """Refuse a model whose answers no gradient attack can be believed on.
+
+    Args:
+        logits: of some images, n×K.
+        allow_weak: let probabilities pass; the checklist then calls the evaluation invalid.
+
+    Raises:
+        UserError: NaN or infinity, or probabilities (their gradient vanishes where the model is sure).
+    """
+    broken = int((~torch.isfinite(logits)).any(1).sum())
+    if broken:
+        found = f"NaN or infinite outputs for {broken} of {len(logits)} images"
+        raise UserError("model", found, "Train it again, or with a smaller learning rate or in fp32")
+    sums = logits.sum(1)
+    if not allow_weak and bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        remedy = "Leave the softmax out of the model, or say allow_weak to see what the checklist makes of it"
+        raise UserError("model", "returns probabilities, not logits", remedy)
 
 
 def check_alpha(alpha: float, steps: int, eps: float, allow_weak: bool) -> None:

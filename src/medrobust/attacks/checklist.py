@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import frozen, margin, project
-from medrobust.attacks.pgd import FGSM, loss_gradient
+from medrobust.attacks.pgd import FGSM
 from medrobust.attacks.random import uniform
+from medrobust.attacks.walk import loss_gradient
 from medrobust.data.store import Subset
 
 Outcome = Literal["pass", "warn", "fail"]

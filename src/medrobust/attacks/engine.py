@@ -1,12 +1,15 @@
 """Run a suite on a model: who is fooled at which radius, image by image.
 
-Naturally wrong images never enter. An image that is fooled leaves at once, and counts as fooled at every larger
-radius, because the smaller ball lies inside the larger one; survivors start from where they stood. Attacks run
-in the suite's order, so cheap strong ones come first. The answer is the per-image worst case over the suite.
+The whole suite is one job. Images stream through the attacks, the cheap ones first: who is naturally wrong never
+enters, who is fooled leaves at once and another image takes the place. An image that is fooled at a radius counts
+at every larger one, because the smaller ball lies inside the larger; an attack that failed at a radius is not
+tried at smaller ones (see `course.py`). The answer is the per-image worst case over the suite. All that is random
+about an image comes from its id and the seed, so that results do not depend on batch size, batch mates, the number
+of processes or interruptions.
 """
 
-import zlib
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -15,40 +18,45 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, margin
+from medrobust.attacks import shard
+from medrobust.attacks.attempts import RECORDS, table_of, worst_case
+from medrobust.attacks.base import Attack, Norm, check_images, check_labels, check_logits, distance, frozen, margin
+from medrobust.attacks.course import Course
+from medrobust.attacks.pool import Batch, Pool, Room
+from medrobust.attacks.random import image_seeds
+from medrobust.attacks.resume import State
+from medrobust.attacks.twin import Twin
+from medrobust.attacks.walk import Stepwise
 from medrobust.data.store import Subset
 from medrobust.runtime import progress
 
-#: Columns of the per-image records, one row an image and radius.
-RECORDS = [
-    "id", "patient", "label", "clean_pred", "eps", "adv_pred", "fooled", "fooled_by", "fooled_at",
-    "distance", "margin",
-]  # fmt: skip
+__all__ = ["RECORDS", "attack_suite", "build_attack", "evaluate_suite"]
+
+#: Seconds between two reports of finished images.
+FLUSH = 10.0
 
 
-def build_attack(entry: dict[str, Any], eps: float) -> Attack:
+def build_attack(entry: dict[str, Any], eps: float, norm: Norm) -> Attack:
     """The attack of one entry of a resolved suite at a radius."""
-    attack: Attack = getattr(import_module(entry["module"]), entry["class"])(eps=eps, **entry["hyperparameters"])
+    kind = getattr(import_module(entry["module"]), entry["class"])
+    attack: Attack = kind(eps=eps, norm=norm, **entry["hyperparameters"])
     return attack
 
 
-@dataclass
-class _State:
-    """What is known of each image so far; `adv` is where it stands, `by` and `at` what fooled it at which eps."""
-
-    clean_pred: np.ndarray
-    pred: np.ndarray
-    margin: np.ndarray
-    distance: np.ndarray
-    by: np.ndarray
-    at: np.ndarray
-    adv: dict[int, Tensor] = field(default_factory=dict)
-
-
 def evaluate_suite(
-    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64
-) -> pd.DataFrame:
-    """Attack every image of a subset with every attack of a resolved suite, at every radius.
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64,
+    allow_weak: bool = False,
+) -> pd.DataFrame:  # fmt: skip
+    """The per-image worst case of `attack_suite`: table of `attempts.RECORDS`, one row an image and radius."""
+    attempts = attack_suite(model, subset, suite, seed=seed, batch_size=batch_size, allow_weak=allow_weak)
+    return worst_case(attempts, suite["eps"])
+
+
+def attack_suite(
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64,
+    bit_depth: int = 8, allow_weak: bool = False, state: State | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Attack every image of a subset with every attack of a resolved suite, at every radius that is in doubt.
 
     Args:
         model: images in [0, 1] to logits, on the device to use.
@@ -56,79 +64,178 @@ def evaluate_suite(
         suite: as `attacks.suite.resolve_suite` gives it.
         seed: each image's own seed derives from it and from the image's id.
         batch_size: images at once; results do not depend on it.
+        bit_depth: of the files that attacked images would be stored in.
+        allow_weak: attack a model that returns probabilities all the same.
+        state: where finished images are kept, and read again after an interruption.
 
     Returns:
-        Table of `RECORDS`, one row an image and radius; `fooled_by` is `natural` for images that the model
-        gets wrong without an attack, and `fooled_at` their radius 0.
+        Table of `attempts.ATTEMPTS` in the order of the subset's images, each image's attempts in their order.
+        Under torchrun each process attacks its share of the images, and all return the whole table.
+
+    Raises:
+        UserError: labels that the model has no logit for; NaN, infinities or probabilities from it; a GPU
+            whose memory does not hold a single image.
     """
-    seeds = torch.tensor([zlib.crc32(name.encode()) + (seed << 32) for name in subset.ids])
-    state = _clean(model, subset, batch_size)
-    tables = []
-    for eps in suite["eps"]:
-        for entry in suite["attacks"]:
-            left = np.flatnonzero(state.by == "")
-            attack = build_attack(entry, eps)
-            chunks = [left[start : start + batch_size] for start in range(0, len(left), batch_size)]
-            for rows in progress(chunks, f"{entry['name']} at {eps:g}", unit="batches"):
-                _attack_rows(model, subset, rows, attack, entry["name"], seeds, state)
-        tables.append(_table(subset, state, eps))
-    return pd.concat(tables, ignore_index=True)
+    with shard.joined(), frozen(model):
+        known = state.read() if state else table_of([])
+        mine = shard.share(len(subset))
+        known = known[known["id"].isin(subset.ids[mine])]
+        todo = [row for row in mine if subset.ids[row] not in set(known["id"])]
+        tables = [known]
+        for table in _Job(model, subset, suite, seed, batch_size, bit_depth, allow_weak).run(todo):
+            tables.append(table)
+            if state:
+                state.add(table)
+        everything = pd.concat(shard.gather(pd.concat(tables)))
+    place = {name: number for number, name in enumerate(subset.ids)}
+    return everything.sort_values("id", key=lambda ids: ids.map(place), kind="stable", ignore_index=True)
 
 
-def _clean(model: nn.Module, subset: Subset, batch_size: int) -> _State:
-    device = next(model.parameters()).device
-    logits = []
-    with torch.no_grad():
-        for start in range(0, len(subset), batch_size):
-            logits.append(model(subset.batch(range(start, min(start + batch_size, len(subset)))).to(device)).cpu())
-    scores = torch.cat(logits)
-    pred, labels = scores.argmax(1).numpy(), torch.from_numpy(subset.labels)
-    wrong = pred != subset.labels
-    return _State(
-        clean_pred=pred,
-        pred=pred.copy(),
-        margin=margin(scores, labels).numpy(),
-        distance=np.zeros(len(subset)),
-        by=np.where(wrong, "natural", "").astype(object),
-        at=np.where(wrong, 0.0, np.nan),
-    )
+def named_attacks(suite: dict[str, Any]) -> list[tuple[str, Attack]]:
+    """The attacks of a resolved suite and their names in records, in the order in which they run.
+
+    The cheap run first; of two that cost the same, the one whose loss is the margin that decides success. An
+    attack that stands in the suite twice is told apart by its hyper-parameters: `pgd(loss=margin)`.
+    """
+    names = [entry["name"] for entry in suite["attacks"]]
+    found = []
+    for entry in suite["attacks"]:
+        settings = ",".join(f"{key}={value}" for key, value in entry["hyperparameters"].items())
+        name = f"{entry['name']}({settings})" if names.count(entry["name"]) > 1 else entry["name"]
+        found.append((name, build_attack(entry, suite["eps"][-1], suite["norm"])))
+    return sorted(found, key=lambda pair: (pair[1].cost, getattr(pair[1], "loss", None) != "margin"))
 
 
-def _attack_rows(
-    model: nn.Module,
-    subset: Subset,
-    rows: np.ndarray,
-    attack: Attack,
-    name: str,
-    seeds: Tensor,
-    state: _State,
-) -> None:
-    """Attack some surviving images and note what came of it."""
-    device = next(model.parameters()).device
-    images, labels = subset.batch(rows).to(device), subset.targets(rows).to(device)
-    warm = [state.adv.get(row) for row in rows.tolist()]
-    start = None if any(place is None for place in warm) else torch.stack([p for p in warm if p is not None])
-    start = None if start is None else start.to(device)
-    adv = attack(model, images, labels, seeds=seeds[rows].to(device), start=start)
-    with torch.no_grad():
-        logits = model(adv)
-    distance = (adv - images).abs().flatten(1).amax(1)
-    gap = margin(logits, labels)
-    for position, row in enumerate(rows.tolist()):
-        fooled = bool(logits[position].argmax() != labels[position])
-        if fooled or float(gap[position]) >= state.margin[row]:
-            state.pred[row], state.margin[row] = int(logits[position].argmax()), float(gap[position])
-            state.distance[row] = float(distance[position])
-            state.adv[row] = adv[position].cpu()
-        if fooled:
-            state.by[row], state.at[row] = name, attack.eps
-            state.adv.pop(row)
+class _Job:
+    """One process's share of an evaluation."""
 
+    def __init__(
+        self, model: nn.Module, subset: Subset, suite: dict[str, Any], seed: int, batch_size: int, bit_depth: int,
+        allow_weak: bool,
+    ) -> None:  # fmt: skip
+        self.model, self.subset, self.norm, self.radii = model, subset, suite["norm"], list(suite["eps"])
+        self.levels, self.allow_weak = 2**bit_depth - 1, allow_weak
+        self.device, self.room = next(model.parameters()).device, Room(batch_size)
+        self.seeds = image_seeds(subset.ids, seed)
+        probe = subset.batch(range(min(4, len(subset)))).to(self.device)
+        self.fast = Twin(model, probe) if suite.get("precision") == "bf16" else model
+        self.give_up = bool(suite.get("give_up"))
+        named = named_attacks(suite)
+        self.names, self.attacks = [name for name, _ in named], [attack for _, attack in named]
+        self.stages = [self._stage(attack) for attack in self.attacks]
+        self.courses: dict[int, Course] = {}
+        self.finished: list[Course] = []
 
-def _table(subset: Subset, state: _State, eps: float) -> pd.DataFrame:
-    columns = {
-        "id": subset.ids, "patient": subset.patients, "label": subset.labels, "clean_pred": state.clean_pred,
-        "eps": eps, "adv_pred": state.pred, "fooled": state.by != "", "fooled_by": state.by,
-        "fooled_at": state.at, "distance": state.distance, "margin": state.margin,
-    }  # fmt: skip
-    return pd.DataFrame({name: np.copy(columns[name]) for name in RECORDS})
+    def _stage(self, attack: Attack) -> Pool | Batch:
+        if isinstance(attack, Stepwise):
+            return Pool(self.model, self.fast, attack, self._fetch, self.room, give_up=self.give_up)
+        return Batch(self.model, attack, self._fetch, self.room)
+
+    def run(self, rows: list[int]) -> Iterator[pd.DataFrame]:
+        """Attack images; tables of those that are finished, every few seconds."""
+        last = time.monotonic()
+        for _ in progress(self._steps(rows), "attack", total=len(rows), unit="images"):
+            if time.monotonic() - last >= FLUSH and self.finished:
+                yield self._report()
+                last = time.monotonic()
+        yield self._report()
+
+    def _steps(self, rows: list[int]) -> Iterator[None]:
+        """Work until all images are done; one item for each that is.
+
+        The deepest attack that has a full batch works first, so that images come to an end; else new images come
+        in; at the end the attacks empty from the first to the last, so that those behind get full batches.
+        """
+        waiting, done = list(rows), 0
+        while waiting or self.courses:
+            full = [number for number, stage in enumerate(self.stages) if stage.load >= self.room.size]
+            if full:
+                self._work(full[-1])
+            elif waiting:
+                entering, waiting = waiting[: self.room.size], waiting[self.room.size :]
+                self._enter(entering)
+            else:
+                self._work(next(number for number, stage in enumerate(self.stages) if stage.load))
+            for _ in range(len(rows) - len(waiting) - len(self.courses) - done):
+                yield
+            done = len(rows) - len(waiting) - len(self.courses)
+
+    def _fetch(self, rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        images = self.subset.batch(rows).to(self.device)
+        return images, self.subset.targets(rows).to(self.device), self.seeds[rows].to(self.device)
+
+    def _judge(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat(self.room.split(len(images), lambda rows: self.model(images[rows])))
+
+    def _enter(self, rows: list[int]) -> None:
+        """Ask the model about clean images; those that it knows set out."""
+        images, labels, _ = self._fetch(rows)
+        check_images(images)
+        logits = self._judge(images)
+        check_logits(logits, self.allow_weak)
+        check_labels(labels, logits.shape[1])
+        preds, gaps = logits.argmax(1).tolist(), margin(logits, labels).tolist()
+        for row, label, pred, gap in zip(rows, labels.tolist(), preds, gaps, strict=True):
+            wrong = pred != label
+            course = Course(row, self.radii, self.attacks, 0 if wrong else len(self.radii))
+            course.rows.append({
+                "attack": "natural", "eps": 0.0, "fooled": wrong, "pred": pred, "margin": gap, "distance": 0.0,
+                "saturation": 0.0, "displacement": 0.0, "steps": 0, "gradients": 0, "queries": 1,
+            })  # fmt: skip
+            self.courses[row] = course
+            self._send(course)
+
+    def _send(self, course: Course) -> None:
+        """On to the next attempt, or among the finished."""
+        task = course.next()
+        if task is None:
+            self.finished.append(self.courses.pop(course.row))
+        else:
+            self.stages[course.stage].queue.append(task)
+
+    def _work(self, number: int) -> None:
+        for outcome in self.stages[number].step():
+            course = self.courses[outcome.task.row]
+            course.take(self.names[number], outcome)
+            self._send(course)
+
+    def _report(self) -> pd.DataFrame:
+        """The attempts of the finished images, which are forgotten."""
+        done, self.finished = self.finished, []
+        self._store(done)
+        rows = []
+        for course in done:
+            row = course.row
+            facts = {
+                "id": self.subset.ids[row], "patient": self.subset.patients[row], "label": self.subset.labels[row],
+                "clean_pred": course.rows[0]["pred"],
+            }  # fmt: skip
+            rows += [facts | attempt for attempt in course.rows]
+        return table_of(rows)
+
+    def _store(self, courses: list[Course]) -> None:
+        """Round what fooled, scaled to each radius from there on, until the rounded image still fools."""
+        left = [course for course in courses if course.found is not None]
+        for number, eps in enumerate(self.radii):
+            trying = [course for course in left if course.fooled <= number]
+            if not trying:
+                continue
+            images, labels, _ = self._fetch([course.row for course in trying])
+            found = torch.stack([course.found for course in trying if course.found is not None]).to(self.device)
+            reach = distance(found, images, self.norm).clamp_min(1e-12).view(-1, 1, 1, 1)
+            scaled = (images + (found - images) * (eps / reach)).clamp(0, 1)
+            stored = (scaled * self.levels).round() / self.levels
+            logits, away = self._judge(stored), distance(stored, images, self.norm)
+            for course, pred, label, gap, far in zip(
+                trying, logits.argmax(1).tolist(), labels.tolist(), margin(logits, labels).tolist(), away.tolist(),
+                strict=True,
+            ):  # fmt: skip
+                course.rows.append({
+                    "attack": "stored", "eps": eps, "fooled": pred != label, "pred": pred, "margin": gap,
+                    "distance": far, "saturation": np.nan, "displacement": np.nan, "steps": 0, "gradients": 0,
+                    "queries": 1,
+                })  # fmt: skip
+            left = [
+                course for course in left if not course.rows[-1]["fooled"] or course.rows[-1]["attack"] != "stored"
+            ]

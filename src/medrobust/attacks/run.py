@@ -9,32 +9,43 @@ import pandas as pd
 from torch import nn
 
 from medrobust import metrics
+from medrobust.attacks.attempts import stored_accuracy, worst_case
 from medrobust.attacks.checklist import Finding, run_checklist, verdict
-from medrobust.attacks.engine import evaluate_suite
+from medrobust.attacks.engine import attack_suite
+from medrobust.attacks.resume import state_of
 from medrobust.data.store import Subset
 from medrobust.errors import UserError
 from medrobust.params.report import ReportParams
 from medrobust.records import write_json, write_table
+from medrobust.runtime import process_number
 
 
 def run_suite(
-    model: nn.Module, subset: Subset, suite: dict[str, Any], *, name: str, seed: int, on_invalid: str,
-    report: ReportParams, records: Path, metrics_path: Path, curve: Path,
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, bit_depth: int, name: str, seed: int,
+    on_invalid: str, report: ReportParams, records: Path, metrics_path: Path, curve: Path,
 ) -> None:  # fmt: skip
     """Evaluate a suite and write its records, metrics and robust-accuracy curve.
+
+    A run that was killed goes on with the images that it had not finished. Under torchrun the processes share the
+    images, and the first one writes.
 
     Raises:
         UserError: the checklist calls the evaluation invalid and `on_invalid` is `fail`.
     """
     begin = time.monotonic()
-    table = evaluate_suite(model, subset, suite, seed=seed)
+    state = state_of(model, subset, suite, seed=seed, bit_depth=bit_depth)
+    attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, state=state)
+    if process_number() > 0:
+        return
+    table = worst_case(attempts, suite["eps"])
     seconds = time.monotonic() - begin
     points = [_point(table[table["eps"] == eps], len(subset.classes), report) for eps in suite["eps"]]
     half_width = max((point["high"] - point["low"]) / 2 for point in points)
     findings = run_checklist(model, subset, table, suite, half_width=half_width, seed=seed)
-    write_table(records, table)
+    write_table(records, attempts)
     write_table(curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
-    write_json(metrics_path, _summary(table, subset, suite, points, findings, seconds), digits=4)
+    write_json(metrics_path, _summary(table, attempts, subset, suite, points, findings, seconds), digits=4)
+    state.clear()
     if on_invalid == "fail" and verdict(findings) == "invalid":
         failed = ", ".join(f"{f.check} ({f.measured})" for f in findings if f.outcome == "fail")
         remedy = "Strengthen the suite, or set attacks.on_invalid: warn to see the report"
@@ -64,11 +75,12 @@ def _worst_pred(table: pd.DataFrame) -> np.ndarray:
 
 
 def _summary(
-    table: pd.DataFrame, subset: Subset, suite: dict[str, Any], points: list[dict[str, float]],
-    findings: list[Finding], seconds: float,
+    table: pd.DataFrame, attempts: pd.DataFrame, subset: Subset, suite: dict[str, Any],
+    points: list[dict[str, float]], findings: list[Finding], seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     first = table.drop_duplicates("id")
     clean = metrics.confusion(first["label"].to_numpy(), first["clean_pred"].to_numpy(), len(subset.classes))
+    stored = stored_accuracy(attempts, suite["eps"])
     keyed = {f"{eps:g}": point for eps, point in zip(suite["eps"], points, strict=True)}
     return {
         "verdict": verdict(findings),
@@ -79,6 +91,9 @@ def _summary(
         "robust_accuracy": {eps: point["robust_accuracy"] for eps, point in keyed.items()},
         "robust_accuracy_ci": {eps: [point["low"], point["high"]] for eps, point in keyed.items()},
         "robust_balanced_accuracy": {eps: point["robust_balanced_accuracy"] for eps, point in keyed.items()},
+        "robust_accuracy_stored": {f"{eps:g}": v for eps, v in zip(suite["eps"], stored, strict=True)},
+        "gradient_evaluations": int(attempts["gradients"].sum()),
+        "queries": int(attempts["queries"].sum()),
         "checks": {finding.check: f"{finding.outcome}: {finding.measured}" for finding in findings},
         "seconds": round(seconds, 1),
     }

@@ -19,7 +19,10 @@ from medrobust.params.attacks import SuiteParams
 
 
 def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
-    """The suite as attack cells read it: `name`, `norm`, `eps` (rising), `attacks`, `sources`.
+    """The suite as attack cells read it.
+
+    Returns:
+        `name`, `norm`, `eps` (rising), `precision`, `give_up`, `attacks`, `sources`.
 
     Raises:
         UserError: an unknown attack, a wrong hyper-parameter, a norm that an attack does not serve, or a
@@ -41,13 +44,15 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
         "name": name,
         "norm": suite.norm,
         "eps": eps,
+        "precision": suite.precision,
+        "give_up": suite.give_up,
         "attacks": resolved,
-        "sources": _source_hash(modules),
+        "sources": source_hash(modules),
     }
 
 
 def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
-    known = {field.name: field for field in fields(kind) if field.name != "eps"}
+    known = {field.name: field for field in fields(kind) if field.name not in {"eps", "norm"}}
     for key, value in settings.items():
         if key not in known:
             raise UserError(f"{where}.{key}", "unknown hyper-parameter", f"Known: {', '.join(known)}")
@@ -57,18 +62,17 @@ def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, whe
         typed = default is not MISSING and default is not None
         if typed and (not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool)):
             raise UserError(f"{where}.{key}", f"got {value!r}", f"Give a value like {default!r}")
-    if kind.norm != suite.norm and kind.bound:
-        raise UserError(
-            f"{where}", f"bounds {kind.norm}, the suite {suite.norm}", "Move it to a suite of its norm"
-        )
+    if suite.norm not in kind.norms and kind.bound:
+        found = f"bounds {' and '.join(kind.norms)}, the suite {suite.norm}"
+        raise UserError(where, found, "Move it to a suite of its norm")
     for eps in suite.eps:
         try:
-            kind(eps=eps, **settings)
+            kind(eps=eps, norm=suite.norm, **settings)
         except UserError as error:
             raise UserError(where, error.found, error.remedy) from None
 
 
-def _source_hash(modules: set[str]) -> str:
+def source_hash(modules: set[str]) -> str:
     """sha256 over the source of the modules and of all in this package that they import."""
     seen: dict[str, bytes] = {}
     todo = sorted(modules)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack
+from medrobust.attacks.random import image_seeds
 from medrobust.data.augment import build_augmentation
 from medrobust.data.store import Subset
 from medrobust.errors import UserError
-from medrobust.evaluation import batches, image_seeds, predict
+from medrobust.evaluation import batches, predict
 from medrobust.metrics import balanced_accuracy, confusion
 from medrobust.params.training import AugmentParams, TrainParams
 from medrobust.records import atomic_file
@@ -124,7 +125,7 @@ def _epoch(job: Job, epoch: int, optimiser: Any, augmentation: nn.Module, result
     total = 0.0
     for step, rows in enumerate(progress(parts, f"epoch {epoch + 1}", unit="batches")):
         images, labels = augmentation(job.train.batch(rows).to(device)), job.train.targets(rows).to(device)
-        seeds = image_seeds(job.train, rows, job.seed + epoch + 1).to(device)
+        seeds = image_seeds(job.train.ids[rows], job.seed + epoch + 1).to(device)
         optimiser.zero_grad(set_to_none=True)
         with _autocast(job.settings, device):
             loss = job.objective(job.model, images, labels, seeds)

@@ -1,0 +1,53 @@
+"""The command line and the inputs that all attack stages share; they differ in whose model they load."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medrobust.params.report import ReportParams
+from medrobust.records import read_json, read_table
+from medrobust.runtime import device
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def parse(description: str | None) -> argparse.Namespace:
+    """The command line of dvc.yaml."""
+    parser = argparse.ArgumentParser(description=description)
+    for name in ("model", "prepared", "split", "suite", "records", "metrics", "curve"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    return parser.parse_args()
+
+
+def attack_cell(
+    load: "Callable[[Path, torch.device], nn.Module]", args: argparse.Namespace, *, seed: int, on_invalid: str,
+    report: ReportParams,
+) -> None:  # fmt: skip
+    """Run the suite on the test images.
+
+    Args:
+        load: gives the model of a folder, in eval mode on a device.
+        args: as `parse` gives them.
+        seed, on_invalid, report: of params.yaml.
+    """
+    from medrobust.attacks.run import run_suite
+    from medrobust.data.store import ImageStore
+
+    store = ImageStore.open(args.prepared)
+    run_suite(
+        load(args.model, device()),
+        store.subset(read_table(args.split, keep_default_na=False), "test"),
+        read_json(args.suite),
+        bit_depth=store.header.bit_depth,
+        name=args.name,
+        seed=seed,
+        on_invalid=on_invalid,
+        report=report,
+        records=args.records,
+        metrics_path=args.metrics,
+        curve=args.curve,
+    )

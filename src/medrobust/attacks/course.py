@@ -1,0 +1,92 @@
+"""One image's way through a suite: which attack tries it next, at which radius, from where."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from medrobust.attacks.base import TOLERANCE, Attack
+from medrobust.attacks.pool import Outcome, Task
+from medrobust.attacks.walk import Stepwise
+
+
+@dataclass
+class Course:
+    """What is known of an image so far.
+
+    Adversarial images nest: what fools in a ball fools in every larger one. So each attack begins at the largest
+    radius in doubt and goes down as long as it succeeds, from the image that it has found, brought into the next
+    ball. Successes are cheap, a failure takes the whole budget: this way each attack fails once an image. Where it
+    has spent its budget in vain it is not tried in the smaller balls inside, unless a failure there says nothing
+    (`Attack.nests`).
+
+    Attributes:
+        row: position in the subset.
+        radii: of the suite, rising.
+        attacks: of the suite, in the order in which they run.
+        fooled: position of the smallest radius at which the image is known to be fooled; len(radii) = none.
+        found: C×H×W; what fooled it there.
+        stage: position of the attack that is at work; len(attacks) = the image is done.
+        rows: one record an attempt.
+    """
+
+    row: int
+    radii: list[float]
+    attacks: list[Attack]
+    fooled: int
+    found: Tensor | None = None
+    stage: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    _restart: int = 0
+    _place: Tensor | None = None
+    _doubt: int = 0
+
+    def __post_init__(self) -> None:
+        self._doubt = self.fooled  # so many radii, from the smallest on, are left to the attack
+
+    def next(self) -> Task | None:
+        """What attack number `stage` is to do; None: the image is done."""
+        if self.fooled == 0 or self.stage == len(self.attacks):
+            return None
+        attack = self.attacks[self.stage]
+        warm = self._place is not None and self._restart == 0
+        moves = attack.moves if isinstance(attack, Stepwise) else 0
+        eps = self.radii[self._doubt - 1]
+        return Task(self.row, eps, self._restart, moves, self._place if warm else None)
+
+    def take(self, name: str, outcome: Outcome) -> None:
+        """Learn from an attempt of the attack `name`."""
+        attack, fooled = self.attacks[self.stage], outcome.margin > 0
+        self._record(name, outcome, fooled)
+        if fooled:
+            self.found, self._place, self._restart = outcome.found, outcome.found, 0
+            limits = np.asarray(self.radii) * (1 + TOLERANCE) + 1e-7
+            self.fooled = min(self._doubt - 1, int(np.searchsorted(limits, outcome.distance)))
+            self._doubt = self.fooled
+            if not attack.bound:  # it seeks the nearest adversarial image, whatever the radius is
+                self._turn()
+        elif isinstance(attack, Stepwise) and self._restart + 1 < attack.restarts:
+            self._restart += 1
+        elif attack.bound and not attack.nests and self._doubt > 1:
+            self._doubt, self._restart, self._place = self._doubt - 1, 0, None
+        else:
+            self._turn()
+
+    def _turn(self) -> None:
+        """On to the next attack, which starts afresh."""
+        self.stage, self._restart, self._place, self._doubt = self.stage + 1, 0, None, self.fooled
+
+    def _record(self, name: str, outcome: Outcome, fooled: bool) -> None:
+        """One row an attack and radius; restarts add up."""
+        row = {
+            "attack": name, "eps": outcome.task.eps, "fooled": fooled, "pred": outcome.pred,
+            "margin": outcome.margin, "distance": outcome.distance, "saturation": outcome.saturation,
+            "displacement": outcome.displacement,
+        }  # fmt: skip
+        spent = {"steps": outcome.steps, "gradients": outcome.gradients, "queries": outcome.queries}
+        if self._restart:
+            last = self.rows.pop()
+            spent = {key: value + last[key] for key, value in spent.items()}
+            row = row if row["margin"] > last["margin"] else last
+        self.rows.append(row | spent)

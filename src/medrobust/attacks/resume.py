@@ -1,0 +1,71 @@
+"""What a killed evaluation had finished, image by image, kept outside of the outs."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from medrobust.attacks.attempts import table_of
+from medrobust.attacks.suite import source_hash
+from medrobust.data.store import Subset
+from medrobust.records import read_table, write_table
+from medrobust.runtime import WORK, say
+
+#: The code that decides an evaluation's result beside the suite's attacks, whose hash the suite holds.
+ENGINE = {"medrobust.attacks.engine"}
+
+
+@dataclass(frozen=True)
+class State:
+    """A folder of finished images' attempts; every part is written whole or not at all.
+
+    Attributes:
+        folder: of this evaluation alone (see `state_of`).
+        interval: seconds of work after which finished images are written.
+    """
+
+    folder: Path
+    interval: float = 10.0
+
+    def read(self) -> pd.DataFrame:
+        """The attempts of all images that are finished."""
+        parts = sorted(self.folder.glob("*.parquet"))
+        known = pd.concat([read_table(part) for part in parts]) if parts else table_of([])
+        if len(known):
+            say(f"resuming: {known['id'].nunique()} images are done already ({self.folder})")
+        return known
+
+    def add(self, attempts: pd.DataFrame) -> None:
+        """Keep the attempts of images that are finished."""
+        number = len(list(self.folder.glob("*.parquet")))
+        write_table(self.folder / f"{number:06d}-{os.getpid()}.parquet", attempts)
+
+    def clear(self) -> None:
+        """Forget: the outs are written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def state_of(
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, bit_depth: int, allow_weak: bool = False
+) -> State:
+    """The state of an evaluation, found by a hash of all that decides its result.
+
+    That is the model's structure and weights, the images and labels, the suite with the code of its attacks, the
+    engine's code, and the settings. Batch size, devices and the number of processes are not part of it.
+    """
+    digest = hashlib.sha256(repr(model).encode())
+    for name, value in model.state_dict().items():
+        digest.update(name.encode() + value.detach().cpu().contiguous().float().numpy().tobytes())
+    for array in (subset.ids.astype(str), subset.labels, subset.patients.astype(str)):
+        digest.update("\0".join(map(str, array)).encode())
+    for start in range(0, len(subset), 256):
+        digest.update(subset.batch(range(start, min(start + 256, len(subset)))).numpy().tobytes())
+    facts = [suite, seed, bit_depth, allow_weak, source_hash(ENGINE)]
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    return State(WORK / "resume" / f"attack-{digest.hexdigest()[:24]}")
