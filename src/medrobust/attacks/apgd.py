@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from medrobust.attacks.base import ascent, per_image
-from medrobust.attacks.goals import Loss
+from medrobust.attacks.goals import Loss, check_loss
 from medrobust.attacks.iterative import STREAMS, check_positive
 from medrobust.attacks.problem import Best, GoalAttack, Problem
 from medrobust.attacks.random import normal, uniform
@@ -18,17 +18,20 @@ class APGD(GoalAttack):
     """Auto-PGD with cross-entropy, margin or DLR loss, in the Linf or L2 ball.
 
     Attributes:
+        loss: what it raises, see `goals.objective`.
         steps: gradient evaluations a restart, after that of the start.
         restarts: random starts, tried on the images that have not reached their goal.
         rho: share of steps between two checkpoints that must raise the loss, else the step is halved.
     """
 
+    loss: Loss = "ce"
     steps: int = 100
     restarts: int = 1
     rho: float = 0.75
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_loss(self.loss)
         check_positive(steps=self.steps, restarts=self.restarts)
         if not 0 < self.rho < 1:
             raise UserError("attack.rho", f"got {self.rho:g}", "Give a share between 0 and 1")

@@ -23,17 +23,25 @@ Target = int | str | None
 Costs = Sequence[Sequence[float]] | None
 
 
-def check_goal(loss: str, target: Target, costs: Costs) -> None:
-    """Refuse a loss that does not exist and a most costly answer without costs.
+def check_goal(target: Target, costs: Costs) -> None:
+    """Refuse a most costly answer without costs, or with costs that are no square.
 
     Raises:
-        UserError: one of them, or costs that are no square.
+        UserError: one of them.
     """
-    if loss not in get_args(Loss):
-        raise UserError("attack.loss", f"got {loss!r}", f"Known: {', '.join(get_args(Loss))}")
     if target == "most_costly" and (costs is None or any(len(row) != len(costs) for row in costs)):
         found = "no costs" if costs is None else "rows of another length than their number"
         raise UserError("attack.costs", f"target most_costly with {found}", COST_REMEDY)
+
+
+def check_loss(loss: str) -> None:
+    """Refuse a loss that does not exist.
+
+    Raises:
+        UserError: it does not.
+    """
+    if loss not in get_args(Loss):
+        raise UserError("attack.loss", f"got {loss!r}", f"Known: {', '.join(get_args(Loss))}")
 
 
 def choose_targets(model: nn.Module, images: Tensor, labels: Tensor, target: int | str, costs: Costs) -> Tensor:
@@ -61,7 +69,8 @@ def choose_targets(model: nn.Module, images: Tensor, labels: Tensor, target: int
     if target == "healthy":
         return torch.zeros_like(labels)
     if target == "least_likely":
-        return logits.scatter(1, labels[:, None], torch.inf).argmin(1)
+        likeliest = torch.full_like(logits[:, :1], torch.inf)
+        return logits.scatter(1, labels[:, None], likeliest).argmin(1)
     if target == "most_costly":
         table = torch.tensor(costs, dtype=torch.float64, device=labels.device)
         if table.shape != (classes, classes):

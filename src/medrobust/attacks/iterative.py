@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medrobust.attacks.base import Norm, ascent, check_alpha, per_image
-from medrobust.attacks.goals import Loss, Target
+from medrobust.attacks.goals import Loss, Target, check_loss
 from medrobust.attacks.problem import Best, GoalAttack, Losses, Problem
 from medrobust.attacks.random import normal, uniform
 from medrobust.errors import UserError
@@ -29,6 +29,7 @@ class Iterative(GoalAttack):
     basic iterative method; with them PGD (Madry et al. 2018), with `momentum` MI-FGSM (Dong et al. 2018).
 
     Attributes:
+        loss: what it raises, see `goals.objective`.
         alpha: step size; None = 2.5·eps/steps.
         steps: gradient evaluations a restart.
         restarts: random starts, tried on the images that have not reached their goal.
@@ -38,6 +39,7 @@ class Iterative(GoalAttack):
         allow_weak: accept alpha·steps < eps.
     """
 
+    loss: Loss = "ce"
     alpha: float | None = None
     steps: int = 10
     restarts: int = 1
@@ -48,6 +50,7 @@ class Iterative(GoalAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_loss(self.loss)
         check_positive(steps=self.steps, restarts=self.restarts)
         if self.keep not in ("best", "last"):
             raise UserError("attack.keep", f"got {self.keep!r}", "Known: best, last")

@@ -137,7 +137,6 @@ class GoalAttack(Attack):
     """An attack on a goal and a region.
 
     Attributes:
-        loss: what it raises, see `goals.objective`.
         target: a class or a rule of `goals.RULES`; None: any wrong answer. A targeted attack gives back the
             image with the best chance of the target class; images whose target is their own label stay clean.
         costs: for `most_costly`: a row a true class, a column an answer.
@@ -146,14 +145,13 @@ class GoalAttack(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-    loss: Loss = "ce"
     target: Target = None
     costs: Costs = None
     mask: Region = None
     top: float = 0.1
 
     def __post_init__(self) -> None:
-        check_goal(self.loss, self.target, self.costs)
+        check_goal(self.target, self.costs)
         check_region(self.mask, self.top)
 
     @abstractmethod
