@@ -48,10 +48,16 @@ class APGD(GoalAttack):
             left = best.left()
             if not len(left):
                 break
-            warm = restart == 0 and start is not problem.images
-            begin = start[left] if warm else _random_start(problem.take(left), restart * STREAMS)
-            _Run(problem, begin, left, best, self.loss, self.rho).go(self.steps)
+            self._run(problem, start[left] if restart == 0 else None, left, best, restart * STREAMS)
         return best.images
+
+    def _run(self, problem: Problem, warm: Tensor | None, rows: Tensor, best: Best, stream: int) -> None:
+        """One restart, from where an earlier attack stood if it moved, else from a random place."""
+        part = problem.take(rows)
+        begin = _random_start(part, stream)
+        if warm is not None:
+            begin = torch.where(per_image(part.moved(warm)), warm, begin)
+        _Run(problem, begin, rows, best, self.loss, self.rho).go(self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +92,8 @@ class APGDT(APGD):
                 left = best.left()
                 if not len(left):
                     return best.images
-                warm = rank == restart == 0 and start is not problem.images
-                stream = rank + restart * STREAMS
-                begin = start[left] if warm else _random_start(problem.take(left), stream)
-                _Run(problem.aimed(aims), begin, left, best, self.loss, self.rho).go(self.steps)
+                warm = start[left] if rank == restart == 0 else None
+                self._run(problem.aimed(aims), warm, left, best, rank + restart * STREAMS)
         return best.images
 
 

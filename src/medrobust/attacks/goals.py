@@ -70,7 +70,8 @@ def choose_targets(model: nn.Module, images: Tensor, labels: Tensor, target: int
         return torch.zeros_like(labels)
     if target == "least_likely":
         likeliest = torch.full_like(logits[:, :1], torch.inf)
-        return logits.scatter(1, labels[:, None], likeliest).argmin(1)
+        least: Tensor = logits.scatter(1, labels[:, None], likeliest).argmin(1)
+        return least
     if target == "most_costly":
         table = torch.tensor(costs, dtype=torch.float64, device=labels.device)
         if table.shape != (classes, classes):

@@ -84,8 +84,10 @@ class Iterative(GoalAttack):
             if not len(left):
                 break
             part = problem.take(left)
-            warm = restart == 0 and start is not problem.images
-            begin = part.noise(restart) if self.random_start and not warm else part.project(start[left])
+            begin = part.project(start[left])
+            if self.random_start:
+                warm = part.moved(begin) & (restart == 0)
+                begin = torch.where(per_image(warm), begin, part.noise(restart))
             self._descend(problem, begin, left, best, restart * STREAMS)
         return best.images
 

@@ -64,14 +64,13 @@ class DeepFool(GoalAttack):
 class FAB(GoalAttack):
     """Fast adaptive boundary attack (Croce & Hein 2020b, algorithm 1), towards the nearest boundary.
 
-    An image leaves as soon as what it found lies in the ball: nothing smaller is asked for.
-
     Attributes:
         steps: of each restart.
         restarts: the first starts at the image, the others at random within half the radius.
         alpha_max: largest weight of the way back to the clean image.
         eta: overshoot of each projection.
         beta: how far a step back from the boundary leaves the image.
+        minimise: look for the smallest change to the end; False: an image leaves once it is inside the ball.
     """
 
     bound: ClassVar[bool] = False
@@ -80,6 +79,7 @@ class FAB(GoalAttack):
     alpha_max: float = 0.1
     eta: float = 1.05
     beta: float = 0.9
+    minimise: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,7 +98,7 @@ class FAB(GoalAttack):
 
     def _walk(self, problem: Problem, found: "_Found", stream: int) -> None:
         for restart in range(self.restarts):
-            rows = found.outside()
+            rows = found.rows(self.minimise)
             part = problem.take(rows)
             current = (
                 part.images if restart == 0 else self._random_start(part, found.distance[rows], stream + restart)
@@ -110,7 +110,7 @@ class FAB(GoalAttack):
                 over = part.judge(current)[1]
                 found.see(rows, current, part.distance(current), over)
                 current = torch.where(per_image(over), part.images + self.beta * (current - part.images), current)
-                on = found.distance[rows] > self.eps
+                on = torch.full_like(over, self.minimise) | (found.distance[rows] > self.eps)
                 rows, part, current = rows[on], part.take(on), current[on]
 
     def _step(self, part: Problem, current: Tensor) -> Tensor:
@@ -176,9 +176,9 @@ class _Found:
         self.images, self.eps = problem.images.clone(), problem.eps
         self.distance = torch.full_like(self.images.flatten(1)[:, 0], torch.inf)
 
-    def outside(self) -> Tensor:
-        """Rows that have found nothing inside the ball."""
-        return torch.nonzero(self.distance > self.eps).squeeze(1)
+    def rows(self, everybody: bool) -> Tensor:
+        """All rows, or those that have found nothing inside the ball."""
+        return torch.nonzero((self.distance > self.eps) | everybody).squeeze(1)
 
     def see(self, rows: Tensor, images: Tensor, distance: Tensor, over: Tensor) -> None:
         """Note what lies over the boundary and nearer than before."""

@@ -104,6 +104,10 @@ class Problem:
             gradient = gradient * self.region
         return logits.detach(), losses.detach(), gradient
 
+    def moved(self, images: Tensor) -> Tensor:
+        """Which images differ from the clean ones, bool n."""
+        return (images != self.images).flatten(1).any(1)
+
     def distance(self, images: Tensor) -> Tensor:
         """From the clean images, n."""
         return distance(images, self.images, self.norm)
