@@ -25,7 +25,7 @@ STREAMS = 1 << 20
 class Iterative(GoalAttack):
     """Steps along the gradient, projected back to the ball; each image keeps the best place that it saw.
 
-    An image that reaches its goal leaves the computation. Without momentum, random start and restarts it is the
+    Without momentum, random start and restarts it is the
     basic iterative method; with them PGD (Madry et al. 2018), with `momentum` MI-FGSM (Dong et al. 2018).
 
     Attributes:
@@ -36,6 +36,7 @@ class Iterative(GoalAttack):
         momentum: decay of the accumulated gradient; 0 = none.
         random_start: uniform in the ball; the first restart starts from `start` where a caller gives one.
         keep: `best` = the image with the best margin of all steps and restarts; `last` = the last step.
+        stop_when_fooled: whether images that reach their goal leave (transfer wants them to go on: False).
         allow_weak: accept alpha·steps < eps.
     """
 
@@ -46,6 +47,7 @@ class Iterative(GoalAttack):
     momentum: float = 0.0
     random_start: bool = True
     keep: Literal["best", "last"] = "best"
+    stop_when_fooled: bool = True
     allow_weak: bool = False
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class Iterative(GoalAttack):
             logits, _, gradient = part.gradient(current, self.losses(part, stream + step) or self.loss)
             reached = part.reached(logits)
             best.see(rows, current, part.margins(logits), reached)
-            on = ~reached
+            on = ~reached if self.stop_when_fooled else torch.ones_like(reached)
             if not on.any():
                 return
             rows, part, current = rows[on], part.take(on), current[on]

@@ -40,7 +40,7 @@ class LibraryAttack(Attack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CW(LibraryAttack):
+class LibraryCW(LibraryAttack):
     """Carlini & Wagner 2017, L2, fixed c. Unbound: counts only where its image lies inside the suite's ball.
 
     Attributes:

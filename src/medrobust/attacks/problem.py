@@ -53,6 +53,11 @@ class Problem:
             some(self.targets), some(self.aim), some(self.region),
         )  # fmt: skip
 
+    def copies(self, count: int) -> "Problem":
+        """One image `count` times; the model is charged for the one."""
+        rows = torch.zeros(count, dtype=torch.int64, device=self.labels.device)
+        return replace(self.take(rows), model=self.model)
+
     def aimed(self, aim: Tensor) -> "Problem":
         """The same with losses that lead towards these classes."""
         return replace(self, aim=aim)

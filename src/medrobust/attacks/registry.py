@@ -21,6 +21,12 @@ ATTACKS = {
     "autoattack": "medrobust.attacks.autoattack:AutoAttack",
     "square": "medrobust.attacks.square:Square",
     "square_l2": "medrobust.attacks.square_l2:SquareL2",
-    "cw": "medrobust.attacks.library:CW",
+    "cw": "medrobust.attacks.cw:CW",
+    "one_pixel": "medrobust.attacks.one_pixel:OnePixel",
+    "stripe": "medrobust.attacks.stripe:Stripe",
+    "noise": "medrobust.attacks.noise:Noise",
+    "universal": "medrobust.attacks.universal:Universal",
+    "transfer": "medrobust.attacks.transfer:Transfer",
+    "library_cw": "medrobust.attacks.library:LibraryCW",
     "library_square": "medrobust.attacks.library:LibrarySquare",
 }

@@ -52,7 +52,7 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
 
 
 def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
-    known = {field.name: field for field in fields(kind) if field.name not in {"eps", "norm"}}
+    known = {field.name: field for field in fields(kind) if field.repr and field.name not in {"eps", "norm"}}
     for key, value in settings.items():
         if key not in known:
             raise UserError(f"{where}.{key}", "unknown hyper-parameter", f"Known: {', '.join(known)}")
