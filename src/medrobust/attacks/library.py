@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm, focus, project
+from medrobust.attacks.base import Attack, focus, project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,9 @@ class LibraryCW(LibraryAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class LibrarySquare(LibraryAttack):
-    """torchattacks' Square attack (Andriushchenko et al. 2020).
+    """torchattacks' Square attack (Andriushchenko et al. 2020) for Linf.
+
+    Its L2 form fails on many image sizes (12, and all that are no square); `square_l2` is our own.
 
     Attributes:
         queries: score queries an image.
@@ -78,7 +80,6 @@ class LibrarySquare(LibraryAttack):
         rescale: shrink the squares over these queries, as over the paper's 10,000.
     """
 
-    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     queries: int = 1000
     p_init: float = 0.8
     rescale: bool = True
@@ -94,6 +95,6 @@ class LibrarySquare(LibraryAttack):
 
         seed = int(torch.initial_seed() % 2**31)
         return torchattacks.Square(
-            model, norm=self.norm, eps=self.eps, n_queries=self.queries, p_init=self.p_init, seed=seed,
+            model, eps=self.eps, n_queries=self.queries, p_init=self.p_init, seed=seed,
             resc_schedule=self.rescale,
         )  # fmt: skip

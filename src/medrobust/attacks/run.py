@@ -22,7 +22,8 @@ from medrobust.runtime import process_number
 
 def run_suite(
     model: nn.Module, subset: Subset, suite: dict[str, Any], *, bit_depth: int, name: str, seed: int,
-    on_invalid: str, report: ReportParams, records: Path, metrics_path: Path, curve: Path, train: Subset | None = None,
+    on_invalid: str, report: ReportParams, records: Path, metrics_path: Path, curve: Path,
+    train: Subset | None = None,
 ) -> None:  # fmt: skip
     """Evaluate a suite and write its records, metrics and robust-accuracy curve.
 

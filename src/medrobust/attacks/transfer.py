@@ -13,6 +13,11 @@ from medrobust.attacks.base import Attack, Norm, project
 from medrobust.attacks.registry import ATTACKS
 from medrobust.errors import UserError
 
+#: What transfers best of the simple attacks: momentum, and no stop at the surrogate's boundary (Dong et al. 2018).
+MOMENTUM = {
+    "name": "iterative", "loss": "margin", "momentum": 1.0, "random_start": False, "stop_when_fooled": False,
+}  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Attack):
@@ -29,9 +34,7 @@ class Transfer(Attack):
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     source: str | nn.Module = ""
     sha256: str = ""
-    attack: dict[str, Any] = field(
-        default_factory=lambda: {"name": "mifgsm", "loss": "margin", "stop_when_fooled": False}
-    )
+    attack: dict[str, Any] = field(default_factory=lambda: dict(MOMENTUM))
 
     def __post_init__(self) -> None:
         if isinstance(self.source, str) and not (self.source and self.sha256):

@@ -74,9 +74,9 @@ def fit(attack: Universal, model: nn.Module, train: "Subset") -> Tensor:
         model: [0, 1] images to logits.
         train: images that are not those to be attacked.
     """
-    device = next(model.parameters()).device
+    like = next(model.parameters())
     rows = torch.linspace(0, len(train) - 1, min(attack.fit_images, len(train))).round().long()
-    pattern = torch.zeros_like(train.batch([0])).to(device)
+    pattern = torch.zeros_like(train.batch([0])).to(like)
     seed = torch.tensor([len(rows)])
     total = attack.epochs * -(-len(rows) // attack.batch_size)
     done = 0
@@ -84,10 +84,10 @@ def fit(attack: Universal, model: nn.Module, train: "Subset") -> Tensor:
         for epoch in range(attack.epochs):
             order = rows[uniform(seed, epoch, (len(rows),))[0].argsort()]
             for batch in order.split(attack.batch_size):
-                images = train.batch(batch.numpy()).to(device)
-                labels = train.targets(batch.numpy()).to(device)
+                images = train.batch(batch.numpy()).to(like)
+                labels = train.targets(batch.numpy()).to(like.device)
                 shift = pattern.clone().requires_grad_(True)
-                with torch.enable_grad(), torch.autocast(device.type, enabled=False):
+                with torch.enable_grad(), torch.autocast(like.device.type, enabled=False):
                     losses = objective(model((images + shift).clamp(0, 1)), labels, None, "ce")
                     (gradient,) = torch.autograd.grad(losses.clamp_max(attack.clip).mean(), shift)
                 size = attack.step * attack.eps * (1 - done / total)
