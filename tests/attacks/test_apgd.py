@@ -102,10 +102,11 @@ def test_all_wrong_classes_are_tried_likeliest_first(victim: Make) -> None:
 
 def test_the_step_shrinks_only_where_progress_stalls(victim: Make) -> None:
     """A linear loss is climbed at full steps until the corner, then every checkpoint halves the step."""
-    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    layer = torch.nn.Linear(16, 3)
+    torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
+    layer.bias.data = torch.tensor([1e3, 0.0, 0.0])
+    linear = torch.nn.Sequential(torch.nn.Flatten(), layer)
     clean, labels = torch.full((1, 1, 4, 4), 0.5), torch.tensor([0])
-    torch.nn.init.normal_(linear[1].weight, generator=torch.Generator().manual_seed(0))
-    linear[1].bias.data = torch.tensor([1e3, 0.0, 0.0])
     problem = Problem(linear, clean, labels, torch.tensor([1]), 0.1, "Linf")
     best = Best(clean)
     run = apgd._Run(problem, clean, best.left(), best, "margin", 0.75)

@@ -112,7 +112,7 @@ def test_the_best_place_is_kept(norm: Any) -> None:
     margins = {}
     for keep in ("best", "last"):
         eps = 0.2 if norm == "Linf" else 0.8
-        attack = Iterative(eps=eps, alpha=eps, steps=6, norm=norm, keep=keep, random_start=False)  # type: ignore[arg-type]
+        attack = Iterative(eps=eps, alpha=eps, steps=6, norm=norm, keep=keep, random_start=False)
         margins[keep] = margin(Wave()(attack(Wave(), clean, labels, seeds=torch.arange(9))), labels)
     assert (margins["best"] >= margins["last"] - 1e-6).all()
     assert (margins["best"] > margins["last"] + 0.01).any()
@@ -133,8 +133,9 @@ def test_random_starts_fill_the_l2_ball(victim: Make) -> None:
 
 def test_momentum_survives_a_flat_place() -> None:
     """torchattacks divides 0 by 0 there."""
-    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
-    torch.nn.init.zeros_(flat[1].weight)
+    layer = torch.nn.Linear(16, 3)
+    torch.nn.init.zeros_(layer.weight)
+    flat = torch.nn.Sequential(torch.nn.Flatten(), layer)
     clean, labels = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 0])
     found = MIFGSM(eps=0.1)(flat, clean, labels, seeds=torch.arange(2))
     assert torch.isfinite(found).all()

@@ -27,6 +27,13 @@ def lengths(attack: Any, model: Victim, norm: Any) -> np.ndarray:
     return torch.where(fooled, away, torch.inf).detach().numpy()
 
 
+def stepped(point: np.ndarray, slope: np.ndarray, offset: float, norm: Any) -> np.ndarray:
+    step: np.ndarray = to_plane(
+        torch.tensor(point)[None], torch.tensor(slope)[None], torch.tensor([offset]), norm
+    )[0].numpy()
+    return step
+
+
 @given(st.integers(0, 10_000), st.integers(1, 8))
 @settings(max_examples=60, deadline=None)
 def test_the_step_to_a_plane_is_the_smallest_in_linf(seed: int, dims: int) -> None:
@@ -35,7 +42,7 @@ def test_the_step_to_a_plane_is_the_smallest_in_linf(seed: int, dims: int) -> No
 
     rng = np.random.default_rng(seed)
     point, slope, offset = np.clip(rng.uniform(-0.2, 1.2, dims), 0, 1), rng.normal(size=dims), rng.normal()
-    step = to_plane(*(torch.tensor(v)[None] for v in (point, slope)), torch.tensor([offset]), "Linf")[0].numpy()
+    step = stepped(point, slope, offset, "Linf")
     assert ((point + step >= -1e-9) & (point + step <= 1 + 1e-9)).all()
     eye, one = np.eye(dims), -np.ones((dims, 1))
     best = linprog(
@@ -61,7 +68,7 @@ def test_the_step_to_a_plane_is_the_smallest_in_l2(seed: int, dims: int) -> None
     point, slope = np.clip(rng.uniform(-0.2, 1.2, dims), 0, 1), rng.normal(size=dims)
     inside = rng.uniform(size=dims)
     offset = float(slope @ inside)  # a plane that meets the box
-    step = to_plane(*(torch.tensor(v)[None] for v in (point, slope)), torch.tensor([offset]), "L2")[0].numpy()
+    step = stepped(point, slope, offset, "L2")
     best = minimize(
         lambda d: d @ d, inside - point, jac=lambda d: 2 * d, method="SLSQP",
         bounds=[(-v, 1 - v) for v in point], options={"ftol": 1e-12, "maxiter": 300},
@@ -85,14 +92,14 @@ def test_fab_goes_no_further_than_torchattacks(norm: Any, targeted: bool, victim
     with torch.random.fork_rng():
         wanted = theirs(model.images, model.labels)
     away = distance(wanted, model.images, norm)
-    away = torch.where(model(wanted).argmax(1) != model.labels, away, torch.inf).detach().numpy()
+    reached = torch.where(model(wanted).argmax(1) != model.labels, away, torch.inf).detach().numpy()
     for param in model.parameters():
         param.grad = None
-    assert (ours <= away * 1.02 + 1e-4).mean() > 0.95
-    assert np.median(ours) <= np.median(away) * 1.005
+    assert (ours <= reached * 1.02 + 1e-4).mean() > 0.95
+    assert np.median(ours) <= np.median(reached) * 1.005
 
 
-def test_deepfool_goes_no_further_than_torchattacks(victim: Make) -> None:
+def test_deepfool_goes_as_far_as_torchattacks(victim: Make) -> None:
     import torchattacks
 
     model = victim(4)
@@ -102,7 +109,7 @@ def test_deepfool_goes_no_further_than_torchattacks(victim: Make) -> None:
         param.grad = None
     away = distance(wanted, model.images, "L2").detach().numpy()
     assert np.isfinite(ours).all()
-    assert np.mean(ours) <= np.mean(away)
+    assert ours == pytest.approx(away, rel=1e-3)
 
 
 def test_deepfool_is_exact_for_a_linear_model() -> None:
@@ -170,7 +177,9 @@ def test_fab_stops_inside_the_ball_where_it_may(restarts: int, victim: Make) -> 
     model = victim(4)
     far = FAB(eps=0.15, steps=20, restarts=restarts, minimise=False)
     near = FAB(eps=0.15, steps=20, restarts=restarts)
-    assert np.mean(lengths(near, model, "Linf")) < np.mean(lengths(far, model, "Linf")) <= 0.15
+    nearest, first = lengths(near, model, "Linf"), lengths(far, model, "Linf")
+    assert (nearest <= first).all()
+    assert np.median(nearest) < np.median(first) <= 0.15
 
 
 @pytest.mark.parametrize(

@@ -75,9 +75,7 @@ class CW(GoalAttack):
         result, nearest = images.clone(), images.new_full((len(images),), torch.inf)
         for step in range(1, self.steps + 1):
             squashed = place.tanh()
-            current = (squashed + 1) / 2
-            if problem.region is not None:
-                current = torch.where(problem.region, current, images)
+            current = problem.confine((squashed + 1) / 2)
             logits, _, slope = problem.gradient(current, self._hinge)
             length = distance(current, images, "L2")
             beyond = problem.reached(logits) & (problem.margins(logits) >= self.kappa)

@@ -126,7 +126,7 @@ class FAB(GoalAttack):
         )
         share = (near / (near + far)).clamp_max(self.alpha_max)
         mixed: Tensor = (here + self.eta * step) * (1 - share) + (home + self.eta * leap) * share
-        return mixed.clamp(0, 1).view_as(current)
+        return part.confine(mixed.clamp(0, 1).view_as(current))
 
     def _random_start(self, part: Problem, best: Tensor, stream: int) -> Tensor:
         shape = tuple(part.images.shape[1:])

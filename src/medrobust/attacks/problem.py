@@ -64,9 +64,11 @@ class Problem:
 
     def project(self, images: Tensor) -> Tensor:
         """Images inside the region, the ball and [0, 1]."""
-        if self.region is not None:
-            images = torch.where(self.region, images, self.images)
-        return project(images, self.images, self.eps, self.norm)
+        return project(self.confine(images), self.images, self.eps, self.norm)
+
+    def confine(self, images: Tensor) -> Tensor:
+        """Images inside the region, the clean ones outside of it."""
+        return images if self.region is None else torch.where(self.region, images, self.images)
 
     def noise(self, stream: int) -> Tensor:
         """A random image in the ball (and region), uniform in its volume; clipped to [0, 1]."""

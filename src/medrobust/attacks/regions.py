@@ -60,14 +60,18 @@ def find_region(model: nn.Module, images: Tensor, labels: Tensor, mask: str | Te
 
 
 def foreground(images: Tensor) -> Tensor:
-    """Pixels brighter than the image's own threshold (Otsu 1979), bool n×1×H×W; colour images by their mean."""
+    """Pixels brighter than the image's own threshold (Otsu 1979), bool n×1×H×W; colour images by their mean.
+
+    An image of one value has none.
+    """
     bins = (images.mean(1).flatten(1) * 255).round().long()
     levels = torch.arange(256, dtype=torch.float64, device=images.device)
     share = torch.zeros(len(bins), 256, dtype=torch.float64, device=images.device)
     share.scatter_add_(1, bins, torch.full_like(bins, 1, dtype=torch.float64)).div_(bins.shape[1])
     below, mass = share.cumsum(1), (share * levels).cumsum(1)
     between = (mass[:, -1:] * below - mass) ** 2 / (below * (1 - below)).clamp_min(1e-12)
-    return (bins > between.argmax(1, keepdim=True)).view(len(images), 1, *images.shape[-2:])
+    best, threshold = between.max(1, keepdim=True)
+    return ((bins > threshold) & (best > 0)).view(len(images), 1, *images.shape[-2:])
 
 
 def gradcam(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

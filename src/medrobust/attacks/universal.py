@@ -35,7 +35,7 @@ class Universal(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-    epochs: int = 10
+    epochs: int = 30
     batch_size: int = 64
     fit_images: int = 1000
     step: float = 0.1
