@@ -1,6 +1,7 @@
 """Auto-PGD: PGD whose step sizes come from its own progress (Croce & Hein 2020, algorithm 1)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class APGD(GoalAttack):
         rho: share of steps between two checkpoints that must raise the loss, else the step is halved.
     """
 
+    nests: ClassVar[bool] = True
     loss: Loss = "ce"
     steps: int = 100
     restarts: int = 1

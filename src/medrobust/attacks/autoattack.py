@@ -33,6 +33,7 @@ class AutoAttack(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    nests: ClassVar[bool] = True
     steps: int = STEPS
     queries: int = QUERIES
     targets: int = TARGETS

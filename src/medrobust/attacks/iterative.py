@@ -40,6 +40,7 @@ class Iterative(GoalAttack):
         allow_weak: accept alpha·steps < eps.
     """
 
+    nests: ClassVar[bool] = True
     loss: Loss = "ce"
     alpha: float | None = None
     steps: int = 10
