@@ -27,7 +27,7 @@ SOURCE = {"source": "models/a/clean", "sha256": "0" * 64}
 
 
 def resolved(norm: str, eps: list[float], *attacks: dict[str, Any]) -> dict[str, Any]:
-    return resolve_suite("s", SuiteParams(norm=norm, eps=eps, attacks=list(attacks)))  # type: ignore[arg-type]
+    return resolve_suite("s", SuiteParams(norm=norm, eps=eps, attacks=list(attacks)))
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -47,6 +47,14 @@ def test_every_attack_is_documented_and_every_documented_one_exists() -> None:
 def test_the_defaults_of_an_attack_are_accepted(name: str, norm: str) -> None:
     suite = resolved(norm, [0.01, 0.02], {"name": name, **(SOURCE if name == "transfer" else {})})
     assert suite["norm"] == norm
+
+
+def test_a_transfer_hangs_on_the_code_of_its_inner_attack() -> None:
+    suites = [
+        resolved("Linf", [0.1], {"name": "transfer", **SOURCE, "attack": {"name": name}})
+        for name in ("bim", "apgd")
+    ]
+    assert suites[0]["sources"] != suites[1]["sources"]
 
 
 @pytest.mark.parametrize("name", ATTACKS)

@@ -40,6 +40,8 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
         _check(getattr(import_module(module), kind), settings, suite, f"{where}.{attack}")
         resolved.append({"name": attack, "module": module, "class": kind, "hyperparameters": settings})
     modules = {str(entry["module"]) for entry in resolved}
+    inner = [entry["hyperparameters"].get("attack") for entry in resolved]  # what a transfer runs on its surrogate
+    modules |= {ATTACKS[spec["name"]].partition(":")[0] for spec in inner if isinstance(spec, dict)}
     return {
         "name": name,
         "norm": suite.norm,
