@@ -114,7 +114,7 @@ def test_square_in_l2_keeps_to_the_sphere_and_is_as_strong_as_torchattacks(victi
 
     model = victim(4)
     padded = torch.nn.functional.pad(model.images, (2, 3, 1, 2))
-    inner = torch.nn.Sequential(torch.nn.ZeroPad2d((-2, -3, -1, -2)), model)
+    inner = torch.nn.Sequential(torch.nn.ZeroPad2d((-2, -3, -1, -2)), model).eval()
     with pytest.raises(RuntimeError, match="shape"), torch.random.fork_rng():
         torchattacks.Square(model, norm="L2", eps=1.0, n_queries=5)(model.images, model.labels)
     ours = SquareL2(eps=1.4, queries=300)(inner, padded, model.labels, seeds=model.seeds)

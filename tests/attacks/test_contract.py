@@ -72,7 +72,7 @@ def test_a_result_does_not_depend_on_batch_mates(
 ) -> None:
     """Batches of 1, 7 and 64, on images that some are fooled on and some are not."""
     model = victim(4, n=64)
-    twice = nn.Sequential(*model).double()
+    twice = nn.Sequential(*model).double().eval()
     images = model.images.double()
     try:
         attack = make_attack(name, 0.08 if norm == "Linf" else 0.9, twice, train_images(1), norm=norm)
@@ -85,6 +85,23 @@ def test_a_result_does_not_depend_on_batch_mates(
             assert torch.allclose(torch.cat(parts), whole[: len(torch.cat(parts))], atol=1e-5)
     finally:
         twice.float()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_every_attack_runs_on_a_gpu(
+    name: str, norm: str, victim: Callable[..., Victim], make_attack: Make
+) -> None:
+    model = nn.Sequential(*victim(4)).eval().cuda()
+    images, labels, seeds = (part.cuda() for part in (victim(4).images, victim(4).labels, victim(4).seeds))
+    try:
+        attack = make_attack(name, 0.08 if norm == "Linf" else 0.9, model, train_images(1), norm=norm)
+        adv = attack(model, images, labels, seeds=seeds)
+        assert adv.is_cuda
+        assert distance(adv, images, attack.norm).max() <= attack.eps * (1 + 1e-5) + 1e-6
+    finally:
+        model.cpu()
 
 
 @pytest.mark.parametrize("name", ATTACKS)

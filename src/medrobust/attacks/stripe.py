@@ -64,20 +64,16 @@ class Stripe(GoalAttack):
     def search(self, problem: Problem, start: Tensor) -> Tensor:
         """The best stripes."""
         best = Best(problem.images)
-        first = self._draw(problem, 0)
         if self.mode == "whitebox":
             self._climb(problem, best)
-        else:
-            tried = self._apply(problem, first)
-            best.see(best.left(), tried, *problem.judge(tried))
-        if self.mode == "best_of":
-            for query in range(1, self.queries):
-                if len(rows := best.left()):
-                    part = problem.take(rows)
-                    tried = self._apply(part, self._draw(part, query))
-                    best.see(rows, tried, *part.judge(tried))
-        elif self.mode == "flip":
-            self._flip(problem, first, best)
+            return best.images
+        for query in range(self.queries if self.mode == "best_of" else 1):
+            if len(rows := best.left()):
+                part = problem.take(rows)
+                tried = self._apply(part, self._draw(part, query))
+                best.see(rows, tried, *part.judge(tried))
+        if self.mode == "flip":
+            self._flip(problem, self._draw(problem, 0), best)
         return best.images
 
     def _bands(self, problem: Problem) -> int:
