@@ -30,7 +30,7 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
     """
     where = f"params.yaml: attacks.suites.{name}"
     eps = sorted(set(suite.eps))
-    resolved = []
+    resolved, modules = [], set()
     for spec in suite.attacks:
         attack = str(spec.get("name"))
         if attack not in ATTACKS:
@@ -38,10 +38,10 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
         settings = {key: value for key, value in spec.items() if key != "name"}
         module, _, kind = ATTACKS[attack].partition(":")
         _check(getattr(import_module(module), kind), settings, suite, f"{where}.{attack}")
+        modules.add(module)
+        if isinstance(inner := settings.get("attack"), dict):  # what a transfer runs on its surrogate
+            modules.add(ATTACKS[inner["name"]].partition(":")[0])
         resolved.append({"name": attack, "module": module, "class": kind, "hyperparameters": settings})
-    modules = {str(entry["module"]) for entry in resolved}
-    inner = [entry["hyperparameters"].get("attack") for entry in resolved]  # what a transfer runs on its surrogate
-    modules |= {ATTACKS[spec["name"]].partition(":")[0] for spec in inner if isinstance(spec, dict)}
     return {
         "name": name,
         "norm": suite.norm,
