@@ -1,13 +1,41 @@
 """Small models and images for attacks."""
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from medrobust.attacks.base import Attack
+from medrobust.attacks.registry import ATTACKS
 from medrobust.data.store import Subset
+
+#: Settings that keep an attack quick; most are far too weak to be believed.
+QUICK: dict[str, dict[str, Any]] = {
+    "cw": {"steps": 10, "searches": 2}, "library_cw": {"steps": 10}, "square": {"queries": 20},
+    "square_l2": {"queries": 20}, "library_square": {"queries": 20}, "apgd": {"steps": 10},
+    "apgd_t": {"steps": 10, "targets": 2}, "fab": {"steps": 5}, "fab_t": {"steps": 5, "targets": 2},
+    "autoattack": {"steps": 6, "queries": 10, "targets": 2, "allow_weak": True}, "deepfool": {"steps": 5},
+    "one_pixel": {"population": 10, "generations": 3, "allow_weak": True}, "stripe": {"queries": 20},
+    "noise": {"draws": 10}, "vmifgsm": {"neighbours": 2}, "universal": {"epochs": 20},
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_attack(subset: Subset) -> Callable[..., Attack]:
+    """(name, eps, model, train=..., **settings) -> a registered attack with quick settings, ready to be called."""
+
+    def make(name: str, eps: float, model: nn.Module, train: Subset = subset, **settings: Any) -> Attack:
+        module, _, kind = ATTACKS[name].partition(":")
+        known = {**QUICK.get(name, {}), **({"source": model} if name == "transfer" else {}), **settings}
+        attack: Attack = getattr(import_module(module), kind)(eps=eps, **known)
+        return attack.with_training(train)
+
+    return make
+
 
 Build = Callable[[int, int], nn.Module]
 
@@ -60,3 +88,47 @@ def trained(subset: Subset) -> nn.Module:
         nn.functional.cross_entropy(model(images), labels).backward()
         optimiser.step()
     return model.eval()
+
+
+class Victim(nn.Sequential):
+    """A small trained model, the images that it knows (non-square, some pixels at the ends) and their labels."""
+
+    images: Tensor
+    labels: Tensor
+    seeds: Tensor
+
+
+@pytest.fixture(scope="session")
+def victim() -> Callable[..., Victim]:
+    """(classes, channels=1, n=32) -> a trained `Victim` in eval mode; all its images are classified correctly."""
+    made: dict[tuple[int, int, int], Victim] = {}
+
+    def make(classes: int, channels: int = 1, n: int = 32) -> Victim:
+        key = (classes, channels, n)
+        if key not in made:
+            with torch.random.fork_rng():
+                made[key] = _train(classes, channels, n)
+        return made[key]
+
+    return make
+
+
+def _train(classes: int, channels: int, n: int) -> Victim:
+    torch.manual_seed(classes)
+    labels = torch.arange(n) % classes
+    centre = torch.linspace(0.3, 0.7, classes)[labels].view(-1, 1, 1, 1)
+    images = (centre + 0.25 * torch.randn(n, channels, 12, 10)).clamp(0, 1)
+    model = Victim(
+        nn.Conv2d(channels, 8, 3, padding=1), nn.GELU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(240, 32),
+        nn.GELU(), nn.Linear(32, classes),
+    )  # fmt: skip
+    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(200):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimiser.step()
+    optimiser.zero_grad()
+    model.eval()
+    assert torch.equal(model(images).argmax(1), labels)
+    model.images, model.labels, model.seeds = images, labels, torch.arange(n) * 1000 + 7
+    return model

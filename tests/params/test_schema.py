@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from medrobust.errors import UserError
 from medrobust.params.base import parse_fraction
-from medrobust.params.schema import load_params, override
+from medrobust.params.schema import Params, load_params, override
 
 
 def content(root: Path) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def content(root: Path) -> dict[str, Any]:
     return loaded
 
 
-def load_changed(root: Path, folder: Path, key: str, value: Any) -> None:
+def load_changed(root: Path, folder: Path, key: str, value: Any) -> Params:
     """Load the default parameters with the value at one dotted key replaced."""
     changed = content(root)
     block: Any = changed
@@ -27,7 +27,7 @@ def load_changed(root: Path, folder: Path, key: str, value: Any) -> None:
         block = block[part]
     block[last] = value
     (folder / "params.yaml").write_text(yaml.safe_dump(changed))
-    load_params(folder / "params.yaml")
+    return load_params(folder / "params.yaml")
 
 
 def test_the_default_parameters_load(root: Path) -> None:
@@ -67,6 +67,8 @@ def test_every_key_of_the_default_parameters_is_explained(root: Path) -> None:
         ),
         ("models.resnet34.adv", {"eps": -1}, "models.resnet34.adv: eps", "got -1"),
         ("attacks.suites.pgd.norm", "L7", "attacks.suites.pgd.norm", "'L7'"),
+        ("attacks.suites.pgd.eps", [8], "attacks.suites.pgd.eps", "got [8]"),
+        ("attacks.suites.pgd.eps", [-1], "attacks.suites.pgd.eps", "got -1"),
         ("models", {"res-net": {}}, "params.yaml: models.res-net", "res-net"),
     ],
 )
@@ -78,6 +80,12 @@ def test_a_wrong_key_or_value_is_named(
     assert where in caught.value.where
     assert found in caught.value.found
     assert caught.value.remedy
+
+
+def test_an_l2_radius_may_exceed_one(root: Path, tmp_path: Path) -> None:
+    suite = {"norm": "L2", "eps": [2.5, "1/2"], "attacks": [{"name": "pgd_l2"}]}
+    params = load_changed(root, tmp_path, "attacks.suites.pgd", suite)
+    assert params.attacks.suites["pgd"].eps == [2.5, 0.5]
 
 
 def test_an_unknown_key_lists_what_is_known_there(root: Path, tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from medrobust.errors import UserError
+
+if TYPE_CHECKING:
+    from medrobust.data.store import Subset
 
 Norm = Literal["Linf", "L2"]
 
@@ -45,6 +48,10 @@ class Attack(ABC):
         A suite runs the cheap first; an attack that does not say comes last, in the suite's order.
         """
         return math.inf
+
+    def with_training(self, train: "Subset") -> "Attack":
+        """The attack as it is used beside these training images; only one that is fitted on them differs."""
+        return self
 
     @abstractmethod
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:

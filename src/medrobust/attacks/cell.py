@@ -37,10 +37,10 @@ def attack_cell(
     from medrobust.attacks.run import run_suite
     from medrobust.data.store import ImageStore
 
-    store = ImageStore.open(args.prepared)
+    store, split = ImageStore.open(args.prepared), read_table(args.split, keep_default_na=False)
     run_suite(
         load(args.model, device()),
-        store.subset(read_table(args.split, keep_default_na=False), "test"),
+        store.subset(split, "test"),
         read_json(args.suite),
         bit_depth=store.header.bit_depth,
         name=args.name,
@@ -50,4 +50,5 @@ def attack_cell(
         records=args.records,
         metrics_path=args.metrics,
         curve=args.curve,
+        train=store.subset(split, "train"),
     )

@@ -54,7 +54,7 @@ def evaluate_suite(
 
 def attack_suite(
     model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64,
-    bit_depth: int = 8, allow_weak: bool = False, state: State | None = None,
+    bit_depth: int = 8, allow_weak: bool = False, state: State | None = None, train: Subset | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Attack every image of a subset with every attack of a resolved suite, at every radius that is in doubt.
 
@@ -66,6 +66,7 @@ def attack_suite(
         batch_size: images at once; results do not depend on it.
         bit_depth: of the files that attacked images would be stored in.
         allow_weak: attack a model that returns probabilities all the same.
+        train: images of other patients, for attacks that are fitted (a universal perturbation).
         state: where finished images are kept, and read again after an interruption.
 
     Returns:
@@ -82,7 +83,7 @@ def attack_suite(
         known = known[known["id"].isin(subset.ids[mine])]
         todo = [row for row in mine if subset.ids[row] not in set(known["id"])]
         tables = [known]
-        for table in _Job(model, subset, suite, seed, batch_size, bit_depth, allow_weak).run(todo):
+        for table in _Job(model, subset, suite, seed, batch_size, bit_depth, allow_weak, train).run(todo):
             tables.append(table)
             if state:
                 state.add(table)
@@ -111,7 +112,7 @@ class _Job:
 
     def __init__(
         self, model: nn.Module, subset: Subset, suite: dict[str, Any], seed: int, batch_size: int, bit_depth: int,
-        allow_weak: bool,
+        allow_weak: bool, train: Subset | None,
     ) -> None:  # fmt: skip
         self.model, self.subset, self.norm, self.radii = model, subset, suite["norm"], list(suite["eps"])
         self.levels, self.allow_weak = 2**bit_depth - 1, allow_weak
@@ -122,6 +123,8 @@ class _Job:
         self.give_up = bool(suite.get("give_up"))
         named = named_attacks(suite)
         self.names, self.attacks = [name for name, _ in named], [attack for _, attack in named]
+        if train is not None:
+            self.attacks = [attack.with_training(train) for attack in self.attacks]
         self.stages = [self._stage(attack) for attack in self.attacks]
         self.courses: dict[int, Course] = {}
         self.finished: list[Course] = []

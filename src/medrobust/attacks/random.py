@@ -47,3 +47,9 @@ def uniform(seeds: Tensor, stream: int | Tensor, shape: tuple[int, ...]) -> Tens
 def signs(seeds: Tensor, stream: int | Tensor, shape: tuple[int, ...]) -> Tensor:
     """Float32 of -1 and 1, n×shape, as `uniform`."""
     return torch.where(uniform(seeds, stream, shape) < 0.5, -1.0, 1.0)
+
+
+def normal(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
+    """Float32 standard normal draws, n×shape, as `uniform` (Box & Muller 1958); takes streams 2k and 2k + 1."""
+    radius = (-2 * torch.log1p(-uniform(seeds, 2 * stream, shape))).sqrt()
+    return radius * (2 * torch.pi * uniform(seeds, 2 * stream + 1, shape)).cos()

@@ -23,18 +23,21 @@ from medrobust.runtime import process_number
 def run_suite(
     model: nn.Module, subset: Subset, suite: dict[str, Any], *, bit_depth: int, name: str, seed: int,
     on_invalid: str, report: ReportParams, records: Path, metrics_path: Path, curve: Path,
+    train: Subset | None = None,
 ) -> None:  # fmt: skip
     """Evaluate a suite and write its records, metrics and robust-accuracy curve.
 
     A run that was killed goes on with the images that it had not finished. Under torchrun the processes share the
     images, and the first one writes.
 
+    Attacks that are fitted are fitted on `train`.
+
     Raises:
         UserError: the checklist calls the evaluation invalid and `on_invalid` is `fail`.
     """
     begin = time.monotonic()
     state = state_of(model, subset, suite, seed=seed, bit_depth=bit_depth)
-    attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, state=state)
+    attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, state=state, train=train)
     if process_number() > 0:
         return
     table = worst_case(attempts, suite["eps"])

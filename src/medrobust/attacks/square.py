@@ -21,11 +21,13 @@ class Square(Stepwise):
     Attributes:
         queries: score queries an image.
         p_init: share of the pixels that the first squares cover.
+        rescale: shrink the squares over these queries, as over the paper's 10,000; AutoAttack does not.
     """
 
     gradient: ClassVar[bool] = False
     queries: int = 1000
     p_init: float = 0.8
+    rescale: bool = True
 
     @property
     def moves(self) -> int:
@@ -51,7 +53,7 @@ class Square(Stepwise):
     def _side(self, query: Tensor, height: int, width: int) -> Tensor:
         """Side of the square in pixels at each image's query, int64 n."""
         limits = torch.tensor(HALVINGS, device=query.device)
-        halvings = (query[:, None] * 10_000 > limits * self.queries).sum(1)
+        halvings = (query[:, None] * 10_000 > limits * (self.queries if self.rescale else 10_000)).sum(1)
         side = (self.p_init / 2**halvings * height * width).sqrt().round().long()
         return side.clamp(1, min(height, width) - 1)
 

@@ -30,7 +30,7 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
     """
     where = f"params.yaml: attacks.suites.{name}"
     eps = sorted(set(suite.eps))
-    resolved = []
+    resolved, modules = [], set()
     for spec in suite.attacks:
         attack = str(spec.get("name"))
         if attack not in ATTACKS:
@@ -38,8 +38,10 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
         settings = {key: value for key, value in spec.items() if key != "name"}
         module, _, kind = ATTACKS[attack].partition(":")
         _check(getattr(import_module(module), kind), settings, suite, f"{where}.{attack}")
+        modules.add(module)
+        if isinstance(inner := settings.get("attack"), dict):  # what a transfer runs on its surrogate
+            modules.add(ATTACKS[inner["name"]].partition(":")[0])
         resolved.append({"name": attack, "module": module, "class": kind, "hyperparameters": settings})
-    modules = {str(entry["module"]) for entry in resolved}
     return {
         "name": name,
         "norm": suite.norm,
@@ -52,7 +54,7 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
 
 
 def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
-    known = {field.name: field for field in fields(kind) if field.name not in {"eps", "norm"}}
+    known = {field.name: field for field in fields(kind) if field.repr and field.name not in {"eps", "norm"}}
     for key, value in settings.items():
         if key not in known:
             raise UserError(f"{where}.{key}", "unknown hyper-parameter", f"Known: {', '.join(known)}")

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from medrobust.params.base import Block, Eps
+from medrobust.params.base import Block, Radius
 
 
 class SuiteParams(Block):
@@ -17,10 +17,17 @@ class SuiteParams(Block):
     """
 
     norm: Literal["Linf", "L2"]
-    eps: Annotated[list[Eps], Field(min_length=1)]
+    eps: Annotated[list[Radius], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
     precision: Literal["fp32", "bf16"] = "fp32"
     give_up: bool = False
+
+    @field_validator("eps")
+    @classmethod
+    def _linf_ends_at_one(cls, eps: list[float], info: ValidationInfo) -> list[float]:
+        if info.data.get("norm") == "Linf" and max(eps) > 1:
+            raise ValueError(f"{max(eps):g}: no pixel can move further than 1; say 8/255 for 8 grey levels")
+        return eps
 
 
 class AttacksParams(Block):

@@ -28,5 +28,7 @@ def parse_fraction(value: Any) -> Any:
 
 #: A distance in [0, 1] pixel units; YAML may say 0.03 or 8/255.
 Eps = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
+#: The radius of a ball whose norm is not known here: in L2 it grows with the number of pixels.
+Radius = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0)]
 #: A share between 0 and 1, both included.
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -1,0 +1,53 @@
+"""Random noise: the control that every attack must beat."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from medrobust.attacks.iterative import check_positive
+from medrobust.attacks.problem import Best, GoalAttack, Problem
+from medrobust.attacks.random import signs
+from medrobust.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(GoalAttack):
+    """The worst of some random images in the ball (a control after Carlini et al. 2019, section 4).
+
+    Attributes:
+        draws: an image; each is a query.
+        kind: `uniform` in the ball's volume, or `corners`: every pixel at -eps or +eps (L2: a unit vector of
+            signs, scaled to eps).
+    """
+
+    draws: int = 100
+    kind: Literal["uniform", "corners"] = "uniform"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(draws=self.draws)
+        if self.kind not in ("uniform", "corners"):
+            raise UserError("attack.kind", f"got {self.kind!r}", "Known: uniform, corners")
+
+    @property
+    def cost(self) -> float:
+        """A query takes a third of a gradient."""
+        return self.draws / 3
+
+    def search(self, problem: Problem, start: Tensor) -> Tensor:
+        """The draw with the best margin."""
+        best = Best(problem.images)
+        for draw in range(self.draws):
+            rows = best.left()
+            if not len(rows):
+                break
+            part = problem.take(rows)
+            tried = part.noise(draw) if self.kind == "uniform" else self._corner(part, draw)
+            best.see(rows, tried, *part.judge(tried))
+        return best.images
+
+    def _corner(self, part: Problem, draw: int) -> Tensor:
+        shift = signs(part.seeds, draw, tuple(part.images.shape[1:])).to(part.images)
+        scale = 1.0 if self.norm == "Linf" else part.images[0].numel() ** -0.5
+        return part.project(part.images + self.eps * scale * shift)

@@ -1,0 +1,124 @@
+"""Where an attack may change pixels: the anatomy, what the model looks at, or the background as a control.
+
+The idea of confining an attack to the region of interest is that of Kulkarni & Bhambani (2021, "Kryptonite");
+these regions are our own and no reproduction of theirs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medrobust.errors import UserError
+
+#: Rules that find the region of each image; `background` is the complement of `foreground`.
+RULES = ("foreground", "background", "gradcam")
+
+#: A rule, or bool n×1×H×W (an expert's mask); None: everywhere.
+Region = str | Tensor | None
+
+
+def check_region(mask: Region, top: float) -> None:
+    """Refuse a rule that does not exist and a share outside (0, 1].
+
+    Raises:
+        UserError: one of them.
+    """
+    if isinstance(mask, str) and mask not in RULES:
+        raise UserError("attack.mask", f"got {mask!r}", f"Known: {', '.join(RULES)}")
+    if not 0 < top <= 1:
+        raise UserError("attack.top", f"got {top!r}", "Give a share of the pixels, above 0 and at most 1")
+
+
+def find_region(model: nn.Module, images: Tensor, labels: Tensor, mask: str | Tensor, top: float) -> Tensor:
+    """Where pixels may change, bool n×1×H×W.
+
+    Args:
+        model: for `gradcam`, a `Classifier` or another network with `maps`.
+        images: n×C×H×W in [0, 1].
+        labels: n.
+        mask: a rule of `RULES`, or the region itself.
+        top: for `gradcam`, the share of pixels that may change.
+
+    Raises:
+        UserError: a mask of another size than the images, or Grad-CAM for a network without feature maps.
+    """
+    if isinstance(mask, Tensor):
+        if mask.shape[0] != len(images) or mask.shape[-2:] != images.shape[-2:]:
+            found = f"{tuple(mask.shape)} for images {tuple(images.shape)}"
+            raise UserError("attack.mask", found, "Give one mask an image, n x 1 x H x W")
+        return mask.to(images.device).bool().view(len(images), 1, *images.shape[-2:])
+    if mask == "gradcam":
+        importance = gradcam(model, images, labels).flatten(1)
+        count = max(1, round(top * importance.shape[1]))
+        best = importance.topk(count, dim=1).indices
+        chosen = torch.zeros_like(importance, dtype=torch.bool).scatter(1, best, True)
+        return chosen.view(len(images), 1, *images.shape[-2:])
+    inside = foreground(images)
+    return ~inside if mask == "background" else inside
+
+
+def foreground(images: Tensor) -> Tensor:
+    """Pixels brighter than the image's own threshold (Otsu 1979), bool n×1×H×W; colour images by their mean.
+
+    An image of one value has none.
+    """
+    bins = (images.mean(1).flatten(1) * 255).round().long()
+    levels = torch.arange(256, dtype=torch.float64, device=images.device)
+    share = torch.zeros(len(bins), 256, dtype=torch.float64, device=images.device)
+    share.scatter_add_(1, bins, torch.full_like(bins, 1, dtype=torch.float64)).div_(bins.shape[1])
+    below, mass = share.cumsum(1), (share * levels).cumsum(1)
+    between = (mass[:, -1:] * below - mass) ** 2 / (below * (1 - below)).clamp_min(1e-12)
+    best, threshold = between.max(1, keepdim=True)
+    return ((bins > threshold) & (best > 0)).view(len(images), 1, *images.shape[-2:])
+
+
+def gradcam(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Importance of each pixel for the true class, n×H×W, 0 to 1 (Selvaraju et al. 2017, equations 1 and 2).
+
+    The maps are those of the last stage; of a vision transformer, the tokens that enter the last attention. An
+    ensemble's importance is its members' mean.
+
+    Raises:
+        UserError: the network is no `Classifier` and no ensemble of them.
+    """
+    members = getattr(model, "members", None)
+    if members is not None:
+        return torch.stack([gradcam(member, images, labels) for member in members]).mean(0)
+    layer, prefix = _last_maps(model)
+    kept: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        kept.append(output.detach().requires_grad_(True))
+        return kept[0]
+
+    handle = layer.register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            score = model(images).gather(1, labels[:, None]).sum()
+            (gradient,) = torch.autograd.grad(score, kept[0])
+    finally:
+        handle.remove()
+    maps, slopes = (_as_maps(part, prefix) for part in (kept[0].detach(), gradient))
+    importance = (slopes.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
+    large = F.interpolate(importance, size=images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
+    return large / large.flatten(1).amax(1).clamp_min(1e-12)[:, None, None]
+
+
+def _last_maps(model: nn.Module) -> tuple[nn.Module, int]:
+    """The layer whose output is the last maps, and how many of its tokens stand for no place."""
+    backbone: Any = getattr(model, "backbone", None)
+    if backbone is None:
+        raise UserError("attack.mask", f"no Grad-CAM for {type(model).__name__}", "Give the masks as a tensor")
+    if hasattr(backbone, "num_prefix_tokens"):
+        return backbone.blocks[-1].norm1, int(backbone.num_prefix_tokens)
+    return backbone.get_submodule(backbone.feature_info[-1]["module"]), 0
+
+
+def _as_maps(values: Tensor, prefix: int) -> Tensor:
+    """Maps n×C×h×w as they are; tokens n×T×C on their square grid."""
+    if values.ndim == 4:
+        return values
+    side = round((values.shape[1] - prefix) ** 0.5)
+    return values[:, prefix:].transpose(1, 2).reshape(len(values), -1, side, side)

@@ -1,0 +1,94 @@
+"""AutoAttack standard: the published composition, against a recorded result, for every number of classes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from medrobust.attacks.apgd import APGD, APGDT
+from medrobust.attacks.autoattack import AutoAttack
+from medrobust.attacks.minimal import FABT
+from medrobust.attacks.square import Square
+from medrobust.attacks.square_l2 import SquareL2
+from medrobust.errors import UserError
+from tests.attacks.conftest import Victim
+from tests.attacks.record_autoattack import RADII, perceptron
+
+Make = Callable[..., Victim]
+RECORDED = np.load(Path(__file__).parent / "autoattack.npz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("norm", "eps"), [(norm, eps) for norm, radii in RADII.items() for eps in radii])
+def test_the_same_images_survive_as_in_the_record(norm: Any, eps: float) -> None:
+    """`record_autoattack.py` says how it was made. Square draws otherwise, so one image may differ."""
+    images = torch.from_numpy(RECORDED["pixels"])[:, None].float() / 255
+    labels = torch.from_numpy(RECORDED["labels"])
+    model = perceptron(*(torch.from_numpy(RECORDED[f"weight{number}"]) for number in range(4)))
+    found = AutoAttack(eps=eps, norm=norm)(model, images, labels, seeds=torch.arange(len(labels)))
+    ours = (model(found).argmax(1) == labels).numpy()
+    recorded = RECORDED[f"{norm}-{eps}"]
+    assert 3 < recorded.sum() < 21, "a record that tells attacks apart"
+    assert (ours != recorded).sum() <= 1
+    assert ours.sum() <= recorded.sum() + 1
+
+
+def test_the_composition_is_the_published_one() -> None:
+    for norm, square in (("Linf", Square), ("L2", SquareL2)):
+        parts: list[Any] = AutoAttack(eps=0.1, norm=norm).parts()  # type: ignore[arg-type]
+        assert [type(part) for part in parts] == [APGD, APGDT, FABT, square]
+        first, second, third, last = parts
+        assert (first.loss, first.steps, first.restarts, first.rho) == ("ce", 100, 1, 0.75)
+        assert (second.loss, second.steps, second.restarts, second.targets) == ("dlr", 100, 1, 9)
+        assert (third.steps, third.restarts, third.targets) == (100, 1, 9)
+        assert (third.alpha_max, third.eta, third.beta) == (0.1, 1.05, 0.9)
+        assert (last.queries, last.p_init, last.rescale) == (5000, 0.8, False)
+        assert {(part.eps, part.norm) for part in parts} == {(0.1, norm)}
+
+
+@pytest.mark.parametrize("weak", [{"steps": 10}, {"queries": 100}, {"targets": 3}])
+def test_less_may_not_bear_the_name(weak: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=r"is not AutoAttack.*100, 5000 and 9; or say allow_weak: true"):
+        AutoAttack(eps=0.1, **weak)  # type: ignore[arg-type]
+    assert AutoAttack(eps=0.1, allow_weak=True, **weak).allow_weak  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 10])
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.12), ("L2", 1.1)])
+def test_it_fools_whom_any_of_its_parts_fools(classes: int, norm: Any, eps: float, victim: Make) -> None:
+    model = victim(classes, n=16)
+    eps *= 2 if classes == 2 else 1  # two classes lie further apart
+    attack = AutoAttack(eps=eps, norm=norm, steps=15, queries=40, allow_weak=True)
+
+    def fooled(one: Any) -> torch.Tensor:
+        found = one(model, model.images, model.labels, seeds=model.seeds)
+        return torch.ne(model(found).argmax(1), model.labels)
+
+    together = fooled(attack)
+    alone = torch.stack([fooled(part) for part in attack.parts()]).any(0)
+    assert (alone & ~together).sum() <= 1
+    assert together.any()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_torchattacks_fails_for_few_classes(classes: int, victim: Make) -> None:
+    """Which is why the composition is our own: its targeted DLR needs four logits."""
+    import torchattacks
+
+    model = victim(classes)
+    attack = torchattacks.AutoAttack(model, eps=1e-3, n_classes=classes, seed=0)
+    with pytest.raises(IndexError), torch.random.fork_rng():
+        attack(model.images, model.labels)
+    for parameter in model.parameters():
+        parameter.grad = None
+
+
+def test_torchattacks_runs_a_tenth_of_the_steps() -> None:
+    import torchattacks
+
+    theirs = torchattacks.AutoAttack(torch.nn.Linear(1, 4), n_classes=4)
+    steps = [attack.steps for attack in theirs._autoattack.attacks[:3]]
+    assert steps == [10, 10, 10]

@@ -1,0 +1,262 @@
+"""Attacks without gradients of the victim: stripes, noise, squares, single pixels, universal and transferred."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from medrobust.attacks.base import Meter, distance, margin
+from medrobust.attacks.noise import Noise
+from medrobust.attacks.one_pixel import OnePixel
+from medrobust.attacks.square_l2 import SquareL2, _bumps
+from medrobust.attacks.stripe import Mode, Stripe
+from medrobust.attacks.transfer import Transfer
+from medrobust.attacks.universal import Universal, fit
+from medrobust.data.store import Subset
+from medrobust.errors import UserError
+from medrobust.models import checkpoint
+from medrobust.models.build import build_classifier
+from medrobust.params.training import ModelParams
+from tests.attacks.conftest import Victim
+
+Make = Callable[..., Victim]
+
+
+def fooled(model: Victim, attack: Any) -> int:
+    found = attack(model, model.images, model.labels, seeds=model.seeds)
+    return int((model(found).argmax(1) != model.labels).sum())
+
+
+def queries(model: Victim, attack: Any) -> tuple[Tensor, Tensor]:
+    """Gradient evaluations and other passes of each image."""
+    meter = Meter(model, len(model.images))
+    attack(meter, model.images, model.labels, seeds=model.seeds)
+    return meter.gradients, meter.queries
+
+
+@pytest.mark.parametrize("mode", ["random", "best_of", "flip", "whitebox"])
+@pytest.mark.parametrize(("direction", "across"), [("vertical", 3), ("horizontal", 2)])
+@pytest.mark.parametrize("band", [1, 3])
+def test_stripes_are_what_they_are_defined_to_be(
+    mode: Any, direction: Any, across: int, band: int, victim: Make
+) -> None:
+    """x' = clip(x + eps·s), s = ±1, constant along the stripe, over its width and over the channels."""
+    model = victim(4, channels=3)
+    attack = Stripe(eps=0.05, mode=mode, direction=direction, band=band, queries=20)
+    found = attack(model, model.images, model.labels, seeds=model.seeds)
+    shift = found - model.images
+    sign = torch.where(shift.abs() > 1e-6, shift.sign(), 0.0)
+    free = (model.images >= 0.05) & (model.images <= 0.95)
+    assert (shift[free].abs() - 0.05).abs().max() < 1e-6, "every unclipped pixel moves by eps"
+    line = sign.movedim(across, -1).flatten(1, -2)  # all pixels of a stripe in one column
+    assert line.shape[-1] == (10 if direction == "vertical" else 12)
+    for start in range(0, line.shape[-1], band):
+        stripe = line[..., start : start + band].flatten(1)
+        assert ((stripe >= 0).all(1) | (stripe <= 0).all(1)).all()
+
+
+def test_the_modes_of_stripes_rise_in_strength_and_keep_their_budgets(victim: Make) -> None:
+    model = victim(4)
+    counts = {mode: fooled(model, Stripe(eps=0.12, mode=mode)) for mode in get_args(Mode)}
+    assert counts["random"] < counts["best_of"] <= counts["flip"]
+    assert counts["random"] < counts["whitebox"]
+    for mode, limit in (("random", 1), ("best_of", 30), ("flip", 30)):
+        gradients, asked = queries(model, Stripe(eps=0.02, mode=mode, queries=30))  # type: ignore[arg-type]
+        assert gradients.max() == 0
+        assert asked.max() == limit
+    gradients, asked = queries(model, Stripe(eps=0.02, mode="whitebox", steps=7))
+    assert (gradients.max().item(), asked.max().item()) == (7, 1)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "corners"])
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_noise_is_weak_uses_its_draws_and_gains_from_more(kind: Any, norm: Any, victim: Make) -> None:
+    model = victim(4)
+    eps = 0.3 if norm == "Linf" else 3.0
+    one, many = (
+        Noise(eps=eps, norm=norm, kind=kind, draws=n)(model, model.images, model.labels, seeds=model.seeds)
+        for n in (1, 60)
+    )
+    gains = [margin(model(found), model.labels) for found in (one, many)]
+    assert (gains[1] >= gains[0]).all()
+    assert (gains[1] > gains[0]).float().mean() > 0.5
+    _, asked = queries(model, Noise(eps=1e-4, norm=norm, kind=kind, draws=17))
+    assert (asked == 17).all()
+
+
+def test_corners_stand_at_the_border(victim: Make) -> None:
+    model = victim(4)
+    grey = torch.full_like(model.images, 0.5)
+    for norm, eps in (("Linf", 0.1), ("L2", 0.7)):
+        found = Noise(eps=eps, norm=norm, kind="corners", draws=1)(model, grey, model.labels, seeds=model.seeds)  # type: ignore[arg-type]
+        assert torch.allclose(distance(found, grey, norm), torch.tensor(eps))  # type: ignore[arg-type]
+        assert (found - grey).abs().flatten(1).std(1).max() < 1e-6
+
+
+@pytest.mark.parametrize("side", [3, 5, 7, 11])
+def test_bumps_are_the_reference_s(side: int, victim: Make) -> None:
+    """Against torchattacks' port, which turns them by chance."""
+    import torchattacks
+
+    with torch.random.fork_rng():
+        wanted = torchattacks.Square(victim(4), norm="L2").eta(side)
+    ours = _bumps(side, torch.zeros(1))
+    assert min((ours - wanted).abs().max(), (ours.T - wanted).abs().max()) < 1e-6
+
+
+def test_square_in_l2_keeps_to_the_sphere_and_is_as_strong_as_torchattacks(victim: Make) -> None:
+    """On images of 15×15, a size that torchattacks can do (our 12×10 it cannot)."""
+    import torchattacks
+
+    model = victim(4)
+    padded = torch.nn.functional.pad(model.images, (2, 3, 1, 2))
+    inner = torch.nn.Sequential(torch.nn.ZeroPad2d((-2, -3, -1, -2)), model).eval()
+    with pytest.raises(RuntimeError, match="shape"), torch.random.fork_rng():
+        torchattacks.Square(model, norm="L2", eps=1.0, n_queries=5)(model.images, model.labels)
+    ours = SquareL2(eps=1.4, queries=300)(inner, padded, model.labels, seeds=model.seeds)
+    with torch.random.fork_rng():
+        attack = torchattacks.Square(inner, norm="L2", eps=1.4, n_queries=300, p_init=0.1)
+        theirs = attack(padded, model.labels)
+    counts = [int((inner(found).argmax(1) != model.labels).sum()) for found in (ours, theirs)]
+    assert counts[0] >= counts[1] - 3
+    length = distance(SquareL2(eps=0.5, queries=30)(inner, padded, model.labels, seeds=model.seeds), padded, "L2")
+    assert length.max() <= 0.5 * (1 + 1e-5)
+    assert length.min() > 0.25, "clipping takes some"
+
+
+@pytest.mark.parametrize("pixels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_no_more_than_k_pixels_change(pixels: int, channels: int, victim: Make) -> None:
+    model = victim(4, channels=channels)
+    attack = OnePixel(eps=1.0, pixels=pixels, population=20, generations=4, allow_weak=True)
+    found = attack(model, model.images, model.labels, seeds=model.seeds)
+    changed = (found != model.images).any(1).flatten(1).sum(1)
+    assert changed.max() <= pixels
+    assert changed.min() >= 1
+    bounded = OnePixel(eps=0.1, pixels=pixels, population=20, generations=4, allow_weak=True)
+    near = bounded(model, model.images, model.labels, seeds=model.seeds)
+    assert distance(near, model.images).max() <= 0.1 + 1e-6
+
+
+def test_evolution_finds_the_one_pixel_that_matters() -> None:
+    """Only pixel (7, 2) counts, and only when it is bright."""
+
+    class Spot(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            spot = images[:, 0, 7, 2]
+            return torch.stack([torch.full_like(spot, 0.8), spot], 1)
+
+    clean, labels = torch.zeros(2, 1, 12, 10), torch.zeros(2).long()
+    attack = OnePixel(eps=1.0, population=100, generations=30, allow_weak=True)
+    found = attack(Spot(), clean, labels, seeds=torch.tensor([1, 2]))
+    assert (Spot()(found).argmax(1) == 1).all()
+    assert torch.count_nonzero(found) == 2
+
+
+def test_one_pixel_spends_its_whole_budget_on_who_is_not_fooled(victim: Make) -> None:
+    model = victim(4)
+    _, asked = queries(model, OnePixel(eps=1e-4, population=11, generations=5, allow_weak=True))
+    assert (asked == 66).all()
+
+
+def half(model: Victim, rows: slice) -> Subset:
+    pixels = (model.images[rows, 0] * 255).round().to(torch.uint8).numpy()
+    ids = np.array([f"i{number}" for number in range(len(pixels))])
+    return Subset(pixels, np.arange(len(ids)), model.labels[rows].numpy(), ids, ids, ["a", "b", "c", "d"])
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_a_universal_pattern_fitted_on_some_images_fools_others(norm: Any, victim: Make) -> None:
+    model = victim(4, n=64)
+    train = half(model, slice(0, 64, 2))
+    images, labels, seeds = model.images[1::2], model.labels[1::2], model.seeds[1::2]
+    eps = 0.15 if norm == "Linf" else 1.4
+    attack = Universal(eps=eps, norm=norm, epochs=30).with_training(train)
+    found = attack(model, images, labels, seeds=seeds)
+    shift = found - images
+    free = (found > 0) & (found < 1)
+    pattern = attack.fitted[eps]
+    assert torch.allclose(shift[free], pattern.expand_as(shift)[free], atol=1e-6), "one pattern for all"
+    noise = Noise(eps=eps, norm=norm, draws=1)(model, images, labels, seeds=seeds)
+    rates = [(model(adv).argmax(1) != labels).float().mean().item() for adv in (found, noise)]
+    assert rates[0] > rates[1] + 0.2
+    assert distance(pattern, torch.zeros_like(pattern), norm).item() > 0.9 * eps
+
+
+def test_a_universal_pattern_is_fitted_once_a_radius_and_charged_to_nobody(
+    victim: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medrobust.attacks import universal
+
+    model, fits = victim(4), []
+
+    def counted(*args: Any) -> Tensor:
+        fits.append(1)
+        return fit(*args)
+
+    monkeypatch.setattr(universal, "fit", counted)
+    attack = Universal(eps=0.1, epochs=20).with_training(half(model, slice(None)))
+    meter = Meter(model, 32)
+    for _ in range(2):
+        attack(meter, model.images, model.labels, seeds=model.seeds)
+    assert len(fits) == 1
+    assert meter.gradients.sum() == 0
+    with pytest.raises(UserError, match="no training images"):
+        Universal(eps=0.1)(model, model.images, model.labels, seeds=model.seeds)
+
+
+def test_what_transfers_is_made_on_the_other_model_alone(victim: Make) -> None:
+    source, model = victim(4), victim(4, n=64)
+    attack = Transfer(eps=0.15, source=source)
+    meter = Meter(model, 32)
+    found = attack(meter, source.images, source.labels, seeds=source.seeds)
+    assert meter.gradients.sum() == 0
+    direct = attack.inner()(source, source.images, source.labels, seeds=source.seeds)
+    assert torch.allclose(found, direct, atol=1e-6)
+    wrong = model(source.images).argmax(1) != source.labels
+    assert (model(found).argmax(1) != source.labels).sum() > wrong.sum(), "something transfers"
+
+
+def test_a_surrogate_is_the_checkpoint_that_the_suite_means(tmp_path: Path) -> None:
+    params = ModelParams(timm="resnet10t", weights="none", image_size=32)
+    torch.manual_seed(0)
+    checkpoint.save(tmp_path / "m", build_classifier(params, ["a", "b"]), params, {})
+    digest = checkpoint.file_hash(tmp_path / "m" / "model.safetensors")
+    victim, images = build_classifier(params, ["a", "b"]).eval(), torch.rand(2, 1, 32, 32)
+    attack = Transfer(eps=0.1, source=str(tmp_path / "m"), sha256=digest, attack={"name": "bim", "steps": 2})
+    assert distance(attack(victim, images, torch.tensor([0, 1]), seeds=torch.arange(2)), images).max() > 0.05
+    with pytest.raises(UserError, match="sha256"):
+        Transfer(eps=0.1, source=str(tmp_path / "m"), sha256="0" * 64)(
+            victim, images, torch.tensor([0, 1]), seeds=torch.arange(2)
+        )
+    other = build_classifier(params, ["a", "b", "c"]).eval()
+    with pytest.raises(UserError, match="2 classes, the victim has 3"):
+        attack(other, images, torch.tensor([0, 1]), seeds=torch.arange(2))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Stripe(eps=0.1, mode="zigzag"), "mode: got 'zigzag'.*flip, whitebox"),  # type: ignore[arg-type]
+        (lambda: Stripe(eps=0.1, direction="up"), "direction: got 'up'"),  # type: ignore[arg-type]
+        (lambda: Stripe(eps=0.1, band=0), "band: got 0"),
+        (lambda: Noise(eps=0.1, kind="pink"), "kind: got 'pink'"),  # type: ignore[arg-type]
+        (lambda: Noise(eps=0.1, draws=0), "draws: got 0"),
+        (lambda: OnePixel(eps=1.0, population=10), "10 candidates over 100 generations.*400 over 100"),
+        (lambda: OnePixel(eps=1.0, population=3, allow_weak=True), "population: got 3"),
+        (lambda: SquareL2(eps=1.0, queries=0), "queries: got 0"),
+        (lambda: Universal(eps=0.1, epochs=2), "Too little to reach eps"),
+        (lambda: Transfer(eps=0.1), "source ''"),
+        (lambda: Transfer(eps=0.1, source="m"), "sha256 ''"),
+        (lambda: Transfer(eps=0.1, source="m", sha256="a", attack={"name": "magic"}), "no attack 'magic'"),
+        (lambda: Transfer(eps=0.1, source="m", sha256="a", attack={"name": "bim", "x": 1}), "bim: no x"),
+        (lambda: Transfer(eps=1.0, norm="L2", source="m", sha256="a", attack={"name": "bim"}), "not bound L2"),
+    ],
+)
+def test_a_senseless_setting_is_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()

@@ -1,0 +1,132 @@
+"""What every registered attack promises, for every number of classes and channels and in every norm it serves."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medrobust.attacks.base import Attack, distance
+from medrobust.attacks.registry import ATTACKS
+from medrobust.data.store import Subset
+from tests.attacks.conftest import Victim
+
+Make = Callable[..., Attack]
+
+
+def kind_of(name: str) -> type[Attack]:
+    module, _, kind = ATTACKS[name].partition(":")
+    found: type[Attack] = getattr(import_module(module), kind)
+    return found
+
+
+#: Every attack in every norm that it serves, and unbound ones in Linf too.
+CASES = [(name, norm) for name in ATTACKS for norm in kind_of(name).norms]
+
+
+def seeds(n: int) -> Tensor:
+    return torch.arange(n) * 1000 + 7
+
+
+def train_images(channels: int) -> Subset:
+    """Twenty images of the size that the `images` fixture gives."""
+    shape = (20, 12, 10) if channels == 1 else (20, 12, 10, channels)
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    ids = np.array([f"t{number}" for number in range(20)])
+    return Subset(pixels, np.arange(20), np.zeros(20, dtype=np.int64), ids, ids, ["a", "b"])
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+@pytest.mark.parametrize(("channels", "classes"), [(1, 2), (3, 3), (1, 4), (3, 10)])
+def test_every_attack_keeps_the_contract(
+    name: str, norm: str, channels: int, classes: int, build: Any, images: Callable[..., Tensor], make_attack: Make
+) -> None:
+    model, clean = build(channels, classes), images(3, channels)
+    attack = make_attack(name, 0.05, build(channels, classes).eval(), train_images(channels), norm=norm)
+    model[1].eval()  # a frozen BatchNorm in a model that trains
+    next(model.parameters()).requires_grad_(False)
+    modes = [module.training for module in model.modules()]
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    torch.manual_seed(5)
+    np.random.seed(5)
+    state, other_state = torch.get_rng_state(), np.random.get_state()[1]  # type: ignore[index]
+    adv = attack(model, clean, torch.arange(3) % classes, seeds=seeds(3))
+    assert torch.equal(torch.get_rng_state(), state), "the global random state was touched"
+    assert np.array_equal(np.random.get_state()[1], other_state)  # type: ignore[index]
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert distance(adv, clean, attack.norm).max() <= 0.05 * (1 + 1e-5) + 1e-7
+    assert adv.min() >= 0
+    assert adv.max() <= 1
+    assert adv.shape == clean.shape
+    assert adv.dtype == clean.dtype
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_a_result_does_not_depend_on_batch_mates(
+    name: str, norm: str, victim: Callable[..., Victim], make_attack: Make
+) -> None:
+    """Batches of 1, 7 and 64, on images that some are fooled on and some are not."""
+    model = victim(4, n=64)
+    twice = nn.Sequential(*model).double().eval()
+    images = model.images.double()
+    try:
+        attack = make_attack(name, 0.08 if norm == "Linf" else 0.9, twice, train_images(1), norm=norm)
+        whole = attack(twice, images, model.labels, seeds=model.seeds)
+        for size, upto in ((7, 64), (1, 9)):
+            parts = [
+                attack(twice, images[i : i + size], model.labels[i : i + size], seeds=model.seeds[i : i + size])
+                for i in range(0, upto, size)
+            ]
+            assert torch.allclose(torch.cat(parts), whole[: len(torch.cat(parts))], atol=1e-5)
+    finally:
+        twice.float()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_every_attack_runs_on_a_gpu(
+    name: str, norm: str, victim: Callable[..., Victim], make_attack: Make
+) -> None:
+    model = nn.Sequential(*victim(4)).eval().cuda()
+    images, labels, seeds = (part.cuda() for part in (victim(4).images, victim(4).labels, victim(4).seeds))
+    try:
+        attack = make_attack(name, 0.08 if norm == "Linf" else 0.9, model, train_images(1), norm=norm)
+        adv = attack(model, images, labels, seeds=seeds)
+        assert adv.is_cuda
+        assert distance(adv, images, attack.norm).max() <= attack.eps * (1 + 1e-5) + 1e-6
+    finally:
+        model.cpu()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_radius_zero_is_identity(name: str, build: Any, images: Callable[..., Tensor], make_attack: Make) -> None:
+    clean, model = images(2), build(1, 3)
+    attack = make_attack(name, 0.0, model)
+    assert torch.equal(attack(model, clean, torch.tensor([0, 1]), seeds=seeds(2)), clean)
+
+
+#: Controls, attacks with too small a search space or budget, and what must be given more steps than `QUICK` has.
+NO_SURE_SUCCESS = {"fgsm", "noise", "one_pixel", "universal", "square_l2"}
+STRONGER: dict[str, dict[str, Any]] = {
+    "cw": {"steps": 100, "searches": 5, "lr": 0.2}, "library_cw": {"c": 10.0, "lr": 0.2}, "fab": {"steps": 30},
+    "fab_t": {"steps": 30}, "deepfool": {"steps": 30}, "jitter": {"steps": 40, "restarts": 5},
+    "library_square": {"queries": 300}, "square": {"queries": 300},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "norm"), [case for case in CASES if case[0] not in NO_SURE_SUCCESS])
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_a_radius_beyond_the_range_fools_everything(
+    name: str, norm: str, classes: int, victim: Callable[..., Victim], make_attack: Make
+) -> None:
+    model = victim(classes)
+    settings = STRONGER.get(name, {})
+    attack = make_attack(name, 1.0 if norm == "Linf" else 12.0, model, norm=norm, **settings)
+    adv = attack(model, model.images, model.labels, seeds=model.seeds)
+    assert (model(adv).argmax(1) != model.labels).all()

@@ -1,0 +1,208 @@
+"""Iterated gradient attacks against torchattacks and foolbox from the same start, and what their options do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from medrobust.attacks.base import distance, margin
+from medrobust.attacks.iterative import BIM, CWPGD, MIFGSM, PGDL2, TIFGSM, VMIFGSM, Iterative, Jitter, TargetedBIM
+from medrobust.attacks.pgd import PGD
+from medrobust.errors import UserError
+from tests.attacks.conftest import Victim
+
+Make = Callable[..., Victim]
+#: So small that nobody is fooled: all steps are taken and the last images can be compared.
+SMALL, STEP = 0.004, 0.001
+SAME: dict[str, tuple[Any, Any]] = {
+    "BIM": (BIM, {}),
+    "MIFGSM": (MIFGSM, {"decay": 1.0}),
+    "VMIFGSM": (lambda **known: VMIFGSM(beta=0.0, **known), {"beta": 0.0}),
+    "Jitter": (lambda **known: Jitter(random_start=False, std=0.0, **known), {"random_start": False, "std": 0}),
+    "TIFGSM": (
+        lambda **known: TIFGSM(kernel=7, **known),
+        {"decay": 1.0, "len_kernel": 7, "diversity_prob": 0.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_same_images_as_torchattacks(name: str, victim: Make) -> None:
+    import torchattacks
+
+    model = victim(4, channels=3)
+    ours, theirs = SAME[name]
+    attack = ours(eps=SMALL, alpha=STEP, steps=7, keep="last")
+    found = attack(model, model.images, model.labels, seeds=model.seeds)
+    wanted = getattr(torchattacks, name)(model, eps=SMALL, alpha=STEP, steps=7, **theirs)(
+        model.images, model.labels
+    )
+    assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_the_same_images_as_torchattacks_in_l2_and_towards_a_target(victim: Make) -> None:
+    import torchattacks
+
+    model = victim(4, channels=3)
+    attack = PGDL2(eps=0.05, alpha=0.02, steps=7, random_start=False, keep="last")
+    found = attack(model, model.images, model.labels, seeds=model.seeds)
+    theirs = torchattacks.PGDL2(model, eps=0.05, alpha=0.02, steps=7, random_start=False)
+    assert torch.allclose(found, theirs(model.images, model.labels), atol=1e-6)
+    targeted = torchattacks.BIM(model, eps=SMALL, alpha=STEP, steps=7)
+    targeted.set_mode_targeted_least_likely(quiet=True)
+    found = TargetedBIM(eps=SMALL, alpha=STEP, steps=7, keep="last")(
+        model, model.images, model.labels, seeds=model.seeds
+    )
+    assert torch.allclose(found, targeted(model.images, model.labels), atol=1e-6)
+
+
+def test_the_same_images_as_foolbox(victim: Make) -> None:
+    foolbox = pytest.importorskip("foolbox")
+    model = victim(4)
+    their_model = foolbox.PyTorchModel(model, bounds=(0, 1))
+    linf = foolbox.attacks.LinfBasicIterativeAttack(abs_stepsize=STEP, steps=7, random_start=False)
+    _, wanted, _ = linf(their_model, model.images, model.labels, epsilons=SMALL)
+    ours = BIM(eps=SMALL, alpha=STEP, steps=7, keep="last")(model, model.images, model.labels, seeds=model.seeds)
+    assert torch.allclose(ours, wanted, atol=1e-6)
+    l2 = foolbox.attacks.L2ProjectedGradientDescentAttack(abs_stepsize=0.02, steps=7, random_start=False)
+    _, wanted, _ = l2(their_model, model.images, model.labels, epsilons=0.05)
+    attack = PGDL2(eps=0.05, alpha=0.02, steps=7, random_start=False, keep="last")
+    assert torch.allclose(attack(model, model.images, model.labels, seeds=model.seeds), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(("ours", "name"), [(VMIFGSM, "VMIFGSM"), (Jitter, "Jitter"), (CWPGD, "PGD")])
+def test_no_weaker_than_torchattacks_where_draws_differ(ours: Any, name: str, victim: Make) -> None:
+    """Over five seeds each: random starts and noise move a single run by a few of the 32 images."""
+    import torchattacks
+
+    model = victim(4)
+    counts = [0, 0]
+    for seed in range(5):
+        found = ours(eps=0.1, steps=10)(model, model.images, model.labels, seeds=model.seeds + seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            attack = getattr(torchattacks, name)(model, eps=0.1, alpha=0.025, steps=10)
+            wanted = attack(model.images, model.labels)
+        for side, images in enumerate((found, wanted)):
+            counts[side] += int((model(images).argmax(1) != model.labels).sum())
+    assert counts[0] >= counts[1] - 5
+
+
+def test_the_general_form_contains_pgd(victim: Make) -> None:
+    """Same seeds, same random start, same steps."""
+    model = victim(4)
+    ours = Iterative(eps=SMALL, steps=5)(model, model.images, model.labels, seeds=model.seeds)
+    pgd = PGD(eps=SMALL, steps=5)(model, model.images, model.labels, seeds=model.seeds)
+    assert torch.allclose(ours, pgd, atol=1e-6)
+
+
+class Wave(torch.nn.Module):
+    """Never fooled; its margin rises and falls with brightness, so that large steps overshoot."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        height = 0.5 * (60 * images.flatten(1).mean(1)).sin()
+        return torch.stack([torch.ones_like(height), height], 1)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_the_best_place_is_kept(norm: Any) -> None:
+    clean, labels = torch.linspace(0.3, 0.7, 9).view(-1, 1, 1, 1).expand(9, 1, 4, 4), torch.zeros(9).long()
+    margins = {}
+    for keep in ("best", "last"):
+        eps = 0.2 if norm == "Linf" else 0.8
+        attack = Iterative(eps=eps, alpha=eps, steps=6, norm=norm, keep=keep, random_start=False)
+        margins[keep] = margin(Wave()(attack(Wave(), clean, labels, seeds=torch.arange(9))), labels)
+    assert (margins["best"] >= margins["last"] - 1e-6).all()
+    assert (margins["best"] > margins["last"] + 0.01).any()
+
+
+def test_random_starts_fill_the_l2_ball(victim: Make) -> None:
+    """Uniform in the volume of a ball of 120 dimensions: nearly all near the surface, none outside."""
+    from medrobust.attacks.problem import Problem
+
+    model = victim(4)
+    grey = torch.full_like(model.images, 0.5)
+    problem = Problem(model, grey, model.labels, model.seeds, 0.3, "L2")
+    length = distance(problem.noise(0), grey, "L2")
+    assert length.max() <= 0.3 * (1 + 1e-5)
+    assert length.min() > 0.26
+    assert not torch.equal(problem.noise(0), problem.noise(1))
+
+
+def test_momentum_survives_a_flat_place() -> None:
+    """torchattacks divides 0 by 0 there."""
+    layer = torch.nn.Linear(16, 3)
+    torch.nn.init.zeros_(layer.weight)
+    flat = torch.nn.Sequential(torch.nn.Flatten(), layer)
+    clean, labels = torch.full((2, 1, 4, 4), 0.5), torch.tensor([0, 0])
+    found = MIFGSM(eps=0.1)(flat, clean, labels, seeds=torch.arange(2))
+    assert torch.isfinite(found).all()
+    found = PGDL2(eps=0.1)(flat, clean, labels, seeds=torch.arange(2))
+    assert torch.isfinite(found).all()
+
+
+def test_vmi_looks_only_at_valid_neighbours(victim: Make) -> None:
+    """torchattacks' neighbours leave [0, 1], where no image is."""
+    import torchattacks
+
+    class Watch(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.low, self.high = victim(3), 0.0, 1.0
+            self.images, self.labels = self.inner.images, self.inner.labels
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.low = min(self.low, float(images.detach().min()))
+            self.high = max(self.high, float(images.detach().max()))
+            logits: Tensor = self.inner(images)
+            return logits
+
+    ours, theirs = Watch().eval(), Watch().eval()
+    VMIFGSM(eps=0.02)(ours, ours.images, ours.labels, seeds=torch.arange(32))
+    assert (ours.low, ours.high) == (0.0, 1.0)
+    torchattacks.VMIFGSM(theirs, eps=0.02)(theirs.images, theirs.labels)
+    assert theirs.low < 0
+    assert theirs.high > 1
+
+
+def test_ti_works_on_grey_images_where_torchattacks_fails(victim: Make) -> None:
+    import torchattacks
+
+    model = victim(4)
+    with pytest.raises(RuntimeError, match="groups"):
+        torchattacks.TIFGSM(model, diversity_prob=0.0)(model.images, model.labels)
+    found = TIFGSM(eps=0.2)(model, model.images, model.labels, seeds=model.seeds)
+    assert (model(found).argmax(1) != model.labels).float().mean() > 0.5
+
+
+def test_ti_smooths_every_channel_by_itself(victim: Make) -> None:
+    """A gradient in the first channel alone must not spread to the others."""
+    from medrobust.attacks.problem import Problem
+
+    model = victim(4, channels=3)
+    problem = Problem(model, model.images, model.labels, model.seeds, 0.1, "Linf")
+    gradient = torch.zeros_like(model.images)
+    gradient[:, 0, 5, 5] = 1
+    smooth, _ = TIFGSM(eps=0.1, kernel=5).steer(problem, model.images, gradient, gradient, 0)
+    assert smooth[:, 1:].abs().max() == 0
+    assert smooth[:, 0].sum((1, 2)) == pytest.approx(1.0, abs=1e-5)
+    assert torch.count_nonzero(smooth[0, 0]) == 25
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Iterative(eps=0.1, steps=0), "steps: got 0"),
+        (lambda: Iterative(eps=0.1, restarts=0), "restarts: got 0"),
+        (lambda: Iterative(eps=0.1, keep="first"), "keep: got 'first'"),  # type: ignore[arg-type]
+        (lambda: Iterative(eps=0.1, loss="hinge"), "loss: got 'hinge'.*ce, margin, dlr"),  # type: ignore[arg-type]
+        (lambda: BIM(eps=0.2, alpha=1e-4, steps=5), "reaches 0.0005 of eps 0.2"),
+        (lambda: PGDL2(eps=2.0, alpha=1e-3, steps=5), "reaches 0.005 of eps 2"),
+        (lambda: TIFGSM(eps=0.1, kernel=4), "kernel: got 4"),
+    ],
+)
+def test_a_senseless_setting_is_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
