@@ -277,11 +277,18 @@ def read_images(prepared: Path, split: Path, count: int) -> Subset:
     """The first test images, then validation images, up to `count`."""
     store, table = ImageStore.open(prepared), read_table(split, keep_default_na=False)
     subsets = [store.subset(table, name) for name in ("test", "val")]
-    joined = {
-        name: np.concatenate([getattr(subset, name) for subset in subsets])[:count]
-        for name in ("rows", "labels", "ids", "patients")
-    }
-    return Subset(store.images, **joined, classes=subsets[0].classes)
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(subset, name) for subset in subsets])[:count]
+
+    return Subset(
+        store.images,
+        joined("rows"),
+        joined("labels"),
+        joined("ids"),
+        joined("patients"),
+        subsets[0].classes,
+    )
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from medrobust.errors import UserError
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.params.training import ModelParams
+from medrobust.records import file_hash
 from tests.attacks.conftest import Victim
 
 Make = Callable[..., Victim]
@@ -225,7 +226,7 @@ def test_a_surrogate_is_the_checkpoint_that_the_suite_means(tmp_path: Path) -> N
     params = ModelParams(timm="resnet10t", weights="none", image_size=32)
     torch.manual_seed(0)
     checkpoint.save(tmp_path / "m", build_classifier(params, ["a", "b"]), params, {})
-    digest = checkpoint.file_hash(tmp_path / "m" / "model.safetensors")
+    digest = file_hash(tmp_path / "m" / "model.safetensors")
     victim, images = build_classifier(params, ["a", "b"]).eval(), torch.rand(2, 1, 32, 32)
     attack = Transfer(eps=0.1, source=str(tmp_path / "m"), sha256=digest, attack={"name": "bim", "steps": 2})
     assert distance(attack(victim, images, torch.tensor([0, 1]), seeds=torch.arange(2)), images).max() > 0.05

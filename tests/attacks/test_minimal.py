@@ -29,7 +29,7 @@ def lengths(attack: Any, model: Victim, norm: Any) -> np.ndarray:
 
 def stepped(point: np.ndarray, slope: np.ndarray, offset: float, norm: Any) -> np.ndarray:
     step: np.ndarray = to_plane(
-        torch.tensor(point)[None], torch.tensor(slope)[None], torch.tensor([offset]), norm
+        torch.tensor(point)[None], torch.tensor(slope)[None], torch.tensor([offset], dtype=torch.float64), norm
     )[0].numpy()
     return step
 

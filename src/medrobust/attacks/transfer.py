@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medrobust.attacks.base import Attack, Norm, project
 from medrobust.attacks.registry import ATTACKS
 from medrobust.errors import UserError
+from medrobust.records import file_hash
 
 #: What transfers best of the simple attacks: momentum, and no stop at the surrogate's boundary (Dong et al. 2018).
 MOMENTUM = {
@@ -81,7 +82,7 @@ class Transfer(Attack):
 
 @lru_cache(maxsize=2)
 def _load(folder: str, sha256: str, device: torch.device) -> nn.Module:
-    from medrobust.models.checkpoint import file_hash, load
+    from medrobust.models.checkpoint import load
 
     weights = Path(folder) / "model.safetensors"
     if weights.is_file() and (found := file_hash(weights)) != sha256:
