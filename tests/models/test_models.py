@@ -57,9 +57,9 @@ def test_dinov2_takes_any_multiple_of_14() -> None:
 
 
 FAMILIES = [
-    "resnet18", "resnet50", "resnext26ts", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", pytest.param("vgg11_bn", marks=pytest.mark.slow),
-    "efficientnet_lite0", "mobilenetv3_small_050", "convnext_atto", "densenet121", "regnetx_002",
-    "swin_tiny_patch4_window7_224",
+    "resnet18", "resnet50", "resnext26ts", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224",
+    pytest.param("vgg11_bn", marks=pytest.mark.slow), "efficientnet_lite0", "mobilenetv3_small_050",
+    "convnext_atto", "densenet121", "regnetx_002", "swin_tiny_patch4_window7_224",
 ]  # fmt: skip
 
 
@@ -174,6 +174,24 @@ def test_a_checkpoint_comes_back_equal(classifier: Classifier, tmp_path: Path) -
     assert torch.equal(again(images), classifier(images))
     assert again.classes == CLASSES
     assert not again.training
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path / "m", classifier, block(), {"regime": "clean"})
+    card = (tmp_path / "m" / "card.json").read_text()
+
+    def full(state: Any, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path / "m", classifier, block(), {"regime": "adv"})
+    assert (tmp_path / "m" / "card.json").read_text() == card
+    assert checkpoint.load(tmp_path / "m").classes == CLASSES
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_weights_that_are_not_the_cards_are_refused(classifier: Classifier, tmp_path: Path) -> None:

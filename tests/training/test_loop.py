@@ -202,8 +202,8 @@ def test_class_weights_undo_the_imbalance() -> None:
     assert class_weights(uneven(), "none", torch.device("cpu")) is None
 
 
-def epochs_of(job: Job) -> loop._Epochs:
-    return loop._Epochs(job, State.fresh(job.model, job.settings))
+def epochs_of(job: Job) -> loop.Epochs:
+    return loop.Epochs(job, State.fresh(job.model, job.settings))
 
 
 def test_balanced_sampling_draws_classes_equally_often() -> None:

@@ -38,9 +38,9 @@ def test_a_change_reaches_only_the_stages_that_it_decides(params: Params) -> Non
     assert changed(params, tune={"trials": 9}) == {"tune"}
     assert changed(params, model={"train": {"lr": 1e-5}}) == {"tune", "train", "adv_train"}
     assert changed(params, train={"objective": "gce"}) == {"tune", "train", "adv_train"}
-    robust = {"tune": {"objective": "robust"}}
-    assert resolve(params, **robust)["tune"].adv == params.adv
-    assert resolve(params, **robust, adv={"eps": 0.5})["tune"] != resolve(params, **robust)["tune"]
+    robust = resolve(params, tune={"objective": "robust"})["tune"]
+    assert robust.adv == params.adv
+    assert resolve(params, tune={"objective": "robust"}, adv={"eps": 0.5})["tune"] != robust
 
 
 def test_settings_come_back_from_their_file(params: Params, tmp_path: Path) -> None:

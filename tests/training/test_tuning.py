@@ -3,21 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 
-from medrobust.data.store import Header, write_store
 from medrobust.errors import UserError
 from medrobust.params.training import ModelParams, TuneParams
-from medrobust.records import read_json, read_table, write_table
+from medrobust.records import read_json, read_table
 from medrobust.training import loop, trials
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.settings import Settings
 from medrobust.training.state import State
 from medrobust.training.trials import Trials, counted, replayed, suggest
 from medrobust.training.tuning import Outs, tune_stage
-from tests.training.conftest import AUGMENT, adv, settings, subset
+from tests.training.conftest import AUGMENT, adv, settings, subset, write_images
 
 SPACE = {
     "lr": [1e-4, 1e-1], "optimiser": ["SGD", "Adam"], "batch_size": [16, 32],
@@ -28,22 +26,7 @@ SPACE = {
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     """A store of the small job's images and its split, where `Trials` finds them."""
-    import pandas as pd
-
-    data = subset()
-    folder = tmp_path / "prepared"
-    folder.mkdir()
-    np.save(folder / "images.npy", data.store_images)
-    labels = np.array(data.classes)[data.labels]
-    manifest = pd.DataFrame({"id": data.ids, "sha256": "x", "label": labels, "patient": data.ids, "slice": 0})
-    manifest = manifest.assign(kind="real", parent="", published_split="")
-    counts = dict.fromkeys(data.classes, 24)
-    header = Header("s", data.classes, True, 16, 1, 48, 48, counts, "l", "c", "u", "hash")
-    write_store(folder, manifest, header)
-    splits = np.array(["train", "val", "test"])[np.arange(48) // 2 % 3]
-    write_table(
-        tmp_path / "split.csv", pd.DataFrame({"id": data.ids, "split": splits, "label": labels, "reason": ""})
-    )
+    write_images(tmp_path, subset())
     return tmp_path
 
 
@@ -56,7 +39,7 @@ def make_trials(folder: Path, count: int, robust: bool = False, epochs: int = 1)
         train=settings(lr=1e-2), objective=OBJECTIVES["cross_entropy"], tune=TuneParams.model_validate(block),
         adv=adv(steps=1) if robust else None, adv_objective=OBJECTIVES["mixed"] if robust else None, sources="",
     )  # fmt: skip
-    return Trials(chosen, folder / "prepared", folder / "split.csv", 0, AUGMENT)
+    return Trials(chosen, folder / "data" / "prepared", folder / "data" / "split.csv", 0, AUGMENT)
 
 
 def tune(folder: Path, count: int, **options: Any) -> None:

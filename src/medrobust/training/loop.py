@@ -77,7 +77,7 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
     distributed.same_everywhere(list(job.model.state_dict().values()))
     state = State.fresh(job.model, job.settings)
     state.restore(job.key)
-    epoch_of = _Epochs(job, state)
+    epoch_of = Epochs(job, state)
     for epoch, row in enumerate(state.result.history):
         if on_epoch:
             on_epoch(epoch, _value(row))
@@ -102,7 +102,7 @@ def validate(model: nn.Module, val: Subset, attack: Attack | None, seed: int) ->
     return balanced_accuracy(np.sum(distributed.gather(counts), axis=0))
 
 
-class _Epochs:
+class Epochs:
     """The epochs of a job; each changes the state."""
 
     def __init__(self, job: Job, state: State) -> None:
