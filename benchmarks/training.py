@@ -28,7 +28,7 @@ from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
 from medrobust.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
 from medrobust.runtime import device
-from medrobust.training.loop import Job, Epochs
+from medrobust.training.loop import Epochs, Job
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.state import State
 
