@@ -166,5 +166,6 @@ def _fit_and_write(training: Training, job: Job, classifier: Classifier, facts: 
         training.paths, classifier, result, training.images.subsets, model=training.settings.model,
         ordered=training.images.ordered, report=training.report, card=facts, seconds=time.monotonic() - begin,
     )  # fmt: skip
-    if job.key:
-        resume_path(job.key).unlink(missing_ok=True)
+    # `clean` is the key of a clean model that was trained here for want of labels, else a hash without a file.
+    for key in (resume_key(facts), facts["params"].get("clean", "")):
+        resume_path(key).unlink(missing_ok=True)
