@@ -32,6 +32,7 @@ STATEFUL: dict[str, dict[str, Any]] = {
     "clean": {"objective": "cross_entropy"},
     "plateau": {"objective": "cross_entropy", "settings": settings(scheduler="ReduceLROnPlateau")},
     "average": {"objective": "cross_entropy", "settings": settings(ema=0.9)},
+    "scaler": {"objective": "cross_entropy", "settings": settings(precision="fp16")},
     "balanced": {"objective": "cross_entropy", "settings": settings(sampling="balanced")},
     "free": {"objective": "free", "adv": adv(replays=2)},
     "awp": {"objective": "trades", "adv": adv(awp=0.01, steps=2)},
