@@ -15,4 +15,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     args = parse(__doc__)
-    run_stage(main, f"attack_ensemble-{args.name}")
+    run_stage(main, f"attack_ensemble-{args.name}", parallel=True)

@@ -10,8 +10,7 @@ from medrobust.runtime import run_stage
 def parse() -> argparse.Namespace:
     """The command line of dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", required=True)
-    for name in ("prepared", "split", "best", "out", "predictions", "metrics", "plots"):
+    for name in ("settings", "prepared", "split", "best", "out", "predictions", "metrics", "plots"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     return parser.parse_args()
 
@@ -19,22 +18,22 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Train, evaluate and write."""
     from medrobust.training.outputs import Paths
-    from medrobust.training.run import Images, train_stage
+    from medrobust.training.run import Images, Training, train_stage
+    from medrobust.training.settings import read_settings
 
     params = load_params()
-    train_stage(
-        args.backbone,
-        Images.open(args.prepared, args.split),
-        Paths(args.out, args.predictions, args.metrics, args.plots),
-        args.best,
+    training = Training(
+        settings=read_settings(args.settings),
+        images=Images.open(args.prepared, args.split),
+        best=args.best,
+        paths=Paths(args.out, args.predictions, args.metrics, args.plots),
         seed=params.seed,
-        model=params.models[args.backbone],
-        train=params.train,
         augment=params.augment,
         report=params.report,
     )
+    train_stage(training)
 
 
 if __name__ == "__main__":
     args = parse()
-    run_stage(main, f"train-{args.backbone}")
+    run_stage(main, f"train-{args.settings.parent.name}", parallel=True)

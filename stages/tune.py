@@ -10,34 +10,22 @@ from medrobust.runtime import run_stage
 def parse() -> argparse.Namespace:
     """The command line of dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", required=True)
-    for name in ("prepared", "split", "out", "metrics", "plots"):
+    for name in ("settings", "prepared", "split", "out", "metrics", "plots"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     return parser.parse_args()
 
 
 def main() -> None:
     """Run the study."""
-    from medrobust.training.run import Images
-    from medrobust.training.tuning import tune_stage
+    from medrobust.training.settings import read_settings
+    from medrobust.training.trials import Trials
+    from medrobust.training.tuning import Outs, tune_stage
 
     params = load_params()
-    images = Images.open(args.prepared, args.split)
-    tune_stage(
-        args.backbone,
-        images.subsets,
-        images.hashes,
-        out=args.out,
-        metrics=args.metrics,
-        plots=args.plots,
-        seed=params.seed,
-        model=params.models[args.backbone],
-        train=params.train,
-        tune=params.tune,
-        augment=params.augment,
-    )
+    trials = Trials(read_settings(args.settings), args.prepared, args.split, params.seed, params.augment)
+    tune_stage(trials, Outs(args.out, args.metrics, args.plots))
 
 
 if __name__ == "__main__":
     args = parse()
-    run_stage(main, f"tune-{args.backbone}")
+    run_stage(main, f"tune-{args.settings.parent.name}")

@@ -78,7 +78,7 @@ def test_a_second_repro_runs_no_stage(pipeline: Path) -> None:
 
 def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
     set_param(pipeline, lambda params: params["adv"].update(eps=0.005))
-    assert changed(pipeline) == {"adv_train@resnet10t", "ensemble", "report"}
+    assert changed(pipeline) == {"settings@resnet10t", "ensemble", "report"}
     output = run(pipeline, "dvc", "repro")
     ran = {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
     attacks = {
@@ -87,12 +87,32 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
         "attack_ensemble@pgd",
         "attack_ensemble@worst",
     }
-    assert ran == {"adv_train@resnet10t", "ensemble", "report", *attacks}
+    assert ran == {"settings@resnet10t", "adv_train@resnet10t", "ensemble", "report", *attacks}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
     assert "Running stage" not in run(pipeline, "dvc", "repro"), (
         "the run cache did not restore the earlier results"
     )
     assert changed(pipeline) == set()
+
+
+def test_a_backbones_adversarial_override_trains_nothing_clean(pipeline: Path) -> None:
+    set_param(pipeline, lambda params: params["models"]["resnet10t"].update(adv={"eps": 0.005}))
+    output = run(pipeline, "dvc", "repro", "adv_train@resnet10t")
+    ran = {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+    assert ran == {"settings@resnet10t", "adv_train@resnet10t"}
+    run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
+    run(pipeline, "dvc", "repro", "--quiet")
+
+
+def test_a_new_objective_trains_nothing(pipeline: Path) -> None:
+    folder = pipeline / "src" / "medrobust" / "training" / "objectives"
+    (folder / "new.py").write_text('"""A new objective."""\n')
+    try:
+        assert changed(pipeline) == {"settings@resnet10t"}
+        assert "Running stage 'adv_train@" not in run(pipeline, "dvc", "repro")
+    finally:
+        (folder / "new.py").unlink()
+        run(pipeline, "dvc", "repro", "--quiet")
 
 
 def test_a_line_of_report_code_changes_only_the_report(pipeline: Path) -> None:

@@ -1,7 +1,8 @@
 """Which source files a stage script runs: its imports of this package, followed to the end, without running it.
 
 Imports inside functions count; imports under `if TYPE_CHECKING` do not. Modules that are named in strings
-(plug-ins) are not followed: the registry of attacks is covered by `suite@S`, that of sources by `data.source`.
+(plug-ins) are not followed: the registry of attacks is covered by `suite@S`, that of objectives by `settings@B`,
+that of sources by `data.source`.
 """
 
 import ast

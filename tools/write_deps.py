@@ -18,6 +18,7 @@ PLUGINS = {
     "download": ["src/medrobust/data/sources"],
     "prepare": ["src/medrobust/data/sources"],
     "suite": ["src/medrobust/attacks"],
+    "settings": ["src/medrobust/training/objectives"],
     "report": ["src/medrobust/report"],
 }
 

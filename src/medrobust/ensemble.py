@@ -14,7 +14,7 @@ from medrobust.evaluation import predict
 from medrobust.models import checkpoint
 from medrobust.params.training import AdvParams
 from medrobust.records import atomic_dir, read_json, write_json
-from medrobust.training.objectives import training_attack
+from medrobust.training.objectives.inner import training_attack
 
 
 class EnsembleClassifier(nn.Module):

@@ -1,12 +1,15 @@
 """How a stage runs on the machine at hand: errors, locks, seeds, devices, progress.
 
 Machine settings are environment variables, never params, because they do not change results:
-`MEDROBUST_DEVICE` (cpu, cuda, cuda:1; default: a GPU if there is one) and `MEDROBUST_THREADS`.
+`MEDROBUST_DEVICE` (cpu, cuda, cuda:1; default: a GPU if there is one), `MEDROBUST_THREADS`, and for
+training and attacks `MEDROBUST_TORCHRUN` (arguments of torchrun: several processes, on one machine or more).
 """
 
 import fcntl
 import os
 import random
+import shlex
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -26,28 +29,42 @@ LINE_INTERVAL = 10.0
 WORK = Path("tmp")
 
 
-def run_stage(main: Callable[[], None], cell: str) -> None:
+def run_stage(main: Callable[[], None], cell: str, *, parallel: bool = False) -> None:
     """Run a stage's `main` under the lock of its cell; a user's error ends it with one message and exit 1.
 
     Args:
         main: the stage.
         cell: the stage's name and the values of its matrix (`train-resnet34`).
+        parallel: whether torchrun may start it in several processes. The process that starts them holds the lock.
     """
-    # The processes that torchrun starts for one stage belong together; each has a lock of its own.
-    cell = f"{cell}.{process_number()}" if process_number() else cell
+    torchrun = os.environ.get("MEDROBUST_TORCHRUN") if parallel else None
     try:
-        with stage_lock(cell):
+        if parallel and "RANK" in os.environ:
             main()
+            return
+        with stage_lock(cell) as lock:
+            if torchrun:
+                _launch(torchrun, lock)
+            else:
+                main()
     except UserError as error:
         sys.exit(f"\n{cell}: {error}")
 
 
+def _launch(torchrun: str, lock: int) -> None:
+    """Run this command in the processes of torchrun; they hold the lock too, should this process be killed."""
+    command = [sys.executable, "-m", "torch.distributed.run", *shlex.split(torchrun), *sys.argv]
+    code = subprocess.run(command, pass_fds=[lock], check=False).returncode
+    if code:
+        sys.exit(code)
+
+
 @contextmanager
-def stage_lock(cell: str) -> Iterator[None]:
+def stage_lock(cell: str) -> Iterator[int]:
     """Hold the cell's lock file; wait, and say so, while another process holds it.
 
     A killed `dvc` leaves its stage running. Without the lock that process would write over the outs of
-    the stage that the next `dvc repro` starts.
+    the stage that the next `dvc repro` starts. Gives the lock file's descriptor.
     """
     path = WORK / "locks" / f"{cell}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +79,7 @@ def stage_lock(cell: str) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield file.fileno()
 
 
 def process_number() -> int:
@@ -105,6 +122,7 @@ def device() -> "torch.device":
 
     wanted = os.environ.get("MEDROBUST_DEVICE")
     if wanted is None:
+        # Of a process that torchrun started.
         number = int(os.environ.get("LOCAL_RANK", "0")) % max(torch.cuda.device_count(), 1)
         return torch.device(f"cuda:{number}" if torch.cuda.is_available() else "cpu")
     try:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from medrobust.errors import UserError
 from medrobust.models import checkpoint
-from medrobust.models.build import build_classifier
+from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
 from medrobust.params.training import ModelParams
 
@@ -54,6 +54,77 @@ def test_dinov2_takes_any_multiple_of_14() -> None:
     assert model(torch.rand(1, 1, 64, 64)).shape == (1, 3)
     with pytest.raises(UserError, match=r"image_size: got 30 .*multiple of 14, such as 28"):
         build_classifier(block(timm="vit_small_patch14_dinov2", image_size=30), CLASSES)
+
+
+FAMILIES = [
+    "resnet18", "resnet50", "resnext26ts", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224",
+    pytest.param("vgg11_bn", marks=pytest.mark.slow), "efficientnet_lite0", "mobilenetv3_small_050",
+    "convnext_atto", "densenet121", "regnetx_002", "swin_tiny_patch4_window7_224",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("trainable", ["head", "last:1"])
+def test_a_family_is_a_matter_of_params(name: str, trainable: str) -> None:
+    """One step of training: what is frozen stays to the bit, statistics too, and the head moves."""
+    torch.manual_seed(0)
+    head = {} if "distilled" in name else {"widths": [8], "dropout": 0.1}  # two linear heads take no MLP
+    model = build_classifier(block(timm=name, head=head), CLASSES)
+    set_trainable(model, trainable)
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert 0 < len(trained) < len(list(model.parameters()))
+    optimiser = torch.optim.SGD(trained, lr=0.5)
+    images = torch.rand(4, 3 if trainable == "head" else 1, 32, 32)
+    torch.nn.functional.cross_entropy(model(images), torch.tensor([0, 1, 2, 0])).backward()
+    optimiser.step()
+    now = model.state_dict()
+    moved = {key for key in before if not torch.equal(now[key], before[key])}
+    if trainable == "head":
+        heads = model.backbone.get_classifier()  # type: ignore[operator]
+        inside = {
+            id(value) for head in (heads if isinstance(heads, tuple) else (heads,)) for value in head.parameters()
+        }
+        assert {id(parameter) for parameter in trained} == inside
+    free = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
+    assert moved & free
+    assert not moved & {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
+    assert model.eval().features(images).ndim == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vgg19_bn", "resnet34", "efficientnet_b0"])
+def test_the_named_backbones_build(name: str) -> None:
+    assert build_classifier(block(timm=name), CLASSES).eval()(torch.rand(1, 1, 32, 32)).shape == (1, 3)
+
+
+def test_an_mlp_head_has_the_widths_and_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
+    own = block(head={"widths": [16, 8], "dropout": 0.2})
+    model = build_classifier(own, CLASSES).eval()
+    kinds = [type(layer).__name__ for layer in model.backbone.get_classifier()]  # type: ignore[operator]
+    assert kinds == ["Linear", "BatchNorm1d", "GELU", "Dropout"] * 2 + ["Linear"]
+    widths = [layer.out_features for layer in model.backbone.get_classifier() if hasattr(layer, "out_features")]  # type: ignore[operator]
+    assert widths == [16, 8, 3]
+    checkpoint.save(tmp_path / "m", model, own, {})
+    images = torch.rand(2, 1, 32, 32)
+    assert torch.equal(checkpoint.load(tmp_path / "m")(images), model(images))
+    with pytest.raises(UserError, match="does not end in one linear layer"):
+        build_classifier(block(timm="deit_tiny_distilled_patch16_224", head={"widths": [4]}), CLASSES)
+
+
+def test_frozen_parts_stay_and_their_statistics_too() -> None:
+    model = build_classifier(block(), CLASSES)
+    set_trainable(model, "last:1")
+    model.train()
+    names = {key.split(".")[1] for key, value in model.named_parameters() if value.requires_grad}
+    assert names == {"layer4", "fc"}
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model(torch.rand(4, 1, 32, 32))
+    moved = {key.split(".")[1] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert moved == {"layer4"}
+    with pytest.raises(UserError, match=r"last:9, but ResNet has 5 groups"):
+        set_trainable(model, "last:9")
 
 
 def test_an_unknown_architecture_is_named() -> None:
@@ -103,6 +174,24 @@ def test_a_checkpoint_comes_back_equal(classifier: Classifier, tmp_path: Path) -
     assert torch.equal(again(images), classifier(images))
     assert again.classes == CLASSES
     assert not again.training
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path / "m", classifier, block(), {"regime": "clean"})
+    card = (tmp_path / "m" / "card.json").read_text()
+
+    def full(state: Any, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save(tmp_path / "m", classifier, block(), {"regime": "adv"})
+    assert (tmp_path / "m" / "card.json").read_text() == card
+    assert checkpoint.load(tmp_path / "m").classes == CLASSES
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_weights_that_are_not_the_cards_are_refused(classifier: Classifier, tmp_path: Path) -> None:

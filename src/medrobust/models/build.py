@@ -5,7 +5,7 @@ from typing import Any
 
 from medrobust.errors import UserError
 from medrobust.models.classifier import Classifier
-from medrobust.params.training import ModelParams
+from medrobust.params.training import HeadParams, ModelParams
 
 
 def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
@@ -25,6 +25,7 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
     options: dict[str, Any] = {"num_classes": len(classes), "in_chans": 3}
     if "patch" in model.timm:
         _check_patches(model)
+    if timm.get_pretrained_cfg(model.timm).fixed_input_size:
         options["img_size"] = model.image_size
     if model.weights == "pretrained":
         backbone = _pretrained(model, options)
@@ -32,14 +33,69 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
         backbone = timm.create_model(model.timm, pretrained=False, **options)
     if model.weights not in {"none", "pretrained"}:
         _load_file(backbone, Path(model.weights))
-    # Every run starts from even odds: EfficientNet's own head starts with logits of ±7 and unlearns for epochs.
-    head = backbone.get_classifier()
-    torch.nn.init.normal_(head.weight, std=0.01)
-    torch.nn.init.zeros_(head.bias)
+    _set_head(backbone, model.head, len(classes))
     config = timm.data.resolve_model_data_config(backbone)
     classifier = Classifier(backbone, classes, model.image_size, list(config["mean"]), list(config["std"]))
     # Twice as fast for depth-wise convolutions, no slower for others; the numbers stay those of the model.
     return classifier.to(memory_format=torch.channels_last)
+
+
+def set_trainable(classifier: Classifier, trainable: str) -> None:
+    """Freeze what is not to be trained; the head is always trained.
+
+    Args:
+        classifier: changed in place. Frozen modules stay in eval mode, so that their BatchNorm statistics stay.
+        trainable: all | head | last:n, the last n of the groups (residual or transformer blocks) in which timm
+            lists the backbone's layers, from the input to the head.
+
+    Raises:
+        UserError: the backbone has fewer groups.
+    """
+    import timm
+
+    backbone: Any = classifier.backbone
+    if trainable == "all":
+        return
+    classifier.requires_grad_(False)
+    head = backbone.get_classifier()
+    for module in head if isinstance(head, tuple) else (head,):
+        module.requires_grad_(True)
+    if trainable == "head":
+        return
+    # The group of the head may hold a last norm or hidden layers besides: it is trained whole.
+    groups = timm.models.group_parameters(backbone, backbone.group_matcher(coarse=False))
+    wanted, available = int(trainable.removeprefix("last:")), len(groups) - 1
+    if wanted > available:
+        found = f"{trainable}, but {type(backbone).__name__} has {available} groups of layers"
+        raise UserError("params.yaml: models.*.trainable", found, "Take fewer, or trainable: all")
+    for group in sorted(groups)[-wanted - 1 :]:
+        for name in groups[group]:
+            backbone.get_parameter(name).requires_grad_(True)
+
+
+def _set_head(backbone: Any, head: HeadParams, classes: int) -> None:
+    """Put the MLP in place of timm's linear classifier, if one is asked for, and start from even odds."""
+    import torch
+
+    last = backbone.get_classifier()
+    if head.widths or head.dropout:
+        name = backbone.default_cfg["classifier"]
+        if not isinstance(last, torch.nn.Linear):
+            found = f"{type(backbone).__name__} does not end in one linear layer"
+            raise UserError("params.yaml: models.*.head", found, "Leave the head out for this architecture")
+        layers, width = [], last.in_features
+        for hidden in head.widths:
+            layers += [torch.nn.Linear(width, hidden), torch.nn.BatchNorm1d(hidden), torch.nn.GELU()]
+            layers += [torch.nn.Dropout(head.dropout)]
+            width = hidden
+        if not head.widths:
+            layers = [torch.nn.Dropout(head.dropout)]
+        last = torch.nn.Linear(width, classes)
+        backbone.set_submodule(name, torch.nn.Sequential(*layers, last))
+    # Every run starts from even odds: EfficientNet's own head starts with logits of ±7 and unlearns for epochs.
+    for layer in last if isinstance(last, tuple) else (last,):
+        torch.nn.init.normal_(layer.weight, std=0.01)
+        torch.nn.init.zeros_(layer.bias)
 
 
 def _check_patches(model: ModelParams) -> None:

@@ -29,7 +29,7 @@ def save(folder: Path | str, classifier: Classifier, model: ModelParams, card: d
         weights = temporary / "model.safetensors"
         save_file({key: value.contiguous().cpu() for key, value in classifier.state_dict().items()}, weights)
         facts = {
-            "model": model.model_dump(include={"timm", "image_size"}),
+            "model": model.model_dump(include={"timm", "image_size", "head"}),
             "classes": classifier.classes,
             **card,
             "versions": {name: version(name) for name in PACKAGES},

@@ -31,6 +31,15 @@ class Classifier(nn.Module):
         logits: Tensor = self.backbone(self._normalise(images))
         return logits.float()
 
+    def train(self, mode: bool = True) -> "Classifier":
+        """Train or eval mode; modules whose own parameters are all frozen stay in eval mode."""
+        super().train(mode)
+        for module in self.modules() if mode else []:
+            own = list(module.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                module.training = False
+        return self
+
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features, n×D, of images as `forward` takes them."""
         maps = self.backbone.forward_features(self._normalise(images))  # type: ignore[operator]

@@ -2,21 +2,32 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from medrobust.params.base import Block, Eps, Share
+from medrobust.params.base import Block, Eps, Share, parse_fraction
 
 Positive = Annotated[float, Field(gt=0)]
 Optimiser = Literal["SGD", "RMSprop", "Adam"]
+#: Of an exponential moving average; 0 = none.
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Scheduler = Literal["StepLR", "CosineAnnealingLR", "ReduceLROnPlateau"]
 
 
+class HeadParams(Block):
+    """The classifier on top of the backbone: linear, or an MLP with hidden layers of these widths."""
+
+    widths: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class ModelParams(Block):
-    """One backbone: a timm architecture, where its weights come from, and what it overrides."""
+    """One backbone: a timm architecture, where its weights come from, what is trained, what it overrides."""
 
     timm: str
     weights: str
     image_size: Annotated[int, Field(ge=8)]
+    trainable: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] = "all"
+    head: HeadParams = HeadParams()
     train: dict[str, Any] = Field(default_factory=dict)
     adv: dict[str, Any] = Field(default_factory=dict)
 
@@ -49,6 +60,7 @@ class TuneParams(Block):
 
     trials: Annotated[int, Field(ge=0)]
     epochs: Annotated[int, Field(ge=1)]
+    objective: Literal["clean", "robust"] = "clean"
     space: SearchSpace
 
 
@@ -64,10 +76,19 @@ class TrainParams(Block):
     label_smoothing: Share
     class_weights: Literal["none", "balanced"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    objective: str = "cross_entropy"
+    gce_alpha: Annotated[float, BeforeValidator(parse_fraction), Field(gt=0)] = 1 / 3
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    ema: Decay = 0.0
+    channels_last: bool = True
 
 
 class AdvParams(Block):
-    """Adversarial training, started from the clean model."""
+    """Adversarial training, started from the clean model.
+
+    `objective` is a name in the registry of objectives; each says in its docstring which of the other keys it
+    reads.
+    """
 
     eps: Eps
     alpha: Literal["auto"] | Eps
@@ -75,3 +96,14 @@ class AdvParams(Block):
     mix: Share
     epochs: Annotated[int, Field(ge=1)]
     lr_scale: Positive
+    objective: str = "mixed"
+    beta: Annotated[float, Field(ge=0)] = 6.0
+    noise: Annotated[float, Field(ge=0)] = 2.0
+    replays: Annotated[int, Field(ge=1)] = 4
+    ramp: Share = 0.5
+    awp: Annotated[float, Field(ge=0)] = 0.0
+    ema: Decay = 0.0
+    unlabelled: Annotated[float, Field(ge=0, lt=1)] | str = 0.0
+    batch_norm: Literal["eval", "batch"] = "eval"
+    attack_precision: Literal["fp32", "train"] = "fp32"
+    val_steps: Annotated[int, Field(ge=1)] | None = None

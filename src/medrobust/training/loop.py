@@ -1,17 +1,13 @@
 """The one training loop: clean or adversarial is a matter of the objective. It resumes where it was killed."""
 
-import contextlib
-import hashlib
-import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medrobust.attacks.base import Attack
 from medrobust.attacks.random import image_seeds
@@ -20,23 +16,21 @@ from medrobust.data.store import Subset
 from medrobust.errors import UserError
 from medrobust.evaluation import batches, predict
 from medrobust.metrics import balanced_accuracy, confusion
-from medrobust.params.training import AugmentParams, TrainParams
-from medrobust.records import atomic_file
-from medrobust.runtime import WORK, progress, say
-from medrobust.training.objectives import Objective
+from medrobust.params.training import AdvParams, AugmentParams, TrainParams
+from medrobust.runtime import progress, say
+from medrobust.training import distributed
+from medrobust.training.objectives.base import Objective, Step, load_objective
+from medrobust.training.objectives.inner import training_attack, validation_attack
+from medrobust.training.optim import autocast, class_weights
+from medrobust.training.perturbation import perturbed_weights
+from medrobust.training.settings import Entry
+from medrobust.training.state import Fit, State, resume_path
+from medrobust.training.subsets import take
 
 #: A loss this many times that of a uniform guess is taken for divergence.
 DIVERGED = 50.0
-
-
-@dataclass
-class Fit:
-    """What training gave: the history, and the best epoch's weights."""
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_value: float = -1.0
-    best_epoch: int = -1
-    best_state: dict[str, Tensor] = field(default_factory=dict)
+#: A robust value below this share of the best one so far is looked into.
+COLLAPSED = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,9 +42,10 @@ class Job:
         train, val: images; the best epoch is the one with the highest value on `val`.
         settings: epochs, optimiser, batch size, schedule, precision.
         augment: changes of training images.
-        objective: the loss of a batch.
-        attack: validation images are attacked with it; None = clean validation.
+        objective: what a step minimises.
         seed: of order, augmentation and attacks.
+        adv: the attack of the objective and of validation; None = clean training.
+        unlabelled: images for semi-supervised objectives, with pseudo-labels for labels.
         key: of the resume file; None = not resumable. A hash of all that decides the result.
     """
 
@@ -59,9 +54,10 @@ class Job:
     val: Subset
     settings: TrainParams
     augment: AugmentParams
-    objective: Objective
-    attack: Attack | None
+    objective: Entry
     seed: int
+    adv: AdvParams | None = None
+    unlabelled: Subset | None = None
     key: str | None = None
 
 
@@ -70,150 +66,182 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
 
     Args:
         job: the training.
-        on_epoch: called with each epoch's number and value; may raise to stop (a pruned trial).
+        on_epoch: called with each epoch's number and value, also with those that an earlier process finished;
+            may raise to stop (a pruned trial).
 
     Raises:
         UserError: the loss is NaN or diverges; the message names epoch, step and learning rate.
     """
-    torch.manual_seed(job.seed)
-    optimiser = build_optimiser(job.model, job.settings)
-    scheduler = build_scheduler(optimiser, job.settings)
-    augmentation = build_augmentation(job.augment)
-    result, first = _resume(job, optimiser, scheduler)
-    for epoch in range(first, job.settings.epochs):
-        loss = _epoch(job, epoch, optimiser, augmentation, result)
-        value = validate(job)
-        robust = {"val_robust_balanced_accuracy": value[1]} if job.attack else {}
-        lr = optimiser.param_groups[0]["lr"]
-        result.history.append({"loss": loss, "val_balanced_accuracy": value[0], **robust, "lr": lr})
-        say(
-            f"epoch {epoch + 1}/{job.settings.epochs}: "
-            + ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items())
-        )
-        if value[-1] > result.best_value:
-            state = {key: tensor.detach().clone() for key, tensor in job.model.state_dict().items()}
-            result.best_value, result.best_epoch, result.best_state = value[-1], epoch, state
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            scheduler.step(value[-1])
-        else:
-            scheduler.step()
-        if job.key:
-            _keep(job, optimiser, scheduler, result)
+    torch.manual_seed(job.seed + distributed.rank())
+    if not job.settings.channels_last:
+        job.model.to(memory_format=torch.contiguous_format)
+    distributed.same_everywhere(list(job.model.state_dict().values()))
+    state = State.fresh(job.model, job.settings)
+    state.restore(job.key)
+    epoch_of = Epochs(job, state)
+    for epoch, row in enumerate(state.result.history):
         if on_epoch:
-            on_epoch(epoch, value[-1])
-    job.model.load_state_dict(result.best_state)
-    return result
+            on_epoch(epoch, _value(row))
+    for epoch in range(len(state.result.history), job.settings.epochs):
+        if state.result.stopped:
+            break
+        value = epoch_of.run(epoch)
+        if job.key:
+            state.keep(job.key)
+        if on_epoch:
+            on_epoch(epoch, value)
+    job.model.load_state_dict(state.result.best_state)
+    return state.result
 
 
-def validate(job: Job) -> tuple[float, ...]:
-    """Balanced accuracy on the validation images: clean, and attacked where the job has an attack."""
-    found = []
-    for attack in (None, job.attack) if job.attack else (None,):
-        preds = predict(job.model, job.val, attack, job.seed).argmax(1)
-        found.append(balanced_accuracy(confusion(job.val.labels, preds, len(job.val.classes))))
-    return tuple(found)
+def validate(model: nn.Module, val: Subset, attack: Attack | None, seed: int) -> float:
+    """Balanced accuracy of a model on the validation images, attacked if an attack is given."""
+    mine = take(val, distributed.share(np.arange(len(val))))
+    counts = np.zeros((len(val.classes), len(val.classes)), dtype=np.int64)
+    if len(mine):
+        counts += confusion(mine.labels, predict(model, mine, attack, seed).argmax(1), len(val.classes))
+    return balanced_accuracy(np.sum(distributed.gather(counts), axis=0))
 
 
-def _epoch(job: Job, epoch: int, optimiser: Any, augmentation: nn.Module, result: Fit) -> float:
-    """One pass over the training images; the mean loss."""
-    device, size = next(job.model.parameters()).device, job.settings.batch_size
-    order = np.random.default_rng([job.seed, epoch]).permutation(len(job.train))
-    # A last batch of one image has no batch statistics.
-    parts = [order[rows] for rows in batches(len(order), size) if len(rows) > 1]
-    scaler = torch.amp.GradScaler(device.type, enabled=precision(job.settings, device) == torch.float16)
-    job.model.train()
-    total = 0.0
-    for step, rows in enumerate(progress(parts, f"epoch {epoch + 1}", unit="batches")):
-        images, labels = augmentation(job.train.batch(rows).to(device)), job.train.targets(rows).to(device)
-        seeds = image_seeds(job.train.ids[rows], job.seed + epoch + 1).to(device)
-        optimiser.zero_grad(set_to_none=True)
-        with _autocast(job.settings, device):
-            loss = job.objective(job.model, images, labels, seeds)
-        value = float(loss.detach())
-        if not math.isfinite(value) or value > DIVERGED * math.log(len(job.train.classes)):
-            good = f"best so far: epoch {result.best_epoch + 1}" if result.history else "no epoch was finished"
-            found = f"loss {value:g} at epoch {epoch + 1}, step {step + 1} ({good})"
-            lr = optimiser.param_groups[0]["lr"]
-            raise UserError(
-                "training", found, f"Lower the learning rate (now {lr:g}), or set train.precision: fp32"
-            )
-        scaler.scale(loss).backward()
-        scaler.step(optimiser)
-        scaler.update()
-        total += value * len(rows)
-    return total / sum(map(len, parts))
+class Epochs:
+    """The epochs of a job; each changes the state."""
+
+    def __init__(self, job: Job, state: State) -> None:
+        self.job, self.state = job, state
+        self.objective: Objective = load_objective(job.objective)
+        self.device = next(job.model.parameters()).device
+        self.augmentation = build_augmentation(job.augment)
+        self.weight = class_weights(job.train, job.settings.class_weights, self.device)
+        self.attack = validation_attack(job.adv, job.objective.single_step) if job.adv else None
+
+    def run(self, epoch: int) -> float:
+        """Train an epoch, validate, keep the best; return the value that the best is chosen by."""
+        job, state, result = self.job, self.state, self.state.result
+        loss = self.train(epoch)
+        row = {"loss": loss, "val_balanced_accuracy": validate(state.judged, job.val, None, job.seed)}
+        if self.attack:
+            row["val_robust_balanced_accuracy"] = validate(state.judged, job.val, self.attack, job.seed)
+        value = _value(row)
+        result.history.append({**row, "lr": state.optimiser.param_groups[0]["lr"]})
+        numbers = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items())
+        if distributed.rank() == 0:
+            say(f"epoch {epoch + 1}/{job.settings.epochs}: {numbers}")
+        if value > result.best_value:
+            weights = {key: tensor.detach().clone() for key, tensor in state.judged.state_dict().items()}
+            result.best_value, result.best_epoch, result.best_state = value, epoch, weights
+        elif job.objective.single_step and value < COLLAPSED * result.best_value:
+            result.stopped = self.collapse(epoch, value)
+        if isinstance(state.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            state.scheduler.step(value)
+        else:
+            state.scheduler.step()
+        return value
+
+    def train(self, epoch: int) -> float:
+        """One pass over the training images; the mean loss."""
+        job, model = self.job, self.job.model
+        replays = job.adv.replays if job.adv and job.objective.replayed else 1
+        # A last batch of one image has no batch statistics.
+        parts = [rows for rows in self.order(epoch) if len(rows) > distributed.world()]
+        unlabelled = self.unlabelled_order(epoch, len(parts))
+        model.train()
+        total = 0.0
+        for number, rows in enumerate(progress(parts, f"epoch {epoch + 1}", unit="batches")):
+            step = self.step(epoch, distributed.share(rows), unlabelled[number] if unlabelled else None)
+            for _ in range(replays):
+                total += self.descend(replace(step, _kept={}), epoch, number) * len(rows) / replays
+        distributed.average_buffers(model)
+        return distributed.mean(total / sum(map(len, parts)))
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """The epoch's batches of positions: all images shuffled, or as many draws with classes equally likely."""
+        job = self.job
+        rng, count = np.random.default_rng([job.seed, epoch]), len(job.train)
+        if job.settings.sampling == "balanced":
+            share = 1 / np.bincount(job.train.labels, minlength=len(job.train.classes))[job.train.labels]
+            order = rng.choice(count, count, p=share / share.sum())
+        else:
+            order = rng.permutation(count)
+        return [order[rows] for rows in batches(count, job.settings.batch_size)]
+
+    def unlabelled_order(self, epoch: int, count: int) -> list[np.ndarray]:
+        """As many batches of unlabelled positions as asked for, going round where there are too few images."""
+        if self.job.unlabelled is None:
+            return []
+        size, available = self.job.settings.batch_size, len(self.job.unlabelled)
+        rng = np.random.default_rng([self.job.seed, epoch, 1])
+        rounds = -(-count * size // available)
+        order = np.concatenate([rng.permutation(available) for _ in range(rounds)])
+        return [distributed.share(order[number * size : (number + 1) * size]) for number in range(count)]
+
+    def step(self, epoch: int, rows: np.ndarray, others: np.ndarray | None) -> Step:
+        """The batch of these positions, augmented, with what its objective may ask for."""
+        job = self.job
+        images, labels, seeds = self.batch(job.train, rows, epoch)
+        unlabelled = self.batch(job.unlabelled, others, epoch) if job.unlabelled and others is not None else None
+        return Step(
+            job.model, images, labels, seeds, job.settings, job.adv, self.weight,
+            (epoch + 1) / job.settings.epochs, unlabelled, self.state.memory,
+        )  # fmt: skip
+
+    def batch(self, subset: Subset, rows: np.ndarray, epoch: int) -> Any:
+        """Augmented images, labels and seeds of some positions, on the device."""
+        images = self.augmentation(subset.batch(rows).to(self.device))
+        seeds = image_seeds(subset.ids[rows], self.job.seed + epoch + 1)
+        return images, subset.targets(rows).to(self.device), seeds.to(self.device)
+
+    def descend(self, step: Step, epoch: int, number: int) -> float:
+        """Take one step of the optimiser; return the loss before it."""
+        job, state = self.job, self.state
+        state.optimiser.zero_grad(set_to_none=True)
+        gamma = job.adv.awp if job.adv else 0.0
+        with perturbed_weights(step, self.loss, gamma):
+            loss = self.loss(step)
+            value = float(loss.detach())
+            if not math.isfinite(value) or value > DIVERGED * math.log(len(job.train.classes)):
+                raise self.diverged(value, epoch, number)
+            state.scaler.scale(loss).backward()
+        distributed.average_gradients(job.model, len(step.images))
+        state.scaler.step(state.optimiser)
+        state.scaler.update()
+        if state.average:
+            state.average.update_parameters(job.model)
+        return value
+
+    def loss(self, step: Step) -> torch.Tensor:
+        """The objective's loss, in the number format of training."""
+        with autocast(self.job.settings, self.device):
+            return self.objective(step)
+
+    def diverged(self, value: float, epoch: int, number: int) -> UserError:
+        """The error of a loss that is no number or far too large."""
+        result, lr = self.state.result, self.state.optimiser.param_groups[0]["lr"]
+        good = f"best so far: epoch {result.best_epoch + 1}" if result.history else "no epoch was finished"
+        if result.history and self.job.key:
+            good += f", kept in {resume_path(self.job.key)}"
+        found = f"loss {value:g} at epoch {epoch + 1}, step {number + 1} ({good})"
+        return UserError("training", found, f"Lower the learning rate (now {lr:g}), or set train.precision: fp32")
+
+    def collapse(self, epoch: int, value: float) -> str:
+        """Why training ends if the model has become safe from one step and from nothing else; "" if it has not.
+
+        Catastrophic overfitting (Wong et al. 2020, section 5.4): robust accuracy under PGD falls to a fraction
+        within an epoch while that under the training's own single step stays.
+        """
+        assert self.job.adv is not None
+        one = self.job.adv.model_copy(update={"steps": 1, "alpha": 1.25 * self.job.adv.eps})
+        single = validate(self.state.judged, self.job.val, training_attack(one), self.job.seed)
+        if value >= COLLAPSED * single:
+            return ""
+        found = (
+            f"catastrophic overfitting at epoch {epoch + 1}: robust balanced accuracy {single:.3f} under one step "
+            f"and {value:.3f} under PGD; kept epoch {self.state.result.best_epoch + 1}. A smaller adv.eps, "
+            "adv.objective n_fgsm or a multi-step objective avoids it"
+        )
+        say(found)
+        return found
 
 
-def precision(settings: TrainParams, device: torch.device) -> torch.dtype:
-    """The number format of training; `auto` is bf16 on a GPU that has it, float32 elsewhere."""
-    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if settings.precision != "auto":
-        return named[settings.precision]
-    has = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if has else torch.float32
-
-
-def _autocast(settings: TrainParams, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    dtype = precision(settings, device)
-    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
-
-
-def build_optimiser(model: nn.Module, settings: TrainParams) -> torch.optim.Optimizer:
-    """The optimiser by its name in torch; SGD has momentum 0.9."""
-    extra: dict[str, Any] = {"momentum": 0.9} if settings.optimiser == "SGD" else {}
-    kind = getattr(torch.optim, settings.optimiser)
-    built: torch.optim.Optimizer = kind(
-        model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, **extra
-    )
-    return built
-
-
-def build_scheduler(optimiser: torch.optim.Optimizer, settings: TrainParams) -> Any:
-    """The schedule by its name in torch, stepped once an epoch."""
-    if settings.scheduler == "StepLR":
-        return torch.optim.lr_scheduler.StepLR(optimiser, max(settings.epochs // 3, 1), gamma=0.3)
-    if settings.scheduler == "CosineAnnealingLR":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, settings.epochs)
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=0.3, patience=1)
-
-
-def class_weights(subset: Subset, kind: str, device: torch.device) -> Tensor | None:
-    """`balanced`: inverse class frequency with mean 1 over images, K; `none`: None."""
-    if kind == "none":
-        return None
-    counts = np.bincount(subset.labels, minlength=len(subset.classes))
-    return torch.tensor(len(subset) / (len(counts) * np.maximum(counts, 1)), dtype=torch.float32, device=device)
-
-
-def resume_key(facts: dict[str, Any]) -> str:
-    """A hash of all that decides a training's result."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
-
-
-def resume_path(key: str) -> Path:
-    """Where a training of that key keeps its state; deleted when its stage is done."""
-    return WORK / "resume" / f"{key}.pt"
-
-
-def _keep(job: Job, optimiser: Any, scheduler: Any, result: Fit) -> None:
-    assert job.key is not None
-    state = {
-        "model": job.model.state_dict(), "optimiser": optimiser.state_dict(), "scheduler": scheduler.state_dict(),
-        "result": vars(result), "rng": torch.get_rng_state(),
-    }  # fmt: skip
-    with atomic_file(resume_path(job.key)) as temporary:
-        torch.save(state, temporary)
-
-
-def _resume(job: Job, optimiser: Any, scheduler: Any) -> tuple[Fit, int]:
-    """The state after the last finished epoch, if a resume file is there; else a fresh start."""
-    if not job.key or not resume_path(job.key).is_file():
-        return Fit(), 0
-    state = torch.load(resume_path(job.key), weights_only=True)
-    job.model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    scheduler.load_state_dict(state["scheduler"])
-    torch.set_rng_state(state["rng"])
-    result = Fit(**state["result"])
-    say(f"resuming after epoch {len(result.history)}")
-    return result, len(result.history)
+def _value(row: dict[str, float]) -> float:
+    """What the best epoch is chosen by: robust balanced accuracy, where it was measured."""
+    return row.get("val_robust_balanced_accuracy", row["val_balanced_accuracy"])

@@ -16,7 +16,7 @@ from medrobust.models.classifier import Classifier
 from medrobust.params.report import ReportParams
 from medrobust.params.training import ModelParams
 from medrobust.records import atomic_dir, write_json, write_table
-from medrobust.training.loop import Fit
+from medrobust.training.state import Fit
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def write_outputs(
         ordered=ordered, resamples=report.bootstrap, confidence=report.confidence,
     )  # fmt: skip
     best = {"best_epoch": result.best_epoch + 1, "best_val_balanced_accuracy": result.best_value}
-    metrics = {**summary, **best, "seconds": round(seconds, 1)}
+    stopped = {"stopped": result.stopped} if result.stopped else {}
+    metrics = {**summary, **best, **stopped, "seconds": round(seconds, 1)}
     write_json(paths.metrics, metrics, digits=4)
     _write_plots(paths.plots, result, test, logprobs["test"].argmax(1))
     checkpoint.save(
@@ -54,6 +55,11 @@ def write_outputs(
 def table_hash(table: pd.DataFrame) -> str:
     """A short hash of a table's content, for cards and resume keys."""
     return hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()[:16]
+
+
+def array_hash(array: np.ndarray) -> str:
+    """A short hash of an array's content."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:16]
 
 
 def _write_plots(folder: Path, result: Fit, test: Subset, preds: np.ndarray) -> None:

@@ -1,23 +1,29 @@
 """The training stages: clean, and adversarial from the clean model."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medrobust.data.store import ImageStore, Subset
 from medrobust.errors import UserError
+from medrobust.evaluation import predict
 from medrobust.models import checkpoint
-from medrobust.models.build import build_classifier
+from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
 from medrobust.params.report import ReportParams
 from medrobust.params.schema import override
 from medrobust.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
 from medrobust.records import read_json, read_table
 from medrobust.runtime import device, seed_everything
-from medrobust.training.loop import Job, class_weights, fit, resume_key, resume_path
-from medrobust.training.objectives import clean_objective, mixed_objective, training_attack
-from medrobust.training.outputs import Paths, table_hash, write_outputs
+from medrobust.training import distributed
+from medrobust.training.loop import Job, fit
+from medrobust.training.outputs import Paths, array_hash, table_hash, write_outputs
+from medrobust.training.settings import Settings
+from medrobust.training.state import resume_key, resume_path
+from medrobust.training.subsets import hide_labels, read_folder
 
 
 @dataclass(frozen=True)
@@ -36,89 +42,130 @@ class Images:
         return cls(subsets, store.header.ordered, {"data": store.header.sha256, "split": table_hash(table)})
 
 
-def tuned(train: TrainParams, best: Path) -> TrainParams:
-    """The `train` block with the study's best values in place."""
-    chosen = {key: value for key, value in read_json(best).items() if key in TrainParams.model_fields}
-    return override(train, chosen, f"train (from {best})")
+@dataclass(frozen=True)
+class Training:
+    """What a training stage is given.
+
+    Attributes:
+        settings: of the backbone.
+        images: to train, validate and test on.
+        best: the study's `best.json`.
+        paths: where the results go.
+        seed, augment, report: blocks of params.yaml.
+    """
+
+    settings: Settings
+    images: Images
+    best: Path
+    paths: Paths
+    seed: int
+    augment: AugmentParams
+    report: ReportParams
+
+    @property
+    def train(self) -> TrainParams:
+        """The `train` block with the study's best values in place."""
+        chosen = {key: value for key, value in read_json(self.best).items() if key in TrainParams.model_fields}
+        return override(self.settings.train, chosen, f"train (from {self.best})")
+
+    def job(self, regime: str, classifier: Classifier, settings: TrainParams, **parts: Any) -> tuple[Job, Any]:
+        """A job of this training, and the facts that decide its result; `parts` are further parts of the job."""
+        adv: AdvParams | None = parts.get("adv")
+        params = {
+            "train": settings.model_dump(), **({"adv": adv.model_dump()} if adv else {}),
+            "augment": self.augment.model_dump(),
+            "model": self.settings.model.model_dump(exclude={"train", "adv"}),
+            **parts.pop("facts", {}),
+        }  # fmt: skip
+        facts = {
+            "backbone": self.settings.backbone, "regime": regime, "seed": self.seed, **self.images.hashes,
+            "sources": self.settings.sources, "params": params,
+        }  # fmt: skip
+        objective = (self.settings.adv_objective if adv else None) or self.settings.objective
+        given = {"train": self.images.subsets["train"], "val": self.images.subsets["val"], **parts}
+        job = Job(
+            classifier, settings=settings, augment=self.augment, objective=objective,
+            seed=self.seed, key=resume_key(facts), **given,
+        )  # fmt: skip
+        return job, facts
 
 
-def train_stage(
-    backbone: str, images: Images, paths: Paths, best: Path, *, seed: int, model: ModelParams,
-    train: TrainParams, augment: AugmentParams, report: ReportParams,
-) -> None:  # fmt: skip
+def new_classifier(model: ModelParams, classes: list[str]) -> Classifier:
+    """An untrained classifier on the device, with what is not to be trained frozen."""
+    classifier = build_classifier(model, classes).to(device())
+    set_trainable(classifier, model.trainable)
+    return classifier
+
+
+def train_stage(training: Training) -> None:
     """Train a backbone on clean images."""
-    settings = tuned(override(train, model.train, f"models.{backbone}.train"), best)
-    seed_everything(seed)
-    classifier = build_classifier(model, images.subsets["train"].classes).to(device())
-    weight = class_weights(images.subsets["train"], settings.class_weights, device())
-    objective = clean_objective(weight, settings.label_smoothing)
-    facts = {"backbone": backbone, "regime": "clean", "seed": seed, **images.hashes}
-    facts["params"] = {
-        "train": settings.model_dump(),
-        "augment": augment.model_dump(),
-        "model": model.model_dump(),
-    }
-    subsets = images.subsets
-    job = Job(
-        classifier,
-        subsets["train"],
-        subsets["val"],
-        settings,
-        augment,
-        objective,
-        None,
-        seed,
-        resume_key(facts),
-    )
-    _fit_and_write(job, classifier, paths, images, model=model, report=report, card=facts)
+    with distributed.processes():
+        begin = time.monotonic()
+        seed_everything(training.seed)
+        classifier = new_classifier(training.settings.model, training.images.subsets["train"].classes)
+        job, facts = training.job("clean", classifier, training.train)
+        _fit_and_write(training, job, classifier, facts, begin)
 
 
-def adv_train_stage(
-    backbone: str, images: Images, paths: Paths, best: Path, clean: Path, *, seed: int, model: ModelParams,
-    train: TrainParams, adv: AdvParams, augment: AugmentParams, report: ReportParams,
-) -> None:  # fmt: skip
-    """Train on, from the clean model, with attacked images in every batch."""
-    settings = tuned(override(train, model.train, f"models.{backbone}.train"), best)
-    own = override(adv, model.adv, f"models.{backbone}.adv")
-    changes = {"epochs": own.epochs, "lr": settings.lr * own.lr_scale}
-    settings = override(settings, changes, "adv")
-    seed_everything(seed)
+def adv_train_stage(training: Training, clean: Path) -> None:
+    """Train on, from the clean model, by the adversarial objective.
+
+    With a share of the patients' labels taken away, the clean model is one that never saw these labels: it is
+    trained here first.
+
+    Args:
+        training: whose settings have an `adv` block.
+        clean: the checkpoint of the clean model.
+
+    Raises:
+        UserError: the clean model was trained on other classes.
+    """
+    adv, chosen = training.settings.adv, training.train
+    assert adv is not None, "the stage `settings` writes it"
+    changes = {"epochs": adv.epochs, "lr": chosen.lr * adv.lr_scale, "ema": adv.ema}
+    with distributed.processes():
+        begin = time.monotonic()
+        seed_everything(training.seed)
+        classifier, parts = _start(training, adv, clean)
+        job, facts = training.job("adv", classifier, override(chosen, changes, "adv"), adv=adv, **parts)
+        _fit_and_write(training, job, classifier, facts, begin)
+
+
+def _start(training: Training, adv: AdvParams, clean: Path) -> tuple[Classifier, dict[str, Any]]:
+    """The classifier that adversarial training starts from, and what its job has besides."""
+    train = training.images.subsets["train"]
     classifier = checkpoint.load(clean, device())
-    if classifier.classes != images.subsets["train"].classes:
+    if classifier.classes != train.classes:
         found = f"was trained on {classifier.classes}"
         raise UserError(str(clean), found, "Run `dvc repro`, so that the clean model is trained on this split")
-    weight = class_weights(images.subsets["train"], settings.class_weights, device())
-    objective = mixed_objective(own, weight, settings.label_smoothing)
-    facts = {"backbone": backbone, "regime": "adv", "seed": seed, **images.hashes}
-    facts["params"] = {
-        "train": settings.model_dump(), "adv": own.model_dump(), "augment": augment.model_dump(),
-        "model": model.model_dump(), "clean": read_json(clean / "card.json")["sha256"],
-    }  # fmt: skip
-    attack = training_attack(own, stop_when_fooled=True)
-    subsets = images.subsets
-    job = Job(
-        classifier,
-        subsets["train"],
-        subsets["val"],
-        settings,
-        augment,
-        objective,
-        attack,
-        seed,
-        resume_key(facts),
-    )
-    _fit_and_write(job, classifier, paths, images, model=model, report=report, card=facts)
+    facts: dict[str, Any] = {"clean": read_json(clean / "card.json")["sha256"]}
+    parts: dict[str, Any] = {}
+    if isinstance(adv.unlabelled, str):
+        unlabelled = read_folder(Path(adv.unlabelled).expanduser(), train)
+        facts["unlabelled"] = {"images": len(unlabelled), "sha256": array_hash(unlabelled.store_images)}
+    elif adv.unlabelled:
+        parts["train"], unlabelled = hide_labels(train, adv.unlabelled, training.seed)
+        classifier = new_classifier(training.settings.model, train.classes)
+        first, about = training.job("labelled", classifier, training.train, train=parts["train"])
+        fit(first)
+        facts = {"clean": resume_key(about), "unlabelled": {"images": len(unlabelled)}}
+    if adv.unlabelled:
+        pseudo = predict(classifier, unlabelled).argmax(1)
+        if not isinstance(adv.unlabelled, str):
+            facts["unlabelled"]["right_pseudo_labels"] = round(float(np.mean(pseudo == unlabelled.labels)), 4)
+        parts["unlabelled"] = replace(unlabelled, labels=pseudo)
+    set_trainable(classifier, training.settings.model.trainable)
+    return classifier, {**parts, "facts": facts}
 
 
-def _fit_and_write(
-    job: Job, classifier: Classifier, paths: Paths, images: Images, *,
-    model: ModelParams, report: ReportParams, card: dict[str, Any],
-) -> None:  # fmt: skip
-    begin = time.monotonic()
+def _fit_and_write(training: Training, job: Job, classifier: Classifier, facts: Any, begin: float) -> None:
     result = fit(job)
+    if distributed.rank() > 0:
+        return
     write_outputs(
-        paths, classifier, result, images.subsets, model=model, ordered=images.ordered, report=report,
-        card=card, seconds=time.monotonic() - begin,
+        training.paths, classifier, result, training.images.subsets, model=training.settings.model,
+        ordered=training.images.ordered, report=training.report, card=facts, seconds=time.monotonic() - begin,
     )  # fmt: skip
-    if job.key:
-        resume_path(job.key).unlink(missing_ok=True)
+    # `clean` is the key of a clean model that was trained here for want of labels, else a hash without a file.
+    for key in (resume_key(facts), facts["params"].get("clean", "")):
+        resume_path(key).unlink(missing_ok=True)

@@ -1,0 +1,223 @@
+"""How fast adversarial training is against the plain way, and what makes it so. Interleaved: ratios, not times.
+
+    python benchmarks/training.py                          # the three backbones, about four minutes on two cores
+    python benchmarks/training.py --models resnet34 64     # one timm name and image size
+    python benchmarks/training.py --advise resnet34 64     # only what to write into models.<name>
+
+The plain way is torchattacks' PGD-7 called in the loop, float32, torch's default memory format, half of each
+batch adversarial; ours is the objective `mixed` on the same maths in the number and memory format that a short
+measurement finds fastest. `precision: auto` does not do that measurement itself: a number format chosen by a
+stopwatch would make `dvc repro` give other results on another machine, or on the same one when it is busy. So the
+choice is written down in params.yaml, and this command measures what to write.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torchattacks
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from medrobust.data.store import Subset
+from medrobust.models.build import build_classifier
+from medrobust.models.classifier import Classifier
+from medrobust.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
+from medrobust.runtime import device
+from medrobust.training.loop import Epochs, Job
+from medrobust.training.objectives.registry import OBJECTIVES
+from medrobust.training.state import State
+
+BACKBONES = [("resnet34", 64, 1.6), ("vit_small_patch14_dinov2", 56, 1.2), ("efficientnet_b0", 64, 1.0)]
+CLASSES = ["a", "b", "c", "d"]
+EPS, STEPS = 8 / 255, 7
+AUGMENT = AugmentParams(
+    p=0.3, horizontal_flip=True, vertical_flip=False, rotation=10, translate=0.05, scale=[0.95, 1.05],
+    brightness=0.1, contrast=0.1, sharpness=0.5,
+)  # fmt: skip
+
+
+def train_params(precision: str, channels_last: bool, batch: int) -> TrainParams:
+    """Settings as params.yaml has them, in one number and memory format."""
+    return TrainParams.model_validate(
+        {
+            "epochs": 1, "lr": 1e-4, "optimiser": "Adam", "batch_size": batch, "scheduler": "CosineAnnealingLR",
+            "weight_decay": 0.0, "label_smoothing": 0.0, "class_weights": "none", "precision": precision,
+            "channels_last": channels_last,
+        }
+    )  # fmt: skip
+
+
+def classifier(name: str, size: int) -> Classifier:
+    """A new classifier of the architecture, on the device."""
+    torch.manual_seed(0)
+    return build_classifier(ModelParams(timm=name, weights="none", image_size=size), CLASSES).to(device())
+
+
+def subset(size: int, count: int = 512) -> Subset:
+    """Random grey images; speed does not depend on what they show."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size), dtype=np.uint8)
+    ids = np.array([f"i{number}" for number in range(count)])
+    return Subset(pixels, np.arange(count), np.arange(count) % 4, ids, ids, CLASSES)
+
+
+class Ours:
+    """Steps of the project's own loop."""
+
+    def __init__(
+        self, name: str, size: int, objective: str, batch: int, precision: str, channels_last: bool
+    ) -> None:
+        attack = "fp32" if precision == "fp32" else "train"
+        block = {"eps": EPS, "alpha": "auto", "steps": STEPS, "mix": 0.5, "epochs": 1, "lr_scale": 1}
+        adv = AdvParams.model_validate({**block, "attack_precision": attack})
+        settings = train_params(precision, channels_last, batch)
+        model, data = classifier(name, size), subset(size)
+        if not channels_last:
+            model.to(memory_format=torch.contiguous_format)
+        job = Job(model, data, data, settings, AUGMENT, OBJECTIVES[objective], 0, adv=adv)
+        self.epochs, self.batch = Epochs(job, State.fresh(model, settings)), batch
+        self.rows = np.arange(batch)
+        model.train()
+
+    def load(self) -> Any:
+        """Load and augment a batch."""
+        return self.epochs.step(0, self.rows, None)
+
+    def step(self) -> None:
+        """Load, augment, attack, descend."""
+        self.epochs.descend(self.load(), 0, 0)
+        _wait()
+
+
+class Plain:
+    """The loop that one writes with torchattacks."""
+
+    def __init__(self, name: str, size: int, batch: int) -> None:
+        self.model = classifier(name, size)
+        self.model.to(memory_format=torch.contiguous_format)
+        self.loader = Ours(name, size, "mixed", batch, "fp32", False)
+        self.attack = torchattacks.PGD(
+            self.model, eps=EPS, alpha=2.5 * EPS / STEPS, steps=STEPS, random_start=True
+        )
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-4)
+
+    def step(self) -> None:
+        """The same maths: the batch's images attacked, clean and attacked ones in one pass."""
+        loaded = self.loader.load()
+        images, labels = loaded.images, loaded.labels
+        attacked = self.attack(images, labels)
+        self.model.train()
+        self.optimiser.zero_grad()
+        clean, adv = self.model(torch.cat([images, attacked])).chunk(2)
+        (0.5 * F.cross_entropy(clean, labels) + 0.5 * F.cross_entropy(adv, labels)).backward()
+        self.optimiser.step()
+        _wait()
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def interleaved(tasks: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each task, all of them in every round, after one round that does not count."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(rounds + 1):
+        for name, task in tasks.items():
+            begin = time.perf_counter()
+            task()
+            if turn:
+                times[name].append(time.perf_counter() - begin)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def formats(name: str, size: int, batch: int, rounds: int) -> dict[tuple[str, bool], float]:
+    """Seconds of a step in each number and memory format."""
+    found = [("fp32", True), ("fp32", False), ("bf16", True), ("bf16", False)]
+    tasks = {f"{p} {c}": Ours(name, size, "mixed", batch, p, c).step for p, c in found}
+    times = interleaved(tasks, rounds)
+    return {(p, c): times[f"{p} {c}"] for p, c in found}
+
+
+def peak(precision: str) -> float:
+    """FLOP/s of a large matrix product in the format, the best of five."""
+    dtype, side = (
+        (torch.bfloat16 if precision == "bf16" else torch.float32),
+        8192 if torch.cuda.is_available() else 2048,
+    )
+    left = torch.rand(side, side, device=device()).to(dtype)
+    best = 1e9
+    for _ in range(5):
+        begin = time.perf_counter()
+        left @ left
+        _wait()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * side**3 / best
+
+
+def step_flops(name: str, size: int, images: int) -> float:
+    """FLOP of one step of `mixed`: PGD on `images`, then both halves forward and backward.
+
+    From the forward pass alone (a backward pass by pixels costs as much again, one by weights too): counters get
+    the weight gradients of depthwise convolutions wrong.
+    """
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        classifier(name, size).eval()(torch.rand(1, 1, size, size, device=device()))
+    forward = counter.get_total_flops()
+    return float(forward * (images * STEPS * 2 + 2 * images * 3))
+
+
+def advise(name: str, size: int, half: int, rounds: int) -> tuple[str, bool]:
+    """Measure the formats, print them, and give the fastest."""
+    times = formats(name, size, half, rounds)
+    precision, channels_last = best = min(times, key=lambda key: times[key])
+    for (p, c), seconds in sorted(times.items(), key=lambda pair: pair[1]):
+        print(f"  {p}, channels_last {str(c).lower()}: {2 * half / seconds:.1f} images/s")
+    adv = ", adv: {attack_precision: train}" if precision != "fp32" else ""
+    print(f"  models.<name>: train: {{precision: {precision}, channels_last: {str(channels_last).lower()}}}{adv}")
+    return best
+
+
+def compare(name: str, size: int, target: float | None, half: int, rounds: int) -> None:
+    """Print what one backbone gives."""
+    print(f"{name} at {size} pixels, {half} clean and {half} attacked images a step, PGD-{STEPS}")
+    precision, channels_last = advise(name, size, half, max(rounds // 2, 2))
+    ours, plain = Ours(name, size, "mixed", half, precision, channels_last), Plain(name, size, half)
+    tasks = {"plain": plain.step, "ours": ours.step}
+    for objective in ("pgd_at", "fgsm_rs", "cross_entropy"):
+        tasks[objective] = Ours(name, size, objective, 2 * half, precision, channels_last).step
+    loader = Ours(name, size, "mixed", 2 * half, precision, channels_last)
+    tasks["loading"] = loader.load
+    seconds = interleaved(tasks, rounds)
+    wanted = "" if target is None else f" (wanted: {target})"
+    share = step_flops(name, size, half) / seconds["ours"] / peak(precision)
+    print(f"  against the plain way: {seconds['plain'] / seconds['ours']:.2f}x{wanted}, {share:.0%} of the peak")
+    print(f"  FGSM-RS against PGD-{STEPS} training: {seconds['pgd_at'] / seconds['fgsm_rs']:.2f}x (wanted: 2.5)")
+    for step in ("cross_entropy", "pgd_at"):
+        print(f"  loading and augmentation: {seconds['loading'] / seconds[step]:.1%} of a step of {step}")
+    print(f"  loading and augmentation of {2 * half} images: {1000 * seconds['loading']:.1f} ms", flush=True)
+
+
+def main() -> None:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs=2, metavar=("TIMM", "SIZE"))
+    parser.add_argument("--advise", nargs=2, metavar=("TIMM", "SIZE"))
+    parser.add_argument("--half", type=int, default=16, help="clean images a step, and as many attacked ones")
+    parser.add_argument("--rounds", type=int, default=6)
+    args = parser.parse_args()
+    if args.advise:
+        advise(args.advise[0], int(args.advise[1]), args.half, args.rounds)
+    elif args.models:
+        compare(args.models[0], int(args.models[1]), None, args.half, args.rounds)
+    else:
+        for name, size, target in BACKBONES:
+            compare(name, size, target, args.half, args.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""What an objective is: a function from one step of training to the number that the step minimises."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medrobust.params.training import AdvParams, TrainParams
+from medrobust.training.settings import Entry
+
+
+@dataclass
+class Step:
+    """One batch, and what an objective may ask of the training that it belongs to.
+
+    Attributes:
+        model: in train mode; takes images n×C×H×W in [0, 1].
+        images: float n×C×H×W in [0, 1], augmented.
+        labels: int64 n.
+        seeds: int64 n; all that is random about an image's attack comes from its seed.
+        train, adv: the settings of this training; `adv` is None for clean training.
+        weight: of the classes in the cross-entropy, float K; None = all 1.
+        progress: share of the epochs that will be done when this one is; 1 in the last.
+        unlabelled: images n'×C×H×W without a label of their own, and their pseudo-labels; None = none.
+        memory: tensors that an objective keeps from step to step; the resume file holds them.
+    """
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    seeds: Tensor
+    train: TrainParams
+    adv: AdvParams | None = None
+    weight: Tensor | None = None
+    progress: float = 1.0
+    unlabelled: tuple[Tensor, Tensor, Tensor] | None = None
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    _kept: dict[str, Tensor] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What `make` gave when this step first asked for `name`.
+
+        Weight perturbation asks an objective twice for its loss; the attack must be that of the first time.
+        """
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy, weighted by class and smoothed as the settings say (labels: the batch's own)."""
+        own = self.labels if labels is None else labels
+        return F.cross_entropy(logits, own, self.weight, label_smoothing=self.train.label_smoothing)
+
+    def mean(self, losses: Tensor) -> Tensor:
+        """Mean of each image's loss, n, weighted by the image's class as `cross_entropy` weights it."""
+        if self.weight is None:
+            return losses.mean()
+        weight = self.weight[self.labels]
+        return (weight * losses).sum() / weight.sum()
+
+    def attacked(self) -> AdvParams:
+        """The `adv` block of an objective that cannot do without it."""
+        assert self.adv is not None, "the registry lets only objectives without attack into clean training"
+        return self.adv
+
+
+Objective = Callable[[Step], Tensor]
+
+
+def load_objective(entry: Entry) -> Objective:
+    """The function of an entry."""
+    module, _, function = entry.target.partition(":")
+    found: Objective = getattr(import_module(module), function)
+    return found
+
+
+def both(model: nn.Module, *parts: Tensor) -> tuple[Tensor, ...]:
+    """Logits of several batches that pass the model as one, so that BatchNorm sees their mixture."""
+    logits = model(torch.cat(parts))
+    return torch.split(logits, [len(part) for part in parts])

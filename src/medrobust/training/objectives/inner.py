@@ -1,0 +1,123 @@
+"""The inner maximisation: how a training attacks its own model."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from medrobust.attacks.base import frozen, project
+from medrobust.attacks.pgd import PGD
+from medrobust.params.training import AdvParams
+from medrobust.training.objectives.base import Step
+
+#: Gradients that a single-step training is validated with, unless `adv.val_steps` says otherwise.
+VALIDATION_STEPS = 10
+
+
+def training_attack(adv: AdvParams, *, stop_when_fooled: bool = False) -> PGD:
+    """The PGD of the `adv` block; in training every image takes all steps."""
+    alpha = None if adv.alpha == "auto" else adv.alpha
+    return PGD(eps=adv.eps, alpha=alpha, steps=adv.steps, stop_when_fooled=stop_when_fooled)
+
+
+def validation_attack(adv: AdvParams, single_step: bool) -> PGD:
+    """The PGD of robust validation, where fooled images leave.
+
+    A model of single-step training can be safe from few steps and from nothing else, so it meets at least
+    `VALIDATION_STEPS` of them unless `adv.val_steps` says otherwise.
+    """
+    steps = adv.val_steps or (max(adv.steps, VALIDATION_STEPS) if single_step else adv.steps)
+    same = steps == adv.steps
+    return training_attack(
+        adv.model_copy(update={"steps": steps, "alpha": adv.alpha if same else "auto"}), stop_when_fooled=True
+    )
+
+
+def attack_with_pgd(step: Step, adv: AdvParams | None = None) -> Tensor:
+    """The batch's images after PGD on the current model (Madry et al. 2018, equation 2.1)."""
+    chosen = adv or step.attacked()
+    attack = training_attack(chosen)
+    return step.once("adv", lambda: attack(attack_view(step), step.images, step.labels, seeds=step.seeds))
+
+
+def ascend(
+    step: Step, start: Tensor, loss: Callable[[Tensor], Tensor], *, eps: float, alpha: float, steps: int
+) -> Tensor:
+    """Signed gradient ascent on any loss of the logits, inside the ball around the batch's images.
+
+    Args:
+        step: the step; its model is attacked.
+        start: images, n×C×H×W, to start from.
+        loss: logits n×K -> a number, a sum over images.
+        eps: radius; infinity = no ball.
+        alpha: step size.
+        steps: how many.
+    """
+    view, current = attack_view(step), start
+    with frozen(view):
+        for _ in range(steps):
+            current = current.detach().requires_grad_(True)
+            with torch.enable_grad(), torch.autocast(current.device.type, enabled=False):
+                (gradient,) = torch.autograd.grad(loss(view(current)), current)
+            current = project(current + alpha * gradient.sign(), step.images, eps)
+    return current.detach()
+
+
+def attack_view(step: Step) -> nn.Module:
+    """The model as the training attack sees it: `adv.batch_norm` and `adv.attack_precision` decide."""
+    adv = step.attacked()
+    device = step.images.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    dtype = dtype if adv.attack_precision == "train" else None
+    if dtype is None and adv.batch_norm == "eval":
+        return step.model
+    return _View(step.model, dtype, batch=adv.batch_norm == "batch")
+
+
+class _View(nn.Module):
+    """A model in another number format, or with BatchNorm on the batch's own statistics.
+
+    Args:
+        model: whose parameters these are.
+        dtype: of the forward pass; None = float32.
+        batch: whether BatchNorm uses the batch's statistics. The running ones stay untouched.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None, batch: bool) -> None:
+        super().__init__()
+        self.model, self.dtype, self.batch = model, dtype, batch
+
+    def train(self, mode: bool = True) -> "_View":
+        super().train(mode)
+        for module in _batch_norms(self) if self.batch else []:
+            module.training = True
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            if not self.batch:
+                logits: Tensor = self.model(images)
+            else:
+                with untracked(self.model):
+                    logits = self.model(images)
+        return logits.float()
+
+
+@contextmanager
+def untracked(model: nn.Module) -> Iterator[None]:
+    """Inside, BatchNorm in train mode leaves its running statistics as they are."""
+    modules = _batch_norms(model)
+    before = [module.track_running_stats for module in modules]
+    for module in modules:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module, flag in zip(modules, before, strict=True):
+            module.track_running_stats = flag
+
+
+def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]

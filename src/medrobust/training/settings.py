@@ -1,0 +1,58 @@
+"""What a training stage of one backbone depends on, as the stage `settings` hands it over.
+
+A file holds what decides its stage's training and nothing else: params with the backbone's overrides in place,
+and where its objectives are, with the hash of their source files. So an edit of one objective re-runs the
+trainings that name it, a new objective re-runs none, and an override of `adv` leaves tuning and clean training as
+they are.
+"""
+
+from pathlib import Path
+
+from medrobust.params.base import Block
+from medrobust.params.training import AdvParams, ModelParams, TrainParams, TuneParams
+from medrobust.records import read_json
+
+
+class Entry(Block):
+    """An objective as the registry knows it.
+
+    Attributes:
+        target: module:function.
+        attacks: whether it attacks the model, so that only adversarial training can use it.
+        single_step: whether its attack is one gradient: validated under more steps, and watched for catastrophic
+            overfitting.
+        replayed: whether it takes each batch `adv.replays` times.
+    """
+
+    target: str
+    attacks: bool = True
+    single_step: bool = False
+    replayed: bool = False
+
+
+class Settings(Block):
+    """What decides a training beside images and seed.
+
+    Attributes:
+        backbone: the name of its block in params.yaml.
+        model: the block, without the overrides.
+        train: clean training, overrides in place; the study may replace some of it.
+        objective: of clean training.
+        adv, adv_objective: adversarial training, overrides in place; None where the stage has none.
+        tune: the study; None where the stage has none.
+        sources: sha256 of the source files of the objectives.
+    """
+
+    backbone: str
+    model: ModelParams
+    train: TrainParams
+    objective: Entry
+    adv: AdvParams | None = None
+    adv_objective: Entry | None = None
+    tune: TuneParams | None = None
+    sources: str
+
+
+def read_settings(path: Path) -> Settings:
+    """Read one of the files that the stage `settings` wrote."""
+    return Settings.model_validate(read_json(path))

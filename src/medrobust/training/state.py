@@ -1,0 +1,124 @@
+"""All that a training is in the middle of: what the resume file keeps, and how a fit goes on from it."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from medrobust.params.training import TrainParams
+from medrobust.records import atomic_file
+from medrobust.runtime import WORK, say
+from medrobust.training import distributed
+from medrobust.training.optim import build_average, build_optimiser, build_scheduler, precision
+
+
+@dataclass
+class Fit:
+    """What training gave: the history, the best epoch's weights, and why it stopped early ("" if it did not)."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_value: float = -1.0
+    best_epoch: int = -1
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    stopped: str = ""
+
+
+@dataclass
+class State:
+    """A training between two epochs.
+
+    Attributes:
+        model: what is trained.
+        optimiser, scheduler, scaler: torch's.
+        average: the moving average of the weights; None = none.
+        memory: tensors that the objective keeps from step to step.
+        result: what is known so far.
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    scheduler: Any
+    scaler: torch.amp.GradScaler
+    average: AveragedModel | None
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    result: Fit = field(default_factory=Fit)
+
+    @classmethod
+    def fresh(cls, model: nn.Module, settings: TrainParams) -> "State":
+        """The state before the first epoch."""
+        device = next(model.parameters()).device
+        optimiser = build_optimiser(model, settings)
+        scaler = torch.amp.GradScaler(device.type, enabled=precision(settings, device) == torch.float16)
+        average = build_average(model, settings.ema)
+        return cls(model, optimiser, build_scheduler(optimiser, settings), scaler, average)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The model that is validated and kept: the average, where there is one."""
+        return self.model if self.average is None else self.average.module
+
+    def keep(self, key: str) -> None:
+        """Write the state to the key's resume file, whole or not at all."""
+        content = {
+            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "memory": {name: tensor.detach() for name, tensor in self.memory.items()},
+            "gradients": {name: tensor.grad for name, tensor in self.memory.items()},
+            "result": vars(self.result), "rng": distributed.gather(_random_state()),
+        }  # fmt: skip
+        if distributed.rank() == 0:
+            with atomic_file(resume_path(key)) as temporary:
+                torch.save(content, temporary)
+
+    def restore(self, key: str | None) -> None:
+        """Take up the state of the key's resume file, if there is one."""
+        content = distributed.from_first(lambda: _read(key))
+        if content is None:
+            return
+        self.model.load_state_dict(content["model"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.scheduler.load_state_dict(content["scheduler"])
+        self.scaler.load_state_dict(content["scaler"])
+        if self.average:
+            self.average.load_state_dict(content["average"])
+        device = next(self.model.parameters()).device
+        for name, tensor in content["memory"].items():
+            self.memory[name], gradient = tensor.to(device).requires_grad_(True), content["gradients"][name]
+            self.memory[name].grad = None if gradient is None else gradient.to(device)
+        if len(content["rng"]) == distributed.world():  # else: other processes, which draw from their own seeds
+            _set_random_state(content["rng"][distributed.rank()])
+        self.result = Fit(**content["result"])
+        say(f"resuming after epoch {len(self.result.history)}")
+
+
+def resume_key(facts: dict[str, Any]) -> str:
+    """A hash of all that decides a training's result."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def resume_path(key: str) -> Path:
+    """Where a training of that key keeps its state; deleted when its stage is done."""
+    return WORK / "resume" / f"{key}.pt"
+
+
+def _read(key: str | None) -> Any:
+    if not key or not resume_path(key).is_file():
+        return None
+    return torch.load(resume_path(key), weights_only=True, map_location="cpu")
+
+
+def _random_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,211 @@
+"""The trials of a study: what one is, where the study is kept, and how it goes on after a kill.
+
+A trial counts when it is complete, pruned, or failed by an error of its own (a diverging loss). One that a kill
+cut short does not count: the next process asks for it again and goes on from its last finished epoch.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from medrobust.errors import UserError
+from medrobust.params.schema import override
+from medrobust.params.training import AugmentParams, SearchSpace, TrainParams, TuneParams
+from medrobust.runtime import WORK, say, seed_everything
+from medrobust.training.loop import Job, fit
+from medrobust.training.run import Images, new_classifier
+from medrobust.training.settings import Settings
+from medrobust.training.state import resume_key, resume_path
+
+#: What the study may set.
+TUNED = ("lr", "optimiser", "batch_size", "scheduler")
+#: Seconds between two signs of life of a process that works on a study in a database.
+HEARTBEAT = 60
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What decides a study; another process can be handed it.
+
+    Attributes:
+        settings: of the backbone, with `tune`.
+        prepared, split: where the images are.
+        seed, augment: blocks of params.yaml.
+    """
+
+    settings: Settings
+    prepared: Path
+    split: Path
+    seed: int
+    augment: AugmentParams
+
+    @property
+    def tune(self) -> TuneParams:
+        """The `tune` block."""
+        assert self.settings.tune is not None, "the stage `settings` writes it"
+        return self.settings.tune
+
+    def facts(self, images: Images) -> dict[str, Any]:
+        """All that decides a trial's result beside its hyper-parameters; how many there are does not."""
+        settings = self.settings.model_dump(exclude={"tune": {"trials"}})
+        return {"seed": self.seed, **images.hashes, "settings": settings, "augment": self.augment.model_dump()}
+
+    def run(self, alone: bool = True) -> optuna.Study:
+        """Run the trials that the study lacks.
+
+        Args:
+            alone: no other process works on the study: trials are drawn in one sequence of the seed, and an
+                interrupted study ends as an undisturbed one. Else the sampler spreads concurrent trials.
+        """
+        images = Images.open(self.prepared, self.split)
+        study = open_study(f"{self.settings.backbone}-{resume_key(self.facts(images))}")
+        own = first_trial(self.settings.train, self.tune.space)
+        _forget_cut_trials(study, alone)
+        if own and not any(trial.user_attrs.get("own") for trial in _standing(study, TrialState.WAITING)):
+            study.enqueue_trial(own, user_attrs={"own": True})
+        study.sampler = replayed(study, self.seed, self.tune.space, own) if alone else _concurrent_sampler()
+
+        def objective(trial: optuna.Trial) -> float:
+            if sum(other.number < trial.number for other in _standing(study)) >= self.tune.trials:
+                raise _EnoughError
+            with recorded(trial):
+                return self.value(trial, images)
+
+        while len(_standing(study)) < self.tune.trials:
+            study.optimize(objective, n_trials=1, catch=(UserError, _EnoughError))
+        return study
+
+    def value(self, trial: optuna.Trial, images: Images) -> float:
+        """Train as the trial says and give its best validation balanced accuracy, clean or robust.
+
+        Raises:
+            UserError: the training diverged.
+            optuna.TrialPruned: it is worse than the median of the earlier ones.
+        """
+        chosen = suggest(trial, self.tune.space)
+        say(f"{self.settings.backbone} trial: " + ", ".join(f"{k} {v}" for k, v in chosen.items()))
+        settings = override(self.settings.train, {**chosen, "epochs": self.tune.epochs}, "tune")
+        seed_everything(self.seed)
+        train, val = images.subsets["train"], images.subsets["val"]
+        classifier = new_classifier(self.settings.model, train.classes)
+        key = resume_key({**self.facts(images), "trial": chosen})
+        objective = self.settings.adv_objective or self.settings.objective
+        job = Job(
+            classifier, train, val, settings, self.augment, objective, self.seed, adv=self.settings.adv, key=key
+        )
+
+        def on_epoch(epoch: int, value: float) -> None:
+            trial.report(value, epoch)
+            if epoch + 1 < self.tune.epochs and trial.should_prune():
+                resume_path(key).unlink(missing_ok=True)
+                raise optuna.TrialPruned
+
+        try:
+            best = fit(job, on_epoch).best_value
+        except UserError:
+            resume_path(key).unlink(missing_ok=True)
+            raise
+        resume_path(key).unlink(missing_ok=True)
+        return best
+
+
+class _EnoughError(Exception):
+    """Another process has begun the last trial meanwhile."""
+
+
+@contextmanager
+def recorded(trial: optuna.Trial) -> Iterator[None]:
+    """Note the message of an error that ends the trial; by the note it counts."""
+    try:
+        yield
+    except UserError as error:
+        trial.set_user_attr("error", str(error))
+        raise
+
+
+def suggest(trial: optuna.Trial, space: SearchSpace) -> dict[str, Any]:
+    """One point of the search space."""
+    return {
+        "lr": trial.suggest_float("lr", *space.lr, log=True),
+        "optimiser": trial.suggest_categorical("optimiser", space.optimiser),
+        "batch_size": trial.suggest_categorical("batch_size", space.batch_size),
+        "scheduler": trial.suggest_categorical("scheduler", space.scheduler),
+    }
+
+
+def first_trial(train: TrainParams, space: SearchSpace) -> dict[str, Any] | None:
+    """The values of the `train` block, if they lie in the space."""
+    own = train.model_dump(include=set(TUNED))
+    inside = space.lr[0] <= own["lr"] <= space.lr[1]
+    return own if inside and all(own[key] in getattr(space, key) for key in TUNED[1:]) else None
+
+
+def open_study(name: str) -> optuna.Study:
+    """The study of that name: in the database that `MEDROBUST_STUDIES` names, else in its own journal file."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    url = os.environ.get("MEDROBUST_STUDIES")
+    storage: optuna.storages.BaseStorage
+    if url:
+        storage = optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT)
+    else:
+        path = WORK / "studies" / f"{name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+    return optuna.create_study(
+        study_name=name, storage=storage, direction="maximize", load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=2),
+    )  # fmt: skip
+
+
+def counted(study: optuna.Study) -> list[FrozenTrial]:
+    """The finished trials that count, in the order in which they began."""
+    done = (TrialState.COMPLETE, TrialState.PRUNED)
+    return [t for t in study.trials if t.state in done or (t.state == TrialState.FAIL and "error" in t.user_attrs)]
+
+
+def replayed(
+    study: optuna.Study, seed: int, space: SearchSpace, own: dict[str, Any] | None
+) -> optuna.samplers.TPESampler:
+    """The seeded sampler in the state that it had after the study's counted trials.
+
+    They are asked for again in memory, so that an interrupted study draws what an undisturbed one would have
+    drawn.
+    """
+    sampler = optuna.samplers.TPESampler(seed=seed)
+    scratch = optuna.create_study(direction="maximize", sampler=sampler)
+    for past in counted(study):
+        if past.user_attrs.get("own") and own:
+            scratch.enqueue_trial(own)
+        trial = scratch.ask()
+        suggest(trial, space)
+        for epoch, value in past.intermediate_values.items():
+            trial.report(value, epoch)
+        scratch.tell(trial, past.value if past.state == TrialState.COMPLETE else None, past.state)
+    return sampler
+
+
+def _concurrent_sampler() -> optuna.samplers.TPESampler:
+    # Each process must draw other values; the constant liar keeps them apart where the model has a favourite.
+    return optuna.samplers.TPESampler(constant_liar=True)
+
+
+def _standing(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """Trials that count or run, or are in one of the states."""
+    known = {trial.number for trial in counted(study)}
+    return [t for t in study.trials if t.number in known or t.state in (TrialState.RUNNING, *states)]
+
+
+def _forget_cut_trials(study: optuna.Study, alone: bool) -> None:
+    """Fail the trials whose process died; they carry no error and so do not count."""
+    if alone:
+        for trial in study.trials:
+            if trial.state == TrialState.RUNNING:
+                study.tell(trial.number, state=TrialState.FAIL)
+    elif "MEDROBUST_STUDIES" in os.environ:
+        optuna.storages.fail_stale_trials(study)

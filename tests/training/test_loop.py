@@ -1,0 +1,305 @@
+"""The loop learns, resumes bit by bit, stops on NaN and on catastrophic overfitting, and keeps the best epoch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medrobust.data.augment import build_augmentation
+from medrobust.data.store import Subset
+from medrobust.errors import UserError
+from medrobust.training import loop
+from medrobust.training.loop import Job, fit, validate
+from medrobust.training.objectives.base import Step
+from medrobust.training.objectives.inner import validation_attack
+from medrobust.training.optim import (
+    build_average,
+    build_optimiser,
+    build_scheduler,
+    class_weights,
+    precision,
+)
+from medrobust.training.state import State, resume_path
+from medrobust.training.subsets import hide_labels, read_folder, take
+from tests.training.conftest import AUGMENT, adv, make_job, network, settings, subset
+
+#: Trainings that keep something of their own between epochs.
+STATEFUL: dict[str, dict[str, Any]] = {
+    "clean": {"objective": "cross_entropy"},
+    "plateau": {"objective": "cross_entropy", "settings": settings(scheduler="ReduceLROnPlateau")},
+    "average": {"objective": "cross_entropy", "settings": settings(ema=0.9)},
+    "scaler": {"objective": "cross_entropy", "settings": settings(precision="fp16")},
+    "balanced": {"objective": "cross_entropy", "settings": settings(sampling="balanced")},
+    "free": {"objective": "free", "adv": adv(replays=2)},
+    "awp": {"objective": "trades", "adv": adv(awp=0.01, steps=2)},
+    "ssat": {"objective": "ssat", "adv": adv(), "unlabelled": subset(20)},
+}
+
+
+def test_the_loop_learns_and_keeps_the_best_epoch() -> None:
+    result = fit(make_job(settings=settings(epochs=12)))
+    assert result.best_value > 0.95
+    assert len(result.history) == 12
+    assert result.history[result.best_epoch]["val_balanced_accuracy"] == result.best_value
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_an_interrupted_training_ends_as_an_undisturbed_one(name: str) -> None:
+    options = STATEFUL[name]
+    whole = make_job(key="whole", **options)
+    expected = fit(whole)
+
+    def kill(epoch: int, value: float) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_job(key="cut", **options), kill)
+    again = make_job(key="cut", model=network(), **options)
+    torch.rand(7)  # whatever else drew in between
+    told: list[int] = []
+    result = fit(again, lambda epoch, value: told.append(epoch))
+    assert result.history == expected.history
+    assert told == [0, 1, 2, 3], "a study must hear of the epochs of the killed process"
+    for one, other in zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_full_disk_leaves_the_old_resume_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    save: Callable[..., None] = torch.save
+    calls = []
+
+    def full(state: Any, path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half")
+            raise OSError("No space left on device")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit(make_job(key="full"))
+    assert len(torch.load(resume_path("full"), weights_only=True)["result"]["history"]) == 1
+    assert not list(resume_path("full").parent.glob(".*tmp*")), "the half-written file stayed"
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Make the loss NaN from the given step on."""
+    seen = []
+
+    def objective(step: Step) -> Tensor:
+        seen.append(1)
+        factor = torch.nan if len(seen) > after else 1.0
+        loss: Tensor = step.model(step.images).square().mean() * factor
+        return loss
+
+    monkeypatch.setattr(loop, "load_objective", lambda entry: objective)
+
+
+def test_a_nan_loss_names_epoch_step_rate_and_the_last_good_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch, after=0)
+    with pytest.raises(
+        UserError, match=r"loss nan at epoch 1, step 1 \(no epoch was finished\).*learning rate \(now 0.01\)"
+    ):
+        fit(make_job())
+    broken(monkeypatch, after=4)
+    with pytest.raises(UserError, match=r"epoch 2, step 2 \(best so far: epoch 1, kept in tmp/resume/nan\.pt\)"):
+        fit(make_job(key="nan"))
+    assert resume_path("nan").is_file()
+
+
+def test_a_diverging_loss_stops_like_a_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "DIVERGED", 0.1)
+    with pytest.raises(UserError, match=r"loss 0\.\d+ at epoch 1, step 1"):
+        fit(make_job())
+
+
+def test_robust_validation_decides_with_an_attack() -> None:
+    result = fit(make_job("mixed", adv=adv(eps=0.02, steps=2)))
+    assert all("val_robust_balanced_accuracy" in row for row in result.history)
+    assert result.best_value == max(row["val_robust_balanced_accuracy"] for row in result.history)
+    values = [row["val_robust_balanced_accuracy"] for row in result.history]
+    assert all(r <= row["val_balanced_accuracy"] for r, row in zip(values, result.history, strict=True))
+
+
+class Masked(nn.Module):
+    """Right on the clean image and at the ball's edge, wrong half-way: safe from one step, not from ten."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps, self.scale = eps, nn.Parameter(torch.ones(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        bright = (images.mean((1, 2, 3)) > 0.5).float() * 2 - 1
+        centre = torch.where(bright > 0, 0.75, 0.25)
+        offset = (images.mean((1, 2, 3)) - centre) / self.eps
+        margin = bright * torch.cos(2 * torch.pi * offset) * self.scale
+        return torch.stack([-margin, margin], 1)
+
+
+def flat(n: int = 12) -> Subset:
+    labels = np.arange(n) % 2
+    pixels = np.where(labels[:, None, None] == 1, 191, 64) * np.ones((n, 8, 8))
+    ids = np.array([f"i{k}" for k in range(n)])
+    return Subset(pixels.astype(np.uint8), np.arange(n), labels, ids, ids, ["dark", "bright"])
+
+
+@pytest.mark.parametrize("objective", ["fgsm_rs", "n_fgsm", "free"])
+def test_catastrophic_overfitting_stops_single_step_training(
+    objective: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model is masked from the second epoch on; robust accuracy of the first was whole."""
+    chosen, values = adv(eps=0.1, steps=1), iter([1.0, 1.0])
+    real = loop.validate
+
+    def first_then_real(*arguments: Any) -> float:
+        return next(values, None) or real(*arguments)
+
+    monkeypatch.setattr(loop, "validate", first_then_real)
+    still = AUGMENT.model_copy(update={"p": 0.0})
+    job = make_job(
+        objective, model=Masked(0.1), train=flat(), val=flat(), adv=chosen, augment=still, key="co",
+        settings=settings(lr=1e-6, epochs=5),
+    )  # fmt: skip
+    result = fit(job)
+    assert len(result.history) == 2
+    assert result.best_epoch == 0
+    assert "catastrophic overfitting at epoch 2: robust balanced accuracy 1.000 under one step" in result.stopped
+    assert result.stopped in capsys.readouterr().out
+    assert len(fit(job).history) == 2, "a stopped training must not go on when its stage runs again"
+
+
+def test_a_model_that_is_merely_bad_is_no_catastrophic_overfitting() -> None:
+    model = network()
+    job = make_job("fgsm_rs", model=model, adv=adv(eps=0.05), settings=settings(lr=1e-6, epochs=3))
+    assert fit(job).stopped == ""
+
+
+@pytest.mark.parametrize("optimiser", ["SGD", "RMSprop", "Adam"])
+@pytest.mark.parametrize("scheduler", ["StepLR", "CosineAnnealingLR", "ReduceLROnPlateau"])
+def test_every_optimiser_and_schedule_runs(optimiser: str, scheduler: str) -> None:
+    chosen = settings(optimiser=optimiser, scheduler=scheduler, epochs=2, lr=1e-3)
+    built = build_optimiser(network(), chosen)
+    assert type(built).__name__ == optimiser
+    assert type(build_scheduler(built, chosen)).__name__ == scheduler
+    assert len(fit(make_job(settings=chosen)).history) == 2
+
+
+def uneven() -> Subset:
+    data = subset()
+    return Subset(
+        data.store_images, data.rows, np.array([0] * 36 + [1] * 12), data.ids, data.patients, data.classes
+    )
+
+
+def test_class_weights_undo_the_imbalance() -> None:
+    weight = class_weights(uneven(), "balanced", torch.device("cpu"))
+    assert weight is not None
+    assert weight.tolist() == pytest.approx([48 / 72, 48 / 24])
+    assert class_weights(uneven(), "none", torch.device("cpu")) is None
+
+
+def epochs_of(job: Job) -> loop.Epochs:
+    return loop.Epochs(job, State.fresh(job.model, job.settings))
+
+
+def test_balanced_sampling_draws_classes_equally_often() -> None:
+    job = make_job(train=uneven(), settings=settings(sampling="balanced"))
+    drawn = np.concatenate([np.concatenate(epochs_of(job).order(epoch)) for epoch in range(40)])
+    assert job.train.labels[drawn].mean() == pytest.approx(0.5, abs=0.04)
+    shuffled = np.concatenate(epochs_of(make_job()).order(0))
+    assert sorted(shuffled.tolist()) == list(range(48))
+
+
+def test_unlabelled_images_go_round_evenly() -> None:
+    job = make_job("ssat", adv=adv(), unlabelled=subset(20))
+    parts = epochs_of(job).unlabelled_order(0, 3)
+    assert [len(part) for part in parts] == [16, 16, 16]
+    assert set(np.bincount(np.concatenate(parts), minlength=20)) <= {2, 3}
+
+
+def test_the_average_follows_the_weights_with_a_warm_up() -> None:
+    model = network()
+    average = build_average(model, 0.5)
+    assert average is not None
+    assert build_average(model, 0.0) is None
+    expected = torch.zeros(())
+    for count, value in enumerate([1.0, 3.0, 5.0]):
+        with torch.no_grad():
+            model[0].bias.fill_(value)  # type: ignore[index]
+        average.update_parameters(model)
+        kept = min(0.5, (1 + count) / (10 + count))
+        expected = torch.tensor(value) if count == 0 else kept * expected + (1 - kept) * value
+    assert torch.allclose(average.module[0].bias, expected.expand(4))  # type: ignore[index]
+
+
+def test_the_averaged_model_is_what_is_validated_and_kept() -> None:
+    job = make_job(settings=settings(ema=0.9, epochs=2))
+    result = fit(job)
+    value = validate(job.model, job.val, None, job.seed)
+    assert value == result.best_value == result.history[result.best_epoch]["val_balanced_accuracy"]
+
+
+def test_precision_by_name() -> None:
+    cpu = torch.device("cpu")
+    assert precision(settings(precision="auto"), cpu) == torch.float32
+    assert precision(settings(precision="bf16"), cpu) == torch.bfloat16
+    assert fit(make_job(settings=settings(precision="bf16", epochs=12))).best_value > 0.9
+
+
+def test_memory_format_is_a_choice_that_changes_no_weight() -> None:
+    job = make_job(model=network().to(memory_format=torch.channels_last), settings=settings(channels_last=False))
+    fit(job)
+    assert job.model[0].weight.is_contiguous()  # type: ignore[index]
+
+
+def test_augmentation_keeps_shape_and_range_and_p_0_changes_nothing() -> None:
+    images = torch.rand(8, 1, 16, 16)
+    changed = build_augmentation(AUGMENT)(images)
+    assert changed.shape == images.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 1
+    assert not torch.equal(changed, images)
+    still = AUGMENT.model_copy(update={"p": 0.0})
+    assert torch.allclose(build_augmentation(still)(images), images, atol=1e-6)
+
+
+def test_labels_are_taken_from_whole_patients_of_every_class() -> None:
+    data = subset(48)
+    patients = np.array([f"p{k // 4}-{k % 2}" for k in range(48)])  # twelve of each class, two images each
+    data = Subset(data.store_images, data.rows, data.labels, data.ids, patients, data.classes)
+    labelled, unlabelled = hide_labels(data, 0.5, seed=1)
+    assert not set(labelled.patients) & set(unlabelled.patients)
+    assert len(labelled) + len(unlabelled) == 48
+    assert np.bincount(unlabelled.labels).tolist() == [12, 12]
+    assert hide_labels(data, 0.5, seed=1)[1].ids.tolist() == unlabelled.ids.tolist()
+    few = take(data, np.arange(4))
+    with pytest.raises(UserError, match=r"0\.5 of 2 training patients is no patient in any class"):
+        hide_labels(few, 0.5, seed=1)
+
+
+def test_a_folder_of_images_is_read_in_the_size_of_the_data(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    Image.fromarray(np.full((30, 40, 3), 90, np.uint8)).save(tmp_path / "a" / "b" / "x.png")
+    Image.fromarray(np.full((16, 16), 10, np.uint8)).save(tmp_path / "a" / "y.PNG")
+    found = read_folder(tmp_path / "a", subset())
+    assert found.ids.tolist() == ["b/x.png", "y.PNG"]
+    assert found.batch([0, 1]).shape == (2, 1, 16, 16)
+    assert found.batch([0]).mean() == pytest.approx(90 / 255, abs=1e-3)
+    (tmp_path / "a" / "z.jpg").write_bytes(b"no")
+    with pytest.raises(UserError, match=r"z\.jpg: does not decode"):
+        read_folder(tmp_path / "a", subset())
+    with pytest.raises(UserError, match="no image there"):
+        read_folder(tmp_path / "nowhere", subset())
+
+
+def test_validation_steps_reach_the_attack() -> None:
+    job = make_job("fgsm_rs", adv=adv(val_steps=7))
+    assert job.adv is not None
+    assert epochs_of(job).attack == validation_attack(job.adv, single_step=True)

@@ -1,0 +1,281 @@
+"""Each objective is its paper's equation, worked out here by other means; the contract loops over the registry."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medrobust.attacks.pgd import PGD
+from medrobust.errors import UserError
+from medrobust.training.loop import fit
+from medrobust.training.objectives.base import Step, load_objective
+from medrobust.training.objectives.inner import training_attack, validation_attack
+from medrobust.training.objectives.pgd import scheduled
+from medrobust.training.objectives.registry import OBJECTIVES, find, source_hash
+from medrobust.training.objectives.trades import divergence
+from medrobust.training.perturbation import perturbed_weights
+from tests.training.conftest import adv, make_job, network, settings, subset
+
+WEIGHT = torch.tensor([0.5, 2.0])
+ADVERSARIAL = [name for name, entry in OBJECTIVES.items() if entry.attacks]
+
+
+def make_step(model: nn.Module | None = None, classes: int = 2, **changes: Any) -> Step:
+    """Eight images and a network in eval mode, so that every pass gives the same logits."""
+    data = subset(8, classes=classes)
+    labels, images = data.targets(range(8)), data.batch(range(8))
+    own = model or network(classes).eval()
+    unlabelled = (images.flip(0), labels, torch.arange(8) + 50)
+    parts = {"train": settings(), "adv": adv(), "unlabelled": unlabelled, **changes}
+    return Step(own, images, labels, torch.arange(8), **parts)
+
+
+def loss(name: str, step: Step) -> Tensor:
+    return load_objective(OBJECTIVES[name])(step)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """By the definition, image by image."""
+    weights = torch.ones(logits.shape[1]) if weight is None else weight
+    terms = [weights[y] * (torch.logsumexp(z, 0) - z[y]) for z, y in zip(logits, labels.tolist(), strict=True)]
+    return torch.stack(terms).sum() / weights[labels].sum()
+
+
+def attacked(step: Step, **changes: Any) -> Tensor:
+    options = {"eps": 0.05, "steps": 3, "stop_when_fooled": False, **changes}
+    return PGD(**options)(step.model, step.images, step.labels, seeds=step.seeds)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_gives_a_finite_gradient_and_leaves_the_model_as_it_was(name: str) -> None:
+    model = network(3).train()
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    step = make_step(model, classes=3)
+    value = loss(name, step)
+    value.backward()
+    assert value.ndim == 0
+    assert all(module.training for module in model.modules())
+    for key, parameter in model.named_parameters():
+        assert parameter.requires_grad
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+        assert torch.equal(parameter, before[key])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_learns_in_the_loop_and_repeats_itself(name: str) -> None:
+    data = subset(48, classes=3)
+    options: dict[str, Any] = {"train": data, "val": data, "settings": settings(epochs=6, lr=0.03)}
+    if OBJECTIVES[name].attacks:
+        options["adv"] = adv(eps=0.01, replays=2, beta=1.0)
+    if name == "ssat":
+        options["unlabelled"] = data
+    one = fit(make_job(name, model=network(3), **options))
+    two = fit(make_job(name, model=network(3), **options))
+    assert one.history == two.history
+    assert max(row["val_balanced_accuracy"] for row in one.history) > 0.6
+
+
+def test_cross_entropy_with_weights_and_smoothing() -> None:
+    step = make_step(weight=WEIGHT)
+    assert torch.allclose(loss("cross_entropy", step), cross_entropy(step.model(step.images), step.labels, WEIGHT))
+    smooth = make_step(train=settings(label_smoothing=0.2))
+    log_p = F.log_softmax(smooth.model(smooth.images), 1)
+    target = 0.8 * F.one_hot(smooth.labels, 2) + 0.2 / 2
+    assert torch.allclose(loss("cross_entropy", smooth), -(target * log_p).sum(1).mean())
+
+
+def test_guided_complement_entropy() -> None:
+    step = make_step(classes=3, train=settings(gce_alpha=0.25))
+    terms = []
+    for p, y in zip(F.softmax(step.model(step.images), 1).tolist(), step.labels.tolist(), strict=True):
+        wrong = [p[j] / (1 - p[y]) for j in range(3) if j != y]
+        terms.append(p[y] ** 0.25 * -sum(q * math.log(q) for q in wrong) / math.log(2))
+    assert float(loss("gce", step)) == pytest.approx(-sum(terms) / 8, abs=1e-6)
+    with pytest.raises(UserError, match="gce with 2 classes"):
+        loss("gce", make_step())
+
+
+def test_mixed_and_pgd_at() -> None:
+    step = make_step(weight=WEIGHT)
+    clean, hit = step.model(step.images), step.model(attacked(step))
+    one, other = cross_entropy(clean, step.labels, WEIGHT), cross_entropy(hit, step.labels, WEIGHT)
+    assert torch.allclose(loss("mixed", step), 0.7 * one + 0.3 * other, atol=1e-6)
+    assert torch.allclose(loss("pgd_at", make_step(weight=WEIGHT)), other, atol=1e-6)
+    assert other > one
+
+
+def test_the_curriculum_grows_radius_and_steps() -> None:
+    grown = [scheduled(adv(ramp=0.5, steps=4, eps=0.04), share) for share in (0.125, 0.25, 0.5, 1.0)]
+    assert [block.steps for block in grown] == [1, 2, 4, 4]
+    assert [block.eps for block in grown] == pytest.approx([0.01, 0.02, 0.04, 0.04])
+    assert scheduled(adv(ramp=0.0), 0.01).eps == 0.05
+    step = make_step(progress=0.25, adv=adv(steps=4, eps=0.04))
+    hit = step.model(attacked(step, eps=0.02, steps=2))
+    expected = 0.7 * cross_entropy(step.model(step.images), step.labels) + 0.3 * cross_entropy(hit, step.labels)
+    assert torch.allclose(loss("curriculum", step), expected, atol=1e-6)
+
+
+def input_gradient(step: Step, images: Tensor) -> Tensor:
+    images = images.clone().requires_grad_(True)
+    F.cross_entropy(step.model(images), step.labels, reduction="sum").backward()
+    assert images.grad is not None
+    return images.grad
+
+
+def test_fgsm_rs_is_one_long_step_from_a_random_start() -> None:
+    from medrobust.attacks.random import uniform
+
+    step, eps = make_step(), 0.05
+    noise = eps * (2 * uniform(step.seeds, 0, (1, 16, 16)) - 1)
+    start = (step.images + noise).clamp(0, 1)
+    moved = start + 1.25 * eps * input_gradient(step, start).sign()
+    hit = (step.images + (moved - step.images).clamp(-eps, eps)).clamp(0, 1)
+    found = loss("fgsm_rs", make_step())
+    assert torch.allclose(found, cross_entropy(step.model(hit), step.labels), atol=1e-6)
+
+
+def test_n_fgsm_is_noise_and_a_step_without_a_ball() -> None:
+    from medrobust.attacks.random import uniform
+
+    step, eps = make_step(), 0.05
+    start = (step.images + 2 * eps * (2 * uniform(step.seeds, 0, (1, 16, 16)) - 1)).clamp(0, 1)
+    hit = (start + eps * input_gradient(step, start).sign()).clamp(0, 1)
+    assert float((hit - step.images).abs().max()) > 2 * eps
+    assert torch.allclose(loss("n_fgsm", make_step()), cross_entropy(step.model(hit), step.labels), atol=1e-6)
+
+
+def test_free_moves_its_perturbation_by_the_gradient_of_the_weights_own_pass() -> None:
+    memory: dict[str, Tensor] = {}
+    first = make_step(memory=memory)
+    value = loss("free", first)
+    assert torch.allclose(value, cross_entropy(first.model(first.images), first.labels))
+    value.backward()
+    second = make_step(memory=memory)
+    delta = 0.05 * input_gradient(first, first.images).sign()
+    hit = (second.images + delta).clamp(0, 1)
+    assert torch.allclose(loss("free", second), cross_entropy(second.model(hit), second.labels), atol=1e-6)
+    assert memory["delta"].abs().max() <= 0.05 + 1e-7
+
+
+def test_trades_is_cross_entropy_and_beta_times_the_divergence() -> None:
+    step = make_step(weight=WEIGHT, adv=adv(beta=3.0, steps=5))
+    value = loss("trades", step)
+    hit = step.once("adv", lambda: pytest.fail("the attack was not kept"))
+    p, q = (F.softmax(step.model(images), 1).double() for images in (step.images, hit))
+    kl = (p * (p / q).log()).sum(1)
+    expected = cross_entropy(step.model(step.images), step.labels, WEIGHT) + 3 * kl.mean()
+    assert float(value) == pytest.approx(float(expected), abs=1e-5)
+    distance = (hit - step.images).abs()
+    assert float(distance.max()) == pytest.approx(0.05, abs=1e-6)
+    # Its attack is of the divergence: it does better at it than the cross-entropy attack's images.
+    other = divergence(step.model(step.images), step.model(attacked(step, steps=5)))
+    assert float(kl.mean()) >= float(other.mean()) * 0.95
+
+
+def test_trades_attack_does_not_look_at_labels() -> None:
+    step, other = make_step(), make_step()
+    other.labels = 1 - other.labels
+    for one in (step, other):
+        loss("trades", one)
+    assert torch.equal(*(one.once("adv", lambda: torch.zeros(1)) for one in (step, other)))
+
+
+def test_mart_is_boosted_cross_entropy_and_the_weighted_divergence() -> None:
+    step = make_step(classes=3, adv=adv(beta=5.0))
+    hit, terms = attacked(step), []
+    clean, moved = (F.softmax(step.model(i), 1).tolist() for i in (step.images, hit))
+    for p, q, y in zip(clean, moved, step.labels.tolist(), strict=True):
+        bce = -math.log(q[y]) - math.log(1 - max(q[k] for k in range(3) if k != y))
+        kl = sum(p[k] * math.log(p[k] / q[k]) for k in range(3))
+        terms.append(bce + 5.0 * kl * (1 - p[y]))
+    assert float(loss("mart", step)) == pytest.approx(sum(terms) / 8, abs=1e-5)
+
+
+def test_ssat_adds_attacked_pseudo_labelled_images() -> None:
+    step = make_step(adv=adv(beta=2.0))
+    assert step.unlabelled is not None
+    images, labels, seeds = step.unlabelled
+    hit = PGD(eps=0.05, steps=3, stop_when_fooled=False)(step.model, images, labels, seeds=seeds)
+    expected = loss("mixed", make_step()) + 2.0 * cross_entropy(step.model(hit), labels)
+    assert torch.allclose(loss("ssat", step), expected, atol=1e-5)
+    with pytest.raises(UserError, match="no unlabelled images for ssat"):
+        loss("ssat", make_step(unlabelled=None))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "pgd_at", "trades", "free"])
+def test_awp_takes_the_gradient_at_the_worst_weights_near_by(name: str) -> None:
+    step, gamma = make_step(), 0.05
+    objective = load_objective(OBJECTIVES[name])
+    gentle = objective(step)
+    weights = {key: w for key, w in step.model.named_parameters() if w.ndim > 1}
+    gradients = torch.autograd.grad(objective(step), list(weights.values()))
+    before = {key: value.clone() for key, value in step.model.named_parameters()}
+    with perturbed_weights(step, objective, gamma):
+        for (key, weight), gradient in zip(weights.items(), gradients, strict=True):
+            expected = before[key] + gamma * before[key].norm() * gradient / gradient.norm()
+            assert torch.allclose(weight, expected, atol=1e-6)
+        assert objective(step) > gentle
+    assert all(torch.equal(value, before[key]) for key, value in step.model.named_parameters())
+
+
+def test_awp_leaves_batch_statistics_alone() -> None:
+    step = make_step(network().train())
+    before = step.model[1].running_mean.clone()  # type: ignore[index]
+    with perturbed_weights(step, load_objective(OBJECTIVES["cross_entropy"]), 0.01):
+        pass
+    assert torch.equal(step.model[1].running_mean, before)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_the_attack_sees_running_or_batch_statistics_as_chosen(name: str) -> None:
+    def one(mode: str) -> tuple[Tensor, Tensor]:
+        model = network(3).train()
+        model[1].running_mean.fill_(0.3)  # type: ignore[index]
+        step = make_step(model, classes=3, adv=adv(batch_norm=mode, steps=2))
+        value = loss(name, step)
+        return value.detach(), model[1].running_mean.clone()  # type: ignore[index]
+
+    (eval_loss, eval_mean), (batch_loss, batch_mean) = one("eval"), one("batch")
+    assert bool(eval_loss != batch_loss) == (name != "free")  # free has no pass of its own to choose for
+    assert torch.allclose(eval_mean, batch_mean, atol=1e-3), "the attack moved the running statistics"
+
+
+def test_the_attack_may_run_in_the_format_of_training() -> None:
+    def attack(precision: str) -> Tensor:
+        step = make_step(adv=adv(attack_precision=precision))
+        with torch.autocast("cpu", torch.bfloat16):
+            loss("pgd_at", step)
+        return step.once("adv", lambda: torch.zeros(1))
+
+    exact, rough = attack("fp32"), attack("train")
+    assert torch.equal(exact, attacked(make_step()))
+    assert not torch.equal(exact, rough)
+    model = make_step().model
+    labels = make_step().labels
+    losses = [float(F.cross_entropy(model(images), labels)) for images in (exact, rough)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_validation_of_single_step_training_takes_more_steps() -> None:
+    assert validation_attack(adv(steps=1), single_step=True).steps == 10
+    assert validation_attack(adv(steps=1), single_step=False).steps == 1
+    assert validation_attack(adv(steps=3, alpha=0.03, val_steps=20), single_step=True).steps == 20
+    chosen = validation_attack(adv(steps=3, alpha=0.03), single_step=False)
+    assert (chosen.alpha, chosen.stop_when_fooled) == (0.03, True)
+    assert training_attack(adv()).stop_when_fooled is False
+
+
+def test_unknown_objectives_are_refused_with_what_there_is() -> None:
+    with pytest.raises(UserError, match=r"adv\.objective: no objective 'pdg'.*mixed, pgd_at"):
+        find("pdg", "adv", attacks=True)
+    with pytest.raises(UserError, match=r"train\.objective: no objective 'trades'. Known: cross_entropy, gce$"):
+        find("trades", "train", attacks=False)
+
+
+def test_the_source_hash_tells_files_apart() -> None:
+    assert source_hash([OBJECTIVES["mixed"]]) == source_hash([OBJECTIVES["pgd_at"]])
+    assert source_hash([OBJECTIVES["mixed"]]) != source_hash([OBJECTIVES["trades"]])

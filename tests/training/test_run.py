@@ -1,0 +1,109 @@
+"""The stages as functions: what they write, and that labels which are taken away are really gone."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medrobust.data.store import Subset
+from medrobust.errors import UserError
+from medrobust.params.report import ReportParams
+from medrobust.params.training import ModelParams
+from medrobust.records import read_json, write_json
+from medrobust.training import run
+from medrobust.training.objectives.registry import OBJECTIVES
+from medrobust.training.outputs import Paths
+from medrobust.training.run import Images, Training, adv_train_stage, train_stage
+from medrobust.training.settings import Settings
+from medrobust.training.subsets import take
+from tests.training.conftest import AUGMENT, adv, settings, write_images
+
+
+def training(folder: Path, regime: str, objective: str = "mixed", **changes: Any) -> Training:
+    """A stage of a small network on a few images; its results go to `folder/<regime>`."""
+    model = ModelParams(timm="resnet10t", weights="none", image_size=16)
+    block = adv(objective=objective, steps=1, **changes) if regime != "clean" else None
+    chosen = Settings(
+        backbone="b", model=model, train=settings(epochs=1, class_weights="balanced"), sources="",
+        objective=OBJECTIVES["cross_entropy"], adv=block, adv_objective=OBJECTIVES[objective] if block else None,
+    )  # fmt: skip
+    write_json(folder / "best.json", {"lr": 2e-3, "value": None, "trial": None})
+    out = folder / regime
+    return Training(
+        settings=chosen, images=Images.open(folder / "data" / "prepared", folder / "data" / "split.csv"),
+        best=folder / "best.json", paths=Paths(out / "model", out / "p.parquet", out / "m.json", out / "plots"),
+        seed=1, augment=AUGMENT, report=ReportParams(title="t", bootstrap=10, confidence=0.95),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    """A folder with images and a clean model."""
+    write_images(tmp_path)
+    train_stage(training(tmp_path, "clean"))
+    return tmp_path
+
+
+def test_the_card_tells_what_decided_the_training(clean: Path) -> None:
+    adv_train_stage(training(clean, "adv"), clean / "clean" / "model")
+    first, second = (read_json(clean / regime / "model" / "card.json") for regime in ("clean", "adv"))
+    assert first["params"]["train"]["lr"] == 2e-3
+    assert "adv" not in first["params"]
+    assert second["params"]["adv"]["eps"] == 0.05
+    assert second["params"]["clean"] == first["sha256"]
+    assert not list(Path("tmp/resume").glob("*")), "state stayed behind"
+
+
+def test_labels_that_are_taken_away_reach_nothing(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is the same to the bit whatever the hidden labels say."""
+
+    def hidden(scramble: bool) -> str:
+        def hide(subset: Subset, share: float, seed: int) -> tuple[Subset, Subset]:
+            half = len(subset) // 2
+            first, last = take(subset, np.arange(half)), take(subset, np.arange(half, len(subset)))
+            return first, replace(last, labels=1 - last.labels) if scramble else last
+
+        monkeypatch.setattr(run, "hide_labels", hide)
+        adv_train_stage(training(clean, f"ssat{scramble}", "ssat", unlabelled=0.5), clean / "clean" / "model")
+        card = read_json(clean / f"ssat{scramble}" / "model" / "card.json")
+        shares.append(card["params"]["unlabelled"]["right_pseudo_labels"])
+        return str(card["sha256"])
+
+    shares: list[float] = []
+    assert hidden(scramble=False) == hidden(scramble=True)
+    assert sum(shares) == pytest.approx(1.0)  # two classes: what is right for one labelling is wrong for the other
+    assert not list(Path("tmp/resume").glob("*")), "state stayed behind"
+
+
+def test_a_folder_of_images_is_pseudo_labelled_by_the_clean_model(clean: Path) -> None:
+    (clean / "more").mkdir()
+    for number in range(5):
+        Image.fromarray(np.full((16, 16), 40 * number, np.uint8)).save(clean / "more" / f"{number}.png")
+    stage = training(clean, "ssat", "ssat", unlabelled=str(clean / "more"))
+    adv_train_stage(stage, clean / "clean" / "model")
+    assert read_json(clean / "ssat" / "model" / "card.json")["params"]["unlabelled"]["images"] == 5
+
+
+def test_a_clean_model_of_other_classes_is_refused(clean: Path) -> None:
+    stage = training(clean, "adv")
+    other = replace(stage.images.subsets["train"], classes=["x", "y"])
+    images = replace(stage.images, subsets={**stage.images.subsets, "train": other})
+    with pytest.raises(UserError, match=r"was trained on \['dark', 'bright'\]"):
+        adv_train_stage(replace(stage, images=images), clean / "clean" / "model")
+
+
+def test_a_training_that_stopped_says_so_in_its_metrics(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = run.fit
+
+    def stopped(job: Any) -> Any:
+        result = fit(job)
+        result.stopped = "catastrophic overfitting"
+        return result
+
+    monkeypatch.setattr(run, "fit", stopped)
+    adv_train_stage(training(clean, "adv", "fgsm_rs"), clean / "clean" / "model")
+    assert read_json(clean / "adv" / "m.json")["stopped"] == "catastrophic overfitting"
+    assert "stopped" not in read_json(clean / "clean" / "m.json")
