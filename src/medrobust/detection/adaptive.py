@@ -6,7 +6,6 @@ unless the attack says otherwise); where none did, its last iterate.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,20 +70,24 @@ class AdaptiveAttack(Attack):
     steps: int = 20
     alpha: float | None = None
 
-    def walk(self, images: Tensor, start: Tensor, look: Callable[[Tensor], Tensor]) -> Tensor:
+    def walk(
+        self, images: Tensor, start: Tensor, look: Callable[[Tensor], Tensor], eps: float | None = None
+    ) -> Tensor:
         """Go from `start` along the sign of what `look` gives for each iterate; return the last.
 
         Args:
             images: centre of the ball.
             start: inside the ball.
             look: iterate (a leaf that wants a gradient) -> direction, n×C×H×W; sees the last iterate too.
+            eps: another radius than the attack's.
         """
-        size = 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
+        eps = self.eps if eps is None else eps
+        size = 2.5 * eps / self.steps if self.alpha is None else self.alpha
         current = start.detach()
         for _ in range(self.steps):
             with torch.enable_grad():
                 direction = look(current.requires_grad_(True))
-            current = project(current.detach() + size * direction.sign(), images, self.eps)
+            current = project(current.detach() + size * direction.sign(), images, eps)
         with torch.enable_grad():
             look(current.requires_grad_(True))
         return current.detach()
@@ -237,7 +240,6 @@ class OffAnatomy(AdaptiveAttack):
         confidence: probability at which an image is done; the first such iterate is handed back.
     """
 
-    bound: ClassVar[bool] = True
     eps: float = 1.0
     radius: float = 0.1
     cells: int = 8
@@ -256,5 +258,4 @@ class OffAnatomy(AdaptiveAttack):
             best.offer(current, done, -chances)
             return torch.autograd.grad(chances.sum(), current)[0]
 
-        inner = OffAnatomy(eps=self.radius, steps=self.steps, alpha=self.alpha)
-        return best.or_else(inner.walk(texture, texture, look))
+        return best.or_else(self.walk(texture, texture, look, self.radius))
