@@ -138,8 +138,8 @@ class Joint(AdaptiveAttack):
 class Orthogonal(AdaptiveAttack):
     """Orthogonal projected gradients, in the selective form (Bryniarski et al. 2021, arXiv 2106.15023).
 
-    While the model is right: the gradient of the margin, less its part along the detector's gradient. Once it is
-    wrong: down the detector's gradient, less its part along the margin's. The Linf step takes the sign of either.
+    While the model is right: up the margin. Once it is wrong: down the detector's score, less the part of that
+    gradient along the margin's, so that hiding does not undo the fooling. The Linf step takes the sign of either.
 
     Attributes:
         suspicion: the detector.
@@ -156,8 +156,7 @@ class Orthogonal(AdaptiveAttack):
             (revealing,) = torch.autograd.grad(score.sum(), current)
             fooled = logits.argmax(1) != labels
             best.offer(current, fooled, score)
-            ahead, down = without(fooling, revealing), -without(revealing, fooling)
-            return torch.where(fooled.view(-1, 1, 1, 1), down, ahead)
+            return torch.where(fooled.view(-1, 1, 1, 1), -without(revealing, fooling), fooling)
 
         return best.or_else(self.walk(images, start, look))
 
