@@ -44,7 +44,9 @@ def limit(suspicion: Suspicion, said: dict[str, Features]) -> float:
 
 
 @pytest.fixture(params=["joint", "orthogonal", "matching", "ind", "ood"])
-def attack(request: pytest.FixtureRequest, suspicion: Suspicion, limit: float, said: dict[str, Features]) -> Attack:
+def attack(
+    request: pytest.FixtureRequest, suspicion: Suspicion, limit: float, said: dict[str, Features]
+) -> Attack:
     made: dict[str, Attack] = {
         "joint": Joint(eps=EPS, steps=8, searches=2, suspicion=suspicion),
         "orthogonal": Orthogonal(eps=EPS, steps=8, suspicion=suspicion),
@@ -95,7 +97,8 @@ def test_the_model_comes_back_as_it_was(attack: Attack, model: Classifier, split
 def test_an_attacker_who_knows_is_less_suspicious_than_one_who_does_not(
     kind: str, model: Classifier, splits: Splits, suspicion: Suspicion, suite: dict[str, Any]
 ) -> None:
-    full = {**suite, "attacks": [{**suite["attacks"][0], "hyperparameters": {"steps": 10, "stop_when_fooled": False}}]}
+    hyperparameters = {"steps": 10, "stop_when_fooled": False}
+    full = {**suite, "attacks": [{**suite["attacks"][0], "hyperparameters": hyperparameters}]}
     unaware = changed_images(model, splits.test, SuiteAttack(full, EPS), 5, "")
     kinds: dict[str, Attack] = {
         "joint": Joint(eps=EPS, steps=20, searches=4, suspicion=suspicion),
@@ -122,7 +125,9 @@ def test_ind_hands_back_only_what_stays_as_likely_as_clean_images(
     assert (scores[moved] <= limit + 1e-4).all()
 
 
-def test_matching_moves_features_to_another_class(model: Classifier, splits: Splits, said: dict[str, Features]) -> None:
+def test_matching_moves_features_to_another_class(
+    model: Classifier, splits: Splits, said: dict[str, Features]
+) -> None:
     rows = range(len(splits.test))
     found = run(Matching(eps=EPS, steps=20, guides=said["train"]), model, splits, rows)
     with torch.no_grad():

@@ -112,7 +112,7 @@ def test_classes_are_the_true_or_the_predicted_ones() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.floats(0.01, 0.99))
-def test_a_threshold_is_the_lowest_that_rejects_no_more_clean_images_than_asked(scores: list[float], rate: float) -> None:
+def test_a_threshold_is_the_lowest_that_rejects_no_more_than_asked(scores: list[float], rate: float) -> None:
     values = np.array(scores)
     threshold = clean_threshold(values, rate)
     assert (values > threshold).mean() <= rate + 1e-12

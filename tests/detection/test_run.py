@@ -39,8 +39,8 @@ def suites(suite: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def cell(model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cell")
+def cell(model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path_factory: Any) -> Path:
+    folder = Path(tmp_path_factory.mktemp("cell"))
     out = Outputs(folder / "guard", folder / "scores.parquet", folder / "metrics.json", folder / "plots")
     run_detection(model, splits, suites, out, ordered=True, params=settings(), report=REPORT, weights="w")
     return folder
@@ -176,7 +176,7 @@ def test_bad_requests_are_named(
     guarded: Path, model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path: Path
 ) -> None:
     images = splits.test.batch(range(2))
-    with pytest.raises(UserError, match="the guard has no 'lid'.*gmm, kde"):
+    with pytest.raises(UserError, match=r"the guard has no 'lid'.*gmm, kde"):
         predict(images, model, guarded, detector="lid")
     with pytest.raises(UserError, match=r"values from \d+ to \d+.*divide 8-bit pixels by 255"):
         predict(images * 255, model, guarded)

@@ -95,7 +95,9 @@ class AdaptiveAttack(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(AdaptiveAttack):
-    """Ascent of min(margin, confidence) - λ·score, λ searched image by image (Carlini & Wagner 2017, arXiv 1705.07263).
+    """Ascent of min(margin, confidence) - λ·score, λ searched image by image (Carlini & Wagner 2017b).
+
+    "Adversarial examples are not easily detected", arXiv 1705.07263.
 
     Attributes:
         suspicion: the detector.
@@ -199,7 +201,7 @@ class Matching(AdaptiveAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class InDistribution(AdaptiveAttack):
-    """The `ind` variant, by our definition: the highest loss among images whose features stay as likely as clean ones.
+    """The `ind` variant, by our definition: the highest loss while the features stay as likely as clean ones.
 
     Steps ascend the margin while the density score is at most `limit`, and descend the score while it is not.
     Where no iterate fools the model inside the limit, the clean image is handed back.

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack
@@ -46,7 +45,7 @@ class Aware:
 
     def against(self, detector: str, eps: float) -> dict[str, Answers]:
         """What each adaptive attack in the ball of radius `eps` reaches against a detector, by attack."""
-        found = {}
+        found: dict[str, Answers] = {}
         for attack in self.params.attacks:
             if attack == "ood":
                 continue
@@ -124,8 +123,8 @@ def least_suspicious(clean: Answers, candidates: list[Answers]) -> Answers:
 
 def successful(clean: Answers, attacked: Answers) -> np.ndarray:
     """Images that were right and are wrong after the attack, bool n."""
-    right: np.ndarray = clean.preds == clean.labels
-    return right & (attacked.preds != attacked.labels)
+    hit: np.ndarray = (clean.preds == clean.labels) & (attacked.preds != attacked.labels)
+    return hit
 
 
 def left_of(

@@ -40,9 +40,7 @@ class Detector(ABC):
     def suspicion(self, features: Features) -> Tensor:
         """Scores, float n, of checked features."""
 
-    def fit(
-        self, features: Features, labels: Tensor, *, attacked: Features | None = None, seed: int = 0
-    ) -> Self:
+    def fit(self, features: Features, labels: Tensor, *, attacked: Features | None = None, seed: int = 0) -> Self:
         """Fit on clean training images.
 
         Args:

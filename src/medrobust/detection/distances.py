@@ -46,7 +46,7 @@ def nearest(points: Tensor, references: Tensor, k: int) -> Tensor:
 
 
 def log_kernel_sums(points: Tensor, references: Tensor, bandwidths: Tensor) -> Tensor:
-    """log Σ_j exp(-‖x - r_j‖²/2h²) for each of n points and b bandwidths, n×b; copies of a point are left out."""
+    """Log Σ_j exp(-‖x - r_j‖²/2h²) for each of n points and b bandwidths, n×b; copies of a point are left out."""
     found = []
     for rows in points.split(BLOCK):
         sums = rows.new_full((len(rows), len(bandwidths)), -torch.inf)

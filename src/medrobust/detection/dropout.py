@@ -78,10 +78,8 @@ class DropoutSamples:
         with recorded([head]) as seen:
             logits = model(images)
         penultimate = seen[0][0]
-        votes = [
-            head(_dropped(penultimate, self.rate, seeds, sample)).float().softmax(1) for sample in range(self.samples)
-        ]
-        return Features((), logits, torch.stack(votes, 1))
+        masked = [_dropped(penultimate, self.rate, seeds, sample) for sample in range(self.samples)]
+        return Features((), logits, torch.stack([head(part).float().softmax(1) for part in masked], 1))
 
 
 def _mask(seeds: Tensor, stream: int) -> Any:

@@ -71,7 +71,8 @@ class DeepFeatures:
 
     def __call__(self, model: nn.Module, images: Tensor, seeds: Tensor) -> Features:
         if hasattr(model, "members"):  # a vote: the penultimate features of every member, then all together
-            parts = [self(member, images, seeds).penultimate for member in model.members]
+            members: Any = model.members
+            parts = [self(member, images, seeds).penultimate for member in members]
             return Features((*parts, torch.cat(parts, 1)), model(images))
         backbone = _backbone(model)
         with recorded([*taps(backbone), _head(backbone)]) as seen:

@@ -33,9 +33,8 @@ class Splits:
 def pick(subset: Subset, most: int) -> Subset:
     """At most `most` images of a subset, evenly spaced in its order, so that patients and classes stay mixed."""
     rows = np.unique(np.linspace(0, len(subset) - 1, min(most, len(subset))).round().astype(int))
-    return replace(
-        subset, rows=subset.rows[rows], labels=subset.labels[rows], ids=subset.ids[rows], patients=subset.patients[rows]
-    )
+    columns = {name: getattr(subset, name)[rows] for name in ("rows", "labels", "ids", "patients")}
+    return replace(subset, **columns)
 
 
 def clean_features(model: nn.Module, extractors: Iterable[Extractor], subset: Subset, seed: int) -> Said:

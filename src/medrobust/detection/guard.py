@@ -1,4 +1,4 @@
-"""A model with a detector in front of its answers: a class with calibrated probabilities, or "rejected" and why."""
+"""A model behind a detector: its answer is a class with calibrated probabilities, or "rejected" and why."""
 
 import zlib
 from dataclasses import dataclass
@@ -128,7 +128,8 @@ def load_guard(folder: Path | str, device: torch.device | str = "cpu") -> Guard:
     detectors = {}
     for name, row in card["detectors"].items():
         detector = build_detector(name, row["settings"], str(folder / "card.json"))
-        detector.state = {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}
+        own = f"{name}."
+        detector.state = {key.removeprefix(own): value for key, value in state.items() if key.startswith(own)}
         detectors[name] = Fitted(detector.to(device), row["threshold"], row["middle"], row["spread"])
     return Guard(detectors, card["temperature"], card["fpr"], card["model"])
 
@@ -171,11 +172,9 @@ def predict(
         scores = fitted.detector.score(fitted.detector.extractor(model, batch, seeds)).tolist()
     answers = []
     for row, score in zip((logits / guard.temperature).softmax(1), scores, strict=True):
-        unlike = score > fitted.threshold
-        reason = (
-            f"{name}: score {score:.4g} is above {fitted.threshold:.4g}, which {guard.fpr:.1%} of clean images exceed"
-        )
-        answers.append(_answer(model, row, score, reason if unlike else ""))
+        limit = f"{fitted.threshold:.4g}, which {guard.fpr:.1%} of clean images exceed"
+        reason = f"{name}: score {score:.4g} is above {limit}" if score > fitted.threshold else ""
+        answers.append(_answer(model, row, score, reason))
     return answers
 
 

@@ -1,4 +1,4 @@
-"""Kernel density of the predicted class (Feinman et al. 2017, section 4.1), as Ma et al. 2020 use it on medical images."""
+"""Kernel density of the predicted class (Feinman et al. 2017, section 4.1; on medical images Ma et al. 2020)."""
 
 import math
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ class KernelDensity(Detector):
 
 
 def _constant(count: int, dimensions: int, width: Tensor) -> Tensor:
-    """log of count · (2πh²)^(D/2), by which the kernel sum is divided."""
+    """Log of count · (2πh²)^(D/2), by which the kernel sum is divided."""
     return math.log(count) + dimensions / 2 * torch.log(2 * math.pi * width**2)
 
 

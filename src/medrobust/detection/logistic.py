@@ -24,7 +24,8 @@ def fit_logistic(clean: Tensor, attacked: Tensor, where: str, *, strength: float
     model.fit(standardise(both, keep, mean, std).detach().cpu().numpy(), targets)
     return {
         "logit_keep": keep, "logit_mean": mean, "logit_std": std,
-        "logit_weights": torch.from_numpy(model.coef_[0]).to(mean), "logit_bias": mean.new_tensor(model.intercept_[0]),
+        "logit_weights": torch.from_numpy(model.coef_[0]).to(mean),
+        "logit_bias": mean.new_tensor(model.intercept_[0]),
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Mahalanobis distance to the nearest class over several layers, with one covariance (Lee et al. 2018, arXiv 1807.03888)."""
+"""Mahalanobis distance to the nearest class, over layers, one covariance (Lee et al. 2018, arXiv 1807.03888)."""
 
 from dataclasses import dataclass
 

@@ -128,7 +128,7 @@ def by_class(clean: Answers, attacked: Answers, classes: list[str], *, predicted
         classes: names.
         predicted: whether images are sorted by the predicted class instead of the true one.
     """
-    result = {}
+    result: dict[str, Any] = {}
     for k, name in enumerate(classes):
         parts = [side.where((side.preds if predicted else side.labels) == k) for side in (clean, attacked)]
         scores = np.concatenate([part.scores for part in parts])

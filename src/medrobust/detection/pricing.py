@@ -40,7 +40,7 @@ class Sides:
 
 
 def published(sides: Sides, threshold: float) -> dict[str, Any]:
-    """The published measure: `cases` (attacked images that are misread), and R and r without and with rejection."""
+    """The published measure: `cases` (attacked images misread), and R and r without and with rejection."""
     clean, attacked = sides.clean, sides.attacked
     wrong = (clean.preds != clean.labels, attacked.preds != attacked.labels)
     result: dict[str, Any] = {"cases": int(wrong[1].sum()), "attacked_accuracy": float(1 - wrong[1].mean())}
@@ -85,8 +85,7 @@ def priced(
             row = {"unit": unit, "share": share, "threshold": float(thresholds[best])}
             row |= {"cost_without": float(paid[-1]), "cost_with": float(paid[best])}
             sweep.append({**row, "clean_rejected": float(on_test[0][1][best])})
-        curve += [
-            {"unit": unit, "threshold": float(t), "cost_clean": float(a), "cost_attacked": float(b), "clean_rejected": float(c)}
-            for t, a, b, c in zip(thresholds, on_test[0][0], on_test[1][0], on_test[0][1], strict=True)
-        ]  # fmt: skip
+        names = ("threshold", "cost_clean", "cost_attacked", "clean_rejected")
+        columns = zip(thresholds, on_test[0][0], on_test[1][0], on_test[0][1], strict=True)
+        curve += [{"unit": unit, **dict(zip(names, map(float, row), strict=True))} for row in columns]
     return sweep, curve

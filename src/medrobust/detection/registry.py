@@ -32,9 +32,7 @@ def detector_class(name: str, where: str = "params.yaml: detect.detectors") -> t
     return found
 
 
-def build_detector(
-    name: str, settings: dict[str, Any], where: str = "params.yaml: detect.detectors"
-) -> Detector:
+def build_detector(name: str, settings: dict[str, Any], where: str = "params.yaml: detect.detectors") -> Detector:
     """A detector that is not fitted yet.
 
     Args:

@@ -11,8 +11,6 @@ from typing import Literal
 import numpy as np
 
 Unit = Literal["image", "patient"]
-#: Shares of attacked images that are swept.
-SHARES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 0.5)
 
 
 def published_risk(
@@ -22,7 +20,7 @@ def published_risk(
 
     Args:
         clean_wrong, clean_rejected: bool N; a rejected image counts once, as rejected.
-        adv_wrong, adv_rejected: bool N, the same images attacked; an attacked image that is rejected costs nothing.
+        adv_wrong, adv_rejected: bool N, the same images attacked; a rejected one costs nothing.
 
     Returns:
         R, and r from 0 to 2.

@@ -1,4 +1,4 @@
-"""A detection cell: fit the detectors of one model, test them against attackers who do not know them and who do."""
+"""A detection cell: fit one model's detectors, test them against attackers who know them and who do not."""
 
 import time
 from dataclasses import dataclass, field
@@ -88,7 +88,8 @@ class Cell:
     def side(self, split: str, images: Tensor | Subset) -> tuple[dict[str, Answers], np.ndarray]:
         """Answers by detector and calibrated probabilities of images that stand for a split's."""
         subset, seed = getattr(self.splits, split), self.splits.seed
-        logits = all_features(self.model, [DeepFeatures()], images, image_seeds(subset, seed))[DeepFeatures()].logits
+        key = DeepFeatures()
+        logits = all_features(self.model, [key], images, image_seeds(subset, seed))[key].logits
         chances = (logits.double() / self.guard.temperature).softmax(1).numpy()
         return answers(self.model, self.guard, subset, images, seed), chances
 
@@ -152,8 +153,8 @@ def _test_suite(cell: Cell, name: str, suite: dict[str, Any], eps: float) -> dic
             row["seen"] = name == cell.params.seen
         _draw(cell, name, detector, clean, attacked)
         paired = {
-            split: Sides(cell.clean[split][detector], sides[split][0][detector], cell.chances[split], sides[split][1])
-            for split in ("val", "test")
+            split: Sides(cell.clean[split][detector], said[detector], cell.chances[split], chances)
+            for split, (said, chances) in sides.items()
         }
         row["published_risk"] = published(paired["test"], fitted.threshold)
         sweep, curve = priced(paired["val"], paired["test"], cell.params.risk, ordered=cell.ordered)

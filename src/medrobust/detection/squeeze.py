@@ -24,7 +24,8 @@ class FeatureSqueezing(Detector):
     window: int = 3
 
     def __post_init__(self) -> None:
-        if not (self.bits or self.window) or self.bits < 0 or self.window < 0 or (self.window and self.window % 2 == 0):
+        even = self.window > 0 and self.window % 2 == 0
+        if min(self.bits, self.window) < 0 or not (self.bits or self.window) or even:
             found = f"bits {self.bits}, window {self.window}"
             raise UserError("squeeze", found, "Give bits above 0, an odd window, or both")
 
@@ -58,9 +59,10 @@ class Squeezed:
 
 
 def reduce_bits(images: Tensor, bits: int) -> Tensor:
-    """Round to 2^bits levels. The gradient passes as if nothing were rounded (Athalye et al. 2018), else there is none."""
+    """Round to 2^bits levels; the gradient passes as if nothing were rounded (Athalye et al. 2018)."""
     top = 2**bits - 1
-    return images + ((images * top).round() / top - images).detach()
+    rounded: Tensor = (images * top).round() / top
+    return images + (rounded - images).detach()
 
 
 def median(images: Tensor, window: int) -> Tensor:

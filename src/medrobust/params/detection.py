@@ -13,7 +13,7 @@ AdaptiveName = Literal["joint", "orthogonal", "matching", "ind", "ood"]
 class AdaptiveParams(Block):
     """Attackers who know the detector."""
 
-    attacks: list[AdaptiveName] = Field(default_factory=lambda: ["joint"])
+    attacks: list[AdaptiveName] = Field(default=["joint"])
     images: Annotated[int, Field(ge=0)] = 64
     steps: Annotated[int, Field(ge=1)] = 10
     searches: Annotated[int, Field(ge=1)] = 2
@@ -26,16 +26,14 @@ class RiskParams(Block):
     over: Price = 1.0
     reject: Price = 0.5
     reject_attacked: Price = 0.0
-    shares: Annotated[list[Share], Field(min_length=1)] = Field(
-        default_factory=lambda: [1e-4, 1e-3, 1e-2, 0.1, 0.5]
-    )
+    shares: Annotated[list[Share], Field(min_length=1)] = Field(default=[1e-4, 1e-3, 1e-2, 0.1, 0.5])
 
 
 class DetectParams(Block):
     """Which models get detectors, fitted how, tested against what."""
 
     models: list[str] = Field(default_factory=list)
-    detectors: dict[str, dict[str, Any]] = Field(default_factory=lambda: {"gmm": {}})
+    detectors: dict[str, dict[str, Any]] = Field(default={"gmm": {}})
     suites: dict[str, Eps] = Field(default_factory=dict)
     seen: str | None = None
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
