@@ -30,7 +30,7 @@ def main() -> None:
     run_detection(
         load(args.model, device()),
         Splits(train, val, test, params.seed),
-        {name: read_json(args.suites / f"{name}.json") for name in params.detect.suites},
+        read_json(args.suites),
         Outputs(args.guard, args.scores, args.metrics, args.plots),
         ordered=store.header.ordered,
         params=params.detect,

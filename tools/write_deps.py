@@ -18,6 +18,7 @@ PLUGINS = {
     "download": ["src/medrobust/data/sources"],
     "prepare": ["src/medrobust/data/sources"],
     "suite": ["src/medrobust/attacks"],
+    "detect": ["src/medrobust/detection"],
     "report": ["src/medrobust/report"],
 }
 

@@ -16,7 +16,7 @@ from medrobust.detection.features import DeepFeatures
 from medrobust.detection.fitting import Splits, fit_guard, pick
 from medrobust.detection.guard import Guard, save_guard
 from medrobust.detection.measures import Answers, by_class, curve_points, summarise
-from medrobust.detection.pricing import Sides, priced, published
+from medrobust.detection.pricing import UNITS, Sides, priced, published
 from medrobust.params.detection import DetectParams
 from medrobust.params.report import ReportParams
 from medrobust.records import atomic_dir, write_json, write_table
@@ -158,6 +158,7 @@ def _test_suite(cell: Cell, name: str, suite: dict[str, Any], eps: float) -> dic
         }
         row["published_risk"] = published(paired["test"], fitted.threshold)
         sweep, curve = priced(paired["val"], paired["test"], cell.params.risk, ordered=cell.ordered)
+        row["risk"] = _by_share(sweep)
         cell.tables.risk += [{"suite": name, "detector": detector, **line} for line in sweep]
         cell.tables.costs += [{"suite": name, "detector": detector, **line} for line in curve]
         if cell.params.adaptive.images:
@@ -178,6 +179,15 @@ def _unaware(cell: Cell, clean: Answers, attacked: Answers, threshold: float) ->
     row["test_tpr"] = float((attacked.scores > threshold).mean())
     row["test_tpr_successful"] = float((attacked.scores[hit] > threshold).mean()) if hit.any() else None
     return row
+
+
+def _by_share(sweep: list[dict[str, Any]]) -> dict[str, Any]:
+    """Costs by unit and share, as the metrics file keeps them."""
+    kept = ("cost_without", "cost_with", "clean_rejected")
+    return {
+        unit: {f"{line['share']:g}": {name: line[name] for name in kept} for line in sweep if line["unit"] == unit}
+        for unit in UNITS
+    }
 
 
 def _adaptive(cell: Cell, suite: str, detector: str, images: Tensor, eps: float) -> dict[str, Any]:

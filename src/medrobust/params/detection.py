@@ -33,6 +33,7 @@ class DetectParams(Block):
     """Which models get detectors, fitted how, tested against what."""
 
     models: list[str] = Field(default_factory=list)
+    regimes: list[Literal["clean", "adv"]] = Field(default=["clean", "adv"])
     detectors: dict[str, dict[str, Any]] = Field(default={"gmm": {}})
     suites: dict[str, Eps] = Field(default_factory=dict)
     seen: str | None = None
