@@ -107,8 +107,8 @@ def _priced(run: Run) -> Table:
     ]
     note = (
         "Mean cost, without → with rejection at the threshold that was cheapest on validation patients, by the "
-        "share of attacked ones; prices are detect.risk in params.yaml. A detector pays where the second number is "
-        "the lower."
+        "share of attacked ones; prices are detect.risk in params.yaml. A detector pays where the second "
+        "number is the lower."
     )
     columns = ["model", "training", "attack", "detector", "unit", *(f"{float(share):g}" for share in shares)]
     return Table("Cost by share of attacked images", columns, rows, note)
