@@ -1,7 +1,7 @@
 """A detection cell: fit one model's detectors, test them against attackers who know them and who do not."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,8 @@ def run_detection(
         weights: sha256 of the model's weights, kept in the guard.
     """
     begin = time.monotonic()
+    few_val, few_test = (pick(part, params.test_images) for part in (splits.val, splits.test))
+    splits = replace(splits, val=few_val, test=few_test)
     guard, learned = fit_guard(model, splits, suites, params, weights)
     few = pick(splits.test, params.adaptive.images)
     aware = Aware(model, few, guard, learned[DeepFeatures()], params.adaptive, splits.seed)

@@ -39,6 +39,7 @@ class DetectParams(Block):
     seen: str | None = None
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
     train_images: Annotated[int, Field(ge=2)] = 2000
+    test_images: Annotated[int, Field(ge=2)] = 2000
     adaptive: AdaptiveParams = Field(default_factory=AdaptiveParams)
     risk: RiskParams = Field(default_factory=RiskParams)
 
