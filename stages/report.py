@@ -24,7 +24,7 @@ def main() -> None:
     run = collect(
         args.header, args.metrics, args.plots, args.tuned, list(params.models), list(params.attacks.suites)
     )
-    read_detection(run, args.metrics, params.detect.models, list(params.detect.regimes))
+    read_detection(run, args.metrics, params.detect.cells())
     report = params.report
     settings = Settings(report.title, params.seed, params.split.strategy, params.adv.eps, report.confidence)
     with atomic_dir(args.figures) as folder, atomic_dir(args.out) as out:

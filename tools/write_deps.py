@@ -19,6 +19,7 @@ PLUGINS = {
     "prepare": ["src/medrobust/data/sources"],
     "suite": ["src/medrobust/attacks"],
     "detect": ["src/medrobust/detection"],
+    "detect_ensemble": ["src/medrobust/detection"],
     "report": ["src/medrobust/report"],
 }
 

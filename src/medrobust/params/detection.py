@@ -34,6 +34,7 @@ class DetectParams(Block):
 
     models: list[str] = Field(default_factory=list)
     regimes: list[Literal["clean", "adv"]] = Field(default=["clean", "adv"])
+    ensemble: list[Literal["clean", "adv"]] = Field(default_factory=list)
     detectors: dict[str, dict[str, Any]] = Field(default={"gmm": {}})
     suites: dict[str, Eps] = Field(default_factory=dict)
     seen: str | None = None
@@ -43,10 +44,15 @@ class DetectParams(Block):
     adaptive: AdaptiveParams = Field(default_factory=AdaptiveParams)
     risk: RiskParams = Field(default_factory=RiskParams)
 
+    def cells(self) -> list[tuple[str, str]]:
+        """(model, regime) of everything that gets detectors, the ensemble last."""
+        models = [(model, regime) for model in self.models for regime in self.regimes]
+        return [*models, *(("ensemble", regime) for regime in self.ensemble)]
+
     @model_validator(mode="after")
     def _something_to_test(self) -> "DetectParams":
-        if self.models and not (self.detectors and self.suites):
-            raise ValueError("detect.models asks for detection: name detectors and suites too")
+        if self.cells() and not (self.detectors and self.suites):
+            raise ValueError("detect.models or detect.ensemble asks for detection: name detectors and suites too")
         if self.seen is not None and self.seen not in self.suites:
             raise ValueError(f"detect.seen must be one of detect.suites: {', '.join(self.suites) or 'none'}")
         if any(eps == 0 for eps in self.suites.values()):

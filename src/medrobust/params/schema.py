@@ -47,10 +47,11 @@ class Params(Block):
         for key, names, known in (
             ("models", self.detect.models, self.models),
             ("suites", self.detect.suites, self.attacks.suites),
+            ("ensemble", self.detect.ensemble, [self.ensemble.regime]),
         ):
             if unknown := [name for name in names if name not in known]:
                 where, remedy = f"params.yaml: detect.{key}", f"Known: {', '.join(known)}"
-                raise UserError(where, f"no block {unknown[0]!r} under {key}", remedy)
+                raise UserError(where, f"there is no {unknown[0]!r}", remedy)
         return self
 
 

@@ -11,15 +11,14 @@ from medrobust.report.tables import NONE, TRAINING, Table, number, with_interval
 FACTS = ("eps",)
 
 
-def read_detection(run: Run, metrics: Path, backbones: list[str], regimes: list[str]) -> None:
-    """Put every guarded model's record into `run.detect`, and what is missing into `run.missing`."""
-    for backbone in backbones:
-        for regime in regimes:
-            path = metrics / "detect" / f"{backbone}-{regime}.json"
-            if path.is_file():
-                run.detect[backbone, regime] = read_json(path)
-            else:
-                run.missing.append(str(path))
+def read_detection(run: Run, metrics: Path, cells: list[tuple[str, str]]) -> None:
+    """Put the record of every (model, regime) into `run.detect`, and what is missing into `run.missing`."""
+    for cell in cells:
+        path = metrics / "detect" / f"{'-'.join(cell)}.json"
+        if path.is_file():
+            run.detect[cell] = read_json(path)
+        else:
+            run.missing.append(str(path))
 
 
 def detection_tables(run: Run, confidence: float) -> list[Table]:

@@ -71,6 +71,6 @@ def test_the_page_has_the_section_only_where_something_is_guarded(run: Run) -> N
 
 def test_records_are_read_by_name_and_missing_ones_named(run: Run, tmp_path: Path) -> None:
     write_json(tmp_path / "detect" / "net-adv.json", record())
-    read_detection(run, tmp_path, ["net"], ["clean", "adv"])
+    read_detection(run, tmp_path, [("net", "clean"), ("net", "adv")])
     assert list(run.detect) == [("net", "adv")]
     assert [Path(name).name for name in run.missing] == ["net-clean.json"]

@@ -27,8 +27,10 @@ def test_a_file_without_the_block_guards_nothing(root: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"models": ["resnet99"], "suites": {"pgd": 0.01}}, r"detect\.models: no block 'resnet99'.*resnet34"),
-        ({"suites": {"pdg": 0.01}}, r"detect\.suites: no block 'pdg'.*pgd"),
+        ({"models": ["resnet99"], "suites": {"pgd": 0.01}}, r"detect\.models: there is no 'resnet99'.*resnet34"),
+        ({"suites": {"pdg": 0.01}}, r"detect\.suites: there is no 'pdg'.*pgd"),
+        ({"ensemble": ["clean"], "suites": {"pgd": 0.01}}, r"detect\.ensemble: there is no 'clean'.*adv"),
+        ({"ensemble": ["adv"]}, "name detectors and suites too"),
         ({"models": ["resnet34"]}, "name detectors and suites too"),
         ({"models": ["resnet34"], "detectors": {}, "suites": {"pgd": 0.01}}, "name detectors and suites too"),
         ({"suites": {"pgd": 0.01}, "seen": "fgsm"}, r"detect\.seen must be one of detect\.suites: pgd"),
