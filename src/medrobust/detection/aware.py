@@ -65,7 +65,7 @@ class Aware:
 
     def answers(self, images: Tensor) -> dict[str, Answers]:
         """What the model and each detector say of images in the place of the subset's."""
-        return answers(self.model, self.guard, self.subset, images, self.seed)
+        return answers(self.model, self.guard, self.subset, images, self.seed)[0]
 
     def _run(self, attack: Attack, desc: str) -> Tensor:
         device = next(self.model.parameters()).device
@@ -99,13 +99,15 @@ class Aware:
 
 def answers(
     model: nn.Module, guard: Guard, subset: Subset, images: Tensor | Subset, seed: int
-) -> dict[str, Answers]:
-    """What the model and each detector say of images that stand for a subset's, by detector."""
+) -> tuple[dict[str, Answers], np.ndarray]:
+    """What is said of images that stand for a subset's: answers by detector, calibrated probabilities n×K."""
     extractors = {fitted.detector.extractor for fitted in guard.detectors.values()} | {DeepFeatures()}
     said = all_features(model, extractors, images, image_seeds(subset, seed))
-    preds = said[DeepFeatures()].preds.numpy()
-    scores = scores_of(guard, said)
-    return {name: Answers(subset.labels, preds, subset.patients, scores[name]) for name in guard.detectors}
+    deep, scores = said[DeepFeatures()], scores_of(guard, said)
+    found = {
+        name: Answers(subset.labels, deep.preds.numpy(), subset.patients, scores[name]) for name in guard.detectors
+    }
+    return found, (deep.logits.double() / guard.temperature).softmax(1).numpy()
 
 
 def least_suspicious(clean: Answers, candidates: list[Answers]) -> Answers:

@@ -84,8 +84,9 @@ class DeepFeatures:
 def taps(backbone: nn.Module) -> list[nn.Module]:
     """At most `TAPS` stages spread over the backbone, by timm's own list of them; none if it has no list."""
     stages = [str(info["module"]) for info in getattr(backbone, "feature_info", [])]
-    chosen = stages[:-1][:: max(-(-len(stages[:-1]) // TAPS), 1)]
-    return [backbone.get_submodule(name) for name in chosen]
+    early = stages[:-1]  # the last one is what the penultimate features are pooled from
+    places = sorted({round(share * (len(early) - 1) / max(TAPS - 1, 1)) for share in range(TAPS)}) if early else []
+    return [backbone.get_submodule(early[place]) for place in places]
 
 
 @contextmanager

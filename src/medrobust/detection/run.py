@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medrobust.data.store import Subset
 from medrobust.detection.aware import Aware, answers, least_suspicious, left_of, successful
-from medrobust.detection.extract import SuiteAttack, all_features, changed_images, image_seeds
+from medrobust.detection.extract import SuiteAttack, changed_images
 from medrobust.detection.features import DeepFeatures
 from medrobust.detection.fitting import Splits, fit_guard, pick
 from medrobust.detection.guard import Guard, save_guard
@@ -87,11 +87,7 @@ class Cell:
 
     def side(self, split: str, images: Tensor | Subset) -> tuple[dict[str, Answers], np.ndarray]:
         """Answers by detector and calibrated probabilities of images that stand for a split's."""
-        subset, seed = getattr(self.splits, split), self.splits.seed
-        key = DeepFeatures()
-        logits = all_features(self.model, [key], images, image_seeds(subset, seed))[key].logits
-        chances = (logits.double() / self.guard.temperature).softmax(1).numpy()
-        return answers(self.model, self.guard, subset, images, seed), chances
+        return answers(self.model, self.guard, getattr(self.splits, split), images, self.splits.seed)
 
 
 def run_detection(
