@@ -11,6 +11,7 @@ from medrobust.runtime import run_stage, say
 def main() -> None:
     """Collect, draw, write, and print the short table."""
     from medrobust.report.collect import collect
+    from medrobust.report.detection import read_detection
     from medrobust.report.figures import draw_all
     from medrobust.report.page import Settings, render_html, render_markdown
     from medrobust.report.tables import plain, short_table
@@ -23,6 +24,7 @@ def main() -> None:
     run = collect(
         args.header, args.metrics, args.plots, args.tuned, list(params.models), list(params.attacks.suites)
     )
+    read_detection(run, args.metrics, params.detect.cells())
     report = params.report
     settings = Settings(report.title, params.seed, params.split.strategy, params.adv.eps, report.confidence)
     with atomic_dir(args.figures) as folder, atomic_dir(args.out) as out:

@@ -19,6 +19,8 @@ PLUGINS = {
     "prepare": ["src/medrobust/data/sources"],
     "suite": ["src/medrobust/attacks"],
     "settings": ["src/medrobust/training/objectives"],
+    "detect": ["src/medrobust/detection"],
+    "detect_ensemble": ["src/medrobust/detection"],
     "report": ["src/medrobust/report"],
 }
 

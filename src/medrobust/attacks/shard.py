@@ -1,6 +1,6 @@
 """Several processes, one evaluation: each attacks its share of the images, and all get the whole table.
 
-`torchrun --nproc-per-node N stages/attack.py ...` starts the processes; without it there is one. Only the results
+torchrun starts the processes (see `runtime.run_stage`); without it there is one. Only the results
 are exchanged, so gloo does on every device, and a process that is slower delays nothing but the end.
 """
 

@@ -10,6 +10,7 @@ from medrobust.errors import UserError
 from medrobust.params.attacks import AttacksParams
 from medrobust.params.base import Block
 from medrobust.params.data import AuditParams, DataParams, SplitParams
+from medrobust.params.detection import DetectParams
 from medrobust.params.report import EnsembleParams, ReportParams
 from medrobust.params.training import AdvParams, AugmentParams, ModelParams, TrainParams, TuneParams
 
@@ -30,6 +31,7 @@ class Params(Block):
     train: TrainParams
     adv: AdvParams
     attacks: AttacksParams
+    detect: DetectParams = Field(default_factory=DetectParams)
     ensemble: EnsembleParams
     report: ReportParams
 
@@ -38,6 +40,18 @@ class Params(Block):
         for name, model in self.models.items():
             override(self.train, model.train, f"models.{name}.train")
             override(self.adv, model.adv, f"models.{name}.adv")
+        return self
+
+    @model_validator(mode="after")
+    def _detection_names_exist(self) -> "Params":
+        for key, names, known in (
+            ("models", self.detect.models, self.models),
+            ("suites", self.detect.suites, self.attacks.suites),
+            ("ensemble", self.detect.ensemble, [self.ensemble.regime]),
+        ):
+            if unknown := [name for name in names if name not in known]:
+                where, remedy = f"params.yaml: detect.{key}", f"Known: {', '.join(known)}"
+                raise UserError(where, f"there is no {unknown[0]!r}", remedy)
         return self
 
 

@@ -23,6 +23,7 @@ class Run:
         attack: (model, regime, suite) -> record; the ensemble's regime is `adv`.
         curves: (model, regime, suite) -> table of eps, robust_accuracy, low, high.
         history, confusion: (backbone, regime) -> table.
+        detect: (backbone, regime) -> record of a guarded model.
         missing: files that should be there.
     """
 
@@ -39,6 +40,7 @@ class Run:
     curves: dict[tuple[str, str, str], pd.DataFrame] = field(default_factory=dict)
     history: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
     confusion: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
+    detect: dict[tuple[str, str], Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     def models(self) -> Iterator[tuple[str, str]]:

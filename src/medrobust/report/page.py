@@ -9,6 +9,7 @@ from typing import Any
 
 from medrobust.report import tables
 from medrobust.report.collect import Run
+from medrobust.report.detection import detection_tables
 from medrobust.report.tables import Table
 
 TONES = {"clean": "good", "no problem found": "good", "suspect": "doubt", "leaking": "bad", "invalid": "bad"}
@@ -43,11 +44,13 @@ def sections(run: Run, figures: dict[str, str], settings: Settings) -> list[Sect
     text = [f"Source {header.get('source')}; licence: {header.get('licence')}; cite: {header.get('citation')}."]
     attacks = [tables.attack_table(run, suite, settings.confidence) for suite in run.suites]
     clean = tables.clean_table(run, settings.confidence)
+    guarded = detection_tables(run, settings.confidence)
     curves = [figures[f"robust_accuracy_{suite}"] for suite in run.suites if f"robust_accuracy_{suite}" in figures]
     return [
         Section("data", "Data and split", [tables.split_table(run)], text=text),
         Section("clean", "Clean results", [clean, tables.recall_table(run)]),
         Section("attacks", "Under attack", [*attacks, tables.checks_table(run)], curves),
+        *([Section("detection", "Detection", guarded)] if guarded else []),
         Section("ensemble", "Ensemble", [tables.weights_table(run)]),
         Section("confusion", "Confusion matrices", figures=[figures[k] for k in ("confusion",) if k in figures]),
         Section(

@@ -1,0 +1,151 @@
+"""Run the adaptive attacks of a cell, and set what is left of each detector beside the number of the unaware."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from medrobust.attacks.base import Attack
+from medrobust.data.store import Subset
+from medrobust.detection.adaptive import InDistribution, Joint, Matching, OffAnatomy, Orthogonal
+from medrobust.detection.extract import all_features, changed_images, image_seeds
+from medrobust.detection.features import DeepFeatures, Features
+from medrobust.detection.fitting import scores_of
+from medrobust.detection.guard import Guard
+from medrobust.detection.measures import RATES, Answers, clean_threshold, summarise
+from medrobust.errors import UserError
+from medrobust.params.detection import AdaptiveParams
+
+#: Densities of clean features that `ind` may keep to, the preferred first.
+DENSITIES = ("gmm", "kde")
+
+
+@dataclass
+class Aware:
+    """Attackers who know the detectors, on some test images.
+
+    Attributes:
+        model: attacked, in eval mode.
+        subset: the test images.
+        guard: fitted detectors.
+        guides: features of clean training images.
+        params: which attacks, how long.
+        seed: of the run.
+        made: (attack, detector or "", eps) -> images, so that suites of one radius share them.
+    """
+
+    model: nn.Module
+    subset: Subset
+    guard: Guard
+    guides: Features
+    params: AdaptiveParams
+    seed: int
+    made: dict[tuple[str, str, float], Tensor] = field(default_factory=dict)
+
+    def against(self, detector: str, eps: float) -> dict[str, Answers]:
+        """What each adaptive attack in the ball of radius `eps` reaches against a detector, by attack."""
+        found: dict[str, Answers] = {}
+        for attack in self.params.attacks:
+            if attack == "ood":
+                continue
+            aim = detector if attack in {"joint", "orthogonal"} else ""
+            if (attack, aim, eps) not in self.made:
+                self.made[attack, aim, eps] = self._run(self._attack(attack, detector, eps), f"{attack} {aim}")
+            found[attack] = self.answers(self.made[attack, aim, eps])[detector]
+        return found
+
+    def off_anatomy(self) -> tuple[Tensor, np.ndarray]:
+        """Images of `ood`, and which of them reached a confident class."""
+        attack = OffAnatomy(steps=self.params.steps)
+        images = self._run(attack, "ood")
+        logits = all_features(self.model, [DeepFeatures()], images, image_seeds(self.subset, self.seed))
+        confident = logits[DeepFeatures()].logits.softmax(1).amax(1) >= attack.confidence
+        return images, confident.numpy()
+
+    def answers(self, images: Tensor) -> dict[str, Answers]:
+        """What the model and each detector say of images in the place of the subset's."""
+        return answers(self.model, self.guard, self.subset, images, self.seed)[0]
+
+    def _run(self, attack: Attack, desc: str) -> Tensor:
+        device = next(self.model.parameters()).device
+        for fitted in self.guard.detectors.values():
+            fitted.detector.to(device)
+
+        def change(model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
+            return attack(model, images, labels, seeds=seeds)
+
+        images = changed_images(self.model, self.subset, change, self.seed, desc)
+        for fitted in self.guard.detectors.values():
+            fitted.detector.to("cpu")
+        return images
+
+    def _attack(self, name: str, detector: str, eps: float) -> Attack:
+        fitted, steps = self.guard.detectors[detector], self.params.steps
+        if name == "joint":
+            return Joint(eps=eps, steps=steps, searches=self.params.searches, suspicion=fitted.suspicion)
+        if name == "orthogonal":
+            return Orthogonal(eps=eps, steps=steps, suspicion=fitted.suspicion)
+        if name == "matching":
+            device = next(self.model.parameters()).device
+            return Matching(eps=eps, steps=steps, guides=self.guides.map(lambda part: part.to(device)))
+        density = next((kind for kind in DENSITIES if kind in self.guard.detectors), None)
+        if density is None:
+            remedy = f"Add one of {', '.join(DENSITIES)} to detect.detectors, or leave `ind` out"
+            raise UserError("params.yaml: detect.adaptive.attacks", "`ind` has no density to keep to", remedy)
+        chosen = self.guard.detectors[density]
+        return InDistribution(eps=eps, steps=steps, suspicion=chosen.suspicion, limit=chosen.limit)
+
+
+def answers(
+    model: nn.Module, guard: Guard, subset: Subset, images: Tensor | Subset, seed: int
+) -> tuple[dict[str, Answers], np.ndarray]:
+    """What is said of images that stand for a subset's: answers by detector, calibrated probabilities n×K."""
+    extractors = {fitted.detector.extractor for fitted in guard.detectors.values()} | {DeepFeatures()}
+    said = all_features(model, extractors, images, image_seeds(subset, seed))
+    deep, scores = said[DeepFeatures()], scores_of(guard, said)
+    found = {
+        name: Answers(subset.labels, deep.preds.numpy(), subset.patients, scores[name]) for name in guard.detectors
+    }
+    return found, (deep.logits.double() / guard.temperature).softmax(1).numpy()
+
+
+def least_suspicious(clean: Answers, candidates: list[Answers]) -> Answers:
+    """Image by image the candidate that fooled the model with the lowest score; the last one where none did.
+
+    An image that the model gets wrong without an attack counts as fooled in every candidate that it gets wrong.
+    """
+    preds = np.stack([candidate.preds for candidate in candidates])
+    scores = np.stack([candidate.scores for candidate in candidates])
+    ranked = np.where(preds != clean.labels, scores, np.inf)
+    chosen = np.where(np.isfinite(ranked).any(0), ranked.argmin(0), len(candidates) - 1)
+    columns = np.arange(len(clean))
+    return Answers(clean.labels, preds[chosen, columns], clean.patients, scores[chosen, columns])
+
+
+def successful(clean: Answers, attacked: Answers) -> np.ndarray:
+    """Images that were right and are wrong after the attack, bool n."""
+    hit: np.ndarray = (clean.preds == clean.labels) & (attacked.preds != attacked.labels)
+    return hit
+
+
+def left_of(
+    clean: Answers, attacked: Answers, val_scores: np.ndarray, *, resamples: int, confidence: float
+) -> dict[str, Any]:
+    """AUROC on all and on successful images, success rate, and evasion at thresholds of clean validation images.
+
+    `evasion` is the share of initially right images that are both fooled and accepted, by false-positive rate.
+    """
+    settings: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
+    hit, right = successful(clean, attacked), int((clean.preds == clean.labels).sum())
+    every, won = summarise(clean, attacked, **settings), summarise(clean, attacked.where(hit), **settings)
+    result = {"n": len(clean), "auroc": every["auroc"], "auroc_ci": every.get("auroc_ci")}
+    result |= {"successful_auroc": won["auroc"], "successful_auroc_ci": won.get("auroc_ci")}
+    result["success"] = float(hit.sum() / right) if right else None
+    result["evasion"] = {
+        f"{rate:g}": float((hit & (attacked.scores <= clean_threshold(val_scores, rate))).sum() / right)
+        if right
+        else None
+        for rate in RATES
+    }
+    return result

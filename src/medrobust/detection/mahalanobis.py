@@ -1,0 +1,53 @@
+"""Mahalanobis distance to the nearest class, over layers, one covariance (Lee et al. 2018, arXiv 1807.03888)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medrobust.detection.base import Detector, check_classes, moments, standardise
+from medrobust.detection.features import Features
+
+
+@dataclass(kw_only=True)
+class Mahalanobis(Detector):
+    """Mean over layers of the distance to the nearest class mean, each in standard deviations of clean images.
+
+    Lee et al. weigh layers by a regression on attacked images and add noise to the input; without attacked
+    images every layer counts alike. The covariance, tied over classes, is shrunk as Ledoit & Wolf 2004 choose.
+    """
+
+    def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
+        from sklearn.covariance import LedoitWolf
+
+        classes = features.logits.shape[1]
+        check_classes(labels, classes, 2, "mahalanobis")
+        state: dict[str, Tensor] = {}
+        for number, layer in enumerate(features.layers):
+            keep, mean, std = moments(layer, f"mahalanobis: layer {number}")
+            points = standardise(layer, keep, mean, std)
+            centres = torch.stack([points[labels == k].mean(0) for k in range(classes)])
+            shrunk = LedoitWolf(assume_centered=True).fit((points - centres[labels]).cpu().numpy())
+            precision = torch.from_numpy(shrunk.precision_).to(points)
+            parts = {"keep": keep, "mean": mean, "std": std, "centres": centres, "precision": precision}
+            state |= {f"{name}_{number}": value for name, value in parts.items()}
+            distances = _distance(layer, state, number)
+            state[f"typical_{number}"] = torch.stack([distances.mean(), distances.std().clamp_min(1e-12)])
+        return state
+
+    def suspicion(self, features: Features) -> Tensor:
+        columns = []
+        for number, layer in enumerate(features.layers):
+            middle, spread = self.state[f"typical_{number}"]
+            columns.append((_distance(layer, self.state, number) - middle) / spread)
+        return torch.stack(columns).mean(0)
+
+
+def _distance(layer: Tensor, state: dict[str, Tensor], number: int) -> Tensor:
+    """Squared Mahalanobis distance to the nearest class mean, n."""
+    points = standardise(layer, *(state[f"{name}_{number}"] for name in ("keep", "mean", "std")))
+    found = []
+    for centre in state[f"centres_{number}"]:
+        offsets = points - centre
+        found.append((offsets @ state[f"precision_{number}"] * offsets).sum(1))
+    return torch.stack(found).amin(0)

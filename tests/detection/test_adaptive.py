@@ -1,0 +1,184 @@
+"""Adaptive attacks: better than the unaware one at what they want, honest about the ball, equal in any batch."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from medrobust.attacks.base import Attack, margin
+from medrobust.detection.adaptive import (
+    InDistribution,
+    Joint,
+    Matching,
+    OffAnatomy,
+    Orthogonal,
+    Suspicion,
+    without,
+)
+from medrobust.detection.aware import least_suspicious, left_of, successful
+from medrobust.detection.extract import SuiteAttack, changed_images, image_seeds
+from medrobust.detection.features import DeepFeatures, Features
+from medrobust.detection.fitting import Splits
+from medrobust.detection.gmm import ClasswiseMixture
+from medrobust.detection.measures import Answers
+from medrobust.models.classifier import Classifier
+
+EPS = 0.12
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def suspicion(said: dict[str, Features], splits: Splits) -> Suspicion:
+    detector = ClasswiseMixture().fit(said["train"], torch.from_numpy(splits.train.labels))
+    scores = detector.score(said["val"])
+    return Suspicion(detector, float(scores.mean()), float(scores.std()))
+
+
+@pytest.fixture(scope="module")
+def limit(suspicion: Suspicion, said: dict[str, Features]) -> float:
+    """The standardised score that a tenth of the validation images exceeds."""
+    scores = suspicion.detector.score(said["val"])
+    return float((scores.quantile(0.9) - suspicion.middle) / suspicion.spread)
+
+
+@pytest.fixture(params=["joint", "orthogonal", "matching", "ind", "ood"])
+def attack(
+    request: pytest.FixtureRequest, suspicion: Suspicion, limit: float, said: dict[str, Features]
+) -> Attack:
+    made: dict[str, Attack] = {
+        "joint": Joint(eps=EPS, steps=8, searches=2, suspicion=suspicion),
+        "orthogonal": Orthogonal(eps=EPS, steps=8, suspicion=suspicion),
+        "matching": Matching(eps=EPS, steps=8, guides=said["train"]),
+        "ind": InDistribution(eps=EPS, steps=8, suspicion=suspicion, limit=limit),
+        "ood": OffAnatomy(steps=8),
+    }
+    return made[request.param]
+
+
+def run(attack: Attack, model: Classifier, splits: Splits, rows: Any = range(COUNT)) -> Tensor:
+    seeds = image_seeds(splits.test, 5)[list(rows)]
+    return attack(model, splits.test.batch(rows), splits.test.targets(rows), seeds=seeds)
+
+
+def look(model: Classifier, suspicion: Suspicion, images: Tensor, splits: Splits) -> tuple[Tensor, Tensor]:
+    """Which of the first images are wrong, and their standardised scores."""
+    with torch.no_grad():
+        logits, scores = suspicion(model, images, image_seeds(splits.test, 5)[: len(images)])
+    return margin(logits, splits.test.targets(range(len(images)))) > 0, scores
+
+
+def test_the_ball_and_the_range_hold(attack: Attack, model: Classifier, splits: Splits) -> None:
+    images, found = splits.test.batch(range(COUNT)), run(attack, model, splits)
+    assert (found - images).abs().max() <= attack.eps + 1e-6
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert (found != images).any()
+
+
+def test_results_do_not_depend_on_batch_mates(attack: Attack, model: Classifier, splits: Splits) -> None:
+    together = run(attack, model, splits)
+    alone = torch.cat([run(attack, model, splits, [row]) for row in range(6)])
+    same = ((alone - together[:6]).abs().flatten(1).amax(1) < 1e-4).float().mean()
+    assert same >= 5 / 6  # a sign of a gradient near zero may turn with the batch's rounding
+
+
+def test_the_model_comes_back_as_it_was(attack: Attack, model: Classifier, splits: Splits) -> None:
+    model.zero_grad()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run(attack, model, splits)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model.training
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["joint", "orthogonal"])
+def test_an_attacker_who_knows_is_less_suspicious_than_one_who_does_not(
+    kind: str, model: Classifier, splits: Splits, suspicion: Suspicion, suite: dict[str, Any]
+) -> None:
+    hyperparameters = {"steps": 10, "stop_when_fooled": False}
+    full = {**suite, "attacks": [{**suite["attacks"][0], "hyperparameters": hyperparameters}]}
+    unaware = changed_images(model, splits.test, SuiteAttack(full, EPS), 5, "")
+    kinds: dict[str, Attack] = {
+        "joint": Joint(eps=EPS, steps=20, searches=4, suspicion=suspicion),
+        "orthogonal": Orthogonal(eps=EPS, steps=40, suspicion=suspicion),
+    }
+    aware = run(kinds[kind], model, splits, range(len(splits.test)))
+    (wrong, scores), (fooled, less) = (look(model, suspicion, images, splits) for images in (unaware, aware))
+    assert fooled.sum() >= 0.8 * wrong.sum()
+    both = wrong & fooled
+    assert both.sum() >= 5
+    assert less[both].median() < scores[both].median() - 0.5
+
+
+def test_ind_hands_back_only_what_stays_as_likely_as_clean_images(
+    model: Classifier, splits: Splits, suspicion: Suspicion, limit: float
+) -> None:
+    attack = InDistribution(eps=EPS, steps=20, suspicion=suspicion, limit=limit)
+    rows = range(len(splits.test))
+    found = run(attack, model, splits, rows)
+    wrong, scores = look(model, suspicion, found, splits)
+    moved = (found != splits.test.batch(rows)).flatten(1).any(1)
+    assert moved.any()
+    assert wrong[moved].all()
+    assert (scores[moved] <= limit + 1e-4).all()
+
+
+def test_matching_moves_features_to_another_class(
+    model: Classifier, splits: Splits, said: dict[str, Features]
+) -> None:
+    rows = range(len(splits.test))
+    found = run(Matching(eps=EPS, steps=20, guides=said["train"]), model, splits, rows)
+    with torch.no_grad():
+        features = DeepFeatures()(model, found, torch.arange(len(found)))
+    fooled = features.preds != splits.test.targets(rows)
+    assert fooled.float().mean() > 0.4
+    others = said["train"].preds[None, :] != splits.test.targets(rows)[:, None]
+    before = torch.cdist(said["test"].penultimate, said["train"].penultimate).masked_fill(~others, torch.inf)
+    after = torch.cdist(features.penultimate, said["train"].penultimate).masked_fill(~others, torch.inf)
+    assert (after.amin(1) < before.amin(1))[fooled].all()
+
+
+def test_ood_is_texture_of_a_confident_class(model: Classifier, splits: Splits) -> None:
+    attack = OffAnatomy(steps=30, confidence=0.8)
+    found = run(attack, model, splits)
+    with torch.no_grad():
+        confident = model(found).softmax(1).amax(1) >= 0.8
+    assert confident.float().mean() > 0.5
+    images = splits.test.batch(range(COUNT))
+    alike = torch.corrcoef(torch.cat([found.flatten(1), images.flatten(1)]))[:COUNT, COUNT:].diagonal()
+    assert alike.abs().mean() < 0.5
+    assert (found[0] != found[1]).any()
+
+
+def test_what_is_left_is_orthogonal() -> None:
+    first, second = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
+    left = without(first, second)
+    torch.testing.assert_close((left * second).flatten(1).sum(1), torch.zeros(3), atol=1e-5, rtol=0)
+    assert torch.equal(without(first, torch.zeros_like(first)), first)
+
+
+def answers(preds: list[int], scores: list[float], labels: list[int]) -> Answers:
+    names = np.array([f"p{i}" for i in range(len(preds))])
+    return Answers(np.array(labels), np.array(preds), names, np.array(scores))
+
+
+def test_the_worst_case_is_the_least_suspicious_of_those_that_fool() -> None:
+    labels = [0, 0, 0, 0]
+    clean = answers([0, 0, 0, 1], [0, 0, 0, 0], labels)
+    one = answers([1, 0, 0, 1], [5, 1, 1, 3], labels)
+    two = answers([1, 1, 0, 1], [2, 9, 4, 6], labels)
+    worst = least_suspicious(clean, [one, two])
+    assert worst.preds.tolist() == [1, 1, 0, 1]
+    assert worst.scores.tolist() == [2, 9, 4, 3]
+    assert successful(clean, worst).tolist() == [True, True, False, False]
+
+
+def test_evasion_needs_both_a_wrong_answer_and_acceptance() -> None:
+    labels = [0, 0, 0, 0, 0]
+    clean = answers([0, 0, 0, 0, 1], [0.0, 0.1, 0.2, 0.3, 0.4], labels)
+    attacked = answers([1, 1, 0, 0, 1], [0.5, 9, 0.5, 9, 0.5], labels)
+    found = left_of(clean, attacked, np.linspace(0, 1, 101), resamples=10, confidence=0.9)
+    assert found["success"] == 0.5  # two of four that were right
+    assert found["evasion"] == {"0.01": 0.25, "0.05": 0.25, "0.1": 0.25}

@@ -1,0 +1,205 @@
+"""A whole cell on small images: what it writes, and the guard that it leaves for use."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import medrobust
+from medrobust.detection.fitting import Splits, fit_guard, pick
+from medrobust.detection.guard import Answer, fit_temperature, load_guard, predict, save_guard
+from medrobust.detection.registry import DETECTORS
+from medrobust.detection.run import Outputs, run_detection
+from medrobust.errors import UserError
+from medrobust.models import checkpoint
+from medrobust.models.classifier import Classifier
+from medrobust.params.detection import DetectParams
+from medrobust.params.report import ReportParams
+from medrobust.records import read_json, read_table
+
+REPORT = ReportParams(title="", bootstrap=40, confidence=0.9)
+ALL = {"dropout": {"rate": 0.3, "samples": 3}, "lid": {"neighbours": 5, "reference": 30}}
+DETECTORS_SET = {name: ALL.get(name, {}) for name in DETECTORS}
+ATTACKS = ["joint", "orthogonal", "matching", "ind", "ood"]
+
+
+def settings(**changes: Any) -> DetectParams:
+    block: dict[str, Any] = {"models": ["m"], "detectors": DETECTORS_SET, "suites": {"pgd": 0.1, "fgsm": 0.1}}
+    block |= {"seen": "pgd", "adaptive": {"attacks": ATTACKS, "images": 12, "steps": 4, "searches": 2}}
+    return DetectParams.model_validate({**block, **changes})
+
+
+@pytest.fixture(scope="module")
+def suites(suite: dict[str, Any]) -> dict[str, Any]:
+    one = {"name": "fgsm", "module": "medrobust.attacks.pgd", "class": "FGSM", "hyperparameters": {}}
+    return {"pgd": suite, "fgsm": {**suite, "name": "fgsm", "attacks": [one]}}
+
+
+@pytest.fixture(scope="module")
+def cell(model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path_factory: Any) -> Path:
+    folder = Path(tmp_path_factory.mktemp("cell"))
+    out = Outputs(folder / "guard", folder / "scores.parquet", folder / "metrics.json", folder / "plots")
+    run_detection(model, splits, suites, out, ordered=True, params=settings(), report=REPORT, weights="w")
+    return folder
+
+
+def test_every_number_of_the_unaware_stands_beside_one_of_the_aware(cell: Path) -> None:
+    record = read_json(cell / "metrics.json")
+    assert list(record["suites"]) == ["pgd", "fgsm"]
+    for suite in record["suites"].values():
+        assert set(suite) == {"eps", *DETECTORS}
+        for name in DETECTORS:
+            row = suite[name]
+            assert 0 <= row["auroc_ci"][0] <= row["auroc"] <= row["auroc_ci"][1] <= 1
+            assert set(row["adaptive"]) == {"unaware", "joint", "orthogonal", "matching", "ind", "worst"}
+            worst, unaware = row["adaptive"]["worst"], row["adaptive"]["unaware"]
+            assert worst["success"] >= unaware["success"]
+            assert worst["evasion"]["0.05"] >= unaware["evasion"]["0.05"]
+    assert set(record["ood"]) == {"n", "reached", *DETECTORS}
+
+
+def test_supervised_detectors_say_which_attack_they_have_seen(cell: Path) -> None:
+    suites = read_json(cell / "metrics.json")["suites"]
+    for name in ("lid", "dfeat"):
+        assert (suites["pgd"][name]["seen"], suites["fgsm"][name]["seen"]) == (True, False)
+    assert "seen" not in suites["pgd"]["gmm"]
+
+
+def test_thresholds_are_those_of_clean_validation_images(cell: Path, splits: Splits, model: Classifier) -> None:
+    scores = read_table(cell / "scores.parquet")
+    record = read_json(cell / "metrics.json")["suites"]["pgd"]["gmm"]
+    clean = scores[scores["images"] == "clean"]
+    assert len(clean) == len(splits.test)
+    assert record["test_fpr"] == pytest.approx((clean["score_gmm"] > record["threshold"]).mean(), abs=1e-3)
+    answers = predict(splits.val.batch(range(len(splits.val))), model, cell / "guard", detector="gmm")
+    assert np.mean([answer.rejected for answer in answers]) <= 0.05
+
+
+def test_scores_of_every_image_and_curves_are_written(cell: Path, splits: Splits) -> None:
+    scores = read_table(cell / "scores.parquet")
+    assert set(scores["images"]) == {
+        "clean", "pgd", "fgsm", "ood", *(f"{s}+{a}" for s in ("pgd", "fgsm") for a in ATTACKS if a != "ood"),
+    }  # fmt: skip
+    assert not scores[scores["images"].isin(["clean", "pgd", "fgsm"])].isna().any().any()
+    curves, risk, costs = (read_table(cell / "plots" / f"{name}.csv") for name in ("curves", "risk", "costs"))
+    assert set(curves["detector"]) == set(risk["detector"]) == set(costs["detector"]) == set(DETECTORS)
+    assert set(risk["unit"]) == {"image", "patient"}
+
+
+def test_a_second_run_writes_the_same(
+    cell: Path, model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path: Path
+) -> None:
+    few = settings(detectors={"gmm": {}, "lid": ALL["lid"]}, suites={"pgd": 0.1})
+    out = Outputs(tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots")
+    run_detection(model, splits, suites, out, ordered=True, params=few, report=REPORT, weights="w")
+    first, second = (read_json(folder / "metrics.json")["suites"]["pgd"] for folder in (cell, tmp_path))
+    assert {name: first[name] for name in ("gmm", "lid")} == {name: second[name] for name in ("gmm", "lid")}
+
+
+@pytest.fixture(scope="module")
+def guarded(model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path_factory: Any) -> Path:
+    """A guard's folder."""
+    folder = Path(tmp_path_factory.mktemp("guard"))
+    params = settings(detectors={"gmm": {}, "kde": {}}, fpr=0.1)
+    save_guard(folder / "g", fit_guard(model, splits, suites, params, "w")[0])
+    return folder / "g"
+
+
+def test_an_image_unlike_all_training_images_is_rejected_with_reason_and_score(
+    guarded: Path, model: Classifier, splits: Splits
+) -> None:
+    images = splits.test.batch(range(6))
+    strange = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0)).round()
+    answers: list[Answer] = medrobust.predict(torch.cat([images, strange]), model, guarded)
+    for answer in answers[6:]:
+        assert answer.rejected
+        assert answer.label is None
+        assert answer.score is not None
+        assert f"score {answer.score:.4g} is above" in answer.reason
+        assert "10.0% of clean images" in answer.reason
+    kept = [answer for answer in answers[:6] if not answer.rejected]
+    assert kept
+    for answer in kept:
+        assert answer.label == max(answer.probabilities, key=lambda name: answer.probabilities[name])
+        assert sum(answer.probabilities.values()) == pytest.approx(1)
+        assert answer.reason == ""
+
+
+def test_a_saved_guard_answers_as_before(guarded: Path, model: Classifier, splits: Splits) -> None:
+    images = splits.test.batch(range(8))
+    one = [predict(images, model, load_guard(guarded), detector=name) for name in ("gmm", "kde")]
+    assert one[0] == predict(images, model, guarded)  # the first detector is the default
+    assert one[0] != one[1]
+    for answer, alone in zip(one[1][3:5], predict(images[3:5], model, guarded, detector="kde"), strict=True):
+        assert answer.score == pytest.approx(alone.score)
+
+
+def test_without_a_guard_every_image_is_answered(model: Classifier, splits: Splits) -> None:
+    answers = predict(splits.test.batch(range(3)).numpy(), model)
+    assert all(answer.label and not answer.rejected and answer.score is None for answer in answers)
+
+
+def test_a_vote_of_classifiers_can_be_guarded(
+    model: Classifier, build: Callable[..., Classifier], splits: Splits, suites: dict[str, Any]
+) -> None:
+    from medrobust.ensemble import EnsembleClassifier
+
+    vote = EnsembleClassifier([model, build().eval()], [0.7, 0.3]).eval()
+    guard, _ = fit_guard(vote, splits, suites, settings(detectors={"mahalanobis": {}, "gmm": {}}), "w")
+    answers = predict(splits.test.batch(range(4)), vote, guard)
+    assert {name for answer in answers for name in answer.probabilities} == {"a", "b", "c"}
+    strange = predict(torch.zeros(1, 1, 12, 12), vote, guard)[0]
+    assert strange.rejected
+
+
+def test_the_temperature_mends_overconfidence() -> None:
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(3000, 3, generator=rng)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=rng).squeeze(1)
+    assert fit_temperature(logits * 4, labels) == pytest.approx(4, rel=0.1)
+    assert fit_temperature(logits, labels) == pytest.approx(1, rel=0.1)
+    sure = torch.eye(3)[torch.arange(48) % 3]
+    assert fit_temperature(sure, torch.arange(48) % 3) > 0.1  # all right: confident, but of 49 in 50
+
+
+def test_few_images_are_picked_evenly(splits: Splits) -> None:
+    some = pick(splits.test, 9)
+    assert len(some) == 9
+    assert len(set(some.patients)) == 9
+    assert len(pick(splits.test, 10**6)) == len(splits.test)
+
+
+def test_bad_requests_are_named(
+    guarded: Path, model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path: Path
+) -> None:
+    images = splits.test.batch(range(2))
+    with pytest.raises(UserError, match=r"the guard has no 'lid'.*gmm, kde"):
+        predict(images, model, guarded, detector="lid")
+    with pytest.raises(UserError, match=r"values from \d+ to \d+.*divide 8-bit pixels by 255"):
+        predict(images * 255, model, guarded)
+    with pytest.raises(UserError, match=r"shape \(1, 12, 12\)"):
+        predict(images[0], model, guarded)
+    with pytest.raises(UserError, match="no such file"):
+        predict(images, model, tmp_path)
+    with pytest.raises(UserError, match=r"detect\.seen: null, but lid is supervised"):
+        fit_guard(model, splits, suites, settings(detectors={"lid": {}}, seen=None), "w")
+
+
+def test_the_guard_of_another_model_is_refused(guarded: Path, splits: Splits, tmp_path: Path) -> None:
+    from medrobust.models.build import build_classifier
+    from medrobust.params.training import ModelParams
+
+    block = ModelParams(timm="resnet10t", weights="none", image_size=32)
+    checkpoint.save(tmp_path / "m", build_classifier(block, ["a", "b", "c"]), block, {})
+    with pytest.raises(UserError, match="is not the model that the guard was fitted to"):
+        predict(splits.test.batch([0]), tmp_path / "m", guarded)
+
+
+def test_ind_needs_a_density(model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path: Path) -> None:
+    params = settings(detectors={"squeeze": {}}, adaptive={"attacks": ["ind"], "images": 4, "steps": 1})
+    out = Outputs(tmp_path / "g", tmp_path / "s.parquet", tmp_path / "m.json", tmp_path / "p")
+    with pytest.raises(UserError, match=r"detect\.adaptive\.attacks: `ind` has no density.*gmm, kde"):
+        run_detection(model, splits, suites, out, ordered=True, params=params, report=REPORT, weights="w")

@@ -1,0 +1,387 @@
+"""Every detector keeps the contract; each one's maths against something independent; bad input is named."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from medrobust.detection import distances
+from medrobust.detection.base import Detector
+from medrobust.detection.extract import SuiteAttack, all_features, changed_images, image_seeds
+from medrobust.detection.features import DeepFeatures, Features, concatenate
+from medrobust.detection.fitting import Splits
+from medrobust.detection.gmm import ClasswiseMixture
+from medrobust.detection.kde import KernelDensity
+from medrobust.detection.lid import IntrinsicDimensionality, local_dimensionality
+from medrobust.detection.registry import DETECTORS, build_detector
+from medrobust.detection.squeeze import median, reduce_bits
+from medrobust.errors import UserError
+from medrobust.models.classifier import Classifier
+
+#: Hyper-parameters under which a detector runs on the small model.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dropout": {"rate": 0.3, "samples": 4},
+    "lid": {"neighbours": 5, "reference": 40},
+}
+
+
+def blobs(n: int, seed: int, shift: float = 0.0, classes: int = 3, width: int = 6) -> tuple[Features, Tensor]:
+    """Features of well-separated classes whose logits say the true class."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    values = torch.randn(n, width, generator=rng) + 3 * torch.eye(classes, width)[labels] + shift
+    logits = 5 * torch.eye(classes)[labels]
+    votes = torch.randn(n, 4, classes, generator=rng).softmax(2)
+    return Features((values[:, :4] * 2, values), logits, votes), labels
+
+
+def row(at: int, part: Tensor) -> Tensor:
+    return part[at : at + 1]
+
+
+def fitted(name: str) -> Detector:
+    clean, labels = blobs(90, 0)
+    attacked, _ = blobs(60, 1, shift=2.0)
+    return build_detector(name, SETTINGS.get(name, {})).fit(clean, labels, attacked=attacked, seed=3)
+
+
+@pytest.fixture(params=DETECTORS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_scores_are_finite_one_an_image_and_do_not_depend_on_batch_mates(name: str) -> None:
+    detector, (features, _) = fitted(name), blobs(40, 7)
+    scores = detector.score(features)
+    assert scores.shape == (40,)
+    assert torch.isfinite(scores).all()
+    rows = [features.map(partial(row, at)) for at in range(40)]
+    alone = torch.cat([detector.score(one) for one in rows])
+    torch.testing.assert_close(alone, scores, rtol=1e-9, atol=1e-9)
+
+
+def test_fitting_is_reproducible_and_leaves_the_global_random_state_alone(name: str) -> None:
+    features, _ = blobs(40, 7)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
+    first, second = fitted(name).score(features), fitted(name).score(features)
+    assert torch.equal(first, second)
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index]
+
+
+def test_a_score_can_be_differentiated_by_the_image(name: str, model: Classifier, splits: Splits) -> None:
+    detector = build_detector(name, SETTINGS.get(name, {}))
+    key, seeds = detector.extractor, image_seeds(splits.train, 0)
+    clean = all_features(model, [key], splits.train, seeds)[key]
+    noisy = changed_images(model, splits.train, lambda m, x, y, s: (x + (x - 0.4).sign() / 5).clamp(0, 1), 0, "")
+    attacked = all_features(model, [key], noisy, seeds)[key]
+    detector.fit(clean, torch.from_numpy(splits.train.labels), attacked=attacked)
+    images = splits.test.batch(range(8)).requires_grad_(True)
+    detector.score(key(model, images, image_seeds(splits.test, 0)[:8])).sum().backward()
+    assert images.grad is not None
+    assert torch.isfinite(images.grad).all()
+    assert (images.grad.flatten(1).abs().sum(1) > 0).all()
+
+
+def test_far_away_is_more_suspicious(name: str) -> None:
+    if name in {"dropout", "squeeze"}:
+        pytest.skip("looks at votes, not at places in feature space")
+    detector = fitted(name)
+    near, far = (detector.score(blobs(60, 9, shift=shift)[0]).mean() for shift in (0.0, 2.0))
+    assert far > near
+
+
+def test_disagreeing_votes_are_more_suspicious() -> None:
+    logits = 5 * torch.eye(3)
+    calm = logits.softmax(1)[:, None].expand(3, 4, 3)
+    torn = torch.eye(3)[torch.tensor([0, 1, 2, 0])].expand(3, 4, 3)
+    for name in ("dropout", "squeeze"):
+        detector = fitted(name)
+        assert (detector.score(Features((*blobs(3, 0)[0].layers,), logits, torn)) > 0.3).all()
+        assert (detector.score(Features((*blobs(3, 0)[0].layers,), logits, calm)) < 1e-3).all()
+
+
+def test_density_of_one_component_is_that_of_scipy() -> None:
+    from scipy.stats import multivariate_normal
+
+    features, labels = blobs(90, 0)
+    detector = ClasswiseMixture(loading=0.05).fit(features, labels)
+    values = features.penultimate.double().numpy()
+    points = (values - values.mean(0)) / values.std(0)
+    test, _ = blobs(12, 4)
+    places = (test.penultimate.double().numpy() - values.mean(0)) / values.std(0)
+    for row, k in enumerate(test.preds.tolist()):
+        group = points[labels.numpy() == k]
+        spread = np.cov(group.T, bias=True) + 0.05 * np.eye(6)
+        wanted = -multivariate_normal(group.mean(0), spread).logpdf(places[row])
+        assert detector.score(test)[row].item() == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("covariance", ["full", "diag"])
+def test_mixtures_agree_with_scikit_learn(covariance: str) -> None:
+    from sklearn.mixture import GaussianMixture
+
+    features, labels = blobs(120, 0)
+    detector = ClasswiseMixture(components=2, covariance=covariance).fit(features, labels, seed=4)  # type: ignore[arg-type]
+    values = features.penultimate.double().numpy()
+    points = (values - values.mean(0)) / values.std(0)
+    theirs = GaussianMixture(2, covariance_type=covariance, reg_covar=0.1, random_state=4)
+    theirs.fit(points[labels.numpy() == 1])
+    rows = features.preds == 1
+    ours = -detector.score(features.map(lambda part: part[rows])).numpy()
+    np.testing.assert_allclose(ours, theirs.score_samples(points[rows.numpy()]), atol=1e-5)
+
+
+def test_kernel_density_agrees_with_scikit_learn() -> None:
+    from sklearn.neighbors import KernelDensity as Theirs
+
+    features, labels = blobs(90, 0)
+    detector = KernelDensity(bandwidth=0.7).fit(features, labels)
+    values = features.penultimate.double().numpy()
+    mean, std = values.mean(0), values.std(0)
+    test, _ = blobs(30, 5)
+    scores = detector.score(test).numpy()
+    for k in range(3):
+        model = Theirs(bandwidth=0.7).fit(((values - mean) / std)[labels.numpy() == k])
+        rows = test.preds.numpy() == k
+        wanted = -model.score_samples((test.penultimate.double().numpy()[rows] - mean) / std)
+        np.testing.assert_allclose(scores[rows], wanted, atol=1e-5)
+
+
+def test_the_bandwidth_is_the_likeliest_when_each_image_is_left_out() -> None:
+    from sklearn.model_selection import LeaveOneOut, cross_val_score
+    from sklearn.neighbors import KernelDensity as Theirs
+
+    features, labels = blobs(60, 0)
+    chosen = float(KernelDensity().fit(features, labels).state["bandwidth"])
+    values = features.penultimate.double().numpy()
+    points = (values - values.mean(0)) / values.std(0)
+
+    def likelihood(width: float) -> float:
+        groups = [points[labels.numpy() == k] for k in range(3)]
+        parts = [cross_val_score(Theirs(bandwidth=width), group, cv=LeaveOneOut()) for group in groups]
+        return float(np.concatenate(parts).sum())
+
+    assert likelihood(chosen) >= max(likelihood(chosen * 2**0.5), likelihood(chosen / 2**0.5))
+
+
+def lid_by_hand(point: np.ndarray, references: np.ndarray, k: int) -> float:
+    radii = np.sort([math.dist(point, other) for other in references if not np.array_equal(point, other)])[:k]
+    return -1 / float(np.mean([math.log(radius / radii[-1]) for radius in radii]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 8), st.integers(1, 12))
+def test_local_dimensionality_agrees_with_the_formula_written_out(seed: int, k: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    references = rng.normal(size=(25, width))
+    points = np.concatenate([rng.normal(size=(4, width)), references[:3]])  # copies are not their own neighbours
+    found = local_dimensionality(torch.from_numpy(points), torch.from_numpy(references), k)
+    wanted = [lid_by_hand(point, references, k) for point in points]
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5)
+
+
+def test_local_dimensionality_finds_the_dimension_of_a_plane() -> None:
+    rng = np.random.default_rng(0)
+    flat = np.zeros((4000, 30))
+    flat[:, :2] = rng.uniform(size=(4000, 2))
+    inner = torch.from_numpy(flat[np.abs(flat[:, :2] - 0.5).max(1) < 0.3])
+    assert local_dimensionality(inner, torch.from_numpy(flat), 100).mean().item() == pytest.approx(2, abs=0.1)
+
+
+def test_mahalanobis_distances_agree_with_scikit_learn() -> None:
+    from sklearn.covariance import LedoitWolf
+
+    features, labels = blobs(90, 0)
+    one = Features((features.penultimate,), features.logits)
+    detector = build_detector("mahalanobis", {}).fit(one, labels)
+    values = features.penultimate.double().numpy()
+    points = (values - values.mean(0)) / values.std(0)
+    centres = np.stack([points[labels.numpy() == k].mean(0) for k in range(3)])
+    shrunk = LedoitWolf(assume_centered=True).fit(points - centres[labels.numpy()])
+    distance = np.stack([shrunk.mahalanobis(points - centre) for centre in centres]).min(0)
+    wanted = (distance - distance.mean()) / distance.std(ddof=1)
+    np.testing.assert_allclose(detector.score(one).numpy(), wanted, atol=1e-5)
+
+
+def test_no_block_of_distances_is_larger_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "BLOCK", 16)
+    sizes: list[torch.Size] = []
+    square = distances.square_distances
+
+    def spy(points: Tensor, references: Tensor) -> Iterator[Tensor]:
+        for block in square(points, references):
+            sizes.append(block.shape)
+            yield block
+
+    monkeypatch.setattr(distances, "square_distances", spy)
+    clean, labels = blobs(90, 0)
+    attacked, _ = blobs(50, 1, shift=2.0)
+    KernelDensity().fit(clean, labels).score(attacked)
+    IntrinsicDimensionality(reference=0).fit(clean, labels, attacked=attacked).score(attacked)
+    assert sizes
+    assert max(max(size) for size in sizes) <= 16
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, labels = blobs(90, 0)
+    whole = KernelDensity().fit(clean, labels).score(clean)
+    monkeypatch.setattr(distances, "BLOCK", 7)
+    torch.testing.assert_close(KernelDensity().fit(clean, labels).score(clean), whole)
+
+
+def test_squeezers_do_what_they_say() -> None:
+    images = torch.rand(2, 1, 9, 8, generator=torch.Generator().manual_seed(0))
+    assert len(reduce_bits(images, 2).mul(3).round(decimals=4).unique()) <= 4
+    assert (reduce_bits(images, 2) - images).abs().max() <= 1 / 6 + 1e-6
+    from scipy.ndimage import median_filter
+
+    wanted = median_filter(images.numpy(), size=(1, 1, 3, 3), mode="mirror")
+    np.testing.assert_array_equal(median(images, 3).numpy(), wanted)
+
+
+def test_dropout_takes_the_models_own_layers(build: Callable[..., Classifier], splits: Splits) -> None:
+    model, seeds = build(0.5).eval(), image_seeds(splits.test, 0)
+    key = build_detector("dropout", {"samples": 6}).extractor
+    votes = all_features(model, [key], splits.test, seeds)[key].votes
+    assert votes is not None
+    assert votes.shape == (len(splits.test), 6, 3)
+    assert votes.std(1).max() > 0.01
+    again = key(model, splits.test.batch([4]), seeds[4:5]).votes
+    assert again is not None
+    torch.testing.assert_close(again[0], votes[4])  # the image's seed alone decides
+    assert not any(module.training for module in model.modules())
+
+
+def test_dropout_without_a_layer_is_an_error_that_names_the_way_out(model: Classifier, splits: Splits) -> None:
+    key = build_detector("dropout", {}).extractor
+    with pytest.raises(UserError, match=r"no dropout layer that drops.*detect\.detectors\.dropout\.rate"):
+        key(model, splits.test.batch([0]), torch.tensor([1]))
+
+
+def test_dropped_features_are_unbiased(model: Classifier, splits: Splits) -> None:
+    from medrobust.detection.dropout import _dropped
+
+    values = torch.ones(3, 5000)
+    dropped = _dropped(values, 0.3, torch.arange(3), 0)
+    assert dropped.mean().item() == pytest.approx(1, abs=0.02)
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_deep_features_end_with_the_penultimate_ones(model: Classifier, splits: Splits) -> None:
+    images = splits.test.batch(range(5))
+    features = DeepFeatures()(model, images, torch.arange(5))
+    assert [layer.shape[1] for layer in features.layers] == [6, 40]
+    torch.testing.assert_close(features.penultimate, model.features(images))
+    torch.testing.assert_close(features.logits, model(images))
+
+
+def test_features_join_and_split(said: dict[str, Features]) -> None:
+    whole = said["test"]
+    parts = [whole.map(lambda part: part[:10]), whole.map(lambda part: part[10:])]
+    assert torch.equal(concatenate(parts).penultimate, whole.penultimate)
+
+
+def test_attacked_images_are_those_of_the_engine(model: Classifier, splits: Splits, suite: dict[str, Any]) -> None:
+    from medrobust.attacks.engine import evaluate_suite
+
+    records = evaluate_suite(model, splits.test, suite, seed=5)
+    images = changed_images(model, splits.test, SuiteAttack(suite, 0.1), 5, "")
+    with torch.no_grad():
+        wrong = model(images).argmax(1).numpy() != splits.test.labels
+    assert np.array_equal(wrong, records["fooled"].to_numpy())
+    assert wrong.any()
+
+
+# Bad input
+
+
+def test_nan_features_are_named(name: str) -> None:
+    clean, labels = blobs(90, 0)
+    broken = clean.penultimate.clone()
+    broken[[3, 8], 1] = torch.nan
+    bad = replace(clean, layers=(clean.layers[0], broken))
+    with pytest.raises(UserError, match="2 of 90 images have a NaN"):
+        build_detector(name, SETTINGS.get(name, {})).fit(bad, labels, attacked=clean)
+    with pytest.raises(UserError, match="2 of 90 images have a NaN"):
+        fitted(name).score(bad)
+
+
+@pytest.mark.parametrize("name", ["gmm", "kde", "mahalanobis", "lid", "dfeat"])
+def test_constant_features_are_named(name: str) -> None:
+    clean, labels = blobs(90, 0)
+    flat = replace(clean, layers=tuple(torch.ones_like(layer) for layer in clean.layers))
+    with pytest.raises(UserError, match="features are constant"):
+        build_detector(name, SETTINGS.get(name, {})).fit(flat, labels, attacked=flat)
+
+
+@pytest.mark.parametrize("name", ["gmm", "kde", "mahalanobis", "dfeat"])
+def test_some_constant_features_are_left_out(name: str) -> None:
+    clean, labels = blobs(90, 0)
+    attacked, _ = blobs(60, 1, shift=2.0)
+
+    def padded(features: Features) -> Features:
+        return replace(
+            features, layers=tuple(torch.cat([layer, torch.zeros(len(layer), 3)], 1) for layer in features.layers)
+        )
+
+    plain = build_detector(name, {}).fit(clean, labels, attacked=attacked).score(attacked)
+    same = build_detector(name, {}).fit(padded(clean), labels, attacked=padded(attacked)).score(padded(attacked))
+    torch.testing.assert_close(same, plain)
+
+
+def test_fewer_images_in_a_class_than_components_is_named() -> None:
+    clean, labels = blobs(90, 0)
+    rows = torch.cat([torch.nonzero(labels != 2).flatten(), torch.nonzero(labels == 2).flatten()[:3]])
+    few = clean.map(lambda part: part[rows])
+    with pytest.raises(UserError, match="class 2 has 3 training images, 4 are needed"):
+        ClasswiseMixture(components=4).fit(few, labels[rows])
+
+
+def test_too_few_references_for_the_neighbours_are_named() -> None:
+    clean, labels = blobs(30, 0)
+    with pytest.raises(UserError, match="10 reference images for 20 neighbours"):
+        IntrinsicDimensionality(reference=10).fit(clean, labels, attacked=clean)
+
+
+def test_supervised_detectors_say_that_they_need_attacked_images(name: str) -> None:
+    clean, labels = blobs(90, 0)
+    detector = build_detector(name, SETTINGS.get(name, {}))
+    assert detector.supervised == (name in {"lid", "dfeat"})
+    if detector.supervised:
+        with pytest.raises(UserError, match="supervised"):
+            detector.fit(clean, labels)
+
+
+def test_scoring_before_fitting_or_with_another_model_is_refused(name: str) -> None:
+    clean, _ = blobs(9, 0)
+    with pytest.raises(UserError, match="was not fitted"):
+        build_detector(name, SETTINGS.get(name, {})).score(clean)
+    with pytest.raises(UserError, match="other widths"):
+        fitted(name).score(blobs(8, 0, classes=4, width=8)[0])
+
+
+def test_names_and_settings_are_checked() -> None:
+    with pytest.raises(UserError, match=r"no detector 'gnn'.*gmm"):
+        build_detector("gnn", {})
+    with pytest.raises(UserError, match=r"gmm\.component: unknown.*components"):
+        build_detector("gmm", {"component": 2})
+    with pytest.raises(UserError, match=r"gmm\.components: got '2'"):
+        build_detector("gmm", {"components": "2"})
+    with pytest.raises(UserError, match="at least 2 samples"):
+        build_detector("dropout", {"samples": 1})
+    with pytest.raises(UserError, match="odd window"):
+        build_detector("squeeze", {"window": 2})
+
+
+def test_a_model_without_a_backbone_is_named() -> None:
+    with pytest.raises(UserError, match="Linear has no backbone"):
+        DeepFeatures()(torch.nn.Linear(2, 2), torch.zeros(1, 2), torch.zeros(1))

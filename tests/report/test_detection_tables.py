@@ -1,0 +1,76 @@
+"""The detection tables: the aware number beside the unaware, and nothing where nothing is guarded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medrobust.records import write_json
+from medrobust.report.collect import Run
+from medrobust.report.detection import detection_tables, read_detection
+from medrobust.report.page import Settings, render_markdown, sections
+
+CLASSES = ["Non", "Mild"]
+
+
+def record(adaptive: bool = True) -> dict[str, Any]:
+    costs = {share: {"cost_without": 0.5, "cost_with": 0.4, "clean_rejected": 0.1} for share in ("0.01", "0.5")}
+    row: dict[str, Any] = {
+        "auroc": 0.981, "auroc_ci": [0.95, 0.99], "auprc_attacked": 0.9, "base_rate": 0.5,
+        "successful": {"auroc": 0.99, "auroc_ci": [0.97, 1.0]},
+        "per_class": {"Non": {"auprc_attacked": 0.8, "base_rate": 0.4}, "Mild": {"auprc_attacked": None}},
+        "published_risk": {"cases": 12, "attacked_accuracy": 0.2, "r_without": 0.9, "r_with": 0.3},
+        "risk": {"image": costs, "patient": costs},
+    }  # fmt: skip
+    if adaptive:
+        common = {"n": 16, "successful_auroc_ci": [0.4, 0.6]}
+        row["adaptive"] = {
+            "unaware": {**common, "successful_auroc": 0.98, "evasion": {"0.05": 0.1}},
+            "worst": {**common, "successful_auroc": 0.512, "evasion": {"0.05": 0.75}},
+        }
+    return {"suites": {"pgd": {"eps": 0.01, "gmm": row, "dfeat": {**row, "seen": False}}}}
+
+
+@pytest.fixture
+def run() -> Run:
+    return Run(["net"], [], {"classes": CLASSES}, {}, {}, {})
+
+
+def test_aware_and_unaware_stand_side_by_side(run: Run) -> None:
+    run.detect["net", "adv"] = record()
+    table = detection_tables(run, 0.95)[0]
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["AUROC, successful"] == "0.990 [0.97, 1.00]"
+    assert row["AUROC, aware"] == "0.512 [0.40, 0.60]"
+    assert (row["evasion, unaware"], row["evasion, aware"], row["n"]) == ("0.100", "0.750", "16")
+    assert table.rows[1][3] == "dfeat (trained on another)"
+
+
+def test_a_detector_that_nobody_attacked_is_called_so(run: Run) -> None:
+    run.detect["net", "adv"] = record(adaptive=False)
+    assert "not attacked" in detection_tables(run, 0.95)[0].rows[0]
+
+
+def test_tables_of_the_study_and_of_the_price(run: Run) -> None:
+    run.detect["net", "clean"] = record()
+    _, classes, published, priced = detection_tables(run, 0.95)
+    assert classes.rows[0][4:] == ["0.900 (0.500)", "0.800 (0.400)", "–"]
+    assert published.rows[0][4:] == ["0.200", "12", "0.900", "0.300"]
+    assert priced.columns[4:] == ["unit", "0.01", "0.5"]
+    assert priced.rows[0][4:] == ["image", "0.500 → 0.400", "0.500 → 0.400"]
+    for table in (classes, published, priced):
+        assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_the_page_has_the_section_only_where_something_is_guarded(run: Run) -> None:
+    settings = Settings("t", 1, "patient", 0.01, 0.95)
+    assert "detection" not in [section.name for section in sections(run, {}, settings)]
+    run.detect["net", "adv"] = record()
+    assert "## Detection" in render_markdown(run, settings)
+
+
+def test_records_are_read_by_name_and_missing_ones_named(run: Run, tmp_path: Path) -> None:
+    write_json(tmp_path / "detect" / "net-adv.json", record())
+    read_detection(run, tmp_path, [("net", "clean"), ("net", "adv")])
+    assert list(run.detect) == [("net", "adv")]
+    assert [Path(name).name for name in run.missing] == ["net-clean.json"]
