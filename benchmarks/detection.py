@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
-from medrobust.detection.extract import all_features, image_seeds
+from medrobust.detection.extract import all_features
 from medrobust.detection.registry import DETECTORS, build_detector
 from medrobust.models.build import build_classifier
 from medrobust.params.training import ModelParams
@@ -62,11 +63,11 @@ def timed(
     """Seconds of the features of the training and of the test images, of fitting and of scoring."""
     detector, (train, test) = build_detector(name, settings), parts
     key, marks = detector.extractor, [time.perf_counter()]
-    seeds = image_seeds(train, 0)
+    seeds = image_seeds(train.ids, 0)
     clean = all_features(model, [key], train, seeds)[key]
     attacked = all_features(model, [key], noisy, seeds)[key] if detector.supervised else None
     marks.append(time.perf_counter())
-    features = all_features(model, [key], test, image_seeds(test, 0))[key]
+    features = all_features(model, [key], test, image_seeds(test.ids, 0))[key]
     marks.append(time.perf_counter())
     detector.fit(clean, torch.from_numpy(train.labels), attacked=attacked)
     marks.append(time.perf_counter())

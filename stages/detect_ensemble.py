@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.params.schema import load_params
-from medrobust.records import read_json, read_table
+from medrobust.records import file_hash, read_json, read_table
 from medrobust.runtime import device, run_stage
 
 
@@ -23,7 +23,6 @@ def main() -> None:
     from medrobust.detection.fitting import Splits
     from medrobust.detection.run import Outputs, run_detection
     from medrobust.ensemble import load_ensemble
-    from medrobust.models.checkpoint import file_hash
 
     params = load_params()
     store, table = ImageStore.open(args.prepared), read_table(args.split, keep_default_na=False)

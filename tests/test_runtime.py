@@ -57,21 +57,6 @@ def test_the_second_process_of_a_cell_waits_for_the_first(tmp_path: Path) -> Non
     assert out.splitlines()[1] == "second"
 
 
-def test_the_processes_of_one_torchrun_do_not_wait_for_each_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = run(tmp_path, 'say("first"); time.sleep(5)')
-    assert first.stdout is not None
-    assert first.stdout.readline().strip() == "first"
-    monkeypatch.setenv("RANK", "1")
-    second = run(tmp_path, 'say("second")')
-    out, _ = second.communicate(timeout=60)
-    assert out.splitlines() == ["second"]
-    assert first.poll() is None
-    first.kill()
-    first.wait()
-
-
 def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

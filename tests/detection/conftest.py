@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
-from medrobust.detection.extract import all_features, image_seeds
+from medrobust.detection.extract import all_features
 from medrobust.detection.features import DeepFeatures, Features
 from medrobust.detection.fitting import Splits
 from medrobust.models.classifier import Classifier
@@ -95,7 +96,7 @@ def said(model: Classifier, splits: Splits) -> dict[str, Features]:
     """Deep features of train, val and test."""
     parts = {name: getattr(splits, name) for name in ("train", "val", "test")}
     return {
-        name: all_features(model, [DeepFeatures()], part, image_seeds(part, 5))[DeepFeatures()]
+        name: all_features(model, [DeepFeatures()], part, image_seeds(part.ids, 5))[DeepFeatures()]
         for name, part in parts.items()
     }
 

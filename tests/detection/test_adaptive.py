@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medrobust.attacks.base import Attack, margin
+from medrobust.attacks.random import image_seeds
 from medrobust.detection.adaptive import (
     InDistribution,
     Joint,
@@ -18,7 +19,7 @@ from medrobust.detection.adaptive import (
     without,
 )
 from medrobust.detection.aware import least_suspicious, left_of, successful
-from medrobust.detection.extract import SuiteAttack, changed_images, image_seeds
+from medrobust.detection.extract import SuiteAttack, changed_images
 from medrobust.detection.features import DeepFeatures, Features
 from medrobust.detection.fitting import Splits
 from medrobust.detection.gmm import ClasswiseMixture
@@ -58,14 +59,14 @@ def attack(
 
 
 def run(attack: Attack, model: Classifier, splits: Splits, rows: Any = range(COUNT)) -> Tensor:
-    seeds = image_seeds(splits.test, 5)[list(rows)]
+    seeds = image_seeds(splits.test.ids, 5)[list(rows)]
     return attack(model, splits.test.batch(rows), splits.test.targets(rows), seeds=seeds)
 
 
 def look(model: Classifier, suspicion: Suspicion, images: Tensor, splits: Splits) -> tuple[Tensor, Tensor]:
     """Which of the first images are wrong, and their standardised scores."""
     with torch.no_grad():
-        logits, scores = suspicion(model, images, image_seeds(splits.test, 5)[: len(images)])
+        logits, scores = suspicion(model, images, image_seeds(splits.test.ids, 5)[: len(images)])
     return margin(logits, splits.test.targets(range(len(images)))) > 0, scores
 
 

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from medrobust.attacks.random import image_seeds
 from medrobust.detection import distances
 from medrobust.detection.base import Detector
-from medrobust.detection.extract import SuiteAttack, all_features, changed_images, image_seeds
+from medrobust.detection.extract import SuiteAttack, all_features, changed_images
 from medrobust.detection.features import DeepFeatures, Features, concatenate
 from medrobust.detection.fitting import Splits
 from medrobust.detection.gmm import ClasswiseMixture
@@ -79,13 +80,13 @@ def test_fitting_is_reproducible_and_leaves_the_global_random_state_alone(name: 
 
 def test_a_score_can_be_differentiated_by_the_image(name: str, model: Classifier, splits: Splits) -> None:
     detector = build_detector(name, SETTINGS.get(name, {}))
-    key, seeds = detector.extractor, image_seeds(splits.train, 0)
+    key, seeds = detector.extractor, image_seeds(splits.train.ids, 0)
     clean = all_features(model, [key], splits.train, seeds)[key]
     noisy = changed_images(model, splits.train, lambda m, x, y, s: (x + (x - 0.4).sign() / 5).clamp(0, 1), 0, "")
     attacked = all_features(model, [key], noisy, seeds)[key]
     detector.fit(clean, torch.from_numpy(splits.train.labels), attacked=attacked)
     images = splits.test.batch(range(8)).requires_grad_(True)
-    detector.score(key(model, images, image_seeds(splits.test, 0)[:8])).sum().backward()
+    detector.score(key(model, images, image_seeds(splits.test.ids, 0)[:8])).sum().backward()
     assert images.grad is not None
     assert torch.isfinite(images.grad).all()
     assert (images.grad.flatten(1).abs().sum(1) > 0).all()
@@ -249,7 +250,7 @@ def test_squeezers_do_what_they_say() -> None:
 
 
 def test_dropout_takes_the_models_own_layers(build: Callable[..., Classifier], splits: Splits) -> None:
-    model, seeds = build(0.5).eval(), image_seeds(splits.test, 0)
+    model, seeds = build(0.5).eval(), image_seeds(splits.test.ids, 0)
     key = build_detector("dropout", {"samples": 6}).extractor
     votes = all_features(model, [key], splits.test, seeds)[key].votes
     assert votes is not None

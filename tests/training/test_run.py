@@ -14,6 +14,7 @@ from medrobust.params.report import ReportParams
 from medrobust.params.training import ModelParams
 from medrobust.records import read_json, write_json
 from medrobust.training import run
+from medrobust.training.loop import fit
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.outputs import Paths
 from medrobust.training.run import Images, Training, adv_train_stage, train_stage
@@ -96,7 +97,6 @@ def test_a_clean_model_of_other_classes_is_refused(clean: Path) -> None:
 
 
 def test_a_training_that_stopped_says_so_in_its_metrics(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fit = run.fit
 
     def stopped(job: Any) -> Any:
         result = fit(job)

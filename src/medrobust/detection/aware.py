@@ -7,9 +7,10 @@ import numpy as np
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack
+from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
 from medrobust.detection.adaptive import InDistribution, Joint, Matching, OffAnatomy, Orthogonal
-from medrobust.detection.extract import all_features, changed_images, image_seeds
+from medrobust.detection.extract import all_features, changed_images
 from medrobust.detection.features import DeepFeatures, Features
 from medrobust.detection.fitting import scores_of
 from medrobust.detection.guard import Guard
@@ -59,7 +60,7 @@ class Aware:
         """Images of `ood`, and which of them reached a confident class."""
         attack = OffAnatomy(steps=self.params.steps)
         images = self._run(attack, "ood")
-        logits = all_features(self.model, [DeepFeatures()], images, image_seeds(self.subset, self.seed))
+        logits = all_features(self.model, [DeepFeatures()], images, image_seeds(self.subset.ids, self.seed))
         confident = logits[DeepFeatures()].logits.softmax(1).amax(1) >= attack.confidence
         return images, confident.numpy()
 
@@ -102,7 +103,7 @@ def answers(
 ) -> tuple[dict[str, Answers], np.ndarray]:
     """What is said of images that stand for a subset's: answers by detector, calibrated probabilities n×K."""
     extractors = {fitted.detector.extractor for fitted in guard.detectors.values()} | {DeepFeatures()}
-    said = all_features(model, extractors, images, image_seeds(subset, seed))
+    said = all_features(model, extractors, images, image_seeds(subset.ids, seed))
     deep, scores = said[DeepFeatures()], scores_of(guard, said)
     found = {
         name: Answers(subset.labels, deep.preds.numpy(), subset.patients, scores[name]) for name in guard.detectors

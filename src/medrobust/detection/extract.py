@@ -3,7 +3,6 @@
 Attack records hold no images, so detection makes them anew from the same suite and the same seeds.
 """
 
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.engine import build_attack
+from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
 from medrobust.detection.features import Extractor, Features, concatenate
 from medrobust.runtime import progress
@@ -38,7 +38,7 @@ class SuiteAttack:
         result = images.clone()
         left = torch.arange(len(images), device=images.device)
         for entry in self.suite["attacks"]:
-            attack = build_attack(entry, self.eps)
+            attack = build_attack(entry, self.eps, self.suite["norm"])
             result[left] = attack(model, images[left], labels[left], seeds=seeds[left])
             with torch.no_grad():
                 left = left[model(result[left]).argmax(1) == labels[left]]
@@ -47,14 +47,9 @@ class SuiteAttack:
         return result
 
 
-def image_seeds(subset: Subset, seed: int) -> Tensor:
-    """Int64, n: each image's own seed, from its id and the run's seed."""
-    return torch.tensor([zlib.crc32(name.encode()) + (seed << 32) for name in subset.ids])
-
-
 def changed_images(model: nn.Module, subset: Subset, change: Change, seed: int, desc: str) -> Tensor:
     """Every image of a subset after `change`, on the CPU."""
-    device, seeds = next(model.parameters()).device, image_seeds(subset, seed)
+    device, seeds = next(model.parameters()).device, image_seeds(subset.ids, seed)
     parts = []
     for start in progress(range(0, len(subset), BATCH), desc, unit="batches"):
         rows = range(start, min(start + BATCH, len(subset)))

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
-from medrobust.detection.extract import SuiteAttack, all_features, changed_images, image_seeds
+from medrobust.detection.extract import SuiteAttack, all_features, changed_images
 from medrobust.detection.features import DeepFeatures, Extractor, Features
 from medrobust.detection.guard import Fitted, Guard, fit_temperature
 from medrobust.detection.measures import clean_threshold
@@ -39,7 +40,7 @@ def pick(subset: Subset, most: int) -> Subset:
 
 def clean_features(model: nn.Module, extractors: Iterable[Extractor], subset: Subset, seed: int) -> Said:
     """Features of a subset as it is."""
-    return all_features(model, extractors, subset, image_seeds(subset, seed))
+    return all_features(model, extractors, subset, image_seeds(subset.ids, seed))
 
 
 def fit_guard(
@@ -71,7 +72,7 @@ def fit_guard(
             raise UserError("params.yaml: detect.seen", f"null, but {supervised[0]} is supervised", remedy)
         attack = SuiteAttack(suites[params.seen], params.suites[params.seen])
         images = changed_images(model, train, attack, splits.seed, f"{params.seen} on training images")
-        attacked = all_features(model, extractors, images, image_seeds(train, splits.seed))
+        attacked = all_features(model, extractors, images, image_seeds(train.ids, splits.seed))
     held_out = clean_features(model, extractors, splits.val, splits.seed)
     labels, fitted = torch.from_numpy(train.labels), {}
     for name, detector in detectors.items():

@@ -46,7 +46,7 @@ def read_folder(folder: Path, like: Subset) -> Subset:
     Raises:
         UserError: no such folder, no image in it, or one that does not decode.
     """
-    from medrobust.data.prepare import decode
+    from medrobust.data.images import decode
 
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
