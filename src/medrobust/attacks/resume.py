@@ -12,7 +12,7 @@ import pandas as pd
 from torch import nn
 
 from medrobust.attacks.attempts import table_of
-from medrobust.attacks.suite import source_hash
+from medrobust.code_hash import code_hash
 from medrobust.data.store import Subset
 from medrobust.records import read_table, write_table
 from medrobust.runtime import WORK, say
@@ -66,6 +66,6 @@ def state_of(
         digest.update("\0".join(map(str, array)).encode())
     for start in range(0, len(subset), 256):
         digest.update(subset.batch(range(start, min(start + 256, len(subset)))).numpy().tobytes())
-    facts = [suite, seed, bit_depth, allow_weak, source_hash(ENGINE)]
+    facts = [suite, seed, bit_depth, allow_weak, code_hash(ENGINE)]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     return State(WORK / "resume" / f"attack-{digest.hexdigest()[:24]}")

@@ -4,16 +4,13 @@ The result is a small file that attack cells depend on. Because it holds the has
 suite's attacks use, an edit of one attack re-runs the cells that use it, and a new attack re-runs none.
 """
 
-import ast
-import hashlib
 from dataclasses import MISSING, fields
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from medrobust.attacks.base import Attack
 from medrobust.attacks.registry import ATTACKS
+from medrobust.code_hash import code_hash
 from medrobust.errors import UserError
 from medrobust.params.attacks import SuiteParams
 
@@ -49,7 +46,7 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
         "precision": suite.precision,
         "give_up": suite.give_up,
         "attacks": resolved,
-        "sources": source_hash(modules),
+        "sources": code_hash(modules),
     }
 
 
@@ -72,21 +69,3 @@ def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, whe
             kind(eps=eps, norm=suite.norm, **settings)
         except UserError as error:
             raise UserError(where, error.found, error.remedy) from None
-
-
-def source_hash(modules: set[str]) -> str:
-    """sha256 over the source of the modules and of all in this package that they import."""
-    seen: dict[str, bytes] = {}
-    todo = sorted(modules)
-    while todo:
-        name = todo.pop()
-        spec = find_spec(name) if name.startswith("medrobust.") and name not in seen else None
-        if spec is None or spec.origin is None:
-            continue
-        seen[name] = Path(spec.origin).read_bytes()
-        for node in ast.walk(ast.parse(seen[name])):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                todo.append(node.module)
-            elif isinstance(node, ast.Import):
-                todo.extend(alias.name for alias in node.names)
-    return hashlib.sha256(b"".join(seen[name] for name in sorted(seen))).hexdigest()

@@ -1,10 +1,6 @@
 """Which objectives `train.objective` and `adv.objective` may name. To add one: its function, and a line here."""
 
-import ast
-import hashlib
-from importlib.util import find_spec
-from pathlib import Path
-
+from medrobust.code_hash import code_hash
 from medrobust.errors import UserError
 from medrobust.training.settings import Entry
 
@@ -48,14 +44,4 @@ def source_hash(entries: list[Entry]) -> str:
 
     What they use of other folders is not in it: the stages list that themselves.
     """
-    seen: dict[str, bytes] = {}
-    todo = [entry.target.partition(":")[0] for entry in entries]
-    while todo:
-        module = todo.pop()
-        spec = find_spec(module) if module.startswith(f"{PACKAGE}.") and module not in seen else None
-        if spec is None or spec.origin is None:
-            continue
-        seen[module] = Path(spec.origin).read_bytes()
-        nodes = ast.walk(ast.parse(seen[module]))
-        todo += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
-    return hashlib.sha256(b"".join(seen[module] for module in sorted(seen))).hexdigest()
+    return code_hash((entry.target.partition(":")[0] for entry in entries), within=PACKAGE)
