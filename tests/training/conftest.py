@@ -74,7 +74,7 @@ def make_job(objective: str = "cross_entropy", **changes: Any) -> Job:
 class Workspace:
     """A folder in which stage scripts run as they do under DVC, on small phantom-like images of two classes."""
 
-    def __init__(self, folder: Path, root: Path, **changes: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, root: Path, *, images: bool = True, **changes: dict[str, Any]) -> None:
         self.folder, self.root = folder, root
         params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
         model = {"timm": "resnet10t", "weights": "none", "image_size": 32}
@@ -87,13 +87,25 @@ class Workspace:
             params[block] |= values
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "params.yaml").write_text(yaml.safe_dump(params))
-        write_images(folder)
+        if images:
+            write_images(folder, subset(96, 32))
 
     def command(self, stage: str) -> list[str]:
         """A stage's command, as dvc.yaml has it, for the backbone `b`."""
-        text = yaml.safe_load((self.root / "dvc.yaml").read_text())["stages"][stage]["cmd"]
-        _, script, *rest = text.replace("${item.backbone}", "b").split()
+        _, script, *rest = self.node(stage)["cmd"].split()
         return [sys.executable, str(self.root / script), *rest]
+
+    def node(self, stage: str) -> dict[str, Any]:
+        """A stage's node of dvc.yaml for the backbone `b`."""
+        text = (self.root / "dvc.yaml").read_text().replace("${item.backbone}", "b")
+        found: dict[str, Any] = yaml.safe_load(text)["stages"][stage]
+        return found
+
+    def outs(self, stage: str) -> list[Path]:
+        """What the stage writes."""
+        node = self.node(stage)
+        entries = [entry for kind in ("outs", "metrics", "plots") for entry in node[kind]]
+        return [self.folder / (entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
 
     def environment(self, **variables: str) -> dict[str, str]:
         own = {"PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1", "MEDROBUST_DEVICE": "cpu"}

@@ -13,8 +13,7 @@ from medrobust.errors import UserError
 from medrobust.params.report import ReportParams
 from medrobust.params.training import ModelParams
 from medrobust.records import read_json, write_json
-from medrobust.training import run
-from medrobust.training.loop import fit
+from medrobust.training import loop, run
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.outputs import Paths
 from medrobust.training.run import Images, Training, adv_train_stage, train_stage
@@ -97,6 +96,7 @@ def test_a_clean_model_of_other_classes_is_refused(clean: Path) -> None:
 
 
 def test_a_training_that_stopped_says_so_in_its_metrics(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = loop.fit
 
     def stopped(job: Any) -> Any:
         result = fit(job)

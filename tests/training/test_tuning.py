@@ -144,6 +144,15 @@ def test_a_database_keeps_the_study_too(prepared: Path, monkeypatch: pytest.Monk
     assert len(optuna.load_study(study_name=names[0], storage=url).trials) == 2
 
 
+def test_a_trial_that_died_with_its_worker_does_not_count(prepared: Path) -> None:
+    chosen = make_trials(prepared, 2)
+    study, _ = chosen.open()
+    study.ask()  # runs for ever: its process is gone
+    tune(prepared, 2)
+    assert read_json(prepared / "m.json")["trials"] == 2
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
 @pytest.mark.slow
 def test_several_workers_share_one_study_and_run_no_trial_too_many(
     prepared: Path, monkeypatch: pytest.MonkeyPatch

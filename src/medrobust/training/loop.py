@@ -150,7 +150,8 @@ class Epochs:
             step = self.step(epoch, distributed.share(rows), unlabelled[number] if unlabelled else None)
             for _ in range(replays):
                 total += self.descend(replace(step, _kept={}), epoch, number) * len(rows) / replays
-        distributed.average_buffers(model)
+        for each in {id(model): model, id(self.state.judged): self.state.judged}.values():
+            distributed.average_buffers(each)
         return distributed.mean(total / sum(map(len, parts)))
 
     def order(self, epoch: int) -> list[np.ndarray]:

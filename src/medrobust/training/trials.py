@@ -5,6 +5,7 @@ cut short does not count: the next process asks for it again and goes on from it
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from medrobust.training.state import resume_key, resume_path
 TUNED = ("lr", "optimiser", "batch_size", "scheduler")
 #: Seconds between two signs of life of a process that works on a study in a database.
 HEARTBEAT = 60
+#: Seconds between two looks at trials of other machines.
+WAIT = 5.0
 
 
 @dataclass(frozen=True)
@@ -56,19 +59,28 @@ class Trials:
         settings = self.settings.model_dump(exclude={"tune": {"trials"}})
         return {"seed": self.seed, **images.hashes, "settings": settings, "augment": self.augment.model_dump()}
 
+    def open(self) -> tuple[optuna.Study, Images]:
+        """The study and the images."""
+        images = Images.open(self.prepared, self.split)
+        return open_study(f"{self.settings.backbone}-{resume_key(self.facts(images))}"), images
+
+    def prepare(self) -> None:
+        """Forget the trials that a kill cut short and queue the first one; before any process takes trials."""
+        study, _ = self.open()
+        _forget_cut_trials(study)
+        own = first_trial(self.settings.train, self.tune.space)
+        if own and not any(trial.user_attrs.get("own") for trial in _standing(study, TrialState.WAITING)):
+            study.enqueue_trial(own, user_attrs={"own": True})
+
     def run(self, alone: bool = True) -> optuna.Study:
-        """Run the trials that the study lacks.
+        """Run the trials that the prepared study lacks.
 
         Args:
             alone: no other process works on the study: trials are drawn in one sequence of the seed, and an
                 interrupted study ends as an undisturbed one. Else the sampler spreads concurrent trials.
         """
-        images = Images.open(self.prepared, self.split)
-        study = open_study(f"{self.settings.backbone}-{resume_key(self.facts(images))}")
+        study, images = self.open()
         own = first_trial(self.settings.train, self.tune.space)
-        _forget_cut_trials(study, alone)
-        if own and not any(trial.user_attrs.get("own") for trial in _standing(study, TrialState.WAITING)):
-            study.enqueue_trial(own, user_attrs={"own": True})
         study.sampler = replayed(study, self.seed, self.tune.space, own) if alone else _concurrent_sampler()
 
         def objective(trial: optuna.Trial) -> float:
@@ -77,8 +89,14 @@ class Trials:
             with recorded(trial):
                 return self.value(trial, images)
 
-        while len(_standing(study)) < self.tune.trials:
-            study.optimize(objective, n_trials=1, catch=(UserError, _EnoughError))
+        while len(counted(study)) < self.tune.trials:
+            if len(_standing(study)) < self.tune.trials:
+                study.optimize(objective, n_trials=1, catch=(UserError, _EnoughError))
+            elif not shared():
+                break  # another process of this stage is at the last trial; the stage waits for it
+            else:
+                time.sleep(WAIT)
+                _forget_cut_trials(study)
         return study
 
     def value(self, trial: optuna.Trial, images: Images) -> float:
@@ -146,13 +164,17 @@ def first_trial(train: TrainParams, space: SearchSpace) -> dict[str, Any] | None
     return own if inside and all(own[key] in getattr(space, key) for key in TUNED[1:]) else None
 
 
+def shared() -> bool:
+    """Whether studies live in a database, where other machines may work on them."""
+    return "MEDROBUST_STUDIES" in os.environ
+
+
 def open_study(name: str) -> optuna.Study:
     """The study of that name: in the database that `MEDROBUST_STUDIES` names, else in its own journal file."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = os.environ.get("MEDROBUST_STUDIES")
     storage: optuna.storages.BaseStorage
-    if url:
-        storage = optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT)
+    if shared():
+        storage = optuna.storages.RDBStorage(os.environ["MEDROBUST_STUDIES"], heartbeat_interval=HEARTBEAT)
     else:
         path = WORK / "studies" / f"{name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,11 +223,14 @@ def _standing(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
     return [t for t in study.trials if t.number in known or t.state in (TrialState.RUNNING, *states)]
 
 
-def _forget_cut_trials(study: optuna.Study, alone: bool) -> None:
-    """Fail the trials whose process died; they carry no error and so do not count."""
-    if alone:
-        for trial in study.trials:
-            if trial.state == TrialState.RUNNING:
-                study.tell(trial.number, state=TrialState.FAIL)
-    elif "MEDROBUST_STUDIES" in os.environ:
+def _forget_cut_trials(study: optuna.Study) -> None:
+    """Fail the trials whose process died; they carry no error and so do not count.
+
+    In a database those whose heartbeat stopped; in a journal all that run, for the stage's lock is ours.
+    """
+    if shared():
         optuna.storages.fail_stale_trials(study)
+        return
+    for trial in study.trials:
+        if trial.state == TrialState.RUNNING:
+            study.tell(trial.number, state=TrialState.FAIL)

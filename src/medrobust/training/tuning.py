@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from medrobust.errors import UserError
 from medrobust.records import atomic_dir, atomic_file, write_json, write_table
 from medrobust.runtime import say
-from medrobust.training.trials import TUNED, Trials, counted
+from medrobust.training.trials import TUNED, Trials, counted, shared
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ def tune_stage(trials: Trials, outs: Outs) -> None:
     """
     begin = time.monotonic()
     workers = _workers()
-    alone = workers == 1 and "MEDROBUST_STUDIES" not in os.environ
+    alone = workers == 1 and not shared()
+    trials.prepare()
     context = multiprocessing.get_context("spawn")
     others = [context.Process(target=_work, args=(trials,)) for _ in range(workers - 1)]
     for process in others:
