@@ -74,7 +74,7 @@ def make_job(objective: str = "cross_entropy", **changes: Any) -> Job:
 class Workspace:
     """A folder in which stage scripts run as they do under DVC, on small phantom-like images of two classes."""
 
-    def __init__(self, folder: Path, root: Path, *, images: bool = True, **changes: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, root: Path, *, images: bool = True, **changes: Any) -> None:
         self.folder, self.root = folder, root
         params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
         model = {"timm": "resnet10t", "weights": "none", "image_size": 32}
