@@ -15,8 +15,9 @@ from torch import Tensor
 
 from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
+from medrobust.detection.base import build_detector
 from medrobust.detection.extract import all_features
-from medrobust.detection.registry import DETECTORS, build_detector
+from medrobust.detection.registry import DETECTORS
 from medrobust.models.build import build_classifier
 from medrobust.params.training import ModelParams
 
@@ -61,7 +62,7 @@ def timed(
     name: str, settings: dict[str, float], model: torch.nn.Module, parts: tuple[Subset, Subset], noisy: Tensor
 ) -> list[float]:
     """Seconds of the features of the training and of the test images, of fitting and of scoring."""
-    detector, (train, test) = build_detector(name, settings), parts
+    detector, (train, test) = build_detector(DETECTORS[name], settings, name), parts
     key, marks = detector.extractor, [time.perf_counter()]
     seeds = image_seeds(train.ids, 0)
     clean = all_features(model, [key], train, seeds)[key]

@@ -62,7 +62,14 @@ def set_param(folder: Path, change: Any) -> None:
 
 def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
     page = (pipeline / "report" / "index.html").read_text()
-    for word in ("resnet10t", "ensemble", "Audit of the split", "Checklist of the attacks", "NonDemented"):
+    for word in (
+        "resnet10t",
+        "ensemble",
+        "Audit of the split",
+        "Checklist of the attacks",
+        "NonDemented",
+        "What detectors see",
+    ):
         assert word in page
     metrics = json.loads((pipeline / "metrics" / "attack" / "resnet10t-adv-pgd.json").read_text())
     assert set(metrics["robust_accuracy"]) == {"0.005", "0.01"}
