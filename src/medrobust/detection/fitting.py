@@ -51,7 +51,7 @@ def fit_guard(
     Args:
         model: in eval mode.
         splits: detectors learn from train (at most `params.train_images`); val sets thresholds and temperature.
-        plan: as `plan.make_plan` gives it; the suite of `params.seen` attacks training images for supervised detectors.
+        plan: as `plan.make_plan` gives it; supervised detectors learn from its suite `params.seen`.
         params: the block `detect`.
         weights: sha256 of the model's weights.
 

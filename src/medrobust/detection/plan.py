@@ -17,7 +17,7 @@ from medrobust.records import read_json
 
 
 def make_plan(detect: DetectParams, suites: Path) -> dict[str, Any]:
-    """The plan: `suites` (name -> resolved suite), `detectors` (name -> module:class), `sources` (hash of their code).
+    """The plan: `suites` (name -> resolved suite), `detectors` (name -> module:class), `sources` (hash of code).
 
     Args:
         detect: the block `detect`.
