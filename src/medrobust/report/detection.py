@@ -110,7 +110,7 @@ def _priced(run: Run) -> Table:
     ]
     note = (
         "Mean cost, without → with rejection at the threshold that was cheapest on validation patients, by the "
-        "share of attacked ones; in brackets the clean ones rejected there. Prices are detect.risk in params.yaml. "
+        "share of attacked ones; in brackets the clean ones rejected there. Prices: detect.risk in params.yaml. "
         "A detector pays where the second number is the lower; where nearly all are rejected, the model does not."
     )
     columns = ["model", "training", "attack", "detector", "unit", *(f"{float(share):g}" for share in shares)]
