@@ -11,7 +11,7 @@ from medrobust.runtime import device, run_stage
 def parse() -> argparse.Namespace:
     """The command line of dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("model", "prepared", "split", "suites", "guard", "scores", "metrics", "plots"):
+    for name in ("model", "prepared", "split", "plan", "guard", "scores", "metrics", "plots"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--name", required=True)
     return parser.parse_args()
@@ -30,7 +30,7 @@ def main() -> None:
     run_detection(
         load(args.model, device()),
         Splits(train, val, test, params.seed),
-        read_json(args.suites),
+        read_json(args.plan),
         Outputs(args.guard, args.scores, args.metrics, args.plots),
         ordered=store.header.ordered,
         params=params.detect,

@@ -64,6 +64,7 @@ def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
     page = (pipeline / "report" / "index.html").read_text()
     for word in ("resnet10t", "ensemble", "Audit of the split", "Checklist of the attacks", "NonDemented"):
         assert word in page
+    assert "What detectors see" in page
     metrics = json.loads((pipeline / "metrics" / "attack" / "resnet10t-adv-pgd.json").read_text())
     assert set(metrics["robust_accuracy"]) == {"0.005", "0.01"}
     assert metrics["robust_accuracy"]["0.01"] <= metrics["robust_accuracy"]["0.005"] <= metrics["clean_accuracy"]

@@ -2,7 +2,7 @@
 
 Imports inside functions count; imports under `if TYPE_CHECKING` do not. Modules that are named in strings
 (plug-ins) are not followed: the registry of attacks is covered by `suite@S`, that of objectives by `settings@B`,
-that of sources by `data.source`.
+that of detectors by `detect_plan`, that of sources by `data.source`.
 """
 
 import ast

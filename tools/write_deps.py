@@ -19,8 +19,7 @@ PLUGINS = {
     "prepare": ["src/medrobust/data/sources"],
     "suite": ["src/medrobust/attacks"],
     "settings": ["src/medrobust/training/objectives"],
-    "detect": ["src/medrobust/detection"],
-    "detect_ensemble": ["src/medrobust/detection"],
+    "detect_plan": ["src/medrobust/detection"],
     "report": ["src/medrobust/report"],
 }
 

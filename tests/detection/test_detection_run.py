@@ -33,16 +33,17 @@ def settings(**changes: Any) -> DetectParams:
 
 
 @pytest.fixture(scope="module")
-def suites(suite: dict[str, Any]) -> dict[str, Any]:
+def plan(suite: dict[str, Any]) -> dict[str, Any]:
     one = {"name": "fgsm", "module": "medrobust.attacks.pgd", "class": "FGSM", "hyperparameters": {}}
-    return {"pgd": suite, "fgsm": {**suite, "name": "fgsm", "attacks": [one]}}
+    resolved = {"pgd": suite, "fgsm": {**suite, "name": "fgsm", "attacks": [one]}}
+    return {"suites": resolved, "detectors": DETECTORS}
 
 
 @pytest.fixture(scope="module")
-def cell(model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path_factory: Any) -> Path:
+def cell(model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path_factory: Any) -> Path:
     folder = Path(tmp_path_factory.mktemp("cell"))
     out = Outputs(folder / "guard", folder / "scores.parquet", folder / "metrics.json", folder / "plots")
-    run_detection(model, splits, suites, out, ordered=True, params=settings(), report=REPORT, weights="w")
+    run_detection(model, splits, plan, out, ordered=True, params=settings(), report=REPORT, weights="w")
     return folder
 
 
@@ -90,21 +91,21 @@ def test_scores_of_every_image_and_curves_are_written(cell: Path, splits: Splits
 
 
 def test_a_second_run_writes_the_same(
-    cell: Path, model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path: Path
+    cell: Path, model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path
 ) -> None:
     few = settings(detectors={"gmm": {}, "lid": ALL["lid"]}, suites={"pgd": 0.1})
     out = Outputs(tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots")
-    run_detection(model, splits, suites, out, ordered=True, params=few, report=REPORT, weights="w")
+    run_detection(model, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")
     first, second = (read_json(folder / "metrics.json")["suites"]["pgd"] for folder in (cell, tmp_path))
     assert {name: first[name] for name in ("gmm", "lid")} == {name: second[name] for name in ("gmm", "lid")}
 
 
 @pytest.fixture(scope="module")
-def guarded(model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path_factory: Any) -> Path:
+def guarded(model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path_factory: Any) -> Path:
     """A guard's folder."""
     folder = Path(tmp_path_factory.mktemp("guard"))
     params = settings(detectors={"gmm": {}, "kde": {}}, fpr=0.1)
-    save_guard(folder / "g", fit_guard(model, splits, suites, params, "w")[0])
+    save_guard(folder / "g", fit_guard(model, splits, plan, params, "w")[0])
     return folder / "g"
 
 
@@ -143,12 +144,12 @@ def test_without_a_guard_every_image_is_answered(model: Classifier, splits: Spli
 
 
 def test_a_vote_of_classifiers_can_be_guarded(
-    model: Classifier, build: Callable[..., Classifier], splits: Splits, suites: dict[str, Any]
+    model: Classifier, build: Callable[..., Classifier], splits: Splits, plan: dict[str, Any]
 ) -> None:
     from medrobust.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, build().eval()], [0.7, 0.3]).eval()
-    guard, _ = fit_guard(vote, splits, suites, settings(detectors={"mahalanobis": {}, "gmm": {}}), "w")
+    guard, _ = fit_guard(vote, splits, plan, settings(detectors={"mahalanobis": {}, "gmm": {}}), "w")
     answers = predict(splits.test.batch(range(4)), vote, guard)
     assert {name for answer in answers for name in answer.probabilities} == {"a", "b", "c"}
     strange = predict(torch.zeros(1, 1, 12, 12), vote, guard)[0]
@@ -173,7 +174,7 @@ def test_few_images_are_picked_evenly(splits: Splits) -> None:
 
 
 def test_bad_requests_are_named(
-    guarded: Path, model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path: Path
+    guarded: Path, model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path
 ) -> None:
     images = splits.test.batch(range(2))
     with pytest.raises(UserError, match=r"the guard has no 'lid'.*gmm, kde"):
@@ -185,7 +186,7 @@ def test_bad_requests_are_named(
     with pytest.raises(UserError, match="no such file"):
         predict(images, model, tmp_path)
     with pytest.raises(UserError, match=r"detect\.seen: null, but lid is supervised"):
-        fit_guard(model, splits, suites, settings(detectors={"lid": {}}, seen=None), "w")
+        fit_guard(model, splits, plan, settings(detectors={"lid": {}}, seen=None), "w")
 
 
 def test_the_guard_of_another_model_is_refused(guarded: Path, splits: Splits, tmp_path: Path) -> None:
@@ -198,8 +199,8 @@ def test_the_guard_of_another_model_is_refused(guarded: Path, splits: Splits, tm
         predict(splits.test.batch([0]), tmp_path / "m", guarded)
 
 
-def test_ind_needs_a_density(model: Classifier, splits: Splits, suites: dict[str, Any], tmp_path: Path) -> None:
+def test_ind_needs_a_density(model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path) -> None:
     params = settings(detectors={"squeeze": {}}, adaptive={"attacks": ["ind"], "images": 4, "steps": 1})
     out = Outputs(tmp_path / "g", tmp_path / "s.parquet", tmp_path / "m.json", tmp_path / "p")
     with pytest.raises(UserError, match=r"detect\.adaptive\.attacks: `ind` has no density.*gmm, kde"):
-        run_detection(model, splits, suites, out, ordered=True, params=params, report=REPORT, weights="w")
+        run_detection(model, splits, plan, out, ordered=True, params=params, report=REPORT, weights="w")

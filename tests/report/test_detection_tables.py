@@ -57,7 +57,7 @@ def test_tables_of_the_study_and_of_the_price(run: Run) -> None:
     assert classes.rows[0][4:] == ["0.900 (0.500)", "0.800 (0.400)", "–"]
     assert published.rows[0][4:] == ["0.200", "12", "0.900", "0.300"]
     assert priced.columns[4:] == ["unit", "0.01", "0.5"]
-    assert priced.rows[0][4:] == ["image", "0.500 → 0.400", "0.500 → 0.400"]
+    assert priced.rows[0][4:] == ["image", *["0.500 → 0.400 (10%)"] * 2]
     for table in (classes, published, priced):
         assert all(len(row) == len(table.columns) for row in table.rows)
 

@@ -1,7 +1,8 @@
 """The contract of a detector: fit on what a model says of clean images, then score; higher = more suspicious."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
+from importlib import import_module
 from typing import Any, ClassVar, Self
 
 import torch
@@ -78,13 +79,44 @@ class Detector(ABC):
         return self.suspicion(features)
 
     def hyperparameters(self) -> dict[str, Any]:
-        """What `registry.build_detector` builds the same detector from."""
+        """What `build_detector` builds the same detector from."""
         return {item.name: getattr(self, item.name) for item in fields(self) if item.init}
+
+    @property
+    def kind(self) -> str:
+        """`module:class`, as the registry has it."""
+        return f"{type(self).__module__}:{type(self).__qualname__}"
 
     def to(self, device: torch.device | str) -> Self:
         """Move what fitting found."""
         self.state = {name: value.to(device) for name, value in self.state.items()}
         return self
+
+
+def build_detector(kind: str, settings: dict[str, Any], where: str) -> Detector:
+    """A detector that is not fitted yet.
+
+    Args:
+        kind: `module:class`, as the registry has it.
+        settings: its hyper-parameters; those left out have the class's defaults.
+        where: whose settings they are, for messages.
+
+    Raises:
+        UserError: an unknown hyper-parameter, or a value of another type than the default's.
+    """
+    module, _, name = kind.partition(":")
+    found: type[Detector] = getattr(import_module(module), name)
+    known = {item.name: item for item in fields(found) if item.init}
+    for key, value in settings.items():
+        if key not in known:
+            raise UserError(f"{where}.{key}", "unknown hyper-parameter", f"Known: {', '.join(known) or 'none'}")
+        default = known[key].default
+        if default is MISSING or default is None:
+            continue
+        number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
+        if type(value) is not type(default) and not number:
+            raise UserError(f"{where}.{key}", f"got {value!r}", f"Give a value like {default!r}")
+    return found(**settings)
 
 
 def _widths(features: Features) -> Tensor:

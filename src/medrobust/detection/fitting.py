@@ -10,11 +10,11 @@ from torch import nn
 
 from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
+from medrobust.detection.base import build_detector
 from medrobust.detection.extract import SuiteAttack, all_features, changed_images
 from medrobust.detection.features import DeepFeatures, Extractor, Features
 from medrobust.detection.guard import Fitted, Guard, fit_temperature
 from medrobust.detection.measures import clean_threshold
-from medrobust.detection.registry import build_detector
 from medrobust.errors import UserError
 from medrobust.params.detection import DetectParams
 
@@ -44,14 +44,14 @@ def clean_features(model: nn.Module, extractors: Iterable[Extractor], subset: Su
 
 
 def fit_guard(
-    model: nn.Module, splits: Splits, suites: dict[str, dict[str, Any]], params: DetectParams, weights: str
+    model: nn.Module, splits: Splits, plan: dict[str, Any], params: DetectParams, weights: str
 ) -> tuple[Guard, Said]:
     """Fit every detector that params name.
 
     Args:
         model: in eval mode.
         splits: detectors learn from train (at most `params.train_images`); val sets thresholds and temperature.
-        suites: resolved suites by name; the one of `params.seen` attacks training images for supervised detectors.
+        plan: as `plan.make_plan` gives it; supervised detectors learn from its suite `params.seen`.
         params: the block `detect`.
         weights: sha256 of the model's weights.
 
@@ -61,7 +61,10 @@ def fit_guard(
     Raises:
         UserError: a supervised detector without `params.seen`, or what a detector's `fit` refuses.
     """
-    detectors = {name: build_detector(name, settings) for name, settings in params.detectors.items()}
+    where, kinds = "params.yaml: detect.detectors", plan["detectors"]
+    detectors = {
+        name: build_detector(kinds[name], own, f"{where}.{name}") for name, own in params.detectors.items()
+    }
     extractors = {detector.extractor for detector in detectors.values()} | {DeepFeatures()}
     train = pick(splits.train, params.train_images)
     learned = clean_features(model, extractors, train, splits.seed)
@@ -70,7 +73,7 @@ def fit_guard(
         if params.seen is None:
             remedy = "Name the suite whose attack they learn from, one of detect.suites"
             raise UserError("params.yaml: detect.seen", f"null, but {supervised[0]} is supervised", remedy)
-        attack = SuiteAttack(suites[params.seen], params.suites[params.seen])
+        attack = SuiteAttack(plan["suites"][params.seen], params.suites[params.seen])
         images = changed_images(model, train, attack, splits.seed, f"{params.seen} on training images")
         attacked = all_features(model, extractors, images, image_seeds(train.ids, splits.seed))
     held_out = clean_features(model, extractors, splits.val, splits.seed)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.detection.adaptive import Suspicion
-from medrobust.detection.base import Detector
-from medrobust.detection.registry import build_detector
+from medrobust.detection.base import Detector, build_detector
 from medrobust.errors import UserError
 from medrobust.models import checkpoint
 from medrobust.records import atomic_dir, read_json, write_json
@@ -101,6 +100,7 @@ def save_guard(folder: Path, guard: Guard) -> None:
     }
     rows = {
         name: {
+            "kind": fitted.detector.kind,
             "settings": fitted.detector.hyperparameters(),
             **{key: getattr(fitted, key) for key in ("threshold", "middle", "spread")},
         }
@@ -127,7 +127,7 @@ def load_guard(folder: Path | str, device: torch.device | str = "cpu") -> Guard:
     state = load_file(weights)
     detectors = {}
     for name, row in card["detectors"].items():
-        detector = build_detector(name, row["settings"], str(folder / "card.json"))
+        detector = build_detector(row["kind"], row["settings"], str(folder / "card.json"))
         own = f"{name}."
         detector.state = {key.removeprefix(own): value for key, value in state.items() if key.startswith(own)}
         detectors[name] = Fitted(detector.to(device), row["threshold"], row["middle"], row["spread"])

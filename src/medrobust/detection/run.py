@@ -91,7 +91,7 @@ class Cell:
 
 
 def run_detection(
-    model: nn.Module, splits: Splits, suites: dict[str, dict[str, Any]], out: Outputs, *, ordered: bool,
+    model: nn.Module, splits: Splits, plan: dict[str, Any], out: Outputs, *, ordered: bool,
     params: DetectParams, report: ReportParams, weights: str,
 ) -> None:  # fmt: skip
     """Fit, test and write one cell.
@@ -99,7 +99,7 @@ def run_detection(
     Args:
         model: on its device, in eval mode.
         splits: the images.
-        suites: resolved suites, by name, all of `params.suites`.
+        plan: the resolved suites and the detectors, as `plan.make_plan` gives it.
         out: where to write.
         ordered: whether the classes are grades (for the risk).
         params: block `detect`.
@@ -109,7 +109,7 @@ def run_detection(
     begin = time.monotonic()
     few_val, few_test = (pick(part, params.test_images) for part in (splits.val, splits.test))
     splits = replace(splits, val=few_val, test=few_test)
-    guard, learned = fit_guard(model, splits, suites, params, weights)
+    guard, learned = fit_guard(model, splits, plan, params, weights)
     few = pick(splits.test, params.adaptive.images)
     aware = Aware(model, few, guard, learned[DeepFeatures()], params.adaptive, splits.seed)
     cell = Cell(model, splits, guard, ordered, params, report, {}, {}, aware, Tables())
@@ -122,7 +122,9 @@ def run_detection(
         "patients": len(np.unique(test.patients)),
         "fpr": params.fpr,
         "temperature": guard.temperature,
-        "suites": {name: _test_suite(cell, name, suites[name], eps) for name, eps in params.suites.items()},
+        "suites": {
+            name: _test_suite(cell, name, plan["suites"][name], eps) for name, eps in params.suites.items()
+        },
     }
     if params.adaptive.images and "ood" in params.adaptive.attacks:
         record["ood"] = _test_off_anatomy(cell)

@@ -93,21 +93,25 @@ def _published(run: Run) -> Table:
     return Table("Published risk", ["model", "training", "attack", "detector", *columns], rows, note)
 
 
+def _paid(risk: dict[str, float]) -> str:
+    return f"{risk['cost_without']:.3f} → {risk['cost_with']:.3f} ({risk['clean_rejected']:.0%})"
+
+
 def _priced(run: Run) -> Table:
     shares = next((list(row["risk"]["patient"]) for _, _, row in _rows(run)), [])
     rows = [
         [
             *where,
             unit,
-            *(f"{number(risk['cost_without'])} → {number(risk['cost_with'])}" for risk in shares_of.values()),
+            *(_paid(risk) for risk in shares_of.values()),
         ]
         for where, _, row in _rows(run)
         for unit, shares_of in row["risk"].items()
     ]
     note = (
         "Mean cost, without → with rejection at the threshold that was cheapest on validation patients, by the "
-        "share of attacked ones; prices are detect.risk in params.yaml. A detector pays where the second "
-        "number is the lower."
+        "share of attacked ones; in brackets the clean ones rejected there. Prices: detect.risk in params.yaml. "
+        "A detector pays where the second number is the lower; where nearly all are rejected, the model does not."
     )
     columns = ["model", "training", "attack", "detector", "unit", *(f"{float(share):g}" for share in shares)]
     return Table("Cost by share of attacked images", columns, rows, note)

@@ -1,22 +1,24 @@
-"""Put the suites that detection uses into one file, so that other suites re-run no detection (a second)."""
+"""Fix which suites and detectors detection uses, so that others re-run none of its cells (a second)."""
 
 import argparse
 from pathlib import Path
 
 from medrobust.params.schema import load_params
-from medrobust.records import read_json, write_json
+from medrobust.records import write_json
 from medrobust.runtime import run_stage
 
 
 def main() -> None:
-    """Copy the resolved suites that `detect.suites` names."""
+    """Write the plan."""
+    from medrobust.detection.plan import make_plan
+
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("suites", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
-    write_json(args.out, {name: read_json(args.suites / f"{name}.json") for name in params.detect.suites})
+    write_json(args.out, make_plan(params.detect, args.suites))
 
 
 if __name__ == "__main__":
-    run_stage(main, "detect_suites")
+    run_stage(main, "detect_plan")
