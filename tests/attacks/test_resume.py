@@ -152,6 +152,7 @@ def test_the_state_is_found_by_what_decides_the_result(trained: nn.Module, subse
         subset.store_images, subset.rows[1:], subset.labels[1:], subset.ids[1:], subset.patients[1:], ["a"]
     )
     assert state_of(trained, part, SUITE, seed=0, bit_depth=8).folder != reference
+    assert state_of(trained, subset, SUITE, seed=0, bit_depth=8, train=part).folder != reference
     with torch.no_grad():
         next(trained.parameters()).view(-1)[0] += 1e-3
     assert state_of(trained, subset, SUITE, seed=0, bit_depth=8).folder != reference

@@ -52,20 +52,24 @@ class State:
 
 
 def state_of(
-    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, bit_depth: int, allow_weak: bool = False
-) -> State:
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, bit_depth: int,
+    allow_weak: bool = False, train: Subset | None = None,
+) -> State:  # fmt: skip
     """The state of an evaluation, found by a hash of all that decides its result.
 
-    That is the model's structure and weights, the images and labels, the suite with the code of its attacks, the
-    engine's code, and the settings. Batch size, devices and the number of processes are not part of it.
+    That is the model's structure and weights, the images and labels (also those that attacks are fitted on), the
+    suite with the code of its attacks, the engine's code, and the settings. Batch size, devices and the number of
+    processes are not part of it.
     """
     digest = hashlib.sha256(repr(model).encode())
     for name, value in model.state_dict().items():
         digest.update(name.encode() + value.detach().cpu().contiguous().float().numpy().tobytes())
-    for array in (subset.ids.astype(str), subset.labels, subset.patients.astype(str)):
-        digest.update("\0".join(map(str, array)).encode())
-    for start in range(0, len(subset), 256):
-        digest.update(subset.batch(range(start, min(start + 256, len(subset)))).numpy().tobytes())
+    for part in (subset, train):
+        if part is not None:
+            for array in (part.ids, part.labels, part.patients):
+                digest.update("\0".join(map(str, array)).encode())
+            for start in range(0, len(part), 256):
+                digest.update(part.batch(range(start, min(start + 256, len(part)))).numpy().tobytes())
     facts = [suite, seed, bit_depth, allow_weak, code_hash(ENGINE)]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     return State(WORK / "resume" / f"attack-{digest.hexdigest()[:24]}")

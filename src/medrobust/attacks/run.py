@@ -36,7 +36,7 @@ def run_suite(
         UserError: the checklist calls the evaluation invalid and `on_invalid` is `fail`.
     """
     begin = time.monotonic()
-    state = state_of(model, subset, suite, seed=seed, bit_depth=bit_depth)
+    state = state_of(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
     attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, state=state, train=train)
     if process_number() > 0:
         return
