@@ -22,7 +22,7 @@ NOISE = 0.13
 TWO = "--standalone --nproc-per-node=2"
 
 
-def compare(folder: Path, root: Path, stages: tuple[str, ...], **changes: dict[str, Any]) -> list[pd.DataFrame]:
+def compare(folder: Path, root: Path, stages: tuple[str, ...], **changes: Any) -> list[pd.DataFrame]:
     """Histories of the last stage, trained by one process and by two."""
     found = []
     for name, variables in (("one", {}), ("two", {"MEDROBUST_TORCHRUN": TWO})):

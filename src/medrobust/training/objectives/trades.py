@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medrobust.attacks.base import frozen
-from medrobust.attacks.random import uniform
+from medrobust.attacks.random import normal
 from medrobust.training.objectives.base import Step, both
 from medrobust.training.objectives.inner import ascend, attack_view, attack_with_pgd, training_attack
 
@@ -52,9 +52,7 @@ def _divergent(step: Step) -> Tensor:
     adv, view = step.attacked(), attack_view(step)
     with frozen(view), torch.no_grad(), torch.autocast(step.images.device.type, enabled=False):
         clean = view(step.images)
-    # The normal distribution by its quantile function; the uniform draw never is exactly 0 or 1.
-    drawn = uniform(step.seeds, 0, tuple(step.images.shape[1:])).clamp(2**-25, 1 - 2**-24)
-    start = (step.images + START * torch.special.ndtri(drawn)).clamp(0, 1)
+    start = (step.images + START * normal(step.seeds, 0, tuple(step.images.shape[1:]))).clamp(0, 1)
     attack = training_attack(adv)
     return ascend(
         step, start, lambda logits: divergence(clean, logits).sum(), eps=adv.eps, alpha=attack.step_size,
