@@ -10,7 +10,7 @@ def main() -> None:
     from medrobust.models.checkpoint import load
 
     params = load_params()
-    attack_cell(load, args, seed=params.seed, on_invalid=params.attacks.on_invalid, report=params.report)
+    attack_cell(load, args, seed=params.seed, report=params.report)
 
 
 if __name__ == "__main__":

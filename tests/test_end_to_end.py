@@ -68,6 +68,9 @@ def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
     metrics = json.loads((pipeline / "metrics" / "attack" / "resnet10t-adv-pgd.json").read_text())
     assert set(metrics["robust_accuracy"]) == {"0.005", "0.01"}
     assert metrics["robust_accuracy"]["0.01"] <= metrics["robust_accuracy"]["0.005"] <= metrics["clean_accuracy"]
+    checks = json.loads((pipeline / "metrics" / "checks" / "resnet10t-adv.json").read_text())
+    assert set(checks["suites"]) == {"pgd", "worst"}
+    assert checks["verdict"] in page
     audit = json.loads((pipeline / "metrics" / "audit.json").read_text())
     assert audit["test_patients_in_train"] == 0
 
@@ -79,7 +82,8 @@ def test_a_second_repro_runs_no_stage(pipeline: Path) -> None:
 
 def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
     set_param(pipeline, lambda params: params["adv"].update(eps=0.005))
-    assert changed(pipeline) == {"settings@resnet10t", "ensemble", "report"}
+    checks = {"check@resnet10t", "check_ensemble"}
+    assert changed(pipeline) == {"settings@resnet10t", "ensemble", "report", *checks}
     output = run(pipeline, "dvc", "repro")
     ran = {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
     attacks = {
@@ -88,7 +92,7 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
         "attack_ensemble@pgd",
         "attack_ensemble@worst",
     }
-    assert ran == {"settings@resnet10t", "adv_train@resnet10t", "ensemble", "report", *attacks}
+    assert ran == {"settings@resnet10t", "adv_train@resnet10t", "ensemble", "report", *attacks, *checks}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
     assert "Running stage" not in run(pipeline, "dvc", "repro"), (
         "the run cache did not restore the earlier results"
@@ -126,7 +130,7 @@ def test_a_new_suite_changes_only_its_cells(pipeline: Path) -> None:
     suite = {"norm": "Linf", "eps": [0.01], "attacks": [{"name": "fgsm"}]}
     set_param(pipeline, lambda params: params["attacks"]["suites"].update(fgsm=suite))
     cells = {"attack@resnet10t-clean-fgsm", "attack@resnet10t-adv-fgsm", "attack_ensemble@fgsm"}
-    assert changed(pipeline) == {"suite@fgsm", *cells, "report"}
+    assert changed(pipeline) == {"suite@fgsm", *cells, "check@resnet10t", "check_ensemble", "report"}
 
 
 def test_a_new_attack_runs_only_the_cheap_suite_stage(pipeline: Path) -> None:

@@ -26,10 +26,17 @@ def clean_record() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def attack_record(verdict: str = "no problem found") -> dict[str, Any]:
+def checks_record(verdict: str = "no problem found") -> dict[str, Any]:
+    word = {"invalid": "fail", "suspect": "warn"}.get(verdict, "pass")
+    suites = {"pgd": {"verdict": verdict, "eps": 0.01, "checks": {"restarts": f"{word}: fools 3 of 12 images"}}}
+    means = {"restarts": "one start decides"} if word != "pass" else {}
+    return {"verdict": verdict, "model": {"collapse": "pass: 30%"}, "suites": suites, "means": means}
+
+
+def attack_record() -> dict[str, Any]:
     return {
-        "verdict": verdict, "clean_accuracy": 0.7, "robust_accuracy": {"0.005": 0.5, "0.01": 0.25}, "seconds": 1.0,
-        "robust_accuracy_ci": {"0.005": [0.4, 0.6], "0.01": [0.2, 0.3]}, "checks": {"noise": "warn: 1% of images"},
+        "clean_accuracy": 0.7, "robust_accuracy": {"0.005": 0.5, "0.01": 0.25}, "seconds": 1.0,
+        "robust_accuracy_ci": {"0.005": [0.4, 0.6], "0.01": [0.2, 0.3]},
     }  # fmt: skip
 
 
@@ -61,6 +68,7 @@ def folder(tmp_path: Path) -> Path:
             write_table(p / "train" / name / "confusion.csv", answers)
     for name in ("one-clean", "one-adv", "two-clean", "two-adv", "ensemble-adv"):
         write_json(m / "attack" / f"{name}-pgd.json", attack_record())
+        write_json(m / "checks" / f"{name}.json", checks_record())
         curve = pd.DataFrame(
             {"eps": [0.005, 0.01], "robust_accuracy": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3]}
         )
@@ -124,11 +132,28 @@ def test_an_empty_run_still_gives_a_page(tmp_path: Path) -> None:
 
 def test_the_worst_verdict_is_the_runs(folder: Path) -> None:
     assert read(folder).verdict() == "no problem found"
-    write_json(folder / "metrics" / "attack" / "one-adv-pgd.json", attack_record("suspect"))
+    write_json(folder / "metrics" / "checks" / "one-adv.json", checks_record("suspect"))
     assert read(folder).verdict() == "suspect"
-    write_json(folder / "metrics" / "attack" / "two-adv-pgd.json", attack_record("invalid"))
+    (folder / "metrics" / "checks" / "one-clean.json").unlink()
+    assert read(folder).verdict() == "unchecked"
+    write_json(folder / "metrics" / "checks" / "two-adv.json", checks_record("invalid"))
     assert read(folder).verdict() == "invalid"
-    assert [card["tone"] for card in verdicts(read(folder))] == ["bad", "bad"]
+    assert [card["tone"] for card in verdicts(read(folder))] == ["bad", "bad", "bad"]
+
+
+def test_what_did_not_pass_is_printed_with_what_it_means(folder: Path) -> None:
+    write_json(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
+    run = read(folder)
+    assert tables.checks_table(run).rows == [
+        ["one", "adversarial", "pgd", "restarts", "fail", "fools 3 of 12 images", "one start decides"]
+    ]
+    assert {tuple(row[:2]): row[2] for row in tables.verdicts_table(run).rows}["one", "adversarial"] == "invalid"
+    attacked = {tuple(row[:2]): row[-1] for row in tables.attack_table(run, "pgd", 0.95).rows}
+    assert attacked["one", "adversarial"] == "invalid"
+    assert attacked["two", "adversarial"] == "no problem found"
+    for text in (page(folder), render_markdown(run, SETTINGS)):
+        assert "one start decides" in text
+        assert "did not pass everywhere: restarts" in text
 
 
 def test_markdown_tables_have_as_many_cells_as_columns(folder: Path) -> None:

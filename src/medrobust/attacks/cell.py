@@ -24,15 +24,14 @@ def parse(description: str | None) -> argparse.Namespace:
 
 
 def attack_cell(
-    load: "Callable[[Path, torch.device], nn.Module]", args: argparse.Namespace, *, seed: int, on_invalid: str,
-    report: ReportParams,
-) -> None:  # fmt: skip
+    load: "Callable[[Path, torch.device], nn.Module]", args: argparse.Namespace, *, seed: int, report: ReportParams
+) -> None:
     """Run the suite on the test images.
 
     Args:
         load: gives the model of a folder, in eval mode on a device.
         args: as `parse` gives them.
-        seed, on_invalid, report: of params.yaml.
+        seed, report: of params.yaml.
     """
     from medrobust.attacks.run import run_suite
     from medrobust.data.store import ImageStore
@@ -43,9 +42,7 @@ def attack_cell(
         store.subset(split, "test"),
         read_json(args.suite),
         bit_depth=store.header.bit_depth,
-        name=args.name,
         seed=seed,
-        on_invalid=on_invalid,
         report=report,
         records=args.records,
         metrics_path=args.metrics,

@@ -1,4 +1,4 @@
-"""An attack cell: run the suite, check it, and write what the report and DVC show of it."""
+"""An attack cell: run the suite, and write what the checks, the report and DVC show of it."""
 
 import time
 from pathlib import Path
@@ -10,20 +10,17 @@ from torch import nn
 
 from medrobust import metrics
 from medrobust.attacks.attempts import stored_accuracy, worst_case
-from medrobust.attacks.checklist import Finding, run_checklist, verdict
 from medrobust.attacks.engine import attack_suite
 from medrobust.attacks.resume import state_of
 from medrobust.data.store import Subset
-from medrobust.errors import UserError
 from medrobust.params.report import ReportParams
 from medrobust.records import write_json, write_table
 from medrobust.runtime import process_number
 
 
 def run_suite(
-    model: nn.Module, subset: Subset, suite: dict[str, Any], *, bit_depth: int, name: str, seed: int,
-    on_invalid: str, report: ReportParams, records: Path, metrics_path: Path, curve: Path,
-    train: Subset | None = None,
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, bit_depth: int, seed: int,
+    report: ReportParams, records: Path, metrics_path: Path, curve: Path, train: Subset | None = None,
 ) -> None:  # fmt: skip
     """Evaluate a suite and write its records, metrics and robust-accuracy curve.
 
@@ -31,9 +28,6 @@ def run_suite(
     images, and the first one writes.
 
     Attacks that are fitted are fitted on `train`.
-
-    Raises:
-        UserError: the checklist calls the evaluation invalid and `on_invalid` is `fail`.
     """
     begin = time.monotonic()
     state = state_of(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
@@ -43,16 +37,10 @@ def run_suite(
     table = worst_case(attempts, suite["eps"])
     seconds = time.monotonic() - begin
     points = [_point(table[table["eps"] == eps], len(subset.classes), report) for eps in suite["eps"]]
-    half_width = max((point["high"] - point["low"]) / 2 for point in points)
-    findings = run_checklist(model, subset, table, suite, half_width=half_width, seed=seed)
     write_table(records, attempts)
     write_table(curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
-    write_json(metrics_path, _summary(table, attempts, subset, suite, points, findings, seconds), digits=4)
+    write_json(metrics_path, _summary(table, attempts, subset, suite, points, seconds), digits=4)
     state.clear()
-    if on_invalid == "fail" and verdict(findings) == "invalid":
-        failed = ", ".join(f"{f.check} ({f.measured})" for f in findings if f.outcome == "fail")
-        remedy = "Strengthen the suite, or set attacks.on_invalid: warn to see the report"
-        raise UserError(name, f"the checklist failed: {failed}", remedy)
 
 
 def _point(table: pd.DataFrame, classes: int, report: ReportParams) -> dict[str, float]:
@@ -79,14 +67,13 @@ def _worst_pred(table: pd.DataFrame) -> np.ndarray:
 
 def _summary(
     table: pd.DataFrame, attempts: pd.DataFrame, subset: Subset, suite: dict[str, Any],
-    points: list[dict[str, float]], findings: list[Finding], seconds: float,
+    points: list[dict[str, float]], seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     first = table.drop_duplicates("id")
     clean = metrics.confusion(first["label"].to_numpy(), first["clean_pred"].to_numpy(), len(subset.classes))
     stored = stored_accuracy(attempts, suite["eps"])
     keyed = {f"{eps:g}": point for eps, point in zip(suite["eps"], points, strict=True)}
     return {
-        "verdict": verdict(findings),
         "n": len(first),
         "patients": int(first["patient"].nunique()),
         "clean_accuracy": metrics.accuracy(clean),
@@ -97,6 +84,5 @@ def _summary(
         "robust_accuracy_stored": {f"{eps:g}": v for eps, v in zip(suite["eps"], stored, strict=True)},
         "gradient_evaluations": int(attempts["gradients"].sum()),
         "queries": int(attempts["queries"].sum()),
-        "checks": {finding.check: f"{finding.outcome}: {finding.measured}" for finding in findings},
         "seconds": round(seconds, 1),
     }

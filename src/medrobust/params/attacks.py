@@ -31,7 +31,9 @@ class SuiteParams(Block):
 
 
 class AttacksParams(Block):
-    """The suites, and what an evaluation that fails its checklist does to the run."""
+    """The suites, what an evaluation that fails its checklist does to the run, and what the checks may cost."""
 
     on_invalid: Literal["warn", "fail"]
+    check_images: Annotated[int, Field(ge=1)] = 8
+    check_queries: Annotated[int, Field(ge=1)] = 50
     suites: Annotated[dict[str, SuiteParams], Field(min_length=1)]

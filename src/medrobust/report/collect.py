@@ -21,6 +21,7 @@ class Run:
         tune: backbone -> record; best: backbone -> chosen hyper-parameters.
         train: (backbone, regime) -> record.
         attack: (model, regime, suite) -> record; the ensemble's regime is `adv`.
+        checks: (model, regime) -> what the checklist found.
         curves: (model, regime, suite) -> table of eps, robust_accuracy, low, high.
         history, confusion: (backbone, regime) -> table.
         detect: (backbone, regime) -> record of a guarded model.
@@ -37,6 +38,7 @@ class Run:
     best: dict[str, Any] = field(default_factory=dict)
     train: dict[tuple[str, str], Any] = field(default_factory=dict)
     attack: dict[tuple[str, str, str], Any] = field(default_factory=dict)
+    checks: dict[tuple[str, str], Any] = field(default_factory=dict)
     curves: dict[tuple[str, str, str], pd.DataFrame] = field(default_factory=dict)
     history: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
     confusion: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
@@ -50,10 +52,15 @@ class Run:
                 yield backbone, regime
         yield "ensemble", "adv"
 
+    def verdict_of(self, model: str, regime: str, suite: str) -> str:
+        """The checklist's verdict of one evaluation; `unchecked` where there is none."""
+        suites = self.checks.get((model, regime), {}).get("suites", {})
+        return str(suites.get(suite, {}).get("verdict", "unchecked"))
+
     def verdict(self) -> str:
         """The worst checklist verdict of all attack evaluations."""
-        found = {record["verdict"] for record in self.attack.values()}
-        return next((word for word in ("invalid", "suspect") if word in found), "no problem found")
+        found = {self.verdict_of(*key) for key in self.attack}
+        return next((word for word in ("invalid", "unchecked", "suspect") if word in found), "no problem found")
 
 
 def collect(header: Path, metrics: Path, plots: Path, tuned: Path, backbones: list[str], suites: list[str]) -> Run:
@@ -86,6 +93,7 @@ def collect(header: Path, metrics: Path, plots: Path, tuned: Path, backbones: li
                 if (found := table(folder / f"{name}.csv")) is not None:
                     target[backbone, regime] = found
     for model, regime in run.models():
+        run.checks[model, regime] = record(metrics / "checks" / f"{model}-{regime}.json")
         for suite in suites:
             key = (model, regime, suite)
             if entry := record(metrics / "attack" / f"{'-'.join(key)}.json"):

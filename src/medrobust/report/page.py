@@ -13,6 +13,8 @@ from medrobust.report.detection import detection_tables
 from medrobust.report.tables import Table
 
 TONES = {"clean": "good", "no problem found": "good", "suspect": "doubt", "leaking": "bad", "invalid": "bad"}
+#: Title of the section that prints the checklist.
+DOUBTS = "Can these numbers be believed?"
 PACKAGES = ("medrobust", "torch", "torchvision", "timm", "kornia", "torchattacks", "optuna", "dvc")
 
 
@@ -49,7 +51,8 @@ def sections(run: Run, figures: dict[str, str], settings: Settings) -> list[Sect
     return [
         Section("data", "Data and split", [tables.split_table(run)], text=text),
         Section("clean", "Clean results", [clean, tables.recall_table(run)]),
-        Section("attacks", "Under attack", [*attacks, tables.checks_table(run)], curves),
+        Section("attacks", "Under attack", attacks, curves),
+        Section("checks", DOUBTS, [tables.verdicts_table(run), tables.checks_table(run)]),
         *([Section("detection", "Detection", guarded)] if guarded else []),
         Section("ensemble", "Ensemble", [tables.weights_table(run)]),
         Section("confusion", "Confusion matrices", figures=[figures[k] for k in ("confusion",) if k in figures]),
@@ -65,10 +68,8 @@ def verdicts(run: Run) -> list[dict[str, Any]]:
     """The cards on top: the split, the attacks, and what is missing."""
     audit = run.audit.get("verdict", "missing")
     cards = [{"of": "Audit of the split", "verdict": audit, "reasons": run.audit.get("reasons", [])}]
-    failed = sorted(
-        {check for r in run.attack.values() for check, f in r["checks"].items() if not f.startswith("pass")}
-    )
-    reasons = [f"did not pass everywhere: {', '.join(failed)} (listed under “Under attack”)"] if failed else []
+    failed = sorted({check for record in run.checks.values() for check in record.get("means", {})})
+    reasons = [f"did not pass everywhere: {', '.join(failed)} (listed under “{DOUBTS}”)"] if failed else []
     cards.append({"of": "Checklist of the attacks", "verdict": run.verdict(), "reasons": reasons})
     if run.missing:
         cards.append({"of": "Missing results", "verdict": f"{len(run.missing)} files", "reasons": run.missing[:8]})

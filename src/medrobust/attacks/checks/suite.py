@@ -1,0 +1,127 @@
+"""Checks of an evaluation: could its attacks do what they claim, and do its records hold together?"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medrobust import metrics
+from medrobust.attacks.base import TOLERANCE, Attack
+from medrobust.attacks.checks.base import Measured, SuiteEvidence
+from medrobust.attacks.engine import build_attack, named_attacks
+
+#: Fewest patients of a class, and half the widest interval, below and above which a number is too weak to compare.
+PATIENTS, HALF_WIDTH = 10, 0.05
+
+
+def reach(evidence: SuiteEvidence) -> Measured:
+    """Share of the radius that the attack which falls shortest cannot walk to: 1 - alpha·steps/eps."""
+    missing = {}
+    for attack in _attacks(evidence):
+        size, steps = getattr(attack, "step_size", None), getattr(attack, "steps", 0)
+        if size is not None and attack.eps > 0:
+            missing[type(attack).__name__] = 1 - float(size) * steps / attack.eps
+    if not missing:
+        return Measured(0.0, "no attack of fixed steps")
+    worst = max(missing, key=lambda name: missing[name])
+    share = max(missing[worst], 0.0)
+    return Measured(share if share > TOLERANCE else 0.0, f"{worst} walks {1 - missing[worst]:.3g} times eps")
+
+
+def unseen(evidence: SuiteEvidence) -> Measured:
+    """1 if every attack climbs the cross-entropy, as training does, and the model was trained on attacks."""
+    if not evidence.adversarial:
+        return Measured(0.0, "the model was trained on no attack")
+    losses = {str(getattr(attack, "loss", type(attack).__name__)) for attack in _attacks(evidence)}
+    return Measured(float(losses == {"ce"}), f"losses or methods: {', '.join(sorted(losses))}")
+
+
+def targets(evidence: SuiteEvidence) -> Measured:
+    """Wrong classes that the suite's most thorough search over targets never tries; 0 without such a search."""
+    tried = [int(attack.targets) for attack in _attacks(evidence) if hasattr(attack, "targets")]
+    wrong = len(evidence.subset.classes) - 1
+    left = max(wrong - max(tried), 0) if tried else 0
+    return Measured(
+        float(left), f"{left} of {wrong} wrong classes are never tried" if tried else "none is targeted"
+    )
+
+
+def valid(evidence: SuiteEvidence) -> Measured:
+    """Successes of a bound attack outside its ball, and attempts with a number that is not finite."""
+    table = _attempts(evidence)
+    bound = {name for name, attack in named_attacks(evidence.suite) if attack.bound}
+    outside = table["distance"] > table["eps"] * (1 + TOLERANCE) + 1e-7
+    bad = ~np.isfinite(table["distance"]) | ~np.isfinite(table["margin"]) | (outside & table["attack"].isin(bound))
+    return Measured(float(bad.sum()), f"{int(bad.sum())} of {len(table)} attempts are invalid")
+
+
+def below_clean(evidence: SuiteEvidence) -> Measured:
+    """Images that count as robust at some radius although the model gets them wrong without an attack."""
+    table = evidence.records
+    bad = table[(table["clean_pred"] != table["label"]) & ~table["fooled"]]["id"].nunique()
+    return Measured(float(bad), f"{bad} images are robust and naturally wrong")
+
+
+def worst_case(evidence: SuiteEvidence) -> Measured:
+    """Images whose row at some radius is not the worst over all attempts, computed here once more.
+
+    An image is fooled at a radius if it is wrong without an attack or if any attempt fooled it no further away.
+    """
+    tried = evidence.attempts[evidence.attempts["attack"] != "stored"]
+    nearest = tried["distance"].where(tried["fooled"], np.inf).groupby(tried["id"]).min()
+    table = evidence.records
+    fooled = nearest.loc[table["id"]].to_numpy() <= table["eps"].to_numpy() * (1 + TOLERANCE) + 1e-7
+    images = table["id"][fooled != table["fooled"].to_numpy()].nunique()
+    return Measured(float(images), f"{images} images are not their worst case")
+
+
+def budget(evidence: SuiteEvidence) -> Measured:
+    """Share of the radius by which no pixel moved from the start; the median over failed images."""
+    failed = _failed(evidence)
+    if not len(failed):
+        return Measured(None, "no gradient attack failed in a Linf ball")
+    moved = float((failed["displacement"] / failed["eps"]).groupby(failed["id"]).max().median())
+    return Measured(1 - moved, f"attacks that failed moved a pixel by up to {moved:.0%} of eps from their start")
+
+
+def saturation(evidence: SuiteEvidence) -> Measured:
+    """Share of the pixels that stayed inside the ball; the median over failed images."""
+    failed = _failed(evidence)
+    if not len(failed):
+        return Measured(None, "no gradient attack failed in a Linf ball")
+    share = float(failed["saturation"].groupby(failed["id"]).max().median())
+    return Measured(1 - share, f"attacks that failed have {share:.0%} of the pixels at the border of the ball")
+
+
+def sample_size(evidence: SuiteEvidence) -> Measured:
+    """How many times too wide the interval at the checks' radius is, or too few the patients of a class."""
+    table, subset = evidence.at(evidence.eps), evidence.subset
+    labels = table["label"].to_numpy()
+    preds = np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
+    low, high = metrics.bootstrap_ci(
+        labels, preds, table["patient"].to_numpy(), len(subset.classes), metrics.accuracy,
+        resamples=evidence.report.bootstrap, confidence=evidence.report.confidence,
+    )  # fmt: skip
+    half = (high - low) / 2
+    fewest = min(len(np.unique(subset.patients[subset.labels == k])) for k in range(len(subset.classes)))
+    text = f"{len(subset)} images, fewest patients of a class {fewest}, half-width {half:.3f}"
+    return Measured(max(half / HALF_WIDTH, PATIENTS / max(fewest, 1)), text)
+
+
+def _attacks(evidence: SuiteEvidence) -> list[Attack]:
+    entries: list[dict[str, Any]] = evidence.suite["attacks"]
+    return [build_attack(entry, evidence.eps, evidence.suite["norm"]) for entry in entries]
+
+
+def _attempts(evidence: SuiteEvidence) -> pd.DataFrame:
+    """What the suite's attacks tried, without the clean and the stored images."""
+    return evidence.attempts[~evidence.attempts["attack"].isin(["natural", "stored"])]
+
+
+def _failed(evidence: SuiteEvidence) -> pd.DataFrame:
+    """Attempts in a Linf ball of attacks that step along a gradient, on images that stand at their radius."""
+    table = _attempts(evidence)
+    if evidence.suite["norm"] != "Linf":
+        return table[:0]
+    walks = {name for name, attack in named_attacks(evidence.suite) if getattr(attack, "gradient", False)}
+    return table[~table["fooled"] & table["attack"].isin(walks) & (table["eps"] > 0)]
