@@ -1,6 +1,7 @@
 """Attacks inside a suite: every one resolves and runs in the engine, and the documented suites are right."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,22 @@ def test_a_targeted_attack_and_a_region_work_in_a_suite(trained: nn.Module, subs
     assert (hit["adv_pred"] < hit["label"]).mean() > 0.5
     assert down["fooled"].sum() <= whole["fooled"].sum()
     assert part["fooled"].sum() <= whole["fooled"].sum()
+
+
+def test_the_publisher_s_outlines_confine_an_attack(trained: nn.Module, subset: Subset) -> None:
+    """Each image by its own outline, whatever batch it is in; without outlines the suite is refused."""
+    suite = resolved("Linf", [0.3], {"name": "cw_pgd", "mask": "outlined", "random_start": False})
+    with pytest.raises(UserError, match=r"no masks\.npy"):
+        evaluate_suite(trained, subset, suite, seed=0)
+    masks = np.zeros((40, 12, 12), dtype=bool)
+    masks[:20] = True  # the first half everywhere, the others nowhere
+    outlined = replace(subset, store_masks=masks)
+    for size in (40, 7):
+        table = evaluate_suite(trained, outlined, suite, seed=0, batch_size=size)
+        attacked = table[table["fooled_by"] != "natural"].set_index("id")["distance"]
+        moved = {name for name, away in attacked.items() if away > 0}
+        assert moved == set(subset.ids[:20]) & set(attacked.index)
+    assert outlined.outlines([25, 3]).flatten(1).all(1).tolist() == [False, True]
 
 
 def test_a_universal_pattern_needs_training_images(trained: nn.Module, subset: Subset) -> None:

@@ -53,6 +53,10 @@ class Attack(ABC):
         """The attack as it is used beside these training images; only one that is fitted on them differs."""
         return self
 
+    def for_images(self, subset: "Subset", rows: list[int]) -> "Attack":
+        """The attack as it meets these images of a subset; only one that needs more than their pixels differs."""
+        return self
+
     @abstractmethod
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         """Return attacked images; the model is in eval mode and its parameters need no gradient.

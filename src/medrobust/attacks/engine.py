@@ -132,7 +132,9 @@ class _Job:
     def _stage(self, attack: Attack) -> Pool | Batch:
         if isinstance(attack, Stepwise):
             return Pool(self.model, self.fast, attack, self._fetch, self.room, give_up=self.give_up)
-        return Batch(self.model, attack, self._fetch, self.room)
+        return Batch(
+            self.model, attack, self._fetch, self.room, lambda attack, rows: attack.for_images(self.subset, rows)
+        )
 
     def run(self, rows: list[int]) -> Iterator[pd.DataFrame]:
         """Attack images; tables of those that are finished, every few seconds."""

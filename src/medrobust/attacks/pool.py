@@ -243,10 +243,18 @@ class Pool:
 
 
 class Batch:
-    """The tasks of an attack that runs to its end by itself; a step is one batch of one radius."""
+    """The tasks of an attack that runs to its end by itself; a step is one batch of one radius.
 
-    def __init__(self, exact: nn.Module, attack: Attack, fetch: Fetch, room: Room) -> None:
-        self.exact, self.attack, self.fetch, self.room = exact, attack, fetch, room
+    Args:
+        exact, attack, fetch, room: as of a `Pool`.
+        fit: gives the attack as it meets the images of some rows; None: the same for all.
+    """
+
+    def __init__(
+        self, exact: nn.Module, attack: Attack, fetch: Fetch, room: Room,
+        fit: Callable[[Attack, list[int]], Attack] | None = None,
+    ) -> None:  # fmt: skip
+        self.exact, self.attack, self.fetch, self.room, self.fit = exact, attack, fetch, room, fit
         self.queue: deque[Task] = deque()
 
     @property
@@ -266,10 +274,13 @@ class Batch:
         return [outcome for part in parts for outcome in part]
 
     def _attack(self, tasks: list[Task], eps: float) -> list[Outcome]:
-        images, labels, seeds = self.fetch([task.row for task in tasks])
+        rows = [task.row for task in tasks]
+        images, labels, seeds = self.fetch(rows)
+        attack = replace(self.attack, eps=eps)
+        attack = attack if self.fit is None else self.fit(attack, rows)
         meter = Meter(self.exact, len(tasks))
         place = _places(tasks, images, self.attack.norm) if any(task.place is not None for task in tasks) else None
-        found = replace(self.attack, eps=eps)(meter, images, labels, seeds=seeds, start=place)
+        found = attack(meter, images, labels, seeds=seeds, start=place)
         walk = Stepwise.enter(images, labels, seeds, eps, 0, images if place is None else place)
         with torch.no_grad():
             logits = self.exact(found)

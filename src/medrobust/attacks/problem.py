@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from medrobust.attacks.base import Attack, Norm, distance, focus, margin, per_im
 from medrobust.attacks.goals import Costs, Loss, Target, check_goal, choose_targets, objective
 from medrobust.attacks.random import normal, uniform
 from medrobust.attacks.regions import Region, check_region, find_region
+
+if TYPE_CHECKING:
+    from medrobust.data.store import Subset
 
 #: logits n×K, the attacked problem's rows, the images they belong to -> the loss of each image, n
 Losses = Callable[[Tensor, "Problem", Tensor], Tensor]
@@ -164,6 +167,16 @@ class GoalAttack(Attack):
     def __post_init__(self) -> None:
         check_goal(self.target, self.costs)
         check_region(self.mask, self.top)
+
+    def for_images(self, subset: "Subset", rows: list[int]) -> "GoalAttack":
+        """With mask `outlined`, the attack that is confined to these images' outlines.
+
+        Raises:
+            UserError: the images have none.
+        """
+        if isinstance(self.mask, str) and self.mask == "outlined":
+            return replace(self, mask=subset.outlines(rows))
+        return self
 
     @abstractmethod
     def search(self, problem: Problem, start: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from medrobust.errors import UserError
 
-#: Rules that find the region of each image; `background` is the complement of `foreground`.
-RULES = ("foreground", "background", "gradcam")
+#: Rules that find the region of each image; `background` is the complement of `foreground`, `outlined` is what the
+#: publisher of the images outlined (a tumour): it comes with the images of a subset.
+RULES = ("foreground", "background", "gradcam", "outlined")
 
 #: A rule, or bool n×1×H×W (an expert's mask); None: everywhere.
 Region = str | Tensor | None
@@ -42,8 +43,13 @@ def find_region(model: nn.Module, images: Tensor, labels: Tensor, mask: str | Te
         top: for `gradcam`, the share of pixels that may change.
 
     Raises:
-        UserError: a mask of another size than the images, or Grad-CAM for a network without feature maps.
+        UserError: a mask of another size than the images, Grad-CAM for a network without feature maps, or
+            `outlined` where nobody gave the outlines.
     """
+    if isinstance(mask, str) and mask == "outlined":
+        raise UserError(
+            "attack.mask", "no outlines beside the images", "Call for_images, or give the masks themselves"
+        )
     if isinstance(mask, Tensor):
         if mask.shape[0] != len(images) or mask.shape[-2:] != images.shape[-2:]:
             found = f"{tuple(mask.shape)} for images {tuple(images.shape)}"

@@ -104,7 +104,7 @@ class ImageStore:
         known = patients != ""
         patients = np.where(known, patients, np.char.add("?", ids))
         labels = np.array([index[label] for label in split["label"].to_numpy()[rows]], dtype=np.int64)
-        return Subset(self.images, rows, labels, ids, patients, classes)
+        return Subset(self.images, rows, labels, ids, patients, classes, store_masks=self.masks)
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,7 @@ class Subset:
         patients: text, n; an image without a known patient is its own (`?<id>`).
         classes: names in the order of the grade, those that merging left.
         on_device: its pixels on a GPU, if `resident` put them there.
+        store_masks: the whole store's outlined regions, bool, N×H×W; None where the source has none.
     """
 
     store_images: np.ndarray
@@ -147,6 +148,7 @@ class Subset:
     patients: np.ndarray
     classes: list[str]
     on_device: "DevicePixels | None" = None
+    store_masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -160,6 +162,18 @@ class Subset:
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
         # Divided by a tensor: on a GPU torch multiplies by the reciprocal of a number, which rounds otherwise.
         return pixels.contiguous().float().div_(torch.tensor(255.0, device=pixels.device))
+
+    def outlines(self, indices: Any) -> "torch.Tensor":
+        """The regions that the publisher outlined, bool n×1×H×W, of the given positions in the subset.
+
+        Raises:
+            UserError: the source has no masks.
+        """
+        import torch
+
+        if self.store_masks is None:
+            raise UserError("data/prepared", "has no masks.npy", "Take a source whose images come with masks")
+        return torch.from_numpy(self.store_masks[self.rows[np.asarray(indices)]])[:, None]
 
     def resident(self, device: "torch.device | str", free: int | None = None) -> "Subset":
         """The subset with its uint8 pixels on a GPU if they fit there; else the subset as it is.
