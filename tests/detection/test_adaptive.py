@@ -78,6 +78,18 @@ def test_the_ball_and_the_range_hold(attack: Attack, model: Classifier, splits: 
     assert (found != images).any()
 
 
+@pytest.mark.parametrize("kind", [Joint, Orthogonal])
+def test_an_l2_ball_is_kept_and_used(
+    kind: type[Joint] | type[Orthogonal], model: Classifier, splits: Splits, suspicion: Suspicion
+) -> None:
+    images = splits.test.batch(range(COUNT))
+    found = run(kind(eps=1.0, norm="L2", steps=10, suspicion=suspicion), model, splits)
+    lengths = (found - images).flatten(1).norm(dim=1)
+    assert lengths.max() <= 1 + 1e-5
+    assert lengths.median() > 0.5
+    assert look(model, suspicion, found, splits)[0].any()
+
+
 def test_results_do_not_depend_on_batch_mates(attack: Attack, model: Classifier, splits: Splits) -> None:
     together = run(attack, model, splits)
     alone = torch.cat([run(attack, model, splits, [row]) for row in range(6)])

@@ -156,6 +156,20 @@ def test_a_vote_of_classifiers_can_be_guarded(
     assert strange.rejected
 
 
+def test_a_cell_of_a_vote_is_that_of_a_model(
+    model: Classifier, build: Callable[..., Classifier], splits: Splits, plan: dict[str, Any], tmp_path: Path
+) -> None:
+    from medrobust.ensemble import EnsembleClassifier
+
+    vote = EnsembleClassifier([model, build().eval()], [0.7, 0.3]).eval()
+    few = settings(detectors={"mahalanobis": {}, "gmm": {}}, suites={"pgd": 0.1}, seen=None)
+    out = Outputs(tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots")
+    run_detection(vote, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")
+    row = read_json(tmp_path / "metrics.json")["suites"]["pgd"]["gmm"]
+    assert row["adaptive"]["worst"]["evasion"]["0.05"] >= row["adaptive"]["unaware"]["evasion"]["0.05"]
+    assert set(row["risk"]) == {"image", "patient"}
+
+
 def test_the_temperature_mends_overconfidence() -> None:
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(3000, 3, generator=rng)

@@ -6,12 +6,13 @@ unless the attack says otherwise); where none did, its last iterate.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Attack, margin, project
+from medrobust.attacks.base import Attack, Norm, ascent, margin, project
 from medrobust.attacks.random import uniform
 from medrobust.detection.base import Detector
 from medrobust.detection.features import DeepFeatures, Features
@@ -60,20 +61,21 @@ class _Best:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveAttack(Attack):
-    """Signed steps inside the ball.
+    """Steps of steepest ascent inside the ball of the suite's norm.
 
     Attributes:
         steps: gradient evaluations.
         alpha: step size; None = 2.5·eps/steps.
     """
 
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     steps: int = 20
     alpha: float | None = None
 
     def walk(
         self, images: Tensor, start: Tensor, look: Callable[[Tensor], Tensor], eps: float | None = None
     ) -> Tensor:
-        """Go from `start` along the sign of what `look` gives for each iterate; return the last.
+        """Go from `start` along what `look` gives for each iterate; return the last.
 
         Args:
             images: centre of the ball.
@@ -87,7 +89,7 @@ class AdaptiveAttack(Attack):
         for _ in range(self.steps):
             with torch.enable_grad():
                 direction = look(current.requires_grad_(True))
-            current = project(current.detach() + size * direction.sign(), images, eps)
+            current = project(current.detach() + size * ascent(direction, self.norm), images, eps, self.norm)
         with torch.enable_grad():
             look(current.requires_grad_(True))
         return current.detach()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack
+from medrobust.attacks.base import Attack, Norm
 from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
 from medrobust.detection.adaptive import InDistribution, Joint, Matching, OffAnatomy, Orthogonal
@@ -33,7 +33,7 @@ class Aware:
         guides: features of clean training images.
         params: which attacks, how long.
         seed: of the run.
-        made: (attack, detector or "", eps) -> images, so that suites of one radius share them.
+        made: (attack, detector or "", eps, norm) -> images, so that suites of one ball share them.
     """
 
     model: nn.Module
@@ -42,18 +42,19 @@ class Aware:
     guides: Features
     params: AdaptiveParams
     seed: int
-    made: dict[tuple[str, str, float], Tensor] = field(default_factory=dict)
+    made: dict[tuple[str, str, float, Norm], Tensor] = field(default_factory=dict)
 
-    def against(self, detector: str, eps: float) -> dict[str, Answers]:
-        """What each adaptive attack in the ball of radius `eps` reaches against a detector, by attack."""
+    def against(self, detector: str, eps: float, norm: Norm) -> dict[str, Answers]:
+        """What each adaptive attack in a ball reaches against a detector, by attack."""
         found: dict[str, Answers] = {}
         for attack in self.params.attacks:
             if attack == "ood":
                 continue
             aim = detector if attack in {"joint", "orthogonal"} else ""
-            if (attack, aim, eps) not in self.made:
-                self.made[attack, aim, eps] = self._run(self._attack(attack, detector, eps), f"{attack} {aim}")
-            found[attack] = self.answers(self.made[attack, aim, eps])[detector]
+            key = (attack, aim, eps, norm)
+            if key not in self.made:
+                self.made[key] = self._run(self._attack(attack, detector, eps, norm), f"{attack} {aim}")
+            found[attack] = self.answers(self.made[key])[detector]
         return found
 
     def off_anatomy(self) -> tuple[Tensor, np.ndarray]:
@@ -81,21 +82,22 @@ class Aware:
             fitted.detector.to("cpu")
         return images
 
-    def _attack(self, name: str, detector: str, eps: float) -> Attack:
-        fitted, steps = self.guard.detectors[detector], self.params.steps
+    def _attack(self, name: str, detector: str, eps: float, norm: Norm) -> Attack:
+        fitted = self.guard.detectors[detector]
+        ball: dict[str, Any] = {"eps": eps, "norm": norm, "steps": self.params.steps}
         if name == "joint":
-            return Joint(eps=eps, steps=steps, searches=self.params.searches, suspicion=fitted.suspicion)
+            return Joint(**ball, searches=self.params.searches, suspicion=fitted.suspicion)
         if name == "orthogonal":
-            return Orthogonal(eps=eps, steps=steps, suspicion=fitted.suspicion)
+            return Orthogonal(**ball, suspicion=fitted.suspicion)
         if name == "matching":
             device = next(self.model.parameters()).device
-            return Matching(eps=eps, steps=steps, guides=self.guides.map(lambda part: part.to(device)))
+            return Matching(**ball, guides=self.guides.map(lambda part: part.to(device)))
         density = next((kind for kind in DENSITIES if kind in self.guard.detectors), None)
         if density is None:
             remedy = f"Add one of {', '.join(DENSITIES)} to detect.detectors, or leave `ind` out"
             raise UserError("params.yaml: detect.adaptive.attacks", "`ind` has no density to keep to", remedy)
         chosen = self.guard.detectors[density]
-        return InDistribution(eps=eps, steps=steps, suspicion=chosen.suspicion, limit=chosen.limit)
+        return InDistribution(**ball, suspicion=chosen.suspicion, limit=chosen.limit)
 
 
 def answers(

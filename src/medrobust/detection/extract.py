@@ -4,7 +4,6 @@ Attack records hold no images, so detection makes them anew from the same suite 
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,24 +20,25 @@ BATCH = 64
 Change = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
 class SuiteAttack:
     """Each image by the first attack of a resolved suite that fools the model; by its last if none does.
 
-    Attributes:
+    Args:
         suite: as `attacks.suite.resolve_suite` gives it.
-        eps: radius.
+        eps: radius, in the suite's norm.
+        train: training images, for attacks that are fitted on them.
     """
 
-    suite: dict[str, Any]
-    eps: float
+    def __init__(self, suite: dict[str, Any], eps: float, train: Subset | None = None) -> None:
+        self.attacks = [build_attack(entry, eps, suite["norm"]) for entry in suite["attacks"]]
+        if train is not None:
+            self.attacks = [attack.with_training(train) for attack in self.attacks]
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
         """Attacked images, n×C×H×W."""
         result = images.clone()
         left = torch.arange(len(images), device=images.device)
-        for entry in self.suite["attacks"]:
-            attack = build_attack(entry, self.eps, self.suite["norm"])
+        for attack in self.attacks:
             result[left] = attack(model, images[left], labels[left], seeds=seeds[left])
             with torch.no_grad():
                 left = left[model(result[left]).argmax(1) == labels[left]]

@@ -73,7 +73,7 @@ def fit_guard(
         if params.seen is None:
             remedy = "Name the suite whose attack they learn from, one of detect.suites"
             raise UserError("params.yaml: detect.seen", f"null, but {supervised[0]} is supervised", remedy)
-        attack = SuiteAttack(plan["suites"][params.seen], params.suites[params.seen])
+        attack = SuiteAttack(plan["suites"][params.seen], params.suites[params.seen], train)
         images = changed_images(model, train, attack, splits.seed, f"{params.seen} on training images")
         attacked = all_features(model, extractors, images, image_seeds(train.ids, splits.seed))
     held_out = clean_features(model, extractors, splits.val, splits.seed)

@@ -139,7 +139,7 @@ def run_detection(
 
 def _test_suite(cell: Cell, name: str, suite: dict[str, Any], eps: float) -> dict[str, Any]:
     """Every detector against one suite's attack, unaware and aware, and what that costs."""
-    attack, images, sides = SuiteAttack(suite, eps), {}, {}
+    attack, images, sides = SuiteAttack(suite, eps, cell.splits.train), {}, {}
     for split in ("val", "test"):
         subset = getattr(cell.splits, split)
         images[split] = changed_images(cell.model, subset, attack, cell.splits.seed, f"{name} on {split}")
@@ -162,7 +162,7 @@ def _test_suite(cell: Cell, name: str, suite: dict[str, Any], eps: float) -> dic
         cell.tables.risk += [{"suite": name, "detector": detector, **line} for line in sweep]
         cell.tables.costs += [{"suite": name, "detector": detector, **line} for line in curve]
         if cell.params.adaptive.images:
-            row["adaptive"] = _adaptive(cell, name, detector, images["test"], eps)
+            row["adaptive"] = _adaptive(cell, suite, detector, images["test"], eps)
         record[detector] = row
     return record
 
@@ -190,17 +190,17 @@ def _by_share(sweep: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _adaptive(cell: Cell, suite: str, detector: str, images: Tensor, eps: float) -> dict[str, Any]:
-    """The unaware attack and every adaptive one on the same images, and the per-image worst of all."""
+def _adaptive(cell: Cell, suite: dict[str, Any], detector: str, images: Tensor, eps: float) -> dict[str, Any]:
+    """The suite's attack and every adaptive one in its ball, on the same images, and the worst of all by image."""
     aware, everyone = cell.aware, cell.splits.test
     rows = np.searchsorted(everyone.rows, aware.subset.rows)
     clean = cell.clean["test"][detector].where(rows)
     unaware = aware.answers(images[rows])[detector]
     held_out = cell.clean["val"][detector].scores
-    found = {"unaware": unaware, **aware.against(detector, eps)}
+    found = {"unaware": unaware, **aware.against(detector, eps, suite["norm"])}
     for attack, said in found.items():
         if attack != "unaware":
-            cell.tables.note(aware.subset, f"{suite}+{attack}", {detector: said})
+            cell.tables.note(aware.subset, f"{suite['name']}+{attack}", {detector: said})
     found["worst"] = least_suspicious(clean, list(found.values()))
     return {attack: left_of(clean, said, held_out, **cell.intervals) for attack, said in found.items()}
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from medrobust.params.base import Block, Eps, Share
+from medrobust.params.base import Block, Radius, Share
 
 Price = Annotated[float, Field(ge=0)]
 AdaptiveName = Literal["joint", "orthogonal", "matching", "ind", "ood"]
@@ -36,7 +36,7 @@ class DetectParams(Block):
     regimes: list[Literal["clean", "adv"]] = Field(default=["clean", "adv"])
     ensemble: list[Literal["clean", "adv"]] = Field(default_factory=list)
     detectors: dict[str, dict[str, Any]] = Field(default={"gmm": {}})
-    suites: dict[str, Eps] = Field(default_factory=dict)
+    suites: dict[str, Radius] = Field(default_factory=dict)
     seen: str | None = None
     fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
     train_images: Annotated[int, Field(ge=2)] = 2000
