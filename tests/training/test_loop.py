@@ -23,7 +23,7 @@ from medrobust.training.optim import (
     class_weights,
     precision,
 )
-from medrobust.training.state import State, resume_path
+from medrobust.training.state import State, forget, resume_path
 from medrobust.training.subsets import hide_labels, read_folder, take
 from tests.training.conftest import AUGMENT, adv, make_job, network, settings, subset
 
@@ -85,6 +85,16 @@ def test_a_full_disk_leaves_the_old_resume_file(monkeypatch: pytest.MonkeyPatch)
         fit(make_job(key="full"))
     assert len(torch.load(resume_path("full"), weights_only=True)["result"]["history"]) == 1
     assert not list(resume_path("full").parent.glob(".*tmp*")), "the half-written file stayed"
+
+
+def test_a_finished_training_leaves_nothing_even_of_a_killed_write() -> None:
+    fit(make_job(key="done"))
+    half = resume_path("done").with_name(".done.4711.tmp.pt")
+    half.write_bytes(b"half")
+    other = resume_path("other")
+    other.write_bytes(b"of another training")
+    forget("done")
+    assert list(resume_path("done").parent.iterdir()) == [other]
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, after: int) -> None:

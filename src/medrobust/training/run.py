@@ -22,7 +22,7 @@ from medrobust.training import distributed
 from medrobust.training.loop import Job, fit
 from medrobust.training.outputs import Paths, array_hash, table_hash, write_outputs
 from medrobust.training.settings import Settings
-from medrobust.training.state import resume_key, resume_path
+from medrobust.training.state import forget, resume_key
 from medrobust.training.subsets import hide_labels, read_folder
 
 
@@ -167,5 +167,5 @@ def _fit_and_write(training: Training, job: Job, classifier: Classifier, facts: 
         ordered=training.images.ordered, report=training.report, card=facts, seconds=time.monotonic() - begin,
     )  # fmt: skip
     # `clean` is the key of a clean model that was trained here for want of labels, else a hash without a file.
-    for key in (resume_key(facts), facts["params"].get("clean", "")):
-        resume_path(key).unlink(missing_ok=True)
+    for key in (resume_key(facts), *([facts["params"]["clean"]] if job.adv else [])):
+        forget(key)

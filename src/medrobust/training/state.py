@@ -107,6 +107,13 @@ def resume_path(key: str) -> Path:
     return WORK / "resume" / f"{key}.pt"
 
 
+def forget(key: str) -> None:
+    """Remove the key's state, and what a kill in the middle of writing it left."""
+    path = resume_path(key)
+    for left in (path, *path.parent.glob(f".{path.stem}.*.tmp{path.suffix}")):
+        left.unlink(missing_ok=True)
+
+
 def _read(key: str | None) -> Any:
     if not key or not resume_path(key).is_file():
         return None

@@ -22,7 +22,7 @@ from medrobust.runtime import WORK, say, seed_everything
 from medrobust.training.loop import Job, fit
 from medrobust.training.run import Images, new_classifier
 from medrobust.training.settings import Settings
-from medrobust.training.state import resume_key, resume_path
+from medrobust.training.state import forget, resume_key
 
 #: What the study may set.
 TUNED = ("lr", "optimiser", "batch_size", "scheduler")
@@ -121,15 +121,15 @@ class Trials:
         def on_epoch(epoch: int, value: float) -> None:
             trial.report(value, epoch)
             if epoch + 1 < self.tune.epochs and trial.should_prune():
-                resume_path(key).unlink(missing_ok=True)
+                forget(key)
                 raise optuna.TrialPruned
 
         try:
             best = fit(job, on_epoch).best_value
         except UserError:
-            resume_path(key).unlink(missing_ok=True)
+            forget(key)
             raise
-        resume_path(key).unlink(missing_ok=True)
+        forget(key)
         return best
 
 
