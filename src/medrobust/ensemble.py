@@ -1,5 +1,6 @@
 """A weighted vote of classifiers that an attack meets as one model: one image, one gradient through all."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def save_ensemble(folder: Path, weights: dict[str, float], members: dict[str, Pa
     """Write `card.json`: the members' folders (relative to `folder`), their hashes and weights."""
     rows = {
         name: {
-            "folder": Path("..", *path.parts[-2:]).as_posix(),
+            "folder": Path(os.path.relpath(path, folder)).as_posix(),
             "sha256": read_json(path / "card.json")["sha256"],
             "weight": weights[name],
         }
