@@ -19,11 +19,11 @@ class Nearest(FGSM):
     bound: ClassVar[bool] = False
 
 
-def outcome(task: Task, distance: float | None, margin: float = -1.0) -> Outcome:
+def outcome(task: Task, distance: float | None, margin: float = -1.0, way: float = 1.0) -> Outcome:
     """What came of a task; a distance means that it fooled."""
     fooled = distance is not None
     found = torch.full((1, 2, 2), task.eps)
-    return Outcome(task, found, 1, 0.5 if fooled else margin, distance or task.eps, 1.0, 0.0, 3, 4, 1)
+    return Outcome(task, found, 1, 0.5 if fooled else margin, distance or task.eps, 1.0, way, 3, 4, 1)
 
 
 def drive(course: Course, answers: dict[str, list[float | None]]) -> list[tuple[str, float]]:
@@ -48,6 +48,19 @@ def test_a_near_success_skips_radii() -> None:
     course = Course(0, RADII, [PGD(eps=0.04)], 4)
     assert drive(course, {"0": [0.015, None]}) == [("0", 0.04), ("0", 0.01)]
     assert course.fooled == 1
+
+
+def test_a_short_way_skips_radii_and_those_between_are_tried_after_a_failure() -> None:
+    course = Course(0, RADII, [PGD(eps=0.04)], 4)
+    tried = []
+    for distance in (0.04, None, 0.03, None):
+        task = course.next()
+        assert task is not None
+        tried.append(task.eps)
+        course.take("pgd", outcome(task, distance, way=0.002))
+    assert tried == [0.04, 0.01, 0.03, 0.02]
+    assert course.next() is None
+    assert course.fooled == 2
 
 
 def test_an_attack_whose_failures_do_not_nest_is_tried_at_every_radius() -> None:

@@ -10,6 +10,9 @@ from medrobust.attacks.base import TOLERANCE, Attack
 from medrobust.attacks.pool import Outcome, Task
 from medrobust.attacks.walk import Stepwise
 
+#: How much farther than the way that an attack went to a success the next radius lies (measured: 1, 2 and 4).
+LEAP = 4.0
+
 
 @dataclass
 class Course:
@@ -17,7 +20,8 @@ class Course:
 
     Adversarial images nest: what fools in a ball fools in every larger one. So each attack begins at the largest
     radius in doubt and goes down as long as it succeeds, from the image that it has found, brought into the next
-    ball. Successes are cheap, a failure takes the whole budget: this way each attack fails once an image. Where it
+    ball. Who fell after a few short steps skips radii: the next is about `LEAP` times the way from the start.
+    Successes are cheap, a failure takes the whole budget: this way most attacks fail once an image. Where it
     has spent its budget in vain it is not tried in the smaller balls inside, unless a failure there says nothing
     (`Attack.nests`).
 
@@ -40,10 +44,11 @@ class Course:
     rows: list[dict[str, Any]] = field(default_factory=list)
     _restart: int = 0
     _place: Tensor | None = None
-    _doubt: int = 0
+    _aim: int = 0
+    _failed: int = -1
 
     def __post_init__(self) -> None:
-        self._doubt = self.fooled  # so many radii, from the smallest on, are left to the attack
+        self._aim = self.fooled - 1  # the radius to try next; the attack has failed at `_failed`
 
     def next(self) -> Task | None:
         """What attack number `stage` is to do; None: the image is done."""
@@ -52,7 +57,7 @@ class Course:
         attack = self.attacks[self.stage]
         warm = self._place is not None and self._restart == 0
         moves = attack.moves if isinstance(attack, Stepwise) else 0
-        eps = self.radii[self._doubt - 1]
+        eps = self.radii[self._aim]
         return Task(self.row, eps, self._restart, moves, self._place if warm else None)
 
     def take(self, name: str, outcome: Outcome) -> None:
@@ -62,20 +67,27 @@ class Course:
         if fooled:
             self.found, self._place, self._restart = outcome.found, outcome.found, 0
             limits = np.asarray(self.radii) * (1 + TOLERANCE) + 1e-7
-            self.fooled = min(self._doubt - 1, int(np.searchsorted(limits, outcome.distance)))
-            self._doubt = self.fooled
-            if not attack.bound:  # it seeks the nearest adversarial image, whatever the radius is
+            self.fooled = min(self._aim, int(np.searchsorted(limits, outcome.distance)))
+            self._aim = self.fooled - 1
+            if attack.nests and self._failed < 0:
+                leap = int(np.searchsorted(limits, LEAP * outcome.displacement))
+                self._aim = max(min(self._aim, leap), 0)
+            # An unbound attack seeks the nearest adversarial image, whatever the radius is.
+            if not attack.bound or self._failed + 1 >= self.fooled:
                 self._turn()
         elif isinstance(attack, Stepwise) and self._restart + 1 < attack.restarts:
             self._restart += 1
-        elif attack.bound and not attack.nests and self._doubt > 1:
-            self._doubt, self._restart, self._place = self._doubt - 1, 0, None
+        elif attack.bound and not attack.nests and self._aim > 0:
+            self._aim, self._restart, self._place = self._aim - 1, 0, None
+        elif attack.bound and attack.nests and self._aim + 1 < self.fooled:
+            self._failed, self._aim, self._restart = self._aim, self.fooled - 1, 0
         else:
             self._turn()
 
     def _turn(self) -> None:
         """On to the next attack, which starts afresh."""
-        self.stage, self._restart, self._place, self._doubt = self.stage + 1, 0, None, self.fooled
+        self.stage, self._restart, self._place = self.stage + 1, 0, None
+        self._aim, self._failed = self.fooled - 1, -1
 
     def _record(self, name: str, outcome: Outcome, fooled: bool) -> None:
         """One row an attack and radius; restarts add up."""

@@ -56,7 +56,7 @@ class Outcome:
         margin: its largest other logit less the true one; positive where it is wrong.
         distance: from the clean image in the suite's norm.
         saturation: share of the pixels not at 0 or 1 that moved by at least 99 % of eps.
-        displacement: largest change of a pixel from the place where the attempt started.
+        displacement: from the place where the attempt started, in the suite's norm.
         steps, gradients, queries: moves made, gradient evaluations, evaluations without a gradient.
     """
 
@@ -305,7 +305,7 @@ def outcomes(tasks: list[Task], walk: Walk, norm: Norm, costs: list[tuple[int, i
         walk.best.cpu().unbind(), walk.pred.tolist(), walk.score.tolist(),
         distance(walk.best, walk.images, norm).tolist(),
         (full.flatten(1).sum(1) / free.flatten(1).sum(1).clamp_min(1)).tolist(),
-        distance(walk.best, walk.origin).tolist(),
+        distance(walk.best, walk.origin, norm).tolist(),
         strict=True,
     )  # fmt: skip
     found: list[Outcome] = []
