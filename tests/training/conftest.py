@@ -71,6 +71,10 @@ def make_job(objective: str = "cross_entropy", **changes: Any) -> Job:
     return Job(**parts)
 
 
+#: The backbone of the smoke preset, which other blocks of it name too.
+BACKBONE = "resnet10t"
+
+
 class Workspace:
     """A folder in which stage scripts run as they do under DVC, on small phantom-like images of two classes."""
 
@@ -78,7 +82,7 @@ class Workspace:
         self.folder, self.root = folder, root
         params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
         model = {"timm": "resnet10t", "weights": "none", "image_size": 32}
-        params["models"] = {"b": model}
+        params["models"] = {BACKBONE: model}
         params["train"] |= {"epochs": 3, "lr": 3e-3, "batch_size": 16}
         params["adv"] |= {"epochs": 3, "steps": 2}
         params["tune"] |= {"trials": 3, "epochs": 2}
@@ -91,13 +95,13 @@ class Workspace:
             write_images(folder, subset(96, 32))
 
     def command(self, stage: str) -> list[str]:
-        """A stage's command, as dvc.yaml has it, for the backbone `b`."""
+        """A stage's command, as dvc.yaml has it, for the one backbone."""
         _, script, *rest = self.node(stage)["cmd"].split()
         return [sys.executable, str(self.root / script), *rest]
 
     def node(self, stage: str) -> dict[str, Any]:
-        """A stage's node of dvc.yaml for the backbone `b`."""
-        text = (self.root / "dvc.yaml").read_text().replace("${item.backbone}", "b")
+        """A stage's node of dvc.yaml for the one backbone."""
+        text = (self.root / "dvc.yaml").read_text().replace("${item.backbone}", BACKBONE)
         found: dict[str, Any] = yaml.safe_load(text)["stages"][stage]
         return found
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from medrobust.training import distributed
-from tests.training.conftest import Workspace, network
+from tests.training.conftest import BACKBONE, Workspace, network
 
 #: Without BatchNorm and augmentation the two differ by float32 rounding alone, which training amplifies.
 ROUNDING = 2e-3
@@ -28,16 +28,16 @@ def compare(folder: Path, root: Path, stages: tuple[str, ...], **changes: Any) -
     for name, variables in (("one", {}), ("two", {"MEDROBUST_TORCHRUN": TWO})):
         space = Workspace(folder / name, root, **changes)
         best = {"lr": 3e-3, "optimiser": "Adam", "batch_size": 16, "scheduler": "CosineAnnealingLR"}
-        (space.folder / "data" / "tune" / "b").mkdir(parents=True)
-        (space.folder / "data" / "tune" / "b" / "best.json").write_text(
+        (space.folder / "data" / "tune" / BACKBONE).mkdir(parents=True)
+        (space.folder / "data" / "tune" / BACKBONE / "best.json").write_text(
             json.dumps({**best, **changes.get("best", {})})
         )
         space.run("settings")
         for stage in stages:
             space.run(stage, **variables)
         regime = "adv" if stages[-1] == "adv_train" else "clean"
-        assert (space.folder / "models" / "b" / regime / "model.safetensors").is_file()
-        found.append(pd.read_csv(space.folder / "plots" / "train" / f"b-{regime}" / "history.csv"))
+        assert (space.folder / "models" / BACKBONE / regime / "model.safetensors").is_file()
+        found.append(pd.read_csv(space.folder / "plots" / "train" / f"{BACKBONE}-{regime}" / "history.csv"))
     return found
 
 
@@ -45,7 +45,7 @@ def compare(folder: Path, root: Path, stages: tuple[str, ...], **changes: Any) -
 def test_two_processes_train_as_one_to_rounding(root: Path, tmp_path: Path) -> None:
     model = {"timm": "vit_tiny_patch16_224", "weights": "none", "image_size": 32}
     one, two = compare(
-        tmp_path, root, ("train", "adv_train"), models={"b": model}, augment={"p": 0.0},
+        tmp_path, root, ("train", "adv_train"), models={BACKBONE: model}, augment={"p": 0.0},
         train={"epochs": 2, "lr": 1e-4, "batch_size": 16, "class_weights": "none"}, adv={"steps": 2, "epochs": 2},
     )  # fmt: skip
     assert np.allclose(one["loss"], two["loss"], atol=ROUNDING)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.conftest import Workspace
+from tests.training.conftest import BACKBONE, Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 #: The lines after which each stage is killed, one after the other, and the seconds to wait after the line.
 KILLS = {
     # Before the first epoch of a trial, about when its state is written, and somewhere in the next trial.
-    "tune": [("b trial", 0.0), ("epoch 1/2", 0.05), ("b trial", 0.4)],
+    "tune": [(f"{BACKBONE} trial", 0.0), ("epoch 1/2", 0.05), (f"{BACKBONE} trial", 0.4)],
     # After the first epoch; when everything is trained and nothing written.
     "train": [("epoch 1/3", 0.0), ("epoch 3/3", 0.0)],
     "adv_train": [("epoch 1/3", 0.1), ("epoch 2/3", 0.0)],
