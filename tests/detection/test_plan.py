@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from medrobust.detection.plan import make_plan, sources
+from medrobust.code_hash import sources
+from medrobust.detection.plan import make_plan
 from medrobust.detection.registry import DETECTORS
 from medrobust.errors import UserError
 from medrobust.params.detection import DetectParams
