@@ -15,12 +15,16 @@ from typing import Any
 MARKER = "<!-- medrobust-results -->"
 #: GitHub refuses longer comments.
 LIMIT = 65_536
-#: Rows of the table of changes.
-MOST_ROWS = 200
+#: Characters that the table of changes may fill; the report's tables have the rest.
+CHANGES = 30_000
+#: Files whose changes come first: the short table of every model.
+FIRST = "results/"
+#: Keys of metrics that differ at every run and say nothing of the result.
+NOISE = "seconds"
 
 
 def comment(diff: dict[str, Any], results: str | None, limit: int = LIMIT, note: str = "") -> str:
-    """The whole comment, shorter than `limit` characters.
+    """The whole comment, not longer than `limit` characters; tables are cut between rows.
 
     Args:
         diff: what `dvc metrics diff --json` prints: path -> metric -> {old, new, diff}.
@@ -31,15 +35,17 @@ def comment(diff: dict[str, Any], results: str | None, limit: int = LIMIT, note:
     parts = [MARKER, "## medrobust", ""]
     parts += verdicts(results) if results else ["No report: the pipeline did not run to its end.", ""]
     parts += [f"> {note}", ""] if note else []
-    parts += changes(diff) if diff or not note else []
+    head, tail = "\n<details><summary>Results</summary>\n\n", "\n</details>\n"
+    cut = "\n*Cut here; the whole report is in the run's artifacts.*\n"
+    if diff or not note:
+        used = len("\n".join(parts)) + len(head) + len(tail) + len(cut)
+        parts += changes(diff, max(min(CHANGES, limit - used), 0))
     text = "\n".join(parts)
     if results:
-        head, tail = "\n<details><summary>Results</summary>\n\n", "\n</details>\n"
-        cut = "\n\n*Cut here; the whole report is in the run's artifacts.*\n"
-        room = limit - len(text) - len(head) - len(tail) - len(cut) - 1
-        body = results if len(results) <= room else results[: max(results.rfind("\n", 0, max(room, 0)), 0)] + cut
+        room = limit - len(text) - len(head) - len(tail)
+        body = results if len(results) <= room else whole_lines(results, room - len(cut)) + cut
         text += head + body + tail
-    return text[:limit]
+    return text
 
 
 def verdicts(results: str) -> list[str]:
@@ -47,25 +53,43 @@ def verdicts(results: str) -> list[str]:
     return [*re.findall(r"^\*\*.+: .+\*\*$", results, flags=re.MULTILINE), ""]
 
 
-def changes(diff: dict[str, Any]) -> list[str]:
-    """A Markdown table with one row a changed metric."""
+def changes(diff: dict[str, Any], room: int = CHANGES) -> list[str]:
+    """A Markdown table with one row a changed metric, in at most about `room` characters."""
     rows = [
-        f"| {path} | {name} | {show(change.get('old'))} | {show(change.get('new'))} | {delta(change)} |"
-        for path, metrics in sorted(diff.items())
+        f"| {escape(path)} | {escape(name)} | {show(change.get('old'))} | {show(change.get('new'))} "
+        f"| {delta(change)} |"
+        for path, metrics in sorted(diff.items(), key=lambda item: (not item[0].startswith(FIRST), item[0]))
         for name, change in sorted(metrics.items())
+        if name.split(".")[-1] != NOISE
     ]
     if not rows:
         return ["No metric differs from the base branch.", ""]
-    more = [f"… and {len(rows) - MOST_ROWS} more.", ""] if len(rows) > MOST_ROWS else []
-    head = ["| file | metric | base | this | change |", "|---|---|---|---|---|"]
-    return [f"### {len(rows)} changed metrics", "", *head, *rows[:MOST_ROWS], "", *more]
+    head = [
+        f"### {len(rows)} changed metrics",
+        "",
+        "| file | metric | base | this | change |",
+        "|---|---|---|---|---|",
+    ]
+    more = "… and {} more: `dvc metrics diff` lists all."
+    kept = whole_lines("\n".join(rows), room - len("\n".join([*head, more])) - 10).splitlines()
+    return [*head, *kept, "", *([more.format(len(rows) - len(kept)), ""] if len(kept) < len(rows) else [])]
+
+
+def whole_lines(text: str, room: int) -> str:
+    """As many whole lines from the start of a text as fit into `room` characters."""
+    return text if len(text) <= room else text[: max(text.rfind("\n", 0, max(room, 0)), 0)]
 
 
 def show(value: object) -> str:
     """A value in a cell; a dash where the file or metric is new or gone."""
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+
+
+def escape(text: str) -> str:
+    """Text that cannot end a cell or its row."""
+    return " ".join(text.splitlines()).replace("\\", "\\\\").replace("|", "\\|")
 
 
 def delta(change: dict[str, Any]) -> str:

@@ -63,8 +63,8 @@ def test_tables_of_the_study_and_of_the_price(run: Run) -> None:
 
 
 def test_the_page_has_the_section_only_where_something_is_guarded(run: Run) -> None:
-    settings = Settings("t", 1, "patient", 0.01, 0.95)
-    assert "detection" not in [section.name for section in sections(run, {}, settings)]
+    settings = Settings("t", 1, "patient", 0.01, 0.95, {})
+    assert "detection" not in [section.name for section in sections(run, settings)]
     run.detect["net", "adv"] = record()
     assert "## Detection" in render_markdown(run, settings)
 

@@ -1,114 +1,64 @@
 """The page says what is there, names what is missing, and needs no network."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from medrobust.records import write_json, write_table
+from medrobust.records import read_json, write_json, write_table
 from medrobust.report import tables
-from medrobust.report.collect import REGIMES, Run, collect
+from medrobust.report.charts import robust_curve
 from medrobust.report.figures import confusion, draw_all
-from medrobust.report.page import Settings, inline_svg, render_html, render_markdown, verdicts
-
-CLASSES = ["Non <b>", "Mild", "Severe"]
-SETTINGS = Settings("a title", 1, "patient", 0.01, 0.95)
-
-
-def clean_record() -> dict[str, Any]:
-    ci = {f"{name}_ci": [0.5, 0.9] for name in ("accuracy", "balanced_accuracy")}
-    recalls = {f"recall_{name}": 0.5 for name in CLASSES[:2]} | {"recall_Severe": None}
-    return {
-        "n": 30, "patients": 10, "accuracy": 0.7123, "balanced_accuracy": 0.6, "macro_f1": 0.5, "auroc": None,
-        "quadratic_kappa": 0.4, "ece": 0.1, "seconds": 3.0, **ci, **recalls,
-    }  # fmt: skip
-
-
-def checks_record(verdict: str = "no problem found") -> dict[str, Any]:
-    word = {"invalid": "fail", "suspect": "warn"}.get(verdict, "pass")
-    suites = {"pgd": {"verdict": verdict, "eps": 0.01, "checks": {"restarts": f"{word}: fools 3 of 12 images"}}}
-    means = {"restarts": "one start decides"} if word != "pass" else {}
-    return {"verdict": verdict, "model": {"collapse": "pass: 30%"}, "suites": suites, "means": means}
-
-
-def attack_record() -> dict[str, Any]:
-    return {
-        "clean_accuracy": 0.7, "robust_accuracy": {"0.005": 0.5, "0.01": 0.25}, "seconds": 1.0,
-        "robust_accuracy_ci": {"0.005": [0.4, 0.6], "0.01": [0.2, 0.3]},
-    }  # fmt: skip
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """The results of a run with two backbones and one suite."""
-    write_json(tmp_path / "header.json", {
-        "source": "phantom", "classes": CLASSES, "images": 60, "patients": 20, "image_size": 32,
-        "licence": "MIT", "citation": "A & B",
-    })  # fmt: skip
-    m, p = tmp_path / "metrics", tmp_path / "plots"
-    part = {"images": 20, "patients": 7, **dict.fromkeys(CLASSES, 6)}
-    write_json(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients also stand in train"]})
-    write_json(m / "split.json", {"train": part, "val": part, "test": part})
-    write_json(m / "ensemble.json", {"weights": {"one": 0.25, "two": 0.75}, **clean_record()})
-    for backbone in ("one", "two"):
-        write_json(m / "tune" / f"{backbone}.json", {"best_val_balanced_accuracy": 0.5, "trials": 3, "pruned": 1})
-        best = {"lr": 0.001, "optimiser": "Adam", "batch_size": 32, "scheduler": "StepLR"}
-        write_json(tmp_path / "tune" / backbone / "best.json", best)
-        for regime in REGIMES:
-            name = f"{backbone}-{regime}"
-            write_json(m / "train" / f"{name}.json", clean_record())
-            history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "val_balanced_accuracy": [0.4, 0.6]})
-            write_table(p / "train" / name / "history.csv", history)
-            # Each model answers a little differently, so that no two matrices are the same picture.
-            more = ["Mild"] * (2 * (backbone == "two") + (regime == "adv"))
-            actual, predicted = [CLASSES[0], "Mild", "Mild", *more], [CLASSES[0], "Mild", CLASSES[0], *more]
-            answers = pd.DataFrame({"actual": actual, "predicted": predicted})
-            write_table(p / "train" / name / "confusion.csv", answers)
-    for name in ("one-clean", "one-adv", "two-clean", "two-adv", "ensemble-adv"):
-        write_json(m / "attack" / f"{name}-pgd.json", attack_record())
-        write_json(m / "checks" / f"{name}.json", checks_record())
-        curve = pd.DataFrame(
-            {"eps": [0.005, 0.01], "robust_accuracy": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3]}
-        )
-        write_table(p / "attack" / f"{name}-pgd.csv", curve)
-    return tmp_path
-
-
-def read(folder: Path) -> Run:
-    return collect(
-        folder / "header.json", folder / "metrics", folder / "plots", folder / "tune", ["one", "two"], ["pgd"]
-    )
+from medrobust.report.page import breakable, render_html, render_markdown, verdicts
+from medrobust.report.write import write_report
+from tests.report.runs import CLASSES, SETTINGS, attack_record, checks_record, folders, outputs, read
 
 
 def page(folder: Path) -> str:
-    run = read(folder)
-    out = folder / "figures"
-    out.mkdir(exist_ok=True)
-    return render_html(run, draw_all(run, out, 0.01), SETTINGS)
+    return render_html(read(folder), {}, SETTINGS)
+
+
+def chart_data(html: str) -> Any:
+    found = re.search(r'id="chart-data">(.*?)</script>', html, flags=re.DOTALL)
+    assert found
+    return json.loads(found[1])
 
 
 def test_a_whole_run_lacks_nothing_and_opens_with_its_verdicts(folder: Path) -> None:
     html = page(folder)
     assert read(folder).missing == []
-    assert html.index("leaking") < html.index("Data and split") < html.index("Clean results")
+    places = [
+        html.index(f'id="{name}"') for name in ("verdicts", "glance", "data", "tuning", "attacks", "reproduce")
+    ]
+    assert places == sorted(places)
+    assert html.index("leaking") < html.index('id="glance"')
     assert "2 of 7 test patients also stand in train" in html
     assert "0.712 [0.50, 0.90]" in html
     assert "0.250 [0.20, 0.30]" in html
 
 
-def test_the_page_needs_no_network_and_its_ids_are_unique(folder: Path) -> None:
+def test_the_page_names_nothing_outside_itself_and_its_ids_are_unique(folder: Path) -> None:
     html = page(folder)
-    assert not re.search(r"<(script|link|img|iframe)\b", html)
-    assert not re.search(r"(src|@import|url)\s*[=(]\s*[\"']?https?:", html)
+    assert not re.search(r"<(link|img|iframe|script)\b[^>]*(src|href)=[\"'](?!data:)", html)
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttp", html)
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert {name for name in ids if ids.count(name) > 1} == set()
+    assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
 
 
-def test_text_of_the_data_is_escaped(folder: Path) -> None:
-    assert "Non <b>" not in page(folder)
-    assert "Non &lt;b&gt;" in page(folder)
+def test_text_of_the_data_is_escaped_also_inside_the_script(folder: Path) -> None:
+    write_table(folder / "plots" / "tune" / "one" / "trials.csv", pd.DataFrame({"</script><b>": ["<i>"]}))
+    header = read_json(folder / "data" / "prepared" / "header.json")
+    write_json(folder / "data" / "prepared" / "header.json", {**header, "citation": "<img src=x onerror=y>"})
+    html = page(folder)
+    assert "Non <b>" not in html
+    assert "Non &lt;b&gt;" in html
+    assert "<img" not in html
+    assert html.count("</script>") == 2
 
 
 def test_what_is_missing_is_named_and_never_filled_in(folder: Path) -> None:
@@ -121,13 +71,73 @@ def test_what_is_missing_is_named_and_never_filled_in(folder: Path) -> None:
     rows = {tuple(row[:2]): row for row in tables.attack_table(run, "pgd", 0.95).rows}
     assert rows["two", "adversarial"][2] == "missing"
     clean = {tuple(row[:2]): row for row in tables.clean_table(run, 0.95).rows}
-    assert clean["one", "clean"][2] == tables.NONE
+    assert set(clean["one", "clean"][2:]) == {tables.NONE}
+    assert len(chart_data(html)["curve-pgd"]["series"]) == 4
 
 
 def test_an_empty_run_still_gives_a_page(tmp_path: Path) -> None:
     html = page(tmp_path)
     assert "Missing results" in html
-    assert "missing" in html
+    assert chart_data(html) == {}
+    assert write_report(read(tmp_path), SETTINGS, outputs(tmp_path), folders(tmp_path), 6)
+    assert (tmp_path / "out" / "page" / "results.md").read_text().startswith("# a title")
+
+
+def test_a_suite_that_never_ran_is_missing_everywhere(folder: Path) -> None:
+    shutil.rmtree(folder / "metrics" / "attack")
+    shutil.rmtree(folder / "metrics" / "checks")
+    shutil.rmtree(folder / "plots")
+    run = read(folder)
+    assert run.verdict() == "missing"
+    assert {row[-1] for row in tables.short_table(run, 0.01).rows} == {"missing"}
+    assert robust_curve(run, "pgd", "Linf", 0.01) is None
+    assert write_report(run, SETTINGS, outputs(folder), folders(folder), 2)
+
+
+def test_one_backbone_is_enough(folder: Path) -> None:
+    run = read(folder, backbones=("one",))
+    assert {row[0] for row in tables.short_table(run, 0.01).rows} == {"one", "ensemble"}
+    assert 'id="attacks"' in render_html(run, {}, SETTINGS)
+    assert len(confusion(run).axes) == 2
+    assert {row[0] for row in tables.clean_table(run, 0.95).rows} == {"one", "ensemble"}
+
+
+def test_two_classes_have_no_weighted_kappa(folder: Path) -> None:
+    assert "kappa²" in tables.clean_table(read(folder), 0.95).columns
+    header = read_json(folder / "data" / "prepared" / "header.json")
+    write_json(folder / "data" / "prepared" / "header.json", {**header, "classes": CLASSES[:2]})
+    run = read(folder)
+    assert "kappa²" not in tables.clean_table(run, 0.95).columns
+    widths = {len(row) for row in tables.backbone_table(run, "one", 0.95).rows}
+    assert widths == {len(tables.backbone_table(run, "one", 0.95).columns)}
+
+
+def test_a_class_absent_from_test_is_named(folder: Path) -> None:
+    split = read_json(folder / "metrics" / "split.json")
+    split["test"]["Severe"] = 0
+    write_json(folder / "metrics" / "split.json", split)
+    assert "No test image of Severe" in page(folder)
+
+
+def test_a_class_that_merging_emptied_has_no_column(folder: Path) -> None:
+    split = {name: {**part, "Severe": 0} for name, part in read_json(folder / "metrics" / "split.json").items()}
+    write_json(folder / "metrics" / "split.json", split)
+    assert "Severe" not in tables.recall_table(read(folder)).columns
+
+
+def test_all_results_of_a_backbone_stand_in_one_table(folder: Path) -> None:
+    table = tables.backbone_table(read(folder), "one", 0.95)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [(row["training"], row["images"], row["ε"]) for row in rows] == [
+        (training, *images)
+        for training in ("clean", "adversarial")
+        for images in (("clean", "–"), ("pgd", "0.005"), ("pgd", "0.01"))
+    ]
+    attacked = rows[2]
+    assert attacked["accuracy"] == "0.250 [0.20, 0.30]"
+    assert attacked["balanced accuracy"] == "0.200 [0.10, 0.30]"
+    assert (attacked["n"], attacked["patients"], attacked["macro F1"]) == ("30", "10", "0.150")
+    assert (attacked["recall Mild"], attacked["recall Severe"]) == ("0.050", tables.NONE)
 
 
 def test_the_worst_verdict_is_the_runs(folder: Path) -> None:
@@ -138,22 +148,40 @@ def test_the_worst_verdict_is_the_runs(folder: Path) -> None:
     assert read(folder).verdict() == "unchecked"
     write_json(folder / "metrics" / "checks" / "two-adv.json", checks_record("invalid"))
     assert read(folder).verdict() == "invalid"
-    assert [card["tone"] for card in verdicts(read(folder))] == ["bad", "bad", "bad"]
+    assert [card["tone"] for card in verdicts(read(folder))][:2] == ["bad", "bad"]
 
 
-def test_what_did_not_pass_is_printed_with_what_it_means(folder: Path) -> None:
-    write_json(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
+def test_the_checklist_says_what_did_not_pass_and_what_that_means(folder: Path) -> None:
+    assert tables.checks_table(read(folder)).rows == []
+    write_json(folder / "metrics" / "checks" / "one-adv.json", checks_record("suspect"))
     run = read(folder)
-    assert tables.checks_table(run).rows == [
-        ["one", "adversarial", "pgd", "restarts", "fail", "fools 3 of 12 images", "one start decides"]
-    ]
-    assert {tuple(row[:2]): row[2] for row in tables.verdicts_table(run).rows}["one", "adversarial"] == "invalid"
-    attacked = {tuple(row[:2]): row[-1] for row in tables.attack_table(run, "pgd", 0.95).rows}
-    assert attacked["one", "adversarial"] == "invalid"
-    assert attacked["two", "adversarial"] == "no problem found"
-    for text in (page(folder), render_markdown(run, SETTINGS)):
-        assert "one start decides" in text
-        assert "did not pass everywhere: restarts" in text
+    row = ["one", "adversarial", "pgd", "restarts", "warn", "fools 3 of 12 images", "one start decides"]
+    assert tables.checks_table(run).rows == [row]
+    assert tables.verdicts_table(run).rows[1] == ["one", "adversarial", "suspect"]
+    assert "did not pass everywhere: restarts" in render_html(run, {}, SETTINGS)
+
+
+def test_the_slider_has_every_radius_and_the_models_at_it(folder: Path) -> None:
+    chart = robust_curve(read(folder), "pgd", "Linf", 0.01)
+    assert chart is not None
+    assert chart.rows is not None
+    assert list(chart.rows) == ["0", "0.005", "0.01"]
+    row = dict(zip(chart.columns, chart.rows["0.01"][0], strict=True))
+    assert row["accuracy"] == "0.250 [0.20, 0.30]"
+    assert row["of clean"] == "36%"
+    assert chart.series[0]["points"][0] == [0.0, 0.7, 0.5, 0.9]
+
+
+@pytest.mark.parametrize(("radii", "width"), [([0, 0.01, 0.2], 0.0), ([0, 0.0005, 0.2], 0.0005)])
+def test_radii_over_decades_bend_the_axis(folder: Path, radii: list[float], width: float) -> None:
+    values = {f"{radius:g}": 0.5 for radius in radii[1:]}
+    for path in (folder / "metrics" / "attack").glob("*.json"):
+        write_json(path, {**attack_record(), "robust_accuracy": values, "robust_accuracy_ci": {}})
+    for path in (folder / "plots" / "attack").glob("*.csv"):
+        write_table(path, pd.DataFrame({"eps": radii[1:], "robust_accuracy": 0.5, "low": 0.4, "high": 0.6}))
+    chart = robust_curve(read(folder), "pgd", "Linf", 0.01)
+    assert chart is not None
+    assert chart.bend == width
 
 
 def test_markdown_tables_have_as_many_cells_as_columns(folder: Path) -> None:
@@ -163,28 +191,44 @@ def test_markdown_tables_have_as_many_cells_as_columns(folder: Path) -> None:
     assert "**Audit of the split: leaking**" in text
 
 
+def test_a_bar_in_a_cell_cannot_break_a_row() -> None:
+    assert "| a\\|b |" in tables.Table("t", ["c"], [["a|b"]]).markdown()
+
+
 def test_confusion_matrices_carry_the_right_names_and_only_present_classes(folder: Path) -> None:
     figure = confusion(read(folder))
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Non <b>", "Mild"]
-    assert [text.get_text() for text in axes.texts] == ["1", "0", "1", "1"]
+    assert [text.get_text() for text in axes.texts] == ["1\n100%", "0\n0%", "1\n50%", "1\n50%"]
 
 
-def test_the_same_data_give_the_same_figures(folder: Path) -> None:
+def test_the_same_data_give_the_same_bytes(folder: Path) -> None:
     run = read(folder)
-    files = []
+    found = []
     for name in ("a", "b"):
         (folder / name).mkdir()
-        files.append({key: path.read_bytes() for key, path in draw_all(run, folder / name, 0.01).items()})
-    assert files[0] == files[1]
+        draw_all(run, folder / name, {"pgd": "Linf"}, 0.01)
+        found.append({path.name: path.read_bytes() for path in (folder / name).iterdir()})
+    assert set(found[0]) == {
+        f"{name}.{kind}" for name in ("robust_accuracy_pgd", "training", "confusion") for kind in ("png", "svg")
+    }
+    assert found[0] == found[1]
 
 
 def test_the_short_table_takes_the_radius_nearest_to_training(folder: Path) -> None:
-    text = tables.plain(tables.short_table(read(folder), 0.0101))
-    assert "0.250 (ε 0.01)" in text
-    assert "0.005" not in text
+    table = tables.short_table(read(folder), 0.0101)
+    assert table.columns[-1] == "pgd, ε 0.01"
+    assert "0.250 [0.20, 0.30]" in tables.plain(table)
+    assert "0.500" not in tables.plain(table)
 
 
-def test_ids_inside_figures_are_renamed_together() -> None:
-    svg = '<?xml?><svg><g id="a"/><use xlink:href="#a"/><g clip-path="url(#a)"/></svg>'
-    assert inline_svg(svg, "f") == '<svg><g id="f-a"/><use xlink:href="#f-a"/><g clip-path="url(#f-a)"/></svg>'
+def test_the_way_back_names_a_hash_of_the_lock(folder: Path) -> None:
+    run = read(folder, checked=True)
+    html = render_html(run, {}, SETTINGS)
+    assert run.lineage is not None
+    assert f"-S {run.lineage.output('models/two/adv')} -- dvc.lock" in html
+    assert "Trained with torch 2.0." in html
+
+
+def test_long_names_break_between_words() -> None:
+    assert str(breakable("VeryMild_x<y")) == "Very<wbr>Mild_<wbr>x&lt;y"

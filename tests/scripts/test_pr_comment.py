@@ -1,11 +1,14 @@
 """The comment of a pull request, and the workflow that posts it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scripts.pr_comment import LIMIT, MARKER, comment
 
@@ -50,13 +53,52 @@ def test_changed_new_and_gone_metrics_have_a_row() -> None:
     assert "No report" in text
 
 
-def test_a_long_comment_is_cut_below_the_limit() -> None:
-    diff = {f"metrics/{i}.json": {"accuracy": {"old": 0.1, "new": 0.2, "diff": 0.1}} for i in range(500)}
+@settings(max_examples=40, deadline=None)
+@given(
+    files=st.integers(0, 400),
+    name=st.text(min_size=1, max_size=60),
+    value=st.one_of(st.floats(-1, 1), st.text(max_size=300)),
+    results=st.one_of(st.none(), st.integers(0, 9_000)),
+    limit=st.integers(1_500, LIMIT),
+)
+def test_any_comment_is_cut_below_the_limit_and_between_rows(
+    files: int, name: str, value: float | str, results: int | None, limit: int
+) -> None:
+    diff = {f"metrics/{i}.json": {name: {"old": value, "new": value}} for i in range(files)}
+    body = None if results is None else RESULTS + "| row |\n" * results
+    text = comment(diff, body, limit)
+    assert len(text) <= limit
+    rows = [line for line in text.split("\n") if line.startswith("| metrics/")]
+    for row in rows:
+        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == 6, row
+        assert row.endswith("|")
+    if body:
+        assert text.endswith("</details>\n")
+        assert all(
+            line in ("| row |", "| a |", "|---|", "| 1 |") for line in text.split("\n") if "row" in line[:5]
+        )
+
+
+def test_a_long_comment_says_what_was_cut() -> None:
+    diff = {f"metrics/{i}.json": {"accuracy": {"old": 0.1, "new": 0.2, "diff": 0.1}} for i in range(2000)}
     text = comment(diff, RESULTS + "| row |\n" * 40_000)
-    assert len(text) <= LIMIT
-    assert "and 300 more" in text
+    shown = text.count("| metrics/")
+    assert f"and {2000 - shown} more" in text
+    assert 100 < shown < 2000
     assert "Cut here" in text
-    assert text.endswith("</details>\n")
+
+
+def test_names_cannot_break_a_row() -> None:
+    diff = {"metrics/a|b.json": {"x|y\nz": {"old": 1, "new": 2, "diff": 1}}}
+    assert "| metrics/a\\|b.json | x\\|y z | 1 | 2 | +1 |" in comment(diff, None)
+
+
+def test_models_come_first_and_the_clock_is_left_out() -> None:
+    change = {"old": 0.1, "new": 0.2, "diff": 0.1}
+    text = comment({"metrics/a.json": {"x": change, "seconds": change}, "results/b.json": {"y": change}}, None)
+    assert text.index("results/b.json") < text.index("metrics/a.json")
+    assert "seconds" not in text
+    assert "2 changed metrics" in text
 
 
 def test_a_failed_comparison_is_not_called_no_difference() -> None:
@@ -85,3 +127,14 @@ def test_the_workflow_is_sound() -> None:
         assert name in commands
     for step in steps:
         assert ("uses" in step) != ("run" in step)
+
+
+def test_every_script_and_target_that_the_workflow_names_exists() -> None:
+    text = (ROOT / ".github" / "workflows" / "pull-request.yml").read_text()
+    scripts = set(re.findall(r"\b(?:scripts|stages|presets|tools|benchmarks)/[\w./-]+", text))
+    assert "scripts/pr_comment.py" in scripts
+    assert [name for name in scripts if not (ROOT / name).is_file()] == []
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"\bmake ([\w-]+)", text))
+    assert targets
+    assert [name for name in targets if not re.search(rf"^{name}:", makefile, flags=re.MULTILINE)] == []

@@ -36,27 +36,32 @@ def run_suite(
         return
     table = worst_case(attempts, suite["eps"])
     seconds = time.monotonic() - begin
-    points = [_point(table[table["eps"] == eps], len(subset.classes), report) for eps in suite["eps"]]
+    points = [_point(table[table["eps"] == eps], subset.classes, report) for eps in suite["eps"]]
     write_table(records, attempts)
     write_table(curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
     write_json(metrics_path, _summary(table, attempts, subset, suite, points, seconds), digits=4)
     state.clear()
 
 
-def _point(table: pd.DataFrame, classes: int, report: ReportParams) -> dict[str, float]:
-    """Robust accuracy with its interval, and robust balanced accuracy, at one radius."""
+def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dict[str, Any]:
+    """What one radius leaves: accuracies with their intervals, macro F1, kappa, and the recall of each class."""
     labels, preds = table["label"].to_numpy(), _worst_pred(table)
-    matrix = metrics.confusion(labels, preds, classes)
-    low, high = metrics.bootstrap_ci(
-        labels, preds, table["patient"].to_numpy(), classes, metrics.accuracy,
-        resamples=report.bootstrap, confidence=report.confidence,
-    )  # fmt: skip
-    balanced = metrics.balanced_accuracy(matrix)
+    matrix = metrics.confusion(labels, preds, len(classes))
+    sample = (labels, preds, table["patient"].to_numpy(), len(classes))
+    settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
+    low, high = metrics.bootstrap_ci(*sample, metrics.accuracy, **settings)
+    balanced_low, balanced_high = metrics.bootstrap_ci(*sample, metrics.balanced_accuracy, **settings)
+    recalls = zip(classes, metrics.recalls(matrix), strict=True)
     return {
         "robust_accuracy": metrics.accuracy(matrix),
         "low": low,
         "high": high,
-        "robust_balanced_accuracy": balanced,
+        "robust_balanced_accuracy": metrics.balanced_accuracy(matrix),
+        "balanced_low": balanced_low,
+        "balanced_high": balanced_high,
+        "robust_macro_f1": metrics.macro_f1(matrix),
+        "robust_quadratic_kappa": metrics.quadratic_kappa(matrix),
+        **{f"robust_recall_{name}": None if np.isnan(value) else float(value) for name, value in recalls},
     }
 
 
@@ -67,7 +72,7 @@ def _worst_pred(table: pd.DataFrame) -> np.ndarray:
 
 def _summary(
     table: pd.DataFrame, attempts: pd.DataFrame, subset: Subset, suite: dict[str, Any],
-    points: list[dict[str, float]], seconds: float,
+    points: list[dict[str, Any]], seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     first = table.drop_duplicates("id")
     clean = metrics.confusion(first["label"].to_numpy(), first["clean_pred"].to_numpy(), len(subset.classes))

@@ -20,3 +20,4 @@ class ReportParams(Block):
     title: str
     bootstrap: Annotated[int, Field(ge=1)]
     confidence: Share
+    sheet: Annotated[int, Field(ge=0)] = 6

@@ -8,8 +8,20 @@ from typing import Any
 import pandas as pd
 
 from medrobust.records import read_json, read_table
+from medrobust.report.lineage import Lineage
 
 REGIMES = ("clean", "adv")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the stages wrote; each may be missing in part or whole."""
+
+    prepared: Path
+    metrics: Path
+    plots: Path
+    tuned: Path
+    models: Path
 
 
 @dataclass(frozen=True)
@@ -19,31 +31,36 @@ class Run:
     Attributes:
         header, audit, split, ensemble: JSON records ({} if missing).
         tune: backbone -> record; best: backbone -> chosen hyper-parameters.
-        train: (backbone, regime) -> record.
+        train: (backbone, regime) -> record; cards: (backbone, regime) -> card of the checkpoint.
         attack: (model, regime, suite) -> record; the ensemble's regime is `adv`.
         checks: (model, regime) -> what the checklist found.
         curves: (model, regime, suite) -> table of eps, robust_accuracy, low, high.
-        history, confusion: (backbone, regime) -> table.
-        detect: (backbone, regime) -> record of a guarded model.
-        missing: files that should be there.
+        detect: (model, regime) -> record of a guarded model.
+        history, confusion: (backbone, regime) -> table; trials: backbone -> table.
+        missing: files that should be there; foreign: file -> why it belongs to another run and was not read.
+        lineage: what dvc.lock says; None where there is no dvc.lock to check against.
     """
 
     backbones: list[str]
     suites: list[str]
-    header: dict[str, Any]
-    audit: dict[str, Any]
-    split: dict[str, Any]
-    ensemble: dict[str, Any]
+    header: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
+    split: dict[str, Any] = field(default_factory=dict)
+    ensemble: dict[str, Any] = field(default_factory=dict)
     tune: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     train: dict[tuple[str, str], Any] = field(default_factory=dict)
+    cards: dict[tuple[str, str], Any] = field(default_factory=dict)
     attack: dict[tuple[str, str, str], Any] = field(default_factory=dict)
     checks: dict[tuple[str, str], Any] = field(default_factory=dict)
     curves: dict[tuple[str, str, str], pd.DataFrame] = field(default_factory=dict)
     history: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
     confusion: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
+    trials: dict[str, pd.DataFrame] = field(default_factory=dict)
     detect: dict[tuple[str, str], Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    foreign: dict[str, str] = field(default_factory=dict)
+    lineage: Lineage | None = None
 
     def models(self) -> Iterator[tuple[str, str]]:
         """Every (model, regime) that is attacked, the ensemble last."""
@@ -51,6 +68,21 @@ class Run:
             for regime in REGIMES:
                 yield backbone, regime
         yield "ensemble", "adv"
+
+    def clean(self, model: str, regime: str) -> dict[str, Any]:
+        """A model's record of clean test images; {} if missing."""
+        found: dict[str, Any] = self.ensemble if model == "ensemble" else self.train.get((model, regime), {})
+        return found
+
+    def classes(self) -> list[str]:
+        """The classes that models know: the header's, less those that merging left empty."""
+        named: list[str] = self.header.get("classes", [])
+        return [name for name in named if not self.split or any(part.get(name) for part in self.split.values())]
+
+    def at(self, key: tuple[str, str, str], eps: float) -> str | None:
+        """The radius of an evaluation's grid that is nearest to `eps`, as its record spells it."""
+        grid = self.attack.get(key, {}).get("robust_accuracy", {})
+        return min(grid, key=lambda radius: abs(float(radius) - eps)) if grid else None
 
     def verdict_of(self, model: str, regime: str, suite: str) -> str:
         """The checklist's verdict of one evaluation; `unchecked` where there is none."""
@@ -60,44 +92,73 @@ class Run:
     def verdict(self) -> str:
         """The worst checklist verdict of all attack evaluations."""
         found = {self.verdict_of(*key) for key in self.attack}
-        return next((word for word in ("invalid", "unchecked", "suspect") if word in found), "no problem found")
+        worst = next((word for word in ("invalid", "unchecked", "suspect") if word in found), None)
+        return worst or ("no problem found" if found else "missing")
 
 
-def collect(header: Path, metrics: Path, plots: Path, tuned: Path, backbones: list[str], suites: list[str]) -> Run:
-    """Read a run's records and tables."""
-    missing: list[str] = []
+class Reader:
+    """Reads a file if it is there and belongs to the run; else notes why not."""
 
-    def record(path: Path) -> Any:
+    def __init__(self, run: Run) -> None:
+        self.lineage, self.missing, self.foreign = run.lineage, run.missing, run.foreign
+
+    def record(self, path: Path) -> Any:
+        """A JSON record, {} if it cannot be used."""
+        return read_json(path) if self._usable(path) else {}
+
+    def table(self, path: Path) -> pd.DataFrame | None:
+        """A table, None if it cannot be used."""
+        return read_table(path) if self._usable(path) else None
+
+    def _usable(self, path: Path) -> bool:
         if not path.is_file():
-            missing.append(str(path))
-            return {}
-        return read_json(path)
+            self.missing.append(str(path))
+            return False
+        if self.lineage and (reason := self.lineage.doubt(path)):
+            self.foreign[str(path)] = reason
+            return False
+        return True
 
-    def table(path: Path) -> pd.DataFrame | None:
-        if not path.is_file():
-            missing.append(str(path))
-            return None
-        return read_table(path)
 
-    run = Run(
-        backbones, suites, record(header), record(metrics / "audit.json"), record(metrics / "split.json"),
-        record(metrics / "ensemble.json"), missing=missing,
-    )  # fmt: skip
+def collect(folders: Folders, backbones: list[str], suites: list[str], lineage: Lineage | None = None) -> Run:
+    """Read a run's records and tables.
+
+    Args:
+        folders: where they are.
+        backbones, suites: the names in params.yaml; files of other names are not looked at.
+        lineage: which files belong to the run; None takes every file as it is.
+    """
+    run = Run(backbones, suites, lineage=lineage)
+    reader = Reader(run)
+    run.header.update(reader.record(folders.prepared / "header.json"))
+    for name, target in (("audit", run.audit), ("split", run.split), ("ensemble", run.ensemble)):
+        target.update(reader.record(folders.metrics / f"{name}.json"))
     for backbone in backbones:
-        run.tune[backbone] = record(metrics / "tune" / f"{backbone}.json")
-        run.best[backbone] = record(tuned / backbone / "best.json")
-        for regime in REGIMES:
-            run.train[backbone, regime] = record(metrics / "train" / f"{backbone}-{regime}.json")
-            folder = plots / "train" / f"{backbone}-{regime}"
-            for target, name in ((run.history, "history"), (run.confusion, "confusion")):
-                if (found := table(folder / f"{name}.csv")) is not None:
-                    target[backbone, regime] = found
+        _read_backbone(run, reader, folders, backbone)
     for model, regime in run.models():
-        run.checks[model, regime] = record(metrics / "checks" / f"{model}-{regime}.json")
-        for suite in suites:
-            key = (model, regime, suite)
-            if entry := record(metrics / "attack" / f"{'-'.join(key)}.json"):
-                run.attack[key] = entry
-            if (curve := table(plots / "attack" / f"{'-'.join(key)}.csv")) is not None:
-                run.curves[key] = curve
+        _read_attacks(run, reader, folders, model, regime)
     return run
+
+
+def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) -> None:
+    run.tune[backbone] = reader.record(folders.metrics / "tune" / f"{backbone}.json")
+    run.best[backbone] = reader.record(folders.tuned / backbone / "best.json")
+    if (trials := reader.table(folders.plots / "tune" / backbone / "trials.csv")) is not None:
+        run.trials[backbone] = trials
+    for regime in REGIMES:
+        run.train[backbone, regime] = reader.record(folders.metrics / "train" / f"{backbone}-{regime}.json")
+        run.cards[backbone, regime] = reader.record(folders.models / backbone / regime / "card.json")
+        folder = folders.plots / "train" / f"{backbone}-{regime}"
+        for target, name in ((run.history, "history"), (run.confusion, "confusion")):
+            if (found := reader.table(folder / f"{name}.csv")) is not None:
+                target[backbone, regime] = found
+
+
+def _read_attacks(run: Run, reader: Reader, folders: Folders, model: str, regime: str) -> None:
+    for suite in run.suites:
+        key = (model, regime, suite)
+        if entry := reader.record(folders.metrics / "attack" / f"{'-'.join(key)}.json"):
+            run.attack[key] = entry
+        if (curve := reader.table(folders.plots / "attack" / f"{'-'.join(key)}.csv")) is not None:
+            run.curves[key] = curve
+    run.checks[model, regime] = reader.record(folders.metrics / "checks" / f"{model}-{regime}.json")

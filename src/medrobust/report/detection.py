@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from medrobust.records import read_json
-from medrobust.report.collect import Run
+from medrobust.report.collect import Reader, Run
 from medrobust.report.tables import NONE, TRAINING, Table, number, with_interval
 
 #: Keys of a suite's record that are no detector.
@@ -13,12 +12,10 @@ FACTS = ("eps",)
 
 def read_detection(run: Run, metrics: Path, cells: list[tuple[str, str]]) -> None:
     """Put the record of every (model, regime) into `run.detect`, and what is missing into `run.missing`."""
+    reader = Reader(run)
     for cell in cells:
-        path = metrics / "detect" / f"{'-'.join(cell)}.json"
-        if path.is_file():
-            run.detect[cell] = read_json(path)
-        else:
-            run.missing.append(str(path))
+        if record := reader.record(metrics / "detect" / f"{'-'.join(cell)}.json"):
+            run.detect[cell] = record
 
 
 def detection_tables(run: Run, confidence: float) -> list[Table]:

@@ -1,113 +1,162 @@
-"""Put the report together: verdicts first, then data, results, ensemble, training, cost, how to reproduce."""
+"""Put the report together: verdicts first, then the results in one look, and what stands behind them."""
 
+import base64
+import json
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from medrobust.report import tables
+from medrobust.report import charts, tables
+from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
 from medrobust.report.detection import detection_tables
 from medrobust.report.tables import Table
 
-TONES = {"clean": "good", "no problem found": "good", "suspect": "doubt", "leaking": "bad", "invalid": "bad"}
+#: Words of the checklist, in tables too; "clean" is one of the audit alone, in tables it is a training.
+WORDS = {"no problem found": "good", "suspect": "doubt", "unchecked": "doubt", "invalid": "bad", "missing": "bad"}
+TONES = {**WORDS, "clean": "good", "leaking": "bad"}
 #: Title of the section that prints the checklist.
 DOUBTS = "Can these numbers be believed?"
-PACKAGES = ("medrobust", "torch", "torchvision", "timm", "kornia", "torchattacks", "optuna", "dvc")
+#: What stands above a picture.
+CAPTIONS = {
+    "classes": "Images of each class: the middle slice of evenly spaced patients",
+    "pairs": "Audit: the nearest images of different splits",
+}
+#: Files that a card names before it only counts.
+NAMED = 8
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page."""
+    """A part of the page; `pictures` are names of figures, shown as they are."""
 
     name: str
     title: str
     tables: list[Table] = field(default_factory=list)
-    figures: list[str] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    matrices: list[Matrix] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the report needs of params.yaml."""
+    """What the report needs of params.yaml; `norms` is suite -> its norm."""
 
     title: str
     seed: int
     strategy: str
     eps: float
     confidence: float
+    norms: Mapping[str, str]
 
 
-def sections(run: Run, figures: dict[str, str], settings: Settings) -> list[Section]:
-    """Every section in the order in which a reader needs it."""
-    header = run.header
-    text = [f"Source {header.get('source')}; licence: {header.get('licence')}; cite: {header.get('citation')}."]
-    attacks = [tables.attack_table(run, suite, settings.confidence) for suite in run.suites]
-    clean = tables.clean_table(run, settings.confidence)
-    guarded = detection_tables(run, settings.confidence)
-    curves = [figures[f"robust_accuracy_{suite}"] for suite in run.suites if f"robust_accuracy_{suite}" in figures]
-    return [
-        Section("data", "Data and split", [tables.split_table(run)], text=text),
-        Section("clean", "Clean results", [clean, tables.recall_table(run)]),
-        Section("attacks", "Under attack", attacks, curves),
-        Section("checks", DOUBTS, [tables.verdicts_table(run), tables.checks_table(run)]),
-        *([Section("detection", "Detection", guarded)] if guarded else []),
-        Section("ensemble", "Ensemble", [tables.weights_table(run)]),
-        Section("confusion", "Confusion matrices", figures=[figures[k] for k in ("confusion",) if k in figures]),
+def sections(run: Run, settings: Settings) -> list[Section]:
+    """Every section in the order in which a reader needs it; one without content is left out."""
+    confidence, norms = settings.confidence, settings.norms
+    curves = [charts.robust_curve(run, suite, norms[suite], settings.eps) for suite in run.suites]
+    named = {model: tables.backbone_table(run, model, confidence) for model in (*run.backbones, "ensemble")}
+    found = [
+        Section("glance", "At a glance", [tables.short_table(run, settings.eps)], text=_how_to_read()),
+        Section("data", "Data", [tables.split_table(run)], pictures=["classes", "pairs"], text=_data_text(run)),
+        Section("tuning", "Tuning", [tables.tuning_table(run), *tables.trial_tables(run)]),
+        Section("training", "Training", charts=charts.training_charts(run)),
+        Section("clean", "Clean results", [tables.clean_table(run, confidence), tables.recall_table(run)]),
         Section(
-            "training", "Tuning and training", [tables.tuning_table(run)],
-            [figures[k] for k in ("training",) if k in figures],
+            "attacks", "Under attack", [tables.attack_table(run, suite, confidence) for suite in run.suites],
+            [curve for curve in curves if curve],
         ),
+        Section("backbones", "Every number, by backbone", list(named.values())),
+        Section(
+            "checks", DOUBTS, [tables.verdicts_table(run), tables.checks_table(run)]
+        ),
+        Section("detection", "Detection", detection_tables(run, confidence)),
+        Section("confusion", "Confusion matrices, clean test images", matrices=charts.matrices(run)),
+        Section("ensemble", "Ensemble", [tables.weights_table(run)]),
         Section("cost", "Cost", [tables.cost_table(run)]),
+        Section("reproduce", "How to reproduce", [origin_table(run)], text=_reproduce_text(run, settings)),
     ]  # fmt: skip
+    return [s for s in found if any(t.rows for t in s.tables) or s.charts or s.matrices or s.name == "reproduce"]
 
 
 def verdicts(run: Run) -> list[dict[str, Any]]:
-    """The cards on top: the split, the attacks, and what is missing."""
+    """The cards on top: the split, the attacks, and what is missing or of another run."""
     audit = run.audit.get("verdict", "missing")
     cards = [{"of": "Audit of the split", "verdict": audit, "reasons": run.audit.get("reasons", [])}]
     failed = sorted({check for record in run.checks.values() for check in record.get("means", {})})
     reasons = [f"did not pass everywhere: {', '.join(failed)} (listed under “{DOUBTS}”)"] if failed else []
     cards.append({"of": "Checklist of the attacks", "verdict": run.verdict(), "reasons": reasons})
     if run.missing:
-        cards.append({"of": "Missing results", "verdict": f"{len(run.missing)} files", "reasons": run.missing[:8]})
+        reasons = [*run.missing[:NAMED], *_more(len(run.missing))]
+        cards.append({"of": "Missing results", "verdict": f"{len(run.missing)} files", "reasons": reasons})
+    if run.foreign:
+        by_reason: dict[str, list[str]] = {}
+        for path, why in run.foreign.items():
+            by_reason.setdefault(why, []).append(path)
+        reasons = [
+            f"{why}: {paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+            for why, paths in list(by_reason.items())[:NAMED]
+        ]
+        reasons += [*_more(len(by_reason)), "Their numbers are left out; dvc repro makes them anew."]
+        cards.append({"of": "Not of this run", "verdict": f"{len(run.foreign)} files", "reasons": reasons})
+    elif run.lineage is None:
+        reasons = ["there is no dvc.lock that says which run each file belongs to"]
+        cards.append({"of": "Origin of the numbers", "verdict": "not checked", "reasons": reasons})
     return [{**card, "tone": TONES.get(str(card["verdict"]), "bad")} for card in cards]
 
 
-def render_html(run: Run, figures: dict[str, Path], settings: Settings) -> str:
-    """The self-contained page: styles and SVG figures are part of the file."""
+def render_html(run: Run, pictures: Mapping[str, Path], settings: Settings) -> str:
+    """The self-contained page: style, script, data and pictures are part of the file.
+
+    Args:
+        run: the results.
+        pictures: name -> PNG file, of what sections name.
+        settings: what params.yaml says.
+    """
     from jinja2 import Environment
     from markupsafe import Markup
 
-    drawn = {name: Markup(inline_svg(path.read_text(), name)) for name, path in figures.items()}
-    template = files("medrobust.report").joinpath("page.html").read_text(encoding="utf-8")
-    return Environment(autoescape=True).from_string(template).render(
-        title=settings.title, summary=summary(run, settings), verdicts=verdicts(run),
-        sections=sections(run, dict(drawn), settings), reproduce=reproduce(settings),
+    parts = {name: _resource(f"page.{name}") for name in ("html", "css", "js")}
+    found = sections(run, settings)
+    drawn = {chart.name: asdict(chart) for section in found for chart in section.charts}
+    # "<" is written as an escape, so that no text of the data can end the script element.
+    data = json.dumps(drawn, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = breakable
+    return environment.from_string(parts["html"]).render(
+        title=settings.title, summary=summary(run, settings), verdicts=verdicts(run), sections=found,
+        words=WORDS, captions=CAPTIONS, style=Markup(parts["css"]), script=Markup(parts["js"]), data=Markup(data),
+        pictures={name: _data_uri(path) for name, path in pictures.items()},
     )  # fmt: skip
 
 
 def render_markdown(run: Run, settings: Settings) -> str:
-    """The tables for a pull request."""
+    """The verdicts and tables for a pull request."""
     lines = [f"# {settings.title}", "", summary(run, settings), ""]
     for card in verdicts(run):
-        lines += [
-            f"**{card['of']}: {card['verdict']}**",
-            "",
-            *(f"- {reason}" for reason in card["reasons"]),
-            "",
-        ]
-    for section in sections(run, {}, settings):
-        if section.tables:
-            lines += [f"## {section.title}", "", *(table.markdown() for table in section.tables)]
+        reasons = [f"- {reason}" for reason in card["reasons"]]
+        lines += [f"**{card['of']}: {card['verdict']}**", "", *reasons, ""]
+    for section in sections(run, settings):
+        filled = [table for table in section.tables if table.rows]
+        if filled:
+            lines += [f"## {section.title}", "", *(table.markdown() for table in filled)]
     return "\n".join(lines)
+
+
+def every_table(run: Run, settings: Settings) -> Iterator[Table]:
+    """All tables of the report that have rows."""
+    return (table for section in sections(run, settings) for table in section.tables if table.rows)
 
 
 def summary(run: Run, settings: Settings) -> str:
     """One sentence: what was trained on what."""
     header = run.header
+    if not header:
+        return "No prepared data of this run was found."
     return (
         f"{', '.join(run.backbones)} on {header.get('images')} images of {header.get('patients')} patients "
         f"({header.get('source')}, {header.get('image_size')} pixels, split by {settings.strategy}), "
@@ -115,15 +164,69 @@ def summary(run: Run, settings: Settings) -> str:
     )
 
 
-def reproduce(settings: Settings) -> str:
-    """Commands, seed and versions."""
-    versions = "\n".join(f"{name} {version(name)}" for name in PACKAGES)
-    return f"git checkout <the commit of this report>\nmake repro\n\nseed {settings.seed}\n{versions}"
+def origin_table(run: Run) -> Table:
+    """The hashes by which dvc.lock, and so the history of the repository, knows this run."""
+    places = ["data/prepared", "data/split.csv"]
+    places += [f"models/{backbone}/{regime}" for backbone, regime in run.cards] + ["data/ensemble"]
+    known = [(place, run.lineage.output(place)) for place in places] if run.lineage else []
+    note = "The md5 of each in dvc.lock; a commit whose dvc.lock has them has this run."
+    return Table("Origin", ["what", "md5"], [[place, md5] for place, md5 in known if md5], note)
 
 
-def inline_svg(svg: str, name: str) -> str:
-    """An SVG for the inside of a page: no XML prologue, and ids that do not clash with other figures."""
-    body = svg[svg.index("<svg") :]
-    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
-    body = re.sub(r'(xlink:href|href)="#([^"]+)"', rf'\1="#{name}-\2"', body)
-    return re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
+def _reproduce_text(run: Run, settings: Settings) -> list[str]:
+    """Commands, seed and versions; no commit, because the page is part of the commit that will hold it."""
+    hashes = [row[1] for row in origin_table(run).rows]
+    find = [f"Find the commit: git log --oneline -S {hashes[-1]} -- dvc.lock"] if hashes else []
+    trained: dict[str, set[str]] = {}
+    for card in run.cards.values():
+        for name, found in card.get("versions", {}).items():
+            trained.setdefault(name, set()).add(found)
+    versions = ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in trained.items())
+    checked = "Every file that this page reads was checked against dvc.lock: all belong to one run."
+    return [
+        *([checked] if run.lineage and not run.foreign else []),
+        *find,
+        "Then: make setup && dvc pull (what is stored), or dvc repro (from the data on).",
+        f"Seed {settings.seed}; every other value stands in params.yaml of that commit.",
+        f"Trained with {versions}." if versions else "No checkpoint was found that says its versions.",
+        f"Report by medrobust {version('medrobust')}.",
+    ]
+
+
+def _data_text(run: Run) -> list[str]:
+    header = run.header
+    if not header:
+        return []
+    lines = [f"Source: {header.get('source')} ({header.get('url')}). Licence: {header.get('licence')}."]
+    lines += [f"Cite: {header.get('citation')}."]
+    if skipped := header.get("skipped"):
+        lines += [f"{len(skipped)} images could not be read and were skipped."]
+    if absent := [name for name in run.classes() if run.split and not run.split.get("test", {}).get(name)]:
+        lines += [f"No test image of {', '.join(absent)}: nothing below says how well they are recognised."]
+    return lines
+
+
+def _how_to_read() -> list[str]:
+    return [
+        "Robust accuracy is the share of test images that no attack of the suite fools: an upper bound, never a "
+        "proof. Read the verdicts above before any number."
+    ]
+
+
+def _more(count: int) -> list[str]:
+    return [f"and {count - NAMED} more"] if count > NAMED else []
+
+
+def breakable(name: str) -> str:
+    """A class name that may break before its capitals and after its underscores, as HTML."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[a-z])(?=[A-Z])|(?<=_)", name))
+
+
+def _resource(name: str) -> str:
+    return files("medrobust.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

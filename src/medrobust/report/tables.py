@@ -1,5 +1,6 @@
-"""The report's tables, as rows of text that Markdown and HTML share."""
+"""The report's tables, as rows of text that Markdown, HTML and LaTeX share."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,13 @@ NONE = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table; `note` says what a reader must know of its numbers."""
+    """A titled table; `note` says what a reader must know of its numbers, `folded` tables open on demand."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     note: str = ""
+    folded: bool = False
 
     def markdown(self) -> str:
         """The table as GitHub reads it."""
@@ -29,43 +31,36 @@ class Table:
 
 
 def number(value: float | None) -> str:
-    """Three decimals, or a dash."""
-    return NONE if value is None else f"{value:.3f}"
+    """Three decimals, or a dash where there is no number (None, or NaN in a table)."""
+    return NONE if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def ranged(value: float | None, low: float | None, high: float | None) -> str:
+    """`0.712 [0.65, 0.77]`, or a dash."""
+    if value is None or math.isnan(value):
+        return NONE
+    return number(value) if low is None or high is None else f"{value:.3f} [{low:.2f}, {high:.2f}]"
 
 
 def with_interval(record: dict[str, Any], name: str) -> str:
-    """`0.712 [0.65, 0.77]`."""
-    if record.get(name) is None:
-        return NONE
-    low, high = record[f"{name}_ci"]
-    return f"{record[name]:.3f} [{low:.2f}, {high:.2f}]"
+    """A value of a record and its interval, which stands beside it as `<name>_ci`."""
+    return ranged(record.get(name), *(record.get(f"{name}_ci") or (None, None)))
 
 
 def clean_table(run: Run, confidence: float) -> Table:
     """Clean test results of every model and the ensemble."""
-    columns = [
-        "model",
-        "training",
-        "balanced accuracy",
-        "accuracy",
-        "macro F1",
-        "AUROC",
-        "kappa²",
-        "ECE",
-        "n",
-        "patients",
-    ]
+    columns = ["model", "training", "n", "patients", "balanced accuracy", "accuracy", "macro F1", "AUROC"]
+    columns += [*(["kappa²"] if graded(run) else []), "ECE"]
     rows = []
     for model, regime in run.models():
-        record = run.ensemble if model == "ensemble" else run.train.get((model, regime), {})
-        cells = [with_interval(record, "balanced_accuracy"), with_interval(record, "accuracy")]
-        cells += [number(record.get(name)) for name in ("macro_f1", "auroc", "quadratic_kappa", "ece")]
-        cells += [str(record.get(name, NONE)) for name in ("n", "patients")]
-        rows.append([model, TRAINING[regime], *cells])
-    note = (
-        f"Test images; brackets are {confidence:.0%} intervals over whole patients; kappa² has quadratic weights."
-    )
-    return Table("Clean images", columns, rows, note)
+        record = run.clean(model, regime)
+        cells = [str(record.get(name, NONE)) for name in ("n", "patients")]
+        cells += [with_interval(record, "balanced_accuracy"), with_interval(record, "accuracy")]
+        names = ["macro_f1", "auroc", *(["quadratic_kappa"] if graded(run) else []), "ece"]
+        rows.append([model, TRAINING[regime], *cells, *(number(record.get(name)) for name in names)])
+    note = f"Test images; brackets are {confidence:.0%} intervals over whole patients."
+    note += " kappa² is Cohen's kappa with quadratic weights." if graded(run) else ""
+    return Table("Clean images", columns, rows, note + " ECE is the expected calibration error of the top class.")
 
 
 def attack_table(run: Run, suite: str, confidence: float) -> Table:
@@ -79,8 +74,8 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
             rows.append([model, TRAINING[regime], "missing", *[NONE] * len(grid), NONE])
             continue
         cells = [_robust(record, eps) for eps in grid]
-        cells += [run.verdict_of(model, regime, suite)]
-        rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells])
+        verdict = run.verdict_of(model, regime, suite)
+        rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, verdict])
     columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid), "checklist"]
     note = (
         f"Accuracy under the per-image worst case of the suite; brackets are {confidence:.0%} intervals over "
@@ -90,21 +85,59 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
 
 
 def _robust(record: dict[str, Any], eps: str) -> str:
-    value = record["robust_accuracy"].get(eps)
-    if value is None:
-        return NONE
-    low, high = record["robust_accuracy_ci"][eps]
-    return f"{value:.3f} [{low:.2f}, {high:.2f}]"
+    interval = record.get("robust_accuracy_ci", {}).get(eps, (None, None))
+    return ranged(record["robust_accuracy"].get(eps), *interval)
+
+
+def backbone_table(run: Run, model: str, confidence: float) -> Table:
+    """All numbers of one backbone: a row for clean images and for each suite and radius, under either training."""
+    classes = run.classes()
+    rows = []
+    for regime in REGIMES if model != "ensemble" else ("adv",):
+        record = run.clean(model, regime)
+        cells = [str(record.get(name, NONE)) for name in ("n", "patients")]
+        cells += [with_interval(record, "accuracy"), with_interval(record, "balanced_accuracy")]
+        names = [
+            "macro_f1",
+            *(["quadratic_kappa"] if graded(run) else []),
+            *(f"recall_{name}" for name in classes),
+        ]
+        cells += [number(record.get(name)) for name in [*names, "auroc", "ece"]]
+        rows.append([TRAINING[regime], "clean", NONE, *cells])
+        for suite in run.suites:
+            rows += [[TRAINING[regime], suite, *cells] for cells in _attacked(run, (model, regime, suite), names)]
+    columns = ["training", "images", "ε", "n", "patients", "accuracy", "balanced accuracy", "macro F1"]
+    columns += [*(["kappa²"] if graded(run) else []), *(f"recall {name}" for name in classes), "AUROC", "ECE"]
+    note = (
+        f"Brackets are {confidence:.0%} intervals over patients. Attacked rows count an image as wrong if any "
+        "attack of the suite fools it; AUROC and ECE need scores, which a worst case over attacks does not have."
+    )
+    return Table(f"{model}: all results", columns, rows, note, folded=True)
+
+
+def _attacked(run: Run, key: tuple[str, str, str], names: list[str]) -> list[list[str]]:
+    """Rows of one evaluation from ε on, one a radius."""
+    record, curve = run.attack.get(key), run.curves.get(key)
+    if record is None or curve is None:
+        return [[NONE, "missing", *[NONE] * (len(names) + 5)]]
+    sample = [str(record.get(name, NONE)) for name in ("n", "patients")]
+    rows = []
+    for point in curve.to_dict("records"):
+        accuracy = ranged(point["robust_accuracy"], point["low"], point["high"])
+        balanced = (point.get(name) for name in ("robust_balanced_accuracy", "balanced_low", "balanced_high"))
+        cells = [number(point.get(f"robust_{name}")) for name in names]
+        rows.append([f"{point['eps']:g}", *sample, accuracy, ranged(*balanced), *cells, NONE, NONE])
+    return rows
 
 
 def split_table(run: Run) -> Table:
     """Images and patients of each split, by class."""
     classes = run.header.get("classes", [])
     rows = [
-        [name, str(part["images"]), str(part["patients"]), *(str(part[label]) for label in classes)]
+        [name, str(part["images"]), str(part["patients"]), *(str(part.get(label, 0)) for label in classes)]
         for name, part in run.split.items()
     ]
-    return Table("Split", ["split", "images", "patients", *classes], rows)
+    return Table("Split", ["split", "images", "patients", *classes], rows, "Images of each class in each split.")
 
 
 def tuning_table(run: Run) -> Table:
@@ -116,7 +149,19 @@ def tuning_table(run: Run) -> Table:
         cells = [f"{best[key]:.2e}" if key == "lr" and key in best else str(best.get(key, NONE)) for key in names]
         found = [number(study.get("best_val_balanced_accuracy")), str(study.get("trials", NONE))]
         rows.append([backbone, *cells, *found, str(study.get("pruned", 0)), str(study.get("fail", 0))])
-    return Table("Tuning", ["model", *names, "best validation", "trials", "pruned", "failed"], rows)
+    note = "Best validation: balanced accuracy on validation images at the end of the best trial."
+    return Table(
+        "Chosen hyper-parameters", ["model", *names, "best validation", "trials", "pruned", "failed"], rows, note
+    )
+
+
+def trial_tables(run: Run) -> list[Table]:
+    """Every trial of each backbone's study."""
+    found = []
+    for backbone, trials in run.trials.items():
+        rows = [[_short(value) for value in row] for row in trials.itertuples(index=False)]
+        found.append(Table(f"Trials: {backbone}", [str(name) for name in trials.columns], rows, folded=True))
+    return found
 
 
 def weights_table(run: Run) -> Table:
@@ -129,24 +174,30 @@ def weights_table(run: Run) -> Table:
 
 
 def cost_table(run: Run) -> Table:
-    """Seconds of each model's stages."""
+    """Seconds of each model's stages, attacked images a second, and gradients where they were counted."""
     rows = []
     for model, regime in run.models():
-        training = run.train.get((model, regime), {}).get("seconds")
-        attacks = [str(run.attack.get((model, regime, suite), {}).get("seconds", NONE)) for suite in run.suites]
-        rows.append([model, TRAINING[regime], NONE if training is None else str(training), *attacks])
-    return Table("Cost (seconds)", ["model", "training", "train", *run.suites], rows)
+        row = [model, TRAINING[regime], _cell(run.clean(model, regime).get("seconds"))]
+        for suite in run.suites:
+            record = run.attack.get((model, regime, suite), {})
+            seconds, images = record.get("seconds"), record.get("n", 0) * len(record.get("robust_accuracy", {}))
+            row += [_cell(seconds), f"{images / seconds:.1f}" if seconds else NONE]
+            row += [_cell(record.get("gradient_evaluations"))]
+        rows.append(row)
+    columns = ["model", "training", "training, s"]
+    columns += [f"{suite}{what}" for suite in run.suites for what in (", s", ", images/s", ", gradients")]
+    note = "Images a second count an image once a radius. Gradients: forward and backward passes of single images."
+    return Table("Cost", columns, rows, note)
 
 
 def recall_table(run: Run) -> Table:
     """Recall of each class on clean test images."""
-    classes = run.header.get("classes", [])
+    classes = run.classes()
     rows = []
-    for backbone in run.backbones:
-        for regime in REGIMES:
-            record = run.train.get((backbone, regime), {})
-            rows.append([backbone, TRAINING[regime], *(number(record.get(f"recall_{name}")) for name in classes)])
-    return Table("Recall by class", ["model", "training", *classes], rows)
+    for model, regime in run.models():
+        record = run.clean(model, regime)
+        rows.append([model, TRAINING[regime], *(number(record.get(f"recall_{name}")) for name in classes)])
+    return Table("Recall by class, clean images", ["model", "training", *classes], rows)
 
 
 def checks_table(run: Run) -> Table:
@@ -165,7 +216,7 @@ def checks_table(run: Run) -> Table:
         "ask (no image stands, no ensemble): metrics/checks has them all, docs/checklist.md the thresholds."
     )
     columns = ["model", "training", "suite", "check", "outcome", "measured", "what it means"]
-    return Table("Checklist: what did not pass", columns, rows, note)
+    return Table("Checklist: what did not pass", columns, rows, note, folded=True)
 
 
 def verdicts_table(run: Run) -> Table:
@@ -178,17 +229,25 @@ def verdicts_table(run: Run) -> Table:
 
 
 def short_table(run: Run, eps: float) -> Table:
-    """The table for the terminal: clean and robust accuracy near the training radius."""
+    """The results in one look: clean and robust accuracy near the training radius."""
+    radii = {run.at(key, eps) for key in run.attack}
+    common = f", ε {next(iter(radii))}" if len(radii) == 1 else ""
     rows = []
     for model, regime in run.models():
-        record = run.ensemble if model == "ensemble" else run.train.get((model, regime), {})
         cells = []
         for suite in run.suites:
-            attack = run.attack.get((model, regime, suite))
-            near = min(attack["robust_accuracy"], key=lambda e: abs(float(e) - eps)) if attack else None
-            cells.append(f"{attack['robust_accuracy'][near]:.3f} (ε {near})" if attack and near else "missing")
-        rows.append([model, TRAINING[regime], number(record.get("balanced_accuracy")), *cells])
-    return Table("Results", ["model", "training", "clean balanced accuracy", *run.suites], rows)
+            key = (model, regime, suite)
+            near = run.at(key, eps)
+            value = _robust(run.attack[key], near) if near else "missing"
+            cells.append(value if common or not near else f"{value} (ε {near})")
+        clean = run.clean(model, regime)
+        named = [with_interval(clean, name) for name in ("balanced_accuracy", "accuracy")]
+        rows.append([model, TRAINING[regime], *named, *cells])
+    columns = ["model", "training", "clean balanced accuracy", "clean accuracy"]
+    columns += [f"{suite}{common}" for suite in run.suites]
+    return Table(
+        "Results", columns, rows, "Under attack: robust accuracy at the radius nearest to that of training."
+    )
 
 
 def plain(table: Table) -> str:
@@ -198,5 +257,21 @@ def plain(table: Table) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in grid)
 
 
+def graded(run: Run) -> bool:
+    """Whether the classes are grades and more than two, so that a weighted kappa says something."""
+    return bool(run.header.get("ordered")) and len(run.classes()) > 2
+
+
+def _short(value: object) -> str:
+    """A cell of a table that was read: at most four digits of a float, a dash for nothing."""
+    if isinstance(value, float):
+        return NONE if math.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def _cell(value: object) -> str:
+    return NONE if value is None else str(value)
+
+
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

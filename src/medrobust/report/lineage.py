@@ -1,0 +1,152 @@
+"""Which run a file belongs to: dvc.lock keeps the hash of everything that each stage read and wrote.
+
+After `dvc repro` every file belongs to the run. After an interrupted stage, `dvc repro --single-item`, a `git
+checkout` of half the files or an edit of params.yaml it may not, and then its numbers must not stand in a report.
+dvc.lock itself cannot be a dependency of a stage, because every stage changes it; it is only asked for doubts.
+"""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class Lineage:
+    """What dvc.lock says of a run's files."""
+
+    def __init__(self, root: Path, stages: dict[str, Any]) -> None:
+        """Take the stages of a lock file.
+
+        Args:
+            root: the folder that the lock's paths are relative to.
+            stages: name -> `deps`, `params`, `outs` as in dvc.lock.
+        """
+        self.root, self.stages = root.resolve(), stages
+        # Lists, because dvc.lock keeps the entries of stages that dvc.yaml has no more.
+        self.writers: dict[str, list[tuple[str, str | None]]] = {}
+        self.readers: dict[str, list[tuple[str, str | None]]] = {}
+        for name, stage in stages.items():
+            for table, kind in ((self.writers, "outs"), (self.readers, "deps")):
+                for row in stage.get(kind, []):
+                    table.setdefault(row["path"], []).append((name, row.get("md5")))
+        self.params: dict[str, Any] = {}
+        self.doubts: dict[str, str | None] = {}
+
+    @classmethod
+    def of(cls, lock: Path, own: str) -> "Lineage | None":
+        """The lineage in a lock file, None if there is no such file.
+
+        Args:
+            lock: dvc.lock.
+            own: the stage that asks; what it read the last time is no evidence.
+        """
+        if not lock.is_file():
+            return None
+        # The C parser is ten times as fast; not every PyYAML was built with it.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        stages = (yaml.load(lock.read_text(encoding="utf-8"), loader) or {}).get("stages", {})
+        return cls(lock.parent, {name: stage for name, stage in stages.items() if name != own})
+
+    def doubt(self, path: Path) -> str | None:
+        """Why a file is not a result of the run that dvc.lock describes; None if it is."""
+        name = path.resolve().relative_to(self.root).as_posix() if self._inside(path) else str(path)
+        place = next((str(p) for p in (Path(name), *Path(name).parents) if str(p) in self.writers), None)
+        if place is None:
+            return "no stage of dvc.lock wrote it"
+        # What a stage read of a folder's file spares the hash of the whole folder.
+        known = name != place and any(
+            read == file_md5(path) and self.stale(stage) is None for stage, read in self.readers.get(name, [])
+        )
+        found = None if known else md5(self.root / place)
+        reasons = [
+            self.stale(stage) if known or found == written else f"not what stage {stage} wrote when it last ended"
+            for stage, written in self.writers[place]
+        ]
+        return None if None in reasons else reasons[-1]
+
+    def stale(self, stage: str) -> str | None:
+        """Why a stage would give something else if it ran now; None if it would not."""
+        if stage not in self.doubts:
+            self.doubts[stage] = None
+            self.doubts[stage] = self._stale_params(stage) or self._stale_deps(stage)
+        return self.doubts[stage]
+
+    def output(self, path: str) -> str | None:
+        """The md5 that dvc.lock gives for an out."""
+        return self.writers[path][-1][1] if path in self.writers else None
+
+    def _inside(self, path: Path) -> bool:
+        return path.resolve().is_relative_to(self.root)
+
+    def _stale_params(self, stage: str) -> str | None:
+        for file, values in self.stages[stage].get("params", {}).items():
+            if file not in self.params:
+                text = (self.root / file).read_text(encoding="utf-8") if (self.root / file).is_file() else ""
+                self.params[file] = yaml.safe_load(text) or {}
+            for key, value in values.items():
+                if plain(look_up(self.params[file], key)) != plain(value):
+                    return f"{key} in {file} has changed since stage {stage} ran"
+        return None
+
+    def _stale_deps(self, stage: str) -> str | None:
+        for dep in self.stages[stage].get("deps", []):
+            path = dep["path"]
+            for out, writers in self.writers.items():
+                if not (path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/")):
+                    continue
+                reasons = [
+                    f"stage {stage} ran on an earlier {path}"
+                    if path == out and dep.get("md5") != written
+                    else self.stale(owner)
+                    for owner, written in writers
+                ]
+                if None not in reasons:
+                    return reasons[-1]
+        return None
+
+
+def look_up(params: Any, key: str) -> Any:
+    """The value under a dotted key, None if there is none."""
+    for part in key.split("."):
+        params = params.get(part) if isinstance(params, dict) else None
+    return params
+
+
+def plain(value: Any) -> Any:
+    """A value of a YAML file with every text that is a number as one: DVC writes 1e-06, a text to YAML 1.1."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [plain(inner) for inner in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def md5(path: Path) -> str | None:
+    """The md5 that DVC gives a file or folder; None if there is none."""
+    if path.is_dir():
+        rows = [
+            {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()}
+            for file in path.rglob("*")
+            if file.is_file()
+        ]
+        rows.sort(key=lambda row: row["relpath"])
+        return hashlib.md5(json.dumps(rows, sort_keys=True).encode()).hexdigest() + ".dir"
+    return file_md5(path) if path.is_file() else None
+
+
+@cache
+def _hashed(path: Path, _size: int, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def file_md5(path: Path) -> str:
+    """The md5 of a file's bytes, in hex; read once as long as the file does not change."""
+    stat = path.stat()
+    return _hashed(path, stat.st_size, stat.st_mtime_ns)

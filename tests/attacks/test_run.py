@@ -1,0 +1,43 @@
+"""What an attack cell writes of one radius."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
+
+from medrobust.attacks.run import _point
+from medrobust.params.report import ReportParams
+
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95)
+
+
+def worst_cases(classes: int) -> pd.DataFrame:
+    """Forty images of ten patients; those that were fooled have another answer than the truth."""
+    rng = np.random.default_rng(0)
+    label = np.arange(40) % classes
+    fooled = rng.random(40) < 0.4
+    answer = np.where(fooled, (label + rng.integers(1, classes, 40)) % classes, rng.integers(0, classes, 40))
+    patient = [f"p{number}" for number in label + classes * (np.arange(40) % 3)]
+    return pd.DataFrame({"label": label, "adv_pred": answer, "fooled": fooled, "patient": patient})
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_radius_is_judged_by_the_worst_case(classes: int) -> None:
+    """Of an image that stands, what the attack last tried counts for nothing."""
+    table = worst_cases(classes)
+    truth, answer = table["label"], np.where(table["fooled"], table["adv_pred"], table["label"])
+    point = _point(table, [f"c{k}" for k in range(classes)], REPORT)
+    assert point["robust_accuracy"] == pytest.approx((truth == answer).mean())
+    assert point["robust_balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, answer))
+    assert point["robust_macro_f1"] == pytest.approx(f1_score(truth, answer, average="macro"))
+    assert point["robust_quadratic_kappa"] == pytest.approx(cohen_kappa_score(truth, answer, weights="quadratic"))
+    recalls = [point[f"robust_recall_c{k}"] for k in range(classes)]
+    assert recalls == pytest.approx(recall_score(truth, answer, average=None))
+    assert point["low"] <= point["robust_accuracy"] <= point["high"]
+    assert point["balanced_low"] <= point["robust_balanced_accuracy"] <= point["balanced_high"]
+
+
+def test_a_class_that_is_absent_has_no_recall() -> None:
+    point = _point(worst_cases(2), ["c0", "c1", "c2"], REPORT)
+    assert point["robust_recall_c2"] is None
+    assert point["robust_recall_c0"] is not None

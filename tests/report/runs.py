@@ -1,0 +1,167 @@
+"""The files that a run with two backbones, three classes and one suite leaves for the report."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from PIL import Image
+
+from medrobust.data.store import Header, write_store
+from medrobust.records import write_json, write_table
+from medrobust.report.collect import REGIMES, Folders, Run, collect
+from medrobust.report.lineage import Lineage, md5
+from medrobust.report.page import Settings
+from medrobust.report.write import Outputs
+
+CLASSES = ["Non <b>", "Mild", "Severe"]
+SETTINGS = Settings("a title", 1, "patient", 0.01, 0.95, {"pgd": "Linf"})
+
+
+def clean_record(accuracy: float = 0.7123) -> dict[str, Any]:
+    ci = {f"{name}_ci": [0.5, 0.9] for name in ("accuracy", "balanced_accuracy")}
+    recalls = {f"recall_{name}": 0.5 for name in CLASSES[:2]} | {"recall_Severe": None}
+    return {
+        "n": 30, "patients": 10, "accuracy": accuracy, "balanced_accuracy": 0.6, "macro_f1": 0.5, "auroc": None,
+        "quadratic_kappa": 0.4, "ece": 0.1, "seconds": 3.0, **ci, **recalls,
+    }  # fmt: skip
+
+
+def checks_record(verdict: str = "no problem found") -> dict[str, Any]:
+    word = {"invalid": "fail", "suspect": "warn"}.get(verdict, "pass")
+    suites = {"pgd": {"verdict": verdict, "eps": 0.01, "checks": {"restarts": f"{word}: fools 3 of 12 images"}}}
+    means = {"restarts": "one start decides"} if word != "pass" else {}
+    return {"verdict": verdict, "model": {"collapse": "pass: 30%"}, "suites": suites, "means": means}
+
+
+def attack_record() -> dict[str, Any]:
+    return {
+        "n": 30, "patients": 10, "clean_accuracy": 0.7, "clean_balanced_accuracy": 0.6,
+        "robust_accuracy": {"0.005": 0.5, "0.01": 0.25},
+        "robust_accuracy_ci": {"0.005": [0.4, 0.6], "0.01": [0.2, 0.3]},
+        "robust_balanced_accuracy": {"0.005": 0.4, "0.01": 0.2}, "seconds": 1.0,
+    }  # fmt: skip
+
+
+def curve() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "eps": [0.005, 0.01], "robust_accuracy": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3],
+            "robust_balanced_accuracy": [0.4, 0.2], "balanced_low": [0.3, 0.1], "balanced_high": [0.5, 0.3],
+            "robust_macro_f1": [0.35, 0.15], "robust_recall_Mild": [0.45, 0.05],
+            "robust_recall_Severe": [None, None],
+        }
+    )  # fmt: skip
+
+
+def card(backbone: str, regime: str) -> dict[str, Any]:
+    return {
+        "model": {"timm": "resnet10t", "image_size": 32}, "classes": CLASSES, "backbone": backbone,
+        "regime": regime,
+        "seed": 1, "data": "d" * 64, "split": "5" * 16, "sha256": "a" * 64, "versions": {"torch": "2.0"},
+        "params": {"train": {"epochs": 2, "lr": 0.001}, "clean": "b" * 64},
+    }  # fmt: skip
+
+
+def write_prepared(folder: Path) -> None:
+    """Six patients of two slices, two of each class."""
+    rows = [
+        (f"{label}/{p}{s}.png", label, f"p{k}{p}", s)
+        for k, label in enumerate(CLASSES)
+        for p in "ab"
+        for s in (1, 2)
+    ]
+    manifest = pd.DataFrame(rows, columns=["id", "label", "patient", "slice"]).assign(
+        sha256="", kind="real", parent="", published_split=""
+    )
+    folder.mkdir(parents=True)
+    np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8))
+    header = Header(
+        "phantom", CLASSES, True, 8, 1, 12, 6, dict.fromkeys(CLASSES, 4), "MIT", "A & B", "https://x", "d" * 64
+    )
+    write_store(folder, manifest, header)
+
+
+def write_run(tmp_path: Path) -> None:
+    """The results of a run, and the dvc.lock that describes them."""
+    write_prepared(tmp_path / "data" / "prepared")
+    m, p = tmp_path / "metrics", tmp_path / "plots"
+    part = {"images": 20, "patients": 7, **dict.fromkeys(CLASSES, 6)}
+    write_json(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients also stand in train"]})
+    write_json(m / "split.json", {"train": part, "val": part, "test": part})
+    write_json(m / "ensemble.json", {"weights": {"one": 0.25, "two": 0.75}, **clean_record()})
+    (p / "audit").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(p / "audit" / "pairs.png")
+    for backbone in ("one", "two"):
+        write_json(m / "tune" / f"{backbone}.json", {"best_val_balanced_accuracy": 0.5, "trials": 3, "pruned": 1})
+        best = {"lr": 0.001, "optimiser": "Adam", "batch_size": 32, "scheduler": "StepLR"}
+        write_json(tmp_path / "tune" / backbone / "best.json", best)
+        write_table(
+            p / "tune" / backbone / "trials.csv", pd.DataFrame({"trial": [0], "lr": [0.001], "value": [None]})
+        )
+        for regime in REGIMES:
+            name = f"{backbone}-{regime}"
+            write_json(m / "train" / f"{name}.json", clean_record())
+            write_json(tmp_path / "models" / backbone / regime / "card.json", card(backbone, regime))
+            history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "val_balanced_accuracy": [0.4, 0.6]})
+            write_table(p / "train" / name / "history.csv", history)
+            # Each model answers a little differently, so that no two matrices are the same picture.
+            more = ["Mild"] * (2 * (backbone == "two") + (regime == "adv"))
+            actual, predicted = [CLASSES[0], "Mild", "Mild", *more], [CLASSES[0], "Mild", CLASSES[0], *more]
+            answers = pd.DataFrame({"actual": actual, "predicted": predicted})
+            write_table(p / "train" / name / "confusion.csv", answers)
+    for name in ("one-clean", "one-adv", "two-clean", "two-adv", "ensemble-adv"):
+        write_json(m / "attack" / f"{name}-pgd.json", attack_record())
+        write_json(m / "checks" / f"{name}.json", checks_record())
+        write_table(p / "attack" / f"{name}-pgd.csv", curve())
+    (tmp_path / "params.yaml").write_text("seed: 1\nadv: {eps: 0.01}\n")
+    lock(tmp_path)
+
+
+def lock(folder: Path) -> None:
+    """Write the dvc.lock of a run that has just come to its end."""
+
+    def entry(outs: list[str], deps: list[str] = [], params: dict[str, Any] | None = None) -> dict[str, Any]:  # noqa: B006
+        rows = [[{"path": path, "md5": md5(folder / path)} for path in part] for part in (deps, outs)]
+        return {"deps": rows[0], "outs": rows[1], "params": {"params.yaml": params or {"seed": 1}}}
+
+    stages = {
+        "prepare": entry(["data/prepared"]),
+        "split": entry(["metrics/split.json"], ["data/prepared/header.json"]),
+        "audit": entry(["metrics/audit.json", "plots/audit"], ["data/prepared"]),
+        "ensemble": entry(["metrics/ensemble.json"], ["models/one/adv", "models/two/adv"]),
+        "check_ensemble": entry(["metrics/checks/ensemble-adv.json"], ["metrics/attack/ensemble-adv-pgd.json"]),
+        "attack_ensemble@pgd": entry(
+            ["metrics/attack/ensemble-adv-pgd.json", "plots/attack/ensemble-adv-pgd.csv"]
+        ),
+    }
+    for name in ("one", "two"):
+        stages[f"tune@{name}"] = entry([f"tune/{name}", f"metrics/tune/{name}.json", f"plots/tune/{name}"])
+        for regime in REGIMES:
+            cell, model = f"{name}-{regime}", f"models/{name}/{regime}"
+            before = ["data/prepared", f"tune/{name}/best.json"] + [f"models/{name}/clean"] * (regime == "adv")
+            params = {"adv.eps": 0.01} if regime == "adv" else None
+            outs = [model, f"metrics/train/{cell}.json", f"plots/train/{cell}"]
+            stages[f"train@{cell}"] = entry(outs, before, params)
+            outs = [f"metrics/attack/{cell}-pgd.json", f"plots/attack/{cell}-pgd.csv"]
+            stages[f"attack@{cell}-pgd"] = entry(outs, [model, "data/prepared"])
+            stages[f"check@{cell}"] = entry([f"metrics/checks/{cell}.json"], [model])
+    (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+
+def read(folder: Path, *, checked: bool = False, backbones: tuple[str, ...] = ("one", "two")) -> Run:
+    """The run of a folder; `checked` asks dvc.lock which files belong to it."""
+    lineage = Lineage.of(folder / "dvc.lock", "report") if checked else None
+    return collect(folders(folder), list(backbones), ["pgd"], lineage)
+
+
+def folders(folder: Path) -> Folders:
+    """Where a run's files lie in a test."""
+    return Folders(*(folder / name for name in ("data/prepared", "metrics", "plots", "tune", "models")))
+
+
+def outputs(folder: Path) -> Outputs:
+    """Where a test lets the report write."""
+    tables = {name: folder / "out" / f"{name}.csv" for name in ("robust_accuracy", "training", "confusion")}
+    return Outputs(folder / "out" / "page", folder / "out" / "results", folder / "out" / "figures", tables)

@@ -1,0 +1,107 @@
+"""The page in a real browser: quiet console, no request, and controls that work."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from medrobust.report.write import write_report
+from tests.report.browser import BROWSER, Page
+from tests.report.runs import SETTINGS, folders, outputs, read, write_run
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+
+CELLS = (
+    "[...document.querySelectorAll('#attacks .at tbody tr')].map(row => [...row.cells].map(c => c.textContent))"
+)
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finished run."""
+    folder = tmp_path_factory.mktemp("run")
+    write_run(folder)
+    write_report(read(folder, checked=True), SETTINGS, outputs(folder), folders(folder), 2)
+    return folder / "out" / "page" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """One browser for all tests here; it ends with them."""
+    with Page(tmp_path_factory.mktemp("profile")) as page:
+        yield page
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_opens_quietly_and_fits_the_screen(html: Path, browser: Page, width: int, dark: bool) -> None:
+    browser.open(html, width, dark=dark)
+    assert browser.complaints() == []
+    assert [url for url in browser.requests() if not url.startswith(("data:", html.as_uri()))] == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("document.querySelectorAll('figure.chart svg').length") >= 5
+    names = browser.evaluate("[...document.querySelectorAll('section')].map(section => section.id)")
+    assert names == [
+        "verdicts", "glance", "data", "tuning", "training", "clean", "attacks", "backbones", "checks", "confusion",
+        "ensemble", "cost", "reproduce",
+    ]  # fmt: skip
+    ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (ground == "rgb(255, 255, 255)") != dark
+
+
+def test_the_slider_shows_the_models_at_its_radius(html: Path, browser: Page) -> None:
+    browser.open(html, 1280)
+    assert browser.evaluate(CELLS)[0][2] == "0.250 [0.20, 0.30]"
+    for place, radius, accuracy in (
+        (0, "0 (clean)", "0.700 [0.50, 0.90]"),
+        (1, "0.005 = 1.275/255", "0.500 [0.40, 0.60]"),
+    ):
+        browser.evaluate(
+            "{const slider = document.querySelector('#attacks input[type=range]');"
+            f"slider.value = {place}; slider.dispatchEvent(new Event('input'));}}"
+        )
+        assert browser.evaluate("document.querySelector('#attacks output').textContent") == radius
+        assert {row[2] for row in browser.evaluate(CELLS)} == {accuracy}
+    assert browser.complaints() == []
+
+
+def test_a_pointer_over_a_chart_shows_its_values(html: Path, browser: Page) -> None:
+    browser.open(html, 1280)
+    browser.evaluate(
+        "document.querySelector('#attacks svg').scrollIntoView({block: 'center', behavior: 'instant'})"
+    )
+    box = browser.evaluate(
+        "(({x, y, width, height}) => [x + width - 14, y + height / 2])"
+        "(document.querySelector('#attacks .drawing > svg').getBoundingClientRect())"
+    )
+    assert browser.evaluate("document.querySelector('#attacks .tip').hidden") is True
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
+    text = browser.evaluate("document.querySelector('#attacks .tip').textContent")
+    assert text.startswith("ε = 0.01")
+    assert "one, adversarial0.250 [0.20, 0.30]" in text
+    assert browser.evaluate("document.querySelector('#attacks .tip').hidden") is False
+
+
+def test_a_column_sorts_by_its_head(html: Path, browser: Page) -> None:
+    browser.open(html, 1280)
+    column = "[...document.querySelectorAll('#glance tbody tr')].map(row => row.cells[0].textContent)"
+    before = browser.evaluate(column)
+    browser.evaluate("document.querySelector('#glance th button').click()")
+    assert browser.evaluate(column) == sorted(before, reverse=True)
+    browser.evaluate("document.querySelector('#glance th button').click()")
+    assert browser.evaluate(column) == sorted(before)
+
+
+def test_the_legend_hides_a_series(html: Path, browser: Page) -> None:
+    browser.open(html, 1280)
+    group = "document.querySelector('#attacks .drawing > svg > g').style.display"
+    assert browser.evaluate(group) == ""
+    browser.evaluate("document.querySelector('#attacks .legend button').click()")
+    assert browser.evaluate(group) == "none"
+
+
+def test_folded_tables_are_printed(html: Path, browser: Page) -> None:
+    browser.open(html, 1280)
+    assert browser.evaluate("document.querySelectorAll('details:not([open])').length") > 0
+    browser.call("Page.printToPDF")
+    assert browser.evaluate("document.querySelectorAll('details:not([open])').length") == 0

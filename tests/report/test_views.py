@@ -1,0 +1,139 @@
+"""What others read: DVC's tables, LaTeX, model cards, the sheet of classes."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from medrobust.data.store import ImageStore
+from medrobust.records import read_json, write_json
+from medrobust.report.cards import model_cards
+from medrobust.report.latex import escape, file_name, latex
+from medrobust.report.sheet import sheet_rows
+from medrobust.report.summary import plot_tables, summary_records, supported
+from medrobust.report.tables import Table
+from medrobust.report.write import write_report
+from tests.report.runs import SETTINGS, checks_record, folders, outputs, read
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_the_stage_writes_every_view(folder: Path) -> None:
+    written = outputs(folder)
+    write_report(read(folder), SETTINGS, written, folders(folder), 2)
+    assert {path.name for path in (written.page / "cards").iterdir()} == {
+        f"{backbone}-{regime}.md" for backbone in ("one", "two") for regime in ("clean", "adv")
+    }
+    assert len(list(written.results.glob("*.json"))) == 5
+    names = {path.name for path in (written.page / "tables").iterdir()}
+    assert {"clean-images.tex", "attack-suite-pgd.tex", "one-all-results.tex"} <= names
+    assert file_name(Table("One: all results", [], [])) == "one-all-results"
+    assert all(path.is_file() for path in written.tables.values())
+    assert (written.figures / "classes.png").is_file()
+    page = (written.page / "index.html").read_text()
+    assert page.count('src="data:image/png;base64,') == 2
+    assert "nearest" in page
+
+
+def test_no_image_is_shown_where_a_licence_forbids_it(folder: Path) -> None:
+    shutil.rmtree(folder / "plots")
+    write_report(read(folder), SETTINGS, outputs(folder), folders(folder), 0)
+    assert not (folder / "out" / "figures" / "classes.png").exists()
+    assert "<img" not in (folder / "out" / "page" / "index.html").read_text()
+
+
+def test_a_short_record_has_what_the_run_has(folder: Path) -> None:
+    (folder / "metrics" / "attack" / "two-adv-pgd.json").unlink()
+    (folder / "metrics" / "checks" / "two-adv.json").unlink()
+    write_json(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
+    records = summary_records(read(folder), 0.01)
+    assert records["one-adv"] == {"balanced_accuracy": 0.6, "pgd 0.01": 0.25, "checklist": "invalid"}
+    assert records["two-adv"] == {"balanced_accuracy": 0.6, "checklist": "unchecked"}
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [([0.6, 0.8], 0.71), ([0.70, 0.72], 0.71), ([0.712, 0.713], 0.7123), ([0.7, 0.7], 0.7123)],
+)
+def test_numbers_are_rounded_to_what_their_interval_supports(interval: list[float], expected: float) -> None:
+    assert supported(0.71234, interval) == expected
+
+
+def test_plot_tables_have_the_columns_that_the_templates_read(folder: Path) -> None:
+    tables = plot_tables(read(folder))
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]["plots"]
+    seen = set()
+    for plot in plots:
+        (path, props) = next(iter(plot.items()))
+        if "template" not in props:
+            continue
+        table = tables[Path(path).stem]
+        template = (ROOT / ".dvc" / "plots" / f"{props['template']}.json").read_text()
+        fields = set(re.findall(r'"field": "(\w+)"', template)) | {props["x"], props["y"]}
+        assert fields - {"rev"} <= set(table.columns)
+        assert len(table)
+        seen.add(Path(path).stem)
+    assert seen == set(tables)
+
+
+def test_shares_of_a_confusion_matrix_add_up(folder: Path) -> None:
+    table = plot_tables(read(folder))["confusion"]
+    sums = table.groupby(["model", "actual"])["share"].sum()
+    assert sums.to_numpy() == pytest.approx(1)
+
+
+def test_latex_rows_have_a_cell_a_column_and_no_raw_sign() -> None:
+    text = latex(Table("a title", ["ε_x", "n"], [["some % & more", "1"], ["[0.1]", "–"]], "a note"))
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [1, 1, 1]
+    assert r"$\varepsilon$\_x & n" in text
+    assert r"some \% \& more & 1" in text
+    assert "{[0.1]} & --" in text
+    assert r"\begin{tabular}{lr}" in text
+
+
+def test_a_backslash_is_escaped_once() -> None:
+    assert escape("\\_") == r"\textbackslash{}\_"
+
+
+def test_a_model_card_is_read_by_the_hub(folder: Path) -> None:
+    card: Any = ModelCard(model_cards(read(folder), 0.95)["one-adv"])
+    results = card.data.eval_results
+    assert results is not None
+    found = {result.metric_name: result.metric_value for result in results}
+    assert found["accuracy (clean)"] == 0.7123
+    assert found["robust accuracy (pgd, eps 0.01)"] == 0.25
+    assert card.data.pipeline_tag == "image-classification"
+    assert results[0].dataset_split == "test"
+    for word in ("leaking", "medrobust.load", "lr 0.001", "Cite: A & B", "a" * 64, "no medical device"):
+        assert word in card.text, word
+
+
+def test_a_card_without_results_says_so(folder: Path) -> None:
+    for path in (folder / "metrics").rglob("*.json"):
+        path.unlink()
+    card: Any = ModelCard(model_cards(read(folder), 0.95)["one-clean"])
+    assert not card.data.eval_results
+    assert "Audit of the split: **missing**" in card.text
+
+
+def test_the_sheet_shows_middle_slices_of_different_real_patients() -> None:
+    rows = [("Mild", f"p{p}", s, "real") for p in range(5) for s in (3, 1, 2)]
+    rows += [("Mild", "p0", 1, "synthetic"), ("Severe", "", 1, "synthetic"), ("Severe", "", 2, "synthetic")]
+    manifest = pd.DataFrame(rows, columns=["label", "patient", "slice", "kind"])
+    manifest["id"] = [f"i{number}" for number in range(len(manifest))]
+    chosen = sheet_rows(manifest, 3)
+    assert manifest.loc[chosen["Mild"], "patient"].tolist() == ["p0", "p2", "p4"]
+    assert manifest.loc[chosen["Mild"], "slice"].tolist() == [2, 2, 2]
+    assert len(chosen["Severe"]) == 2
+
+
+def test_the_sheet_takes_the_header_of_the_store(folder: Path) -> None:
+    store = ImageStore.open(folder / "data" / "prepared")
+    assert {len(rows) for rows in sheet_rows(store.manifest, 9).values()} == {2}
+    assert read_json(folder / "data" / "prepared" / "header.json")["counts"]["Mild"] == 4
