@@ -109,7 +109,7 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
 
 
 def test_a_backbones_adversarial_override_trains_nothing_clean(pipeline: Path) -> None:
-    set_param(pipeline, lambda params: params["models"]["resnet10t"].update(adv={"eps": 0.005}))
+    set_param(pipeline, lambda params: params["models"]["resnet10t"].update(adv={"eps": 0.004}))
     output = run(pipeline, "dvc", "repro", "adv_train@resnet10t")
     ran = {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
     assert ran == {"settings@resnet10t", "adv_train@resnet10t"}
