@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from medrobust.data.store import Subset
 from medrobust.errors import UserError
-from medrobust.evaluation import predict
+from medrobust.evaluation import predict_all
 from medrobust.models import checkpoint
 from medrobust.params.training import AdvParams
 from medrobust.records import atomic_dir, read_json, write_json
@@ -57,14 +56,13 @@ def fit_ensemble(
     Returns:
         The ensemble and the weights by name.
     """
-    equal = EnsembleClassifier(list(members.values()), [1 / len(members)] * len(members)).eval()
-    equal.to(next(next(iter(members.values())).parameters()).device)
-    attack = training_attack(adv)
-    attacked = _Attacked(val, equal, attack, seed)
-    clean = np.stack([predict(member, val) for member in members.values()])
-    robust = np.stack([attacked.predict(member) for member in members.values()])
+    judges = list(members.values())
+    equal = EnsembleClassifier(judges, [1 / len(judges)] * len(judges)).eval()
+    equal.to(next(judges[0].parameters()).device)
+    clean = predict_all(judges, val, None, equal, seed)
+    robust = predict_all(judges, val, training_attack(adv), equal, seed)
     weights = convex_weights(clean, robust, val.labels, robust_share)
-    ensemble = EnsembleClassifier(list(members.values()), weights.tolist()).eval().to(equal.weights.device)
+    ensemble = EnsembleClassifier(judges, weights.tolist()).eval().to(equal.weights.device)
     return ensemble, {name: round(float(weight), 4) for name, weight in zip(members, weights, strict=True)}
 
 
@@ -91,28 +89,6 @@ def convex_weights(clean: np.ndarray, robust: np.ndarray, labels: np.ndarray, ro
     weights: np.ndarray = np.exp(free - free.max())
     weights /= weights.sum()
     return weights
-
-
-class _Attacked:
-    """Validation images attacked once, on one model, for all members to judge."""
-
-    def __init__(self, val: Subset, model: nn.Module, attack: Any, seed: int) -> None:
-        from medrobust.attacks.random import image_seeds
-        from medrobust.evaluation import BATCH, batches
-
-        self.device = next(model.parameters()).device
-        self.images = [
-            attack(
-                model, val.batch(rows).to(self.device), val.targets(rows).to(self.device),
-                seeds=image_seeds(val.ids[rows], seed).to(self.device),
-            )
-            for rows in batches(len(val), BATCH)
-        ]  # fmt: skip
-
-    def predict(self, member: nn.Module) -> np.ndarray:
-        with torch.no_grad():
-            found = [torch.log_softmax(member(images).double(), 1).cpu() for images in self.images]
-        return torch.cat(found).numpy()
 
 
 def save_ensemble(folder: Path, weights: dict[str, float], members: dict[str, Path]) -> None:

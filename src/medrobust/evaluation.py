@@ -1,6 +1,6 @@
 """What a model answers on a subset: log-probabilities, clean or under a quick attack."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,18 +19,35 @@ def predict(model: nn.Module, subset: Subset, attack: Attack | None = None, seed
 
     The model is put into eval mode and back into the mode it was in.
     """
-    training, device = model.training, next(model.parameters()).device
+    training = model.training
     model.eval()
-    found = []
+    found: np.ndarray = predict_all([model], subset, attack, model, seed)[0]
+    model.train(training)
+    return found
+
+
+def predict_all(
+    judges: Sequence[nn.Module], subset: Subset, attack: Attack | None, victim: nn.Module, seed: int
+) -> np.ndarray:
+    """What several models, in eval mode, say of the same images: log-probabilities, float64 M×n×K.
+
+    Args:
+        judges: M models.
+        subset: the images.
+        attack: made once on `victim`, for all judges; None = the images as they are.
+        victim: the model that is attacked.
+        seed: of the attack's random starts.
+    """
+    device = next(victim.parameters()).device
+    parts = []
     for rows in batches(len(subset), BATCH):
         images = subset.batch(rows).to(device)
         if attack is not None:
             seeds = image_seeds(subset.ids[rows], seed).to(device)
-            images = attack(model, images, subset.targets(rows).to(device), seeds=seeds)
+            images = attack(victim, images, subset.targets(rows).to(device), seeds=seeds)
         with torch.no_grad():
-            found.append(torch.log_softmax(model(images).double(), 1).cpu())
-    model.train(training)
-    return torch.cat(found).numpy()
+            parts.append(torch.stack([torch.log_softmax(judge(images).double(), 1).cpu() for judge in judges]))
+    return torch.cat(parts, dim=1).numpy()
 
 
 def batches(count: int, size: int) -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
+from medrobust import processes
 from medrobust.training import distributed
 from tests.training.conftest import BACKBONE, Workspace, network
 
@@ -68,10 +69,10 @@ def test_without_torchrun_nothing_happens() -> None:
     assert all(
         torch.equal(a, p.grad) for a, p in zip(before, model.parameters(), strict=True) if p.grad is not None
     )
-    assert (distributed.rank(), distributed.world(), distributed.mean(2.0)) == (0, 1, 2.0)
-    assert distributed.share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
-    assert distributed.gather("x") == ["x"]
-    assert distributed.from_first(lambda: 3) == 3
+    assert (processes.rank(), processes.world(), distributed.mean(2.0)) == (0, 1, 2.0)
+    assert processes.share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    assert processes.gather("x") == ["x"]
+    assert processes.from_first(lambda: 3) == 3
 
 
 def _average(rank: int, port: int, folder: str) -> None:

@@ -24,7 +24,7 @@ from medrobust.training.optim import (
     precision,
 )
 from medrobust.training.state import State, forget, resume_path
-from medrobust.training.subsets import hide_labels, read_folder, take
+from medrobust.training.subsets import hide_labels, read_folder
 from tests.training.conftest import AUGMENT, adv, make_job, network, settings, subset
 
 #: Trainings that keep something of their own between epochs.
@@ -287,7 +287,7 @@ def test_labels_are_taken_from_whole_patients_of_every_class() -> None:
     assert len(labelled) + len(unlabelled) == 48
     assert np.bincount(unlabelled.labels).tolist() == [12, 12]
     assert hide_labels(data, 0.5, seed=1)[1].ids.tolist() == unlabelled.ids.tolist()
-    few = take(data, np.arange(4))
+    few = data.take(np.arange(4))
     with pytest.raises(UserError, match=r"0\.5 of 2 training patients is no patient in any class"):
         hide_labels(few, 0.5, seed=1)
 

@@ -18,7 +18,6 @@ from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.outputs import Paths
 from medrobust.training.run import Images, Training, adv_train_stage, train_stage
 from medrobust.training.settings import Settings
-from medrobust.training.subsets import take
 from tests.training.conftest import AUGMENT, adv, settings, write_images
 
 
@@ -63,7 +62,7 @@ def test_labels_that_are_taken_away_reach_nothing(clean: Path, monkeypatch: pyte
     def hidden(scramble: bool) -> str:
         def hide(subset: Subset, share: float, seed: int) -> tuple[Subset, Subset]:
             half = len(subset) // 2
-            first, last = take(subset, np.arange(half)), take(subset, np.arange(half, len(subset)))
+            first, last = subset.take(np.arange(half)), subset.take(np.arange(half, len(subset)))
             return first, replace(last, labels=1 - last.labels) if scramble else last
 
         monkeypatch.setattr(run, "hide_labels", hide)

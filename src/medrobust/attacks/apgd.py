@@ -6,11 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import ascent, per_image
+from medrobust.attacks.base import ascent, check_positive, per_image
 from medrobust.attacks.goals import Loss, check_loss
-from medrobust.attacks.iterative import STREAMS, check_positive
+from medrobust.attacks.iterative import STREAMS
 from medrobust.attacks.problem import Best, GoalAttack, Problem
-from medrobust.attacks.random import normal, uniform
 from medrobust.errors import UserError
 
 
@@ -56,7 +55,7 @@ class APGD(GoalAttack):
     def _run(self, problem: Problem, warm: Tensor | None, rows: Tensor, best: Best, stream: int) -> None:
         """One restart, from where an earlier attack stood if it moved, else from a random place."""
         part = problem.take(rows)
-        begin = _random_start(part, stream)
+        begin = part.project(part.images + part.eps * part.direction(stream))
         if warm is not None:
             begin = torch.where(per_image(part.moved(warm)), warm, begin)
         _Run(problem, begin, rows, best, self.loss, self.rho).go(self.steps)
@@ -106,17 +105,6 @@ def wrong_classes(problem: Problem, count: int) -> list[Tensor]:
     wrong = logits.scatter(1, problem.labels[:, None], -torch.inf)
     order = wrong.sort(dim=1, descending=True, stable=True).indices
     return list(order[:, : min(count, logits.shape[1] - 1)].T)
-
-
-def _random_start(problem: Problem, stream: int) -> Tensor:
-    """A random image whose furthest pixel stands at the border of the ball (in L2: on its surface)."""
-    shape = tuple(problem.images.shape[1:])
-    if problem.norm == "Linf":
-        shift = 2 * uniform(problem.seeds, stream, shape).to(problem.images) - 1
-        shift = shift / per_image(shift.flatten(1).abs().amax(1)).clamp_min(1e-12)
-    else:
-        shift = ascent(normal(problem.seeds, stream, shape).to(problem.images), "L2")
-    return problem.project(problem.images + problem.eps * shift)
 
 
 class _Run:

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -190,6 +190,24 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return others.amax(1) - true
 
 
+def input_gradient(
+    model: Callable[[Tensor], Tensor], images: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits n×K, losses, and the gradient of their sum by the pixels; float32, whatever autocast is on around.
+
+    Args:
+        model: images to logits.
+        images: n×C×H×W.
+        loss: logits and the images that carry the gradient -> losses, n, or one number.
+    """
+    images = images.detach().requires_grad_(True)
+    with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+        logits = model(images)
+        losses = loss(logits, images)
+        (gradient,) = torch.autograd.grad(losses.sum(), images)
+    return logits.detach(), losses.detach(), gradient
+
+
 def check_images(images: Tensor) -> None:
     """Refuse images that were normalised already.
 
@@ -243,6 +261,17 @@ def check_alpha(alpha: float, steps: int, eps: float, allow_weak: bool) -> None:
     if alpha * steps < eps * (1 - TOLERANCE) and not allow_weak:
         found = f"alpha {alpha:g} x {steps} steps reaches {alpha * steps:g} of eps {eps:g}"
         raise UserError("attack", found, "Take alpha: auto, more steps, or say allow_weak: true")
+
+
+def check_positive(**counts: int) -> None:
+    """Refuse counts below one.
+
+    Raises:
+        UserError: one of them is.
+    """
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"attack.{name}", f"got {count}", "Give at least 1")
 
 
 @contextmanager

@@ -6,8 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import distance, per_image
-from medrobust.attacks.iterative import check_positive
+from medrobust.attacks.base import check_positive, distance, per_image
 from medrobust.attacks.problem import GoalAttack, Problem
 from medrobust.errors import UserError
 

@@ -18,7 +18,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks import shard
 from medrobust.attacks.attempts import RECORDS, table_of, worst_case
 from medrobust.attacks.base import Attack, Norm, check_images, check_labels, check_logits, distance, frozen, margin
 from medrobust.attacks.course import Course
@@ -28,6 +27,7 @@ from medrobust.attacks.resume import State
 from medrobust.attacks.twin import Twin
 from medrobust.attacks.walk import Stepwise
 from medrobust.data.store import Subset
+from medrobust.processes import gather, joined, share
 from medrobust.runtime import progress
 
 __all__ = ["RECORDS", "attack_suite", "build_attack", "evaluate_suite"]
@@ -77,9 +77,9 @@ def attack_suite(
         UserError: labels that the model has no logit for; NaN, infinities or probabilities from it; a GPU
             whose memory does not hold a single image.
     """
-    with shard.joined(), frozen(model):
+    with joined(), frozen(model):
         known = state.read() if state else table_of([])
-        mine = shard.share(len(subset))
+        mine = share(np.arange(len(subset)))
         known = known[known["id"].isin(subset.ids[mine])]
         todo = [row for row in mine if subset.ids[row] not in set(known["id"])]
         tables = [known]
@@ -87,7 +87,7 @@ def attack_suite(
             tables.append(table)
             if state:
                 state.add(table)
-        everything = pd.concat(shard.gather(pd.concat(tables)))
+        everything = pd.concat(gather(pd.concat(tables)))
     place = {name: number for number, name in enumerate(subset.ids)}
     return everything.sort_values("id", key=lambda ids: ids.map(place), kind="stable", ignore_index=True)
 

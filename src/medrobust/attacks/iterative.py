@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Norm, ascent, check_alpha, per_image
+from medrobust.attacks.base import Norm, ascent, check_alpha, check_positive, per_image
 from medrobust.attacks.goals import Loss, Target, check_loss
 from medrobust.attacks.problem import Best, GoalAttack, Losses, Problem
 from medrobust.attacks.random import normal, uniform
@@ -230,14 +230,3 @@ class Jitter(Iterative):
             return errors if part.aim is None else -errors
 
         return jitter
-
-
-def check_positive(**counts: int) -> None:
-    """Refuse counts below one.
-
-    Raises:
-        UserError: one of them is.
-    """
-    for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"attack.{name}", f"got {count}", "Give at least 1")

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from medrobust.attacks.apgd import wrong_classes
-from medrobust.attacks.base import Norm, per_image
-from medrobust.attacks.iterative import check_positive
+from medrobust.attacks.base import Norm, check_positive, per_image
 from medrobust.attacks.problem import GoalAttack, Problem
-from medrobust.attacks.random import normal, uniform
 from medrobust.errors import UserError
 
 
@@ -100,9 +98,10 @@ class FAB(GoalAttack):
         for restart in range(self.restarts):
             rows = found.rows(self.minimise)
             part = problem.take(rows)
-            current = (
-                part.images if restart == 0 else self._random_start(part, found.distance[rows], stream + restart)
-            )
+            current = part.images
+            if restart:
+                reach = per_image(0.5 * found.distance[rows].clamp_max(self.eps))
+                current = part.project(current + reach * part.direction(stream + restart))
             for _ in range(self.steps):
                 if not len(rows):
                     return
@@ -127,17 +126,6 @@ class FAB(GoalAttack):
         share = (near / (near + far)).clamp_max(self.alpha_max)
         mixed: Tensor = (here + self.eta * step) * (1 - share) + (home + self.eta * leap) * share
         return part.confine(mixed.clamp(0, 1).view_as(current))
-
-    def _random_start(self, part: Problem, best: Tensor, stream: int) -> Tensor:
-        shape = tuple(part.images.shape[1:])
-        if self.norm == "Linf":
-            shift = 2 * uniform(part.seeds, stream, shape).to(part.images) - 1
-        else:
-            shift = normal(part.seeds, stream, shape).to(part.images)
-        order = torch.inf if self.norm == "Linf" else 2
-        size = torch.linalg.vector_norm(shift.flatten(1), order, dim=1).clamp_min(1e-12)
-        moved = part.images + per_image(0.5 * best.clamp_max(self.eps) / size) * shift
-        return part.project(moved)
 
 
 @dataclass(frozen=True, kw_only=True)

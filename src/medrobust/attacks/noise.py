@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from medrobust.attacks.iterative import check_positive
+from medrobust.attacks.base import check_positive
 from medrobust.attacks.problem import Best, GoalAttack, Problem
 from medrobust.attacks.random import signs
 from medrobust.errors import UserError

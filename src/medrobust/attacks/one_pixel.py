@@ -6,8 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import Norm
-from medrobust.attacks.iterative import check_positive
+from medrobust.attacks.base import Norm, check_positive
 from medrobust.attacks.problem import Best, GoalAttack, Problem
 from medrobust.attacks.random import uniform
 from medrobust.errors import UserError

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm, distance, focus, margin, per_image, project
+from medrobust.attacks.base import (
+    Attack,
+    Norm,
+    ascent,
+    distance,
+    focus,
+    input_gradient,
+    margin,
+    per_image,
+    project,
+)
 from medrobust.attacks.goals import Costs, Loss, Target, check_goal, choose_targets, objective
 from medrobust.attacks.random import normal, uniform
 from medrobust.attacks.regions import Region, check_region, find_region
@@ -85,6 +95,14 @@ class Problem:
             shift = radius * shift / per_image(shift.flatten(1).norm(dim=1))
         return self.project(self.images + self.eps * shift)
 
+    def direction(self, stream: int) -> Tensor:
+        """Random changes of length 1 in the norm, n×C×H×W (Linf: the largest of uniform ones is 1)."""
+        shape = tuple(self.images.shape[1:])
+        if self.norm == "L2":
+            return ascent(normal(self.seeds, stream, shape).to(self.images), "L2")
+        shift = 2 * uniform(self.seeds, stream, shape).to(self.images) - 1
+        return shift / per_image(shift.flatten(1).abs().amax(1)).clamp_min(1e-12)
+
     def margins(self, logits: Tensor) -> Tensor:
         """How far beyond the goal each image is, n: positive where it is reached."""
         return margin(logits, self.labels) if self.targets is None else -margin(logits, self.targets)
@@ -102,17 +120,14 @@ class Problem:
 
     def gradient(self, images: Tensor, loss: Loss | Losses) -> tuple[Tensor, Tensor, Tensor]:
         """Logits n×K, losses n, and each loss's gradient by its image inside the region; float32, no autocast."""
-        images = images.detach().requires_grad_(True)
-        with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-            logits = self.model(images)
-            if callable(loss):
-                losses = loss(logits, self, images)
-            else:
-                losses = objective(logits, self.labels, self.aim, loss)
-            (gradient,) = torch.autograd.grad(losses.sum(), images)
+
+        def losses(logits: Tensor, at: Tensor) -> Tensor:
+            return loss(logits, self, at) if callable(loss) else objective(logits, self.labels, self.aim, loss)
+
+        logits, found, gradient = input_gradient(self.model, images, losses)
         if self.region is not None:
             gradient = gradient * self.region
-        return logits.detach(), losses.detach(), gradient
+        return logits, found, gradient
 
     def moved(self, images: Tensor) -> Tensor:
         """Which images differ from the clean ones, bool n."""

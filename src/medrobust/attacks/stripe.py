@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Norm
+from medrobust.attacks.base import Norm, check_positive
 from medrobust.attacks.goals import Loss, check_loss
-from medrobust.attacks.iterative import check_positive
 from medrobust.attacks.problem import Best, GoalAttack, Problem
 from medrobust.attacks.random import signs
 from medrobust.errors import UserError

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Meter, Norm, ascent, frozen, project
+from medrobust.attacks.base import Attack, Meter, Norm, ascent, check_positive, frozen, project
 from medrobust.attacks.goals import objective
-from medrobust.attacks.iterative import check_positive
 from medrobust.attacks.random import uniform
 from medrobust.errors import UserError
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Attack, focus, margin, per_image
+from medrobust.attacks.base import Attack, focus, input_gradient, margin, per_image
 
 Loss = Literal["ce", "margin"]
 
@@ -188,9 +188,9 @@ class Stepwise(Attack):
 
 def loss_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:
     """Logits n×K, and the gradient of each image's loss by its pixels, n×C×H×W, in float32."""
-    images = images.detach().requires_grad_(True)
-    with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
-        logits = model(images)
-        losses = F.cross_entropy(logits, labels, reduction="none") if loss == "ce" else margin(logits, labels)
-        (gradient,) = torch.autograd.grad(losses.sum(), images)
-    return logits.detach(), gradient
+
+    def losses(logits: Tensor, _: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none") if loss == "ce" else margin(logits, labels)
+
+    logits, _, gradient = input_gradient(model, images, losses)
+    return logits, gradient

@@ -153,6 +153,11 @@ class Subset:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take(self, positions: np.ndarray) -> "Subset":
+        """The images at these positions of the subset."""
+        columns = {name: getattr(self, name)[positions] for name in ("rows", "labels", "ids", "patients")}
+        return replace(self, **columns)
+
     def batch(self, indices: Any) -> "torch.Tensor":
         """Float32 images in [0, 1], n×C×H×W, of the given positions in the subset; on the CPU unless resident."""
         import torch

@@ -5,45 +5,19 @@ runs: an objective may pass the model any number of times and perturb its weight
 attack, which need no communication, the one reduction is small. Without torchrun every function here does nothing.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-T = TypeVar("T")
+from medrobust.processes import gather, joined, world
 
 
-@contextmanager
-def processes() -> Iterator[None]:
-    """Inside, this process belongs to the group that torchrun describes, if torchrun started it."""
-    if "RANK" not in os.environ:
-        yield
-        return
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def rank() -> int:
-    """This process's number; 0 alone writes files."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def share(rows: np.ndarray) -> np.ndarray:
-    """This process's part of a batch: every world-th row."""
-    return rows[rank() :: world()]
+def processes() -> AbstractContextManager[None]:
+    """The group of a training: tensors travel between GPUs where there are GPUs."""
+    return joined("nccl" if torch.cuda.is_available() else "gloo")
 
 
 def average_gradients(model: nn.Module, count: int) -> None:
@@ -73,24 +47,6 @@ def average_buffers(model: nn.Module) -> None:
 def mean(value: float) -> float:
     """The processes' mean of a number."""
     return float(np.mean(gather(value)))
-
-
-def gather(value: T) -> list[T]:
-    """Each process's value, in the order of ranks, everywhere."""
-    if world() == 1:
-        return [value]
-    found: list[T | None] = [None] * world()
-    dist.all_gather_object(found, value)
-    return found  # type: ignore[return-value]
-
-
-def from_first(make: Callable[[], T]) -> T:
-    """What process 0 makes, everywhere."""
-    if world() == 1:
-        return make()
-    box = [make() if rank() == 0 else None]
-    dist.broadcast_object_list(box)
-    return box[0]  # type: ignore[return-value]
 
 
 def same_everywhere(tensors: list[Tensor]) -> None:

@@ -17,6 +17,7 @@ from medrobust.errors import UserError
 from medrobust.evaluation import batches, predict
 from medrobust.metrics import balanced_accuracy, confusion
 from medrobust.params.training import AdvParams, AugmentParams, TrainParams
+from medrobust.processes import gather, rank, share, world
 from medrobust.runtime import progress, say
 from medrobust.training import distributed
 from medrobust.training.objectives.base import Objective, Step, load_objective
@@ -25,7 +26,6 @@ from medrobust.training.optim import autocast, class_weights
 from medrobust.training.perturbation import perturbed_weights
 from medrobust.training.settings import Entry
 from medrobust.training.state import Fit, State, resume_path
-from medrobust.training.subsets import take
 
 #: A loss this many times that of a uniform guess is taken for divergence.
 DIVERGED = 50.0
@@ -72,7 +72,7 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
     Raises:
         UserError: the loss is NaN or diverges; the message names epoch, step and learning rate.
     """
-    torch.manual_seed(job.seed + distributed.rank())
+    torch.manual_seed(job.seed + rank())
     if not job.settings.channels_last:
         job.model.to(memory_format=torch.contiguous_format)
     distributed.same_everywhere(list(job.model.state_dict().values()))
@@ -96,11 +96,11 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
 
 def validate(model: nn.Module, val: Subset, attack: Attack | None, seed: int) -> float:
     """Balanced accuracy of a model on the validation images, attacked if an attack is given."""
-    mine = take(val, distributed.share(np.arange(len(val))))
+    mine = val.take(share(np.arange(len(val))))
     counts = np.zeros((len(val.classes), len(val.classes)), dtype=np.int64)
     if len(mine):
         counts += confusion(mine.labels, predict(model, mine, attack, seed).argmax(1), len(val.classes))
-    return balanced_accuracy(np.sum(distributed.gather(counts), axis=0))
+    return balanced_accuracy(np.sum(gather(counts), axis=0))
 
 
 class Epochs:
@@ -124,7 +124,7 @@ class Epochs:
         value = _value(row)
         result.history.append({**row, "lr": state.optimiser.param_groups[0]["lr"]})
         numbers = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items())
-        if distributed.rank() == 0:
+        if rank() == 0:
             say(f"epoch {epoch + 1}/{job.settings.epochs}: {numbers}")
         if value > result.best_value:
             weights = {key: tensor.detach().clone() for key, tensor in state.judged.state_dict().items()}
@@ -142,12 +142,12 @@ class Epochs:
         job, model = self.job, self.job.model
         replays = job.adv.replays if job.adv and job.objective.replayed else 1
         # A last batch of one image has no batch statistics.
-        parts = [rows for rows in self.order(epoch) if len(rows) > distributed.world()]
+        parts = [rows for rows in self.order(epoch) if len(rows) > world()]
         unlabelled = self.unlabelled_order(epoch, len(parts))
         model.train()
         total = 0.0
         for number, rows in enumerate(progress(parts, f"epoch {epoch + 1}", unit="batches")):
-            step = self.step(epoch, distributed.share(rows), unlabelled[number] if unlabelled else None)
+            step = self.step(epoch, share(rows), unlabelled[number] if unlabelled else None)
             for _ in range(replays):
                 total += self.descend(replace(step, _kept={}), epoch, number) * len(rows) / replays
         for each in {id(model): model, id(self.state.judged): self.state.judged}.values():
@@ -173,7 +173,7 @@ class Epochs:
         rng = np.random.default_rng([self.job.seed, epoch, 1])
         rounds = -(-count * size // available)
         order = np.concatenate([rng.permutation(available) for _ in range(rounds)])
-        return [distributed.share(order[number * size : (number + 1) * size]) for number in range(count)]
+        return [share(order[number * size : (number + 1) * size]) for number in range(count)]
 
     def step(self, epoch: int, rows: np.ndarray, others: np.ndarray | None) -> Step:
         """The batch of these positions, augmented, with what its objective may ask for."""

@@ -16,6 +16,7 @@ from medrobust.models.classifier import Classifier
 from medrobust.params.report import ReportParams
 from medrobust.params.schema import override
 from medrobust.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
+from medrobust.processes import rank
 from medrobust.records import read_json, read_table
 from medrobust.runtime import device, seed_everything
 from medrobust.training import distributed
@@ -160,7 +161,7 @@ def _start(training: Training, adv: AdvParams, clean: Path) -> tuple[Classifier,
 
 def _fit_and_write(training: Training, job: Job, classifier: Classifier, facts: Any, begin: float) -> None:
     result = fit(job)
-    if distributed.rank() > 0:
+    if rank() > 0:
         return
     write_outputs(
         training.paths, classifier, result, training.images.subsets, model=training.settings.model,

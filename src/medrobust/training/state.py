@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from medrobust.params.training import TrainParams
+from medrobust.processes import from_first, gather, rank, world
 from medrobust.records import atomic_file
 from medrobust.runtime import WORK, say
-from medrobust.training import distributed
 from medrobust.training.optim import build_average, build_optimiser, build_scheduler, precision
 
 
@@ -70,15 +70,15 @@ class State:
             "average": self.average.state_dict() if self.average else None,
             "memory": {name: tensor.detach() for name, tensor in self.memory.items()},
             "gradients": {name: tensor.grad for name, tensor in self.memory.items()},
-            "result": vars(self.result), "rng": distributed.gather(_random_state()),
+            "result": vars(self.result), "rng": gather(_random_state()),
         }  # fmt: skip
-        if distributed.rank() == 0:
+        if rank() == 0:
             with atomic_file(resume_path(key)) as temporary:
                 torch.save(content, temporary)
 
     def restore(self, key: str | None) -> None:
         """Take up the state of the key's resume file, if there is one."""
-        content = distributed.from_first(lambda: _read(key))
+        content = from_first(lambda: _read(key))
         if content is None:
             return
         self.model.load_state_dict(content["model"])
@@ -91,8 +91,8 @@ class State:
         for name, tensor in content["memory"].items():
             self.memory[name], gradient = tensor.to(device).requires_grad_(True), content["gradients"][name]
             self.memory[name].grad = None if gradient is None else gradient.to(device)
-        if len(content["rng"]) == distributed.world():  # else: other processes, which draw from their own seeds
-            _set_random_state(content["rng"][distributed.rank()])
+        if len(content["rng"]) == world():  # else: other processes, which draw from their own seeds
+            _set_random_state(content["rng"][rank()])
         self.result = Fit(**content["result"])
         say(f"resuming after epoch {len(self.result.history)}")
 

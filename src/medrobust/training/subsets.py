@@ -1,6 +1,5 @@
-"""Parts of a subset, and images without labels for semi-supervised training."""
+"""Images whose labels are taken away, and images without labels for semi-supervised training."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +8,6 @@ from medrobust.data.store import Subset
 from medrobust.errors import UserError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
-
-
-def take(subset: Subset, positions: np.ndarray) -> Subset:
-    """The images of a subset at these positions."""
-    return replace(
-        subset, rows=subset.rows[positions], labels=subset.labels[positions], ids=subset.ids[positions],
-        patients=subset.patients[positions],
-    )  # fmt: skip
 
 
 def hide_labels(subset: Subset, share: float, seed: int) -> tuple[Subset, Subset]:
@@ -37,7 +28,7 @@ def hide_labels(subset: Subset, share: float, seed: int) -> tuple[Subset, Subset
         found = f"{share:g} of {len(patients)} training patients is no patient in any class"
         raise UserError("params.yaml: adv.unlabelled", found, "Take a larger share, or a folder of images")
     chosen = np.isin(subset.patients, hidden)
-    return take(subset, np.flatnonzero(~chosen)), take(subset, np.flatnonzero(chosen))
+    return subset.take(np.flatnonzero(~chosen)), subset.take(np.flatnonzero(chosen))
 
 
 def read_folder(folder: Path, like: Subset) -> Subset:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from medrobust.attacks.base import frozen, project
+from medrobust.attacks.base import frozen, input_gradient, project
 from medrobust.attacks.pgd import PGD
 from medrobust.params.training import AdvParams
 from medrobust.training.objectives.base import Step
@@ -58,9 +58,7 @@ def ascend(
     view, current = attack_view(step), start
     with frozen(view):
         for _ in range(steps):
-            current = current.detach().requires_grad_(True)
-            with torch.enable_grad(), torch.autocast(current.device.type, enabled=False):
-                (gradient,) = torch.autograd.grad(loss(view(current)), current)
+            _, _, gradient = input_gradient(view, current, lambda logits, _: loss(logits))
             current = project(current + alpha * gradient.sign(), step.images, eps)
     return current.detach()
 
