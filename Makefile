@@ -24,7 +24,7 @@ repro: setup ## run what changed of the pipeline, print the results and the repo
 	@echo; cat report/summary.txt; echo; echo "report: $(CURDIR)/report/index.html"
 
 test: lint ## linters, types and every test that can run here
-	@$(RUN) python -m pytest
+	@$(RUN) OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## ruff and mypy
 	@$(RUN) ruff check $(SOURCES)

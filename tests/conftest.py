@@ -21,3 +21,8 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images at {folder}; set MEDROBUST_SHARED")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first: of several workers, none is left alone with the end-to-end run at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

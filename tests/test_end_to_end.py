@@ -171,6 +171,11 @@ def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None
     assert (other / "models" / "resnet10t" / "adv" / "model.safetensors").is_file()
     assert "Running stage" not in run(other, "dvc", "repro")
 
+    weights = Path("models", "resnet10t", "adv")
+    run(tmp_path, "dvc", "get", str(other), str(weights), "--out", "elsewhere")
+    code = "import medrobust; print(medrobust.load('elsewhere').classes[0])"
+    assert run(tmp_path, sys.executable, "-c", code).strip() == "NonDemented"
+
 
 def test_checkpoints_go_through_an_s3_remote(
     pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
