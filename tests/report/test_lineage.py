@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from medrobust.records import write_json
-from medrobust.report.lineage import Lineage, md5
+from medrobust.report.lineage import Lineage, cells, md5
 from medrobust.report.page import render_html, verdicts
 from tests.report.runs import SETTINGS, attack_record, card, clean_record, lock, read
 
@@ -125,3 +126,36 @@ def test_the_lock_of_the_tests_is_rewritten_with_the_files(folder: Path) -> None
     write_json(folder / "metrics" / "train" / "one-clean.json", clean_record(0.9876))
     lock(folder)
     assert "0.988" in render_html(read(folder, checked=True), {}, SETTINGS)
+
+
+def test_a_suite_that_was_taken_out_of_params_casts_no_doubt(tmp_path: Path) -> None:
+    """dvc.lock keeps its entry, and its file still lies in the folder that the checks depend on."""
+    suites = tmp_path / "data" / "suites"
+    for name in ("old", "pgd"):
+        write_json(suites / f"{name}.json", {"name": name})
+    write_json(tmp_path / "check.json", {"verdict": "sound"})
+    entries = {
+        f"suite@{name}": {
+            "params": {"params.yaml": {f"attacks.suites.{name}": {"eps": 1}}},
+            "outs": [{"path": f"data/suites/{name}.json", "md5": md5(suites / f"{name}.json")}],
+        }
+        for name in ("old", "pgd")
+    }
+    check = {
+        "deps": [{"path": "data/suites", "md5": md5(suites)}],
+        "outs": [{"path": "check.json", "md5": md5(tmp_path / "check.json")}],
+    }
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": {**entries, "check": check}}))
+    (tmp_path / "dvc.yaml").write_text("stages: {suite: {matrix: {suite: '${attacks.suites}'}}, check: {cmd: x}}")
+    (tmp_path / "params.yaml").write_text("attacks: {suites: {pgd: {eps: 1}}}")
+    lineage = Lineage.of(tmp_path / "dvc.lock", "report")
+    assert lineage is not None
+    assert lineage.doubt(tmp_path / "check.json") is None
+    assert lineage.doubt(suites / "old.json") == "no stage of dvc.lock wrote it"
+
+
+def test_the_cells_are_those_that_dvc_sees(root: Path) -> None:
+    """Against DVC's own reading of dvc.yaml."""
+    from dvc.repo import Repo
+
+    assert cells(root) == {stage.name for stage in Repo(str(root)).index.stages}

@@ -8,6 +8,7 @@ dvc.lock itself cannot be a dependency of a stage, because every stage changes i
 import hashlib
 import json
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Lineage:
             stages: name -> `deps`, `params`, `outs` as in dvc.lock.
         """
         self.root, self.stages = root.resolve(), stages
-        # Lists, because dvc.lock keeps the entries of stages that dvc.yaml has no more.
+        # Lists, because two entries can name one path where a stage was renamed.
         self.writers: dict[str, list[tuple[str, str | None]]] = {}
         self.readers: dict[str, list[tuple[str, str | None]]] = {}
         for name, stage in stages.items():
@@ -48,7 +49,9 @@ class Lineage:
         # The C parser is ten times as fast; not every PyYAML was built with it.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         stages = (yaml.load(lock.read_text(encoding="utf-8"), loader) or {}).get("stages", {})
-        return cls(lock.parent, {name: stage for name, stage in stages.items() if name != own})
+        there = cells(lock.parent)
+        kept = {name: stage for name, stage in stages.items() if name != own and (there is None or name in there)}
+        return cls(lock.parent, kept)
 
     def doubt(self, path: Path) -> str | None:
         """Why a file is not a result of the run that dvc.lock describes; None if it is."""
@@ -106,6 +109,25 @@ class Lineage:
                 if None not in reasons:
                     return reasons[-1]
         return None
+
+
+def cells(root: Path) -> set[str] | None:
+    """The names of all stages and cells that dvc.yaml has now; None without a dvc.yaml.
+
+    dvc.lock keeps the entries of stages that are gone, a suite that was taken out of params.yaml for one.
+    """
+    if not (root / "dvc.yaml").is_file():
+        return None
+    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    names = set()
+    for name, stage in stages.items():
+        axes = [
+            look_up(params, axis.removeprefix("${").removesuffix("}")) or () if isinstance(axis, str) else axis
+            for axis in stage.get("matrix", {}).values()
+        ]
+        names |= {f"{name}@{'-'.join(cell)}" if axes else name for cell in product(*axes)}
+    return names
 
 
 def look_up(params: Any, key: str) -> Any:
