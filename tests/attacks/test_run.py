@@ -1,12 +1,19 @@
-"""What an attack cell writes of one radius."""
+"""What an attack cell writes."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
+from torch import nn
 
-from medrobust.attacks.run import _point
+from medrobust.attacks.run import _point, run_suite
+from medrobust.attacks.suite import resolve_suite
+from medrobust.data.store import Subset
+from medrobust.params.attacks import SuiteParams
 from medrobust.params.report import ReportParams
+from medrobust.records import read_json, read_table
 
 REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95)
 
@@ -41,3 +48,34 @@ def test_a_class_that_is_absent_has_no_recall() -> None:
     point = _point(worst_cases(2), ["c0", "c1", "c2"], REPORT)
     assert point["robust_recall_c2"] is None
     assert point["robust_recall_c0"] is not None
+
+
+@pytest.mark.parametrize("target", [None, "next_up"])
+def test_the_three_files_of_a_cell_agree(
+    target: str | None, trained: nn.Module, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attack = {"name": "cw_pgd", "steps": 5, **({"target": target} if target else {})}
+    suite = resolve_suite("s", SuiteParams(norm="Linf", eps=[0.1, 0.2], attacks=[attack]))
+    records, metrics, curve = tmp_path / "r.parquet", tmp_path / "m.json", tmp_path / "c.csv"
+    run_suite(
+        trained,
+        subset,
+        suite,
+        bit_depth=8,
+        seed=0,
+        report=REPORT,
+        records=records,
+        metrics_path=metrics,
+        curve=curve,
+    )
+    found, attempts, points = read_json(metrics), read_table(records), read_table(curve)
+    assert found["robust_accuracy"] == {
+        f"{point['eps']:g}": point["robust_accuracy"] for point in points.to_dict("records")
+    }
+    fooled = attempts[attempts["fooled"] & (attempts["attack"] != "stored") & (attempts["distance"] <= 0.2 + 1e-6)]
+    assert found["robust_accuracy"]["0.2"] == pytest.approx(1 - fooled["id"].nunique() / 40, abs=1e-4)
+    assert found["gradient_evaluations"] == attempts["gradients"].sum()
+    targeted = {key for key in found if key.startswith("targeted")}
+    assert targeted == ({"targeted_n", "targeted_success", "targeted_success_ci"} if target else set())
+    assert not list(tmp_path.glob("tmp/resume/*")), "what is finished needs no state"

@@ -12,6 +12,7 @@ from medrobust import metrics
 from medrobust.attacks.attempts import stored_accuracy, worst_case
 from medrobust.attacks.engine import attack_suite
 from medrobust.attacks.resume import state_of
+from medrobust.attacks.targeted import targeted_success
 from medrobust.data.store import Subset
 from medrobust.params.report import ReportParams
 from medrobust.records import write_json, write_table
@@ -39,7 +40,8 @@ def run_suite(
     points = [_point(table[table["eps"] == eps], subset.classes, report) for eps in suite["eps"]]
     write_table(records, attempts)
     write_table(curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
-    write_json(metrics_path, _summary(table, attempts, subset, suite, points, seconds), digits=4)
+    summary = _summary(table, attempts, subset, suite, points, seconds)
+    write_json(metrics_path, summary | targeted_success(model, subset, suite, attempts, report), digits=4)
     state.clear()
 
 

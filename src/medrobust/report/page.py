@@ -15,6 +15,7 @@ from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
 from medrobust.report.detection import detection_tables
 from medrobust.report.tables import Table
+from medrobust.report.targeted import targeted_tables
 
 #: Words of the checklist, in tables too; "clean" is one of the audit alone, in tables it is a training.
 WORDS = {"no problem found": "good", "suspect": "doubt", "unchecked": "doubt", "invalid": "bad", "missing": "bad"}
@@ -67,7 +68,9 @@ def sections(run: Run, settings: Settings) -> list[Section]:
         Section("training", "Training", charts=charts.training_charts(run)),
         Section("clean", "Clean results", [tables.clean_table(run, confidence), tables.recall_table(run)]),
         Section(
-            "attacks", "Under attack", [tables.attack_table(run, suite, confidence) for suite in run.suites],
+            "attacks", "Under attack",
+            [*(tables.attack_table(run, suite, confidence) for suite in run.suites),
+             *targeted_tables(run, confidence)],
             [curve for curve in curves if curve],
         ),
         Section("backbones", "Every number, by backbone", list(named.values())),

@@ -1,0 +1,34 @@
+"""Attacks with a target have a table of their own; others have none."""
+
+from pathlib import Path
+
+from medrobust.records import read_json, write_json
+from medrobust.report.page import render_html, sections
+from medrobust.report.targeted import targeted_tables
+from tests.report.runs import SETTINGS, read
+
+TARGETED = {
+    "targeted_n": {"next_down": 12, "2": 0},
+    "targeted_success": {"next_down": {"0.005": 0.25, "0.01": 0.5}, "2": {"0.005": None, "0.01": None}},
+    "targeted_success_ci": {
+        "next_down": {"0.005": [0.1, 0.4], "0.01": [0.3, 0.7]}, "2": {"0.005": None, "0.01": None},
+    },
+}  # fmt: skip
+
+
+def test_a_suite_without_a_target_has_no_table(folder: Path) -> None:
+    assert targeted_tables(read(folder), 0.95) == []
+
+
+def test_a_target_has_a_row_a_model_and_a_column_a_radius(folder: Path) -> None:
+    path = folder / "metrics" / "attack" / "one-adv-pgd.json"
+    write_json(path, read_json(path) | TARGETED)
+    run = read(folder)
+    [table] = targeted_tables(run, 0.95)
+    assert table.columns == ["model", "training", "target", "n", "ε = 0.005", "ε = 0.01", "checklist"]
+    assert table.rows == [
+        ["one", "adversarial", "next_down", "12", "0.250 [0.10, 0.40]", "0.500 [0.30, 0.70]", "no problem found"],
+        ["one", "adversarial", "2", "0", "–", "–", "no problem found"],
+    ]
+    assert table in next(section for section in sections(run, SETTINGS) if section.name == "attacks").tables
+    assert "Targeted success: pgd" in render_html(run, {}, SETTINGS)
