@@ -38,7 +38,7 @@ def main() -> None:
             suites=suites,
             attempts=tables,
             adversarial=place == 1,
-            siblings={args.models[1 - place].name: models[1 - place]},
+            siblings={f"{args.backbone}-{args.models[1 - place].name}": models[1 - place]},
             bit_depth=store.header.bit_depth,
         )
         found[path] = check_model(

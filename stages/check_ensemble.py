@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.params.schema import load_params
-from medrobust.records import read_table
+from medrobust.records import read_json, read_table
 from medrobust.runtime import device, run_stage
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         suites=suites,
         attempts=tables,
         adversarial=params.ensemble.regime == "adv",
-        siblings={str(place): member for place, member in enumerate(ensemble.members)},
+        siblings=dict(zip(read_json(args.model / "card.json")["members"], ensemble.members, strict=True)),
         bit_depth=store.header.bit_depth,
     )
     found = check_model(subject, eps=params.adv.eps, params=params.attacks, report=params.report, seed=params.seed)

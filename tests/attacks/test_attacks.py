@@ -33,6 +33,31 @@ def test_an_attack_that_leaves_its_ball_is_a_defect(build: Any, images: Callable
         Rogue(eps=0.01)(build(1, 3), images(2), torch.tensor([0, 1]), seeds=seeds(2))
 
 
+def test_leaving_the_ball_by_more_than_rounding_is_a_defect(build: Any) -> None:
+    class Sloppy(Attack):
+        def perturb(
+            self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor
+        ) -> Tensor:
+            return images + 1.001 * self.eps
+
+    with pytest.raises(FloatingPointError, match="left the ball"):
+        Sloppy(eps=0.1)(build(1, 3), torch.full((1, 1, 12, 10), 0.5), torch.tensor([0]), seeds=seeds(1))
+
+
+def test_every_restart_and_every_image_starts_elsewhere(build: Any, images: Callable[..., Tensor]) -> None:
+    clean, labels, attack = images(3), torch.tensor([0, 1, 2]), PGD(eps=0.1)
+    starts = []
+    for restart in (0, 1):
+        walk = attack.enter(clean, labels, torch.tensor([5, 5, 6]), 0.1, restart, clean)
+        attack.begin(walk, torch.zeros(3, dtype=torch.bool))
+        starts.append((walk.current - clean)[:, :, 4:8, 4:8])
+    for one, other in ((starts[0], starts[1]), (starts[0][1], starts[0][2])):
+        assert (one - other).abs().mean() > 0.01
+    shift = [walk.current[place] - clean[place] for place in (0, 1)]  # of one seed, where nothing is clipped
+    inside = ((clean[0] - 0.5).abs() < 0.4) & ((clean[1] - 0.5).abs() < 0.4)
+    assert torch.allclose(shift[0][inside], shift[1][inside], atol=1e-6)
+
+
 def test_a_configuration_that_cannot_reach_its_radius_is_refused() -> None:
     with pytest.raises(UserError, match=r"alpha 0.0001 x 5 steps reaches 0.0005 of eps 0.2"):
         PGD(eps=0.2, alpha=1e-4, steps=5)
@@ -79,6 +104,26 @@ def test_square_gets_stronger_with_queries(trained: nn.Module, subset: Any) -> N
         for q in (1, 200)
     ]
     assert margins[1] > margins[0]
+
+
+def test_square_stands_at_the_border_and_changes_one_square_of_its_best_place(
+    build: Any, images: Callable[..., Tensor]
+) -> None:
+    """Every pixel is at -eps or eps; a proposal differs from the best image so far in one square alone."""
+    attack, grey = Square(eps=0.1, queries=40), torch.full((4, 1, 12, 10), 0.5)
+    model, labels = build(1, 3).eval(), torch.tensor([0, 1, 2, 0])
+    found = Square(eps=0.1, queries=40, stop_when_fooled=False)(model, grey, labels, seeds=seeds(4))
+    assert torch.allclose((found - grey).abs(), torch.tensor(0.1))
+    walk = attack.enter(grey, labels, seeds(4), 0.1, 0, grey)
+    attack.begin(walk, torch.zeros(4, dtype=torch.bool))
+    walk.best, walk.current, walk.step = walk.current, grey, torch.full_like(labels, 5)
+    changed = (attack.go(walk, torch.empty(4, 0)) != walk.best).any(1)
+    assert changed.any()
+    side = attack._side(torch.tensor([6]), 12, 10).item()
+    assert side < 10
+    for place in changed:
+        rows, columns = torch.nonzero(place).T if place.any() else (torch.zeros(1), torch.zeros(1))
+        assert max(rows.max() - rows.min(), columns.max() - columns.min()) < side
 
 
 def test_margin_is_positive_exactly_where_the_answer_is_wrong() -> None:

@@ -31,8 +31,13 @@ def clean_record(accuracy: float = 0.7123) -> dict[str, Any]:
 def checks_record(verdict: str = "no problem found") -> dict[str, Any]:
     word = {"invalid": "fail", "suspect": "warn"}.get(verdict, "pass")
     suites = {"pgd": {"verdict": verdict, "eps": 0.01, "checks": {"restarts": f"{word}: fools 3 of 12 images"}}}
-    means = {"restarts": "one start decides"} if word != "pass" else {}
-    return {"verdict": verdict, "model": {"collapse": "pass: 30%"}, "suites": suites, "means": means}
+    means, remedies = (
+        {"restarts": text} if word != "pass" else {} for text in ("one start decides", "raise restarts")
+    )
+    model = {"collapse": "pass: 30%"}
+    return {
+        "verdict": verdict, "images": 13, "model": model, "suites": suites, "means": means, "remedies": remedies,
+    }  # fmt: skip
 
 
 def attack_record() -> dict[str, Any]:

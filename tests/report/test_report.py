@@ -156,7 +156,10 @@ def test_the_checklist_says_what_did_not_pass_and_what_that_means(folder: Path) 
     write_json(folder / "metrics" / "checks" / "one-adv.json", checks_record("suspect"))
     run = read(folder)
     row = ["one", "adversarial", "pgd", "restarts", "warn", "fools 3 of 12 images", "one start decides"]
+    row += ["raise restarts"]
     assert tables.checks_table(run).rows == [row]
+    assert "at most 13 images" in tables.checks_table(run).note
+    assert "fewer than 21% of the standing images" in tables.checks_table(run).note
     assert tables.verdicts_table(run).rows[1] == ["one", "adversarial", "suspect"]
     assert "did not pass everywhere: restarts" in render_html(run, {}, SETTINGS)
 

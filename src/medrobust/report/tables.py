@@ -210,13 +210,26 @@ def checks_table(run: Run) -> Table:
         for suite, check, line in said:
             outcome, measured = line.split(": ", 1)
             if outcome in {"warn", "fail"}:
-                rows.append([model, TRAINING[regime], suite, check, outcome, measured, record["means"][check]])
+                advice = [record.get(name, {}).get(check, NONE) for name in ("means", "remedies")]
+                rows.append([model, TRAINING[regime], suite, check, outcome, measured, *advice])
     note = (
         "A failed check makes a number invalid, a warning makes it suspect. The others passed, or had nothing to "
         "ask (no image stands, no ensemble): metrics/checks has them all, docs/checklist.md the thresholds."
+        + _power(run)
     )
-    columns = ["model", "training", "suite", "check", "outcome", "measured", "what it means"]
+    columns = ["model", "training", "suite", "check", "outcome", "measured", "what it means", "what to do"]
     return Table("Checklist: what did not pass", columns, rows, note, folded=True)
+
+
+def _power(run: Run) -> str:
+    """How small a fault the checks on samples can have missed: one that shows with a chance below 95 %."""
+    samples = [record["images"] for record in run.checks.values() if record.get("images")]
+    if not samples:
+        return ""
+    return (
+        f" Checks that attack tried at most {min(samples)} images of a model (attacks.check_images): a fault that "
+        f"shows on fewer than {1 - 0.05 ** (1 / min(samples)):.0%} of the standing images can have escaped them."
+    )
 
 
 def verdicts_table(run: Run) -> Table:

@@ -19,6 +19,7 @@ from tests.attacks.checks.broken import Noise
 
 #: The radius of the checks: about half of the images stand.
 EPS = 15 / 255
+EPS_L2 = 0.65
 SOUND = [
     {"name": "fgsm"},
     {"name": "pgd", "steps": 10, "loss": "margin"},
@@ -33,6 +34,11 @@ Check = Callable[..., dict[str, Any]]
 def suite_of(attacks: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """A resolved Linf suite at half the radius of the checks and at it."""
     return resolve_suite("s", SuiteParams(norm="Linf", eps=[EPS / 2, EPS], attacks=attacks or SOUND))
+
+
+def l2_suite_of(*attacks: dict[str, Any]) -> dict[str, Any]:
+    """A resolved L2 suite; the middle one of its radii, where it is checked, leaves about half of the images."""
+    return resolve_suite("s", SuiteParams(norm="L2", eps=[0.4, EPS_L2, 1.0], attacks=list(attacks)))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Each fault that was built on purpose is caught by the check that is meant for it; a sound model passes all."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from medrobust.attacks.checks.registry import CHECKS
 from medrobust.data.store import Subset
 from tests.attacks.checks import broken
-from tests.attacks.checks.conftest import Check, suite_of
+from tests.attacks.checks.conftest import EPS, EPS_L2, Check, l2_suite_of, suite_of
 
 #: fault -> the check that is meant for it, and what that says.
 FAULTS = {
@@ -27,9 +28,11 @@ FAULTS = {
 QUICK = [{"name": "pgd", "steps": 5, "loss": "margin"}]
 CE = [{"name": "pgd", "steps": 10}]
 WEAK = {"name": "pgd", "steps": 2, "alpha": 1e-5, "random_start": False, "allow_weak": True}
+WEAK_L2 = {**WEAK, "name": "pgd_l2"}
 #: fault of a suite -> its attacks, the check that is meant for it, and what that says.
 WEAKNESSES: dict[str, tuple[list[dict[str, Any]], str, str | tuple[str, ...]]] = {
     "steps that cannot reach": ([WEAK], "reach", "fail"),
+    "steps that cannot cross the ball": ([{"name": "pgd", "steps": 4, "alpha": 1.5 * EPS / 4}], "reach", "warn"),
     "no budget spent": ([WEAK], "budget", "fail"),
     "steps too small": ([{**WEAK, "alpha": 0.005, "steps": 4}], "saturation", "warn"),
     "weaker than one step": ([WEAK], "one step", "fail"),
@@ -55,7 +58,7 @@ def test_a_sound_model_passes_every_check(sound: nn.Module, check: Check) -> Non
         "one input": "skip: no ensemble"
     }
     assert record["verdict"] == record["suites"]["s"]["verdict"] == "no problem found"
-    assert record["means"] == {}
+    assert record["means"] == record["remedies"] == {}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -65,7 +68,7 @@ def test_a_broken_model_is_caught(fault: str, sound: nn.Module, check: Check) ->
     assert said(record, name).startswith(outcome)
     assert record["suites"]["s"]["verdict"] == record["verdict"] != "no problem found"
     assert outcome == "warn" or record["verdict"] == "invalid"
-    assert name in record["means"]
+    assert set(record["means"]) == set(record["remedies"]) >= {name}
 
 
 @pytest.mark.parametrize("weakness", WEAKNESSES)
@@ -109,3 +112,38 @@ def test_one_suite_is_not_blamed_for_another(sound: nn.Module, check: Check, ima
     record = check(sound, {"good": suite_of(), "weak": suite_of([WEAK])}, count=32)
     assert record["suites"]["good"]["verdict"] == "no problem found"
     assert record["suites"]["weak"]["verdict"] == record["verdict"] == "invalid"
+
+
+def test_an_l2_suite_has_challengers_and_a_sound_one_passes_them(sound: nn.Module, check: Check) -> None:
+    strong = [{"name": "pgd_l2", "loss": loss, "restarts": 2} for loss in ("margin", "ce")]
+    record = check(sound, {"s": l2_suite_of(*strong)}, siblings={"itself": sound})
+    lines = record["suites"]["s"]["checks"]
+    assert record["suites"]["s"]["eps"] == EPS_L2
+    unasked = {name: line for name, line in lines.items() if not line.startswith("pass")}
+    assert unasked == {"saturation": "skip: no attack along gradients failed in a Linf ball"}
+    assert "of 40 images that stand at eps 0.65" in lines["black box"]
+
+
+def test_a_weak_l2_suite_is_caught(sound: nn.Module, check: Check) -> None:
+    record = check(sound, {"s": l2_suite_of(WEAK_L2)}, count=32)
+    for name in ("reach", "budget", "noise control", "one step", "plain PGD"):
+        assert said(record, name).startswith("fail"), name
+
+
+@pytest.mark.slow
+def test_masked_gradients_are_caught_from_outside_in_l2(sound: nn.Module, check: Check) -> None:
+    model, suite = broken.Obfuscated(sound).eval(), l2_suite_of({"name": "pgd_l2", "loss": "margin"})
+    record = check(model, {"s": {**suite, "eps": [1.2]}}, siblings={"sound": sound}, queries=300)
+    assert said(record, "transfer").startswith("fail")
+    assert said(record, "black box").startswith("fail")
+
+
+def test_a_finding_says_who_did_what_and_what_it_proves(sound: nn.Module, check: Check) -> None:
+    lines = check(sound, {"s": suite_of([WEAK])}, count=32, siblings={"other": sound})["suites"]["s"]["checks"]
+    assert re.fullmatch(
+        r"fail: a single gradient step: fools \d+ of 32 images that stand at eps 0.0588; "
+        r"robust accuracy is at least 0\.\d{3} too high", lines["one step"],
+    )  # fmt: skip
+    assert lines["restarts"].startswith("pass: PGD-10 from 4 more starts: fools ")
+    assert lines["transfer"].startswith("pass: PGD-10 on other: fools ")
+    assert "nearer to an error than the suite's best on" in lines["noise control"]

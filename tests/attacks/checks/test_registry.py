@@ -35,6 +35,7 @@ def test_every_check_is_whole_and_has_its_own_name() -> None:
     for check in CHECKS:
         assert check.measures
         assert check.means
+        assert check.remedy
         assert check.warn is not None or check.fail is not None
         assert check.warn is None or check.fail is None or check.warn < check.fail
 
@@ -59,7 +60,7 @@ def test_every_check_is_shown_to_catch_something() -> None:
     ],
 )
 def test_a_number_is_judged_by_its_thresholds(value: float | None, outcome: Outcome) -> None:
-    check = Check("c", "model", "m", 0.1, 0.5, "x", lambda _: Measured(value, "text"))
+    check = Check("c", "model", "m", 0.1, 0.5, "x", "y", lambda _: Measured(value, "text"))
     assert judge(check, None).outcome == outcome  # type: ignore[arg-type]
 
 

@@ -84,16 +84,16 @@ class Challenge:
 
     Attributes:
         eps: the radius.
-        steps: of the iterative challengers, the most that an attack of the suites takes.
         rows: int, n; positions of the images in the subset.
+        who: challenger -> what it did, in words.
         fooled: challenger -> bool, n.
         noise_margin: n; the largest margin that noise reached.
         skipped: challenger -> why it did not run.
     """
 
     eps: float
-    steps: int
     rows: np.ndarray
+    who: dict[str, str]
     fooled: dict[str, np.ndarray]
     noise_margin: np.ndarray
     skipped: dict[str, str] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class SuiteEvidence:
         records: their per-image worst case, one row an image and radius.
         eps: the radius that challengers work at, one of the suite's.
         adversarial: whether the model was trained on attacked images.
-        challenge: None where no image of the suite stands, or the norm has no challengers.
+        challenge: None where no image of the suite stands.
     """
 
     suite: dict[str, Any]
@@ -144,6 +144,7 @@ class Check:
         measures: what the number is.
         warn, fail: the number above which the check warns or fails; None = it never does.
         means: what a reader should conclude where it does not pass.
+        remedy: what to do then.
         measure: evidence -> number.
     """
 
@@ -153,6 +154,7 @@ class Check:
     warn: float | None
     fail: float | None
     means: str
+    remedy: str
     measure: Callable[[Any], Measured]
 
 

@@ -7,19 +7,22 @@ it finds has one cause: too few steps or starts, a bad step size, a saturated lo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from medrobust.attacks.base import Attack, frozen, margin, project
+from medrobust.attacks.base import Attack, Norm, frozen, margin, project
 from medrobust.attacks.checks.base import Challenge, Curve, Sample
+from medrobust.attacks.iterative import PGDL2
 from medrobust.attacks.pgd import FGSM, PGD
 from medrobust.attacks.random import signs
 from medrobust.attacks.square import Square
+from medrobust.attacks.square_l2 import SquareL2
 
 #: Corners of the ball that the noise control draws an image.
-DRAWS = 32
+DRAWS = 100
 #: Random starts beyond the first.
 RESTARTS = 4
 #: Step sizes tried beside 2.5·eps/steps, as shares of eps.
@@ -36,41 +39,62 @@ NOISE, ONE_STEP, PLAIN, LOSS, STEPS, STARTS, SIZE, BLIND, TRANSFER = (
 
 
 def run_challenge(
-    model: nn.Module, sample: Sample, eps: float, *, steps: int, queries: int, siblings: Mapping[str, nn.Module]
-) -> Challenge:
+    model: nn.Module, sample: Sample, eps: float, *, steps: int, queries: int, siblings: Mapping[str, nn.Module],
+    norm: Norm = "Linf",
+) -> Challenge:  # fmt: skip
     """Let every challenger loose on some images that stand.
 
     Args:
         model: images in [0, 1] to logits.
         sample: images that at least one suite left standing at `eps`.
-        eps: Linf radius.
+        eps: radius of the ball in `norm`.
         steps: of PGD; the most that an attack of the suites takes.
         queries: of the black-box attack, an image.
         siblings: other models of the run for the same classes; their adversarial images are tried here.
     """
+
+    def pgd(count: int = steps, **changes: Any) -> Attack:
+        kind = PGD if norm == "Linf" else PGDL2
+        return kind(eps=eps, steps=count, **{"loss": "margin", **changes})
+
+    square: type[Square] | type[SquareL2] = Square if norm == "Linf" else SquareL2
+    single = FGSM(eps=eps) if norm == "Linf" else pgd(1, alpha=eps, random_start=False, loss="ce")
+    sizes = [pgd(alpha=share * eps, allow_weak=True) for share in STEP_SIZES]
     with frozen(model):
-        noise, noise_margin = _noise(model, sample, eps)
-        plain = hits(model, PGD(eps=eps, steps=steps), sample)
-        scaled = _among(model, [PGD(eps=eps, steps=steps, loss="margin")], sample, ~plain)
+        noise, noise_margin = _noise(model, sample, eps, norm)
+        plain = hits(model, pgd(loss="ce"), sample)
+        scaled = _among(model, [pgd()], sample, ~plain)
         left = ~plain & ~scaled
-        many = PGD(eps=eps, steps=2 * steps, loss="margin")
-        sizes = [
-            PGD(eps=eps, steps=steps, alpha=share * eps, loss="margin", allow_weak=True) for share in STEP_SIZES
-        ]
         fooled = {
             NOISE: noise,
-            ONE_STEP: hits(model, FGSM(eps=eps), sample),
+            ONE_STEP: hits(model, single, sample),
             PLAIN: plain,
             LOSS: scaled,
-            STEPS: _among(model, [many], sample, left),
-            STARTS: _starts(model, PGD(eps=eps, steps=steps, loss="margin"), sample, left),
+            STEPS: _among(model, [pgd(2 * steps)], sample, left),
+            STARTS: _starts(model, pgd(), sample, left),
             SIZE: _among(model, sizes, sample, left),
-            BLIND: _among(model, [Square(eps=eps, queries=queries)], sample, left),
+            BLIND: _among(model, [square(eps=eps, queries=queries)], sample, left),
         }
         if siblings:
-            fooled[TRANSFER] = left & _transfer(model, sample, eps, steps, siblings)
+            fooled[TRANSFER] = left & _transfer(model, sample, pgd(stop_when_fooled=False), siblings)
     skipped = {} if siblings else {TRANSFER: "no other model for these classes in the run"}
-    return Challenge(eps, steps, sample.rows, fooled, noise_margin, skipped)
+    return Challenge(eps, sample.rows, _who(steps, queries, siblings), fooled, noise_margin, skipped)
+
+
+def _who(steps: int, queries: int, siblings: Mapping[str, nn.Module]) -> dict[str, str]:
+    """What each challenger does, in words."""
+    shares = ", ".join(f"{share:g}" for share in STEP_SIZES)
+    return {
+        NOISE: f"the worst of {DRAWS} random corners of the ball",
+        ONE_STEP: "a single gradient step",
+        PLAIN: f"PGD-{steps}, cross-entropy",
+        LOSS: f"PGD-{steps} on the margin",
+        STEPS: f"PGD-{2 * steps}",
+        STARTS: f"PGD-{steps} from {RESTARTS} more starts",
+        SIZE: f"PGD-{steps} with alpha of {shares} eps",
+        BLIND: f"Square with {queries} queries",
+        TRANSFER: f"PGD-{steps} on {' and '.join(siblings)}",
+    }
 
 
 def attacked(model: nn.Module, attack: Attack, sample: Sample) -> torch.Tensor:
@@ -125,21 +149,22 @@ def _starts(model: nn.Module, attack: Attack, sample: Sample, where: np.ndarray)
     return found
 
 
-def _noise(model: nn.Module, sample: Sample, eps: float) -> tuple[np.ndarray, np.ndarray]:
+def _noise(model: nn.Module, sample: Sample, eps: float, norm: Norm) -> tuple[np.ndarray, np.ndarray]:
     """Random corners of the ball: which images they fool, and the largest margin that each image reached."""
-    best = np.full(len(sample), -np.inf)
-    for draw in range(DRAWS):
-        corner = eps * signs(sample.seeds, draw, tuple(sample.images.shape[1:]))
-        noisy = project(sample.images + corner, sample.images, eps)
-        best = np.maximum(best, margins(model, noisy, sample))
+    count, best = len(sample), np.full(len(sample), -np.inf)
+    length = eps if norm == "Linf" else eps * sample.images[0].numel() ** -0.5
+    together = max(BATCH // count, 1)
+    for first in range(0, DRAWS, together):
+        draws = torch.arange(first, min(first + together, DRAWS), device=sample.seeds.device)
+        many = sample.part(np.tile(np.arange(count), len(draws)))
+        corner = signs(many.seeds, draws.repeat_interleave(count), tuple(many.images.shape[1:]))
+        noisy = project(many.images + length * corner, many.images, eps, norm)
+        best = np.maximum(best, margins(model, noisy, many).reshape(len(draws), count).max(0))
     return best > 0, best
 
 
-def _transfer(
-    model: nn.Module, sample: Sample, eps: float, steps: int, siblings: Mapping[str, nn.Module]
-) -> np.ndarray:
+def _transfer(model: nn.Module, sample: Sample, attack: Attack, siblings: Mapping[str, nn.Module]) -> np.ndarray:
     """Images made on other models, with all steps: an image that only just fools its own model seldom travels."""
-    attack = PGD(eps=eps, steps=steps, loss="margin", stop_when_fooled=False)
     found = np.zeros(len(sample), dtype=bool)
     for sibling in siblings.values():
         found |= wrong(model, attacked(sibling, attack, sample), sample)

@@ -16,32 +16,37 @@ def missed(evidence: SuiteEvidence, challenger: str) -> Measured:
     robust accuracy, is what the whole evaluation is at least wrong by.
     """
     challenge = evidence.challenge
-    if challenge is None:
-        return _nothing(evidence)
-    if challenger in challenge.skipped:
+    if challenge is not None and challenger in challenge.skipped:
         return Measured(None, challenge.skipped[challenger])
-    table = evidence.at(challenge.eps)
-    stood = ~table["fooled"].to_numpy()
-    asked = stood[challenge.rows]
-    if not asked.any():
-        return _nothing(evidence)
+    _, stood, asked = _standing(evidence)
+    if challenge is None or not asked.any():
+        return Measured(None, "no image stands")
     count, total = int((challenge.fooled[challenger] & asked).sum()), int(asked.sum())
-    text = f"fools {count} of {total} images that stand at eps {challenge.eps:g}"
-    return Measured(surely(count, total) * float(stood.mean()), text)
+    lost = surely(count, total) * float(stood.mean())
+    proves = f"; robust accuracy is at least {lost:.3f} too high" if count else ""
+    text = f"{challenge.who[challenger]}: fools {count} of {total} images that stand at eps {challenge.eps:.3g}"
+    return Measured(lost, text + proves)
 
 
 def noise(evidence: SuiteEvidence) -> Measured:
     """Share of standing images that noise brings nearer to a wrong answer than the suite did."""
     challenge = evidence.challenge
-    if challenge is None:
-        return _nothing(evidence)
-    table = evidence.at(challenge.eps).iloc[challenge.rows]
+    table, _, asked = _standing(evidence)
+    if challenge is None or not asked.any():
+        return Measured(None, "no image stands")
+    ids = table["id"].iloc[challenge.rows]
+    ahead = (challenge.fooled[NOISE] | (challenge.noise_margin > _reached(evidence, ids)))[asked]
+    count, total = int(ahead.sum()), len(ahead)
+    text = f"{challenge.who[NOISE]}: nearer to an error than the suite's best on {count} of {total} images"
+    return Measured(surely(count, total), f"{text} that stand at eps {challenge.eps:.3g}")
+
+
+def _standing(evidence: SuiteEvidence) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """The records at the challenge's radius, which images stand there, and which of the challenged ones do."""
+    table = evidence.at(evidence.eps)
     stood = ~table["fooled"].to_numpy()
-    if not stood.any():
-        return _nothing(evidence)
-    ahead = (challenge.fooled[NOISE] | (challenge.noise_margin > _reached(evidence, table["id"])))[stood]
-    text = f"noise comes nearer than the suite on {int(ahead.sum())} of {len(ahead)} images that stand"
-    return Measured(surely(int(ahead.sum()), len(ahead)), f"{text} at eps {challenge.eps:g}")
+    rows = evidence.challenge.rows if evidence.challenge else np.zeros(0, dtype=int)
+    return table, stood, stood[rows]
 
 
 def _reached(evidence: SuiteEvidence, ids: pd.Series) -> np.ndarray:
@@ -49,11 +54,6 @@ def _reached(evidence: SuiteEvidence, ids: pd.Series) -> np.ndarray:
     tried = evidence.attempts[evidence.attempts["attack"] != "stored"]
     found: np.ndarray = tried.groupby("id")["margin"].max().loc[ids].to_numpy()
     return found
-
-
-def _nothing(evidence: SuiteEvidence) -> Measured:
-    norm = evidence.suite["norm"]
-    return Measured(None, f"no challengers for {norm}" if norm != "Linf" else "no image stands")
 
 
 one_step = partial(missed, challenger=ONE_STEP)

@@ -11,6 +11,7 @@ import pandas as pd
 from torch import nn
 
 from medrobust.attacks.attempts import worst_case
+from medrobust.attacks.base import Norm
 from medrobust.attacks.checks.base import (
     Challenge,
     Finding,
@@ -30,7 +31,7 @@ from medrobust.params.attacks import AttacksParams
 from medrobust.params.report import ReportParams
 from medrobust.records import read_json, read_table, write_json
 
-#: Steps of the challengers where no suite has an iterative attack.
+#: Fewest steps of the challengers (Madry et al. 2018 take 7 to 20): a suite of fewer is judged by these.
 STEPS = 10
 
 
@@ -76,23 +77,24 @@ def check_model(
 
     Args:
         subject: the model and its evaluations.
-        eps: the radius of the run; a suite is checked at the radius of its grid that is nearest.
+        eps: the Linf radius of the run; a suite is checked at the radius of its grid that is nearest, an L2 suite
+            at the middle one of its grid.
         params: how many images and queries the checks may use.
         report: of the intervals.
         seed: of the samples and the attacks.
 
     Returns:
         `verdict`, `images`, `model` (check -> outcome and number), `suites` (suite -> `verdict`, `eps`, `checks`),
-        `means` (check that did not pass -> what that means), `seconds`.
+        `means` and `remedies` (check that did not pass -> what that means, what to do), `seconds`.
     """
     begin = time.monotonic()
     records = {name: worst_case(subject.attempts[name], suite["eps"]) for name, suite in subject.suites.items()}
-    radii = {name: min(suite["eps"], key=lambda r: abs(r - eps)) for name, suite in subject.suites.items()}
+    radii = {name: _radius(suite, eps) for name, suite in subject.suites.items()}
     about = _asked("model", _model_evidence(subject, next(iter(records.values())), eps, params, seed))
     challenges = _challenges(subject, records, radii, params, seed)
     suites, said = {}, list(about)
     for name, suite in subject.suites.items():
-        challenge = challenges.get(radii[name]) if suite["norm"] == "Linf" else None
+        challenge = challenges.get((suite["norm"], radii[name]))
         evidence = SuiteEvidence(
             suite, subject.attempts[name], records[name], subject.subset, radii[name], subject.adversarial,
             challenge, report,
@@ -101,12 +103,14 @@ def check_model(
         said += findings
         worst = verdict(finding.outcome for finding in (*about, *findings))
         suites[name] = {"verdict": worst, "eps": radii[name], "checks": _lines(findings)}
+    doubtful = [finding.check for finding in said if finding.outcome in ("warn", "fail")]
     return {
         "verdict": verdict(finding.outcome for finding in said),
         "images": min(params.check_images, len(subject.subset)),
         "model": _lines(about),
         "suites": suites,
-        "means": {f.check.name: f.check.means for f in said if f.outcome in ("warn", "fail")},
+        "means": {check.name: check.means for check in doubtful},
+        "remedies": {check.name: check.remedy for check in doubtful},
         "seconds": round(time.monotonic() - begin, 1),
     }
 
@@ -170,33 +174,38 @@ def _model_evidence(
     return ModelEvidence(subject.model, every, len(subject.subset.classes), preds, labels, curve)
 
 
+def _radius(suite: Mapping[str, Any], eps: float) -> float:
+    """The radius at which a suite is checked: nearest to `eps`; of an L2 suite the middle one."""
+    radii: list[float] = suite["eps"]
+    return min(radii, key=lambda r: abs(r - eps)) if suite["norm"] == "Linf" else radii[len(radii) // 2]
+
+
 def _challenges(
     subject: Subject, records: Mapping[str, pd.DataFrame], radii: Mapping[str, float], params: AttacksParams,
     seed: int,
-) -> dict[float, Challenge]:  # fmt: skip
-    """One challenge a radius, on images that stand in at least one Linf suite there."""
-    standing: dict[float, np.ndarray] = {}
+) -> dict[tuple[Norm, float], Challenge]:  # fmt: skip
+    """One challenge a ball (norm and radius), on images that stand in at least one suite there."""
+    standing: dict[tuple[Norm, float], np.ndarray] = {}
     for name, suite in subject.suites.items():
-        if suite["norm"] == "Linf":
-            table = records[name]
-            fooled = table[table["eps"] == radii[name]].set_index("id").loc[subject.subset.ids, "fooled"]
-            before = standing.get(radii[name], np.zeros(len(fooled), dtype=bool))
-            standing[radii[name]] = before | ~fooled.to_numpy()
+        table, ball = records[name], (suite["norm"], radii[name])
+        fooled = table[table["eps"] == radii[name]].set_index("id").loc[subject.subset.ids, "fooled"]
+        before = standing.get(ball, np.zeros(len(fooled), dtype=bool))
+        standing[ball] = before | ~fooled.to_numpy()
     return {
-        eps: run_challenge(
-            subject.model, _sample(subject, np.flatnonzero(stood), params.check_images, seed), eps,
+        (norm, eps): run_challenge(
+            subject.model, _sample(subject, np.flatnonzero(stood), params.check_images, seed), eps, norm=norm,
             steps=_steps(subject), queries=params.check_queries, siblings=subject.siblings,
         )
-        for eps, stood in standing.items()
+        for (norm, eps), stood in standing.items()
         if stood.any()
     }  # fmt: skip
 
 
 def _steps(subject: Subject) -> int:
-    """The most steps that an attack of the suites takes inside its ball."""
+    """The most steps that an attack of the suites takes inside its ball; no fewer than the textbook's."""
     attacks = [
         build_attack(entry, suite["eps"][-1], suite["norm"])
         for suite in subject.suites.values()
         for entry in suite["attacks"]
     ]
-    return max((int(getattr(attack, "steps", 0)) for attack in attacks if attack.bound), default=0) or STEPS
+    return max([STEPS, *(int(getattr(attack, "steps", 0)) for attack in attacks if attack.bound)])

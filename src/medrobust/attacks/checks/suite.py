@@ -15,17 +15,23 @@ PATIENTS, HALF_WIDTH = 10, 0.05
 
 
 def reach(evidence: SuiteEvidence) -> Measured:
-    """Share of the radius that the attack which falls shortest cannot walk to: 1 - alpha·steps/eps."""
-    missing = {}
+    """Share of the ball's width, 2·eps, that alpha·steps of the attack which falls shortest does not walk.
+
+    An attack that starts in the middle needs half of the width, one that starts anywhere in the ball all of it: 0
+    where it has that much, above 0.5 where it cannot even get from the middle to the border.
+    """
+    missing: dict[str, float] = {}
     for attack in _attacks(evidence):
         size, steps = getattr(attack, "step_size", None), getattr(attack, "steps", 0)
-        if size is not None and attack.eps > 0:
-            missing[type(attack).__name__] = 1 - float(size) * steps / attack.eps
+        if size is None or attack.eps == 0:
+            continue
+        walk = float(size) * steps / attack.eps
+        enough = walk >= (2 if getattr(attack, "random_start", False) else 1) * (1 - TOLERANCE)
+        missing[f"{type(attack).__name__} walks {walk:.3g} times eps"] = 0.0 if enough else 1 - walk / 2
     if not missing:
         return Measured(0.0, "no attack of fixed steps")
     worst = max(missing, key=lambda name: missing[name])
-    share = max(missing[worst], 0.0)
-    return Measured(share if share > TOLERANCE else 0.0, f"{worst} walks {1 - missing[worst]:.3g} times eps")
+    return Measured(missing[worst], worst)
 
 
 def unseen(evidence: SuiteEvidence) -> Measured:
@@ -33,7 +39,9 @@ def unseen(evidence: SuiteEvidence) -> Measured:
     if not evidence.adversarial:
         return Measured(0.0, "the model was trained on no attack")
     losses = {str(getattr(attack, "loss", type(attack).__name__)) for attack in _attacks(evidence)}
-    return Measured(float(losses == {"ce"}), f"losses or methods: {', '.join(sorted(losses))}")
+    others = sorted(losses - {"ce"})
+    text = f"beside cross-entropy the suite has {', '.join(others)}" if others else "all climb the cross-entropy"
+    return Measured(float(not others), text)
 
 
 def targets(evidence: SuiteEvidence) -> Measured:
@@ -76,21 +84,21 @@ def worst_case(evidence: SuiteEvidence) -> Measured:
 
 
 def budget(evidence: SuiteEvidence) -> Measured:
-    """Share of the radius by which no pixel moved from the start; the median over failed images."""
+    """Share of the radius that attacks did not go from their start; the median over failed images."""
     failed = _failed(evidence)
     if not len(failed):
-        return Measured(None, "no gradient attack failed in a Linf ball")
+        return Measured(None, "no attack along gradients failed")
     moved = float((failed["displacement"] / failed["eps"]).groupby(failed["id"]).max().median())
-    return Measured(1 - moved, f"attacks that failed moved a pixel by up to {moved:.0%} of eps from their start")
+    return Measured(1 - moved, f"attacks that failed ended {moved:.2f} eps from their start (median image)")
 
 
 def saturation(evidence: SuiteEvidence) -> Measured:
     """Share of the pixels that stayed inside the ball; the median over failed images."""
     failed = _failed(evidence)
-    if not len(failed):
-        return Measured(None, "no gradient attack failed in a Linf ball")
+    if evidence.suite["norm"] != "Linf" or not len(failed):
+        return Measured(None, "no attack along gradients failed in a Linf ball")
     share = float(failed["saturation"].groupby(failed["id"]).max().median())
-    return Measured(1 - share, f"attacks that failed have {share:.0%} of the pixels at the border of the ball")
+    return Measured(1 - share, f"attacks that failed left {share:.0%} of the pixels at the border of the ball")
 
 
 def sample_size(evidence: SuiteEvidence) -> Measured:
@@ -104,7 +112,7 @@ def sample_size(evidence: SuiteEvidence) -> Measured:
     )  # fmt: skip
     half = (high - low) / 2
     fewest = min(len(np.unique(subset.patients[subset.labels == k])) for k in range(len(subset.classes)))
-    text = f"{len(subset)} images, fewest patients of a class {fewest}, half-width {half:.3f}"
+    text = f"{len(subset)} images, interval ±{half:.3f}, fewest patients of a class: {fewest}"
     return Measured(max(half / HALF_WIDTH, PATIENTS / max(fewest, 1)), text)
 
 
@@ -119,9 +127,16 @@ def _attempts(evidence: SuiteEvidence) -> pd.DataFrame:
 
 
 def _failed(evidence: SuiteEvidence) -> pd.DataFrame:
-    """Attempts in a Linf ball of attacks that step along a gradient, on images that stand at their radius."""
+    """Attempts of attacks that step along a gradient, on images that stand at their radius.
+
+    Attacks on a region or for a target are left out: they may not, or need not, spend the budget everywhere.
+    """
     table = _attempts(evidence)
-    if evidence.suite["norm"] != "Linf":
-        return table[:0]
-    walks = {name for name, attack in named_attacks(evidence.suite) if getattr(attack, "gradient", False)}
+    walks = {name for name, attack in named_attacks(evidence.suite) if _follows_gradients(attack)}
     return table[~table["fooled"] & table["attack"].isin(walks) & (table["eps"] > 0)]
+
+
+def _follows_gradients(attack: Attack) -> bool:
+    """Whether the attack steps along gradients, towards any error, by changing any pixel."""
+    free = getattr(attack, "target", None) is None and getattr(attack, "mask", None) is None
+    return free and bool(getattr(attack, "gradient", hasattr(attack, "step_size")))
