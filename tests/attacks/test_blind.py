@@ -64,7 +64,7 @@ def test_the_modes_of_stripes_rise_in_strength_and_keep_their_budgets(victim: Ma
     model = victim(4)
     counts = {mode: fooled(model, Stripe(eps=0.12, mode=mode)) for mode in get_args(Mode)}
     assert counts["random"] < counts["best_of"] <= counts["flip"]
-    assert counts["random"] < counts["whitebox"]
+    assert counts["best_of"] <= counts["whitebox"]
     for mode, limit in (("random", 1), ("best_of", 30), ("flip", 30)):
         gradients, asked = queries(model, Stripe(eps=0.02, mode=mode, queries=30))  # type: ignore[arg-type]
         assert gradients.max() == 0

@@ -21,9 +21,8 @@ from tests.attacks.conftest import QUICK
 from tests.attacks.test_contract import CASES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DOCUMENTED: dict[str, Any] = yaml.safe_load(
-    re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8"), re.DOTALL)[0]
-)
+BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8"), re.DOTALL)
+DOCUMENTED: dict[str, Any] = {name: suite for block in BLOCKS for name, suite in yaml.safe_load(block).items()}
 SOURCE = {"source": "models/a/clean", "sha256": "0" * 64}
 
 
