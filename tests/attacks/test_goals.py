@@ -137,7 +137,7 @@ def test_the_region_comes_before_the_norm() -> None:
     layer.bias.data = torch.tensor([50.0, 0.0])
     clean, label = torch.full((1, 1, 4, 4), 0.5), torch.tensor([0])
     mask = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
-    mask[..., :2, :2] = True
+    mask[..., 0, 0] = True
     found = PGDL2(eps=0.3, steps=10, mask=mask)(model, clean, label, seeds=label)
     assert (found - clean).norm().item() == pytest.approx(0.3, rel=1e-4)
 

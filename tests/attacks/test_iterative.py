@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import distance, margin
+from medrobust.attacks.apgd import APGD
+from medrobust.attacks.base import Meter, distance, margin
 from medrobust.attacks.iterative import BIM, CWPGD, MIFGSM, PGDL2, TIFGSM, VMIFGSM, Iterative, Jitter, TargetedBIM
 from medrobust.attacks.pgd import PGD
+from medrobust.attacks.problem import Problem
 from medrobust.errors import UserError
 from tests.attacks.conftest import Victim
 
@@ -118,10 +120,46 @@ def test_the_best_place_is_kept(norm: Any) -> None:
     assert (margins["best"] > margins["last"] + 0.01).any()
 
 
+class Shaky(torch.nn.Module):
+    """Answers about an image under noise, drawn anew in every pass."""
+
+    def __init__(self, model: Victim) -> None:
+        super().__init__()
+        self.model, self.draws = model, torch.Generator().manual_seed(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images + torch.randn(images.shape, generator=self.draws))
+        return logits
+
+
+def test_the_mean_over_passes_finds_the_way_through_noise(victim: Make) -> None:
+    """The gradient of a random model comes near that of the sound one behind it."""
+    model = victim(4)
+    alike = []
+    for passes in (1, 25):
+        problems = [
+            Problem(net, model.images, model.labels, model.seeds, 0.1, "Linf") for net in (Shaky(model), model)
+        ]
+        one, other = (
+            problem.gradient(model.images, "margin", count)[2].flatten(1)
+            for problem, count in zip(problems, (passes, 1), strict=True)
+        )
+        alike.append(torch.cosine_similarity(one, other).mean().item())
+    assert alike[1] > alike[0] + 0.1
+
+
+@pytest.mark.parametrize(("kind", "looks"), [(Iterative, 8), (VMIFGSM, 8 * 6), (APGD, 9)])
+def test_every_pass_of_an_expectation_is_counted(kind: Any, looks: int, victim: Make) -> None:
+    model = victim(4)
+    attack = kind(eps=1e-5, steps=8, eot=3)
+    meter = Meter(model, len(model.images))
+    attack(meter, model.images, model.labels, seeds=model.seeds)
+    assert (meter.gradients == 3 * looks).all()
+    assert attack.cost == 3 * looks
+
+
 def test_random_starts_fill_the_l2_ball(victim: Make) -> None:
     """Uniform in the volume of a ball of 120 dimensions: nearly all near the surface, none outside."""
-    from medrobust.attacks.problem import Problem
-
     model = victim(4)
     grey = torch.full_like(model.images, 0.5)
     problem = Problem(model, grey, model.labels, model.seeds, 0.3, "L2")
@@ -179,8 +217,6 @@ def test_ti_works_on_grey_images_where_torchattacks_fails(victim: Make) -> None:
 
 def test_ti_smooths_every_channel_by_itself(victim: Make) -> None:
     """A gradient in the first channel alone must not spread to the others."""
-    from medrobust.attacks.problem import Problem
-
     model = victim(4, channels=3)
     problem = Problem(model, model.images, model.labels, model.seeds, 0.1, "Linf")
     gradient = torch.zeros_like(model.images)
@@ -196,6 +232,7 @@ def test_ti_smooths_every_channel_by_itself(victim: Make) -> None:
     [
         (lambda: Iterative(eps=0.1, steps=0), "steps: got 0"),
         (lambda: Iterative(eps=0.1, restarts=0), "restarts: got 0"),
+        (lambda: Iterative(eps=0.1, eot=0), "eot: got 0"),
         (lambda: Iterative(eps=0.1, keep="first"), "keep: got 'first'"),  # type: ignore[arg-type]
         (lambda: Iterative(eps=0.1, loss="hinge"), "loss: got 'hinge'.*ce, margin, dlr"),  # type: ignore[arg-type]
         (lambda: BIM(eps=0.2, alpha=1e-4, steps=5), "reaches 0.0005 of eps 0.2"),

@@ -22,6 +22,7 @@ class APGD(GoalAttack):
         steps: gradient evaluations a restart, after that of the start.
         restarts: random starts, tried on the images that have not reached their goal.
         rho: share of steps between two checkpoints that must raise the loss, else the step is halved.
+        eot: passes whose gradients are averaged at every step; more than one for a model that answers at random.
     """
 
     nests: ClassVar[bool] = True
@@ -29,18 +30,19 @@ class APGD(GoalAttack):
     steps: int = 100
     restarts: int = 1
     rho: float = 0.75
+    eot: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_loss(self.loss)
-        check_positive(steps=self.steps, restarts=self.restarts)
+        check_positive(steps=self.steps, restarts=self.restarts, eot=self.eot)
         if not 0 < self.rho < 1:
             raise UserError("attack.rho", f"got {self.rho:g}", "Give a share between 0 and 1")
 
     @property
     def cost(self) -> float:
         """Gradient evaluations of all restarts."""
-        return (self.steps + 1) * self.restarts
+        return (self.steps + 1) * self.restarts * self.eot
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
         """The best image of all restarts."""
@@ -58,7 +60,7 @@ class APGD(GoalAttack):
         begin = part.project(part.images + part.eps * part.direction(stream))
         if warm is not None:
             begin = torch.where(per_image(part.moved(warm)), warm, begin)
-        _Run(problem, begin, rows, best, self.loss, self.rho).go(self.steps)
+        _Run(problem, begin, rows, best, self.loss, self.rho, self.eot).go(self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,11 +117,14 @@ class _Run:
         begin: where those of `rows` start.
         rows: which images of the problem these are.
         best: where the result is noted.
-        loss, rho: as in `APGD`.
+        loss, rho, eot: as in `APGD`.
     """
 
-    def __init__(self, problem: Problem, begin: Tensor, rows: Tensor, best: Best, loss: Loss, rho: float) -> None:
+    def __init__(
+        self, problem: Problem, begin: Tensor, rows: Tensor, best: Best, loss: Loss, rho: float, eot: int = 1
+    ) -> None:
         self.problem, self.best, self.rows, self.rho, self.kind = problem.take(rows), best, rows, rho, loss
+        self.eot = eot
         self.current = self.before = begin
         self.loss, self.gradient = self._look()
         self.high, self.high_at, self.high_gradient = self.loss, self.current, self.gradient
@@ -149,7 +154,7 @@ class _Run:
 
     def _look(self) -> tuple[Tensor, Tensor]:
         """Loss and gradient where the images stand, noted in `best`."""
-        logits, losses, gradient = self.problem.gradient(self.current, self.kind)
+        logits, losses, gradient = self.problem.gradient(self.current, self.kind, self.eot)
         problem = self.problem
         self.reached = problem.reached(logits)
         self.best.see(self.rows, self.current, problem.margins(logits), self.reached)

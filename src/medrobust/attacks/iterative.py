@@ -25,8 +25,8 @@ STREAMS = 1 << 20
 class Iterative(GoalAttack):
     """Steps along the gradient, projected back to the ball; each image keeps the best place that it saw.
 
-    Without momentum, random start and restarts it is the
-    basic iterative method; with them PGD (Madry et al. 2018), with `momentum` MI-FGSM (Dong et al. 2018).
+    Without momentum, random start and restarts it is the basic iterative method; with them PGD (Madry et al.
+    2018), with `momentum` MI-FGSM (Dong et al. 2018).
 
     Attributes:
         loss: what it raises, see `goals.objective`.
@@ -37,6 +37,7 @@ class Iterative(GoalAttack):
         random_start: uniform in the ball; the first restart starts from `start` where a caller gives one.
         keep: `best` = the image with the best margin of all steps and restarts; `last` = the last step.
         stop_when_fooled: whether images that reach their goal leave (transfer wants them to go on: False).
+        eot: passes whose gradients are averaged at every step; more than one for a model that answers at random.
         allow_weak: accept alpha·steps < eps.
     """
 
@@ -49,12 +50,13 @@ class Iterative(GoalAttack):
     random_start: bool = True
     keep: Literal["best", "last"] = "best"
     stop_when_fooled: bool = True
+    eot: int = 1
     allow_weak: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_loss(self.loss)
-        check_positive(steps=self.steps, restarts=self.restarts)
+        check_positive(steps=self.steps, restarts=self.restarts, eot=self.eot)
         if self.keep not in ("best", "last"):
             raise UserError("attack.keep", f"got {self.keep!r}", "Known: best, last")
         check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
@@ -67,7 +69,7 @@ class Iterative(GoalAttack):
     @property
     def cost(self) -> float:
         """Gradient evaluations of all restarts."""
-        return self.steps * self.restarts
+        return self.steps * self.restarts * self.eot
 
     def losses(self, problem: Problem, stream: int) -> Losses | None:
         """A loss of its own; None: the one that `loss` names."""
@@ -99,7 +101,7 @@ class Iterative(GoalAttack):
         velocity, memory = torch.zeros_like(current), torch.zeros_like(current)
         for step in range(self.steps):
             part = problem.take(rows)
-            logits, _, gradient = part.gradient(current, self.losses(part, stream + step) or self.loss)
+            logits, _, gradient = part.gradient(current, self.losses(part, stream + step) or self.loss, self.eot)
             reached = part.reached(logits)
             best.see(rows, current, part.margins(logits), reached)
             on = ~reached if self.stop_when_fooled else torch.ones_like(reached)
@@ -201,7 +203,7 @@ class VMIFGSM(MIFGSM):
         for number in range(self.neighbours):
             draw = uniform(problem.seeds, (stream + 1) * STREAMS + number, tuple(at.shape[1:])).to(at)
             near = (at + self.beta * self.eps * (2 * draw - 1)).clamp(0, 1)
-            total += problem.gradient(near, self.loss)[2]
+            total += problem.gradient(near, self.loss, self.eot)[2]
         return gradient + memory, total / self.neighbours - gradient
 
 

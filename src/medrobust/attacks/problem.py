@@ -118,13 +118,18 @@ class Problem:
             logits = self.model(images)
         return self.margins(logits), self.reached(logits)
 
-    def gradient(self, images: Tensor, loss: Loss | Losses) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits n×K, losses n, and each loss's gradient by its image inside the region; float32, no autocast."""
+    def gradient(self, images: Tensor, loss: Loss | Losses, passes: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits n×K, losses n, and each loss's gradient by its image inside the region; float32, no autocast.
+
+        Of a model that answers at random the mean over some passes: expectation over transformation (EOT,
+        Athalye, Engstrom et al. 2018).
+        """
 
         def losses(logits: Tensor, at: Tensor) -> Tensor:
             return loss(logits, self, at) if callable(loss) else objective(logits, self.labels, self.aim, loss)
 
-        logits, found, gradient = input_gradient(self.model, images, losses)
+        answers = [input_gradient(self.model, images, losses) for _ in range(passes)]
+        logits, found, gradient = (torch.stack(part).mean(0) for part in zip(*answers, strict=True))
         if self.region is not None:
             gradient = gradient * self.region
         return logits, found, gradient

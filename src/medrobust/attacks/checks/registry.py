@@ -26,7 +26,8 @@ CHECKS = (
     Check(
         "deterministic", "model", "relative difference between passes over the same images", None, 1e-4,
         "a random defence: one gradient and one answer say little",
-        "attack the expectation over its randomness (EOT), or take the randomness out", model.deterministic,
+        "attack the expectation over its randomness (eot: 20 in iterative attacks and apgd), or take it out",
+        model.deterministic,
     ),
     Check(
         "modes intact", "model", "flags and buffers that move, and answers that depend on batch mates", None, 0.0,
