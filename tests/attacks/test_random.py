@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medrobust.attacks.random import signs, uniform
+from medrobust.attacks.random import image_seeds, signs, uniform
 
 
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=5, unique=True), st.integers(0, 2**31))
@@ -25,3 +25,10 @@ def test_draws_are_uniform_and_uncorrelated() -> None:
     assert abs(torch.corrcoef(draws[:2])[0, 1]) < 0.2
     assert abs(torch.corrcoef(torch.stack([draws[:, :-1].flatten(), draws[:, 1:].flatten()]))[0, 1]) < 0.01
     assert abs(signs(torch.arange(400), 3, (500,)).mean()) < 0.01
+
+
+def test_the_seed_of_an_image_is_of_its_id_and_the_run_s_seed_alone() -> None:
+    one, two = image_seeds(["a", "b"], 1).tolist()
+    assert one != two
+    assert image_seeds(["b", "c", "a"], 1).tolist()[::2] == [two, one]
+    assert not {one, two} & set(image_seeds(["a", "b"], 2).tolist())

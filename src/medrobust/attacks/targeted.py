@@ -94,4 +94,5 @@ def _nearest(attempts: pd.DataFrame, targets: pd.Series) -> pd.Series:
     """Image -> distance of the nearest attempt that ended in its target class; images without one are left out."""
     tried = attempts[~attempts["attack"].isin(["natural", "stored"])]
     hit = tried[tried["pred"].to_numpy() == targets.loc[tried["id"]].to_numpy()]
-    return hit.groupby("id")["distance"].min()
+    found: pd.Series = hit.groupby("id")["distance"].min()
+    return found
