@@ -96,9 +96,8 @@ def test_records_of_an_evaluation(trained: nn.Module, subset: Subset) -> None:
 
 
 def test_stored_images_are_on_the_files_grid(trained: nn.Module, subset: Subset) -> None:
-    suite = resolve_suite(
-        "s", SuiteParams(norm="Linf", eps=[0.001, 0.0882], attacks=[{"name": "pgd", "steps": 4}])
-    )
+    radii = [0.001, 0.0882]
+    suite = resolve_suite("s", SuiteParams(norm="Linf", eps=radii, attacks=[{"name": "pgd", "steps": 4}]))
     table = attack_suite(trained, subset, suite, seed=0, bit_depth=8)
     stored = table[table["attack"] == "stored"]
     levels = stored["distance"] * 255
