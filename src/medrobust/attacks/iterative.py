@@ -154,7 +154,7 @@ class CWPGD(Iterative):
 
 @dataclass(frozen=True, kw_only=True)
 class TIFGSM(MIFGSM):
-    """Translation-invariant FGSM: gradients smoothed by a Gaussian (Dong et al. 2019, equation 8), with momentum.
+    """Translation-invariant FGSM: gradients smoothed by a Gaussian (Dong et al. 2019), with momentum.
 
     Attributes:
         kernel: side of the Gaussian in pixels, odd.
@@ -209,7 +209,7 @@ class VMIFGSM(MIFGSM):
 
 @dataclass(frozen=True, kw_only=True)
 class Jitter(Iterative):
-    """Jitter: a loss blind to the scale of the logits, with noise on its outputs (Schwinn et al. 2021, eqs. 5-8).
+    """Jitter: a loss blind to the scale of the logits, with noise on its outputs (Schwinn et al. 2021).
 
     Attributes:
         scale: of the normalised logits before the softmax.

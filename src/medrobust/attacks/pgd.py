@@ -32,7 +32,7 @@ class FGSM(Stepwise):
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(Stepwise):
-    """Steps along the sign of the gradient, projected back to the ball (Madry et al. 2018, equation 2.1).
+    """Steps along the sign of the gradient, projected back to the ball (Madry et al. 2018, section 2.1).
 
     Attributes:
         alpha: step size; None = 2.5·eps/steps.
