@@ -115,3 +115,14 @@ def test_every_course_ends(attack: Attack) -> None:
         answers = [RADII[0] if pattern >> bit & 1 else None for bit in range(16)]
         course = Course(0, RADII, [attack] * 2, 4)
         assert len(drive(course, {"0": list(answers), "1": list(answers)})) <= 8
+
+
+def test_only_the_first_restart_begins_at_the_last_success() -> None:
+    course = Course(0, RADII, [PGD(eps=0.04, restarts=2)], 4)
+    begun = []
+    for distance in (0.04, None, 0.03):
+        task = course.next()
+        assert task is not None
+        begun.append((task.restart, task.place is not None))
+        course.take("pgd", outcome(task, distance))
+    assert begun == [(0, False), (0, True), (1, False)]
