@@ -214,11 +214,16 @@ class Pool:
             self._count(rows, 1)
 
     def _last_look(self, walk: Walk, last: Tensor) -> None:
-        """Judge the last places and, where the fast model chose them, the best ones."""
-        self._judge_best(walk, last)
+        """Judge the last places and, where the fast model chose them, the best ones, in one pass."""
         rows = walk.take(last)
-        rows.note(self._judge(rows.current))
-        self._count(last, 1)
+        if self.fast is self.exact:
+            rows.note(self._judge(rows.current))
+            self._count(last, 1)
+        else:
+            best, current = self._judge(torch.cat([rows.best, rows.current])).chunk(2)
+            rows.score, rows.pred = margin(best, rows.labels), best.argmax(1)
+            rows.note(current)
+            self._count(last, 2)
         walk.best[last], walk.score[last], walk.pred[last] = rows.best, rows.score, rows.pred
 
     def _count(self, rows: Tensor, queries: int) -> None:
