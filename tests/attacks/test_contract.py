@@ -129,6 +129,4 @@ def test_a_radius_beyond_the_range_fools_everything(
     settings = STRONGER.get(name, {})
     attack = make_attack(name, 1.0 if norm == "Linf" else 12.0, model, norm=norm, **settings)
     adv = attack(model, model.images, model.labels, seeds=model.seeds)
-    missed = int((model(adv).argmax(1) == model.labels).sum())
-    # A method that seeks the nearest adversarial image may stop on the boundary, where rounding decides.
-    assert missed <= (0 if attack.bound else len(adv) // 10)
+    assert not (model(adv).argmax(1) == model.labels).any()

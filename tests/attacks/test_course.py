@@ -50,17 +50,28 @@ def test_a_near_success_skips_radii() -> None:
     assert course.fooled == 1
 
 
-def test_a_short_way_skips_radii_and_those_between_are_tried_after_a_failure() -> None:
-    course = Course(0, RADII, [PGD(eps=0.04)], 4)
+def test_the_first_attempt_seeks_from_the_clean_image_and_who_withstands_it_meets_the_random_start() -> None:
+    course = Course(0, RADII, [PGD(eps=0.04), PGD(eps=0.04, loss="margin")], 4)
     tried = []
-    for distance in (0.04, None, 0.03, None):
+    for distance in (None, 0.035, None, None):
         task = course.next()
         assert task is not None
-        tried.append(task.eps)
-        course.take("pgd", outcome(task, distance, way=0.002))
-    assert tried == [0.04, 0.01, 0.03, 0.02]
+        tried.append((course.stage, task.eps, task.plain, task.place is not None))
+        course.take("pgd", outcome(task, distance))
     assert course.next() is None
-    assert course.fooled == 2
+    assert tried == [
+        (0, 0.04, True, False), (0, 0.04, False, False), (0, 0.03, False, True), (1, 0.03, False, False)
+    ]  # fmt: skip
+    assert [(row["eps"], row["fooled"], row["gradients"]) for row in course.rows] == [
+        (0.04, True, 8), (0.03, False, 4), (0.03, False, 4)
+    ]  # fmt: skip
+
+
+def test_with_one_radius_or_without_random_starts_nothing_is_sought() -> None:
+    for radii, attack in ((RADII[:1], PGD(eps=0.01)), (RADII, PGD(eps=0.04, random_start=False))):
+        task = Course(0, radii, [attack], len(radii)).next()
+        assert task is not None
+        assert not task.plain
 
 
 def test_an_attack_whose_failures_do_not_nest_is_tried_at_every_radius() -> None:
@@ -78,21 +89,21 @@ def test_an_attack_without_a_ball_runs_once() -> None:
 def test_restarts_add_up_in_one_record_and_begin_afresh() -> None:
     course = Course(0, RADII, [PGD(eps=0.04, restarts=3)], 4)
     places, restarts = [], []
-    for margin in (-3.0, -1.0, None):
+    for margin in (-4.0, -3.0, -1.0, None):
         task = course.next()
         assert task is not None
         assert task.eps == 0.04
         restarts.append(task.restart)
         places.append(task.place)
         course.take("pgd", outcome(task, 0.04 if margin is None else None, margin or 0.0))
-    assert restarts == [0, 1, 2]
-    assert places == [None, None, None]
+    assert restarts == [0, 0, 1, 2], "from the clean image, then three random starts"
+    assert places == [None] * 4
     task = course.next()
     assert task is not None
     assert (task.eps, task.restart) == (0.03, 0)
     assert task.place is not None, "a success is where the next radius starts"
     [row] = course.rows
-    assert (row["fooled"], row["steps"], row["gradients"], row["queries"]) == (True, 9, 12, 3)
+    assert (row["fooled"], row["steps"], row["gradients"], row["queries"]) == (True, 12, 16, 4)
 
 
 def test_the_restart_with_the_largest_margin_is_told() -> None:
@@ -114,7 +125,7 @@ def test_every_course_ends(attack: Attack) -> None:
     for pattern in range(16):
         answers = [RADII[0] if pattern >> bit & 1 else None for bit in range(16)]
         course = Course(0, RADII, [attack] * 2, 4)
-        assert len(drive(course, {"0": list(answers), "1": list(answers)})) <= 8
+        assert len(drive(course, {"0": list(answers), "1": list(answers)})) <= 9
 
 
 def test_only_the_first_restart_begins_at_the_last_success() -> None:

@@ -14,10 +14,16 @@ from medrobust.attacks.base import Norm, check_positive, per_image
 from medrobust.attacks.problem import GoalAttack, Problem
 from medrobust.errors import UserError
 
+#: A difference of logits that float32 still tells from 0, as a share of the largest logit: some 80 units of it.
+ROUNDING = 1e-5
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(GoalAttack):
     """Steps to the nearest linearised boundary (Moosavi-Dezfooli et al. 2016, algorithm 2; Linf: section 3.3).
+
+    The paper has no box: clipped to [0, 1], its steps fall short of the boundary, ever less, and would end on it,
+    where rounding decides. So each one aims a little beyond, by what float32 tells from 0 (`ROUNDING`).
 
     Attributes:
         steps: at most; an image that is over the boundary leaves.
@@ -50,9 +56,10 @@ class DeepFool(GoalAttack):
                 break
             rows, part, gaps, slopes = rows[on], part.take(on), gaps[on], slopes[on]
             gap, slope = nearest(gaps, slopes, self.norm)
-            # The point of the plane gap + slope·x = 0 that is nearest in the norm.
+            # The point nearest in the norm of the plane gap + slope·x = 0, and a little beyond.
             direction = slope.sign() if self.norm == "Linf" else slope
-            size = (gap.abs() + 1e-6) / (direction * slope).flatten(1).sum(1).clamp_min(1e-12)
+            beyond = ROUNDING * logits[on].abs().amax(1)
+            size = (gap.abs() + beyond) / (direction * slope).flatten(1).sum(1).clamp_min(1e-12)
             way[rows] += per_image(size) * direction
             result[rows] = (part.images + (1 + self.overshoot) * way[rows]).clamp(0, 1)
         return result

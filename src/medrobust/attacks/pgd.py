@@ -59,6 +59,11 @@ class PGD(Stepwise):
         """Steps of one restart."""
         return self.steps
 
+    @property
+    def drawn(self) -> bool:
+        """As `random_start` says."""
+        return self.random_start
+
     def begin(self, walk: Walk, warm: Tensor) -> None:
         if not self.random_start:
             return

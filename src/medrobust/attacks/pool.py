@@ -19,7 +19,7 @@ from medrobust.runtime import say
 
 T = TypeVar("T")
 #: A stretch of moves over which progress is measured: a tenth of an attack's moves, but at least so many.
-STRETCH = 5
+STRETCH = 3
 #: An attempt is hopeless if so many times the last stretch's progress, made in all that are left, would not do.
 HOPE = 2.0
 #: Images n×C×H×W, labels and seeds of rows, on the device to use.
@@ -36,6 +36,7 @@ class Task:
         restart: which start.
         moves: how many it may make (stepwise attacks).
         place: C×H×W where an earlier attempt stood; None: the clean image.
+        plain: begin at the clean image itself, where the attack would draw a random start.
     """
 
     row: int
@@ -43,6 +44,7 @@ class Task:
     restart: int
     moves: int
     place: Tensor | None
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,8 @@ class Pool:
             eps = torch.tensor([task.eps for task in entering], dtype=images.dtype, device=images.device)
             new = Stepwise.enter(images, labels, seeds, eps, 0, _places(entering, images, self.attack.norm))
             new.restart += torch.tensor([task.restart for task in entering], device=images.device)
-            self.attack.begin(
-                new, torch.tensor([task.place is not None for task in entering], device=images.device)
-            )
+            warm = [task.plain or task.place is not None for task in entering]
+            self.attack.begin(new, torch.tensor(warm, device=images.device))
             new.origin = new.current
             self._walk = new if self._walk is None else self._walk.join(new)
             self._tasks, self._asked = self._tasks + entering, self._asked + [0] * len(entering)
@@ -213,11 +214,16 @@ class Pool:
             self._count(rows, 1)
 
     def _last_look(self, walk: Walk, last: Tensor) -> None:
-        """Judge the last places and, where the fast model chose them, the best ones."""
-        self._judge_best(walk, last)
+        """Judge the last places and, where the fast model chose them, the best ones, in one pass."""
         rows = walk.take(last)
-        rows.note(self._judge(rows.current))
-        self._count(last, 1)
+        if self.fast is self.exact:
+            rows.note(self._judge(rows.current))
+            self._count(last, 1)
+        else:
+            best, current = self._judge(torch.cat([rows.best, rows.current])).chunk(2)
+            rows.score, rows.pred = margin(best, rows.labels), best.argmax(1)
+            rows.note(current)
+            self._count(last, 2)
         walk.best[last], walk.score[last], walk.pred[last] = rows.best, rows.score, rows.pred
 
     def _count(self, rows: Tensor, queries: int) -> None:

@@ -106,6 +106,11 @@ class Stepwise(Attack):
     def moves(self) -> int:
         """Moves of one start; one look at the last place, without a gradient, follows them."""
 
+    @property
+    def drawn(self) -> bool:
+        """Whether its starts are drawn at random where `begin` is not told otherwise."""
+        return False
+
     @abstractmethod
     def go(self, walk: Walk, gradient: Tensor) -> Tensor:
         """Where each image goes next, n×C×H×W in its ball; `walk.memory` may change, all else is the caller's.
@@ -120,7 +125,8 @@ class Stepwise(Attack):
 
         Args:
             walk: its `current` is where the caller would start.
-            warm: bool, n; whether that place was found by an earlier attack (else it is the clean image).
+            warm: bool, n; whether to begin right there, at an earlier attack's place or at the clean image;
+                else the attack may draw a random start.
         """
 
     def look(self, model: nn.Module, walk: Walk) -> tuple[Tensor, Tensor]:
