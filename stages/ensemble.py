@@ -28,7 +28,7 @@ def main() -> None:
     folders = {name: args.models / backbone / regime for name, (backbone, regime) in cells.items()}
     members = [load(folder, device()) for folder in folders.values()]
     val, test = store.subset(table, "val"), store.subset(table, "test")
-    sample = ask(members, val, params.adv, params.seed, temperature=params.ensemble.temperature)
+    sample = ask(members, val, params.adv, params.seed)
     rule = fit_rule(sample, params.ensemble)
     facts = facts_of(list(folders), rule, sample, params.ensemble)
     say(facts["fitted_on"])

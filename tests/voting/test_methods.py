@@ -107,18 +107,26 @@ def test_a_small_weight_becomes_nothing_and_the_largest_stays() -> None:
     assert fit_rule(sample, settings(method="convex", min_weight=1.0)).voters(2) == [0]
 
 
-def test_a_temperature_is_the_best_of_a_grid() -> None:
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_temperature_is_the_best_of_a_grid(share: float) -> None:
     sample = draw([2.0, 1.0])
+    scale = np.array([3.0, 0.3])[:, None, None]  # one member too sure of itself, one too little
+    sample = Sample(sample.clean * scale, sample.robust * scale, sample.labels, sample.patients, sample.classes)
     grid = np.exp(np.linspace(np.log(0.05), np.log(20), 4001))
-    count, classes = len(sample.labels), 3
+    count, classes = 2 * len(sample.labels), 3
     # Platt's targets: (n + 1) / (n + 2) for the true class, the rest shared by the others.
-    target = np.full((count, classes), 1 / (count + 2) / (classes - 1))
-    target[np.arange(count), sample.labels] = (count + 1) / (count + 2)
-    overconfident = sample.clean * np.array([3.0, 0.3])[:, None, None]
-    found = temperatures(overconfident, sample.labels, wanted=True)
+    target = np.full((len(sample.labels), classes), 1 / (count + 2) / (classes - 1))
+    target[np.arange(len(target)), sample.labels] = (count + 1) / (count + 2)
+    found = temperatures(sample, settings(temperature=True, robust_share=share))
     assert found is not None
-    for part, temperature in zip(overconfident, found, strict=True):
-        losses = [-(target * log_softmax(part / t, 1)).sum(1).mean() for t in grid]
+    for clean, robust, temperature in zip(sample.clean, sample.robust, found, strict=True):
+        losses = [
+            sum(
+                weight * -(target * log_softmax(part / t, 1)).sum(1).mean()
+                for weight, part in ((1 - share, clean), (share, robust))
+            )
+            for t in grid
+        ]
         assert temperature == pytest.approx(grid[int(np.argmin(losses))], rel=5e-3)
 
 

@@ -20,31 +20,32 @@ from medrobust.voting.rules import Rule
 from medrobust.voting.sample import Sample
 
 
-def ask(members: Sequence[nn.Module], val: Subset, adv: AdvParams, seed: int, *, temperature: bool) -> Sample:
+def ask(members: Sequence[nn.Module], val: Subset, adv: AdvParams, seed: int) -> Sample:
     """What members say of the validation images, clean and attacked.
 
-    The attacked images are made on the equal vote of the (tempered) members, one image for all of them.
+    The attacked images are made on the equal vote of the members, one image for all of them.
 
     Args:
         members: classifiers in eval mode.
         val: validation images.
         adv: radius and steps of the attack.
         seed: of the attack's random starts.
-        temperature: whether the attacked vote is one of tempered members.
     """
     device = next(members[0].parameters()).device
     clean = predict_all(members, val, None, members[0], seed)
-    rule = Rule([1 / len(members)] * len(members), temperatures=temperatures(clean, val.labels, temperature))
-    vote = EnsembleClassifier(list(members), rule).to(device).eval()
+    vote = EnsembleClassifier(list(members), [1 / len(members)] * len(members)).to(device).eval()
     robust = predict_all(members, val, training_attack(adv), vote, seed)
     return Sample(clean, robust, val.labels, val.patients, val.classes)
 
 
-def temperatures(clean: np.ndarray, labels: np.ndarray, wanted: bool) -> list[float] | None:
-    """Each member's temperature on clean images, M×n×K log-probabilities; None if not wanted."""
-    if not wanted:
+def temperatures(sample: Sample, params: EnsembleParams) -> list[float] | None:
+    """Each member's temperature, clean and attacked images weighed as the vote weighs them; None if not wanted."""
+    if not params.temperature:
         return None
-    return [fit_temperature(torch.from_numpy(part), torch.from_numpy(labels)) for part in clean]
+    labels = torch.from_numpy(np.tile(sample.labels, 2))
+    share = torch.tensor([1 - params.robust_share, params.robust_share]).repeat_interleave(len(sample.labels))
+    both = torch.from_numpy(np.concatenate([sample.clean, sample.robust], axis=1))
+    return [fit_temperature(part, labels, share) for part in both]
 
 
 def fitter(name: str, sample: Sample, params: EnsembleParams) -> Fit:
@@ -74,7 +75,7 @@ def answers(rule: Rule, votes: np.ndarray) -> np.ndarray:
 
 
 def _tempered(sample: Sample, params: EnsembleParams) -> tuple[Sample, list[float] | None]:
-    found = temperatures(sample.clean, sample.labels, params.temperature)
+    found = temperatures(sample, params)
     if found is None:
         return sample, None
     scale = np.array(found)[:, None, None]
@@ -97,6 +98,7 @@ def facts_of(names: list[str], rule: Rule, sample: Sample, params: EnsembleParam
         said += f"; no validation image of {', '.join(absent)}: nothing was learned of it"
     return {
         "method": params.method,
+        "members": names,
         "objective": params.objective if params.method == "convex" else "weighted",
         "robust_share": params.robust_share,
         "val_n": images,
