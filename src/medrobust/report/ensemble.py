@@ -110,7 +110,7 @@ def methods_table(run: Run, confidence: float) -> Table:
         cells = [number(record.get(f"val_{key}")) for key in ("log_loss", "robust_log_loss", "balanced_accuracy")]
         cells += [with_interval(record, "test_balanced_accuracy"), with_interval(record, "test_accuracy")]
         rows.append([label, *cells, number(record.get("test_log_loss")), number(record.get("test_ece"))])
-    columns = ["method", "validation log-loss", "attacked", "balanced accuracy"]
+    columns = ["method", "validation log-loss", "validation log-loss, attacked", "validation balanced accuracy"]
     columns += ["test balanced accuracy", "test accuracy", "test log-loss", "test ECE"]
     note = (
         "Validation out of fold: each patient is judged by a vote that was fitted without him. Attacked: by "
