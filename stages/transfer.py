@@ -1,4 +1,4 @@
-"""Show each model the images that were made on the others (ten seconds for 40 images and one step on two cores)."""
+"""Show each model the images that were made on the others (some ten seconds for 40 images and one step)."""
 
 import argparse
 from pathlib import Path

@@ -14,6 +14,7 @@ from medrobust.report.ensemble import (
     transfer_grids,
     weights_table,
 )
+from medrobust.report.figures import draw_all
 from medrobust.report.harm import calibration_table, recall_table
 from medrobust.report.page import render_html, sections
 from tests.report.runs import SETTINGS, lock, read, write_run
@@ -117,3 +118,9 @@ def test_a_matrix_of_another_run_is_left_out(folder: Path) -> None:
     run = read(folder, checked=True)
     assert run.crossings == {}
     assert any("matrix.csv" in name for name in run.foreign)
+
+
+def test_the_matrix_is_a_figure_for_papers_too(folder: Path) -> None:
+    drawn = draw_all(read(folder), folder, {}, 0.01)
+    assert drawn["transfer_pgd"].is_file()
+    assert "judged by" in drawn["transfer_pgd"].with_suffix(".svg").read_text()
