@@ -49,7 +49,7 @@ def test_the_gradient_goes_through_every_member() -> None:
 
 def test_who_has_no_weight_is_not_run() -> None:
     members = [member(0), member(1), member(2)]
-    members[1].forward = pytest.fail  # type: ignore[assignment]
+    members[1].forward = pytest.fail
     rule = Rule(weights=[0.25, 0.0, 0.75], temperatures=[1.0, 5.0, 2.0])
     ensemble, images = EnsembleClassifier(members, rule), torch.rand(4, 1, 16, 16)
     expected = 0.25 * members[0](images).softmax(1) + 0.75 * (members[2](images) / 2).softmax(1)

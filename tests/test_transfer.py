@@ -53,6 +53,10 @@ def found(models: dict[str, nn.Module]) -> tuple[pd.DataFrame, dict[str, Any]]:
     )
 
 
+def by_cell(table: pd.DataFrame) -> dict[tuple[str, str], dict[Any, Any]]:
+    return {(row["source"], row["judge"]): row for row in table.to_dict("records")}
+
+
 def attacked(model: nn.Module, subset: Subset) -> torch.Tensor:
     attack = PGD(eps=EPS, steps=3, stop_when_fooled=False)
     rows = range(len(subset))
@@ -62,20 +66,20 @@ def attacked(model: nn.Module, subset: Subset) -> torch.Tensor:
 def test_every_cell_is_what_attacking_by_hand_gives(
     models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
 ) -> None:
-    table, few = found[0].set_index(["source", "judge"]), pictures().spread(8)
+    cells, few = by_cell(found[0]), pictures().spread(8)
     judges = {**models, "ensemble": EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()}
     labels = torch.from_numpy(few.labels)
     for source, made_on in {CLEAN: None, **judges}.items():
         images = few.batch(range(8)) if made_on is None else attacked(made_on, few)
         for judge, model in judges.items():
             said = model(images).log_softmax(1).detach()
-            row = table.loc[(source, judge)]
+            row = cells[source, judge]
             assert row["accuracy"] == pytest.approx(float((said.argmax(1) == labels).float().mean()))
             assert row["log_loss"] == pytest.approx(float(nn.functional.nll_loss(said, labels)), rel=1e-4)
             assert row["brier"] == pytest.approx(metrics.brier(few.labels, said.double().numpy()), rel=1e-4)
             assert row["low"] <= row["accuracy"] <= row["high"]
             assert row["log_loss_low"] <= row["log_loss"] <= row["log_loss_high"]
-    assert len(table) == (1 + 3) * 3 + 1
+    assert len(cells) == (1 + 3) * 3 + 1
 
 
 def test_the_starting_studys_figure_gives_each_member_its_own_image(
@@ -84,8 +88,7 @@ def test_the_starting_studys_figure_gives_each_member_its_own_image(
     few = pictures().spread(8)
     parts = [model(attacked(model, few)).softmax(1) for model in models.values()]
     expected = (torch.stack(parts).mean(0).argmax(1).numpy() == few.labels).mean()
-    row = found[0].set_index(["source", "judge"]).loc[(SEPARATE, "ensemble")]
-    assert row["accuracy"] == pytest.approx(expected)
+    assert by_cell(found[0])[SEPARATE, "ensemble"]["accuracy"] == pytest.approx(expected)
     assert found[1]["models"]["ensemble"]["per_member"] == pytest.approx(expected)
 
 
