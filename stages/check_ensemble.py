@@ -12,7 +12,7 @@ def main() -> None:
     """Check the ensemble; its members are its siblings."""
     from medrobust.attacks.checks.run import Subject, check_model, conclude, read_evaluations
     from medrobust.data.store import ImageStore
-    from medrobust.ensemble import load_ensemble
+    from medrobust.ensemble import load_ensemble, load_members
 
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("model", "prepared", "split", "suites", "records", "metrics"):
@@ -28,7 +28,7 @@ def main() -> None:
         suites=suites,
         attempts=tables,
         adversarial=params.ensemble.regime == "adv",
-        siblings=dict(zip(read_json(args.model / "card.json")["members"], ensemble.members, strict=True)),
+        siblings=load_members(args.model, device()),
         bit_depth=store.header.bit_depth,
     )
     found = check_model(subject, eps=params.adv.eps, params=params.attacks, report=params.report, seed=params.seed)

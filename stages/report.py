@@ -11,6 +11,7 @@ def main() -> None:
     """Collect, draw, write, and print the short table."""
     from medrobust.report.collect import Folders, collect
     from medrobust.report.detection import read_detection
+    from medrobust.report.ensemble import read_ensemble
     from medrobust.report.lineage import Lineage
     from medrobust.report.page import Settings
     from medrobust.report.write import Outputs, write_report
@@ -24,6 +25,7 @@ def main() -> None:
     folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.models)
     suites = {name: suite.norm for name, suite in params.attacks.suites.items()}
     run = collect(folders, list(params.models), list(suites), Lineage.of(args.lock, "report"))
+    read_ensemble(run, folders)
     read_detection(run, args.metrics, params.detect.cells())
     report = params.report
     settings = Settings(

@@ -1,4 +1,4 @@
-"""The vote is the log of the weighted mean probability, and its weights are the best convex ones."""
+"""Several models are met as one: one image, honest log-probabilities, and nobody is swapped unnoticed."""
 
 from pathlib import Path
 
@@ -8,18 +8,14 @@ import torch
 from torch import nn
 
 from medrobust.data.store import Subset
-from medrobust.ensemble import (
-    EnsembleClassifier,
-    convex_weights,
-    fit_ensemble,
-    load_ensemble,
-    save_ensemble,
-)
+from medrobust.ensemble import EnsembleClassifier, load_ensemble, load_members, save_ensemble, voters
 from medrobust.errors import UserError
 from medrobust.evaluation import predict, predictions_table
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
-from medrobust.params.training import AdvParams, ModelParams
+from medrobust.params.training import ModelParams
+from medrobust.records import read_json
+from medrobust.voting.rules import Rule
 
 BLOCK = ModelParams(timm="resnet10t", weights="none", image_size=16)
 
@@ -51,57 +47,64 @@ def test_the_gradient_goes_through_every_member() -> None:
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in one.parameters())
 
 
-def test_convex_weights_agree_with_a_grid_search() -> None:
-    rng = np.random.default_rng(2)
-    labels = rng.integers(0, 3, 200)
-    logits = rng.normal(0, 1, (2, 2, 200, 3))
-    logits[:, 0] += 1.2 * np.eye(3)[labels]
-    logits[:, 1] += 0.8 * np.eye(3)[labels]
-    clean, robust = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    rows = np.arange(200)
-
-    def loss(weight: float) -> float:
-        mix = np.array([weight, 1 - weight])
-        return float(sum(-np.log(mix @ np.exp(part[:, rows, labels])).mean() / 2 for part in (clean, robust)))
-
-    grid = np.linspace(0, 1, 2001)
-    best = grid[np.argmin([loss(weight) for weight in grid])]
-    found = convex_weights(clean, robust, labels, 0.5)
-    assert found.sum() == pytest.approx(1)
-    assert found[0] == pytest.approx(best, abs=2e-3)
+def test_who_has_no_weight_is_not_run() -> None:
+    members = [member(0), member(1), member(2)]
+    members[1].forward = pytest.fail
+    rule = Rule(weights=[0.25, 0.0, 0.75], temperatures=[1.0, 5.0, 2.0])
+    ensemble, images = EnsembleClassifier(members, rule), torch.rand(4, 1, 16, 16)
+    expected = 0.25 * members[0](images).softmax(1) + 0.75 * (members[2](images) / 2).softmax(1)
+    assert len(ensemble.members) == 2
+    assert torch.allclose(ensemble(images).exp(), expected, atol=1e-6)
 
 
-def test_a_useless_member_gets_no_weight() -> None:
-    labels = np.arange(60) % 3
-    sharp = np.log(np.where(np.eye(3)[labels] > 0, 0.98, 0.01))
-    flat = np.full((60, 3), -np.log(3))
-    weights = convex_weights(np.stack([sharp, flat]), np.stack([sharp, flat]), labels, 0.5)
-    assert weights[1] < 0.01
-
-
-def test_fitting_uses_validation_and_one_image_for_all() -> None:
-    adv = AdvParams(eps=0.01, alpha="auto", steps=2, mix=0.5, epochs=1, lr_scale=1.0)
-    ensemble, weights = fit_ensemble({"x": member(0), "y": member(1)}, subset(), adv, 0.5, seed=0)
-    assert sum(weights.values()) == pytest.approx(1, abs=1e-3)
-    assert ensemble.weights.tolist() == pytest.approx(list(weights.values()), abs=1e-3)
-
-
-def test_a_changed_member_is_refused(tmp_path: Path) -> None:
+def saved(folder: Path, rule: Rule) -> dict[str, Path]:
+    """Two small models and an ensemble of them in `folder/ensemble`."""
     members = {}
-    for seed, name in enumerate(("x", "y")):
+    for seed, name in enumerate(("x-adv", "y-adv")):
         torch.manual_seed(seed)
-        members[name] = tmp_path / "models" / name / "adv"
+        members[name] = folder / "models" / name.replace("-", "/")
         checkpoint.save(members[name], build_classifier(BLOCK, ["a", "b", "c"]), BLOCK, {})
-    folder = tmp_path / "models" / "ensemble"
-    save_ensemble(folder, {"x": 0.4, "y": 0.6}, members)
-    ensemble = load_ensemble(folder)
-    assert ensemble(torch.rand(2, 1, 16, 16)).exp().sum(1).tolist() == pytest.approx([1, 1], abs=1e-5)
-    torch.manual_seed(9)
-    changed = build_classifier(BLOCK, ["a", "b", "c"])
-    torch.nn.init.ones_(changed.backbone.fc.weight)  # type: ignore[union-attr,arg-type]
-    checkpoint.save(members["y"], changed, BLOCK, {})
-    with pytest.raises(UserError, match="y has changed since the weights were fitted"):
-        load_ensemble(folder)
+    save_ensemble(folder / "ensemble", members, rule, {"method": "convex"})
+    return members
+
+
+def change(folder: Path) -> None:
+    """Another model in the place of one."""
+    other = build_classifier(BLOCK, ["a", "b", "c"])
+    torch.nn.init.ones_(other.backbone.fc.weight)  # type: ignore[union-attr,arg-type]
+    checkpoint.save(folder, other, BLOCK, {})
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule(weights=[0.4, 0.6], temperatures=[0.5, 2.0]),
+        Rule(coefficients=[[0.1] * 6, [0.2] * 6, [-0.3, 0.0, 0.3] * 2], intercept=[0.0, 0.1, 0.2]),
+    ],
+)
+def test_what_is_loaded_is_what_was_fitted(rule: Rule, tmp_path: Path) -> None:
+    members = saved(tmp_path, rule)
+    images = torch.rand(2, 1, 16, 16)
+    fitted = EnsembleClassifier([checkpoint.load(path) for path in members.values()], rule).eval()
+    ensemble = load_ensemble(tmp_path / "ensemble")
+    assert torch.allclose(ensemble(images), fitted(images), atol=1e-6)
+    assert ensemble(images).exp().sum(1).tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert read_json(tmp_path / "ensemble" / "card.json")["method"] == "convex"
+
+
+def test_a_member_without_a_say_is_no_voter_but_still_a_sibling(tmp_path: Path) -> None:
+    saved(tmp_path, Rule(weights=[0.0, 1.0]))
+    assert voters(tmp_path / "ensemble") == ["y-adv"]
+    assert len(load_ensemble(tmp_path / "ensemble").members) == 1
+    assert list(load_members(tmp_path / "ensemble")) == ["x-adv", "y-adv"]
+
+
+@pytest.mark.parametrize("name", ["x-adv", "y-adv"])
+def test_a_changed_member_is_refused_whether_it_votes_or_not(name: str, tmp_path: Path) -> None:
+    members = saved(tmp_path, Rule(weights=[0.0, 1.0]))
+    change(members[name])
+    with pytest.raises(UserError, match=f"{name} has changed since the weights were fitted"):
+        load_ensemble(tmp_path / "ensemble")
 
 
 def test_predictions_are_log_probabilities_and_modes_come_back() -> None:

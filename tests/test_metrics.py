@@ -79,3 +79,21 @@ def test_the_interval_agrees_with_a_plain_bootstrap() -> None:
         rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
         plain.append((labels[rows] == preds[rows]).mean())
     assert fast == pytest.approx(np.quantile(plain, [0.05, 0.95]), abs=0.012)
+
+
+def test_the_brier_score_agrees_with_scikit_learn() -> None:
+    labels, logprobs = draw(1)
+    truth = np.eye(4)[labels]
+    expected = 4 * np.mean([reference.brier_score_loss(truth[:, k], np.exp(logprobs[:, k])) for k in range(4)])
+    assert metrics.brier(labels, logprobs) == pytest.approx(expected)
+
+
+def test_the_interval_of_a_mean_is_that_of_accuracy_for_right_and_wrong() -> None:
+    labels, logprobs = draw(2)
+    preds, patients = logprobs.argmax(1), np.array([f"p{k // 3}" for k in range(len(labels))])
+    order = np.argsort(labels, kind="stable")  # patients of one class, as they are
+    labels, preds = labels[order], preds[order]
+    settings = {"resamples": 300, "confidence": 0.9}
+    of_mean = metrics.mean_ci((labels == preds).astype(float), labels, patients, **settings)  # type: ignore[arg-type]
+    of_matrix = metrics.bootstrap_ci(labels, preds, patients, 4, metrics.accuracy, **settings)  # type: ignore[arg-type]
+    assert of_mean == pytest.approx(of_matrix)

@@ -19,6 +19,7 @@ PLUGINS = {
     "prepare": ["src/medrobust/data/sources"],
     "suite": ["src/medrobust/attacks"],
     "settings": ["src/medrobust/training/objectives"],
+    "ensemble": ["src/medrobust/voting"],
     "detect_plan": ["src/medrobust/detection"],
     "report": ["src/medrobust/report"],
 }

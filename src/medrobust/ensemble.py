@@ -1,123 +1,98 @@
-"""A weighted vote of classifiers that an attack meets as one model: one image, one gradient through all."""
+"""Several classifiers that an attack meets as one model: one image, one gradient through all that vote."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medrobust.data.store import Subset
 from medrobust.errors import UserError
-from medrobust.evaluation import predict_all
 from medrobust.models import checkpoint
-from medrobust.params.training import AdvParams
 from medrobust.records import atomic_dir, read_json, write_json
-from medrobust.training.objectives.inner import training_attack
+from medrobust.voting.rules import Rule
 
 
 class EnsembleClassifier(nn.Module):
-    """log(sum of weight · softmax of each member): log-probabilities, so that attacks see honest logits.
+    """Members' log-probabilities made one by a rule: log-probabilities again, so that attacks see honest logits.
+
+    Attributes:
+        members: those with a say; who has weight 0 is left out and costs nothing.
+        vote: the module of the rule, M×n×K -> n×K.
 
     Args:
         members: classifiers with the same classes.
-        weights: one a member, non-negative, sum 1.
+        rule: what a method of `medrobust.voting` fitted; a list stands for the weights of a soft vote.
     """
 
-    weights: Tensor
-
-    def __init__(self, members: list[nn.Module], weights: list[float]) -> None:
+    def __init__(self, members: list[nn.Module], rule: Rule | list[float]) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
-        self.register_buffer("weights", torch.tensor(weights))
+        rule = Rule(weights=rule) if isinstance(rule, list) else rule
+        self.members = nn.ModuleList([members[place] for place in rule.voters(len(members))])
+        self.vote = rule.of_voters().module()
 
     def forward(self, images: Tensor) -> Tensor:
         """Log-probabilities, n×K, of images n×C×H×W in [0, 1]."""
-        votes = torch.stack([member(images).log_softmax(1) for member in self.members])
-        weights = self.weights.clamp_min(1e-12).log().to(votes.dtype)
-        return torch.logsumexp(votes + weights[:, None, None], dim=0)
+        found: Tensor = self.vote(torch.stack([member(images).log_softmax(1) for member in self.members]))
+        return found
 
 
-def fit_ensemble(
-    members: Mapping[str, nn.Module], val: Subset, adv: AdvParams, robust_share: float, seed: int
-) -> tuple[EnsembleClassifier, dict[str, float]]:
-    """Fit convex weights on validation images, clean and attacked.
-
-    The attacked images are made on the equal-weight vote, one image for all members.
+def save_ensemble(folder: Path, members: Mapping[str, Path], rule: Rule, facts: dict[str, Any]) -> None:
+    """Write `card.json`.
 
     Args:
-        members: name -> classifier.
-        val: validation images.
-        adv: radius and steps of the attack.
-        robust_share: weight of the attacked images' log-loss.
-        seed: of the attack's random starts.
-
-    Returns:
-        The ensemble and the weights by name.
+        folder: of the ensemble.
+        members: name -> folder of the checkpoint, in the order of the rule.
+        rule: how they vote.
+        facts: what else a reader should know (method, what it was fitted on).
     """
-    judges = list(members.values())
-    equal = EnsembleClassifier(judges, [1 / len(judges)] * len(judges)).eval()
-    equal.to(next(judges[0].parameters()).device)
-    clean = predict_all(judges, val, None, equal, seed)
-    robust = predict_all(judges, val, training_attack(adv), equal, seed)
-    weights = convex_weights(clean, robust, val.labels, robust_share)
-    ensemble = EnsembleClassifier(judges, weights.tolist()).eval().to(equal.weights.device)
-    return ensemble, {name: round(float(weight), 4) for name, weight in zip(members, weights, strict=True)}
-
-
-def convex_weights(clean: np.ndarray, robust: np.ndarray, labels: np.ndarray, robust_share: float) -> np.ndarray:
-    """Weights on the simplex, M, that minimise (1 - share)·NLL(clean) + share·NLL(robust).
-
-    Args:
-        clean, robust: log-probabilities, M×n×K, of each member.
-        labels: int, n.
-        robust_share: between 0 and 1.
-    """
-    from scipy.optimize import minimize
-
-    rows = np.arange(len(labels))
-    chances = [np.exp(part[:, rows, labels]) for part in (clean, robust)]
-
-    def loss(free: np.ndarray) -> float:
-        weights = np.exp(free - free.max())
-        weights /= weights.sum()
-        parts = [-np.log(np.maximum(weights @ chance, 1e-12)).mean() for chance in chances]
-        return float((1 - robust_share) * parts[0] + robust_share * parts[1])
-
-    free = minimize(loss, np.zeros(len(clean)), method="L-BFGS-B", bounds=[(-8, 8)] * len(clean)).x
-    weights: np.ndarray = np.exp(free - free.max())
-    weights /= weights.sum()
-    return weights
-
-
-def save_ensemble(folder: Path, weights: dict[str, float], members: dict[str, Path]) -> None:
-    """Write `card.json`: the members' folders (relative to `folder`), their hashes and weights."""
+    have_a_say = rule.voters(len(members))
     rows = {
         name: {
             "folder": Path(os.path.relpath(path, folder)).as_posix(),
             "sha256": read_json(path / "card.json")["sha256"],
-            "weight": weights[name],
+            "votes": place in have_a_say,
         }
-        for name, path in members.items()
+        for place, (name, path) in enumerate(members.items())
     }
     with atomic_dir(folder) as temporary:
-        write_json(temporary / "card.json", {"members": rows})
+        write_json(temporary / "card.json", {**facts, "members": rows, "rule": asdict(rule)})
 
 
-def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> EnsembleClassifier:
-    """The ensemble of a folder, in eval mode.
+def load_members(
+    folder: Path, device: torch.device | str = "cpu", only: Collection[str] | None = None
+) -> dict[str, nn.Module]:
+    """The models that an ensemble was fitted from, by name, in eval mode.
+
+    Args:
+        folder: of the ensemble.
+        device: where to.
+        only: names to load, None = all; the others are checked all the same.
 
     Raises:
-        UserError: a member is missing, or is another model than when the weights were fitted.
+        UserError: a member is missing, or is another model than when the rule was fitted.
     """
-    rows = read_json(folder / "card.json")["members"]
-    members: list[nn.Module] = []
-    for name, row in rows.items():
+    found: dict[str, nn.Module] = {}
+    for name, row in read_json(folder / "card.json")["members"].items():
         path = folder / row["folder"]
         if read_json(path / "card.json")["sha256"] != row["sha256"]:
             raise UserError(
                 str(folder), f"{name} has changed since the weights were fitted", "Run `dvc repro ensemble`"
             )
-        members.append(checkpoint.load(path, device))
-    return EnsembleClassifier(members, [row["weight"] for row in rows.values()]).to(device).eval()
+        if only is None or name in only:
+            found[name] = checkpoint.load(path, device)
+    return found
+
+
+def voters(folder: Path) -> list[str]:
+    """Names of an ensemble's members that have a say, in the order of its rule."""
+    return [name for name, row in read_json(folder / "card.json")["members"].items() if row["votes"]]
+
+
+def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> EnsembleClassifier:
+    """The ensemble of a folder, in eval mode; errors as of `load_members`."""
+    rule = Rule(**read_json(folder / "card.json")["rule"])
+    members = load_members(folder, device, only=voters(folder))
+    return EnsembleClassifier(list(members.values()), rule.of_voters()).to(device).eval()

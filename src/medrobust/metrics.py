@@ -80,6 +80,12 @@ def nll(labels: np.ndarray, logprobs: np.ndarray) -> float:
     return float(-logprobs[np.arange(len(labels)), labels].mean())
 
 
+def brier(labels: np.ndarray, logprobs: np.ndarray) -> float:
+    """Mean squared distance of the probabilities from the truth (Brier 1950), from 0 to 2."""
+    truth = np.eye(logprobs.shape[1])[labels]
+    return float(((np.exp(logprobs) - truth) ** 2).sum(1).mean())
+
+
 def bootstrap_ci(
     labels: np.ndarray,
     preds: np.ndarray,
@@ -111,14 +117,47 @@ def bootstrap_ci(
     names, owner = np.unique(patients, return_inverse=True)
     counts = np.zeros((len(names), classes, classes), dtype=np.int64)
     np.add.at(counts, (owner, labels, preds), 1)
-    stratum = counts.sum(2).argmax(1)
+    sums = _resampled(counts, counts.sum(2).argmax(1), resamples, seed)
+    return _percentiles(np.array([statistic(matrix) for matrix in sums], dtype=float), confidence)
+
+
+def mean_ci(
+    values: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int = 0,
+) -> list[float]:
+    """Percentile interval of a mean over images, [low, high]; patients are drawn as in `bootstrap_ci`.
+
+    Args:
+        values: float, n.
+        labels: int, n.
+        patients: text, n.
+        resamples, confidence, seed: as in `bootstrap_ci`.
+    """
+    names, owner = np.unique(patients, return_inverse=True)
+    sizes = np.zeros((len(names), int(labels.max()) + 1), dtype=np.int64)
+    np.add.at(sizes, (owner, labels), 1)
+    parts = np.column_stack([np.bincount(owner, values), sizes.sum(1)])
+    sums = _resampled(parts, sizes.argmax(1), resamples, seed)
+    return _percentiles(sums[:, 0] / sums[:, 1], confidence)
+
+
+def _resampled(parts: np.ndarray, stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Sums, resamples×…, of patients' parts, P×…, drawn with replacement within each stratum."""
     rng = np.random.default_rng(seed)
-    sums = np.zeros((resamples, classes, classes), dtype=np.int64)
+    sums = np.zeros((resamples, *parts.shape[1:]), dtype=parts.dtype)
     for k in np.unique(stratum):
         members = np.flatnonzero(stratum == k)
         draws = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
-        sums += np.tensordot(draws, counts[members], axes=1)
-    values = np.array([statistic(matrix) for matrix in sums], dtype=float)
+        sums += np.tensordot(draws, parts[members], axes=1)
+    return sums
+
+
+def _percentiles(values: np.ndarray, confidence: float) -> list[float]:
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(values, [tail, 1 - tail])
     return [float(low), float(high)]

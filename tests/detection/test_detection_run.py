@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import medrobust
+from medrobust.calibration import fit_temperature
 from medrobust.detection.fitting import Splits, fit_guard, pick
-from medrobust.detection.guard import Answer, fit_temperature, load_guard, predict, save_guard
+from medrobust.detection.guard import Answer, load_guard, predict, save_guard
 from medrobust.detection.registry import DETECTORS
 from medrobust.detection.run import Outputs, run_detection
 from medrobust.errors import UserError

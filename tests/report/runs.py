@@ -11,6 +11,7 @@ from PIL import Image
 from medrobust.data.store import Header, write_store
 from medrobust.records import write_json, write_table
 from medrobust.report.collect import REGIMES, Folders, Run, collect
+from medrobust.report.ensemble import read_ensemble
 from medrobust.report.lineage import Lineage, md5
 from medrobust.report.page import Settings
 from medrobust.report.write import Outputs
@@ -95,7 +96,7 @@ def write_run(tmp_path: Path) -> None:
     part = {"images": 20, "patients": 7, **dict.fromkeys(CLASSES, 6)}
     write_json(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients also stand in train"]})
     write_json(m / "split.json", {"train": part, "val": part, "test": part})
-    write_json(m / "ensemble.json", {"weights": {"one": 0.25, "two": 0.75}, **clean_record()})
+    write_vote(m, p)
     (p / "audit").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(p / "audit" / "pairs.png")
     for backbone in ("one", "two"):
@@ -124,6 +125,38 @@ def write_run(tmp_path: Path) -> None:
     lock(tmp_path)
 
 
+def crossings() -> pd.DataFrame:
+    """A transfer matrix in which a model's own images hurt it most."""
+    judges = ["one-clean", "one-adv", "two-clean", "two-adv", "ensemble"]
+    cells = [(source, judge) for source in ("no attack", *judges) for judge in judges]
+    rows = []
+    for source, judge in [*cells, ("per member", "ensemble")]:
+        right = {"no attack": 0.75, "per member": 0.5, judge: 0.25}.get(source, 0.625)
+        rows.append(
+            {
+                "source": source, "judge": judge, "accuracy": right, "low": right - 0.1, "high": right + 0.1,
+                "log_loss": 2 - right, "log_loss_low": 1.0, "log_loss_high": 2.0, "brier": 1 - right,
+                "ece": 0.3 - right / 4,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def write_vote(metrics: Path, plots: Path) -> None:
+    """An ensemble of two adversarially trained models, the comparison of methods, and a transfer matrix."""
+    facts = {
+        "method": "convex", "objective": "weighted", "robust_share": 0.5, "members": ["one-adv", "two-adv"],
+        "val_n": 20, "val_patients": 7, "absent_from_val": [], "weights": {"one-adv": 0.25, "two-adv": 0.75},
+    }  # fmt: skip
+    write_json(metrics / "ensemble.json", {**facts, **clean_record()})
+    tested = {"test_accuracy": 0.7, "test_accuracy_ci": [0.6, 0.8], "test_ece": 0.1, "val_log_loss": 0.91}
+    impossible = {"impossible": "too few validation patients have Severe"}
+    methods = {"equal": tested, "convex": {**tested, "test_accuracy": 0.72}, "stacking": impossible}
+    write_json(metrics / "ensemble_methods.json", methods)
+    write_json(metrics / "transfer.json", {"suite": "pgd", "norm": "Linf", "eps": 0.01, "n": 8, "patients": 6})
+    write_table(plots / "transfer" / "matrix.csv", crossings())
+
+
 def lock(folder: Path) -> None:
     """Write the dvc.lock of a run that has just come to its end."""
 
@@ -135,7 +168,10 @@ def lock(folder: Path) -> None:
         "prepare": entry(["data/prepared"]),
         "split": entry(["metrics/split.json"], ["data/prepared/header.json"]),
         "audit": entry(["metrics/audit.json", "plots/audit"], ["data/prepared"]),
-        "ensemble": entry(["metrics/ensemble.json"], ["models/one/adv", "models/two/adv"]),
+        "ensemble": entry(
+            ["metrics/ensemble.json", "metrics/ensemble_methods.json"], ["models/one/adv", "models/two/adv"]
+        ),
+        "transfer": entry(["metrics/transfer.json", "plots/transfer/matrix.csv"], ["models/one/adv"]),
         "check_ensemble": entry(["metrics/checks/ensemble-adv.json"], ["metrics/attack/ensemble-adv-pgd.json"]),
         "attack_ensemble@pgd": entry(
             ["metrics/attack/ensemble-adv-pgd.json", "plots/attack/ensemble-adv-pgd.csv"]
@@ -158,7 +194,9 @@ def lock(folder: Path) -> None:
 def read(folder: Path, *, checked: bool = False, backbones: tuple[str, ...] = ("one", "two")) -> Run:
     """The run of a folder; `checked` asks dvc.lock which files belong to it."""
     lineage = Lineage.of(folder / "dvc.lock", "report") if checked else None
-    return collect(folders(folder), list(backbones), ["pgd"], lineage)
+    run = collect(folders(folder), list(backbones), ["pgd"], lineage)
+    read_ensemble(run, folders(folder))
+    return run
 
 
 def folders(folder: Path) -> Folders:

@@ -13,6 +13,7 @@ from medrobust.records import read_json, write_json, write_table
 from medrobust.report import tables
 from medrobust.report.charts import robust_curve
 from medrobust.report.figures import confusion, draw_all
+from medrobust.report.harm import recall_table
 from medrobust.report.page import breakable, render_html, render_markdown, verdicts
 from medrobust.report.write import write_report
 from tests.report.runs import CLASSES, SETTINGS, attack_record, checks_record, folders, outputs, read
@@ -122,7 +123,7 @@ def test_a_class_absent_from_test_is_named(folder: Path) -> None:
 def test_a_class_that_merging_emptied_has_no_column(folder: Path) -> None:
     split = {name: {**part, "Severe": 0} for name, part in read_json(folder / "metrics" / "split.json").items()}
     write_json(folder / "metrics" / "split.json", split)
-    assert "Severe" not in tables.recall_table(read(folder)).columns
+    assert "Severe" not in recall_table(read(folder), 0.01).columns
 
 
 def test_all_results_of_a_backbone_stand_in_one_table(folder: Path) -> None:

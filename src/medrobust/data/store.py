@@ -158,6 +158,10 @@ class Subset:
         columns = {name: getattr(self, name)[positions] for name in ("rows", "labels", "ids", "patients")}
         return replace(self, **columns)
 
+    def spread(self, most: int) -> "Subset":
+        """At most `most` images, evenly spaced in the subset's order, so that patients and classes stay mixed."""
+        return self.take(np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int)))
+
     def batch(self, indices: Any) -> "torch.Tensor":
         """Float32 images in [0, 1], n×C×H×W, of the given positions in the subset; on the CPU unless resident."""
         import torch

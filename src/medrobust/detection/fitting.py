@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from medrobust.attacks.random import image_seeds
+from medrobust.calibration import fit_temperature
 from medrobust.data.store import Subset
 from medrobust.detection.base import build_detector
 from medrobust.detection.extract import SuiteAttack, all_features, changed_images
 from medrobust.detection.features import DeepFeatures, Extractor, Features
-from medrobust.detection.guard import Fitted, Guard, fit_temperature
+from medrobust.detection.guard import Fitted, Guard
 from medrobust.detection.measures import clean_threshold
 from medrobust.errors import UserError
 from medrobust.params.detection import DetectParams
@@ -33,8 +34,7 @@ class Splits:
 
 def pick(subset: Subset, most: int) -> Subset:
     """At most `most` images of a subset, evenly spaced in its order, so that patients and classes stay mixed."""
-    rows = np.unique(np.linspace(0, len(subset) - 1, min(most, len(subset))).round().astype(int))
-    return subset.take(rows)
+    return subset.spread(most)
 
 
 def clean_features(model: nn.Module, extractors: Iterable[Extractor], subset: Subset, seed: int) -> Said:

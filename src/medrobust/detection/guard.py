@@ -194,25 +194,3 @@ def _checked(images: Tensor | np.ndarray) -> Tensor:
         found = f"values from {float(batch.min()):.3g} to {float(batch.max()):.3g}"
         raise UserError("images", found, "Give [0, 1] images (divide 8-bit pixels by 255)")
     return batch
-
-
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature of the lowest log-loss (Guo et al. 2017, section 4.2), between 0.05 and 20.
-
-    Targets are (n+1)/(n+2) instead of 1 (Platt 1999), without which images that are all classified rightly would
-    ask for infinite confidence.
-
-    Args:
-        logits: n×K of clean validation images.
-        labels: int64 n.
-    """
-    from scipy.optimize import minimize_scalar
-
-    count, classes = logits.shape
-    smoothing = classes / (classes - 1) / (count + 2)
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits.double() / float(np.exp(log_temperature))
-        return float(nn.functional.cross_entropy(scaled, labels, label_smoothing=smoothing))
-
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))

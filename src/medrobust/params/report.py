@@ -1,17 +1,10 @@
-"""Blocks `ensemble` and `report`."""
+"""Block `report`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from medrobust.params.base import Block, Share
-
-
-class EnsembleParams(Block):
-    """Which models vote and how their weights are fitted."""
-
-    regime: Literal["clean", "adv"]
-    robust_share: Share
 
 
 class ReportParams(Block):

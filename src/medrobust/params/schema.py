@@ -11,8 +11,10 @@ from medrobust.params.attacks import AttacksParams
 from medrobust.params.base import Block
 from medrobust.params.data import AuditParams, DataParams, SplitParams
 from medrobust.params.detection import DetectParams
-from medrobust.params.report import EnsembleParams, ReportParams
+from medrobust.params.ensemble import EnsembleParams
+from medrobust.params.report import ReportParams
 from medrobust.params.training import AdvParams, AugmentParams, ModelParams, TrainParams, TuneParams
+from medrobust.params.transfer import TransferParams
 
 #: Names become parts of file and stage names (`attack@B-R-S`), so they carry no separator.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
@@ -33,6 +35,7 @@ class Params(Block):
     attacks: AttacksParams
     detect: DetectParams = Field(default_factory=DetectParams)
     ensemble: EnsembleParams
+    transfer: TransferParams = Field(default_factory=TransferParams)
     report: ReportParams
 
     @model_validator(mode="after")
@@ -40,6 +43,11 @@ class Params(Block):
         for name, model in self.models.items():
             override(self.train, model.train, f"models.{name}.train")
             override(self.adv, model.adv, f"models.{name}.adv")
+        return self
+
+    @model_validator(mode="after")
+    def _members_exist(self) -> "Params":
+        self.ensemble.cells(self.models)
         return self
 
     @model_validator(mode="after")
@@ -52,6 +60,13 @@ class Params(Block):
             if unknown := [name for name in names if name not in known]:
                 where, remedy = f"params.yaml: detect.{key}", f"Known: {', '.join(known)}"
                 raise UserError(where, f"there is no {unknown[0]!r}", remedy)
+        return self
+
+    @model_validator(mode="after")
+    def _transfer_suite_exists(self) -> "Params":
+        suites, name = self.attacks.suites, self.transfer.suite
+        if name and name not in suites:
+            raise UserError("params.yaml: transfer.suite", f"there is no {name!r}", f"Known: {', '.join(suites)}")
         return self
 
 

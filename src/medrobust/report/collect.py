@@ -11,6 +11,8 @@ from medrobust.records import read_json, read_table
 from medrobust.report.lineage import Lineage
 
 REGIMES = ("clean", "adv")
+#: Sources in the transfer matrix that are no models: no attack, and each member of the vote attacked on its own.
+CLEAN, SEPARATE = "no attack", "per member"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Run:
         checks: (model, regime) -> what the checklist found.
         curves: (model, regime, suite) -> table of eps, robust_accuracy, low, high.
         detect: (model, regime) -> record of a guarded model.
+        methods: ways to vote -> record; transfer: record; crossings: (suite, eps) -> table of sources and judges.
         history, confusion: (backbone, regime) -> table; trials: backbone -> table.
         missing: files that should be there; foreign: file -> why it belongs to another run and was not read.
         lineage: what dvc.lock says; None where there is no dvc.lock to check against.
@@ -58,6 +61,9 @@ class Run:
     confusion: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
     trials: dict[str, pd.DataFrame] = field(default_factory=dict)
     detect: dict[tuple[str, str], Any] = field(default_factory=dict)
+    methods: dict[str, Any] = field(default_factory=dict)
+    transfer: dict[str, Any] = field(default_factory=dict)
+    crossings: dict[tuple[str, float], pd.DataFrame] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     foreign: dict[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
@@ -73,6 +79,21 @@ class Run:
         """A model's record of clean test images; {} if missing."""
         found: dict[str, Any] = self.ensemble if model == "ensemble" else self.train.get((model, regime), {})
         return found
+
+    def judged(self, source: str, model: str, regime: str) -> dict[tuple[str, float], dict[Any, Any]]:
+        """What a model makes of images that were made on `source`: (suite, eps) -> row of the transfer matrix.
+
+        Args:
+            source: `CLEAN`, `SEPARATE` or a name as `name_of` gives it.
+            model, regime: who judges.
+        """
+        wanted = (source, name_of(model, regime))
+        return {
+            cell: row
+            for cell, matrix in self.crossings.items()
+            for row in matrix.to_dict("records")
+            if (row["source"], row["judge"]) == wanted
+        }
 
     def classes(self) -> list[str]:
         """The classes that models know: the header's, less those that merging left empty."""
@@ -94,6 +115,11 @@ class Run:
         found = {self.verdict_of(*key) for key in self.attack}
         worst = next((word for word in ("invalid", "unchecked", "suspect") if word in found), None)
         return worst or ("no problem found" if found else "missing")
+
+
+def name_of(model: str, regime: str) -> str:
+    """A model's name in the transfer matrix and among the members of the vote."""
+    return model if model == "ensemble" else f"{model}-{regime}"
 
 
 class Reader:

@@ -9,6 +9,8 @@ import numpy as np
 
 from medrobust.report.charts import bend, colour, confusion_counts, curve_points, radius_label
 from medrobust.report.collect import REGIMES, Run
+from medrobust.report.ensemble import transfer_grids
+from medrobust.report.heatmap import heat_map
 from medrobust.report.tables import TRAINING
 
 mpl.use("Agg")
@@ -38,6 +40,10 @@ def draw_all(run: Run, folder: Path, norms: Mapping[str, str], eps: float) -> di
         eps: the radius of training, which the curves of Linf suites mark.
     """
     drawn = {f"robust_accuracy_{suite}": robust_accuracy(run, suite, norm, eps) for suite, norm in norms.items()}
+    drawn |= {
+        f"transfer_{suite}": heat_map(grid)
+        for (suite, _), grid in zip(run.crossings, transfer_grids(run), strict=True)
+    }
     drawn |= {"training": training(run), "confusion": confusion(run)}
     return {name: save(figure, folder, name) for name, figure in drawn.items() if figure is not None}
 

@@ -14,6 +14,8 @@ from medrobust.report import charts, tables
 from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
 from medrobust.report.detection import detection_tables
+from medrobust.report.ensemble import Grid, ensemble_tables, ensemble_text, transfer_grids
+from medrobust.report.harm import calibration_table, recall_table
 from medrobust.report.tables import Table
 from medrobust.report.targeted import targeted_tables
 
@@ -40,6 +42,7 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     matrices: list[Matrix] = field(default_factory=list)
+    grids: list[Grid] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
 
@@ -66,11 +69,13 @@ def sections(run: Run, settings: Settings) -> list[Section]:
         Section("data", "Data", [tables.split_table(run)], pictures=["classes", "pairs"], text=_data_text(run)),
         Section("tuning", "Tuning", [tables.tuning_table(run), *tables.trial_tables(run)]),
         Section("training", "Training", charts=charts.training_charts(run)),
-        Section("clean", "Clean results", [tables.clean_table(run, confidence), tables.recall_table(run)]),
+        Section("clean", "Clean results", [tables.clean_table(run, confidence)]),
         Section(
-            "attacks", "Under attack",
-            [*(tables.attack_table(run, suite, confidence) for suite in run.suites),
-             *targeted_tables(run, confidence)],
+            "attacks", "Under attack", [
+                *(tables.attack_table(run, suite, confidence) for suite in run.suites),
+                *targeted_tables(run, confidence),
+                recall_table(run, settings.eps), calibration_table(run, confidence),
+            ],
             [curve for curve in curves if curve],
         ),
         Section("backbones", "Every number, by backbone", list(named.values())),
@@ -79,7 +84,10 @@ def sections(run: Run, settings: Settings) -> list[Section]:
         ),
         Section("detection", "Detection", detection_tables(run, confidence)),
         Section("confusion", "Confusion matrices, clean test images", matrices=charts.matrices(run)),
-        Section("ensemble", "Ensemble", [tables.weights_table(run)]),
+        Section(
+            "ensemble", "Ensemble", ensemble_tables(run, confidence), grids=transfer_grids(run),
+            text=ensemble_text(run),
+        ),
         Section("cost", "Cost", [tables.cost_table(run)]),
         Section("reproduce", "How to reproduce", [origin_table(run)], text=_reproduce_text(run, settings)),
     ]  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from medrobust.report.collect import REGIMES, Run
+from medrobust.report.collect import REGIMES, Run, name_of
 
 #: How a regime is called in a table.
 TRAINING = {"clean": "clean", "adv": "adversarial"}
@@ -102,15 +102,23 @@ def backbone_table(run: Run, model: str, confidence: float) -> Table:
             *(["quadratic_kappa"] if graded(run) else []),
             *(f"recall_{name}" for name in classes),
         ]
-        cells += [number(record.get(name)) for name in [*names, "auroc", "ece"]]
+        cells += [number(record.get(name)) for name in [*names, "auroc", "ece", "nll"]]
         rows.append([TRAINING[regime], "clean", NONE, *cells])
         for suite in run.suites:
             rows += [[TRAINING[regime], suite, *cells] for cells in _attacked(run, (model, regime, suite), names)]
+        rows += [[TRAINING[regime], *cells] for cells in _last_steps(run, (model, regime), names)]
     columns = ["training", "images", "ε", "n", "patients", "accuracy", "balanced accuracy", "macro F1"]
-    columns += [*(["kappa²"] if graded(run) else []), *(f"recall {name}" for name in classes), "AUROC", "ECE"]
+    columns += [
+        *(["kappa²"] if graded(run) else []),
+        *(f"recall {name}" for name in classes),
+        "AUROC",
+        "ECE",
+        "log-loss",
+    ]
     note = (
         f"Brackets are {confidence:.0%} intervals over patients. Attacked rows count an image as wrong if any "
-        "attack of the suite fools it; AUROC and ECE need scores, which a worst case over attacks does not have."
+        "attack of the suite fools it; AUROC, ECE and log-loss need scores, which a worst case over attacks does "
+        "not have. “To the last step”: its attacks on fewer images, none of which stops where the model errs."
     )
     return Table(f"{model}: all results", columns, rows, note, folded=True)
 
@@ -119,14 +127,27 @@ def _attacked(run: Run, key: tuple[str, str, str], names: list[str]) -> list[lis
     """Rows of one evaluation from ε on, one a radius."""
     record, curve = run.attack.get(key), run.curves.get(key)
     if record is None or curve is None:
-        return [[NONE, "missing", *[NONE] * (len(names) + 5)]]
+        return [[NONE, "missing", *[NONE] * (len(names) + 6)]]
     sample = [str(record.get(name, NONE)) for name in ("n", "patients")]
     rows = []
     for point in curve.to_dict("records"):
         accuracy = ranged(point["robust_accuracy"], point["low"], point["high"])
         balanced = (point.get(name) for name in ("robust_balanced_accuracy", "balanced_low", "balanced_high"))
         cells = [number(point.get(f"robust_{name}")) for name in names]
-        rows.append([f"{point['eps']:g}", *sample, accuracy, ranged(*balanced), *cells, NONE, NONE])
+        rows.append([f"{point['eps']:g}", *sample, accuracy, ranged(*balanced), *cells, NONE, NONE, NONE])
+    return rows
+
+
+def _last_steps(run: Run, model: tuple[str, str], names: list[str]) -> list[list[str]]:
+    """Rows of the images that were made on this model itself for the transfer matrix, from the images on."""
+    sample = [str(run.transfer.get(name, NONE)) for name in ("n", "patients")]
+    rows = []
+    for (suite, eps), row in run.judged(name_of(*model), *model).items():
+        accuracy = ranged(row["accuracy"], row["low"], row["high"])
+        scores = [NONE, number(row["ece"]), number(row["log_loss"])]
+        rows.append(
+            [f"{suite}, to the last step", f"{eps:g}", *sample, accuracy, *[NONE] * (len(names) + 1), *scores]
+        )
     return rows
 
 
@@ -164,15 +185,6 @@ def trial_tables(run: Run) -> list[Table]:
     return found
 
 
-def weights_table(run: Run) -> Table:
-    """The ensemble's weights."""
-    weights = run.ensemble.get("weights", {})
-    rows = [[name, number(weight)] for name, weight in weights.items()]
-    return Table(
-        "Ensemble weights", ["member", "weight"], rows, "Fitted on validation images, clean and attacked."
-    )
-
-
 def cost_table(run: Run) -> Table:
     """Seconds of each model's stages, attacked images a second, and gradients where they were counted."""
     rows = []
@@ -188,16 +200,6 @@ def cost_table(run: Run) -> Table:
     columns += [f"{suite}{what}" for suite in run.suites for what in (", s", ", images/s", ", gradients")]
     note = "Images a second count an image once a radius. Gradients: forward and backward passes of single images."
     return Table("Cost", columns, rows, note)
-
-
-def recall_table(run: Run) -> Table:
-    """Recall of each class on clean test images."""
-    classes = run.classes()
-    rows = []
-    for model, regime in run.models():
-        record = run.clean(model, regime)
-        rows.append([model, TRAINING[regime], *(number(record.get(f"recall_{name}")) for name in classes)])
-    return Table("Recall by class, clean images", ["model", "training", *classes], rows)
 
 
 def checks_table(run: Run) -> Table:

@@ -1,0 +1,44 @@
+"""What attacks do beside taking accuracy: to the trust in probabilities, and to single classes."""
+
+from medrobust.report.collect import CLEAN, Run, name_of
+from medrobust.report.tables import TRAINING, Table, number, ranged
+
+
+def calibration_table(run: Run, confidence: float) -> Table:
+    """How far probabilities can be trusted before and after an attack, of every model."""
+    rows = []
+    for model, regime in run.models():
+        before, after = (run.judged(source, model, regime) for source in (CLEAN, name_of(model, regime)))
+        for (suite, eps), row in after.items():
+            for images, part in (("clean", before[suite, eps]), (f"{suite} ε {eps:g}", row)):
+                loss = ranged(part["log_loss"], part["log_loss_low"], part["log_loss_high"])
+                accuracy = ranged(part["accuracy"], part["low"], part["high"])
+                scores = [number(part["brier"]), number(part["ece"])]
+                rows.append([model, TRAINING[regime], images, accuracy, loss, *scores])
+    count = f"{run.transfer.get('n')} test images of {run.transfer.get('patients')} patients"
+    note = (
+        f"On {count}, the same before and after; attacks run to their last step, so that the scores are those "
+        f"of a finished attack and not of the boundary. Brackets are {confidence:.0%} intervals over whole "
+        "patients. Brier score from 0 to 2. ECE is biased upwards in small samples: compare it between rows "
+        "only."
+    )
+    columns = ["model", "training", "images", "accuracy", "log-loss", "Brier", "ECE"]
+    return Table("Calibration before and after attack", columns, rows, note)
+
+
+def recall_table(run: Run, eps: float) -> Table:
+    """Recall of each class, clean and under every suite at the radius nearest to that of training."""
+    classes = run.classes()
+    rows = []
+    for model, regime in run.models():
+        clean = run.clean(model, regime)
+        rows.append([model, TRAINING[regime], "clean", *(number(clean.get(f"recall_{name}")) for name in classes)])
+        for suite in run.suites:
+            near, curve = run.at((model, regime, suite), eps), run.curves.get((model, regime, suite))
+            if near is None or curve is None:
+                continue
+            point = min(curve.to_dict("records"), key=lambda row: abs(row["eps"] - float(near)))
+            recalls = (number(point.get(f"robust_recall_{name}")) for name in classes)
+            rows.append([model, TRAINING[regime], f"{suite} ε {near}", *recalls])
+    note = "A class that falls while the mean holds is where an attack hurts. Attacked: worst case of the suite."
+    return Table("Recall by class, clean and attacked", ["model", "training", "images", *classes], rows, note)

@@ -1,0 +1,70 @@
+"""All methods side by side, from answers that are there already: no image is attacked or read again."""
+
+from typing import Any
+
+import numpy as np
+
+from medrobust import metrics
+from medrobust.data.store import Subset
+from medrobust.errors import UserError
+from medrobust.params.ensemble import EnsembleParams
+from medrobust.params.report import ReportParams
+from medrobust.voting.fit import answers, fitter
+from medrobust.voting.registry import METHODS
+from medrobust.voting.sample import Sample, log_losses
+
+
+def compare(
+    sample: Sample, test: Subset, votes: np.ndarray, params: EnsembleParams, report: ReportParams
+) -> dict[str, dict[str, Any]]:
+    """Every method on validation (out of fold) and on clean test images.
+
+    Args:
+        sample: what M members say of the validation images.
+        test: the test images.
+        votes: the members' log-probabilities, M×n×K, of the test images.
+        params, report: of params.yaml; `params.method` is not looked at.
+
+    Returns:
+        Method -> `val_log_loss`, `val_robust_log_loss`, `val_balanced_accuracy`, `val_robust_accuracy` (each image
+        judged by a rule that was fitted without its patient), `test_...` with patient intervals; or `impossible`:
+        why the validation images do not allow the method.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in METHODS:
+        try:
+            fit = fitter(name, sample, params)
+            found[name] = {**_out_of_fold(sample, fit, params.folds), **_on_test(fit(sample), test, votes, report)}
+        except UserError as error:
+            found[name] = {"impossible": error.found}
+    return found
+
+
+def _out_of_fold(sample: Sample, fit: Any, folds: int) -> dict[str, float]:
+    clean, robust = np.empty_like(sample.clean[0]), np.empty_like(sample.robust[0])
+    for rest, fold in sample.folds(folds):
+        rule = fit(sample.take(rest))
+        clean[fold], robust[fold] = (answers(rule, part[:, fold]) for part in (sample.clean, sample.robust))
+    losses = log_losses(sample, clean, robust)
+    matrix = metrics.confusion(sample.labels, clean.argmax(1), len(sample.classes))
+    return {
+        "val_log_loss": losses[0],
+        "val_robust_log_loss": losses[1],
+        "val_balanced_accuracy": metrics.balanced_accuracy(matrix),
+        "val_robust_accuracy": float((robust.argmax(1) == sample.labels).mean()),
+    }
+
+
+def _on_test(rule: Any, test: Subset, votes: np.ndarray, report: ReportParams) -> dict[str, Any]:
+    logprobs = answers(rule, votes)
+    preds, count = logprobs.argmax(1), len(test.classes)
+    matrix, sample = metrics.confusion(test.labels, preds, count), (test.labels, preds, test.patients, count)
+    settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
+    return {
+        "test_accuracy": metrics.accuracy(matrix),
+        "test_accuracy_ci": metrics.bootstrap_ci(*sample, metrics.accuracy, **settings),
+        "test_balanced_accuracy": metrics.balanced_accuracy(matrix),
+        "test_balanced_accuracy_ci": metrics.bootstrap_ci(*sample, metrics.balanced_accuracy, **settings),
+        "test_log_loss": metrics.nll(test.labels, logprobs),
+        "test_ece": metrics.ece(test.labels, logprobs),
+    }

@@ -1,0 +1,43 @@
+"""Show each model the images that were made on the others (some ten seconds for 40 images and one step)."""
+
+import argparse
+from pathlib import Path
+
+from medrobust.params.schema import load_params
+from medrobust.records import read_json, read_table, write_json, write_table
+from medrobust.runtime import device, run_stage
+
+
+def main() -> None:
+    """Attack every model, ask all of them, and write the matrix."""
+    from medrobust.data.store import ImageStore
+    from medrobust.ensemble import load_ensemble, voters
+    from medrobust.models.checkpoint import load
+    from medrobust.transfer import nothing, transfer
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("models", "ensemble", "prepared", "split", "suites", "metrics", "matrix"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    args = parser.parse_args()
+    params = load_params()
+    matrix, facts = nothing()
+    if params.transfer.images:
+        store, split = ImageStore.open(args.prepared), read_table(args.split, keep_default_na=False)
+        cells = [(backbone, regime) for backbone in params.models for regime in ("clean", "adv")]
+        matrix, facts = transfer(
+            {"-".join(cell): load(args.models.joinpath(*cell), device()) for cell in cells},
+            (args.ensemble.name, load_ensemble(args.ensemble, device())),
+            voters(args.ensemble),
+            store.subset(split, "test"),
+            read_json(args.suites / f"{params.transfer.suite}.json"),
+            params=params.transfer,
+            report=params.report,
+            seed=params.seed,
+            train=store.subset(split, "train"),
+        )
+    write_table(args.matrix, matrix)
+    write_json(args.metrics, facts, digits=4)
+
+
+if __name__ == "__main__":
+    run_stage(main, "transfer")

@@ -1,0 +1,126 @@
+"""The ensemble's section says who votes and why; transfer and calibration stand where they can be read."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medrobust.records import read_json, write_json
+from medrobust.report import tables
+from medrobust.report.ensemble import (
+    attacks_table,
+    ensemble_text,
+    methods_table,
+    transfer_grids,
+    weights_table,
+)
+from medrobust.report.figures import draw_all
+from medrobust.report.harm import calibration_table, recall_table
+from medrobust.report.page import render_html, sections
+from tests.report.runs import SETTINGS, lock, read, write_run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_run(tmp_path)
+    return tmp_path
+
+
+def change(folder: Path, name: str, **facts: Any) -> None:
+    path = folder / "metrics" / f"{name}.json"
+    write_json(path, {**read_json(path), **facts})
+
+
+def test_the_text_says_who_votes_how_and_that_test_was_not_used(folder: Path) -> None:
+    text = " ".join(ensemble_text(read(folder)))
+    assert "Method in force: convex" in text
+    assert "20 validation images of 7 patients (attacked images count 50%, clean ones 50%" in text
+    assert "No test image was used" in text
+    assert "keeps 0.250 [0.15, 0.35] of 8 images" in text
+    assert "With a separate image for each (the starting study's way, no attack on the vote): 0.500" in text
+
+
+def test_a_vote_of_one_is_called_one_model(folder: Path) -> None:
+    change(folder, "ensemble", weights={"one-adv": 0.0, "two-adv": 1.0}, absent_from_val=["Mild"])
+    text = " ".join(ensemble_text(read(folder)))
+    assert "Only two-adv has a weight: this vote is that one model" in text
+    assert "No validation image of Mild" in text
+
+
+def test_members_have_their_weights_and_temperatures(folder: Path) -> None:
+    assert weights_table(read(folder)).rows == [["one-adv", "0.250"], ["two-adv", "0.750"]]
+    change(folder, "ensemble", method="stacking", weights={}, temperatures={"one-adv": 0.5, "two-adv": 2.0})
+    rows = [["one-adv", "by regression", "0.500"], ["two-adv", "by regression", "2.000"]]
+    assert weights_table(read(folder)).rows == rows
+
+
+def test_methods_stand_side_by_side_and_the_one_in_force_is_named(folder: Path) -> None:
+    rows = {row[0]: row for row in methods_table(read(folder), 0.95).rows}
+    assert list(rows) == ["equal", "convex (in force)", "stacking"]
+    assert rows["equal"][5] == "0.700 [0.60, 0.80]"
+    assert rows["stacking"][-1] == "not possible: too few validation patients have Severe"
+    assert {len(row) for row in rows.values()} == {len(methods_table(read(folder), 0.95).columns)}
+
+
+def test_only_the_method_in_force_has_attacked_numbers(folder: Path) -> None:
+    table = attacks_table(read(folder))
+    assert table.columns[2:] == ["pgd ε = 0.005", "pgd ε = 0.01"]
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert rows["equal vote"] == ["0.700 [0.60, 0.80]", "–", "–"]
+    assert rows["convex vote"][1:] == ["0.500 [0.40, 0.60]", "0.250 [0.20, 0.30]"]
+    assert rows["one-adv"][2] == "0.250 [0.20, 0.30]"
+
+
+def test_the_heat_map_has_sources_as_rows(folder: Path) -> None:
+    (grid,) = transfer_grids(read(folder))
+    assert grid.rows == ["no attack", *grid.columns]
+    assert [grid.rates[k + 1][k] for k in range(5)] == [0.25] * 5
+    assert grid.rates[0] == [0.75] * 5
+    assert grid.told[1][1] == "one-adv on images made on one-clean: 0.625 [0.53, 0.72]"
+    assert "made on ↓ judged by →" in render_html(read(folder), {}, SETTINGS)
+
+
+def test_calibration_stands_before_and_after_the_attack(folder: Path) -> None:
+    table = calibration_table(read(folder), 0.95)
+    rows = [row for row in table.rows if row[:2] == ["one", "clean"]]
+    assert [row[2] for row in rows] == ["clean", "pgd ε 0.01"]
+    assert [row[4] for row in rows] == ["1.250 [1.00, 2.00]", "1.750 [1.00, 2.00]"]
+    every = tables.backbone_table(read(folder), "one", 0.95)
+    last = [dict(zip(every.columns, row, strict=True)) for row in every.rows if "last step" in row[1]]
+    assert [(row["training"], row["n"], row["log-loss"]) for row in last] == [
+        ("clean", "8", "1.750"),
+        ("adversarial", "8", "1.750"),
+    ]
+
+
+def test_recalls_stand_clean_and_attacked_at_the_radius_of_training(folder: Path) -> None:
+    table = recall_table(read(folder), 0.01)
+    first = [row for row in table.rows if row[:2] == ["one", "adversarial"]]
+    assert [(row[2], row[4]) for row in first] == [("clean", "0.500"), ("pgd ε 0.01", "0.050")]
+
+
+def test_without_a_matrix_the_rest_stands(folder: Path) -> None:
+    write_json(folder / "metrics" / "transfer.json", {"n": 0})
+    run = read(folder)
+    assert (transfer_grids(run), calibration_table(run, 0.95).rows) == ([], [])
+    assert "ensemble" in {section.name for section in sections(run, SETTINGS)}
+    (folder / "plots" / "transfer" / "matrix.csv").unlink()
+    (folder / "metrics" / "ensemble_methods.json").unlink()
+    run = read(folder)
+    assert any("ensemble_methods.json" in path for path in run.missing)
+    assert "ensemble" in {section.name for section in sections(run, SETTINGS)}
+
+
+def test_a_matrix_of_another_run_is_left_out(folder: Path) -> None:
+    lock(folder)
+    path = folder / "plots" / "transfer" / "matrix.csv"
+    path.write_text(path.read_text().replace("0.625", "0.999"))
+    run = read(folder, checked=True)
+    assert run.crossings == {}
+    assert any("matrix.csv" in name for name in run.foreign)
+
+
+def test_the_matrix_is_a_figure_for_papers_too(folder: Path) -> None:
+    drawn = draw_all(read(folder), folder, {}, 0.01)
+    assert drawn["transfer_pgd"].is_file()
+    assert "judged by" in drawn["transfer_pgd"].with_suffix(".svg").read_text()
