@@ -11,6 +11,7 @@ def main() -> None:
     """Collect, draw, write, and print the short table."""
     from medrobust.report.collect import Folders, collect
     from medrobust.report.detection import read_detection
+    from medrobust.report.explanations import read_explanations
     from medrobust.report.lineage import Lineage
     from medrobust.report.page import Settings
     from medrobust.report.write import Outputs, write_report
@@ -25,6 +26,7 @@ def main() -> None:
     suites = {name: suite.norm for name, suite in params.attacks.suites.items()}
     run = collect(folders, list(params.models), list(suites), Lineage.of(args.lock, "report"))
     read_detection(run, args.metrics, params.detect.cells())
+    read_explanations(run, args.metrics, params.explain.models)
     report = params.report
     settings = Settings(
         report.title, params.seed, params.split.strategy, params.adv.eps, report.confidence, suites

@@ -14,6 +14,13 @@ from medrobust.report import charts, tables
 from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
 from medrobust.report.detection import detection_tables
+from medrobust.report.explanations import (
+    drift_table,
+    explanation_captions,
+    explanation_example,
+    explanation_folds,
+    explanation_text,
+)
 from medrobust.report.tables import Table
 
 #: Words of the checklist, in tables too; "clean" is one of the audit alone, in tables it is a training.
@@ -32,7 +39,7 @@ NAMED = 8
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page; `pictures` are names of figures, shown as they are."""
+    """A part of the page; `pictures` are names of figures, shown as they are, `folds` such as open on demand."""
 
     name: str
     title: str
@@ -41,6 +48,7 @@ class Section:
     matrices: list[Matrix] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
+    folds: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,10 @@ def sections(run: Run, settings: Settings) -> list[Section]:
             "checks", DOUBTS, [tables.verdicts_table(run), tables.checks_table(run)]
         ),
         Section("detection", "Detection", detection_tables(run, confidence)),
+        Section(
+            "explanations", "Explanations", [drift_table(run, confidence)], pictures=explanation_example(run),
+            text=explanation_text(run), folds=explanation_folds(run),
+        ),
         Section("confusion", "Confusion matrices, clean test images", matrices=charts.matrices(run)),
         Section("ensemble", "Ensemble", [tables.weights_table(run)]),
         Section("cost", "Cost", [tables.cost_table(run)]),
@@ -129,7 +141,8 @@ def render_html(run: Run, pictures: Mapping[str, Path], settings: Settings) -> s
     environment.filters["breakable"] = breakable
     return environment.from_string(parts["html"]).render(
         title=settings.title, summary=summary(run, settings), verdicts=verdicts(run), sections=found,
-        words=WORDS, captions=CAPTIONS, style=Markup(parts["css"]), script=Markup(parts["js"]), data=Markup(data),
+        words=WORDS, captions=CAPTIONS | explanation_captions(run), data=Markup(data),
+        style=Markup(parts["css"]), script=Markup(parts["js"]),
         pictures={name: _data_uri(path) for name, path in pictures.items()},
     )  # fmt: skip
 
