@@ -32,8 +32,16 @@ def run(
     return read_json(out.metrics), read_table(out.table), out.plots
 
 
-def test_a_cell_writes_measures_pictures_and_captions(subject: Subject, tmp_path: Path) -> None:
-    record, table, plots = run(subject, tmp_path)
+@pytest.fixture(scope="module")
+def done(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], pd.DataFrame, Path]:
+    """What a cell wrote."""
+    return run(subject, tmp_path_factory.mktemp("done"))
+
+
+def test_a_cell_writes_measures_pictures_and_captions(
+    subject: Subject, done: tuple[dict[str, Any], pd.DataFrame, Path]
+) -> None:
+    record, table, plots = done
     assert (record["n"], record["layer"], record["grid"]) == (10, "deep", [6, 6])
     assert record["region"] == "foreground"
     assert len(table) == 20
@@ -54,8 +62,10 @@ def test_a_cell_writes_measures_pictures_and_captions(subject: Subject, tmp_path
             assert len(image.convert("RGB").getcolors(1 << 20) or []) > 20
 
 
-def test_a_second_run_gives_the_same_bytes(subject: Subject, tmp_path: Path) -> None:
-    first, second = (run(subject, tmp_path / name) for name in "ab")
+def test_a_second_run_gives_the_same_bytes(
+    subject: Subject, done: tuple[dict[str, Any], pd.DataFrame, Path], tmp_path: Path
+) -> None:
+    first, second = done, run(subject, tmp_path)
     assert first[0]["pictures"] == second[0]["pictures"]
     assert first[1].equals(second[1])
     for path in first[2].iterdir():

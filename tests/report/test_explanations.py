@@ -18,8 +18,8 @@ BACKBONES = ["one", "two"]
 
 def record(**changes: Any) -> dict[str, Any]:
     names = ("iou", "iou_same_class", "iou_noise", "rank", "rank_noise", "inside_clean", "inside_attacked")
-    measures = {name: 0.1 * number for number, name in enumerate(names, 1)}
-    measures |= {f"{name}_ci": [0.0, 0.9] for name in names}  # type: ignore[dict-item]
+    measures: dict[str, Any] = {name: 0.1 * number for number, name in enumerate(names, 1)}
+    measures |= {f"{name}_ci": [0.0, 0.9] for name in names}
     captions = {"fooled-1": "Fooled <first>.", "right-1": "Right.", "surface": "The loss.", "features": "Points."}
     return {
         "suite": "pgd", "eps": 0.01, "n": 16, "changed": 12, "patients": 9, "region": "foreground",
