@@ -68,6 +68,8 @@ def test_the_page_holds_every_picture_once_with_its_caption(explained: Path) -> 
     assert "4×4 cells" in html
     assert html.index("Pictures of one") < html.index("Pictures of two")
     assert html.count('id="explanations"') == 1
+    assert 'Pictures of two <span class="soft">(8)' in html
+    assert "Pictures of" not in render_html(run, {}, SETTINGS), "nothing to open where no picture is there"
 
 
 def test_no_image_of_the_data_where_none_may_be_shown(explained: Path) -> None:

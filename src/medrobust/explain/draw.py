@@ -58,7 +58,7 @@ def draw_panel(panel: Panel) -> Any:
             np.asarray(figure.subfigures(2, 1)), (panel.clean, panel.attacked), ("Clean", "Attacked"), strict=True
         )
         for row, side, name in rows:
-            row.text(0.01, 0.97, f"{name} image: the model says {side.says}", size=10, weight="bold", va="top")
+            row.text(0.01, 0.97, f"{name}: the model says {side.says}", size=10, weight="bold", va="top")
             axes = row.subplots(1, columns)
             row.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.76, wspace=0.05)
             _image(axes[0], side.pixels, "image")
