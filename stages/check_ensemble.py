@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.params.schema import load_params
-from medrobust.records import read_json, read_table
+from medrobust.records import read_table
 from medrobust.runtime import device, run_stage
 
 

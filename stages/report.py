@@ -12,6 +12,7 @@ def main() -> None:
     from medrobust.report.collect import Folders, collect
     from medrobust.report.detection import read_detection
     from medrobust.report.ensemble import read_ensemble
+    from medrobust.report.explanations import read_explanations
     from medrobust.report.lineage import Lineage
     from medrobust.report.page import Settings
     from medrobust.report.write import Outputs, write_report
@@ -27,6 +28,7 @@ def main() -> None:
     run = collect(folders, list(params.models), list(suites), Lineage.of(args.lock, "report"))
     read_ensemble(run, folders)
     read_detection(run, args.metrics, params.detect.cells())
+    read_explanations(run, args.metrics, params.explain.models)
     report = params.report
     settings = Settings(
         report.title, params.seed, params.split.strategy, params.adv.eps, report.confidence, suites

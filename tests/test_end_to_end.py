@@ -65,6 +65,8 @@ def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
     for word in ("resnet10t", "ensemble", "Audit of the split", "Checklist of the attacks", "NonDemented"):
         assert word in page
     assert "What detectors see" in page
+    assert "Drift of the maps under attack" in page
+    assert page.count("Pictures of resnet10t") == 1
     metrics = json.loads((pipeline / "metrics" / "attack" / "resnet10t-adv-pgd.json").read_text())
     assert set(metrics["robust_accuracy"]) == {"0.005", "0.01"}
     assert metrics["robust_accuracy"]["0.01"] <= metrics["robust_accuracy"]["0.005"] <= metrics["clean_accuracy"]
@@ -100,7 +102,7 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
         "attack_ensemble@pgd",
         "attack_ensemble@worst",
     }
-    others = {"ensemble", "transfer", "report"}
+    others = {"ensemble", "transfer", "explain@resnet10t", "report"}
     assert ran == {"settings@resnet10t", "adv_train@resnet10t", *others, *attacks, *checks}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
     assert "Running stage" not in run(pipeline, "dvc", "repro"), (

@@ -4,13 +4,12 @@ The idea of confining an attack to the region of interest is that of Kulkarni & 
 these regions are our own and no reproduction of theirs.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medrobust.errors import UserError
+from medrobust.models.maps import map_layers
 
 #: Rules that find the region of each image; `background` is the complement of `foreground`, `outlined` is what the
 #: publisher of the images outlined (a tumour): it comes with the images of a subset.
@@ -92,39 +91,23 @@ def gradcam(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     members = getattr(model, "members", None)
     if members is not None:
         return torch.stack([gradcam(member, images, labels) for member in members]).mean(0)
-    layer, prefix = _last_maps(model)
+    if not (layers := map_layers(model)):
+        raise UserError("attack.mask", f"no Grad-CAM for {type(model).__name__}", "Give the masks as a tensor")
+    layer = layers[-1]
     kept: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
         kept.append(output.detach().requires_grad_(True))
         return kept[0]
 
-    handle = layer.register_forward_hook(keep)
+    handle = layer.module.register_forward_hook(keep)
     try:
         with torch.enable_grad():
             score = model(images).gather(1, labels[:, None]).sum()
             (gradient,) = torch.autograd.grad(score, kept[0])
     finally:
         handle.remove()
-    maps, slopes = (_as_maps(part, prefix) for part in (kept[0].detach(), gradient))
+    maps, slopes = layer.maps(kept[0].detach()), layer.maps(gradient)
     importance = (slopes.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
     large = F.interpolate(importance, size=images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
     return large / large.flatten(1).amax(1).clamp_min(1e-12)[:, None, None]
-
-
-def _last_maps(model: nn.Module) -> tuple[nn.Module, int]:
-    """The layer whose output is the last maps, and how many of its tokens stand for no place."""
-    backbone: Any = getattr(model, "backbone", None)
-    if backbone is None:
-        raise UserError("attack.mask", f"no Grad-CAM for {type(model).__name__}", "Give the masks as a tensor")
-    if hasattr(backbone, "num_prefix_tokens"):
-        return backbone.blocks[-1].norm1, int(backbone.num_prefix_tokens)
-    return backbone.get_submodule(backbone.feature_info[-1]["module"]), 0
-
-
-def _as_maps(values: Tensor, prefix: int) -> Tensor:
-    """Maps n×C×h×w as they are; tokens n×T×C on their square grid."""
-    if values.ndim == 4:
-        return values
-    side = round((values.shape[1] - prefix) ** 0.5)
-    return values[:, prefix:].transpose(1, 2).reshape(len(values), -1, side, side)

@@ -12,6 +12,7 @@ from medrobust.params.base import Block
 from medrobust.params.data import AuditParams, DataParams, SplitParams
 from medrobust.params.detection import DetectParams
 from medrobust.params.ensemble import EnsembleParams
+from medrobust.params.explain import ExplainParams
 from medrobust.params.report import ReportParams
 from medrobust.params.training import AdvParams, AugmentParams, ModelParams, TrainParams, TuneParams
 from medrobust.params.transfer import TransferParams
@@ -36,6 +37,7 @@ class Params(Block):
     detect: DetectParams = Field(default_factory=DetectParams)
     ensemble: EnsembleParams
     transfer: TransferParams = Field(default_factory=TransferParams)
+    explain: ExplainParams = Field(default_factory=ExplainParams)
     report: ReportParams
 
     @model_validator(mode="after")
@@ -51,14 +53,16 @@ class Params(Block):
         return self
 
     @model_validator(mode="after")
-    def _detection_names_exist(self) -> "Params":
+    def _names_exist(self) -> "Params":
         for key, names, known in (
-            ("models", self.detect.models, self.models),
-            ("suites", self.detect.suites, self.attacks.suites),
-            ("ensemble", self.detect.ensemble, [self.ensemble.regime]),
+            ("detect.models", self.detect.models, self.models),
+            ("detect.suites", self.detect.suites, self.attacks.suites),
+            ("detect.ensemble", self.detect.ensemble, [self.ensemble.regime]),
+            ("explain.models", self.explain.models, self.models),
+            ("explain.suite", [self.explain.suite] if self.explain.suite else [], self.attacks.suites),
         ):
             if unknown := [name for name in names if name not in known]:
-                where, remedy = f"params.yaml: detect.{key}", f"Known: {', '.join(known)}"
+                where, remedy = f"params.yaml: {key}", f"Known: {', '.join(known)}"
                 raise UserError(where, f"there is no {unknown[0]!r}", remedy)
         return self
 

@@ -37,7 +37,7 @@ class Run:
         attack: (model, regime, suite) -> record; the ensemble's regime is `adv`.
         checks: (model, regime) -> what the checklist found.
         curves: (model, regime, suite) -> table of eps, robust_accuracy, low, high.
-        detect: (model, regime) -> record of a guarded model.
+        detect: (model, regime) -> record of a guarded model; explain: the same of an explained one.
         methods: ways to vote -> record; transfer: record; crossings: (suite, eps) -> table of sources and judges.
         history, confusion: (backbone, regime) -> table; trials: backbone -> table.
         missing: files that should be there; foreign: file -> why it belongs to another run and was not read.
@@ -64,6 +64,7 @@ class Run:
     methods: dict[str, Any] = field(default_factory=dict)
     transfer: dict[str, Any] = field(default_factory=dict)
     crossings: dict[tuple[str, float], pd.DataFrame] = field(default_factory=dict)
+    explain: dict[tuple[str, str], Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     foreign: dict[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
@@ -130,13 +131,14 @@ class Reader:
 
     def record(self, path: Path) -> Any:
         """A JSON record, {} if it cannot be used."""
-        return read_json(path) if self._usable(path) else {}
+        return read_json(path) if self.usable(path) else {}
 
     def table(self, path: Path) -> pd.DataFrame | None:
         """A table, None if it cannot be used."""
-        return read_table(path) if self._usable(path) else None
+        return read_table(path) if self.usable(path) else None
 
-    def _usable(self, path: Path) -> bool:
+    def usable(self, path: Path) -> bool:
+        """Whether a file is there and of the run; what is not is noted."""
         if not path.is_file():
             self.missing.append(str(path))
             return False

@@ -15,6 +15,13 @@ from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
 from medrobust.report.detection import detection_tables
 from medrobust.report.ensemble import Grid, ensemble_tables, ensemble_text, transfer_grids
+from medrobust.report.explanations import (
+    drift_table,
+    explanation_captions,
+    explanation_example,
+    explanation_folds,
+    explanation_text,
+)
 from medrobust.report.harm import calibration_table, recall_table
 from medrobust.report.tables import Table
 from medrobust.report.targeted import targeted_tables
@@ -35,7 +42,7 @@ NAMED = 8
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page; `pictures` are names of figures, shown as they are."""
+    """A part of the page; `pictures` are names of figures, shown as they are, `folds` such as open on demand."""
 
     name: str
     title: str
@@ -45,6 +52,7 @@ class Section:
     grids: list[Grid] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
+    folds: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,10 @@ def sections(run: Run, settings: Settings) -> list[Section]:
             "checks", DOUBTS, [tables.verdicts_table(run), tables.checks_table(run)]
         ),
         Section("detection", "Detection", detection_tables(run, confidence)),
+        Section(
+            "explanations", "Explanations", [drift_table(run, confidence)], pictures=explanation_example(run),
+            text=explanation_text(run), folds=explanation_folds(run),
+        ),
         Section("confusion", "Confusion matrices, clean test images", matrices=charts.matrices(run)),
         Section(
             "ensemble", "Ensemble", ensemble_tables(run, confidence), grids=transfer_grids(run),
@@ -140,7 +152,8 @@ def render_html(run: Run, pictures: Mapping[str, Path], settings: Settings) -> s
     environment.filters["breakable"] = breakable
     return environment.from_string(parts["html"]).render(
         title=settings.title, summary=summary(run, settings), verdicts=verdicts(run), sections=found,
-        words=WORDS, captions=CAPTIONS, style=Markup(parts["css"]), script=Markup(parts["js"]), data=Markup(data),
+        words=WORDS, captions=CAPTIONS | explanation_captions(run), data=Markup(data),
+        style=Markup(parts["css"]), script=Markup(parts["js"]),
         pictures={name: _data_uri(path) for name, path in pictures.items()},
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ from medrobust.data.store import ImageStore
 from medrobust.records import atomic_dir, write_json, write_table
 from medrobust.report.cards import model_cards
 from medrobust.report.collect import Folders, Run
+from medrobust.report.explanations import explanation_pictures
 from medrobust.report.figures import draw_all, save
 from medrobust.report.latex import file_name, latex
 from medrobust.report.page import Settings, every_table, render_html, render_markdown
@@ -44,6 +45,7 @@ def write_report(run: Run, settings: Settings, outputs: Outputs, folders: Folder
         pictures = draw_all(run, folder, settings.norms, settings.eps)
         if sheet:
             pictures |= _of_data(run, folders, folder, sheet)
+        pictures |= explanation_pictures(run, folders.plots, sheet)
         (page / "index.html").write_text(render_html(run, pictures, settings), encoding="utf-8")
         (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")

@@ -1,0 +1,188 @@
+"""The pictures of explanations: large type, because they are read on phones, and colours safe for all eyes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image
+
+from medrobust.explain.landscape import REACH, FeatureMap
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+#: From nothing to orange (of Okabe and Ito) over a grey image: what lies under it stays to be seen.
+HEAT = LinearSegmentedColormap.from_list("heat", [(0.9, 0.37, 0, 0), (0.9, 0.37, 0, 0.85)])
+#: A class in the picture of features: a colour of Okabe and Ito, and a shape that a grey print keeps apart.
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
+MARKERS = "osD^vPX"
+#: Saliency is drawn up to this quantile of its map; else a few pixels leave the others dark.
+CEILING = 0.99
+WORDS = {"gradcam": "Grad-CAM", "saliency": "input gradient"}
+#: Dots per inch of a PNG.
+DPI = 120
+STYLE: Any = {"font.size": 9, "svg.hashsalt": "medrobust", "svg.fonttype": "none"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One version of an image: pixels H×W or H×W×3 in [0, 1], maps H×W by kind, and what the model says."""
+
+    pixels: np.ndarray
+    maps: dict[str, np.ndarray]
+    says: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A chosen image before and after its attack; the change is drawn `scale` times as large."""
+
+    name: str
+    truth: str
+    clean: Side
+    attacked: Side
+    scale: float
+    caption: str
+
+
+def draw_panel(panel: Panel) -> Any:
+    """Two rows: the clean image and its maps, the attacked one and its maps; at the end the change."""
+    kinds = list(panel.clean.maps)
+    columns = 2 + len(kinds)
+    with mpl.rc_context(STYLE):
+        figure = plt.figure(figsize=(1.45 * columns, 3.9))
+        rows = zip(
+            np.asarray(figure.subfigures(2, 1)), (panel.clean, panel.attacked), ("Clean", "Attacked"), strict=True
+        )
+        for row, side, name in rows:
+            row.text(0.01, 0.97, f"{name}: the model says {side.says}", size=10, weight="bold", va="top")
+            axes = row.subplots(1, columns)
+            row.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.76, wspace=0.05)
+            _image(axes[0], side.pixels, "image")
+            for place, kind in zip(axes[1:], kinds, strict=False):
+                _image(place, _grey(side.pixels), WORDS[kind])
+                place.imshow(side.maps[kind], cmap=HEAT, vmin=0, vmax=_ceiling(kind, side.maps[kind]))
+            if side is panel.clean:
+                axes[-1].set_axis_off()
+                _legend(row, axes[-1], panel.truth)
+            else:
+                change = _grey(panel.attacked.pixels) - _grey(panel.clean.pixels)
+                _bare(axes[-1], f"change ×{panel.scale:.3g}")
+                axes[-1].imshow(change * panel.scale, cmap="PuOr_r", vmin=-0.5, vmax=0.5)
+    return figure
+
+
+def draw_features(found: FeatureMap, labels: np.ndarray, moved: np.ndarray, classes: list[str]) -> Any:
+    """Clean features by class, attacked ones as crosses at the end of a line from where they came.
+
+    Args:
+        found: n clean images, m attacked ones.
+        labels: int n; true classes.
+        moved: int m; which of the clean images each attacked one was.
+        classes: names.
+    """
+    with mpl.rc_context(STYLE):
+        sides = 2 if found.tsne is not None else 1
+        figure, grid = plt.subplots(1, sides, figsize=(3.0 * sides, 3.5), squeeze=False, layout="constrained")
+        first = grid[0][0]
+        for start, end in zip(found.clean[moved], found.attacked, strict=True):
+            first.plot([start[0], end[0]], [start[1], end[1]], color="#888888", lw=0.5, zorder=1)
+        _scatter(first, found.clean, labels, classes)
+        number = np.array([COLOURS[k % len(COLOURS)] for k in labels[moved]])
+        first.scatter(*found.attacked.T, c=number, marker="x", s=26, lw=1.3, zorder=3)
+        first.scatter([], [], c="black", marker="x", s=26, lw=1.3, label="attacked (colour: its true class)")
+        first.set_title(f"principal components ({found.explained:.0%})", fontsize=9)
+        if found.tsne is not None:
+            _scatter(grid[0][1], found.tsne, labels, classes)
+            grid[0][1].set_title("t-SNE, clean images only", fontsize=9)
+        handles, words = first.get_legend_handles_labels()
+        figure.legend(handles, words, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    return figure
+
+
+def draw_surfaces(surfaces: list[tuple[str, np.ndarray, np.ndarray]], eps: float) -> Any:
+    """Loss around each image on a common scale; the square is the ball of the attack, the cross the image.
+
+    Args:
+        surfaces: title, offsets and losses of each image, as `landscape.loss_surface` gives them.
+        eps: radius of the ball.
+    """
+    top = max(float(losses.max()) for _, _, losses in surfaces)
+    low = min(float(losses.min()) for _, _, losses in surfaces)
+    with mpl.rc_context(STYLE):
+        size = (2.0 * len(surfaces) + 0.9, 2.7)
+        figure, grid = plt.subplots(
+            1, len(surfaces), figsize=size, squeeze=False, sharey=True, layout="constrained"
+        )
+        for axes, (title, offsets, losses) in zip(grid[0], surfaces, strict=True):
+            steps = offsets / eps
+            drawn = axes.contourf(steps, steps, losses, np.linspace(low, max(top, low + 1e-6), 15), cmap="cividis")
+            axes.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color="white", lw=1)
+            axes.plot(0, 0, "+", color="white", ms=9)
+            axes.set_title(title, fontsize=9)
+            axes.set(xlabel="gradient direction (ε)", aspect="equal", xticks=np.arange(-REACH, REACH + 1))
+        grid[0][0].set(ylabel="random direction (ε)", yticks=np.arange(-REACH, REACH + 1))
+        ticks = mpl.ticker.MaxNLocator(5).tick_values(low, top)
+        figure.colorbar(drawn, ax=grid[0], label="loss (nats)", ticks=ticks, shrink=0.9)
+    return figure
+
+
+def save(figure: Any, folder: Path, name: str) -> None:
+    """Write a figure as PNG, and as SVG if it holds no pixels; the same data give the same bytes.
+
+    The PNG has 256 colours: an image in the report takes a quarter of the space.
+    """
+    if not any(axes.images for axes in figure.axes):
+        with mpl.rc_context(STYLE):
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    figure.set_dpi(DPI)
+    figure.canvas.draw()
+    pixels = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    pixels.quantize(256, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
+    plt.close(figure)
+
+
+def _scatter(axes: Any, points: np.ndarray, labels: np.ndarray, classes: list[str]) -> None:
+    for k, name in enumerate(classes):
+        own = points[labels == k]
+        style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+        axes.scatter(*own.T, s=14, lw=0, alpha=0.75, label=name, zorder=2, **style)
+    axes.set(xticks=[], yticks=[])
+
+
+def _image(axes: Any, pixels: np.ndarray, title: str) -> None:
+    _bare(axes, title)
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+
+
+def _bare(axes: Any, title: str) -> None:
+    axes.set_axis_on()
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize=9, pad=3)
+
+
+def _legend(figure: Any, axes: Any, truth: str) -> None:
+    """The true class and what the colours mean, in the cell beside the clean image's maps."""
+    axes.text(0.5, 1.0, f"truth:\n{truth}", ha="center", va="top", fontsize=8, transform=axes.transAxes)
+    for height, cmap, limits, words in (
+        (0.5, HEAT, (0, 1), ("matters", "0", "most")),
+        (0.1, "PuOr_r", (-0.5, 0.5), ("change", "darker", "brighter")),
+    ):
+        place = axes.inset_axes([0.12, height, 0.76, 0.09])
+        shades = mpl.cm.ScalarMappable(Normalize(*limits), cmap)
+        bar = figure.colorbar(shades, cax=place, orientation="horizontal", ticks=limits)
+        bar.ax.set_xticklabels(words[1:], fontsize=7.5)
+        bar.ax.tick_params(length=0, pad=2)
+        bar.ax.set_title(words[0], fontsize=8, pad=3)
+
+
+def _ceiling(kind: str, shown: np.ndarray) -> float:
+    top = float(np.quantile(shown, CEILING)) if kind == "saliency" else 1.0
+    return top if top > 0 else 1.0
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    return pixels.mean(2) if pixels.ndim == 3 else pixels

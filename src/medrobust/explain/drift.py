@@ -1,0 +1,105 @@
+"""How far maps move between two versions of an image, and how much of them lies where it should. NumPy, SciPy.
+
+Maps are float n×H×W, 0 or larger. A measure that is not defined for an image (a map of zeros) is NaN there.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medrobust.detection.measures import patient_weights
+
+
+def top_overlap(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
+    """Intersection over union of the largest `share` of the pixels of two maps, n; zeros never count as large."""
+    tops = [_top(maps, share) for maps in (first, second)]
+    both, either = (tops[0] & tops[1]).sum((1, 2)), (tops[0] | tops[1]).sum((1, 2))
+    known = tops[0].any((1, 2)) & tops[1].any((1, 2))
+    result: np.ndarray = np.divide(both, either, out=np.full(len(first), np.nan), where=known)
+    return result
+
+
+def unrelated_overlap(share: float) -> float:
+    """What `top_overlap` is on average for two maps that have nothing to do with each other: p² of 2p - p²."""
+    return share / (2 - share)
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation of the pixels of two maps, n."""
+    from scipy.stats import spearmanr
+
+    flat = [maps.reshape(len(maps), -1) for maps in (first, second)]
+    varies = np.ptp(flat[0], 1) * np.ptp(flat[1], 1) > 0
+    found = np.full(len(first), np.nan)
+    for row in np.flatnonzero(varies):
+        found[row] = spearmanr(flat[0][row], flat[1][row]).statistic
+    return found
+
+
+def mass_inside(maps: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """Share of each map's sum that lies inside its region (bool n×H×W), n; NaN for an empty region too."""
+    mass = maps.sum((1, 2), dtype=np.float64)
+    inside = (maps * regions).sum((1, 2), dtype=np.float64)
+    known = (mass > 0) & regions.any((1, 2))
+    result: np.ndarray = np.divide(inside, mass, out=np.full(len(maps), np.nan), where=known)
+    return result
+
+
+def with_interval(
+    values: np.ndarray, patients: np.ndarray, labels: np.ndarray, name: str, *, resamples: int, confidence: float
+) -> dict[str, Any]:
+    """The mean of the defined values under `name`, and its interval over whole patients under `<name>_ci`.
+
+    Patients are drawn with replacement within their class. Both are None where no value is defined.
+
+    Args:
+        values: float n.
+        patients: text n.
+        labels: int n; the true classes.
+        name: of the measure.
+        resamples: how many.
+        confidence: of the interval.
+    """
+    known = ~np.isnan(values)
+    if not known.any():
+        return {name: None, f"{name}_ci": None}
+    values, patients, labels = values[known], patients[known], labels[known]
+    names, draws = patient_weights(patients, labels, resamples, seed=0)
+    weights = draws[:, np.searchsorted(names, patients)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(weights @ values / weights.sum(1), [tail, 1 - tail])
+    return {name: float(values.mean()), f"{name}_ci": [float(low), float(high)]}
+
+
+def summarise(table: pd.DataFrame, *, resamples: int, confidence: float) -> dict[str, Any]:
+    """Means and intervals of one kind of map over its images.
+
+    Args:
+        table: `patient`, `label`, `changed` (whether the attack changes the answer) and a column a measure.
+        resamples: of whole patients, for the intervals.
+        confidence: of the intervals.
+
+    Returns:
+        Every measure and its interval; overlap and rank of the images whose answer changed as `<measure>_changed`.
+    """
+    result: dict[str, Any] = {}
+    changed = table["changed"].to_numpy(dtype=bool)
+    people, labels = table["patient"].to_numpy(), table["label"].to_numpy()
+    settings: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
+    for name in table.columns.drop(["id", "patient", "label", "changed"], errors="ignore"):
+        values = table[name].to_numpy(dtype=float)
+        result |= with_interval(values, people, labels, name, **settings)
+        if name in ("iou", "rank"):
+            result |= with_interval(
+                values[changed], people[changed], labels[changed], f"{name}_changed", **settings
+            )
+    return result
+
+
+def _top(maps: np.ndarray, share: float) -> np.ndarray:
+    flat = maps.reshape(len(maps), -1)
+    count = max(1, round(share * flat.shape[1]))
+    limit = np.partition(flat, -count, axis=1)[:, -count, None]
+    result: np.ndarray = ((flat >= limit) & (flat > 0)).reshape(maps.shape)
+    return result

@@ -1,0 +1,50 @@
+"""Maps of what a backbone's models look at, and what an attack makes of them (seconds a model on two cores)."""
+
+import argparse
+from pathlib import Path
+
+from medrobust.params.schema import load_params
+from medrobust.records import read_json, read_table
+from medrobust.runtime import device, run_stage
+
+
+def parse() -> argparse.Namespace:
+    """The command line of dvc.yaml; of two kinds of training, the clean one comes first."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("prepared", "split", "suite"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    for name in ("models", "predictions", "records", "metrics", "tables", "plots"):
+        parser.add_argument(f"--{name}", type=Path, nargs=2, metavar=("CLEAN", "ADV"), required=True)
+    parser.add_argument("--backbone", required=True)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Explain the clean and the adversarially trained model."""
+    from medrobust.data.store import ImageStore
+    from medrobust.explain.run import Outputs, explain_model
+    from medrobust.explain.subject import Subject
+    from medrobust.models.checkpoint import load
+
+    params = load_params()
+    store, split = ImageStore.open(args.prepared), read_table(args.split, keep_default_na=False)
+    test, train = store.subset(split, "test"), store.subset(split, "train")
+    for place, folder in enumerate(args.models):
+        predictions = read_table(args.predictions[place])
+        subject = Subject(
+            model=load(folder, device()),
+            test=test,
+            train=train,
+            suite=read_json(args.suite),
+            predictions=predictions[predictions["split"] == "test"],
+            attempts=read_table(args.records[place]),
+            cells=params.explain.grid,
+            seed=params.seed,
+        )
+        out = Outputs(args.metrics[place], args.tables[place], args.plots[place])
+        explain_model(subject, out, params=params.explain, report=params.report)
+
+
+if __name__ == "__main__":
+    args = parse()
+    run_stage(main, f"explain-{args.backbone}")
