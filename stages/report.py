@@ -24,7 +24,7 @@ def main() -> None:
     folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.models)
     suites = {name: suite.norm for name, suite in params.attacks.suites.items()}
     run = collect(folders, list(params.models), list(suites), Lineage.of(args.lock, "report"))
-    read_detection(run, args.metrics, params.detect.cells())
+    read_detection(run, folders, params.detect.cells())
     report = params.report
     settings = Settings(
         report.title, params.seed, params.split.strategy, params.adv.eps, report.confidence, suites

@@ -35,7 +35,7 @@ class Run:
         attack: (model, regime, suite) -> record; the ensemble's regime is `adv`.
         checks: (model, regime) -> what the checklist found.
         curves: (model, regime, suite) -> table of eps, robust_accuracy, low, high.
-        detect: (model, regime) -> record of a guarded model.
+        detect: (model, regime) -> record of a guarded model; drawn: the same -> table of points by name.
         history, confusion: (backbone, regime) -> table; trials: backbone -> table.
         missing: files that should be there; foreign: file -> why it belongs to another run and was not read.
         lineage: what dvc.lock says; None where there is no dvc.lock to check against.
@@ -58,6 +58,7 @@ class Run:
     confusion: dict[tuple[str, str], pd.DataFrame] = field(default_factory=dict)
     trials: dict[str, pd.DataFrame] = field(default_factory=dict)
     detect: dict[tuple[str, str], Any] = field(default_factory=dict)
+    drawn: dict[tuple[str, str], dict[str, pd.DataFrame]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     foreign: dict[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None

@@ -9,6 +9,7 @@ import numpy as np
 
 from medrobust.report.charts import bend, colour, confusion_counts, curve_points, radius_label
 from medrobust.report.collect import REGIMES, Run
+from medrobust.report.detection_figures import detection_figures
 from medrobust.report.tables import TRAINING
 
 mpl.use("Agg")
@@ -38,7 +39,7 @@ def draw_all(run: Run, folder: Path, norms: Mapping[str, str], eps: float) -> di
         eps: the radius of training, which the curves of Linf suites mark.
     """
     drawn = {f"robust_accuracy_{suite}": robust_accuracy(run, suite, norm, eps) for suite, norm in norms.items()}
-    drawn |= {"training": training(run), "confusion": confusion(run)}
+    drawn |= {"training": training(run), "confusion": confusion(run), **detection_figures(run)}
     return {name: save(figure, folder, name) for name, figure in drawn.items() if figure is not None}
 
 

@@ -14,6 +14,7 @@ from medrobust.report import charts, tables
 from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
 from medrobust.report.detection import detection_tables
+from medrobust.report.detection_charts import detection_charts
 from medrobust.report.tables import Table
 
 #: Words of the checklist, in tables too; "clean" is one of the audit alone, in tables it is a training.
@@ -74,7 +75,7 @@ def sections(run: Run, settings: Settings) -> list[Section]:
         Section(
             "checks", DOUBTS, [tables.verdicts_table(run), tables.checks_table(run)]
         ),
-        Section("detection", "Detection", detection_tables(run, confidence)),
+        Section("detection", "Detection", detection_tables(run, confidence), detection_charts(run)),
         Section("confusion", "Confusion matrices, clean test images", matrices=charts.matrices(run)),
         Section("ensemble", "Ensemble", [tables.weights_table(run)]),
         Section("cost", "Cost", [tables.cost_table(run)]),
