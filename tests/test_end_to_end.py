@@ -100,7 +100,8 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
         "attack_ensemble@pgd",
         "attack_ensemble@worst",
     }
-    assert ran == {"settings@resnet10t", "adv_train@resnet10t", "ensemble", "report", *attacks, *checks}
+    after = {"detect_ensemble@adv", "report", *attacks, *checks}
+    assert ran == {"settings@resnet10t", "adv_train@resnet10t", "ensemble", *after}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
     assert "Running stage" not in run(pipeline, "dvc", "repro"), (
         "the run cache did not restore the earlier results"
