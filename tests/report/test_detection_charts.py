@@ -85,9 +85,17 @@ def test_the_slider_names_the_cheapest_threshold_of_a_share(run: Run) -> None:
     assert chart.rows is not None
     assert list(chart.rows) == ["0.001", "0.1", "0.5"]
     unaware, aware = (dict(zip(chart.columns, row, strict=True)) for row in chart.rows["0.5"])
-    assert unaware["rejects above"] == aware["rejects above"]  # chosen before anybody attacks
+    assert unaware["threshold"] == aware["threshold"]  # chosen before anybody attacks
     assert float(unaware["cost"]) < 0.5 * float(unaware["no detector"])
     assert float(aware["cost"]) > 0.7 * float(aware["no detector"])
+
+
+def test_a_threshold_that_rejects_all_or_none_is_named(run: Run) -> None:
+    risk = run.drawn["net", "clean"]["risk"]
+    risk["threshold"] = np.where(risk["share"] == 0.5, -np.inf, np.inf)
+    rows = next(chart for chart in detection_charts(run) if chart.rows).rows
+    assert rows is not None
+    assert (rows["0.001"][0][4], rows["0.5"][0][4]) == ("rejects none", "rejects all")
 
 
 def test_cost_by_threshold_goes_from_rejecting_none_to_rejecting_all(run: Run) -> None:

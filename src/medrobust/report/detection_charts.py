@@ -29,6 +29,8 @@ RATES = {
     "pr": ("precision and recall", "recall (share of successful attacks rejected)", "precision"),
 }
 UNITS = ("image", "patient")
+#: What a threshold that no score reaches, or every score passes, means.
+EXTREMES = {np.inf: "rejects none", -np.inf: "rejects all"}
 Points = list[tuple[float, float]]
 
 
@@ -146,7 +148,7 @@ def _risk(part: Shown, unit: str) -> Chart:
     lines.insert(0, {"name": "no detector, unaware", "colour": PLAIN, "dashed": False, "points": without})
     shares = [point[0] for point in without]
     table = {f"{share:g}": _at(part, unit, share) for share in shares}
-    columns = ("detector", "attacker", "cost", "no detector", "rejects above", f"clean {unit}s rejected")
+    columns = ("detector", "attacker", "cost", "no detector", "threshold", f"clean {unit}s rejected")
     return Chart(
         f"risk-{unit}-{part.name}", f"{part.title}: cost by {unit} at the cheapest threshold",
         f"share of attacked {unit}s", f"{COST}, by {unit}", lines, None, None, bend(shares), columns, table,
@@ -162,7 +164,7 @@ def _at(part: Shown, unit: str, share: float) -> list[list[str]]:
             row["attacker"],
             f"{row['cost_with']:.3f}",
             f"{row['cost_without']:.3f}",
-            f"{row['threshold']:.4g}" if np.isfinite(row["threshold"]) else "never",
+            EXTREMES.get(row["threshold"], f"{row['threshold']:.4g}"),
             f"{row['clean_rejected']:.0%}",
         ]
         for row in rows.to_dict("records")

@@ -39,6 +39,8 @@ def _figure(part: Shown) -> Any:
     )  # fmt: skip
     for label, row in zip(labels, grid, strict=True):
         row[0].set_ylabel(label, fontsize=8)
+    for row in grid[2:]:  # at last, because it ends the scaling to what is drawn
+        row[0].set_ylim(bottom=0)
     for axes in grid.flat:
         axes.tick_params(labelsize=7)
         axes.xaxis.label.set_size(7)
@@ -71,7 +73,8 @@ def _risk(axes: Any, part: Shown, unit: str, detector: str) -> None:
     if width := bend(shares):
         axes.set_xscale("asinh", linear_width=width)
         axes.set_xticks(shares, [f"{share:g}" for share in shares], rotation=45)
-    axes.set(ylim=(0, None), xlabel=f"share of attacked {unit}s")
+        axes.minorticks_off()
+    axes.set_xlabel(f"share of attacked {unit}s")
 
 
 def _threshold(axes: Any, part: Shown, detector: str) -> None:
@@ -79,4 +82,4 @@ def _threshold(axes: Any, part: Shown, detector: str) -> None:
         points = part.by_threshold(detector, attacker)
         axes.plot(*zip(*points, strict=True), label=attacker, drawstyle="steps-post", **STYLES[attacker])
     axes.axvline(part.chosen(detector), color=GREY, lw=0.9, ls="-.", label="cheapest on validation")
-    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="share of clean images rejected")
+    axes.set(xlim=(0, 1), xlabel="share of clean images rejected")
