@@ -28,7 +28,7 @@ SETTINGS = {"dropout": {"rate": 0.3}}
 CLASSES = ["a", "b", "c", "d"]
 #: Seconds that a detector may take, exact LID apart.
 LIMIT = 60.0
-EXACT = {"reference": 0}
+EXACT: dict[str, float] = {"reference": 0}
 
 
 def subset(count: int, size: int, seed: int) -> Subset:
