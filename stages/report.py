@@ -27,7 +27,7 @@ def main() -> None:
     suites = {name: suite.norm for name, suite in params.attacks.suites.items()}
     run = collect(folders, list(params.models), list(suites), Lineage.of(args.lock, "report"))
     read_ensemble(run, folders)
-    read_detection(run, args.metrics, params.detect.cells())
+    read_detection(run, folders, params.detect.cells())
     read_explanations(run, args.metrics, params.explain.models)
     report = params.report
     settings = Settings(

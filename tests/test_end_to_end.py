@@ -102,8 +102,8 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
         "attack_ensemble@pgd",
         "attack_ensemble@worst",
     }
-    others = {"ensemble", "transfer", "explain@resnet10t", "report"}
-    assert ran == {"settings@resnet10t", "adv_train@resnet10t", *others, *attacks, *checks}
+    after = {"ensemble", "detect_ensemble@adv", "transfer", "explain@resnet10t", "report", *attacks, *checks}
+    assert ran == {"settings@resnet10t", "adv_train@resnet10t", *after}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
     assert "Running stage" not in run(pipeline, "dvc", "repro"), (
         "the run cache did not restore the earlier results"

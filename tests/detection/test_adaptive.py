@@ -174,7 +174,7 @@ def test_what_is_left_is_orthogonal() -> None:
 
 def answers(preds: list[int], scores: list[float], labels: list[int]) -> Answers:
     names = np.array([f"p{i}" for i in range(len(preds))])
-    return Answers(np.array(labels), np.array(preds), names, np.array(scores))
+    return Answers(np.array(labels), np.eye(2)[preds], names, np.array(scores))
 
 
 def test_the_worst_case_is_the_least_suspicious_of_those_that_fool() -> None:

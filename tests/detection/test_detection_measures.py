@@ -20,13 +20,14 @@ from medrobust.detection.measures import (
 )
 
 
-def sample(n: int, seed: int, gap: float, patients: int = 12) -> Answers:
+def sample(n: int, seed: int, gap: float, owners: int = 12) -> Answers:
     """Answers on n images whose scores are `gap` above those of gap 0; scores have ties."""
     rng = np.random.default_rng(seed)
-    owner = np.arange(n) % patients
+    owner = np.arange(n) % owners
     labels = owner % 3
     preds = np.where(rng.random(n) < 0.8, labels, (labels + 1) % 3)
-    return Answers(labels, preds, np.array([f"p{o:02}" for o in owner]), rng.normal(gap, 1, n).round(1))
+    patients = np.array([f"p{o:02}" for o in owner])
+    return Answers(labels, np.eye(3)[preds], patients, rng.normal(gap, 1, n).round(1))
 
 
 def both(clean: Answers, attacked: Answers) -> tuple[np.ndarray, np.ndarray]:
@@ -70,7 +71,7 @@ def test_whole_patients_are_drawn_within_their_class() -> None:
 
 
 def test_the_interval_counts_patients_and_not_images() -> None:
-    few = sample(60, 0, 0, patients=6), sample(60, 1, 0.5, patients=6)
+    few = sample(60, 0, 0, owners=6), sample(60, 1, 0.5, owners=6)
     rng = np.random.default_rng(0)
     shift = rng.normal(0, 2, 6)
     few = tuple(replace(side, scores=side.scores + shift[np.arange(60) % 6]) for side in few)  # type: ignore[assignment]

@@ -198,6 +198,10 @@ def test_bad_requests_are_named(
         predict(images * 255, model, guarded)
     with pytest.raises(UserError, match=r"shape \(1, 12, 12\)"):
         predict(images[0], model, guarded)
+    with pytest.raises(UserError, match=r"shape \(0, 1, 12, 12\).*n above 0"):
+        predict(images[:0], model, guarded)
+    with pytest.raises(UserError, match="values from nan"):
+        predict(torch.full_like(images, torch.nan), model, guarded)
     with pytest.raises(UserError, match="no such file"):
         predict(images, model, tmp_path)
     with pytest.raises(UserError, match=r"detect\.seen: null, but lid is supervised"):

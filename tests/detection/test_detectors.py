@@ -272,6 +272,26 @@ def test_dropout_without_a_layer_is_an_error_that_names_the_way_out(model: Class
         key(model, splits.test.batch([0]), torch.tensor([1]))
 
 
+def test_dropout_samples_of_a_vote_are_weighed_as_the_vote_weighs_them(
+    model: Classifier, build: Callable[..., Classifier], splits: Splits
+) -> None:
+    from medrobust.ensemble import EnsembleClassifier
+
+    vote = EnsembleClassifier([model, build().eval()], [0.7, 0.3]).eval()
+    images, seeds = splits.test.batch(range(5)), torch.arange(5)
+    with torch.no_grad():
+        barely, half = (
+            build_detector("dropout", {"samples": 3, "rate": rate}).extractor(vote, images, seeds)
+            for rate in (1e-9, 0.5)
+        )
+    assert barely.votes is not None
+    assert half.votes is not None
+    wanted = barely.logits.softmax(1)[:, None].expand(-1, 3, -1)
+    torch.testing.assert_close(barely.votes, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(half.votes.sum(2), torch.ones(5, 3))
+    assert half.votes.std(1).max() > 0.01
+
+
 def test_dropped_features_are_unbiased(model: Classifier, splits: Splits) -> None:
     from medrobust.detection.dropout import _dropped
 

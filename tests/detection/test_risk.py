@@ -6,9 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medrobust.detection.measures import Answers
-from medrobust.detection.pricing import Sides, priced, published
+from medrobust.detection.pricing import (
+    Choice,
+    Sides,
+    by_threshold,
+    candidates,
+    cheapest,
+    paid,
+    prices_of,
+    published,
+)
 from medrobust.detection.risk import (
-    Judged,
     Prices,
     Unit,
     error_costs,
@@ -42,14 +50,14 @@ def test_costs_of_grades() -> None:
     assert error_costs(3, False, under=2, over=1).tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
 
 
-def judged(seed: int, n: int = 40, patients: int = 8) -> Judged:
+def judged(seed: int, n: int = 40, patients: int = 8) -> Answers:
     rng = np.random.default_rng(seed)
     owner = np.arange(n) % patients
     chances = rng.dirichlet(np.ones(3), n)
-    return Judged(owner % 3, chances, rng.normal(size=n).round(2), np.array([f"p{o}" for o in owner]))
+    return Answers(owner % 3, chances, np.array([f"p{o}" for o in owner]), rng.normal(size=n).round(2))
 
 
-def slow_cost(side: Judged, threshold: float, prices: Prices, unit: Unit, attacked: bool) -> tuple[float, float]:
+def slow_cost(side: Answers, threshold: float, prices: Prices, unit: Unit, attacked: bool) -> tuple[float, float]:
     price = prices.reject_attacked if attacked else prices.reject
     groups = (
         [[i] for i in range(len(side.labels))]
@@ -100,33 +108,40 @@ def sides(seed: int) -> Sides:
     clean_chances = 0.9 * np.eye(3)[labels] + 0.1 / 3
     bad = np.where(wrong, (labels + 2) % 3, labels)
     return Sides(
-        Answers(labels, labels, patients, rng.normal(0, 1, 120)),
-        Answers(labels, bad, patients, rng.normal(4, 1, 120)),
-        clean_chances,
-        0.9 * np.eye(3)[bad] + 0.1 / 3,
+        Answers(labels, clean_chances, patients, rng.normal(0, 1, 120)),
+        Answers(labels, 0.9 * np.eye(3)[bad] + 0.1 / 3, patients, rng.normal(4, 1, 120)),
     )
 
 
+GRADES = prices_of(RiskParams(), 3, ordered=True)
+
+
 def test_the_cheapest_threshold_rejects_nothing_where_attacks_are_rare_and_most_attacks_where_common() -> None:
-    params = RiskParams(shares=[1e-4, 0.5])
-    sweep, curve = priced(sides(0), sides(1), params, ordered=True)
-    rows = {(row["unit"], row["share"]): row for row in sweep}
+    rows = {
+        (row["unit"], row["share"]): row for row in paid(sides(1), cheapest(sides(0), GRADES, [1e-4, 0.5]), GRADES)
+    }
     rare, common = rows["image", 1e-4], rows["image", 0.5]
     assert rare["clean_rejected"] < 0.02
     assert rare["cost_with"] <= rare["cost_without"] + 0.01
     assert common["cost_with"] < 0.3 * common["cost_without"]
     assert common["threshold"] < rare["threshold"]
-    assert {row["unit"] for row in curve} == {"image", "patient"}
+    assert set(rows) == {(unit, share) for unit in ("image", "patient") for share in (1e-4, 0.5)}
 
 
 def test_a_threshold_is_chosen_on_validation_and_paid_on_test() -> None:
-    val, test = sides(0), sides(1)
-    sweep, curve = priced(val, test, RiskParams(shares=[0.3]), ordered=False)
-    row = next(row for row in sweep if row["unit"] == "image")
-    paid = next(c for c in curve if c["unit"] == "image" and c["threshold"] == row["threshold"])
-    assert row["cost_with"] == pytest.approx(0.7 * paid["cost_clean"] + 0.3 * paid["cost_attacked"])
-    own, _ = priced(test, test, RiskParams(shares=[0.3]), ordered=False)
-    assert own[0]["cost_with"] <= row["cost_with"] + 1e-12
+    val, test, flat = sides(0), sides(1), prices_of(RiskParams(), 3, ordered=False)
+    (row, *_) = paid(test, cheapest(val, flat, [0.3]), flat)
+    curve = by_threshold(test, candidates(val), flat)
+    point = next(c for c in curve if c["unit"] == "image" and c["threshold"] == row["threshold"])
+    assert row["cost_with"] == pytest.approx(0.7 * point["cost_clean"] + 0.3 * point["cost_attacked"])
+    assert row["clean_rejected"] == point["clean_rejected"]
+    (own, *_) = paid(test, cheapest(test, flat, [0.3]), flat)
+    assert own["cost_with"] <= row["cost_with"] + 1e-12
+
+
+def test_where_rejecting_does_not_pay_the_threshold_is_infinite() -> None:
+    dear = prices_of(RiskParams(reject=9, reject_attacked=9), 3, ordered=True)
+    assert cheapest(sides(0), dear, [0.5])[0] == Choice("image", 0.5, np.inf)
 
 
 def test_published_counts_of_a_suite() -> None:

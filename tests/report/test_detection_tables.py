@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from medrobust.records import write_json
-from medrobust.report.collect import Run
+from medrobust.records import write_json, write_table
+from medrobust.report.collect import Folders, Run
 from medrobust.report.detection import detection_tables, read_detection
 from medrobust.report.page import Settings, render_markdown, sections
 
@@ -16,6 +17,7 @@ CLASSES = ["Non", "Mild"]
 def record(adaptive: bool = True) -> dict[str, Any]:
     costs = {share: {"cost_without": 0.5, "cost_with": 0.4, "clean_rejected": 0.1} for share in ("0.01", "0.5")}
     row: dict[str, Any] = {
+        "n_attacked": 60,
         "auroc": 0.981, "auroc_ci": [0.95, 0.99], "auprc_attacked": 0.9, "base_rate": 0.5,
         "successful": {"auroc": 0.99, "auroc_ci": [0.97, 1.0]},
         "per_class": {"Non": {"auprc_attacked": 0.8, "base_rate": 0.4}, "Mild": {"auprc_attacked": None}},
@@ -23,10 +25,10 @@ def record(adaptive: bool = True) -> dict[str, Any]:
         "risk": {"image": costs, "patient": costs},
     }  # fmt: skip
     if adaptive:
-        common = {"n": 16, "successful_auroc_ci": [0.4, 0.6]}
+        common = {**row, "n": 16, "successful_auroc_ci": [0.4, 0.6]}
         row["adaptive"] = {
             "unaware": {**common, "successful_auroc": 0.98, "evasion": {"0.05": 0.1}},
-            "worst": {**common, "successful_auroc": 0.512, "evasion": {"0.05": 0.75}},
+            "worst": {**common, "auprc_attacked": 0.7, "successful_auroc": 0.512, "evasion": {"0.05": 0.75}},
         }
     return {"suites": {"pgd": {"eps": 0.01, "gmm": row, "dfeat": {**row, "seen": False}}}}
 
@@ -54,12 +56,26 @@ def test_a_detector_that_nobody_attacked_is_called_so(run: Run) -> None:
 def test_tables_of_the_study_and_of_the_price(run: Run) -> None:
     run.detect["net", "clean"] = record()
     _, classes, published, priced = detection_tables(run, 0.95)
-    assert classes.rows[0][4:] == ["0.900 (0.500)", "0.800 (0.400)", "–"]
-    assert published.rows[0][4:] == ["0.200", "12", "0.900", "0.300"]
-    assert priced.columns[4:] == ["unit", "0.01", "0.5"]
-    assert priced.rows[0][4:] == ["image", *["0.500 → 0.400 (10%)"] * 2]
+    assert classes.rows[0][4:] == ["unaware", "60", "0.900 (0.500)", "0.800 (0.400)", "–"]
+    assert published.rows[0][6:] == ["0.200", "12", "0.900", "0.300"]
+    assert priced.columns[6:] == ["unit", "0.01", "0.5"]
+    assert priced.rows[0][6:] == ["image", *["0.500 → 0.400 (10%)"] * 2]
     for table in (classes, published, priced):
         assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_every_table_has_the_aware_attacker_beside_the_unaware(run: Run) -> None:
+    run.detect["net", "clean"] = record()
+    _, classes, published, priced = detection_tables(run, 0.95)
+    for table, units in ((classes, 1), (published, 1), (priced, 2)):
+        attackers = [row[4] for row in table.rows[: 3 * units : units]]
+        assert attackers == ["unaware", "unaware, same images", "aware"]
+    assert [row[6] for row in classes.rows[:3]] == ["0.900 (0.500)", "0.900 (0.500)", "0.700 (0.500)"]
+    run.detect["net", "clean"] = record(adaptive=False)
+    for table in detection_tables(run, 0.95)[1:]:
+        (row,) = [row for row in table.rows if row[3] == "gmm" and row[4] == "aware"][:1]
+        assert row[5] == "not attacked"
+        assert set(row[7:]) == {"–"}
 
 
 def test_the_page_has_the_section_only_where_something_is_guarded(run: Run) -> None:
@@ -70,7 +86,10 @@ def test_the_page_has_the_section_only_where_something_is_guarded(run: Run) -> N
 
 
 def test_records_are_read_by_name_and_missing_ones_named(run: Run, tmp_path: Path) -> None:
-    write_json(tmp_path / "detect" / "net-adv.json", record())
-    read_detection(run, tmp_path, [("net", "clean"), ("net", "adv")])
-    assert list(run.detect) == [("net", "adv")]
-    assert [Path(name).name for name in run.missing] == ["net-clean.json"]
+    folders = Folders(tmp_path, tmp_path / "metrics", tmp_path / "plots", tmp_path, tmp_path)
+    write_json(folders.metrics / "detect" / "net-adv.json", record())
+    for part in ("curves", "risk", "costs"):
+        write_table(folders.plots / "detect" / "net-adv" / f"{part}.csv", pd.DataFrame({"images": ["all"]}))
+    read_detection(run, folders, [("net", "clean"), ("net", "adv")])
+    assert list(run.detect) == list(run.drawn) == [("net", "adv")]
+    assert [Path(name).name for name in run.missing] == ["net-clean.json", "curves.csv", "risk.csv", "costs.csv"]

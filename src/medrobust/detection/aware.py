@@ -67,7 +67,7 @@ class Aware:
 
     def answers(self, images: Tensor) -> dict[str, Answers]:
         """What the model and each detector say of images in the place of the subset's."""
-        return answers(self.model, self.guard, self.subset, images, self.seed)[0]
+        return answers(self.model, self.guard, self.subset, images, self.seed)
 
     def _run(self, attack: Attack, desc: str) -> Tensor:
         device = next(self.model.parameters()).device
@@ -102,15 +102,15 @@ class Aware:
 
 def answers(
     model: nn.Module, guard: Guard, subset: Subset, images: Tensor | Subset, seed: int
-) -> tuple[dict[str, Answers], np.ndarray]:
-    """What is said of images that stand for a subset's: answers by detector, calibrated probabilities n×K."""
+) -> dict[str, Answers]:
+    """What the model and each detector say of images that stand for a subset's, by detector."""
     extractors = {fitted.detector.extractor for fitted in guard.detectors.values()} | {DeepFeatures()}
     said = all_features(model, extractors, images, image_seeds(subset.ids, seed))
-    deep, scores = said[DeepFeatures()], scores_of(guard, said)
-    found = {
-        name: Answers(subset.labels, deep.preds.numpy(), subset.patients, scores[name]) for name in guard.detectors
+    chances = (said[DeepFeatures()].logits.double() / guard.temperature).softmax(1).numpy()
+    return {
+        name: Answers(subset.labels, chances, subset.patients, scores)
+        for name, scores in scores_of(guard, said).items()
     }
-    return found, (deep.logits.double() / guard.temperature).softmax(1).numpy()
 
 
 def least_suspicious(clean: Answers, candidates: list[Answers]) -> Answers:
@@ -118,17 +118,16 @@ def least_suspicious(clean: Answers, candidates: list[Answers]) -> Answers:
 
     An image that the model gets wrong without an attack counts as fooled in every candidate that it gets wrong.
     """
-    preds = np.stack([candidate.preds for candidate in candidates])
     scores = np.stack([candidate.scores for candidate in candidates])
-    ranked = np.where(preds != clean.labels, scores, np.inf)
-    chosen = np.where(np.isfinite(ranked).any(0), ranked.argmin(0), len(candidates) - 1)
-    columns = np.arange(len(clean))
-    return Answers(clean.labels, preds[chosen, columns], clean.patients, scores[chosen, columns])
+    ranked = np.where([candidate.wrong for candidate in candidates], scores, np.inf)
+    chosen = np.where(np.isfinite(ranked).any(0), ranked.argmin(0), len(candidates) - 1), np.arange(len(clean))
+    chances = np.stack([candidate.probabilities for candidate in candidates])
+    return Answers(clean.labels, chances[chosen], clean.patients, scores[chosen])
 
 
 def successful(clean: Answers, attacked: Answers) -> np.ndarray:
     """Images that were right and are wrong after the attack, bool n."""
-    hit: np.ndarray = (clean.preds == clean.labels) & (attacked.preds != attacked.labels)
+    hit: np.ndarray = ~clean.wrong & attacked.wrong
     return hit
 
 
@@ -140,10 +139,11 @@ def left_of(
     `evasion` is the share of initially right images that are both fooled and accepted, by false-positive rate.
     """
     settings: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
-    hit, right = successful(clean, attacked), int((clean.preds == clean.labels).sum())
+    hit, right = successful(clean, attacked), int((~clean.wrong).sum())
     every, won = summarise(clean, attacked, **settings), summarise(clean, attacked.where(hit), **settings)
     result = {"n": len(clean), "auroc": every["auroc"], "auroc_ci": every.get("auroc_ci")}
     result |= {"successful_auroc": won["auroc"], "successful_auroc_ci": won.get("auroc_ci")}
+    result |= {"auprc_attacked": every.get("auprc_attacked"), "base_rate": every["base_rate"]}
     result["success"] = float(hit.sum() / right) if right else None
     result["evasion"] = {
         f"{rate:g}": float((hit & (attacked.scores <= clean_threshold(val_scores, rate))).sum() / right)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from medrobust.attacks.random import uniform
 from medrobust.detection.base import Detector
-from medrobust.detection.features import Features, head_of, recorded
+from medrobust.detection.features import Features, heads_of, recorded
 from medrobust.errors import UserError
 
-#: Streams of random numbers kept apart for the dropout layers of one sample.
+#: Streams of random numbers kept apart for the dropout layers, or the members of a vote, of one sample.
 LAYERS = 4096
 
 
@@ -74,12 +74,19 @@ class DropoutSamples:
         return Features((), model(images), torch.stack(votes, 1))
 
     def _head_samples(self, model: nn.Module, images: Tensor, seeds: Tensor) -> Features:
-        head = head_of(model)
-        with recorded([head]) as seen:
+        """Votes from one pass: only the heads run again. Members of a vote are weighed as the vote weighs them."""
+        heads = heads_of(model)
+        weights: Any = getattr(model, "weights", images.new_ones(1))
+        with recorded(heads) as seen:
             logits = model(images)
-        penultimate = seen[0][0]
-        masked = [_dropped(penultimate, self.rate, seeds, sample) for sample in range(self.samples)]
-        return Features((), logits, torch.stack([head(part).float().softmax(1) for part in masked], 1))
+        votes = []
+        for sample in range(self.samples):
+            members = [
+                head(_dropped(penultimate, self.rate, seeds, sample * LAYERS + number)).float().softmax(1)
+                for number, (head, (penultimate, _)) in enumerate(zip(heads, seen, strict=True))
+            ]
+            votes.append(torch.einsum("m,mnk->nk", weights, torch.stack(members)))
+        return Features((), logits, torch.stack(votes, 1))
 
 
 def _mask(seeds: Tensor, stream: int) -> Any:

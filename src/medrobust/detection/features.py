@@ -67,15 +67,19 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class DeepFeatures:
-    """Spatially averaged activations of a few stages of the backbone, then the penultimate features."""
+    """Spatially averaged activations of a few stages of the backbone, then the penultimate features.
+
+    Of a vote: the penultimate features of every member, then all of them side by side.
+    """
 
     def __call__(self, model: nn.Module, images: Tensor, seeds: Tensor) -> Features:
-        if hasattr(model, "members"):  # a vote: the penultimate features of every member, then all together
-            members: Any = model.members
-            parts = [self(member, images, seeds).penultimate for member in members]
-            return Features((*parts, torch.cat(parts, 1)), model(images))
+        if hasattr(model, "members"):
+            with recorded(heads_of(model)) as seen:
+                logits = model(images)
+            parts = [features for features, _ in seen]
+            return Features((*parts, torch.cat(parts, 1)), logits)
         backbone = _backbone(model)
-        with recorded([*taps(backbone), _head(backbone)]) as seen:
+        with recorded([*taps(backbone), *heads_of(model)]) as seen:
             logits = model(images)
         *stages, penultimate = seen
         return Features((*(_pooled(output) for _, output in stages), penultimate[0]), logits)
@@ -111,13 +115,14 @@ def recorded(modules: list[nn.Module]) -> Iterator[list[tuple[Tensor, Tensor]]]:
             handle.remove()
 
 
-def head_of(model: nn.Module) -> nn.Module:
-    """The last linear layer of a classifier.
+def heads_of(model: nn.Module) -> list[nn.Module]:
+    """The last linear layer of a classifier, or of each member of a vote.
 
     Raises:
         UserError: the model is no medrobust classifier.
     """
-    return _head(_backbone(model))
+    members: Any = getattr(model, "members", [model])
+    return [_backbone(member).get_classifier() for member in members]  # type: ignore[operator]
 
 
 def _backbone(model: nn.Module) -> nn.Module:
@@ -126,11 +131,6 @@ def _backbone(model: nn.Module) -> nn.Module:
         remedy = "Give a model of medrobust.load, or a vote of them"
         raise UserError("model", f"{type(model).__name__} has no backbone to tap", remedy)
     return backbone
-
-
-def _head(backbone: nn.Module) -> nn.Module:
-    head: nn.Module = backbone.get_classifier()  # type: ignore[operator]
-    return head
 
 
 def _pooled(activation: Tensor) -> Tensor:

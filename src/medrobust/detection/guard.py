@@ -188,8 +188,8 @@ def _answer(model: nn.Module, probabilities: Tensor, score: float | None, reason
 
 def _checked(images: Tensor | np.ndarray) -> Tensor:
     batch = torch.as_tensor(images).float()
-    if batch.ndim != 4 or batch.shape[1] not in (1, 3):
-        raise UserError("images", f"shape {tuple(batch.shape)}", "Give n×C×H×W with 1 or 3 channels")
+    if batch.ndim != 4 or not len(batch) or batch.shape[1] not in (1, 3):
+        raise UserError("images", f"shape {tuple(batch.shape)}", "Give n×C×H×W, n above 0, with 1 or 3 channels")
     if not (float(batch.min()) >= 0 and float(batch.max()) <= 1):
         found = f"values from {float(batch.min()):.3g} to {float(batch.max()):.3g}"
         raise UserError("images", found, "Give [0, 1] images (divide 8-bit pixels by 255)")

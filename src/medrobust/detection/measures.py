@@ -20,22 +20,35 @@ class Answers:
     """What a model and a detector say of n images.
 
     Attributes:
-        labels, preds: int n.
+        labels: true classes, int n.
+        probabilities: calibrated, n×K.
         patients: text n.
-        scores: float n.
+        scores: of the detector, float n.
     """
 
     labels: np.ndarray
-    preds: np.ndarray
+    probabilities: np.ndarray
     patients: np.ndarray
     scores: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def preds(self) -> np.ndarray:
+        """Predicted classes, int n."""
+        found: np.ndarray = self.probabilities.argmax(1)
+        return found
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Which images are misread, bool n."""
+        found: np.ndarray = self.preds != self.labels
+        return found
+
     def where(self, rows: np.ndarray) -> "Answers":
         """Some of the images, by mask or index."""
-        return Answers(self.labels[rows], self.preds[rows], self.patients[rows], self.scores[rows])
+        return Answers(self.labels[rows], self.probabilities[rows], self.patients[rows], self.scores[rows])
 
 
 def roc_measures(scores: np.ndarray, attacked: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:

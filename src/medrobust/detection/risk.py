@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from medrobust.detection.measures import Answers
+
 Unit = Literal["image", "patient"]
 
 
@@ -56,25 +58,8 @@ def error_costs(classes: int, ordered: bool, under: float, over: float) -> np.nd
     return np.where(gap < 0, -gap * under, gap * over)
 
 
-@dataclass(frozen=True)
-class Judged:
-    """Answers on one side (clean or attacked).
-
-    Attributes:
-        labels: int n.
-        probabilities: n×K.
-        scores: float n; an image is rejected above the threshold.
-        patients: text n.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    scores: np.ndarray
-    patients: np.ndarray
-
-
 def mean_costs(
-    side: Judged, thresholds: np.ndarray, prices: Prices, unit: Unit, *, attacked: bool
+    side: Answers, thresholds: np.ndarray, prices: Prices, unit: Unit, *, attacked: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean cost of an image or patient, and share rejected, at each threshold.
 
@@ -82,7 +67,8 @@ def mean_costs(
     rejected when more than half of the images are. The patient's grade is the commonest of the images.
 
     Args:
-        side: all clean, or all attacked (a patient's images are attacked together).
+        side: all clean, or all attacked (a patient's images are attacked together); images whose score is
+            above the threshold are rejected.
         thresholds: T; infinity = nothing is rejected.
         prices: costs.
         unit: who is counted.

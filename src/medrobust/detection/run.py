@@ -1,12 +1,11 @@
 """A detection cell: fit one model's detectors, test them against attackers who know them and who do not."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from torch import Tensor, nn
 
 from medrobust.data.store import Subset
@@ -15,14 +14,24 @@ from medrobust.detection.extract import SuiteAttack, changed_images
 from medrobust.detection.features import DeepFeatures
 from medrobust.detection.fitting import Splits, fit_guard, pick
 from medrobust.detection.guard import Guard, save_guard
-from medrobust.detection.measures import Answers, by_class, curve_points, summarise
-from medrobust.detection.pricing import UNITS, Sides, priced, published
+from medrobust.detection.measures import Answers, by_class, summarise
+from medrobust.detection.pricing import (
+    UNITS,
+    Choice,
+    Row,
+    Sides,
+    by_threshold,
+    candidates,
+    cheapest,
+    paid,
+    prices_of,
+    published,
+)
+from medrobust.detection.risk import Prices
+from medrobust.detection.tables import Place, Tables
 from medrobust.params.detection import DetectParams
 from medrobust.params.report import ReportParams
-from medrobust.records import atomic_dir, write_json, write_table
-
-#: Thresholds of a drawn ROC or precision-recall curve.
-CURVE_POINTS = 100
+from medrobust.records import write_json
 
 
 @dataclass(frozen=True)
@@ -35,23 +44,6 @@ class Outputs:
     plots: Path
 
 
-@dataclass
-class Tables:
-    """Rows that the cell's tables are written from."""
-
-    curves: list[dict[str, Any]] = field(default_factory=list)
-    risk: list[dict[str, Any]] = field(default_factory=list)
-    costs: list[dict[str, Any]] = field(default_factory=list)
-    scores: list[pd.DataFrame] = field(default_factory=list)
-
-    def note(self, subset: Subset, images: str, said: dict[str, Answers]) -> None:
-        """Keep every detector's score of some images (`clean`, a suite, or a suite and an adaptive attack)."""
-        first = next(iter(said.values()))
-        table = pd.DataFrame({"id": subset.ids, "patient": subset.patients, "label": subset.labels})
-        table = table.assign(images=images, pred=first.preds)
-        self.scores.append(table.assign(**{f"score_{name}": part.scores for name, part in said.items()}))
-
-
 @dataclass(frozen=True)
 class Cell:
     """One guarded model and the images that it is tested on.
@@ -60,11 +52,10 @@ class Cell:
         model: in eval mode.
         splits: train, val and test.
         guard: fitted.
-        ordered: whether the classes are grades.
+        prices: of errors and rejections.
         params: block `detect`.
         report: resamples and confidence of intervals.
         clean: what is said of clean images, "val" and "test", by detector.
-        chances: calibrated probabilities of the same, n×K.
         aware: attackers who know the guard.
         tables: rows collected on the way.
     """
@@ -72,11 +63,10 @@ class Cell:
     model: nn.Module
     splits: Splits
     guard: Guard
-    ordered: bool
+    prices: Prices
     params: DetectParams
     report: ReportParams
     clean: dict[str, dict[str, Answers]]
-    chances: dict[str, np.ndarray]
     aware: Aware
     tables: Tables
 
@@ -85,8 +75,8 @@ class Cell:
         """How intervals are drawn."""
         return {"resamples": self.report.bootstrap, "confidence": self.report.confidence}
 
-    def side(self, split: str, images: Tensor | Subset) -> tuple[dict[str, Answers], np.ndarray]:
-        """Answers by detector and calibrated probabilities of images that stand for a split's."""
+    def answers(self, split: str, images: Tensor | Subset) -> dict[str, Answers]:
+        """Answers by detector on images that stand for a split's."""
         return answers(self.model, self.guard, getattr(self.splits, split), images, self.splits.seed)
 
 
@@ -112,9 +102,10 @@ def run_detection(
     guard, learned = fit_guard(model, splits, plan, params, weights)
     few = pick(splits.test, params.adaptive.images)
     aware = Aware(model, few, guard, learned[DeepFeatures()], params.adaptive, splits.seed)
-    cell = Cell(model, splits, guard, ordered, params, report, {}, {}, aware, Tables())
+    prices = prices_of(params.risk, len(splits.test.classes), ordered=ordered)
+    cell = Cell(model, splits, guard, prices, params, report, {}, aware, Tables())
     for split in ("val", "test"):
-        cell.clean[split], cell.chances[split] = cell.side(split, getattr(splits, split))
+        cell.clean[split] = cell.answers(split, getattr(splits, split))
     cell.tables.note(splits.test, "clean", cell.clean["test"])
     test = splits.test
     record: dict[str, Any] = {
@@ -130,46 +121,38 @@ def run_detection(
         record["ood"] = _test_off_anatomy(cell)
     record["seconds"] = round(time.monotonic() - begin, 1)
     save_guard(out.guard, guard)
-    write_table(out.scores, pd.concat(cell.tables.scores, ignore_index=True))
-    with atomic_dir(out.plots) as folder:
-        for name in ("curves", "risk", "costs"):
-            write_table(folder / f"{name}.csv", pd.DataFrame(getattr(cell.tables, name)))
+    cell.tables.write(out.scores, out.plots)
     write_json(out.metrics, record, digits=4)
 
 
 def _test_suite(cell: Cell, name: str, suite: dict[str, Any], eps: float) -> dict[str, Any]:
     """Every detector against one suite's attack, unaware and aware, and what that costs."""
-    attack, images, sides = SuiteAttack(suite, eps, cell.splits.train), {}, {}
+    attack, images, said = SuiteAttack(suite, eps, cell.splits.train), {}, {}
     for split in ("val", "test"):
         subset = getattr(cell.splits, split)
         images[split] = changed_images(cell.model, subset, attack, cell.splits.seed, f"{name} on {split}")
-        sides[split] = cell.side(split, images[split])
-    cell.tables.note(cell.splits.test, name, sides["test"][0])
+        said[split] = cell.answers(split, images[split])
+    cell.tables.note(cell.splits.test, name, said["test"])
     record: dict[str, Any] = {"eps": eps}
     for detector, fitted in cell.guard.detectors.items():
-        clean, attacked = cell.clean["test"][detector], sides["test"][0][detector]
-        row = _unaware(cell, clean, attacked, fitted.threshold)
+        val, test = (Sides(cell.clean[split][detector], said[split][detector]) for split in ("val", "test"))
+        rejection = Rejection(
+            fitted.threshold, cheapest(val, cell.prices, cell.params.risk.shares), candidates(val)
+        )
+        row = _unaware(cell, test, fitted.threshold)
         if fitted.detector.supervised:
             row["seen"] = name == cell.params.seen
-        _draw(cell, name, detector, clean, attacked)
-        paired = {
-            split: Sides(cell.clean[split][detector], said[detector], cell.chances[split], chances)
-            for split, (said, chances) in sides.items()
-        }
-        row["published_risk"] = published(paired["test"], fitted.threshold)
-        sweep, curve = priced(paired["val"], paired["test"], cell.params.risk, ordered=cell.ordered)
-        row["risk"] = _by_share(sweep)
-        cell.tables.risk += [{"suite": name, "detector": detector, **line} for line in sweep]
-        cell.tables.costs += [{"suite": name, "detector": detector, **line} for line in curve]
+        row |= _priced(cell, rejection, Place(name, detector, "unaware", "all"), test)
         if cell.params.adaptive.images:
-            row["adaptive"] = _adaptive(cell, suite, detector, images["test"], eps)
+            row["adaptive"] = _adaptive(cell, suite, detector, images["test"], eps, rejection)
         record[detector] = row
     return record
 
 
-def _unaware(cell: Cell, clean: Answers, attacked: Answers, threshold: float) -> dict[str, Any]:
+def _unaware(cell: Cell, sides: Sides, threshold: float) -> dict[str, Any]:
     """One detector against attackers who do not know it."""
-    hit, classes = successful(clean, attacked), cell.splits.test.classes
+    clean, attacked, classes = sides.clean, sides.attacked, cell.splits.test.classes
+    hit = successful(clean, attacked)
     row = summarise(clean, attacked, **cell.intervals)
     row["successful"] = summarise(clean, attacked.where(hit), **cell.intervals)
     row["per_class"] = by_class(clean, attacked, classes, predicted=False)
@@ -181,7 +164,30 @@ def _unaware(cell: Cell, clean: Answers, attacked: Answers, threshold: float) ->
     return row
 
 
-def _by_share(sweep: list[dict[str, Any]]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Rejection:
+    """Thresholds of a detector, all of them chosen on validation images.
+
+    Attributes:
+        usual: the one that the guard rejects at.
+        choices: the cheapest for each unit and share of attacked images.
+        sweep: those among which the cheapest was sought.
+    """
+
+    usual: float
+    choices: list[Choice]
+    sweep: np.ndarray
+
+
+def _priced(cell: Cell, rejection: Rejection, place: Place, sides: Sides) -> dict[str, Any]:
+    """The published risk and the cost by unit and share of attacked images; what is drawn goes to the tables."""
+    sweep = paid(sides, rejection.choices, cell.prices)
+    cell.tables.draw(place, sides)
+    cell.tables.price(place, sweep, by_threshold(sides, rejection.sweep, cell.prices))
+    return {"published_risk": published(sides, rejection.usual), "risk": _by_share(sweep)}
+
+
+def _by_share(sweep: list[Row]) -> dict[str, Any]:
     """Costs by unit and share, as the metrics file keeps them."""
     kept = ("cost_without", "cost_with", "clean_rejected")
     return {
@@ -190,19 +196,29 @@ def _by_share(sweep: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _adaptive(cell: Cell, suite: dict[str, Any], detector: str, images: Tensor, eps: float) -> dict[str, Any]:
+def _adaptive(
+    cell: Cell, suite: dict[str, Any], detector: str, images: Tensor, eps: float, rejection: Rejection
+) -> dict[str, Any]:
     """The suite's attack and every adaptive one in its ball, on the same images, and the worst of all by image."""
-    aware, everyone = cell.aware, cell.splits.test
-    rows = np.searchsorted(everyone.rows, aware.subset.rows)
+    aware, name = cell.aware, suite["name"]
+    rows = np.searchsorted(cell.splits.test.rows, aware.subset.rows)
     clean = cell.clean["test"][detector].where(rows)
-    unaware = aware.answers(images[rows])[detector]
-    held_out = cell.clean["val"][detector].scores
-    found = {"unaware": unaware, **aware.against(detector, eps, suite["norm"])}
-    for attack, said in found.items():
-        if attack != "unaware":
-            cell.tables.note(aware.subset, f"{suite['name']}+{attack}", {detector: said})
+    found = {"unaware": aware.answers(images[rows])[detector]}
+    for attack, said in aware.against(detector, eps, suite["norm"]).items():
+        cell.tables.note(aware.subset, f"{name}+{attack}", {detector: said})
+        found[attack] = said
     found["worst"] = least_suspicious(clean, list(found.values()))
-    return {attack: left_of(clean, said, held_out, **cell.intervals) for attack, said in found.items()}
+    held_out = cell.clean["val"][detector].scores
+    record = {attack: left_of(clean, said, held_out, **cell.intervals) for attack, said in found.items()}
+    places = {
+        "unaware": Place(name, detector, "unaware", "paired"),
+        "worst": Place(name, detector, "aware", "paired"),
+    }
+    for attack, place in places.items():
+        sides = Sides(clean, found[attack])
+        record[attack]["per_class"] = by_class(clean, sides.attacked, cell.splits.test.classes, predicted=False)
+        record[attack] |= _priced(cell, rejection, place, sides)
+    return record
 
 
 def _test_off_anatomy(cell: Cell) -> dict[str, Any]:
@@ -217,11 +233,3 @@ def _test_off_anatomy(cell: Cell) -> dict[str, Any]:
         accepted = float((reached.scores <= fitted.threshold).mean()) if len(reached) else None
         record[detector] = {**row, "accepted": accepted}
     return record
-
-
-def _draw(cell: Cell, suite: str, detector: str, clean: Answers, attacked: Answers) -> None:
-    """Points of the ROC and precision-recall curves, of all attacked images and of the successful ones."""
-    for which, some in (("all", attacked), ("successful", attacked.where(successful(clean, attacked)))):
-        if len(some):
-            points = curve_points(clean.scores, some.scores, CURVE_POINTS)
-            cell.tables.curves += [{"suite": suite, "detector": detector, "images": which, **p} for p in points]

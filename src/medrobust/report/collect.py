@@ -37,7 +37,8 @@ class Run:
         attack: (model, regime, suite) -> record; the ensemble's regime is `adv`.
         checks: (model, regime) -> what the checklist found.
         curves: (model, regime, suite) -> table of eps, robust_accuracy, low, high.
-        detect: (model, regime) -> record of a guarded model; explain: the same of an explained one.
+        detect: (model, regime) -> record of a guarded model; drawn: the same -> table of points by name.
+        explain: (model, regime) -> record of an explained model.
         methods: ways to vote -> record; transfer: record; crossings: (suite, eps) -> table of sources and judges.
         history, confusion: (backbone, regime) -> table; trials: backbone -> table.
         missing: files that should be there; foreign: file -> why it belongs to another run and was not read.
@@ -65,6 +66,7 @@ class Run:
     transfer: dict[str, Any] = field(default_factory=dict)
     crossings: dict[tuple[str, float], pd.DataFrame] = field(default_factory=dict)
     explain: dict[tuple[str, str], Any] = field(default_factory=dict)
+    drawn: dict[tuple[str, str], dict[str, pd.DataFrame]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     foreign: dict[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None

@@ -1,21 +1,33 @@
 """The report's tables of detection: never the unaware number without the aware one beside it."""
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-from medrobust.report.collect import Reader, Run
+from medrobust.report.collect import Folders, Reader, Run
 from medrobust.report.tables import NONE, TRAINING, Table, number, with_interval
 
 #: Keys of a suite's record that are no detector.
 FACTS = ("eps",)
+#: Tables of points that a cell leaves to draw.
+DRAWN = ("curves", "risk", "costs")
+#: Rows above which a table opens on demand.
+LONG = 24
+UNITS = ("image", "patient")
+WHERE = ["model", "training", "attack", "detector", "attacker", "n"]
+Row = tuple[list[str], dict[str, Any]]
 
 
-def read_detection(run: Run, metrics: Path, cells: list[tuple[str, str]]) -> None:
-    """Put the record of every (model, regime) into `run.detect`, and what is missing into `run.missing`."""
+def read_detection(run: Run, folders: Folders, cells: list[tuple[str, str]]) -> None:
+    """Put what each (model, regime) left into `run.detect` and `run.drawn`, what is missing into `run.missing`."""
     reader = Reader(run)
     for cell in cells:
-        if record := reader.record(metrics / "detect" / f"{'-'.join(cell)}.json"):
+        name = "-".join(cell)
+        if record := reader.record(folders.metrics / "detect" / f"{name}.json"):
             run.detect[cell] = record
+        points = {part: reader.table(folders.plots / "detect" / name / f"{part}.csv") for part in DRAWN}
+        found = {part: table for part, table in points.items() if table is not None}
+        if len(found) == len(DRAWN):
+            run.drawn[cell] = found
 
 
 def detection_tables(run: Run, confidence: float) -> list[Table]:
@@ -25,23 +37,32 @@ def detection_tables(run: Run, confidence: float) -> list[Table]:
     return [_aware(run, confidence), _by_class(run), _published(run), _priced(run)]
 
 
-def _rows(run: Run) -> list[tuple[list[str], dict[str, Any], dict[str, Any]]]:
-    """(model, training, suite, detector) as text, the suite's record and the detector's, one a row."""
-    found = []
-    for (backbone, regime), record in run.detect.items():
+def _rows(run: Run) -> Iterator[Row]:
+    """(model, training, suite, detector) as text and the detector's record, one a row."""
+    for (model, regime), record in run.detect.items():
         for suite, results in record["suites"].items():
             for name, row in results.items():
                 if name in FACTS:
                     continue
                 seen = {True: " (trained on it)", False: " (trained on another)"}.get(row.get("seen"), "")
-                where = [backbone, TRAINING[regime], f"{suite} ε {results['eps']:g}", name + seen]
-                found.append((where, results, row))
-    return found
+                yield [model, TRAINING[regime], f"{suite} ε {results['eps']:g}", name + seen], row
+
+
+def _both(run: Run) -> Iterator[Row]:
+    """The same, one row an attacker: who does not know the detector, on all images and on those of who does."""
+    for where, row in _rows(run):
+        yield [*where, "unaware", str(row["n_attacked"])], row
+        adaptive = row.get("adaptive")
+        if adaptive is None:
+            yield [*where, "aware", "not attacked"], {}
+            continue
+        for attacker, part in (("unaware, same images", "unaware"), ("aware", "worst")):
+            yield [*where, attacker, str(adaptive[part]["n"])], adaptive[part]
 
 
 def _aware(run: Run, confidence: float) -> Table:
     rows = []
-    for where, _, row in _rows(run):
+    for where, row in _rows(run):
         cells = [with_interval(row, "auroc"), with_interval(row["successful"], "auroc")]
         adaptive = row.get("adaptive", {})
         worst, unaware = adaptive.get("worst", {}), adaptive.get("unaware", {})
@@ -60,13 +81,14 @@ def _aware(run: Run, confidence: float) -> Table:
 
 
 def _by_class(run: Run) -> Table:
+    """Table 1 of the OCT study: AUPRC by class, with the base rate that it leaves out."""
     classes = run.header.get("classes", [])
     rows = []
-    for where, _, row in _rows(run):
-        parts = [row, *(row["per_class"].get(name, {}) for name in classes)]
+    for where, row in _both(run):
+        parts = [row, *(row.get("per_class", {}).get(name, {}) for name in classes)]
         rows.append([*where, *(_with_base(part) for part in parts)])
     note = "Attacked images are the positive class; in brackets the AUPRC of guessing, which differs by column."
-    return Table("AUPRC by class", ["model", "training", "attack", "detector", "all", *classes], rows, note)
+    return Table("AUPRC by class", [*WHERE, "all", *classes], rows, note, len(rows) > LONG)
 
 
 def _with_base(record: dict[str, Any]) -> str:
@@ -75,19 +97,18 @@ def _with_base(record: dict[str, Any]) -> str:
 
 
 def _published(run: Run) -> Table:
-    names = ("attacked_accuracy", "cases", "r_without", "r_with")
+    """Table 2 of the OCT study: attacked accuracy, misread cases, risk without and with rejection."""
     rows = []
-    for where, _, row in _rows(run):
-        risk = row["published_risk"]
-        rows.append(
-            [*where, number(risk[names[0]]), str(risk[names[1]]), *(number(risk[name]) for name in names[2:])]
-        )
+    for where, row in _both(run):
+        risk = row.get("published_risk", {})
+        shares = [number(risk.get(name)) for name in ("attacked_accuracy", "r_without", "r_with")]
+        rows.append([*where, shares[0], str(risk.get("cases", NONE)), *shares[1:]])
     columns = ["accuracy attacked", "cases", "risk without", "risk with"]
     note = (
         "Risk of Li, Pan & Zhu 2020, equation 3: clean errors, clean rejections and accepted attacked errors by "
         "image, from 0 to 2. It has as many attacked images as clean ones and prices every error alike."
     )
-    return Table("Published risk", ["model", "training", "attack", "detector", *columns], rows, note)
+    return Table("Published risk", [*WHERE, *columns], rows, note, len(rows) > LONG)
 
 
 def _paid(risk: dict[str, float]) -> str:
@@ -95,20 +116,22 @@ def _paid(risk: dict[str, float]) -> str:
 
 
 def _priced(run: Run) -> Table:
-    shares = next((list(row["risk"]["patient"]) for _, _, row in _rows(run)), [])
+    shares = next((list(row["risk"]["patient"]) for _, row in _rows(run)), [])
+    none = dict.fromkeys(shares)
     rows = [
         [
             *where,
             unit,
-            *(_paid(risk) for risk in shares_of.values()),
+            *(NONE if risk is None else _paid(risk) for risk in row.get("risk", {}).get(unit, none).values()),
         ]
-        for where, _, row in _rows(run)
-        for unit, shares_of in row["risk"].items()
+        for where, row in _both(run)
+        for unit in UNITS
     ]
     note = (
-        "Mean cost, without → with rejection at the threshold that was cheapest on validation patients, by the "
-        "share of attacked ones; in brackets the clean ones rejected there. Prices: detect.risk in params.yaml. "
-        "A detector pays where the second number is the lower; where nearly all are rejected, the model does not."
+        "Mean cost, without → with rejection at the threshold that was cheapest on validation patients against "
+        "the unaware attacker, by the share of attacked ones; in brackets the clean ones rejected there. Prices: "
+        "detect.risk in params.yaml. A detector pays where the second number is the lower; where nearly all are "
+        "rejected, the model does not."
     )
-    columns = ["model", "training", "attack", "detector", "unit", *(f"{float(share):g}" for share in shares)]
-    return Table("Cost by share of attacked images", columns, rows, note)
+    columns = [*WHERE, "unit", *(f"{float(share):g}" for share in shares)]
+    return Table("Cost by share of attacked images", columns, rows, note, len(rows) > LONG)

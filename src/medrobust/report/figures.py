@@ -9,6 +9,7 @@ import numpy as np
 
 from medrobust.report.charts import bend, colour, confusion_counts, curve_points, radius_label
 from medrobust.report.collect import REGIMES, Run
+from medrobust.report.detection_figures import detection_figures
 from medrobust.report.ensemble import transfer_grids
 from medrobust.report.heatmap import heat_map
 from medrobust.report.tables import TRAINING
@@ -44,7 +45,7 @@ def draw_all(run: Run, folder: Path, norms: Mapping[str, str], eps: float) -> di
         f"transfer_{suite}": heat_map(grid)
         for (suite, _), grid in zip(run.crossings, transfer_grids(run), strict=True)
     }
-    drawn |= {"training": training(run), "confusion": confusion(run)}
+    drawn |= {"training": training(run), "confusion": confusion(run), **detection_figures(run)}
     return {name: save(figure, folder, name) for name, figure in drawn.items() if figure is not None}
 
 

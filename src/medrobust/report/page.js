@@ -2,6 +2,8 @@
 /* Draws the page's charts from the data beside it, and makes tables sortable. No library, no request. */
 /* Pixels of a chart: at most WIDEST across, less where the page is narrow, so that words keep their size. */
 const WIDEST = 640, HEIGHT = 330, LEFT = 46, RIGHT = 12, TOP = 14, BOTTOM = 44;
+/* Points of a line above which it is drawn without dots, and its axis with round numbers. */
+const MANY = 15;
 const DATA = JSON.parse(document.getElementById("chart-data").textContent);
 
 function svg(name, attributes, parent, text) {
@@ -19,7 +21,7 @@ function html(name, parent, text, attributes = {}) {
 }
 
 const spell = (value) => String(Number(value.toPrecision(4)));
-const colour = (index) => `var(--c${index % 7})`;
+const colour = (index) => `var(--c${index % 8})`;
 const bent = (chart, x) => (chart.bend > 0 ? Math.asinh(x / chart.bend) : x);
 
 /** Evenly spaced round numbers from low to high. */
@@ -52,7 +54,7 @@ function drawAxes(root, chart, scale) {
   }
   svg("line", {class: "axis", x1: LEFT, x2: right, y1: scale.y(0), y2: scale.y(0)}, root);
   let end = -100;
-  for (const x of scale.xs) {
+  for (const x of scale.xs.length > MANY ? ticks(scale.xs[0], scale.xs.at(-1), 6) : scale.xs) {
     const place = scale.x(x), half = 3.5 * spell(x).length + 2;
     if (place - half < end) continue;
     svg("text", {x: place, y: HEIGHT - BOTTOM + 16, "text-anchor": "middle"}, root, spell(x));
@@ -77,7 +79,7 @@ function drawSeries(root, line, scale) {
   }
   const style = {fill: "none", stroke: colour(line.colour), "stroke-width": 2, "stroke-dasharray": line.dashed ? "2 4" : "none"};
   svg("polyline", {points: line.points.map((p) => at(p[0], p[1])).join(" "), ...style}, group);
-  for (const p of line.points) svg("circle", {cx: scale.x(p[0]), cy: scale.y(p[1]), r: 3, fill: colour(line.colour)}, group);
+  if (line.points.length <= MANY) for (const p of line.points) svg("circle", {cx: scale.x(p[0]), cy: scale.y(p[1]), r: 3, fill: colour(line.colour)}, group);
   return group;
 }
 
@@ -126,12 +128,12 @@ function addTip(figure, root, chart, scale, groups) {
   root.addEventListener("pointerleave", hide);
 }
 
-/** A slider over the radii that were attacked, and the table of all models at the chosen one. */
+/** A slider over the x values (radii, shares), and the table that belongs to the chosen one. */
 function addSlider(figure, root, chart, scale) {
   const radii = Object.keys(chart.rows).sort((a, b) => a - b);
   const wanted = chart.mark ? chart.mark[0] : Number(radii.at(-1));
   const start = radii.reduce((best, r, i) => (Math.abs(r - wanted) < Math.abs(radii[best] - wanted) ? i : best), 0);
-  const label = html("label", figure, "ε", {class: "slider"});
+  const label = html("label", figure, chart.x.split(" (")[0], {class: "slider"});
   const input = html("input", label, undefined, {type: "range", min: 0, max: radii.length - 1, step: 1, value: start});
   const output = html("output", label);
   const cursor = svg("line", {class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM}, root);

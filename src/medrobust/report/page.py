@@ -14,6 +14,7 @@ from medrobust.report import charts, tables
 from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
 from medrobust.report.detection import detection_tables
+from medrobust.report.detection_charts import detection_charts
 from medrobust.report.ensemble import Grid, ensemble_tables, ensemble_text, transfer_grids
 from medrobust.report.explanations import (
     drift_table,
@@ -90,7 +91,7 @@ def sections(run: Run, settings: Settings) -> list[Section]:
         Section(
             "checks", DOUBTS, [tables.verdicts_table(run), tables.checks_table(run)]
         ),
-        Section("detection", "Detection", detection_tables(run, confidence)),
+        Section("detection", "Detection", detection_tables(run, confidence), detection_charts(run)),
         Section(
             "explanations", "Explanations", [drift_table(run, confidence)], pictures=explanation_example(run),
             text=explanation_text(run), folds=explanation_folds(run),

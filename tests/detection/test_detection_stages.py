@@ -1,0 +1,107 @@
+"""The stages as scripts, on tiny models: what dvc.yaml runs, with the command lines that stand there."""
+
+import runpy
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from medrobust.data.store import Header, write_store
+from medrobust.detection.guard import load_guard
+from medrobust.ensemble import save_ensemble
+from medrobust.models import checkpoint
+from medrobust.models.build import build_classifier
+from medrobust.params.training import ModelParams
+from medrobust.records import file_hash, read_json, read_table, write_json, write_table
+
+CLASSES = ["Non", "Mild"]
+SIDE = 32
+
+
+def write_data(folder: Path) -> None:
+    """48 images of 12 patients, prepared and split."""
+    count = 48
+    owner = np.arange(count) // 4
+    pixels = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE), dtype=np.uint8)
+    ids, labels = [f"i{n:02}" for n in range(count)], [CLASSES[patient % 2] for patient in owner]
+    rows = {"id": ids, "sha256": "", "label": labels, "patient": [f"p{n:02}" for n in owner], "slice": 1}
+    manifest = pd.DataFrame({**rows, "kind": "real", "parent": "", "published_split": ""})
+    (folder / "prepared").mkdir(parents=True)
+    np.save(folder / "prepared" / "images.npy", pixels)
+    counts = dict.fromkeys(CLASSES, count // 2)
+    write_store(
+        folder / "prepared", manifest,
+        Header("phantom", CLASSES, True, SIDE, 1, count, 12, counts, "MIT", "", "", "d" * 64),
+    )  # fmt: skip
+    split = np.array(["train", "val", "test"])[owner * 3 // 12]
+    table = {"id": ids, "label": labels, "patient": rows["patient"], "split": split, "reason": ""}
+    write_table(folder / "split.csv", pd.DataFrame(table))
+
+
+@pytest.fixture
+def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data, two models, their vote, a suite and params, in which stages run."""
+    params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
+    params["attacks"]["suites"] = {"pgd": {"norm": "Linf", "eps": [0.05], "attacks": [{"name": "pgd"}]}}
+    adaptive = {"attacks": ["joint", "matching"], "images": 4, "steps": 1, "searches": 1}
+    params["detect"] |= {
+        "ensemble": ["adv"], "detectors": {"gmm": {}, "dfeat": {}, "dropout": {"rate": 0.3, "samples": 2}},
+        "suites": {"pgd": 0.05}, "adaptive": adaptive,
+    }  # fmt: skip
+    params["report"]["bootstrap"] = 20
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    write_data(tmp_path / "data")
+    write_json(tmp_path / "data" / "suites" / "pgd.json", suite)
+    block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
+    folders = {regime: tmp_path / "models" / "resnet10t" / regime for regime in ("clean", "adv")}
+    for seed, folder in enumerate(folders.values()):
+        torch.manual_seed(seed)
+        checkpoint.save(folder, build_classifier(block, CLASSES), block, {})
+    save_ensemble(tmp_path / "data" / "ensemble", {"clean": 0.25, "adv": 0.75}, folders)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_stage(root: Path, monkeypatch: pytest.MonkeyPatch, name: str, **item: str) -> None:
+    """Run a stage's script with its command of dvc.yaml."""
+    command = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][name]["cmd"]
+    for key, value in item.items():
+        command = command.replace(f"${{item.{key}}}", value)
+    _, script, *arguments = shlex.split(command)
+    monkeypatch.setattr("sys.argv", [script, *arguments])
+    runpy.run_path(str(root / script), run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("stage", "item", "name"),
+    [
+        ("detect", {"backbone": "resnet10t", "regime": "clean"}, "resnet10t-clean"),
+        ("detect_ensemble", {"regime": "adv"}, "ensemble-adv"),
+    ],
+)
+def test_a_stage_guards_its_model_and_writes_every_out(
+    stage: str, item: dict[str, str], name: str, root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_stage(root, monkeypatch, "detect_plan")
+    run_stage(root, monkeypatch, stage, **item)
+    row = read_json(workplace / "metrics" / "detect" / f"{name}.json")["suites"]["pgd"]["gmm"]
+    # By image and by patient, without and with the detector, for who knows it and who does not.
+    for record in (row, row["adaptive"]["unaware"], row["adaptive"]["worst"]):
+        for unit in ("image", "patient"):
+            assert all({"cost_without", "cost_with"} <= set(cost) for cost in record["risk"][unit].values())
+    risk = read_table(workplace / "plots" / "detect" / name / "risk.csv")
+    assert set(risk["detector"]) == {"gmm", "dfeat", "dropout"}
+    assert set(risk["attacker"]) == {"unaware", "aware"}
+    assert {"clean", "pgd", "pgd+joint"} <= set(
+        read_table(workplace / "data" / "detect" / f"{name}.parquet")["images"]
+    )
+    guard = load_guard(workplace / "data" / "guards" / name)
+    if stage == "detect_ensemble":
+        assert guard.model == file_hash(workplace / "data" / "ensemble" / "card.json")
+        # Features of the vote: the 512 of each member, and all of them side by side.
+        assert guard.detectors["gmm"].detector.state["widths"].tolist()[:3] == [512, 512, 1024]
