@@ -87,7 +87,7 @@ def budget(evidence: SuiteEvidence) -> Measured:
     """Share of the radius that attacks did not go from their start; the median over failed images."""
     failed = _failed(evidence)
     if not len(failed):
-        return Measured(None, "no attack along gradients failed")
+        return Measured(None, "no attack along gradients failed in a Linf ball")
     moved = float((failed["displacement"] / failed["eps"]).groupby(failed["id"]).max().median())
     return Measured(1 - moved, f"attacks that failed ended {moved:.2f} eps from their start (median image)")
 
@@ -95,7 +95,7 @@ def budget(evidence: SuiteEvidence) -> Measured:
 def saturation(evidence: SuiteEvidence) -> Measured:
     """Share of the pixels that stayed inside the ball; the median over failed images."""
     failed = _failed(evidence)
-    if evidence.suite["norm"] != "Linf" or not len(failed):
+    if not len(failed):
         return Measured(None, "no attack along gradients failed in a Linf ball")
     share = float(failed["saturation"].groupby(failed["id"]).max().median())
     return Measured(1 - share, f"attacks that failed left {share:.0%} of the pixels at the border of the ball")
@@ -127,11 +127,14 @@ def _attempts(evidence: SuiteEvidence) -> pd.DataFrame:
 
 
 def _failed(evidence: SuiteEvidence) -> pd.DataFrame:
-    """Attempts of attacks that step along a gradient, on images that stand at their radius.
+    """Attempts in a Linf ball of attacks that step along a gradient, on images that stand at their radius.
 
+    In an L2 ball black and white pixels, which cannot move outwards, take length away from sound attacks too.
     Attacks on a region or for a target are left out: they may not, or need not, spend the budget everywhere.
     """
     table = _attempts(evidence)
+    if evidence.suite["norm"] != "Linf":
+        return table[:0]
     walks = {name for name, attack in named_attacks(evidence.suite) if _follows_gradients(attack)}
     return table[~table["fooled"] & table["attack"].isin(walks) & (table["eps"] > 0)]
 
