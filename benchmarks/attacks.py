@@ -28,7 +28,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from attack_programs import BATCH, RIVALS, Counted, Program, programs
+from attack_programs import (  # type: ignore[import-not-found]  # beside this script
+    BATCH,
+    RIVALS,
+    Counted,
+    Program,
+    programs,
+)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -202,8 +208,9 @@ def read_images(prepared: Path, split: Path, count: int) -> Subset:
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(subset, name) for subset in subsets])[:count]
 
-    fields = [joined(name) for name in ("rows", "labels", "ids", "patients")]
-    return Subset(store.images, *fields, subsets[0].classes)
+    return Subset(
+        store.images, joined("rows"), joined("labels"), joined("ids"), joined("patients"), subsets[0].classes
+    )  # fmt: skip
 
 
 def parsed() -> argparse.Namespace:
