@@ -16,7 +16,7 @@ def main() -> None:
     from medrobust.transfer import nothing, transfer
 
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("models", "ensemble", "prepared", "split", "suites", "metrics", "matrix"):
+    for name in ("models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
@@ -29,7 +29,7 @@ def main() -> None:
             (args.ensemble.name, load_ensemble(args.ensemble, device())),
             voters(args.ensemble),
             store.subset(split, "test"),
-            read_json(args.suites / f"{params.transfer.suite}.json"),
+            read_json(args.suite),
             params=params.transfer,
             report=params.report,
             seed=params.seed,

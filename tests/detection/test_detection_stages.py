@@ -18,6 +18,7 @@ from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.params.training import ModelParams
 from medrobust.records import file_hash, read_json, read_table, write_json, write_table
+from medrobust.voting.rules import Rule
 
 CLASSES = ["Non", "Mild"]
 SIDE = 32
@@ -62,7 +63,7 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
     for seed, folder in enumerate(folders.values()):
         torch.manual_seed(seed)
         checkpoint.save(folder, build_classifier(block, CLASSES), block, {})
-    save_ensemble(tmp_path / "data" / "ensemble", {"clean": 0.25, "adv": 0.75}, folders)
+    save_ensemble(tmp_path / "data" / "ensemble", folders, Rule(weights=[0.25, 0.75]), {})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
