@@ -20,7 +20,7 @@ class EnsembleParams(Block):
     members: list[str] = Field(default_factory=list)
     method: Literal["equal", "convex", "stacking", "blending"] = "convex"
     objective: Literal["weighted", "worst"] = "weighted"
-    temperature: bool = True
+    temperature: bool = False
     min_weight: Share = 0.001
     folds: Annotated[int, Field(ge=2)] = 5
     holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.3
