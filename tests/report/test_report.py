@@ -132,7 +132,7 @@ def test_all_results_of_a_backbone_stand_in_one_table(folder: Path) -> None:
     assert [(row["training"], row["images"], row["ε"]) for row in rows] == [
         (training, *images)
         for training in ("clean", "adversarial")
-        for images in (("clean", "–"), ("pgd", "0.005"), ("pgd", "0.01"))
+        for images in (("clean", "–"), ("pgd", "0.005"), ("pgd", "0.01"), ("pgd, to the last step", "0.01"))
     ]
     attacked = rows[2]
     assert attacked["accuracy"] == "0.250 [0.20, 0.30]"
@@ -214,7 +214,9 @@ def test_the_same_data_give_the_same_bytes(folder: Path) -> None:
         draw_all(run, folder / name, {"pgd": "Linf"}, 0.01)
         found.append({path.name: path.read_bytes() for path in (folder / name).iterdir()})
     assert set(found[0]) == {
-        f"{name}.{kind}" for name in ("robust_accuracy_pgd", "training", "confusion") for kind in ("png", "svg")
+        f"{name}.{kind}"
+        for name in ("robust_accuracy_pgd", "training", "confusion", "transfer_pgd")
+        for kind in ("png", "svg")
     }
     assert found[0] == found[1]
 

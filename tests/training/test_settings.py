@@ -39,7 +39,7 @@ def test_a_change_reaches_only_the_stages_that_it_decides(params: Params) -> Non
     assert changed(params, model={"train": {"lr": 1e-5}}) == {"tune", "train", "adv_train"}
     assert changed(params, train={"objective": "gce"}) == {"tune", "train", "adv_train"}
     robust = resolve(params, tune={"objective": "robust"})["tune"]
-    assert robust.adv == params.adv
+    assert robust.adv == params.adv.model_copy(update=params.models["resnet34"].adv)
     assert resolve(params, tune={"objective": "robust"}, adv={"eps": 0.5})["tune"] != robust
 
 

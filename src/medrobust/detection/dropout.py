@@ -74,18 +74,18 @@ class DropoutSamples:
         return Features((), model(images), torch.stack(votes, 1))
 
     def _head_samples(self, model: nn.Module, images: Tensor, seeds: Tensor) -> Features:
-        """Votes from one pass: only the heads run again. Members of a vote are weighed as the vote weighs them."""
+        """Votes from one pass: only the heads run again. Members of a vote become one by the vote's own rule."""
         heads = heads_of(model)
-        weights: Any = getattr(model, "weights", images.new_ones(1))
+        rule = getattr(model, "vote", lambda members: members[0])
         with recorded(heads) as seen:
             logits = model(images)
         votes = []
         for sample in range(self.samples):
             members = [
-                head(_dropped(penultimate, self.rate, seeds, sample * LAYERS + number)).float().softmax(1)
+                head(_dropped(penultimate, self.rate, seeds, sample * LAYERS + number)).float().log_softmax(1)
                 for number, (head, (penultimate, _)) in enumerate(zip(heads, seen, strict=True))
             ]
-            votes.append(torch.einsum("m,mnk->nk", weights, torch.stack(members)))
+            votes.append(rule(torch.stack(members)).exp())
         return Features((), logits, torch.stack(votes, 1))
 
 
