@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medrobust.attacks.base import Attack
 from medrobust.attacks.registry import ATTACKS
 from medrobust.data.store import Subset
+from tests.small import fit
 
 #: Settings that keep an attack quick; most are far too weak to be believed.
 QUICK: dict[str, dict[str, Any]] = {
@@ -81,13 +82,7 @@ def trained(subset: Subset) -> nn.Module:
     """A sound small model of the subset, in eval mode."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(144, 16), nn.GELU(), nn.Linear(16, 3))
-    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
-    images, labels = subset.batch(range(40)), subset.targets(range(40))
-    for _ in range(120):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(images), labels).backward()
-        optimiser.step()
-    return model.eval()
+    return fit(model, subset, steps=120)
 
 
 class Victim(nn.Sequential):

@@ -1,64 +1,15 @@
 """A small classifier of a small grey data set, and detectors to try on it."""
 
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
 
 from medrobust.attacks.random import image_seeds
-from medrobust.data.store import Subset
 from medrobust.detection.extract import all_features
 from medrobust.detection.features import DeepFeatures, Features
 from medrobust.detection.fitting import Splits
 from medrobust.models.classifier import Classifier
-
-CLASSES = ["a", "b", "c"]
-
-
-class Backbone(nn.Module):
-    """What a classifier asks of a timm model, in two convolutions."""
-
-    feature_info = (
-        {"module": "stem", "num_chs": 6, "reduction": 1},
-        {"module": "deep", "num_chs": 10, "reduction": 2},
-    )
-
-    def __init__(self, drop: float = 0.0) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.GELU())
-        self.deep = nn.Sequential(nn.Conv2d(6, 10, 3, stride=2, padding=1), nn.GELU())
-        self.drop, self.fc = nn.Dropout(drop), nn.Linear(40, 3)
-
-    def forward_features(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.deep(self.stem(images))
-        return maps
-
-    def forward_head(self, maps: Tensor, pre_logits: bool = False) -> Tensor:
-        pooled = self.drop(nn.functional.adaptive_avg_pool2d(maps, 2).flatten(1))
-        result: Tensor = pooled if pre_logits else self.fc(pooled)
-        return result
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(images))
-
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-
-def make_subset(name: str, patients: int, seed: int) -> Subset:
-    """Four images a patient, three classes that differ by where a blurred square stands."""
-    rng = np.random.default_rng(seed)
-    owner = np.repeat(np.arange(patients), 4)
-    labels = owner % 3
-    pixels = rng.normal(90, 18, (len(owner), 12, 12))
-    for row, label in enumerate(labels):
-        pixels[row, 1 + 3 * label : 5 + 3 * label, 2:9] += 45
-    ids = np.array([f"{name}{number}" for number in range(len(owner))])
-    owners = np.array([f"{name}-p{number}" for number in owner])
-    return Subset(pixels.clip(0, 255).astype(np.uint8), np.arange(len(owner)), labels, ids, owners, CLASSES)
+from tests.small import fit, make_classifier, make_subset
 
 
 @pytest.fixture(scope="session")
@@ -68,27 +19,11 @@ def splits() -> Splits:
 
 
 @pytest.fixture(scope="session")
-def build() -> Callable[..., Classifier]:
-    """`drop` -> an untrained classifier with that much dropout."""
-
-    def make(drop: float = 0.0) -> Classifier:
-        torch.manual_seed(0)
-        return Classifier(Backbone(drop), CLASSES, 12, [0.4] * 3, [0.2] * 3)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def model(splits: Splits, build: Callable[..., Classifier]) -> Classifier:
+def model(splits: Splits) -> Classifier:
     """A classifier trained on the training images, in eval mode."""
-    classifier = build()
-    optimiser = torch.optim.Adam(classifier.parameters(), 3e-3)
-    images, labels = splits.train.batch(range(120)), splits.train.targets(range(120))
-    for _ in range(80):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(classifier(images), labels).backward()
-        optimiser.step()
-    return classifier.eval()
+    classifier = make_classifier()
+    fit(classifier, splits.train, steps=80)
+    return classifier
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """A whole cell on small images: what it writes, and the guard that it leaves for use."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from medrobust.models.classifier import Classifier
 from medrobust.params.detection import DetectParams
 from medrobust.params.report import ReportParams
 from medrobust.records import read_json, read_table
+from tests.small import make_classifier
 
 REPORT = ReportParams(title="", bootstrap=40, confidence=0.9)
 ALL = {"dropout": {"rate": 0.3, "samples": 3}, "lid": {"neighbours": 5, "reference": 30}}
@@ -144,12 +144,10 @@ def test_without_a_guard_every_image_is_answered(model: Classifier, splits: Spli
     assert all(answer.label and not answer.rejected and answer.score is None for answer in answers)
 
 
-def test_a_vote_of_classifiers_can_be_guarded(
-    model: Classifier, build: Callable[..., Classifier], splits: Splits, plan: dict[str, Any]
-) -> None:
+def test_a_vote_of_classifiers_can_be_guarded(model: Classifier, splits: Splits, plan: dict[str, Any]) -> None:
     from medrobust.ensemble import EnsembleClassifier
 
-    vote = EnsembleClassifier([model, build().eval()], [0.7, 0.3]).eval()
+    vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
     guard, _ = fit_guard(vote, splits, plan, settings(detectors={"mahalanobis": {}, "gmm": {}}), "w")
     answers = predict(splits.test.batch(range(4)), vote, guard)
     assert {name for answer in answers for name in answer.probabilities} == {"a", "b", "c"}
@@ -158,11 +156,11 @@ def test_a_vote_of_classifiers_can_be_guarded(
 
 
 def test_a_cell_of_a_vote_is_that_of_a_model(
-    model: Classifier, build: Callable[..., Classifier], splits: Splits, plan: dict[str, Any], tmp_path: Path
+    model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path
 ) -> None:
     from medrobust.ensemble import EnsembleClassifier
 
-    vote = EnsembleClassifier([model, build().eval()], [0.7, 0.3]).eval()
+    vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
     few = settings(detectors={"mahalanobis": {}, "gmm": {}}, suites={"pgd": 0.1}, seen=None)
     out = Outputs(tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots")
     run_detection(vote, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")

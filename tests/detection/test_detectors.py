@@ -1,7 +1,7 @@
 """Every detector keeps the contract; each one's maths against something independent; bad input is named."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from medrobust.detection.registry import DETECTORS
 from medrobust.detection.squeeze import median, reduce_bits
 from medrobust.errors import UserError
 from medrobust.models.classifier import Classifier
+from tests.small import make_classifier
 
 #: Hyper-parameters under which a detector runs on the small model.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -253,8 +254,8 @@ def test_squeezers_do_what_they_say() -> None:
     np.testing.assert_array_equal(median(images, 3).numpy(), wanted)
 
 
-def test_dropout_takes_the_models_own_layers(build: Callable[..., Classifier], splits: Splits) -> None:
-    model, seeds = build(0.5).eval(), image_seeds(splits.test.ids, 0)
+def test_dropout_takes_the_models_own_layers(splits: Splits) -> None:
+    model, seeds = make_classifier(0.5).eval(), image_seeds(splits.test.ids, 0)
     key = build_detector("dropout", {"samples": 6}).extractor
     votes = all_features(model, [key], splits.test, seeds)[key].votes
     assert votes is not None
@@ -272,12 +273,10 @@ def test_dropout_without_a_layer_is_an_error_that_names_the_way_out(model: Class
         key(model, splits.test.batch([0]), torch.tensor([1]))
 
 
-def test_dropout_samples_of_a_vote_are_weighed_as_the_vote_weighs_them(
-    model: Classifier, build: Callable[..., Classifier], splits: Splits
-) -> None:
+def test_dropout_samples_of_a_vote_are_weighed_as_the_vote_weighs_them(model: Classifier, splits: Splits) -> None:
     from medrobust.ensemble import EnsembleClassifier
 
-    vote = EnsembleClassifier([model, build().eval()], [0.7, 0.3]).eval()
+    vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
     images, seeds = splits.test.batch(range(5)), torch.arange(5)
     with torch.no_grad():
         barely, half = (

@@ -4,24 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from medrobust.errors import UserError
-from medrobust.params.schema import Params, load_params
-
-
-def load_with(root: Path, folder: Path, block: dict[str, Any] | None) -> Params:
-    """The default parameters with another `detect` block, or none."""
-    content = yaml.safe_load((root / "params.yaml").read_text())
-    content.pop("detect")
-    if block is not None:
-        content["detect"] = block
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
-    return load_params(folder / "params.yaml")
+from tests.params.blocks import load_with
 
 
 def test_a_file_without_the_block_guards_nothing(root: Path, tmp_path: Path) -> None:
-    assert load_with(root, tmp_path, None).detect.models == []
+    assert load_with(root, tmp_path, "detect", None).detect.models == []
 
 
 @pytest.mark.parametrize(
@@ -43,4 +32,4 @@ def test_a_file_without_the_block_guards_nothing(root: Path, tmp_path: Path) -> 
 )
 def test_what_cannot_be_is_named(root: Path, tmp_path: Path, block: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_with(root, tmp_path, block)
+        load_with(root, tmp_path, "detect", block)

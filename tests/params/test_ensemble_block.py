@@ -8,29 +8,25 @@ import yaml
 
 from medrobust.errors import UserError
 from medrobust.params.schema import Params, load_params
+from tests.params.blocks import defaults, load_with
 
 
-def load_with(root: Path, folder: Path, block: str, changes: dict[str, Any] | None) -> Params:
-    """The default parameters with changes in a block, or without the block."""
-    content = yaml.safe_load((root / "params.yaml").read_text())
-    content[block] = {**content[block], **(changes or {})}
-    if changes is None:
-        content.pop(block)
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
-    return load_params(folder / "params.yaml")
+def load_changed(root: Path, folder: Path, block: str, changes: dict[str, Any]) -> Params:
+    """The default parameters with changes in a block."""
+    return load_with(root, folder, block, {**defaults(root)[block], **changes})
 
 
 def test_all_backbones_of_the_regime_vote_unless_members_are_named(root: Path, tmp_path: Path) -> None:
-    params = load_with(root, tmp_path, "ensemble", {})
+    params = load_changed(root, tmp_path, "ensemble", {})
     assert params.ensemble.cells(params.models) == {f"{name}-adv": (name, "adv") for name in params.models}
-    named = load_with(root, tmp_path, "ensemble", {"members": ["resnet34", "dinov2-clean"]})
+    named = load_changed(root, tmp_path, "ensemble", {"members": ["resnet34", "dinov2-clean"]})
     assert named.ensemble.cells(named.models) == {
         "resnet34-adv": ("resnet34", "adv"), "dinov2-clean": ("dinov2", "clean")
     }  # fmt: skip
 
 
 def test_a_file_of_before_has_the_vote_of_before_and_no_transfer(root: Path, tmp_path: Path) -> None:
-    content = yaml.safe_load((root / "params.yaml").read_text())
+    content = defaults(root)
     content["ensemble"] = {"regime": "adv", "robust_share": 0.5}
     content.pop("transfer")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
@@ -54,4 +50,4 @@ def test_what_cannot_be_is_refused(
     block: str, changes: dict[str, Any], message: str, root: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        load_with(root, tmp_path, block, changes)
+        load_changed(root, tmp_path, block, changes)
