@@ -97,3 +97,11 @@ def test_the_interval_of_a_mean_is_that_of_accuracy_for_right_and_wrong() -> Non
     of_mean = metrics.mean_ci((labels == preds).astype(float), labels, patients, **settings)  # type: ignore[arg-type]
     of_matrix = metrics.bootstrap_ci(labels, preds, patients, 4, metrics.accuracy, **settings)  # type: ignore[arg-type]
     assert of_mean == pytest.approx(of_matrix)
+
+
+def test_patients_are_drawn_within_their_class() -> None:
+    stratum = np.array([2, 0, 1, 0, 2, 2, 1, 0, 0])
+    draws = metrics.patient_draws(stratum, 50, 0)
+    for k in range(3):
+        assert (draws[:, stratum == k].sum(1) == (stratum == k).sum()).all()
+    assert len(np.unique(draws, axis=0)) > 25

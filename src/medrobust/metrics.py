@@ -146,14 +146,24 @@ def mean_ci(
     return _percentiles(sums[:, 0] / sums[:, 1], confidence)
 
 
-def _resampled(parts: np.ndarray, stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Sums, resamples×…, of patients' parts, P×…, drawn with replacement within each stratum."""
+def patient_draws(stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """How often each of P patients is drawn, int, resamples×P, with replacement within its stratum.
+
+    Args:
+        stratum: int, P; the class of each patient.
+        resamples, seed: as in `bootstrap_ci`.
+    """
     rng = np.random.default_rng(seed)
-    sums = np.zeros((resamples, *parts.shape[1:]), dtype=parts.dtype)
+    draws = np.zeros((resamples, len(stratum)), dtype=np.int64)
     for k in np.unique(stratum):
         members = np.flatnonzero(stratum == k)
-        draws = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
-        sums += np.tensordot(draws, parts[members], axes=1)
+        draws[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
+    return draws
+
+
+def _resampled(parts: np.ndarray, stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Sums, resamples×…, of patients' parts, P×…, drawn with replacement within each stratum."""
+    sums: np.ndarray = np.tensordot(patient_draws(stratum, resamples, seed), parts, axes=1)
     return sums
 
 

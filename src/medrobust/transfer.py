@@ -1,7 +1,7 @@
 """Who falls for whose images: made on each model and judged by all, and what that does to their calibration."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,13 +60,8 @@ def run_to_the_end(suite: dict[str, Any], eps: float, train: Subset | None = Non
         eps: radius in the suite's norm.
         train: images for attacks that are fitted.
     """
-    found = []
-    for entry in suite["attacks"]:
-        attack = build_attack(entry, eps, suite["norm"])
-        if any(field.name == "stop_when_fooled" for field in fields(attack)):
-            attack = replace(attack, stop_when_fooled=False)  # type: ignore[call-arg]
-        found.append(attack if train is None else attack.with_training(train))
-    return found
+    attacks = [build_attack(entry, eps, suite["norm"]).to_the_end() for entry in suite["attacks"]]
+    return attacks if train is None else [attack.with_training(train) for attack in attacks]
 
 
 def strongest(

@@ -67,6 +67,14 @@ def test_every_attack_keeps_the_contract(
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
+def test_to_the_end_nothing_stops_at_a_success(name: str, norm: str, build: Any, make_attack: Make) -> None:
+    attack = make_attack(name, 0.05, build(1, 3).eval(), train_images(1), norm=norm)
+    whole = attack.to_the_end()
+    assert type(whole) is type(attack)
+    assert not getattr(whole, "stop_when_fooled", False)
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
 def test_a_result_does_not_depend_on_batch_mates(
     name: str, norm: str, victim: Callable[..., Victim], make_attack: Make
 ) -> None:

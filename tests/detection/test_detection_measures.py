@@ -14,7 +14,6 @@ from medrobust.detection.measures import (
     by_class,
     clean_threshold,
     curve_points,
-    patient_weights,
     roc_measures,
     summarise,
 )
@@ -60,14 +59,6 @@ def test_all_weightings_at_once_are_those_one_by_one() -> None:
     for row in range(7):
         alone = roc_measures(scores, side, weights[row : row + 1])
         assert all(together[name][row] == pytest.approx(alone[name][0]) for name in alone)
-
-
-def test_whole_patients_are_drawn_within_their_class() -> None:
-    answers = sample(48, 0, 0)
-    names, draws = patient_weights(answers.patients, answers.labels, 50, 0)
-    labels = np.array([answers.labels[answers.patients == name][0] for name in names])
-    for k in range(3):
-        assert (draws[:, labels == k].sum(1) == (labels == k).sum()).all()
 
 
 def test_the_interval_counts_patients_and_not_images() -> None:

@@ -57,6 +57,10 @@ class Attack(ABC):
         """The attack as it meets these images of a subset; only one that needs more than their pixels differs."""
         return self
 
+    def to_the_end(self) -> "Attack":
+        """The attack with all its steps on every image; only one that ends with the first success differs."""
+        return self
+
     @abstractmethod
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         """Return attacked images; the model is in eval mode and its parameters need no gradient.

@@ -4,7 +4,7 @@
 pixel). Here are the rest: momentum, L2, targets, regions, smoothed and variance-tuned gradients.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -70,6 +70,10 @@ class Iterative(GoalAttack):
     def cost(self) -> float:
         """Gradient evaluations of all restarts."""
         return self.steps * self.restarts * self.eot
+
+    def to_the_end(self) -> "Iterative":
+        """The attack with all its steps on every image, whether it has reached its goal or not."""
+        return replace(self, stop_when_fooled=False)
 
     def losses(self, problem: Problem, stream: int) -> Losses | None:
         """A loss of its own; None: the one that `loss` names."""

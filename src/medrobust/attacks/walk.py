@@ -5,7 +5,7 @@ leave and another can take its place while the others walk on.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -140,6 +140,10 @@ class Stepwise(Attack):
     def cost(self) -> float:
         """Moves of all restarts; a move without a gradient counts a third."""
         return self.restarts * self.moves / (1 if self.gradient else 3)
+
+    def to_the_end(self) -> "Stepwise":
+        """The attack with all its moves on every image, fooled or not."""
+        return replace(self, stop_when_fooled=False)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         result = start.clone()

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from medrobust.metrics import patient_draws
+
 #: False-positive rates at which the true-positive rate is told.
 RATES = (0.01, 0.05, 0.1)
 #: Resamples that are computed together (bounds the memory: rows × images).
@@ -90,23 +92,6 @@ def _average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray
     return np.where(negative.sum(1) > 0, area, np.nan)
 
 
-def patient_weights(
-    patients: np.ndarray, labels: np.ndarray, resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """How often each patient is drawn in each resample, with replacement within the patient's class.
-
-    Returns:
-        Names, P, and draws, R×P.
-    """
-    names, first = np.unique(patients, return_index=True)
-    rng = np.random.default_rng(seed)
-    draws = np.zeros((resamples, len(names)))
-    for k in np.unique(labels[first]):
-        members = np.flatnonzero(labels[first] == k)
-        draws[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
-    return names, draws
-
-
 def summarise(
     clean: Answers, attacked: Answers, *, resamples: int, confidence: float, seed: int = 0
 ) -> dict[str, Any]:
@@ -123,8 +108,8 @@ def summarise(
         return {**result, "base_rate": None, "auroc": None}
     result["base_rate"] = float(side.mean())
     point = roc_measures(scores, side, np.ones((1, len(side))))
-    names, draws = patient_weights(patients, labels, resamples, seed)
-    owner = np.searchsorted(names, patients)
+    _, first, owner = np.unique(patients, return_index=True, return_inverse=True)
+    draws = patient_draws(labels[first], resamples, seed).astype(float)
     chunks = [roc_measures(scores, side, draws[at : at + CHUNK][:, owner]) for at in range(0, resamples, CHUNK)]
     tail = (1 - confidence) / 2
     for name, value in point.items():

@@ -1,6 +1,6 @@
 """Attacked images made anew (an evaluation's records hold none), and noise of the same size as a control."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,12 +57,11 @@ def _attack(
     """One attack to its last step; to its first success where that fails images of which one is known (`hit`)."""
     device = next(model.parameters()).device
     images, labels, seeds = images.to(device), labels.to(device), seeds.to(device)
-    if not any(field.name == "stop_when_fooled" for field in fields(attack)):
-        return attack(model, images, labels, seeds=seeds).cpu()
-    found = replace(attack, stop_when_fooled=False)(model, images, labels, seeds=seeds)  # type: ignore[call-arg]
+    whole = attack.to_the_end()
+    found = whole(model, images, labels, seeds=seeds)
     with torch.no_grad():
         lost = (margin(model(found), labels) <= 0) & hit.to(device)
-    if lost.any():
+    if whole is not attack and lost.any():
         found[lost] = attack(model, images[lost], labels[lost], seeds=seeds[lost])
     return found.cpu()
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.detection.measures import patient_weights
+from medrobust.metrics import mean_ci
 
 
 def top_overlap(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
@@ -65,11 +65,8 @@ def with_interval(
     if not known.any():
         return {name: None, f"{name}_ci": None}
     values, patients, labels = values[known], patients[known], labels[known]
-    names, draws = patient_weights(patients, labels, resamples, seed=0)
-    weights = draws[:, np.searchsorted(names, patients)]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(weights @ values / weights.sum(1), [tail, 1 - tail])
-    return {name: float(values.mean()), f"{name}_ci": [float(low), float(high)]}
+    interval = mean_ci(values, labels, patients, resamples=resamples, confidence=confidence)
+    return {name: float(values.mean()), f"{name}_ci": interval}
 
 
 def summarise(table: pd.DataFrame, *, resamples: int, confidence: float) -> dict[str, Any]:
