@@ -7,12 +7,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from medrobust import metrics
 from medrobust.attacks.base import TOLERANCE
 from medrobust.attacks.engine import named_attacks
 from medrobust.attacks.goals import Costs, choose_targets
 from medrobust.attacks.problem import GoalAttack
 from medrobust.data.store import Subset
+from medrobust.metrics import mean_ci
 from medrobust.params.report import ReportParams
 
 #: Images a forward pass.
@@ -47,18 +47,14 @@ def targeted_success(
         targets = _targets(model, subset, target, costs)
         asked = knows & (targets != subset.labels)
         nearest = _nearest(attempts, pd.Series(targets, subset.ids)).reindex(subset.ids).to_numpy()[asked]
-        labels, patients, classes = subset.labels[asked], subset.patients[asked], len(subset.classes)
+        labels, patients = subset.labels[asked], subset.patients[asked]
         shares: dict[str, float | None] = {}
         intervals: dict[str, list[float] | None] = {}
         for eps in suite["eps"]:
             reached = nearest <= eps * (1 + TOLERANCE) + 1e-7
-            # As an accuracy, so that the interval is that of every other number: patients within their class.
-            as_answers = np.where(reached, labels, (labels + 1) % classes)
             shares[f"{eps:g}"] = float(reached.mean()) if len(reached) else None
             intervals[f"{eps:g}"] = (
-                metrics.bootstrap_ci(labels, as_answers, patients, classes, metrics.accuracy, **settings)
-                if len(reached)
-                else None
+                mean_ci(reached.astype(float), labels, patients, **settings) if len(reached) else None
             )
         found["targeted_n"][goal] = int(asked.sum())
         found["targeted_success"][goal], found["targeted_success_ci"][goal] = shares, intervals
