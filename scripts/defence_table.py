@@ -1,0 +1,74 @@
+"""Print what each kind of training is worth, as a Markdown table: `python scripts/defence_table.py`.
+
+From the records in metrics/train and metrics/attack of a run of `dvc repro adv_train attack`, such as that of
+presets/defences.yaml. A row a model: balanced accuracy on clean test images and under each suite at each radius,
+accuracy there with its interval over patients, and seconds an epoch of its training (validation included).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from medrobust.errors import UserError
+from medrobust.params.schema import load_params
+from medrobust.records import read_json
+
+
+def rows(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) -> list[list[str]]:
+    """The head of the table and a line a model.
+
+    Args:
+        metrics: the folder of metrics.
+        epochs: (backbone, regime) -> passes over the training images, of every model of the run.
+        suites: names, in the order of the columns.
+
+    Raises:
+        UserError: a model was not trained or not attacked.
+    """
+    lines: list[list[str]] = []
+    head = ["model", "training", "clean balanced accuracy"]
+    for (backbone, regime), count in epochs.items():
+        trained = _read(metrics / "train" / f"{backbone}-{regime}.json")
+        line = [backbone, regime, _ranged(trained["balanced_accuracy"], trained["balanced_accuracy_ci"])]
+        for suite in suites:
+            record = _read(metrics / "attack" / f"{backbone}-{regime}-{suite}.json")
+            for eps, accuracy in record["robust_accuracy"].items():
+                line += [f"{record['robust_balanced_accuracy'][eps]:.3f}"]
+                line += [_ranged(accuracy, record["robust_accuracy_ci"][eps])]
+                if not lines:
+                    head += [f"{suite} ε {eps}: balanced accuracy", f"{suite} ε {eps}: accuracy"]
+        lines.append([*line, f"{trained['seconds'] / count:.1f}"])
+    return [[*head, "seconds an epoch"], *lines]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(str(path), "is missing", "Run `dvc repro adv_train attack`")
+    return read_json(path)
+
+
+def _ranged(value: float, interval: list[float]) -> str:
+    return f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def main() -> None:
+    """Print the table of the run whose params.yaml is here."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--metrics", type=Path, default=Path("metrics"))
+    args = parser.parse_args()
+    params = load_params()
+    epochs: dict[tuple[str, str], int] = {}
+    for name, block in params.models.items():
+        epochs[name, "clean"] = block.train.get("epochs", params.train.epochs)
+        epochs[name, "adv"] = block.adv.get("epochs", params.adv.epochs)
+    table = rows(args.metrics, epochs, list(params.attacks.suites))
+    table.insert(1, ["---"] * len(table[0]))
+    sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in table))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))
