@@ -45,7 +45,8 @@ def rows(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) -
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(str(path), "is missing", "Run `dvc repro adv_train attack`")
-    return read_json(path)
+    found: dict[str, Any] = read_json(path)
+    return found
 
 
 def _ranged(value: float, interval: list[float]) -> str:
