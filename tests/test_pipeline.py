@@ -117,6 +117,19 @@ def test_every_params_file_loads(path: Path) -> None:
     assert params.adv.eps in {eps for suite in params.attacks.suites.values() for eps in suite.eps}
 
 
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)
+def test_every_params_file_holds_what_dvc_asks_of_it(path: Path) -> None:
+    # DVC knows no defaults: a name that dvc.yaml fills in or lists must stand in the file itself.
+    content = yaml.safe_load(path.read_text())
+    filled = set(re.findall(r"\$\{([\w.]+)\}", (ROOT / "dvc.yaml").read_text()))
+    listed = {param for stage in STAGES.values() for param in stage["params"] if "${" not in param}
+    for name in {name for name in filled if not name.startswith("item.")} | listed:
+        place = content
+        for key in name.split("."):
+            assert key in place, f"{path.name} has no {name}"
+            place = place[key]
+
+
 def test_the_reader_of_imports_sees_what_it_should(tmp_path: Path) -> None:
     package = tmp_path / "src" / "medrobust"
     package.mkdir(parents=True)
