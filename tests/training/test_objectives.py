@@ -1,6 +1,7 @@
 """Each objective is its paper's equation, worked out here by other means; the contract loops over the registry."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from torch.nn import functional as F
 
 from medrobust.attacks.pgd import PGD
 from medrobust.errors import UserError
+from medrobust.models.build import build_classifier
+from medrobust.params.training import ModelParams
 from medrobust.training.loop import fit
 from medrobust.training.objectives.base import Step, load_objective
-from medrobust.training.objectives.inner import training_attack, validation_attack
+from medrobust.training.objectives.inner import attack_with_pgd, training_attack, validation_attack
 from medrobust.training.objectives.pgd import scheduled
 from medrobust.training.objectives.registry import OBJECTIVES, find, source_hash
 from medrobust.training.objectives.trades import divergence
@@ -258,6 +261,58 @@ def test_the_attack_may_run_in_the_format_of_training() -> None:
     labels = make_step().labels
     losses = [float(F.cross_entropy(model(images), labels)) for images in (exact, rough)]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+class Standardised(nn.Conv2d):
+    """Its weights go through arithmetic of their own before autocast sees them."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.conv2d(images, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
+
+
+def convolutions() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(network(3)[:3], Standardised(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 3))  # type: ignore[index]
+
+
+def transformer() -> nn.Module:
+    torch.manual_seed(0)
+    block = {"timm": "vit_tiny_patch16_224", "weights": "none", "image_size": 16}
+    return build_classifier(ModelParams.model_validate(block), ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("make", [convolutions, transformer])
+@pytest.mark.parametrize("batch_norm", ["eval", "batch"])
+def test_weights_are_cast_once_an_attack_and_the_attack_is_that_of_autocast(
+    make: Callable[[], nn.Module], batch_norm: str
+) -> None:
+    class Plain(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def train(self, mode: bool = True) -> "Plain":
+            super().train(mode)
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d) and batch_norm == "batch":
+                    module.training, module.track_running_stats = True, False
+            return self
+
+        def forward(self, images: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.model(images).float()
+
+    model, formats = make().train(), set()
+    linear = next(module for module in model.modules() if type(module) is nn.Linear)
+    linear.register_forward_hook(lambda layer, *_: formats.add(layer.weight.dtype))
+    step = make_step(model, classes=3, adv=adv(attack_precision="train", batch_norm=batch_norm))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attack_with_pgd(step)
+    assert formats == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    attack = training_attack(step.attacked())
+    plain = attack(Plain(make().train()), step.images, step.labels, seeds=step.seeds)
+    assert torch.equal(found, plain)
 
 
 def test_validation_of_single_step_training_takes_more_steps() -> None:

@@ -1,10 +1,11 @@
 """The inner maximisation: how a training attacks its own model."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from medrobust.attacks.base import frozen, input_gradient, project
@@ -77,6 +78,8 @@ def attack_view(step: Step) -> nn.Module:
 class _View(nn.Module):
     """A model in another number format, or with BatchNorm on the batch's own statistics.
 
+    It is made for one attack, during which the model's parameters stay as they are.
+
     Args:
         model: whose parameters these are.
         dtype: of the forward pass; None = float32.
@@ -86,6 +89,7 @@ class _View(nn.Module):
     def __init__(self, model: nn.Module, dtype: torch.dtype | None, batch: bool) -> None:
         super().__init__()
         self.model, self.dtype, self.batch = model, dtype, batch
+        self.cast = {} if dtype is None else _cast(model, dtype)
 
     def train(self, mode: bool = True) -> "_View":
         super().train(mode)
@@ -94,13 +98,21 @@ class _View(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        with torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            if not self.batch:
-                logits: Tensor = self.model(images)
-            else:
-                with untracked(self.model):
-                    logits = self.model(images)
+        precision = torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+        with precision, untracked(self.model) if self.batch else nullcontext():
+            logits: Tensor = functional_call(self.model, self.cast, (images,))
         return logits.float()
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights and biases, by name, that autocast would cast to this format in every pass of an attack.
+
+    It remembers a cast only for parameters that need a gradient, which those of an attacked model do not. A
+    subclass of a layer may do more with its weights than multiply; those are left to autocast.
+    """
+    layers = [module for module in model.modules() if type(module) in (nn.Conv2d, nn.Linear)]
+    own = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
+    return {name: value.detach().to(dtype) for name, value in model.named_parameters() if id(value) in own}
 
 
 @contextmanager
