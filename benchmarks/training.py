@@ -1,6 +1,6 @@
 """How fast adversarial training is against the plain way, and what makes it so. Interleaved: ratios, not times.
 
-    python benchmarks/training.py                          # the three backbones, about four minutes on two cores
+    python benchmarks/training.py                          # the three backbones, about five minutes on two cores
     python benchmarks/training.py --models resnet34 64     # one timm name and image size
     python benchmarks/training.py --advise resnet34 64     # only what to write into models.<name>
 
@@ -207,7 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs=2, metavar=("TIMM", "SIZE"))
     parser.add_argument("--advise", nargs=2, metavar=("TIMM", "SIZE"))
-    parser.add_argument("--half", type=int, default=16, help="clean images a step, and as many attacked ones")
+    parser.add_argument("--half", type=int, default=32, help="clean images a step, and as many attacked ones")
     parser.add_argument("--rounds", type=int, default=6)
     args = parser.parse_args()
     if args.advise:
