@@ -158,7 +158,7 @@ def art_pgd(model: Counted, subset: Subset, radii: list[float]) -> np.ndarray:
             estimator, eps=eps, eps_step=SHARE * eps, max_iter=STEPS, num_random_init=1, batch_size=BATCH,
             verbose=False,
         )  # fmt: skip
-        found = torch.from_numpy(attack.generate(images.numpy(), y=F.one_hot(labels).numpy()))
+        found = torch.from_numpy(attack.generate(images.numpy(), y=F.one_hot(labels, len(subset.classes)).numpy()))
         robust.append(np.concatenate([
             right(model, found[start : start + BATCH], labels[start : start + BATCH])
             for start in range(0, len(labels), BATCH)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.params.schema import load_params
-from medrobust.records import read_json, read_table
+from medrobust.records import read_table
 from medrobust.runtime import device, run_stage
 
 
@@ -21,6 +21,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Explain the clean and the adversarially trained model."""
+    from medrobust.attacks.resolved import read_suite
     from medrobust.data.store import ImageStore
     from medrobust.explain.run import Outputs, explain_model
     from medrobust.explain.subject import Subject
@@ -35,7 +36,7 @@ def main() -> None:
             model=load(folder, device()),
             test=test,
             train=train,
-            suite=read_json(args.suite),
+            suite=read_suite(args.suite),
             predictions=predictions[predictions["split"] == "test"],
             attempts=read_table(args.records[place]),
             cells=params.explain.grid,

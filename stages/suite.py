@@ -1,4 +1,4 @@
-"""Check an attack suite and fix what it stands for: writes data/suites/S.json (a few seconds)."""
+"""Check an attack suite and fix what it stands for: writes data/suites/S/suite.json (a few seconds)."""
 
 import argparse
 from pathlib import Path

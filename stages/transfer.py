@@ -4,12 +4,13 @@ import argparse
 from pathlib import Path
 
 from medrobust.params.schema import load_params
-from medrobust.records import read_json, read_table, write_json, write_table
+from medrobust.records import read_table, write_json, write_table
 from medrobust.runtime import device, run_stage
 
 
 def main() -> None:
     """Attack every model, ask all of them, and write the matrix."""
+    from medrobust.attacks.resolved import read_suite
     from medrobust.data.store import ImageStore
     from medrobust.ensemble import load_ensemble, voters
     from medrobust.models.checkpoint import load
@@ -29,7 +30,7 @@ def main() -> None:
             (args.ensemble.name, load_ensemble(args.ensemble, device())),
             voters(args.ensemble),
             store.subset(split, "test"),
-            read_json(args.suite),
+            read_suite(args.suite),
             params=params.transfer,
             report=params.report,
             seed=params.seed,

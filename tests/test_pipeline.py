@@ -17,7 +17,15 @@ from tools.write_deps import code_deps, is_code
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 #: Names in params.yaml that a matrix may run over.
-AXES = ("models", "attacks.suites", "detect.models", "detect.regimes", "detect.ensemble", "explain.models")
+AXES = (
+    "models",
+    "attacks.suites",
+    "attacks.surrogates",
+    "detect.models",
+    "detect.regimes",
+    "detect.ensemble",
+    "explain.models",
+)
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 

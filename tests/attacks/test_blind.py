@@ -234,6 +234,8 @@ def test_a_surrogate_is_the_checkpoint_that_the_suite_means(tmp_path: Path) -> N
         Transfer(eps=0.1, source=str(tmp_path / "m"), sha256="0" * 64)(
             victim, images, torch.tensor([0, 1]), seeds=torch.arange(2)
         )
+    with pytest.raises(UserError, match=r"without sha256.*attacks\.surrogates"):
+        Transfer(eps=0.1, source="m-clean")(victim, images, torch.tensor([0, 1]), seeds=torch.arange(2))
     other = build_classifier(params, ["a", "b", "c"]).eval()
     with pytest.raises(UserError, match="2 classes, the victim has 3"):
         attack(other, images, torch.tensor([0, 1]), seeds=torch.arange(2))
@@ -251,8 +253,7 @@ def test_a_surrogate_is_the_checkpoint_that_the_suite_means(tmp_path: Path) -> N
         (lambda: OnePixel(eps=1.0, population=3, allow_weak=True), "population: got 3"),
         (lambda: SquareL2(eps=1.0, queries=0), "queries: got 0"),
         (lambda: Universal(eps=0.1, epochs=2), "Too little to reach eps"),
-        (lambda: Transfer(eps=0.1), "source ''"),
-        (lambda: Transfer(eps=0.1, source="m"), "sha256 ''"),
+        (lambda: Transfer(eps=0.1), "no source"),
         (lambda: Transfer(eps=0.1, source="m", sha256="a", attack={"name": "magic"}), "no attack 'magic'"),
         (lambda: Transfer(eps=0.1, source="m", sha256="a", attack={"name": "bim", "x": 1}), "bim: no x"),
         (lambda: Transfer(eps=1.0, norm="L2", source="m", sha256="a", attack={"name": "bim"}), "not bound L2"),

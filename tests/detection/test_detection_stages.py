@@ -57,7 +57,7 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
     params["report"]["bootstrap"] = 20
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     write_data(tmp_path / "data")
-    write_json(tmp_path / "data" / "suites" / "pgd.json", suite)
+    write_json(tmp_path / "data" / "suites" / "pgd" / "suite.json", suite)
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
     folders = {regime: tmp_path / "models" / "resnet10t" / regime for regime in ("clean", "adv")}
     for seed, folder in enumerate(folders.values()):

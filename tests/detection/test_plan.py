@@ -17,13 +17,13 @@ from medrobust.records import write_json
 
 def plan(folder: Path, **detect: Any) -> dict[str, Any]:
     for name in ("pgd", "fgsm"):
-        write_json(folder / f"{name}.json", {"name": name})
+        write_json(folder / name / "suite.json", {"name": name, "attacks": []})
     return make_plan(DetectParams.model_validate({"suites": {"pgd": 0.01}, **detect}), folder)
 
 
 def test_the_plan_holds_the_suites_and_the_code_in_use(tmp_path: Path) -> None:
     first = plan(tmp_path, detectors={"gmm": {}})
-    assert first["suites"] == {"pgd": {"name": "pgd"}}
+    assert first["suites"] == {"pgd": {"name": "pgd", "attacks": []}}
     assert plan(tmp_path, detectors={"gmm": {"components": 3}})["sources"] == first["sources"]
     assert plan(tmp_path, detectors={"gmm": {}, "kde": {}})["sources"] != first["sources"]
 
@@ -39,7 +39,7 @@ def test_the_code_of_a_detector_is_what_it_imports(name: str, helper: str) -> No
 def test_what_does_not_exist_is_named_before_any_training(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no detector 'gnn'.*gmm"):
         plan(tmp_path, detectors={"gnn": {}})
-    with pytest.raises(UserError, match=r"cw\.json: no such file"):
+    with pytest.raises(UserError, match=r"cw/suite\.json: no such file"):
         plan(tmp_path, suites={"cw": 0.01})
 
 

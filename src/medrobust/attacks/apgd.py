@@ -67,7 +67,7 @@ class APGD(GoalAttack):
 class APGDT(APGD):
     """APGD towards one wrong class after the other, likeliest first, until any answer is wrong.
 
-    This is no targeted attack: it is the `apgd-t` of AutoAttack (Croce & Hein 2020, section 4).
+    This is no targeted attack: it is the `apgd-t` of AutoAttack (Croce & Hein 2020).
 
     Attributes:
         targets: classes to try; all wrong ones where there are fewer.

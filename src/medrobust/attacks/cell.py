@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medrobust.params.report import ReportParams
-from medrobust.records import read_json, read_table
+from medrobust.records import read_table
 from medrobust.runtime import device
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def attack_cell(
         args: as `parse` gives them.
         seed, report: of params.yaml.
     """
+    from medrobust.attacks.resolved import read_suite
     from medrobust.attacks.run import run_suite
     from medrobust.data.store import ImageStore
 
@@ -40,7 +41,7 @@ def attack_cell(
     run_suite(
         load(args.model, device()),
         store.subset(split, "test"),
-        read_json(args.suite),
+        read_suite(args.suite),
         bit_depth=store.header.bit_depth,
         seed=seed,
         report=report,

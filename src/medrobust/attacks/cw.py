@@ -16,7 +16,7 @@ INSIDE = 0.999999
 
 @dataclass(frozen=True, kw_only=True)
 class CW(GoalAttack):
-    """The smallest L2 change that fools (Carlini & Wagner 2017, section V).
+    """The smallest L2 change that fools (Carlini & Wagner 2017).
 
     Minimises |x' - x|² + c·max(kappa - margin, 0). Unbound: it counts where its image lies in the suite's ball,
     whatever the suite's norm.

@@ -120,7 +120,7 @@ class FAB(GoalAttack):
                 rows, part, current = rows[on], part.take(on), current[on]
 
     def _step(self, part: Problem, current: Tensor) -> Tensor:
-        """Project the current and the clean image on the boundary and mix them (equations 7 to 9)."""
+        """Project the current and the clean image on the boundary and mix them, as the paper does."""
         _, gaps, slopes = boundaries(part, current)
         gap, plane = nearest(gaps, slopes, self.norm)
         slope, here, home = plane.flatten(1), current.flatten(1), part.images.flatten(1)

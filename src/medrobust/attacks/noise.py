@@ -13,7 +13,7 @@ from medrobust.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(GoalAttack):
-    """The worst of some random images in the ball (a control after Carlini et al. 2019, section 4).
+    """The worst of some random images in the ball (a control after Carlini et al. 2019).
 
     Attributes:
         draws: an image; each is a query.

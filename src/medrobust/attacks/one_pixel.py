@@ -11,7 +11,7 @@ from medrobust.attacks.problem import Best, GoalAttack, Problem
 from medrobust.attacks.random import uniform
 from medrobust.errors import UserError
 
-#: Weight of the difference in a child (Su et al. 2019, equation 3).
+#: Weight of the difference in a child (differential evolution; Su et al. 2019).
 DIFFERENTIAL = 0.5
 
 

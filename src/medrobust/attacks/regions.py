@@ -80,7 +80,7 @@ def foreground(images: Tensor) -> Tensor:
 
 
 def gradcam(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Importance of each pixel for the true class, n×H×W, 0 to 1 (Selvaraju et al. 2017, equations 1 and 2).
+    """Importance of each pixel for the true class, n×H×W, 0 to 1 (Selvaraju et al. 2017).
 
     The maps are those of the last stage; of a vision transformer, the tokens that enter the last attention. An
     ensemble's importance is its members' mean.

@@ -16,7 +16,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Stepwise):
-    """Square attack for Linf (Andriushchenko et al. 2020, algorithms 1 and 2), untargeted, margin loss.
+    """Square attack for Linf (Andriushchenko et al. 2020), untargeted, margin loss.
 
     Attributes:
         queries: score queries an image.

@@ -14,7 +14,7 @@ from medrobust.attacks.square import HALVINGS
 
 @dataclass(frozen=True, kw_only=True)
 class SquareL2(GoalAttack):
-    """Square attack for L2 (Andriushchenko et al. 2020, algorithms 1 and 4), margin loss.
+    """Square attack for L2 (Andriushchenko et al. 2020), margin loss.
 
     Attributes:
         queries: score queries an image.
@@ -104,7 +104,7 @@ class SquareL2(GoalAttack):
 
 
 def _bumps(side: int, like: Tensor) -> Tensor:
-    """Two bumps of opposite sign, one above the other, of length 1: side×side (the paper's equation 2)."""
+    """Two bumps of opposite sign, one above the other, of length 1: side×side (the paper's update)."""
     shape = torch.zeros(side, side, dtype=like.dtype, device=like.device)
     top = side // 2
     for first, extent, sign in ((0, top, 1.0), (top, side - top, -1.0)):

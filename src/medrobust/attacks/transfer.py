@@ -18,6 +18,7 @@ from medrobust.records import file_hash
 MOMENTUM = {
     "name": "iterative", "loss": "margin", "momentum": 1.0, "random_start": False, "stop_when_fooled": False,
 }  # fmt: skip
+REMEDY = "Name one of attacks.surrogates, or give a checkpoint's folder and the sha256 of its card.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +26,10 @@ class Transfer(Attack):
     """Attack a surrogate and hand the images to the victim (Papernot et al. 2016).
 
     Attributes:
-        source: the surrogate: a checkpoint's folder, or a model (not in a suite).
+        source: the surrogate: a checkpoint's folder, or a model (not in a suite). In a suite also the name of one
+            of `attacks.surrogates`, for which `resolved.read_suite` puts the folder and its hash.
         sha256: of the checkpoint's weights, as its card.json says: a suite's results hang on it, and DVC does
-            not follow `source`.
+            not follow a folder.
         attack: name in the registry and hyper-parameters. It should not stop at the surrogate's boundary, from
             where little transfers.
     """
@@ -38,9 +40,8 @@ class Transfer(Attack):
     attack: dict[str, Any] = field(default_factory=lambda: dict(MOMENTUM))
 
     def __post_init__(self) -> None:
-        if isinstance(self.source, str) and not (self.source and self.sha256):
-            found = f"source {self.source!r} with sha256 {self.sha256!r}"
-            raise UserError("attack.transfer", found, "Give the folder and the sha256 of its card.json")
+        if isinstance(self.source, str) and not self.source:
+            raise UserError("attack.transfer", "no source", REMEDY)
         self.inner()
 
     @property
@@ -70,6 +71,8 @@ class Transfer(Attack):
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         surrogate = self.source
         if isinstance(surrogate, str):
+            if not self.sha256:
+                raise UserError("attack.transfer", f"source {surrogate!r} without sha256", REMEDY)
             surrogate = _load(surrogate, self.sha256, images.device)
         with torch.no_grad():
             known, wanted = surrogate(images[:1]).shape[1], model(images[:1]).shape[1]

@@ -20,7 +20,7 @@ class Universal(Attack):
     """One pattern that fools as many images as it can (Moosavi-Dezfooli et al. 2017), fitted by gradient steps.
 
     Steps along the gradient of a batch's mean loss, each image's loss clipped from above so that images that are
-    fooled already do not lead (Shafahi et al. 2020, "Universal adversarial training", algorithm 2). It is fitted
+    fooled already do not lead (Shafahi et al. 2020, "Universal adversarial training"). It is fitted
     once a radius, when the first image is attacked.
 
     Attributes:

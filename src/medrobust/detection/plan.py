@@ -7,11 +7,11 @@ are named, and a hash of the source files that the named detectors run. Light: n
 from pathlib import Path
 from typing import Any
 
+from medrobust.attacks.resolved import read_suite
 from medrobust.code_hash import code_hash
 from medrobust.detection.registry import DETECTORS
 from medrobust.errors import UserError
 from medrobust.params.detection import DetectParams
-from medrobust.records import read_json
 
 
 def make_plan(detect: DetectParams, suites: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def make_plan(detect: DetectParams, suites: Path) -> dict[str, Any]:
             raise UserError("params.yaml: detect.detectors", f"no detector {name!r}", f"Known: {known}")
     kinds = {name: DETECTORS[name] for name in detect.detectors}
     return {
-        "suites": {name: read_json(suites / f"{name}.json") for name in detect.suites},
+        "suites": {name: read_suite(suites / name) for name in detect.suites},
         "detectors": kinds,
         "sources": code_hash(kind.partition(":")[0] for kind in kinds.values()),
     }

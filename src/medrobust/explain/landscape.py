@@ -80,7 +80,7 @@ def loss_surface(
 
     Both directions have length 1 in the norm (in Linf: the sign of the gradient, and random signs), so that an
     offset of eps along one of them is the border of the ball. Images are clipped to [0, 1]. A surface that is flat
-    or jagged along the gradient and falls nowhere hints at masked gradients (Tramèr et al. 2018, figure 2).
+    or jagged along the gradient and falls nowhere hints at masked gradients (Tramèr et al. 2018).
 
     Args:
         model: in eval mode.

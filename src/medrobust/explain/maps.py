@@ -40,9 +40,9 @@ def choose_layer(model: nn.Module, image: Tensor, cells: int) -> tuple[MapLayer,
 def explain(model: nn.Module, images: Tensor, classes: Tensor, layer: MapLayer | None) -> dict[str, np.ndarray]:
     """Maps of what speaks for a class, by kind; float32 n×H×W from 0 to 1, each scaled to its own largest value.
 
-    `gradcam` (Selvaraju et al. 2017, equations 1 and 2) says which places of a layer's maps raise the logit of the
-    class; it is left out where the model has no such layer, and all zero where no place does. `saliency` (Simonyan
-    et al. 2014, section 3.1) is the size of the logit's gradient by each pixel, the largest of the channels.
+    `gradcam` (Selvaraju et al. 2017) says which places of a layer's maps raise the logit of the class; it is left
+    out where the model has no such layer, and all zero where no place does. `saliency` (Simonyan et al. 2014) is
+    the size of the logit's gradient by each pixel, the largest of the channels.
 
     Args:
         model: images in [0, 1] to logits.

@@ -55,6 +55,7 @@ class Params(Block):
     @model_validator(mode="after")
     def _names_exist(self) -> "Params":
         for key, names, known in (
+            ("attacks.surrogates", [entry.backbone for entry in self.attacks.surrogates], self.models),
             ("detect.models", self.detect.models, self.models),
             ("detect.suites", self.detect.suites, self.attacks.suites),
             ("detect.ensemble", self.detect.ensemble, [self.ensemble.regime]),

@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from medrobust.attacks.checks.registry import CHECKS
+from medrobust.attacks.checks.suite import NO_WALK
 from medrobust.data.store import Subset
 from tests.attacks.checks import broken
 from tests.attacks.checks.conftest import EPS, EPS_L2, Check, l2_suite_of, suite_of
@@ -120,7 +121,7 @@ def test_an_l2_suite_has_challengers_and_a_sound_one_passes_them(sound: nn.Modul
     lines = record["suites"]["s"]["checks"]
     assert record["suites"]["s"]["eps"] == EPS_L2
     unasked = {name: line for name, line in lines.items() if not line.startswith("pass")}
-    skipped = "skip: no attack along gradients failed in a Linf ball"
+    skipped = f"skip: {NO_WALK}"
     assert unasked == {"budget": skipped, "saturation": skipped}
     assert "of 40 images that stand at eps 0.65" in lines["black box"]
 

@@ -36,7 +36,7 @@ def test_an_invalid_number_is_written_and_then_ends_the_run_if_that_is_wanted(tm
 
 
 def test_a_missing_evaluation_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"s\.json: no such file"):
+    with pytest.raises(UserError, match=r"s/suite\.json: no such file"):
         read_evaluations(["s"], tmp_path, tmp_path)
 
 

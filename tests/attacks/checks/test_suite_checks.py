@@ -105,6 +105,20 @@ def test_a_check_without_anything_to_ask_says_why(evidence: SuiteEvidence) -> No
     assert judge(BY_NAME["transfer"], replace(evidence, challenge=alone)).measured == "no other model"
 
 
+@pytest.mark.parametrize("give_up", [False, True])
+def test_attempts_that_end_early_are_not_blamed_for_the_budget(
+    give_up: bool, sound: nn.Module, images: Subset
+) -> None:
+    """At a small radius every attempt is soon hopeless: it ends half way to the border."""
+    attack = {"name": "pgd", "steps": 40, "loss": "margin", "random_start": False}
+    suite = {**suite_of([attack]), "eps": [EPS / 4], "give_up": give_up}
+    few = replace(images, **{name: getattr(images, name)[::10] for name in ("rows", "labels", "ids", "patients")})
+    attempts = attack_suite(sound, few, suite, seed=0)
+    e = SuiteEvidence(suite, attempts, worst_case(attempts, suite["eps"]), few, EPS / 4, True, None, REPORT)
+    for name in ("budget", "saturation"):
+        assert judge(BY_NAME[name], e).outcome == ("skip" if give_up else "pass")
+
+
 def test_the_curve_is_judged_by_images_that_rise_again(sound: nn.Module, images: Subset) -> None:
     sample = Sample(np.arange(2), images.batch(range(2)), images.targets(range(2)), torch.arange(2))
     preds = images.labels

@@ -25,11 +25,12 @@ from medrobust.attacks.checks.challenge import run_challenge, run_curve
 from medrobust.attacks.checks.registry import CHECKS
 from medrobust.attacks.engine import build_attack
 from medrobust.attacks.random import image_seeds
+from medrobust.attacks.resolved import read_suite
 from medrobust.data.store import Subset
 from medrobust.errors import UserError
 from medrobust.params.attacks import AttacksParams
 from medrobust.params.report import ReportParams
-from medrobust.records import read_json, read_table, write_json
+from medrobust.records import read_table, write_json
 
 #: Fewest steps of the challengers (Madry et al. 2018 take 7 to 20): a suite of fewer is judged by these.
 STEPS = 10
@@ -61,12 +62,12 @@ class Subject:
 def read_evaluations(
     names: list[str], suites: Path, records: Path
 ) -> tuple[dict[str, dict[str, Any]], dict[str, pd.DataFrame]]:
-    """Suites and tables by the suite's name, from `<suites>/<name>.json` and `<records>/<name>.parquet`.
+    """Suites and tables by the suite's name, from `<suites>/<name>/` and `<records>/<name>.parquet`.
 
     Raises:
         UserError: a file is missing.
     """
-    resolved = {name: read_json(suites / f"{name}.json") for name in names}
+    resolved = {name: read_suite(suites / name) for name in names}
     return resolved, {name: read_table(records / f"{name}.parquet") for name in names}
 
 

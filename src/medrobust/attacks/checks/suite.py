@@ -12,6 +12,8 @@ from medrobust.attacks.engine import build_attack, named_attacks
 
 #: Fewest patients of a class, and half the widest interval, below and above which a number is too weak to compare.
 PATIENTS, HALF_WIDTH = 10, 0.05
+#: Why nothing is said of how far attacks go (see `_failed`).
+NO_WALK = "no attack along gradients failed in a Linf ball with all its steps"
 
 
 def reach(evidence: SuiteEvidence) -> Measured:
@@ -87,7 +89,7 @@ def budget(evidence: SuiteEvidence) -> Measured:
     """Share of the radius that attacks did not go from their start; the median over failed images."""
     failed = _failed(evidence)
     if not len(failed):
-        return Measured(None, "no attack along gradients failed in a Linf ball")
+        return Measured(None, NO_WALK)
     moved = float((failed["displacement"] / failed["eps"]).groupby(failed["id"]).max().median())
     return Measured(1 - moved, f"attacks that failed ended {moved:.2f} eps from their start (median image)")
 
@@ -96,7 +98,7 @@ def saturation(evidence: SuiteEvidence) -> Measured:
     """Share of the pixels that stayed inside the ball; the median over failed images."""
     failed = _failed(evidence)
     if not len(failed):
-        return Measured(None, "no attack along gradients failed in a Linf ball")
+        return Measured(None, NO_WALK)
     share = float(failed["saturation"].groupby(failed["id"]).max().median())
     return Measured(1 - share, f"attacks that failed left {share:.0%} of the pixels at the border of the ball")
 
@@ -131,9 +133,10 @@ def _failed(evidence: SuiteEvidence) -> pd.DataFrame:
 
     In an L2 ball black and white pixels, which cannot move outwards, take length away from sound attacks too.
     Attacks on a region or for a target are left out: they may not, or need not, spend the budget everywhere.
+    So are suites with `give_up`: how far a failed attempt came there says when it ended, not how it walks.
     """
     table = _attempts(evidence)
-    if evidence.suite["norm"] != "Linf":
+    if evidence.suite["norm"] != "Linf" or evidence.suite.get("give_up"):
         return table[:0]
     walks = {name for name, attack in named_attacks(evidence.suite) if _follows_gradients(attack)}
     return table[~table["fooled"] & table["attack"].isin(walks) & (table["eps"] > 0)]
