@@ -93,7 +93,7 @@ def backbone_table(run: Run, model: str, confidence: float) -> Table:
     """All numbers of one backbone: a row for clean images and for each suite and radius, under either training."""
     classes = run.classes()
     rows = []
-    for regime in REGIMES if model != "ensemble" else ("adv",):
+    for regime in REGIMES if model != "ensemble" else (run.regime,):
         record = run.clean(model, regime)
         cells = [str(record.get(name, NONE)) for name in ("n", "patients")]
         cells += [with_interval(record, "accuracy"), with_interval(record, "balanced_accuracy")]
@@ -187,11 +187,16 @@ def trial_tables(run: Run) -> list[Table]:
 
 def cost_table(run: Run) -> Table:
     """Seconds of each model's stages, attacked images a second, and gradients where they were counted."""
+    named = [
+        (model, regime, [run.attack.get((model, regime, suite), {}) for suite in run.suites])
+        for model, regime in run.models()
+    ]
+    for method in run.attacked:
+        named.append((f"{method} vote", run.regime, [run.votes.get((method, suite), {}) for suite in run.suites]))
     rows = []
-    for model, regime in run.models():
+    for model, regime, records in named:
         row = [model, TRAINING[regime], _cell(run.clean(model, regime).get("seconds"))]
-        for suite in run.suites:
-            record = run.attack.get((model, regime, suite), {})
+        for record in records:
             seconds, images = record.get("seconds"), record.get("n", 0) * len(record.get("robust_accuracy", {}))
             row += [_cell(seconds), f"{images / seconds:.1f}" if seconds else NONE]
             row += [_cell(record.get("gradient_evaluations"))]
