@@ -13,6 +13,7 @@ from typing import Any
 from medrobust.report import charts, tables
 from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
+from medrobust.report.data import data_text
 from medrobust.report.detection import detection_tables
 from medrobust.report.detection_charts import detection_charts
 from medrobust.report.ensemble import Grid, ensemble_tables, ensemble_text, transfer_grids
@@ -75,7 +76,7 @@ def sections(run: Run, settings: Settings) -> list[Section]:
     named = {model: tables.backbone_table(run, model, confidence) for model in (*run.backbones, "ensemble")}
     found = [
         Section("glance", "At a glance", [tables.short_table(run, settings.eps)], text=_how_to_read()),
-        Section("data", "Data", [tables.split_table(run)], pictures=["classes", "pairs"], text=_data_text(run)),
+        Section("data", "Data", [tables.split_table(run)], pictures=["classes", "pairs"], text=data_text(run)),
         Section("tuning", "Tuning", [tables.tuning_table(run), *tables.trial_tables(run)]),
         Section("training", "Training", charts=charts.training_charts(run)),
         Section("clean", "Clean results", [tables.clean_table(run, confidence)]),
@@ -216,19 +217,6 @@ def _reproduce_text(run: Run, settings: Settings) -> list[str]:
         f"Trained with {versions}." if versions else "No checkpoint was found that says its versions.",
         f"Report by medrobust {version('medrobust')}.",
     ]
-
-
-def _data_text(run: Run) -> list[str]:
-    header = run.header
-    if not header:
-        return []
-    lines = [f"Source: {header.get('source')} ({header.get('url')}). Licence: {header.get('licence')}."]
-    lines += [f"Cite: {header.get('citation')}."]
-    if skipped := header.get("skipped"):
-        lines += [f"{len(skipped)} images could not be read and were skipped."]
-    if absent := [name for name in run.classes() if run.split and not run.split.get("test", {}).get(name)]:
-        lines += [f"No test image of {', '.join(absent)}: nothing below says how well they are recognised."]
-    return lines
 
 
 def _how_to_read() -> list[str]:

@@ -1,0 +1,50 @@
+"""A reader learns where the images come from, how far that was verified, and what is not among them."""
+
+from pathlib import Path
+
+from medrobust.records import read_json, write_json
+from medrobust.report.cards import model_cards
+from medrobust.report.data import data_text
+from medrobust.report.page import render_html
+from tests.report.runs import SETTINGS, read, write_run
+
+
+def test_the_origin_is_told_with_what_was_verified(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    assert data_text(read(tmp_path)) == [
+        "Source: phantom (https://x). Licence: MIT.", "Cite: A & B.", "Compared with the publication: nothing."
+    ]  # fmt: skip
+    path = tmp_path / "data" / "prepared" / "header.json"
+    write_json(path, {**read_json(path), "url": "", "verified": "class counts of the release of 2018"})
+    run = read(tmp_path)
+    said = "Compared with the publication: class counts of the release of 2018."
+    assert data_text(run)[0] == "Source: phantom. Licence: MIT."
+    assert data_text(run)[2] == said
+    assert said in render_html(run, {}, SETTINGS)
+    assert said in model_cards(run, 0.95)["one-adv"]
+
+
+def test_what_is_not_among_the_images_is_told(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "data" / "prepared" / "header.json"
+    reasons = ["cannot be decoded", "blank", "cannot be decoded"]
+    skipped = [{"id": f"{number}.png", "reason": reason} for number, reason in enumerate(reasons)]
+    write_json(path, {**read_json(path), "skipped": skipped, "left_out": {"glioma": 4}})
+    split = read_json(tmp_path / "metrics" / "split.json")
+    write_json(tmp_path / "metrics" / "split.json", {**split, "test": {**split["test"], "Severe": 0}})
+    assert data_text(read(tmp_path))[3:] == [
+        "3 images were skipped: cannot be decoded (2); blank (1).",
+        "Left out by their label (data.labels): 4 of glioma.",
+        "No test image of Severe: nothing below says how well they are recognised.",
+    ]
+    assert data_text(read(tmp_path / "nothing")) == []
+
+
+def test_of_many_reasons_the_first_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "data" / "prepared" / "header.json"
+    skipped = [{"id": f"{number}.png", "reason": f"reason {number}"} for number in range(7)]
+    write_json(path, {**read_json(path), "skipped": skipped})
+    line = data_text(read(tmp_path))[3]
+    assert line.startswith("7 images were skipped: reason 0 (1); ")
+    assert line.endswith("reason 4 (1); 2 other reasons (header.json).")
