@@ -4,7 +4,7 @@ from pathlib import Path
 
 from medrobust.records import read_json, write_json
 from medrobust.report.cards import model_cards
-from medrobust.report.data import data_text
+from medrobust.report.data import audit_table, audit_words, data_text
 from medrobust.report.page import render_html
 from tests.report.runs import SETTINGS, read, write_run
 
@@ -48,3 +48,25 @@ def test_of_many_reasons_the_first_are_named(tmp_path: Path) -> None:
     line = data_text(read(tmp_path))[3]
     assert line.startswith("7 images were skipped: reason 0 (1); ")
     assert line.endswith("reason 4 (1); 2 other reasons (header.json).")
+
+
+def test_a_clean_audit_says_what_was_looked_for_and_a_gap_in_it_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "metrics" / "audit.json"
+    assert audit_words(read(tmp_path)) == ["2 of 7 test patients also stand in train"]
+    patients = {f"test_patients_in_{part}": 0 for part in ("train", "val")}
+    copies = {f"{kind}_pairs_across_splits": 0 for kind in ("exact", "near")}
+    clean = {"verdict": "clean", "reasons": [], "test_patients": 7, **patients, **copies, "nn_gap": None}
+    write_json(path, clean)
+    said = "none of 7 test patients is in train or validation, and no image has a copy in another split"
+    assert audit_words(read(tmp_path)) == [said]
+    assert said in render_html(read(tmp_path), {}, SETTINGS)
+    rows = dict(audit_table(read(tmp_path)).rows)
+    assert rows["test patients"] == "7"
+    assert rows["near pairs across splits"] == "0"
+    assert "nn gap" not in rows
+    for key in (*patients, *copies):
+        write_json(path, {**clean, key: 1})
+        assert audit_words(read(tmp_path)) == []
+        write_json(path, {**clean, key: None})
+        assert audit_words(read(tmp_path)) == []

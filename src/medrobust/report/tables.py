@@ -47,6 +47,26 @@ def with_interval(record: dict[str, Any], name: str) -> str:
     return ranged(record.get(name), *(record.get(f"{name}_ci") or (None, None)))
 
 
+def no_width(records: Iterable[dict[str, Any]], confidence: float) -> str:
+    """What an interval without width means, with the rate that it hides; empty where there is none.
+
+    Resampling cannot leave a value that all images share. If all of N independent patients fall, or all stand, a
+    true rate that is 1 - ((1 - confidence) / 2)^(1 / N) away agrees with that (Clopper & Pearson 1934).
+    """
+    certain = [
+        record["patients"]
+        for record in records
+        if any(low == high and high in (0, 1) for low, high in record.get("robust_accuracy_ci", {}).values())
+    ]
+    if not certain:
+        return ""
+    hidden = 1 - ((1 - confidence) / 2) ** (1 / min(certain))
+    return (
+        "An interval without width ([0.00, 0.00]) is no certainty: resampling cannot leave what all images share. "
+        f"{min(certain)} patients of one mind agree with a true rate that is {hidden:.2f} away."
+    )
+
+
 def clean_table(run: Run, confidence: float) -> Table:
     """Clean test results of every model and the ensemble."""
     columns = ["model", "training", "n", "patients", "balanced accuracy", "accuracy", "macro F1", "AUROC"]
@@ -81,6 +101,7 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         f"Accuracy under the per-image worst case of the suite; brackets are {confidence:.0%} intervals over "
         "whole patients. ε in [0, 1] pixel units. A number that the checklist calls invalid must not be cited."
     )
+    note = f"{note} {no_width(records.values(), confidence)}".rstrip()
     return Table(f"Attack suite: {suite}", columns, rows, note)
 
 

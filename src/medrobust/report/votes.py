@@ -29,7 +29,7 @@ def attacks_table(run: Run, confidence: float) -> Table:
     ]
     rows = [_member(run, name, grid) for name in run.ensemble.get("members", []) if "-" in name]
     rows += [_method(run, name, grid) for name in _names(run)]
-    columns = ["", "clean", *(f"{suite} ε = {eps}" for suite, eps in grid), "checklist"]
+    columns = ["who", "clean", *(f"{suite} ε = {eps}" for suite, eps in grid), "checklist"]
     return Table("Votes and members, clean and attacked", columns, rows, _note(run, confidence))
 
 
