@@ -1,6 +1,7 @@
 """A reader learns where the images come from, how far that was verified, and what is not among them."""
 
 from pathlib import Path
+from typing import Any
 
 from medrobust.records import read_json, write_json
 from medrobust.report.cards import model_cards
@@ -56,7 +57,7 @@ def test_a_clean_audit_says_what_was_looked_for_and_a_gap_in_it_nothing(tmp_path
     assert audit_words(read(tmp_path)) == ["2 of 7 test patients also stand in train"]
     patients = {f"test_patients_in_{part}": 0 for part in ("train", "val")}
     copies = {f"{kind}_pairs_across_splits": 0 for kind in ("exact", "near")}
-    clean = {"verdict": "clean", "reasons": [], "test_patients": 7, **patients, **copies, "nn_gap": None}
+    clean: dict[str, Any] = {"verdict": "clean", "reasons": [], "test_patients": 7, **patients, **copies, "nn_gap": None}
     write_json(path, clean)
     said = "none of 7 test patients is in train or validation, and no image has a copy in another split"
     assert audit_words(read(tmp_path)) == [said]
