@@ -57,7 +57,8 @@ def test_a_clean_audit_says_what_was_looked_for_and_a_gap_in_it_nothing(tmp_path
     assert audit_words(read(tmp_path)) == ["2 of 7 test patients also stand in train"]
     patients = {f"test_patients_in_{part}": 0 for part in ("train", "val")}
     copies = {f"{kind}_pairs_across_splits": 0 for kind in ("exact", "near")}
-    clean: dict[str, Any] = {"verdict": "clean", "reasons": [], "test_patients": 7, **patients, **copies, "nn_gap": None}
+    clean: dict[str, Any] = {"verdict": "clean", "reasons": [], "test_patients": 7, "nn_gap": None}
+    clean |= patients | copies
     write_json(path, clean)
     said = "none of 7 test patients is in train or validation, and no image has a copy in another split"
     assert audit_words(read(tmp_path)) == [said]
