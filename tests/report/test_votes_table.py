@@ -60,7 +60,7 @@ def test_an_impossible_method_says_so_attacked_or_not(folder: Path) -> None:
         run = read(folder, attacked=attacked)
         assert rows(run)["stacking vote"] == ["not possible", "–", "–", "–"]
         note = attacks_table(run, 0.95).note
-        assert "stacking was not possible: too few validation patients have Severe." in note
+        assert "Not possible, stacking: too few validation patients have Severe." in note
         assert "Not attacked: stacking" not in note
 
 

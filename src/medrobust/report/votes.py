@@ -84,9 +84,9 @@ def _note(run: Run, confidence: float) -> str:
     if left and run.ensemble:
         wanted = ",".join((*run.attacked, *left))
         said.append(f"Not attacked: {', '.join(left)} (dvc exp run -S 'ensemble.attacked=[{wanted}]').")
-    said += [
-        f"{name} was not possible: {record['impossible']}."
-        for name, record in run.methods.items()
-        if "impossible" in record
-    ]
+    reasons: dict[str, list[str]] = {}
+    for name, record in run.methods.items():
+        if "impossible" in record:
+            reasons.setdefault(record["impossible"], []).append(name)
+    said += [f"Not possible, {' and '.join(names)}: {reason}." for reason, names in reasons.items()]
     return " ".join(said)
