@@ -17,9 +17,10 @@ def main() -> None:
     from medrobust.models.checkpoint import load
     from medrobust.voting.compare import compare
     from medrobust.voting.fit import answers, ask, facts_of, fit_rule, named
+    from medrobust.voting.keep import keep
 
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("models", "prepared", "split", "out", "predictions", "metrics", "methods"):
+    for name in ("models", "prepared", "split", "out", "votes", "predictions", "metrics", "methods"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
@@ -46,7 +47,9 @@ def main() -> None:
         confidence=params.report.confidence,
     )
     write_json(args.metrics, {**facts, **named(list(folders), rule), **summary}, digits=4)
-    write_json(args.methods, compare(sample, test, votes, params.ensemble, params.report), digits=4)
+    found = compare(sample, test, votes, params.ensemble, params.report)
+    write_json(args.methods, found.records, digits=4)
+    keep(args.votes, folders, found, sample, params.ensemble)
 
 
 if __name__ == "__main__":

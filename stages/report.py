@@ -25,8 +25,9 @@ def main() -> None:
     params = load_params()
     folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.models)
     suites = {name: suite.norm for name, suite in params.attacks.suites.items()}
-    run = collect(folders, list(params.models), list(suites), Lineage.of(args.lock, "report"))
-    read_ensemble(run, folders)
+    lineage = Lineage.of(args.lock, "report")
+    run = collect(folders, list(params.models), list(suites), lineage, params.ensemble.regime)
+    read_ensemble(run, folders, params.ensemble.attacked)
     read_detection(run, folders, params.detect.cells())
     read_explanations(run, args.metrics, params.explain.models)
     report = params.report

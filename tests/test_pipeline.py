@@ -18,14 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 #: Names in params.yaml that a matrix may run over.
 AXES = (
-    "models",
-    "attacks.suites",
-    "attacks.surrogates",
-    "detect.models",
-    "detect.regimes",
-    "detect.ensemble",
-    "explain.models",
-)
+    "models", "attacks.suites", "attacks.surrogates", "detect.models", "detect.regimes", "detect.ensemble",
+    "ensemble.attacked", "explain.models",
+)  # fmt: skip
 PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 
@@ -117,6 +112,32 @@ def test_no_script_holds_a_path() -> None:
             if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs
         ]
         assert not [text for text in texts if re.match(r"(data|models|metrics|plots|report)/", text)], path
+
+
+def outs_with(folder: Path, **ensemble: Any) -> dict[str, set[str]]:
+    """Each stage's outs as DVC reads dvc.yaml beside params.yaml with another block `ensemble`."""
+    from dvc.repo import Repo
+
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["ensemble"] |= ensemble
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    stages = Repo.init(str(folder), no_scm=True).index.stages
+    return {stage.name: {str(out.def_path) for out in stage.outs} for stage in stages}
+
+
+def test_the_votes_files_carry_its_regime_and_named_methods_are_attacked(tmp_path: Path) -> None:
+    outs = outs_with(tmp_path, regime="clean", attacked=["equal", "stacking"])
+    assert outs["attack_ensemble@pgd"] == {
+        "data/attacks/ensemble-clean/pgd.parquet",
+        "metrics/attack/ensemble-clean-pgd.json",
+        "plots/attack/ensemble-clean-pgd.csv",
+    }
+    assert outs["check_ensemble"] == {"metrics/checks/ensemble-clean.json"}
+    assert not [path for paths in outs.values() for path in paths if "ensemble-adv" in path]
+    cells = {name: paths for name, paths in outs.items() if name.startswith("attack_vote")}
+    assert set(cells) == {f"attack_vote@{m}-{s}" for m in ("equal", "stacking") for s in ("fgsm", "pgd")}
+    assert "metrics/votes/stacking-fgsm.json" in cells["attack_vote@stacking-fgsm"]
 
 
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)

@@ -72,10 +72,10 @@ def load_members(
         only: names to load, None = all; the others are checked all the same.
 
     Raises:
-        UserError: a member is missing, or is another model than when the rule was fitted.
+        UserError: a member is missing, or is another model than when the rule was fitted; or there is no rule.
     """
     found: dict[str, nn.Module] = {}
-    for name, row in read_json(folder / "card.json")["members"].items():
+    for name, row in _card(folder)["members"].items():
         path = folder / row["folder"]
         if read_json(path / "card.json")["sha256"] != row["sha256"]:
             raise UserError(
@@ -88,11 +88,24 @@ def load_members(
 
 def voters(folder: Path) -> list[str]:
     """Names of an ensemble's members that have a say, in the order of its rule."""
-    return [name for name, row in read_json(folder / "card.json")["members"].items() if row["votes"]]
+    return [name for name, row in _card(folder)["members"].items() if row["votes"]]
+
+
+def impossible(folder: Path) -> str | None:
+    """Why there is no rule in a folder of `medrobust.voting.keep`; None where there is one."""
+    found: str | None = read_json(folder / "card.json").get("impossible")
+    return found
 
 
 def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> EnsembleClassifier:
     """The ensemble of a folder, in eval mode; errors as of `load_members`."""
-    rule = Rule(**read_json(folder / "card.json")["rule"])
+    rule = Rule(**_card(folder)["rule"])
     members = load_members(folder, device, only=voters(folder))
     return EnsembleClassifier(list(members.values()), rule.of_voters()).to(device).eval()
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    if (reason := impossible(folder)) is not None:
+        raise UserError(str(folder), f"this way to vote was not possible: {reason}", "Take another method")
+    card: dict[str, Any] = read_json(folder / "card.json")
+    return card

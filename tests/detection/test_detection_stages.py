@@ -1,47 +1,20 @@
 """The stages as scripts, on tiny models: what dvc.yaml runs, with the command lines that stand there."""
 
-import runpy
-import shlex
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
 
-from medrobust.data.store import Header, write_store
 from medrobust.detection.guard import load_guard
 from medrobust.ensemble import save_ensemble
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.params.training import ModelParams
-from medrobust.records import file_hash, read_json, read_table, write_json, write_table
+from medrobust.records import file_hash, read_json, read_table, write_json
 from medrobust.voting.rules import Rule
-
-CLASSES = ["Non", "Mild"]
-SIDE = 32
-
-
-def write_data(folder: Path) -> None:
-    """48 images of 12 patients, prepared and split."""
-    count = 48
-    owner = np.arange(count) // 4
-    pixels = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE), dtype=np.uint8)
-    ids, labels = [f"i{n:02}" for n in range(count)], [CLASSES[patient % 2] for patient in owner]
-    rows = {"id": ids, "sha256": "", "label": labels, "patient": [f"p{n:02}" for n in owner], "slice": 1}
-    manifest = pd.DataFrame({**rows, "kind": "real", "parent": "", "published_split": ""})
-    (folder / "prepared").mkdir(parents=True)
-    np.save(folder / "prepared" / "images.npy", pixels)
-    counts = dict.fromkeys(CLASSES, count // 2)
-    write_store(
-        folder / "prepared", manifest,
-        Header("phantom", CLASSES, True, SIDE, 1, count, 12, counts, "MIT", "", "", "d" * 64),
-    )  # fmt: skip
-    split = np.array(["train", "val", "test"])[owner * 3 // 12]
-    table = {"id": ids, "label": labels, "patient": rows["patient"], "split": split, "reason": ""}
-    write_table(folder / "split.csv", pd.DataFrame(table))
+from tests.stages import CLASSES, SIDE, run_stage, write_data
 
 
 @pytest.fixture
@@ -66,16 +39,6 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
     save_ensemble(tmp_path / "data" / "ensemble", folders, Rule(weights=[0.25, 0.75]), {})
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run_stage(root: Path, monkeypatch: pytest.MonkeyPatch, name: str, **item: str) -> None:
-    """Run a stage's script with its command of dvc.yaml."""
-    command = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][name]["cmd"]
-    for key, value in item.items():
-        command = command.replace(f"${{item.{key}}}", value)
-    _, script, *arguments = shlex.split(command)
-    monkeypatch.setattr("sys.argv", [script, *arguments])
-    runpy.run_path(str(root / script), run_name="__main__")
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def test_a_file_of_before_has_the_vote_of_before_and_no_transfer(root: Path, tmp
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
     params = load_params(tmp_path / "params.yaml")
     assert (params.ensemble.method, params.ensemble.temperature, params.transfer.images) == ("convex", False, 0)
+    assert params.ensemble.attacked == []
 
 
 @pytest.mark.parametrize(
@@ -41,6 +42,9 @@ def test_a_file_of_before_has_the_vote_of_before_and_no_transfer(root: Path, tmp
         ("ensemble", {"members": ["resnet34-robust"]}, r"ensemble\.members: there is no 'resnet34-robust'"),
         ("ensemble", {"members": ["resnet34", "resnet34-adv"]}, r"resnet34-adv stands there twice"),
         ("ensemble", {"method": "vote"}, r"ensemble\.method: got 'vote'.*'equal', 'convex', 'stacking'"),
+        ("ensemble", {"attacked": ["vote"]}, r"ensemble\.attacked\.0: got 'vote'.*'equal', 'convex', 'stacking'"),
+        ("ensemble", {"attacked": ["equal", "equal"]}, r"ensemble\.attacked: equal stands there twice"),
+        ("ensemble", {"attacked": ["convex"]}, r"ensemble\.attacked: convex is the method in force"),
         ("ensemble", {"holdout": 0.0}, r"ensemble\.holdout: got 0\.0"),
         ("transfer", {"suite": "square"}, r"transfer\.suite: there is no 'square'.*Known: fgsm, pgd"),
         ("transfer", {"eps": 0.0}, r"transfer: .*name transfer\.suite and an eps above 0"),

@@ -157,6 +157,13 @@ def write_vote(metrics: Path, plots: Path) -> None:
     write_table(plots / "transfer" / "matrix.csv", crossings())
 
 
+def write_attacked_vote(folder: Path) -> None:
+    """The rule of a method that is not in force, and what a suite made of it."""
+    write_json(folder / "data" / "votes" / "equal" / "card.json", {"method": "equal"})
+    record = {**attack_record(), "robust_accuracy": {"0.005": 0.375, "0.01": 0.125}}
+    write_json(folder / "metrics" / "votes" / "equal-pgd.json", record)
+
+
 def lock(folder: Path) -> None:
     """Write the dvc.lock of a run that has just come to its end."""
 
@@ -169,9 +176,11 @@ def lock(folder: Path) -> None:
         "split": entry(["metrics/split.json"], ["data/prepared/header.json"]),
         "audit": entry(["metrics/audit.json", "plots/audit"], ["data/prepared"]),
         "ensemble": entry(
-            ["metrics/ensemble.json", "metrics/ensemble_methods.json"], ["models/one/adv", "models/two/adv"]
+            ["metrics/ensemble.json", "metrics/ensemble_methods.json", "data/votes"],
+            ["models/one/adv", "models/two/adv"],
         ),
-        "transfer": entry(["metrics/transfer.json", "plots/transfer/matrix.csv"], ["models/one/adv"]),
+        "attack_vote@equal-pgd": entry(["metrics/votes/equal-pgd.json"], ["data/votes/equal"]),
+        "transfer": entry(["metrics/transfer.json", "plots/transfer/matrix.csv"], ["models"]),
         "check_ensemble": entry(["metrics/checks/ensemble-adv.json"], ["metrics/attack/ensemble-adv-pgd.json"]),
         "attack_ensemble@pgd": entry(
             ["metrics/attack/ensemble-adv-pgd.json", "plots/attack/ensemble-adv-pgd.csv"]
@@ -191,11 +200,14 @@ def lock(folder: Path) -> None:
     (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
 
 
-def read(folder: Path, *, checked: bool = False, backbones: tuple[str, ...] = ("one", "two")) -> Run:
+def read(
+    folder: Path, *, checked: bool = False, backbones: tuple[str, ...] = ("one", "two"), vote: str = "adv",
+    attacked: tuple[str, ...] = (),
+) -> Run:  # fmt: skip
     """The run of a folder; `checked` asks dvc.lock which files belong to it."""
     lineage = Lineage.of(folder / "dvc.lock", "report") if checked else None
-    run = collect(folders(folder), list(backbones), ["pgd"], lineage)
-    read_ensemble(run, folders(folder))
+    run = collect(folders(folder), list(backbones), ["pgd"], lineage, vote)
+    read_ensemble(run, folders(folder), attacked)
     return run
 
 

@@ -8,7 +8,6 @@ import pytest
 from medrobust.records import read_json, write_json
 from medrobust.report import tables
 from medrobust.report.ensemble import (
-    attacks_table,
     ensemble_text,
     methods_table,
     transfer_grids,
@@ -60,15 +59,8 @@ def test_methods_stand_side_by_side_and_the_one_in_force_is_named(folder: Path) 
     assert rows["equal"][5] == "0.700 [0.60, 0.80]"
     assert rows["stacking"][-1] == "not possible: too few validation patients have Severe"
     assert {len(row) for row in rows.values()} == {len(methods_table(read(folder), 0.95).columns)}
-
-
-def test_only_the_method_in_force_has_attacked_numbers(folder: Path) -> None:
-    table = attacks_table(read(folder))
-    assert table.columns[2:] == ["pgd ε = 0.005", "pgd ε = 0.01"]
-    rows = {row[0]: row[1:] for row in table.rows}
-    assert rows["equal vote"] == ["0.700 [0.60, 0.80]", "–", "–"]
-    assert rows["convex vote"][1:] == ["0.500 [0.40, 0.60]", "0.250 [0.20, 0.30]"]
-    assert rows["one-adv"][2] == "0.250 [0.20, 0.30]"
+    change(folder, "ensemble_methods", equal={"test_accuracy": 0.5, "val_missing": "1 patient has no folds"})
+    assert "No validation figures of equal: 1 patient has no folds." in methods_table(read(folder), 0.95).note
 
 
 def test_the_heat_map_has_sources_as_rows(folder: Path) -> None:

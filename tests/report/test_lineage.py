@@ -53,6 +53,9 @@ def test_an_attack_on_an_earlier_model_is_left_out(folder: Path) -> None:
     }
     assert run.ensemble == {}
     assert any("ran on an earlier models/one/adv" in reason for reason in run.foreign.values())
+    # What read the whole folder of models, of which dvc.lock has no hash.
+    assert run.transfer == {}
+    assert "stage transfer ran on an earlier models" in run.foreign.values()
 
 
 def test_a_changed_value_of_params_doubts_all_that_stands_on_it(folder: Path) -> None:

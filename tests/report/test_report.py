@@ -172,7 +172,7 @@ def test_the_slider_has_every_radius_and_the_models_at_it(folder: Path) -> None:
     assert list(chart.rows) == ["0", "0.005", "0.01"]
     row = dict(zip(chart.columns, chart.rows["0.01"][0], strict=True))
     assert row["accuracy"] == "0.250 [0.20, 0.30]"
-    assert row["of clean"] == "36%"
+    assert row["kept of clean"] == "36%"
     assert chart.series[0]["points"][0] == [0.0, 0.7, 0.5, 0.9]
 
 
@@ -238,3 +238,17 @@ def test_the_way_back_names_a_hash_of_the_lock(folder: Path) -> None:
 
 def test_long_names_break_between_words() -> None:
     assert str(breakable("VeryMild_x<y")) == "Very<wbr>Mild_<wbr>x&lt;y"
+
+
+def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> None:
+    """The exact binomial bound over patients, against scipy."""
+    from scipy.stats import binomtest
+
+    assert tables.no_width(read(folder).attack.values(), 0.95) == ""
+    record = {**attack_record(), "robust_accuracy_ci": {"0.005": [0.4, 0.6], "0.01": [0.0, 0.0]}}
+    write_json(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
+    said = tables.no_width(read(folder).attack.values(), 0.95)
+    bound = binomtest(0, 10).proportion_ci(0.95, method="exact").high
+    assert said.endswith(f"10 patients of one mind agree with a true rate that is {bound:.2f} away.")
+    for text in (render_html(read(folder), {}, SETTINGS), tables.attack_table(read(folder), "pgd", 0.95).note):
+        assert said in text

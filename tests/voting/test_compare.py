@@ -34,8 +34,9 @@ def test_every_method_is_compared_on_validation_and_test() -> None:
     test, sample = pictures(), draw([1.5, 1.0])
     votes = draw([1.0, 1.0], seed=3, patients=12, slices=2).clean
     found = compare(sample, test, votes, settings(), REPORT)
-    assert set(found) == set(METHODS)
-    for name, record in found.items():
+    assert set(found.records) == set(found.rules) == set(METHODS)
+    for name, record in found.records.items():
+        assert found.rules[name] == fit_rule(sample, settings(method=name))
         logprobs = answers(fit_rule(sample, settings(method=name)), votes)
         assert record["test_accuracy"] == pytest.approx((logprobs.argmax(1) == test.labels).mean())
         assert record["test_log_loss"] == pytest.approx(metrics.nll(test.labels, logprobs))
@@ -46,7 +47,7 @@ def test_every_method_is_compared_on_validation_and_test() -> None:
 
 def test_equal_out_of_fold_is_equal_and_a_fit_is_worse_than_in_sample() -> None:
     sample, params = draw([1.0, 1.0, 1.0], patients=9), settings(c_grid=[10.0])
-    found = compare(sample, pictures(), draw([1.0] * 3, patients=12, slices=2).clean, params, REPORT)
+    found = compare(sample, pictures(), draw([1.0] * 3, patients=12, slices=2).clean, params, REPORT).records
     mean = np.log(np.exp(sample.clean).mean(0))
     assert found["equal"]["val_log_loss"] == pytest.approx(metrics.nll(sample.labels, mean), abs=1e-6)
     inside = answers(fit_rule(sample, settings(method="stacking", c_grid=[10.0])), sample.clean)
@@ -57,9 +58,22 @@ def test_what_validation_does_not_allow_is_named_and_the_others_stand() -> None:
     sample = draw([1.0, 1.0])
     sample = sample.take(sample.labels != 2)
     found = compare(sample, pictures(), draw([1.0, 1.0], patients=12, slices=2).clean, settings(), REPORT)
-    assert "too few validation patients have c2" in found["stacking"]["impossible"]
-    assert "too few validation patients have c2" in found["blending"]["impossible"]
-    assert "test_accuracy" in found["convex"]
+    assert "too few validation patients have c2" in found.records["stacking"]["impossible"]
+    assert "too few validation patients have c2" in found.records["blending"]["impossible"]
+    assert set(found.rules) == {"equal", "convex"}
+    assert "test_accuracy" in found.records["convex"]
+
+
+def test_one_patient_allows_a_vote_but_no_figures_out_of_fold() -> None:
+    """What needs no folds is fitted and measured on test; only the validation columns have nothing to say."""
+    sample = draw([1.0, 1.0], patients=1, slices=6)
+    found = compare(sample, pictures(), draw([1.0, 1.0], patients=12, slices=2).clean, settings(), REPORT)
+    assert set(found.rules) == {"equal", "convex"}
+    for name in found.rules:
+        assert "6 validation images of 1 patients cannot be dealt into folds" in found.records[name]["val_missing"]
+        assert "val_log_loss" not in found.records[name]
+        assert "test_accuracy_ci" in found.records[name]
+    assert "cannot be dealt into folds" in found.records["stacking"]["impossible"]
 
 
 def test_members_are_asked_about_one_attacked_image() -> None:

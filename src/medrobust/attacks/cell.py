@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medrobust.params.report import ReportParams
-from medrobust.records import read_table
-from medrobust.runtime import device
+from medrobust.records import read_table, write_json, write_table
+from medrobust.runtime import device, process_number, say
 
 if TYPE_CHECKING:
     import torch
@@ -50,3 +50,22 @@ def attack_cell(
         curve=args.curve,
         train=store.subset(split, "train"),
     )
+
+
+def empty_cell(args: argparse.Namespace, reason: str) -> None:
+    """Leave the outs of a model that cannot be: tables without rows, and `impossible` in the metrics.
+
+    Args:
+        args: as `parse` gives them.
+        reason: why there is no such model.
+    """
+    import pandas as pd
+
+    from medrobust.attacks.attempts import table_of
+
+    if process_number() > 0:
+        return
+    say(f"{args.name}: nothing to attack: {reason}")
+    write_table(args.records, table_of([]))
+    write_table(args.curve, pd.DataFrame(columns=["eps", "robust_accuracy"]))
+    write_json(args.metrics, {"impossible": reason})

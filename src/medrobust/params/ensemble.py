@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medrobust.errors import UserError
 from medrobust.params.base import Block, Share
 
 Regime = Literal["clean", "adv"]
+Method = Literal["equal", "convex", "stacking", "blending"]
 WHERE = "params.yaml: ensemble.members"
 
 
@@ -18,13 +19,23 @@ class EnsembleParams(Block):
     regime: Regime
     robust_share: Share
     members: list[str] = Field(default_factory=list)
-    method: Literal["equal", "convex", "stacking", "blending"] = "convex"
+    method: Method = "convex"
+    attacked: list[Method] = Field(default_factory=list)
     objective: Literal["weighted", "worst"] = "weighted"
     temperature: bool = False
     min_weight: Share = 0.001
     folds: Annotated[int, Field(ge=2)] = 5
     holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.3
     c_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(default=[0.01, 0.1, 1.0])
+
+    @model_validator(mode="after")
+    def _each_method_once(self) -> "EnsembleParams":
+        where, remedy = "params.yaml: ensemble.attacked", "Name each other method once"
+        if self.method in self.attacked:
+            raise UserError(where, f"{self.method} is the method in force, which suites attack anyway", remedy)
+        if twice := [name for name in self.attacked if self.attacked.count(name) > 1]:
+            raise UserError(where, f"{twice[0]} stands there twice", remedy)
+        return self
 
     def cells(self, backbones: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Each member's name, `<backbone>-<regime>`, and its backbone and regime.

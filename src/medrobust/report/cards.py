@@ -39,7 +39,8 @@ def _card(run: Run, backbone: str, regime: str, card: dict[str, Any], confidence
         "logits = model(images)   # float32, n×C×H×W, values in [0, 1]; sizes and channels are adapted inside",
         "```", "", "## Data", "",
         f"{header.get('images')} images of {header.get('patients')} patients from `{header.get('source')}`. "
-        f"Licence: {header.get('licence')}. Cite: {header.get('citation')}.", "",
+        f"Licence: {header.get('licence')}. Cite: {header.get('citation')}. "
+        f"Compared with the publication: {header.get('verified', 'nothing')}.", "",
         *_split_lines(run), "", "## Training", "",
         *(f"- {block}: `{_inline(values)}`" for block, values in params.items() if isinstance(values, dict)),
         "", "## Results", "",

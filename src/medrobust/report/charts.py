@@ -89,7 +89,7 @@ def robust_curve(run: Run, suite: str, norm: str, eps: float) -> Chart | None:
     return Chart(
         f"curve-{suite}", f"Accuracy under {suite}", radius_label(norm), "accuracy", series, 1.0,
         (eps, "training ε") if norm == "Linf" else None, bend(radii),
-        ("model", "training", "accuracy", "balanced", "of clean", "checklist"), table,
+        ("model", "training", "accuracy", "balanced", "kept of clean", "checklist"), table,
     )  # fmt: skip
 
 

@@ -34,15 +34,18 @@ class Run:
         header, audit, split, ensemble: JSON records ({} if missing).
         tune: backbone -> record; best: backbone -> chosen hyper-parameters.
         train: (backbone, regime) -> record; cards: (backbone, regime) -> card of the checkpoint.
-        attack: (model, regime, suite) -> record; the ensemble's regime is `adv`.
+        attack: (model, regime, suite) -> record.
         checks: (model, regime) -> what the checklist found.
         curves: (model, regime, suite) -> table of eps, robust_accuracy, low, high.
         detect: (model, regime) -> record of a guarded model; drawn: the same -> table of points by name.
         explain: (model, regime) -> record of an explained model.
-        methods: ways to vote -> record; transfer: record; crossings: (suite, eps) -> table of sources and judges.
+        methods: ways to vote -> record; attacked: those beside the one in force that suites attack.
+        votes: (method, suite) -> record of such an attack.
+        transfer: record; crossings: (suite, eps) -> table of sources and judges.
         history, confusion: (backbone, regime) -> table; trials: backbone -> table.
         missing: files that should be there; foreign: file -> why it belongs to another run and was not read.
         lineage: what dvc.lock says; None where there is no dvc.lock to check against.
+        regime: of the ensemble, as params.yaml has it.
     """
 
     backbones: list[str]
@@ -63,6 +66,8 @@ class Run:
     trials: dict[str, pd.DataFrame] = field(default_factory=dict)
     detect: dict[tuple[str, str], Any] = field(default_factory=dict)
     methods: dict[str, Any] = field(default_factory=dict)
+    attacked: list[str] = field(default_factory=list)
+    votes: dict[tuple[str, str], Any] = field(default_factory=dict)
     transfer: dict[str, Any] = field(default_factory=dict)
     crossings: dict[tuple[str, float], pd.DataFrame] = field(default_factory=dict)
     explain: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -70,13 +75,18 @@ class Run:
     missing: list[str] = field(default_factory=list)
     foreign: dict[str, str] = field(default_factory=dict)
     lineage: Lineage | None = None
+    regime: str = "adv"
 
     def models(self) -> Iterator[tuple[str, str]]:
         """Every (model, regime) that is attacked, the ensemble last."""
         for backbone in self.backbones:
             for regime in REGIMES:
                 yield backbone, regime
-        yield "ensemble", "adv"
+        yield self.vote()
+
+    def vote(self) -> tuple[str, str]:
+        """The vote among the models."""
+        return "ensemble", self.regime
 
     def clean(self, model: str, regime: str) -> dict[str, Any]:
         """A model's record of clean test images; {} if missing."""
@@ -113,9 +123,9 @@ class Run:
         suites = self.checks.get((model, regime), {}).get("suites", {})
         return str(suites.get(suite, {}).get("verdict", "unchecked"))
 
-    def verdict(self) -> str:
-        """The worst checklist verdict of all attack evaluations."""
-        found = {self.verdict_of(*key) for key in self.attack}
+    def verdict(self, *model: str) -> str:
+        """The worst checklist verdict of all attack evaluations, or of those of one `model, regime`."""
+        found = {self.verdict_of(*key) for key in self.attack if not model or key[:2] == model}
         worst = next((word for word in ("invalid", "unchecked", "suspect") if word in found), None)
         return worst or ("no problem found" if found else "missing")
 
@@ -150,15 +160,18 @@ class Reader:
         return True
 
 
-def collect(folders: Folders, backbones: list[str], suites: list[str], lineage: Lineage | None = None) -> Run:
+def collect(
+    folders: Folders, backbones: list[str], suites: list[str], lineage: Lineage | None = None, vote: str = "adv"
+) -> Run:
     """Read a run's records and tables.
 
     Args:
         folders: where they are.
         backbones, suites: the names in params.yaml; files of other names are not looked at.
         lineage: which files belong to the run; None takes every file as it is.
+        vote: regime of the ensemble.
     """
-    run = Run(backbones, suites, lineage=lineage)
+    run = Run(backbones, suites, lineage=lineage, regime=vote)
     reader = Reader(run)
     run.header.update(reader.record(folders.prepared / "header.json"))
     for name, target in (("audit", run.audit), ("split", run.split), ("ensemble", run.ensemble)):

@@ -1,12 +1,14 @@
 """The vote: who votes and how that came to be, the ways to vote side by side, and whose images fool whom."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from medrobust.report.collect import CLEAN, SEPARATE, Folders, Reader, Run
+from medrobust.report.collect import CLEAN, SEPARATE, Folders, Reader, Run, name_of
 from medrobust.report.tables import NONE, Table, number, ranged, with_interval
+from medrobust.report.votes import attacks_table, read_votes
 
 #: What each method does, for a reader who has not met it.
 WORDS = {
@@ -15,8 +17,6 @@ WORDS = {
     "stacking": "logistic regression on the members' log-probabilities, its penalty chosen out of fold by patient",
     "blending": "logistic regression on the members' log-probabilities, its penalty chosen on held-out patients",
 }
-#: The vote among the models.
-VOTE = ("ensemble", "adv")
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,16 @@ class Grid:
     note: str = ""
 
 
-def read_ensemble(run: Run, folders: Folders) -> None:
-    """Read the comparison of methods and the transfer matrix; what is missing goes into `run.missing`."""
+def read_ensemble(run: Run, folders: Folders, attacked: Sequence[str]) -> None:
+    """Read the comparison of methods, attacks on votes, and transfer; what is missing goes into `run.missing`.
+
+    Args:
+        run: read into it.
+        folders: where the stages wrote.
+        attacked: ways to vote beside the one in force that suites attack.
+    """
     reader = Reader(run)
+    read_votes(run, reader, folders, attacked)
     run.methods.update(reader.record(folders.metrics / "ensemble_methods.json"))
     run.transfer.update(reader.record(folders.metrics / "transfer.json"))
     matrix = reader.table(folders.plots / "transfer" / "matrix.csv")
@@ -47,7 +54,7 @@ def ensemble_tables(run: Run, confidence: float) -> list[Table]:
     return [
         weights_table(run),
         methods_table(run, confidence),
-        attacks_table(run),
+        attacks_table(run, confidence),
         *_transfer_tables(run, confidence),
     ]
 
@@ -118,43 +125,10 @@ def methods_table(run: Run, confidence: float) -> Table:
         "whole patients. Choose by the validation columns: a choice by the test columns makes the test set a "
         "validation set."
     )
-    return Table("Ways to vote", columns, rows, note)
-
-
-def attacks_table(run: Run) -> Table:
-    """Members and methods, clean and under every suite at every radius; only the method in force was attacked."""
-    grid = [
-        (suite, eps)
-        for suite in run.suites
-        for eps in sorted(
-            {eps for key, record in run.attack.items() if key[2] == suite for eps in record["robust_accuracy"]},
-            key=float,
-        )
-    ]
-    rows = []
-    for name in run.ensemble.get("members", []):
-        model, _, regime = name.partition("-")
-        if regime:
-            clean = with_interval(run.clean(model, regime), "accuracy")
-            rows.append([name, clean, *(_robust(run, (model, regime), cell) for cell in grid)])
     for name, record in run.methods.items():
-        forced = name == run.ensemble.get("method")
-        cells = [_robust(run, VOTE, cell) if forced else NONE for cell in grid]
-        rows.append([f"{name} vote", with_interval(record, "test_accuracy"), *cells])
-    note = (
-        "Accuracy; suites attack the vote end to end, one image for all members and the gradient through all "
-        "that vote. Only the method in force is attacked. The others: dvc exp run -S ensemble.method=equal "
-        "(docs/ensemble.md)."
-    )
-    return Table(
-        "Votes and members, clean and attacked", ["", "clean", *(f"{s} ε = {e}" for s, e in grid)], rows, note
-    )
-
-
-def _robust(run: Run, model: tuple[str, str], cell: tuple[str, str]) -> str:
-    record = run.attack.get((*model, cell[0]), {})
-    interval = record.get("robust_accuracy_ci", {}).get(cell[1], (None, None))
-    return ranged(record.get("robust_accuracy", {}).get(cell[1]), *interval)
+        if "val_missing" in record:
+            note += f" No validation figures of {name}: {record['val_missing']}."
+    return Table("Ways to vote", columns, rows, note)
 
 
 def transfer_grids(run: Run) -> list[Grid]:
@@ -212,8 +186,8 @@ def _transfer_tables(run: Run, confidence: float) -> list[Table]:
 
 def _separate_text(run: Run) -> list[str]:
     lines = []
-    apart_by_cell = run.judged(SEPARATE, *VOTE)
-    for (suite, eps), together in run.judged(VOTE[0], *VOTE).items():
+    apart_by_cell = run.judged(SEPARATE, *run.vote())
+    for (suite, eps), together in run.judged(name_of(*run.vote()), *run.vote()).items():
         if apart := apart_by_cell.get((suite, eps)):
             one, each = (ranged(row["accuracy"], row["low"], row["high"]) for row in (together, apart))
             lines.append(

@@ -96,18 +96,19 @@ class Lineage:
 
     def _stale_deps(self, stage: str) -> str | None:
         for dep in self.stages[stage].get("deps", []):
-            path = dep["path"]
+            path, earlier = dep["path"], f"stage {stage} ran on an earlier {dep['path']}"
             for out, writers in self.writers.items():
                 if not (path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/")):
                     continue
                 reasons = [
-                    f"stage {stage} ran on an earlier {path}"
-                    if path == out and dep.get("md5") != written
-                    else self.stale(owner)
+                    earlier if path == out and dep.get("md5") != written else self.stale(owner)
                     for owner, written in writers
                 ]
                 if None not in reasons:
                     return reasons[-1]
+                # The lock has no hash of a part of an out, or of a folder of several: what lies there has.
+                if path != out and md5(self.root / path) not in (None, dep.get("md5")):
+                    return earlier
         return None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from medrobust.report import charts, tables
 from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
+from medrobust.report.data import audit_table, audit_words, data_text
 from medrobust.report.detection import detection_tables
 from medrobust.report.detection_charts import detection_charts
 from medrobust.report.ensemble import Grid, ensemble_tables, ensemble_text, transfer_grids
@@ -74,8 +75,13 @@ def sections(run: Run, settings: Settings) -> list[Section]:
     curves = [charts.robust_curve(run, suite, norms[suite], settings.eps) for suite in run.suites]
     named = {model: tables.backbone_table(run, model, confidence) for model in (*run.backbones, "ensemble")}
     found = [
-        Section("glance", "At a glance", [tables.short_table(run, settings.eps)], text=_how_to_read()),
-        Section("data", "Data", [tables.split_table(run)], pictures=["classes", "pairs"], text=_data_text(run)),
+        Section(
+            "glance", "At a glance", [tables.short_table(run, settings.eps)], text=_how_to_read(run, confidence)
+        ),
+        Section(
+            "data", "Data", [tables.split_table(run), audit_table(run)], pictures=["classes", "pairs"],
+            text=data_text(run),
+        ),
         Section("tuning", "Tuning", [tables.tuning_table(run), *tables.trial_tables(run)]),
         Section("training", "Training", charts=charts.training_charts(run)),
         Section("clean", "Clean results", [tables.clean_table(run, confidence)]),
@@ -110,7 +116,7 @@ def sections(run: Run, settings: Settings) -> list[Section]:
 def verdicts(run: Run) -> list[dict[str, Any]]:
     """The cards on top: the split, the attacks, and what is missing or of another run."""
     audit = run.audit.get("verdict", "missing")
-    cards = [{"of": "Audit of the split", "verdict": audit, "reasons": run.audit.get("reasons", [])}]
+    cards = [{"of": "Audit of the split", "verdict": audit, "reasons": audit_words(run)}]
     failed = sorted({check for record in run.checks.values() for check in record.get("means", {})})
     reasons = [f"did not pass everywhere: {', '.join(failed)} (listed under “{DOUBTS}”)"] if failed else []
     cards.append({"of": "Checklist of the attacks", "verdict": run.verdict(), "reasons": reasons})
@@ -160,7 +166,7 @@ def render_html(run: Run, pictures: Mapping[str, Path], settings: Settings) -> s
 
 
 def render_markdown(run: Run, settings: Settings) -> str:
-    """The verdicts and tables for a pull request."""
+    """The verdicts, what sections say, and tables, for a pull request."""
     lines = [f"# {settings.title}", "", summary(run, settings), ""]
     for card in verdicts(run):
         reasons = [f"- {reason}" for reason in card["reasons"]]
@@ -168,7 +174,9 @@ def render_markdown(run: Run, settings: Settings) -> str:
     for section in sections(run, settings):
         filled = [table for table in section.tables if table.rows]
         if filled:
-            lines += [f"## {section.title}", "", *(table.markdown() for table in filled)]
+            lines += [f"## {section.title}", ""]
+            lines += [part for line in section.text for part in (line, "")]
+            lines += [table.markdown() for table in filled]
     return "\n".join(lines)
 
 
@@ -218,24 +226,14 @@ def _reproduce_text(run: Run, settings: Settings) -> list[str]:
     ]
 
 
-def _data_text(run: Run) -> list[str]:
-    header = run.header
-    if not header:
-        return []
-    lines = [f"Source: {header.get('source')} ({header.get('url')}). Licence: {header.get('licence')}."]
-    lines += [f"Cite: {header.get('citation')}."]
-    if skipped := header.get("skipped"):
-        lines += [f"{len(skipped)} images could not be read and were skipped."]
-    if absent := [name for name in run.classes() if run.split and not run.split.get("test", {}).get(name)]:
-        lines += [f"No test image of {', '.join(absent)}: nothing below says how well they are recognised."]
-    return lines
-
-
-def _how_to_read() -> list[str]:
-    return [
+def _how_to_read(run: Run, confidence: float) -> list[str]:
+    said = [
         "Robust accuracy is the share of test images that no attack of the suite fools: an upper bound, never a "
-        "proof. Read the verdicts above before any number."
+        f"proof. Brackets are {confidence:.0%} intervals over whole patients. Read the verdicts above before any "
+        "number.",
+        tables.no_width(run.attack.values(), confidence),
     ]
+    return [line for line in said if line]
 
 
 def _more(count: int) -> list[str]:

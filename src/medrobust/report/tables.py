@@ -47,6 +47,26 @@ def with_interval(record: dict[str, Any], name: str) -> str:
     return ranged(record.get(name), *(record.get(f"{name}_ci") or (None, None)))
 
 
+def no_width(records: Iterable[dict[str, Any]], confidence: float) -> str:
+    """What an interval without width means, with the rate that it hides; empty where there is none.
+
+    Resampling cannot leave a value that all images share. If all of N independent patients fall, or all stand, a
+    true rate that is 1 - ((1 - confidence) / 2)^(1 / N) away agrees with that (Clopper & Pearson 1934).
+    """
+    certain = [
+        record["patients"]
+        for record in records
+        if any(low == high and high in (0, 1) for low, high in record.get("robust_accuracy_ci", {}).values())
+    ]
+    if not certain:
+        return ""
+    hidden = 1 - ((1 - confidence) / 2) ** (1 / min(certain))
+    return (
+        "An interval without width ([0.00, 0.00]) is no certainty: resampling cannot leave what all images share. "
+        f"{min(certain)} patients of one mind agree with a true rate that is {hidden:.2f} away."
+    )
+
+
 def clean_table(run: Run, confidence: float) -> Table:
     """Clean test results of every model and the ensemble."""
     columns = ["model", "training", "n", "patients", "balanced accuracy", "accuracy", "macro F1", "AUROC"]
@@ -81,6 +101,7 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         f"Accuracy under the per-image worst case of the suite; brackets are {confidence:.0%} intervals over "
         "whole patients. ε in [0, 1] pixel units. A number that the checklist calls invalid must not be cited."
     )
+    note = f"{note} {no_width(records.values(), confidence)}".rstrip()
     return Table(f"Attack suite: {suite}", columns, rows, note)
 
 
@@ -93,7 +114,7 @@ def backbone_table(run: Run, model: str, confidence: float) -> Table:
     """All numbers of one backbone: a row for clean images and for each suite and radius, under either training."""
     classes = run.classes()
     rows = []
-    for regime in REGIMES if model != "ensemble" else ("adv",):
+    for regime in REGIMES if model != "ensemble" else (run.regime,):
         record = run.clean(model, regime)
         cells = [str(record.get(name, NONE)) for name in ("n", "patients")]
         cells += [with_interval(record, "accuracy"), with_interval(record, "balanced_accuracy")]
@@ -187,11 +208,16 @@ def trial_tables(run: Run) -> list[Table]:
 
 def cost_table(run: Run) -> Table:
     """Seconds of each model's stages, attacked images a second, and gradients where they were counted."""
+    named = [
+        (model, regime, [run.attack.get((model, regime, suite), {}) for suite in run.suites])
+        for model, regime in run.models()
+    ]
+    for method in run.attacked:
+        named.append((f"{method} vote", run.regime, [run.votes.get((method, suite), {}) for suite in run.suites]))
     rows = []
-    for model, regime in run.models():
+    for model, regime, records in named:
         row = [model, TRAINING[regime], _cell(run.clean(model, regime).get("seconds"))]
-        for suite in run.suites:
-            record = run.attack.get((model, regime, suite), {})
+        for record in records:
             seconds, images = record.get("seconds"), record.get("n", 0) * len(record.get("robust_accuracy", {}))
             row += [_cell(seconds), f"{images / seconds:.1f}" if seconds else NONE]
             row += [_cell(record.get("gradient_evaluations"))]

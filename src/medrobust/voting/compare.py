@@ -1,5 +1,6 @@
 """All methods side by side, from answers that are there already: no image is attacked or read again."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,29 @@ from medrobust.params.ensemble import EnsembleParams
 from medrobust.params.report import ReportParams
 from medrobust.voting.fit import answers, fitter
 from medrobust.voting.registry import METHODS
+from medrobust.voting.rules import Rule
 from medrobust.voting.sample import Sample, log_losses
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What became of each method in `METHODS`.
+
+    Attributes:
+        records: method -> `val_log_loss`, `val_robust_log_loss`, `val_balanced_accuracy`, `val_robust_accuracy`
+            (each image judged by a rule that was fitted without its patient; or `val_missing`: why no such rule
+            can be fitted), `test_...` with patient intervals; or `impossible`: why the validation images do not
+            allow the method.
+        rules: method -> what it fits to all validation images; without the impossible ones.
+    """
+
+    records: dict[str, dict[str, Any]]
+    rules: dict[str, Rule]
 
 
 def compare(
     sample: Sample, test: Subset, votes: np.ndarray, params: EnsembleParams, report: ReportParams
-) -> dict[str, dict[str, Any]]:
+) -> Comparison:
     """Every method on validation (out of fold) and on clean test images.
 
     Args:
@@ -24,27 +42,28 @@ def compare(
         test: the test images.
         votes: the members' log-probabilities, M×n×K, of the test images.
         params, report: of params.yaml; `params.method` is not looked at.
-
-    Returns:
-        Method -> `val_log_loss`, `val_robust_log_loss`, `val_balanced_accuracy`, `val_robust_accuracy` (each image
-        judged by a rule that was fitted without its patient), `test_...` with patient intervals; or `impossible`:
-        why the validation images do not allow the method.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found = Comparison({}, {})
     for name in METHODS:
         try:
             fit = fitter(name, sample, params)
-            found[name] = {**_out_of_fold(sample, fit, params.folds), **_on_test(fit(sample), test, votes, report)}
+            rule = found.rules[name] = fit(sample)
         except UserError as error:
-            found[name] = {"impossible": error.found}
+            found.records[name] = {"impossible": error.found}
+        else:
+            judged = _out_of_fold(sample, fit, params.folds)
+            found.records[name] = {**judged, **_on_test(rule, test, votes, report)}
     return found
 
 
-def _out_of_fold(sample: Sample, fit: Any, folds: int) -> dict[str, float]:
+def _out_of_fold(sample: Sample, fit: Any, folds: int) -> dict[str, Any]:
     clean, robust = np.empty_like(sample.clean[0]), np.empty_like(sample.robust[0])
-    for rest, fold in sample.folds(folds):
-        rule = fit(sample.take(rest))
-        clean[fold], robust[fold] = (answers(rule, part[:, fold]) for part in (sample.clean, sample.robust))
+    try:
+        for rest, fold in sample.folds(folds):
+            rule = fit(sample.take(rest))
+            clean[fold], robust[fold] = (answers(rule, part[:, fold]) for part in (sample.clean, sample.robust))
+    except UserError as error:
+        return {"val_missing": error.found}
     losses = log_losses(sample, clean, robust)
     matrix = metrics.confusion(sample.labels, clean.argmax(1), len(sample.classes))
     return {
@@ -55,7 +74,7 @@ def _out_of_fold(sample: Sample, fit: Any, folds: int) -> dict[str, float]:
     }
 
 
-def _on_test(rule: Any, test: Subset, votes: np.ndarray, report: ReportParams) -> dict[str, Any]:
+def _on_test(rule: Rule, test: Subset, votes: np.ndarray, report: ReportParams) -> dict[str, Any]:
     logprobs = answers(rule, votes)
     preds, count = logprobs.argmax(1), len(test.classes)
     matrix, sample = metrics.confusion(test.labels, preds, count), (test.labels, preds, test.patients, count)

@@ -1,0 +1,74 @@
+"""A reader learns where the images come from, how far that was verified, and what is not among them."""
+
+from pathlib import Path
+from typing import Any
+
+from medrobust.records import read_json, write_json
+from medrobust.report.cards import model_cards
+from medrobust.report.data import audit_table, audit_words, data_text
+from medrobust.report.page import render_html
+from tests.report.runs import SETTINGS, read, write_run
+
+
+def test_the_origin_is_told_with_what_was_verified(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    assert data_text(read(tmp_path)) == [
+        "Source: phantom (https://x). Licence: MIT.", "Cite: A & B.", "Compared with the publication: nothing."
+    ]  # fmt: skip
+    path = tmp_path / "data" / "prepared" / "header.json"
+    write_json(path, {**read_json(path), "url": "", "verified": "class counts of the release of 2018"})
+    run = read(tmp_path)
+    said = "Compared with the publication: class counts of the release of 2018."
+    assert data_text(run)[0] == "Source: phantom. Licence: MIT."
+    assert data_text(run)[2] == said
+    assert said in render_html(run, {}, SETTINGS)
+    assert said in model_cards(run, 0.95)["one-adv"]
+
+
+def test_what_is_not_among_the_images_is_told(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "data" / "prepared" / "header.json"
+    reasons = ["cannot be decoded", "blank", "cannot be decoded"]
+    skipped = [{"id": f"{number}.png", "reason": reason} for number, reason in enumerate(reasons)]
+    write_json(path, {**read_json(path), "skipped": skipped, "left_out": {"glioma": 4}})
+    split = read_json(tmp_path / "metrics" / "split.json")
+    write_json(tmp_path / "metrics" / "split.json", {**split, "test": {**split["test"], "Severe": 0}})
+    assert data_text(read(tmp_path))[3:] == [
+        "3 images were skipped: cannot be decoded (2); blank (1).",
+        "Left out by their label (data.labels): 4 of glioma.",
+        "No test image of Severe: nothing below says how well they are recognised.",
+    ]
+    assert data_text(read(tmp_path / "nothing")) == []
+
+
+def test_of_many_reasons_the_first_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "data" / "prepared" / "header.json"
+    skipped = [{"id": f"{number}.png", "reason": f"reason {number}"} for number in range(7)]
+    write_json(path, {**read_json(path), "skipped": skipped})
+    line = data_text(read(tmp_path))[3]
+    assert line.startswith("7 images were skipped: reason 0 (1); ")
+    assert line.endswith("reason 4 (1); 2 other reasons (header.json).")
+
+
+def test_a_clean_audit_says_what_was_looked_for_and_a_gap_in_it_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "metrics" / "audit.json"
+    assert audit_words(read(tmp_path)) == ["2 of 7 test patients also stand in train"]
+    patients = {f"test_patients_in_{part}": 0 for part in ("train", "val")}
+    copies = {f"{kind}_pairs_across_splits": 0 for kind in ("exact", "near")}
+    clean: dict[str, Any] = {"verdict": "clean", "reasons": [], "test_patients": 7, "nn_gap": None}
+    clean |= patients | copies
+    write_json(path, clean)
+    said = "none of 7 test patients is in train or validation, and no image has a copy in another split"
+    assert audit_words(read(tmp_path)) == [said]
+    assert said in render_html(read(tmp_path), {}, SETTINGS)
+    rows = dict(audit_table(read(tmp_path)).rows)
+    assert rows["test patients"] == "7"
+    assert rows["near pairs across splits"] == "0"
+    assert "nn gap" not in rows
+    for key in (*patients, *copies):
+        write_json(path, {**clean, key: 1})
+        assert audit_words(read(tmp_path)) == []
+        write_json(path, {**clean, key: None})
+        assert audit_words(read(tmp_path)) == []

@@ -1,0 +1,111 @@
+"""Methods under attack: who was attacked has numbers of this run, and who was not is said to be so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from medrobust.records import read_json, write_json
+from medrobust.report.collect import Run
+from medrobust.report.latex import latex
+from medrobust.report.page import render_html, render_markdown
+from medrobust.report.tables import cost_table
+from medrobust.report.votes import attacks_table
+from tests.report.runs import SETTINGS, attack_record, lock, read, write_attacked_vote, write_run
+
+CLEAN = "0.700 [0.60, 0.80]"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_run(tmp_path)
+    write_attacked_vote(tmp_path)
+    lock(tmp_path)
+    return tmp_path
+
+
+def rows(run: Run) -> dict[str, list[str]]:
+    return {row[0]: row[1:] for row in attacks_table(run, 0.95).rows}
+
+
+def test_only_the_method_in_force_is_attacked_unless_others_are_named(folder: Path) -> None:
+    run = read(folder, checked=True)
+    table = attacks_table(run, 0.95)
+    assert table.columns[1:] == ["clean", "pgd ε = 0.005", "pgd ε = 0.01", "checklist"]
+    assert rows(run)["equal vote"] == [CLEAN, "–", "–", "–"]
+    assert rows(run)["convex vote (in force)"][1:] == [
+        "0.500 [0.40, 0.60]", "0.250 [0.20, 0.30]", "no problem found"
+    ]  # fmt: skip
+    assert rows(run)["one-adv"][2] == "0.250 [0.20, 0.30]"
+    assert "Not attacked: equal (dvc exp run -S 'ensemble.attacked=[equal]')." in table.note
+    assert "on 30 test images of 10 patients; brackets are 95% intervals" in table.note
+    assert not [path for path in run.missing if "votes" in path]
+
+
+def test_a_named_method_has_its_numbers_everywhere(folder: Path) -> None:
+    run = read(folder, checked=True, attacked=("equal",))
+    assert run.foreign == {}
+    assert rows(run)["equal vote"] == [CLEAN, "0.375 [0.40, 0.60]", "0.125 [0.20, 0.30]", "unchecked"]
+    assert "Not attacked" not in attacks_table(run, 0.95).note
+    for page in (render_html(run, {}, SETTINGS), render_markdown(run, SETTINGS), latex(attacks_table(run, 0.95))):
+        assert re.search(r"equal vote.*0\.375 \[0\.40, 0\.60\].*0\.125", page)
+    assert [row for row in cost_table(run).rows if row[0] == "equal vote"] == [
+        ["equal vote", "adversarial", "–", "1.0", "60.0", "–"]
+    ]
+
+
+def test_an_impossible_method_says_so_attacked_or_not(folder: Path) -> None:
+    write_json(folder / "metrics" / "votes" / "stacking-pgd.json", {"impossible": "too few"})
+    for attacked in ((), ("equal", "stacking")):
+        run = read(folder, attacked=attacked)
+        assert rows(run)["stacking vote"] == ["not possible", "–", "–", "–"]
+        note = attacks_table(run, 0.95).note
+        assert "Not possible, stacking: too few validation patients have Severe." in note
+        assert "Not attacked: stacking" not in note
+
+
+def test_an_attack_that_left_nothing_is_missing(folder: Path) -> None:
+    (folder / "metrics" / "votes" / "equal-pgd.json").unlink()
+    run = read(folder, checked=True, attacked=("equal",))
+    assert rows(run)["equal vote"] == [CLEAN, "missing", "missing", "unchecked"]
+    assert [Path(path).name for path in run.missing] == ["equal-pgd.json"]
+
+
+def test_a_number_that_no_stage_wrote_is_left_out(folder: Path) -> None:
+    path = folder / "metrics" / "votes" / "equal-pgd.json"
+    write_json(path, {**read_json(path), "seconds": 9.0})
+    run = read(folder, checked=True, attacked=("equal",))
+    assert rows(run)["equal vote"][1] == "missing"
+    assert run.foreign == {str(path): "not what stage attack_vote@equal-pgd wrote when it last ended"}
+
+
+def test_an_attack_on_an_earlier_rule_is_left_out(folder: Path) -> None:
+    """The vote was fitted anew on its own (`dvc repro -s`), and the attack of before still stands."""
+    before = (folder / "dvc.lock").read_text()
+    write_json(folder / "data" / "votes" / "equal" / "card.json", {"method": "equal", "members": {}})
+    lock(folder)
+    after = (folder / "dvc.lock").read_text()
+    cell = re.compile(r"  attack_vote@equal-pgd:\n(?:    .*\n|  - .*\n)+")
+    (old,) = cell.findall(before)
+    (folder / "dvc.lock").write_text(cell.sub(old, after))
+    run = read(folder, checked=True, attacked=("equal",))
+    assert rows(run)["equal vote"][1] == "missing"
+    assert list(run.foreign.values()) == ["stage attack_vote@equal-pgd ran on an earlier data/votes/equal"]
+
+
+def test_without_the_comparison_attacked_rows_stand(folder: Path) -> None:
+    (folder / "metrics" / "ensemble_methods.json").unlink()
+    run = read(folder, attacked=("equal",))
+    assert rows(run)["equal vote"][:2] == ["–", "0.375 [0.40, 0.60]"]
+    assert rows(run)["convex vote (in force)"][:2] == ["–", "0.500 [0.40, 0.60]"]
+
+
+def test_a_vote_of_clean_models_has_that_name(folder: Path) -> None:
+    write_json(
+        folder / "metrics" / "attack" / "ensemble-clean-pgd.json", {**attack_record(), "clean_accuracy": 0.9}
+    )
+    run = read(folder, vote="clean")
+    assert list(run.models())[-1] == ("ensemble", "clean")
+    assert run.attack["ensemble", "clean", "pgd"]["clean_accuracy"] == 0.9
+    assert ("ensemble", "adv", "pgd") not in run.attack
+    assert rows(run)["convex vote (in force)"][1] == "0.500 [0.40, 0.60]"
