@@ -300,7 +300,8 @@ def test_weights_are_cast_once_an_attack_and_the_attack_is_that_of_autocast(
 
         def forward(self, images: Tensor) -> Tensor:
             with torch.autocast("cpu", torch.bfloat16):
-                return self.model(images).float()
+                logits: Tensor = self.model(images)
+            return logits.float()
 
     model, formats = make().train(), set()
     linear = next(module for module in model.modules() if type(module) is nn.Linear)
