@@ -249,6 +249,6 @@ def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> N
     write_json(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
     said = tables.no_width(read(folder).attack.values(), 0.95)
     bound = binomtest(0, 10).proportion_ci(0.95, method="exact").high
-    assert said.endswith(f"10 patients of one mind agree with a true rate that is {bound:.2f} away.")
+    assert said.endswith(f"10 patients who all agree fit a true rate that is up to {bound:.2f} away.")
     for text in (render_html(read(folder), {}, SETTINGS), tables.attack_table(read(folder), "pgd", 0.95).note):
         assert said in text

@@ -40,7 +40,7 @@ def _card(run: Run, backbone: str, regime: str, card: dict[str, Any], confidence
         "```", "", "## Data", "",
         f"{header.get('images')} images of {header.get('patients')} patients from `{header.get('source')}`. "
         f"Licence: {header.get('licence')}. Cite: {header.get('citation')}. "
-        f"Compared with the publication: {header.get('verified', 'nothing')}.", "",
+        f"Checked against what the publisher says: {header.get('verified', 'nothing')}.", "",
         *_split_lines(run), "", "## Training", "",
         *(f"- {block}: `{_inline(values)}`" for block, values in params.items() if isinstance(values, dict)),
         "", "## Results", "",

@@ -63,7 +63,7 @@ def no_width(records: Iterable[dict[str, Any]], confidence: float) -> str:
     hidden = 1 - ((1 - confidence) / 2) ** (1 / min(certain))
     return (
         "An interval without width ([0.00, 0.00]) is no certainty: resampling cannot leave what all images share. "
-        f"{min(certain)} patients of one mind agree with a true rate that is {hidden:.2f} away."
+        f"{min(certain)} patients who all agree fit a true rate that is up to {hidden:.2f} away."
     )
 
 
