@@ -13,10 +13,11 @@ from typing import Any
 from medrobust.errors import UserError
 from medrobust.params.schema import load_params
 from medrobust.records import read_json
+from medrobust.report.tables import Table, number, ranged, with_interval
 
 
-def rows(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) -> list[list[str]]:
-    """The head of the table and a line a model.
+def table(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) -> Table:
+    """A row a model.
 
     Args:
         metrics: the folder of metrics.
@@ -26,20 +27,20 @@ def rows(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) -
     Raises:
         UserError: a model was not trained or not attacked.
     """
-    lines: list[list[str]] = []
-    head = ["model", "training", "clean balanced accuracy"]
+    rows: list[list[str]] = []
+    columns = ["model", "training", "clean balanced accuracy"]
     for (backbone, regime), count in epochs.items():
         trained = _read(metrics / "train" / f"{backbone}-{regime}.json")
-        line = [backbone, regime, _ranged(trained["balanced_accuracy"], trained["balanced_accuracy_ci"])]
+        row = [backbone, regime, with_interval(trained, "balanced_accuracy")]
         for suite in suites:
             record = _read(metrics / "attack" / f"{backbone}-{regime}-{suite}.json")
             for eps, accuracy in record["robust_accuracy"].items():
-                line += [f"{record['robust_balanced_accuracy'][eps]:.3f}"]
-                line += [_ranged(accuracy, record["robust_accuracy_ci"][eps])]
-                if not lines:
-                    head += [f"{suite} ε {eps}: balanced accuracy", f"{suite} ε {eps}: accuracy"]
-        lines.append([*line, f"{trained['seconds'] / count:.1f}"])
-    return [[*head, "seconds an epoch"], *lines]
+                row += [number(record["robust_balanced_accuracy"][eps])]
+                row += [ranged(accuracy, *record["robust_accuracy_ci"][eps])]
+                if not rows:
+                    columns += [f"{suite} ε {eps}: balanced accuracy", f"{suite} ε {eps}: accuracy"]
+        rows.append([*row, f"{trained['seconds'] / count:.1f}"])
+    return Table("What each kind of training is worth", [*columns, "seconds an epoch"], rows)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -47,10 +48,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(str(path), "is missing", "Run `dvc repro adv_train attack`")
     found: dict[str, Any] = read_json(path)
     return found
-
-
-def _ranged(value: float, interval: list[float]) -> str:
-    return f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
 def main() -> None:
@@ -63,9 +60,7 @@ def main() -> None:
     for name, block in params.models.items():
         epochs[name, "clean"] = block.train.get("epochs", params.train.epochs)
         epochs[name, "adv"] = block.adv.get("epochs", params.adv.epochs)
-    table = rows(args.metrics, epochs, list(params.attacks.suites))
-    table.insert(1, ["---"] * len(table[0]))
-    sys.stdout.write("".join(f"| {' | '.join(line)} |\n" for line in table))
+    sys.stdout.write(table(args.metrics, epochs, list(params.attacks.suites)).markdown())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 from medrobust.errors import UserError
 from medrobust.records import read_json
+from medrobust.report.tables import Table, number
 
 
 def table(name: str, record: dict[str, Any]) -> str:
@@ -19,26 +20,15 @@ def table(name: str, record: dict[str, Any]) -> str:
     suites = record["suites"]
     detectors = [key for key in next(iter(suites.values())) if key != "eps"]
     columns = ["detector", *(f"{suite} ε {results['eps']:g}" for suite, results in suites.items())]
-    lines = [f"### {name}", "", _line(columns), _line(["---"] * len(columns))]
-    lines += [
-        _line([detector, *(_cell(results[detector]) for results in suites.values())]) for detector in detectors
-    ]
-    return "\n".join([*lines, ""])
+    rows = [[detector, *(_cell(results[detector]) for results in suites.values())] for detector in detectors]
+    return Table(name, columns, rows).markdown()
 
 
 def _cell(row: dict[str, Any]) -> str:
     pair = [row.get("adaptive", {}).get(kind, {}) for kind in ("unaware", "worst")]
-    cells = [_number(part.get("successful_auroc")) for part in pair]
+    cells = [number(part.get("successful_auroc")) for part in pair]
     unseen = "" if row.get("seen", True) else " (unseen)"
     return f"{cells[0]} → {cells[1]}{unseen}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:

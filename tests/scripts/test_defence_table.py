@@ -7,7 +7,7 @@ import pytest
 
 from medrobust.errors import UserError
 from medrobust.records import write_json
-from scripts.defence_table import rows
+from scripts.defence_table import table
 
 
 def write(folder: Path, regime: str, value: float) -> None:
@@ -21,16 +21,16 @@ def write(folder: Path, regime: str, value: float) -> None:
 def test_a_model_a_row_and_seconds_an_epoch(tmp_path: Path) -> None:
     write(tmp_path, "clean", 0.5)
     write(tmp_path, "adv", 0.75)
-    found = rows(tmp_path, {("net", "clean"): 4, ("net", "adv"): 3}, ["pgd"])
-    assert found[0] == [
+    found = table(tmp_path, {("net", "clean"): 4, ("net", "adv"): 3}, ["pgd"])
+    assert found.columns == [
         "model", "training", "clean balanced accuracy", "pgd ε 0.005: balanced accuracy", "pgd ε 0.005: accuracy",
         "seconds an epoch",
     ]  # fmt: skip
-    assert found[1] == ["net", "clean", "0.500 [0.10, 0.90]", "0.125", "0.250 [0.20, 0.30]", "7.5"]
-    assert found[2] == ["net", "adv", "0.750 [0.10, 0.90]", "0.125", "0.250 [0.20, 0.30]", "10.0"]
+    assert found.rows[0] == ["net", "clean", "0.500 [0.10, 0.90]", "0.125", "0.250 [0.20, 0.30]", "7.5"]
+    assert found.rows[1] == ["net", "adv", "0.750 [0.10, 0.90]", "0.125", "0.250 [0.20, 0.30]", "10.0"]
 
 
 def test_a_missing_record_is_named(tmp_path: Path) -> None:
     write(tmp_path, "clean", 0.5)
     with pytest.raises(UserError, match=r"net-adv\.json: is missing.*dvc repro adv_train attack"):
-        rows(tmp_path, {("net", "clean"): 4, ("net", "adv"): 3}, ["pgd"])
+        table(tmp_path, {("net", "clean"): 4, ("net", "adv"): 3}, ["pgd"])
