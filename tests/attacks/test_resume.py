@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks import engine
+from medrobust.attacks.attempts import table_of
 from medrobust.attacks.engine import attack_suite
 from medrobust.attacks.resume import State, state_of
 from medrobust.attacks.suite import resolve_suite
 from medrobust.data.store import Subset
 from medrobust.params.attacks import SuiteParams
+from medrobust.records import atomic_file
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = resolve_suite(
@@ -78,19 +80,23 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
 
 
+def parts_below(folder: Path) -> list[Path]:
+    """All that evaluations in `folder` have written whole so far."""
+    return [part for state in (folder / "tmp" / "resume").glob("*") for part in State(state).parts()]
+
+
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_by_image(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
     subprocess.run(command(whole, "table.parquet", 0), cwd=whole, env=environment(), check=True, timeout=100)
     killed = subprocess.Popen(command(tmp_path, "table.parquet", 0.02), cwd=tmp_path, env=environment())
-    parts = tmp_path / "tmp" / "resume"
     deadline = time.monotonic() + 60
-    while len(list(parts.glob("*/*.parquet"))) < 2 and time.monotonic() < deadline:
+    while len(parts_below(tmp_path)) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    done = {name for part in parts.glob("*/*.parquet") for name in pd.read_parquet(part)["id"]}
+    done = {name for part in parts_below(tmp_path) for name in pd.read_parquet(part)["id"]}
     assert 0 < len(done) < 24
     again = command(tmp_path, "table.parquet", 0)
     output = subprocess.run(
@@ -103,12 +109,12 @@ def test_a_run_that_is_killed_goes_on_by_image(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     subprocess.run(command(tmp_path, "one.parquet", 0), cwd=tmp_path, env=environment(), check=True, timeout=100)
-    for part in (tmp_path / "tmp" / "resume").glob("*/*.parquet"):
+    for part in parts_below(tmp_path):
         part.unlink()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     two = command(tmp_path, "two.parquet", 0, *launcher)
     subprocess.run(two, cwd=tmp_path, env=environment(), check=True, timeout=100)
-    processes = {part.stem.split("-")[1] for part in (tmp_path / "tmp" / "resume").glob("*/*.parquet")}
+    processes = {part.stem.split("-")[1] for part in parts_below(tmp_path)}
     assert len(processes) == 2, "the images were not shared"
     assert_same(pd.read_parquet(tmp_path / "two.parquet"), pd.read_parquet(tmp_path / "one.parquet"))
 
@@ -119,7 +125,7 @@ def test_what_is_finished_is_not_attacked_again(
     monkeypatch.setattr(engine, "FLUSH", 0.0)
     state = State(tmp_path / "state")
     whole = attack_suite(trained, subset, SUITE, seed=0, batch_size=5, state=state)
-    parts = sorted(state.folder.glob("*.parquet"))
+    parts = state.parts()
     assert len(parts) > 2
     parts[1].unlink()
     missing = set(subset.ids) - set(state.read()["id"])
@@ -141,6 +147,17 @@ def test_what_is_finished_is_not_attacked_again(
     assert_same(again, whole)
     state.clear()
     assert not state.folder.exists()
+
+
+def test_a_part_that_a_kill_cut_short_is_not_read(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.add(table_of([]))
+    whole = state.parts()
+    with atomic_file(tmp_path / "000001-7.parquet") as cut:
+        cut.write_bytes(b"PAR1")
+        assert list(tmp_path.glob("*.parquet")) != whole
+        assert state.parts() == whole
+        assert state.read().empty
 
 
 def test_the_state_is_found_by_what_decides_the_result(trained: nn.Module, subset: Subset) -> None:

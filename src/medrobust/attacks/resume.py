@@ -33,9 +33,13 @@ class State:
     folder: Path
     interval: float = 10.0
 
+    def parts(self) -> list[Path]:
+        """The parts that are written whole; what a kill cut short is a hidden file (see `atomic_file`)."""
+        return sorted(self.folder.glob("[!.]*.parquet"))
+
     def read(self) -> pd.DataFrame:
         """The attempts of all images that are finished."""
-        parts = sorted(self.folder.glob("*.parquet"))
+        parts = self.parts()
         known = pd.concat([read_table(part) for part in parts]) if parts else table_of([])
         if len(known):
             say(f"resuming: {known['id'].nunique()} images are done already ({self.folder})")
@@ -43,7 +47,7 @@ class State:
 
     def add(self, attempts: pd.DataFrame) -> None:
         """Keep the attempts of images that are finished."""
-        number = len(list(self.folder.glob("*.parquet")))
+        number = len(self.parts())
         write_table(self.folder / f"{number:06d}-{os.getpid()}.parquet", attempts)
 
     def clear(self) -> None:
