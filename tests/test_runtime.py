@@ -1,5 +1,7 @@
 """Stages end with one message, wait for their lock, and show progress on a pipe."""
 
+import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,33 @@ def run(folder: Path, body: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+FAULTS = """
+import resource
+import numpy as np
+from medrobust import runtime
+{first}
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def batch():
+    [np.ones(2**21, np.uint8) for _ in range(16)]  # activations: freed together, wanted again at once
+batch()
+before = faults()
+for _ in range(20):
+    batch()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_memory_of_one_batch_serves_the_next() -> None:
+    page = resource.getpagesize()
+    given_back, kept = (
+        int(subprocess.check_output([sys.executable, "-c", FAULTS.format(first=first)]))
+        for first in ("", "runtime.keep_memory()")
+    )
+    assert kept < 16 * 2**21 / page < given_back
 
 
 def test_a_user_error_is_one_message_and_exit_1(tmp_path: Path) -> None:

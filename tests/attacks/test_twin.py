@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from medrobust.attacks.twin import Twin, _folded
 from medrobust.attacks.walk import loss_gradient
+from medrobust.models.build import build_classifier
+from medrobust.params.training import ModelParams
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
@@ -53,3 +55,10 @@ def test_gradients_of_the_twin_point_the_same_way(build: Any, images: Any) -> No
     ours, theirs = loss_gradient(model, batch, labels, "ce")[1], loss_gradient(twin, batch, labels, "ce")[1]
     assert (ours.sign() == theirs.sign()).float().mean() > 0.9
     assert next(model.parameters()).requires_grad
+
+
+def test_a_model_that_resizes_has_a_twin() -> None:
+    block = ModelParams(timm="test_resnet.r160_in1k", weights="none", image_size=32)
+    model = build_classifier(block, ["a", "b", "c"]).eval()
+    batch = torch.rand(4, 1, 24, 20, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(Twin(model, batch)(batch), model(batch), atol=0.05)

@@ -125,13 +125,19 @@ def test_a_robust_study_trains_and_judges_under_attack(prepared: Path) -> None:
 
 
 def test_figures_and_importance_are_written(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = iter([0.5, 0.7, 0.6])
+    values = iter([0.5, 0.7, 0.6, 0.8, 0.4])
     monkeypatch.setattr(loop, "validate", lambda *_: next(values))
-    tune(prepared, 3)
+    tune(prepared, 5)
     importance = read_table(prepared / "plots" / "importance.csv")
     assert set(importance["parameter"]) == {"lr", "optimiser", "batch_size", "scheduler"}
     assert importance["importance"].sum() == pytest.approx(1.0)
     assert (prepared / "plots" / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_fewer_trials_than_hyper_parameters_say_nothing_of_importance(prepared: Path) -> None:
+    tune(prepared, 2)
+    assert (prepared / "plots" / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert not (prepared / "plots" / "importance.csv").exists()
 
 
 def test_a_database_keeps_the_study_too(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,5 +49,7 @@ class Classifier(nn.Module):
     def _normalise(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+            # torch has antialiasing in float32 and float64 only.
+            wide = images.to(torch.promote_types(images.dtype, torch.float32))
+            images = F.interpolate(wide, size=size, mode="bilinear", antialias=True).to(images.dtype)
         return (images.expand(-1, 3, -1, -1) - self.mean) / self.std

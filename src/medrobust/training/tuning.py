@@ -94,30 +94,43 @@ def _table(found: list[optuna.trial.FrozenTrial]) -> pd.DataFrame:
 
 
 def _write_figures(folder: Path, found: list[optuna.trial.FrozenTrial]) -> None:
-    """The history of the study, and where trials differ which hyper-parameter made the difference (fANOVA)."""
+    """The history of the study, and from enough trials which hyper-parameter made the difference (fANOVA)."""
     complete = [trial for trial in found if trial.state == TrialState.COMPLETE]
-    if len(complete) < 2 or len({trial.value for trial in complete}) < 2:
+    if not complete:
         return
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    study = optuna.create_study(direction="maximize")
-    study.add_trials(found)
-    evaluator = FanovaImportanceEvaluator(seed=0)
-    importance = get_param_importances(study, evaluator=evaluator)
-    write_table(folder / "importance.csv", pd.DataFrame(importance.items(), columns=["parameter", "importance"]))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    importance = _importance(found, complete)
+    figure, axes = plt.subplots(1, 2 if importance else 1, figsize=(10 if importance else 5, 4), squeeze=False)
+    left, right = axes[0, 0], axes[0, -1]
     values = [trial.value for trial in complete]
     left.plot([found.index(trial) for trial in complete], values, "o", label="trial")
     left.step([found.index(t) for t in complete], pd.Series(values).cummax(), where="post", label="best so far")
     left.set(xlabel="trial", ylabel="validation balanced accuracy")
     left.legend()
-    right.barh(list(importance), list(importance.values()))
-    right.set(xlabel="importance (fANOVA)")
+    if importance:
+        content = pd.DataFrame(importance.items(), columns=["parameter", "importance"])
+        write_table(folder / "importance.csv", content)
+        right.barh(list(importance), list(importance.values()))
+        right.set(xlabel="importance (fANOVA)")
     with atomic_file(folder / "study.png") as temporary:
         figure.tight_layout()
         figure.savefig(temporary, dpi=100)
     plt.close(figure)
+
+
+def _importance(
+    found: list[optuna.trial.FrozenTrial], complete: list[optuna.trial.FrozenTrial]
+) -> dict[str, float]:
+    """Each hyper-parameter's share of the variance; {} where trials are fewer than what they would tell apart."""
+    if len(complete) <= len(TUNED) or len({trial.value for trial in complete}) < 2:
+        return {}
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(found)
+    found_by: dict[str, float] = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return found_by

@@ -117,6 +117,7 @@ def test_one_suite_is_not_blamed_for_another(sound: nn.Module, check: Check, ima
 
 def test_an_l2_suite_has_challengers_and_a_sound_one_passes_them(sound: nn.Module, check: Check) -> None:
     strong = [{"name": "pgd_l2", "loss": loss, "restarts": 2} for loss in ("margin", "ce")]
+    strong += [{"name": "apgd", "loss": "margin", "restarts": 2}]
     record = check(sound, {"s": l2_suite_of(*strong)}, siblings={"itself": sound})
     lines = record["suites"]["s"]["checks"]
     assert record["suites"]["s"]["eps"] == EPS_L2
