@@ -1,5 +1,6 @@
 # Every command that a newcomer needs; `make` alone lists them.
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SOURCES := src stages tests tools scripts benchmarks
@@ -19,8 +20,8 @@ setup: .venv/installed ## make .venv with the locked dependencies and the packag
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-repro: setup ## run what changed of the pipeline, print the results and the report's path
-	@$(RUN) dvc repro
+repro: setup ## run what changed of the pipeline, JOBS=2 stages at a time, print the results and the report's path
+	@$(RUN) python -m tools.repro --jobs $(JOBS)
 	@echo; cat report/summary.txt; echo; echo "report: $(CURDIR)/report/index.html"
 
 test: lint ## linters, types and every test that can run here

@@ -1,0 +1,140 @@
+"""Stages that need nothing of each other run side by side, each after what it needs; nothing else changes."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tools import repro
+
+ROOT = Path(__file__).resolve().parents[2]
+#: a -> b, c -> d
+DIAMOND: dict[str, set[str]] = {"a": set(), "b": {"a"}, "c": {"a"}, "d": {"b", "c"}}
+
+
+def recorded(monkeypatch: pytest.MonkeyPatch, failing: str = "") -> list[str]:
+    """The stages in the order in which they are run; all but `failing` succeed."""
+    started: list[str] = []
+
+    def reproduce(name: str, jobs: int) -> bool:
+        started.append(name)
+        return name != failing
+
+    monkeypatch.setattr(repro, "reproduce", reproduce)
+    return started
+
+
+def test_what_changed_and_what_stands_on_it_may_run() -> None:
+    assert repro.affected(DIAMOND, {"b"}) == {"b": set(), "d": {"b"}}
+    assert repro.affected(DIAMOND, {"a"}) == DIAMOND
+    assert repro.affected(DIAMOND, set()) == {}
+
+
+def test_the_longest_way_starts_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs: dict[str, set[str]] = {"short": set(), "long": set(), "longer": {"long"}, "longest": {"longer"}}
+    needs["end"] = {"short", "longest"}
+    assert repro.heights(needs) == {"short": 1, "long": 3, "longer": 2, "longest": 1, "end": 0}
+    started = recorded(monkeypatch)
+    assert repro.run(needs, 1) == []
+    assert started == ["long", "longer", "longest", "short", "end"]
+
+
+def test_as_many_run_at_once_as_asked_for_and_none_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = {**{f"cell{number}": {"first"} for number in range(5)}, "first": set()}
+    needs["last"] = set(needs)
+    running: set[str] = set()
+    done: set[str] = set()
+    most = []
+    lock = threading.Lock()
+
+    def reproduce(name: str, jobs: int) -> bool:
+        with lock:
+            assert needs[name] <= done
+            running.add(name)
+            most.append(len(running))
+        time.sleep(0.02)
+        with lock:
+            running.remove(name)
+            done.add(name)
+        return True
+
+    monkeypatch.setattr(repro, "reproduce", reproduce)
+    assert repro.run(needs, 2) == []
+    assert done == set(needs)
+    assert max(most) == 2
+
+
+def test_after_a_failure_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = recorded(monkeypatch, failing="b")
+    assert repro.run({"a": set(), "b": {"a"}, "c": {"b"}, "d": {"b"}}, 1) == ["b"]
+    assert started == ["a", "b"]
+
+
+def repository(folder: Path) -> None:
+    """A DVC repository of the diamond; `b` and `c` each wait until the other has started."""
+    wait = "until [ -e {other}.started ]; do sleep 0.05; done"
+    stages = {
+        "a": {"cmd": "echo a > a.txt", "params": ["value"], "outs": ["a.txt"]},
+        "b": {"cmd": f"touch b.started; {wait.format(other='c')}; cat a.txt > b.txt", "deps": ["a.txt"]},
+        "c": {"cmd": f"touch c.started; {wait.format(other='b')}; cat a.txt > c.txt", "deps": ["a.txt"]},
+        "d": {"cmd": "cat b.txt c.txt > d.txt; echo $OMP_NUM_THREADS", "deps": ["b.txt", "c.txt"]},
+    }
+    for name in "bcd":
+        stages[name]["outs"] = [f"{name}.txt"]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (folder / "params.yaml").write_text("value: 1\n")
+    for command in (["git", "init", "--quiet"], ["dvc", "init", "--quiet"]):
+        subprocess.run(command, cwd=folder, check=True, timeout=60)
+
+
+def command(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return subprocess.run(
+        [sys.executable, "-m", "tools.repro", "--jobs", "2"], cwd=folder,
+        env={**environment, "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_dvc_runs_independent_stages_at_once_and_finds_all_up_to_date(tmp_path: Path) -> None:
+    repository(tmp_path)
+    first = command(tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert (tmp_path / "d.txt").read_text() == "a\na\n"
+    assert f"d | {max((os.cpu_count() or 1) // 2, 1)}\n" in first.stdout
+    assert "Running stage" not in first.stdout, "the closing `dvc repro` had something left to run"
+    locked = yaml.safe_load((tmp_path / "dvc.lock").read_text())["stages"]
+    assert set(locked) == set("abcd")
+    again = command(tmp_path)
+    assert "done in" not in again.stdout
+    assert "up to date" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_stage_that_fails_is_named_and_ends_the_run(tmp_path: Path) -> None:
+    repository(tmp_path)
+    text = (tmp_path / "dvc.yaml").read_text()
+    (tmp_path / "dvc.yaml").write_text(text.replace("echo a > a.txt", "echo no room left; exit 3"))
+    found = command(tmp_path)
+    assert found.returncode == 1
+    assert "a | no room left\n" in found.stdout
+    assert "a | FAILED in" in found.stdout
+    assert "failed: a" in found.stderr
+    assert not (tmp_path / "b.started").exists()
+
+
+@pytest.mark.slow
+def test_what_dvc_has_against_a_stage_is_shown(tmp_path: Path) -> None:
+    repository(tmp_path)
+    text = (tmp_path / "dvc.yaml").read_text()
+    (tmp_path / "dvc.yaml").write_text(text.replace("echo a > a.txt", "echo nothing written"))
+    found = command(tmp_path)
+    assert found.returncode == 1
+    assert "a | ERROR:" in found.stdout
+    assert "a.txt" in found.stdout
