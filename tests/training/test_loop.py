@@ -69,6 +69,25 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(name: str) -> None:
         assert torch.equal(one, other)
 
 
+def test_the_newest_weights_are_written_once_where_they_are_the_best() -> None:
+    model = network()
+    state = State.fresh(model, settings(optimiser="SGD"))
+    state.result.history, state.result.best_epoch = [{"loss": 1.0}], 0
+    state.result.best_state = {name: value.clone() for name, value in model.state_dict().items()}
+    sizes = []
+    for history in ([{"loss": 1.0}], [{"loss": 1.0}, {"loss": 2.0}]):  # the best epoch is the last; it is not
+        state.result.history = history
+        state.keep("size")
+        sizes.append(resume_path("size").stat().st_size)
+    once = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    assert sizes[1] - sizes[0] > 0.9 * once
+    state.result.history = state.result.history[:1]
+    state.keep("size")
+    again = State.fresh(network(), settings(optimiser="SGD"))
+    again.restore("size")
+    assert all(torch.equal(again.result.best_state[name], value) for name, value in model.state_dict().items())
+
+
 def test_a_full_disk_leaves_the_old_resume_file(monkeypatch: pytest.MonkeyPatch) -> None:
     save: Callable[..., None] = torch.save
     calls = []
@@ -197,6 +216,21 @@ def test_every_optimiser_and_schedule_runs(optimiser: str, scheduler: str) -> No
     assert type(built).__name__ == optimiser
     assert type(build_scheduler(built, chosen)).__name__ == scheduler
     assert len(fit(make_job(settings=chosen)).history) == 2
+
+
+def test_adam_in_one_pass_is_adam() -> None:
+    ours, plain = network().to(memory_format=torch.channels_last), network()
+    chosen = settings(optimiser="Adam", lr=1e-3)
+    one, other = build_optimiser(ours, chosen), torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False)
+    for step in range(3):
+        torch.manual_seed(step)
+        for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
+            theirs.grad = torch.randn_like(theirs)
+            mine.grad = theirs.grad.clone()
+        one.step()
+        other.step()
+    for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
 
 
 def uneven() -> Subset:

@@ -64,13 +64,16 @@ class State:
 
     def keep(self, key: str) -> None:
         """Write the state to the key's resume file, whole or not at all."""
+        result = dict(vars(self.result))
+        if self.result.best_epoch == len(self.result.history) - 1:
+            result["best_state"] = self.judged.state_dict()  # the same weights; torch writes a storage once
         content = {
             "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "memory": {name: tensor.detach() for name, tensor in self.memory.items()},
             "gradients": {name: tensor.grad for name, tensor in self.memory.items()},
-            "result": vars(self.result), "rng": gather(_random_state()),
+            "result": result, "rng": gather(_random_state()),
         }  # fmt: skip
         if rank() == 0:
             with atomic_file(resume_path(key)) as temporary:
