@@ -90,6 +90,14 @@ class Page:
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._receive())
 
+    def paper(self, width: int) -> None:
+        """Lay the open page out as the printer would, on paper of that width."""
+        self.evaluate("dispatchEvent(new Event('beforeprint')) && 0")
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=1000, deviceScaleFactor=1, mobile=False
+        )
+        self.call("Emulation.setEmulatedMedia", media="print", features=[])
+
     def evaluate(self, code: str) -> Any:
         """The value of a JavaScript expression; an exception in it fails the test."""
         answer = self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)

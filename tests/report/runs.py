@@ -1,5 +1,6 @@
 """The files that a run with two backbones, three classes and one suite leaves for the report."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +159,11 @@ def write_vote(metrics: Path, plots: Path) -> None:
 
 
 def write_attacked_vote(folder: Path) -> None:
-    """The rule of a method that is not in force, and what a suite made of it."""
+    """The rule of a method that is not in force, what a suite made of it, and what the checklist says of that."""
     write_json(folder / "data" / "votes" / "equal" / "card.json", {"method": "equal"})
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.375, "0.01": 0.125}}
     write_json(folder / "metrics" / "votes" / "equal-pgd.json", record)
+    write_json(folder / "metrics" / "checks" / "equal-vote.json", checks_record("suspect"))
 
 
 def lock(folder: Path) -> None:
@@ -180,6 +182,7 @@ def lock(folder: Path) -> None:
             ["models/one/adv", "models/two/adv"],
         ),
         "attack_vote@equal-pgd": entry(["metrics/votes/equal-pgd.json"], ["data/votes/equal"]),
+        "check_vote@equal": entry(["metrics/checks/equal-vote.json"], ["data/votes/equal"]),
         "transfer": entry(["metrics/transfer.json", "plots/transfer/matrix.csv"], ["models"]),
         "check_ensemble": entry(["metrics/checks/ensemble-adv.json"], ["metrics/attack/ensemble-adv-pgd.json"]),
         "attack_ensemble@pgd": entry(
@@ -198,6 +201,11 @@ def lock(folder: Path) -> None:
             stages[f"attack@{cell}-pgd"] = entry(outs, [model, "data/prepared"])
             stages[f"check@{cell}"] = entry([f"metrics/checks/{cell}.json"], [model])
     (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+
+
+def text_of(html: str) -> str:
+    """A page without the marks inside its cells."""
+    return re.sub(r"</?(span|wbr)[^>]*>", "", html)
 
 
 def read(

@@ -14,6 +14,27 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this mac
 CELLS = (
     "[...document.querySelectorAll('#attacks .at tbody tr')].map(row => [...row.cells].map(c => c.textContent))"
 )
+#: Pixels across of A4 within the page's margins.
+PAPER = 703
+#: Of every text that is seen: its beginning, its contrast to what lies behind it, and whether it is large type.
+CONTRASTS = """(() => {
+  const parse = (text) => { const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number); return [r, g, b, a]; };
+  const over = (top, ground) => ground.map((value, i) => top[i] * top[3] + value * (1 - top[3]));
+  const ground = (node) =>
+    node ? over(parse(getComputedStyle(node).backgroundColor), ground(node.parentElement)) : [255, 255, 255];
+  const light = (rgb) => rgb.map((value) => value / 255)
+    .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, value, i) => sum + [0.2126, 0.7152, 0.0722][i] * value, 0.05);
+  const worded = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+  return [...document.body.querySelectorAll("*")].filter((node) => worded(node) && node.checkVisibility())
+    .map((node) => {
+      const style = getComputedStyle(node), size = Number.parseFloat(style.fontSize), behind = ground(node);
+      const ink = over(parse(node instanceof SVGElement ? style.fill : style.color), behind);
+      const [high, low] = [light(ink), light(behind)].sort((a, b) => b - a);
+      const large = size >= 24 || (size > 18.6 && style.fontWeight > 600);
+      return [node.textContent.trim().slice(0, 40), high / low, large];
+    });
+})()"""
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +121,41 @@ def test_the_legend_hides_a_series(html: Path, browser: Page) -> None:
     assert browser.evaluate(group) == "none"
 
 
-def test_folded_tables_are_printed(html: Path, browser: Page) -> None:
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_word_stands_out_from_its_ground(html: Path, browser: Page, dark: bool) -> None:
+    """WCAG 2.2, 1.4.3: a contrast of 4.5, of large type 3."""
+    browser.open(html, 1280, dark=dark)
+    browser.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    found = browser.evaluate(CONTRASTS)
+    assert len(found) > 300
+    assert [words for words, contrast, large in found if contrast < (3 if large else 4.5)] == []
+
+
+def test_what_is_folded_is_printed_and_folded_again(html: Path, browser: Page) -> None:
     browser.open(html, 1280)
-    assert browser.evaluate("document.querySelectorAll('details:not([open])').length") > 0
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = browser.evaluate(folded)
+    assert before > 0
+    browser.evaluate(f"addEventListener('beforeprint', () => {{ window.folded = {folded}; }})")
     browser.call("Page.printToPDF")
-    assert browser.evaluate("document.querySelectorAll('details:not([open])').length") == 0
+    assert browser.evaluate("window.folded") == 0
+    assert browser.evaluate(folded) == before
+
+
+def test_paper_has_charts_of_its_own_and_nothing_to_press(html: Path, browser: Page) -> None:
+    browser.open(html, 1280, dark=True)
+    browser.evaluate("document.querySelector('#attacks .legend button').click()")
+    browser.paper(PAPER)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= PAPER
+    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    seen = "[...document.querySelectorAll('nav, input, .drawing')].filter(part => part.checkVisibility())"
+    assert set(browser.evaluate(f"{seen}.map(part => part.className)")) == {"drawing paper"}
+    charts = browser.evaluate("document.querySelectorAll('figure.chart').length")
+    assert browser.evaluate(f"{seen}.length") == charts
+    drawn = "[...document.querySelectorAll('.paper > svg')]"
+    assert min(browser.evaluate(f"{drawn}.map(root => root.clientWidth / root.viewBox.baseVal.width)")) > 0.9
+    shown, known = (
+        browser.evaluate(f"document.querySelectorAll('#attacks {kind} > svg polyline').length")
+        for kind in (".paper", ".drawing:not(.paper)")
+    )
+    assert (shown, known) == (4, 5)

@@ -14,9 +14,9 @@ from medrobust.report import tables
 from medrobust.report.charts import robust_curve
 from medrobust.report.figures import confusion, draw_all
 from medrobust.report.harm import recall_table
-from medrobust.report.page import breakable, render_html, render_markdown, verdicts
+from medrobust.report.page import breakable, kept_together, render_html, render_markdown, verdicts
 from medrobust.report.write import write_report
-from tests.report.runs import CLASSES, SETTINGS, attack_record, checks_record, folders, outputs, read
+from tests.report.runs import CLASSES, SETTINGS, attack_record, checks_record, folders, outputs, read, text_of
 
 
 def page(folder: Path) -> str:
@@ -30,7 +30,7 @@ def chart_data(html: str) -> Any:
 
 
 def test_a_whole_run_lacks_nothing_and_opens_with_its_verdicts(folder: Path) -> None:
-    html = page(folder)
+    html = text_of(page(folder))
     assert read(folder).missing == []
     places = [
         html.index(f'id="{name}"') for name in ("verdicts", "glance", "data", "tuning", "attacks", "reproduce")
@@ -73,13 +73,13 @@ def test_what_is_missing_is_named_and_never_filled_in(folder: Path) -> None:
     assert rows["two", "adversarial"][2] == "missing"
     clean = {tuple(row[:2]): row for row in tables.clean_table(run, 0.95).rows}
     assert set(clean["one", "clean"][2:]) == {tables.NONE}
-    assert len(chart_data(html)["curve-pgd"]["series"]) == 4
+    assert len(chart_data(html)["charts"]["curve-pgd"]["series"]) == 4
 
 
 def test_an_empty_run_still_gives_a_page(tmp_path: Path) -> None:
     html = page(tmp_path)
     assert "Missing results" in html
-    assert chart_data(html) == {}
+    assert chart_data(html)["charts"] == {}
     assert write_report(read(tmp_path), SETTINGS, outputs(tmp_path), folders(tmp_path), 6)
     assert (tmp_path / "out" / "page" / "results.md").read_text().startswith("# a title")
 
@@ -238,6 +238,12 @@ def test_the_way_back_names_a_hash_of_the_lock(folder: Path) -> None:
 
 def test_long_names_break_between_words() -> None:
     assert str(breakable("VeryMild_x<y")) == "Very<wbr>Mild_<wbr>x&lt;y"
+
+
+def test_an_interval_is_marked_and_nothing_else_in_brackets() -> None:
+    assert str(kept_together("0.250 [0.20, 0.30] <b>")) == '0.250 <span class="ci">[0.20, 0.30]</span> &lt;b&gt;'
+    assert str(kept_together("0.1 [-0.20, 0.30]")).endswith('<span class="ci">[-0.20, 0.30]</span>')
+    assert str(kept_together("scan [T1, axial]")) == "scan [T1, axial]"
 
 
 def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> None:

@@ -11,7 +11,7 @@ from medrobust.report.charts import bend, colour, confusion_counts, curve_points
 from medrobust.report.collect import REGIMES, Run
 from medrobust.report.detection_figures import detection_figures
 from medrobust.report.ensemble import transfer_grids
-from medrobust.report.heatmap import heat_map
+from medrobust.report.heatmap import heat_map, ink
 from medrobust.report.tables import TRAINING
 
 mpl.use("Agg")
@@ -131,8 +131,7 @@ def confusion(run: Run) -> Any:
         axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (i, j), rate in np.ndenumerate(rates):
             words = f"{counts[i, j]}\n{rate:.0%}" if counts[i].sum() else "–"
-            shade = "white" if rate > 0.5 else "black"
-            axes.text(j, i, words, ha="center", va="center", fontsize=7, color=shade)
+            axes.text(j, i, words, ha="center", va="center", fontsize=7, color=ink(rate))
         axes.set_xticks(range(len(present)), present, rotation=45, ha="right", fontsize=7)
         axes.set_yticks(range(len(present)), present, fontsize=7)
         axes.set(xlabel="predicted", ylabel="true")

@@ -1,10 +1,12 @@
 "use strict";
 /* Draws the page's charts from the data beside it, and makes tables sortable. No library, no request. */
 /* Pixels of a chart: at most WIDEST across, less where the page is narrow, so that words keep their size. */
-const WIDEST = 640, HEIGHT = 330, LEFT = 46, RIGHT = 12, TOP = 14, BOTTOM = 44;
+const WIDEST = 640, HEIGHT = 330, LEFT = 46, RIGHT = 20, TOP = 14, BOTTOM = 44;
+/* Pixels across of a chart on paper: half a page, so that its words are as large as those of a table. */
+const PAPER = 340;
 /* Points of a line above which it is drawn without dots, and its axis with round numbers. */
 const MANY = 15;
-const DATA = JSON.parse(document.getElementById("chart-data").textContent);
+const {charts: CHARTS, words: WORDS} = JSON.parse(document.getElementById("chart-data").textContent);
 
 function svg(name, attributes, parent, text) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -83,18 +85,24 @@ function drawSeries(root, line, scale) {
   return group;
 }
 
+/** A short piece of a line, beside its name. */
+function drawKey(parent, line) {
+  const key = svg("svg", {class: "key", viewBox: "0 0 26 10", "aria-hidden": "true"}, parent), stroke = colour(line.colour);
+  svg("line", {x1: 0, x2: 26, y1: 5, y2: 5, stroke, "stroke-width": 2, "stroke-dasharray": line.dashed ? "2 4" : "none"}, key);
+  if (line.points.length <= MANY) svg("circle", {cx: 13, cy: 5, r: 3, fill: stroke}, key);
+}
+
 function drawLegend(figure, chart, groups) {
   const legend = html("div", figure, undefined, {class: "legend"});
   chart.series.forEach((line, index) => {
     const button = html("button", legend, undefined, {type: "button", "aria-pressed": "true"});
-    const key = svg("svg", {viewBox: "0 0 26 10", "aria-hidden": "true"}, button);
-    svg("line", {x1: 0, x2: 26, y1: 5, y2: 5, stroke: colour(line.colour), "stroke-width": 2, "stroke-dasharray": line.dashed ? "2 4" : "none"}, key);
-    svg("circle", {cx: 13, cy: 5, r: 3, fill: colour(line.colour)}, key);
+    drawKey(button, line);
     button.append(line.name);
     button.addEventListener("click", () => {
       const shown = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(shown));
       groups[index].style.display = shown ? "" : "none";
+      line.hidden = !shown;
     });
   });
 }
@@ -115,7 +123,8 @@ function addTip(figure, root, chart, scale, groups) {
     html("strong", tip, `${chart.x.split(" (")[0]} = ${spell(x)}`);
     for (const [line, p] of found) {
       const row = html("div", tip);
-      html("span", row, line.name, {style: `color: ${colour(line.colour)}`});
+      drawKey(row, line);
+      html("span", row, line.name);
       html("span", row, p.length === 4 ? `${p[1].toFixed(3)} [${p[2].toFixed(2)}, ${p[3].toFixed(2)}]` : p[1].toFixed(3));
     }
     tip.hidden = false;
@@ -151,6 +160,7 @@ function addSlider(figure, root, chart, scale) {
       const row = html("tr", body);
       cells.forEach((cell, column) => {
         const node = html("td", row, column === 2 ? undefined : cell);
+        if (WORDS[cell]) node.className = `word ${WORDS[cell]}`;
         if (column !== 2) return;
         node.className = "bar"; node.style.setProperty("--share", Number.parseFloat(cell) || 0);
         html("span", node, cell);
@@ -192,16 +202,34 @@ function sortable(table) {
   }
 }
 
-document.querySelectorAll("table.sortable").forEach(sortable);
-document.querySelectorAll("[data-chart]").forEach((figure) => {
-  const chart = DATA[figure.dataset.chart], drawing = html("div", figure, undefined, {class: "drawing"});
-  const scale = scales(chart, Math.max(280, Math.min(WIDEST, drawing.clientWidth)));
+/** Axes, lines and legend in a new box of the figure; what the slider and the pointer need of them. */
+function draw(figure, chart, kind, width) {
+  const drawing = html("div", figure, undefined, {class: kind});
+  const scale = scales(chart, width ?? Math.max(280, Math.min(WIDEST, drawing.clientWidth)));
   const root = svg("svg", {viewBox: `0 0 ${scale.width} ${HEIGHT}`, role: "img", "aria-label": `${chart.title}: ${chart.y} by ${chart.x}`}, drawing);
   drawAxes(root, chart, scale);
   const groups = chart.series.map((line) => drawSeries(root, line, scale));
   drawLegend(drawing, chart, groups);
+  return {root, scale, groups};
+}
+
+/** What was folded is printed too, and folded again; charts are drawn for paper with the lines that are shown now. */
+function onPaper() {
+  document.querySelectorAll("details:not([open])").forEach((part) => {
+    part.open = true;
+    addEventListener("afterprint", () => { part.open = false; }, {once: true});
+  });
+  document.querySelectorAll("[data-chart]").forEach((figure) => {
+    const chart = CHARTS[figure.dataset.chart], series = chart.series.filter((line) => !line.hidden);
+    figure.querySelector(".paper")?.remove();
+    if (series.length) draw(figure, {...chart, series}, "drawing paper", PAPER);
+  });
+}
+
+document.querySelectorAll("table.sortable").forEach(sortable);
+document.querySelectorAll("[data-chart]").forEach((figure) => {
+  const chart = CHARTS[figure.dataset.chart], {root, scale, groups} = draw(figure, chart, "drawing");
   if (chart.rows) addSlider(html("div", figure, undefined, {class: "at"}), root, chart, scale);
   addTip(figure, root, chart, scale, groups);
 });
-/* A folded table is printed too. */
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
+addEventListener("beforeprint", onPaper);

@@ -152,11 +152,14 @@ def render_html(run: Run, pictures: Mapping[str, Path], settings: Settings) -> s
 
     parts = {name: _resource(f"page.{name}") for name in ("html", "css", "js")}
     found = sections(run, settings)
-    drawn = {chart.name: asdict(chart) for section in found for chart in section.charts}
+    drawn = {
+        "charts": {chart.name: asdict(chart) for section in found for chart in section.charts},
+        "words": WORDS,
+    }
     # "<" is written as an escape, so that no text of the data can end the script element.
     data = json.dumps(drawn, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["breakable"] = breakable
+    environment.filters |= {"breakable": breakable, "kept_together": kept_together}
     return environment.from_string(parts["html"]).render(
         title=settings.title, summary=summary(run, settings), verdicts=verdicts(run), sections=found,
         words=WORDS, captions=CAPTIONS | explanation_captions(run), data=Markup(data),
@@ -245,6 +248,13 @@ def breakable(name: str) -> str:
     from markupsafe import Markup, escape
 
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[a-z])(?=[A-Z])|(?<=_)", name))
+
+
+def kept_together(cell: str) -> str:
+    """A cell of a table as HTML; its intervals are marked, to be neither torn nor taken for the value."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"\[-?\d[^\]]*\]", r'<span class="ci">\g<0></span>', str(escape(cell))))
 
 
 def _resource(name: str) -> str:
