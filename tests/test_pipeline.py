@@ -138,6 +138,7 @@ def test_the_votes_files_carry_its_regime_and_named_methods_are_attacked(tmp_pat
     cells = {name: paths for name, paths in outs.items() if name.startswith("attack_vote")}
     assert set(cells) == {f"attack_vote@{m}-{s}" for m in ("equal", "stacking") for s in ("fgsm", "pgd")}
     assert "metrics/votes/stacking-fgsm.json" in cells["attack_vote@stacking-fgsm"]
+    assert outs["check_vote@stacking"] == {"metrics/checks/stacking-vote.json"}
 
 
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)

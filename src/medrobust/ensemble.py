@@ -105,7 +105,8 @@ def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> EnsembleC
 
 
 def _card(folder: Path) -> dict[str, Any]:
-    if (reason := impossible(folder)) is not None:
-        raise UserError(str(folder), f"this way to vote was not possible: {reason}", "Take another method")
     card: dict[str, Any] = read_json(folder / "card.json")
+    if "impossible" in card:
+        why = f"this way to vote was not possible: {card['impossible']}"
+        raise UserError(str(folder), why, "Take another method")
     return card

@@ -9,9 +9,18 @@ from medrobust.records import read_json, write_json
 from medrobust.report.collect import Run
 from medrobust.report.latex import latex
 from medrobust.report.page import render_html, render_markdown
-from medrobust.report.tables import cost_table
+from medrobust.report.tables import checks_table, cost_table
 from medrobust.report.votes import attacks_table
-from tests.report.runs import SETTINGS, attack_record, lock, read, write_attacked_vote, write_run
+from tests.report.runs import (
+    SETTINGS,
+    attack_record,
+    checks_record,
+    lock,
+    read,
+    text_of,
+    write_attacked_vote,
+    write_run,
+)
 
 CLEAN = "0.700 [0.60, 0.80]"
 
@@ -45,9 +54,10 @@ def test_only_the_method_in_force_is_attacked_unless_others_are_named(folder: Pa
 def test_a_named_method_has_its_numbers_everywhere(folder: Path) -> None:
     run = read(folder, checked=True, attacked=("equal",))
     assert run.foreign == {}
-    assert rows(run)["equal vote"] == [CLEAN, "0.375 [0.40, 0.60]", "0.125 [0.20, 0.30]", "unchecked"]
+    assert rows(run)["equal vote"] == [CLEAN, "0.375 [0.40, 0.60]", "0.125 [0.20, 0.30]", "suspect"]
     assert "Not attacked" not in attacks_table(run, 0.95).note
-    for page in (render_html(run, {}, SETTINGS), render_markdown(run, SETTINGS), latex(attacks_table(run, 0.95))):
+    html = text_of(render_html(run, {}, SETTINGS))
+    for page in (html, render_markdown(run, SETTINGS), latex(attacks_table(run, 0.95))):
         assert re.search(r"equal vote.*0\.375 \[0\.40, 0\.60\].*0\.125", page)
     assert [row for row in cost_table(run).rows if row[0] == "equal vote"] == [
         ["equal vote", "adversarial", "–", "1.0", "60.0", "–"]
@@ -67,7 +77,7 @@ def test_an_impossible_method_says_so_attacked_or_not(folder: Path) -> None:
 def test_an_attack_that_left_nothing_is_missing(folder: Path) -> None:
     (folder / "metrics" / "votes" / "equal-pgd.json").unlink()
     run = read(folder, checked=True, attacked=("equal",))
-    assert rows(run)["equal vote"] == [CLEAN, "missing", "missing", "unchecked"]
+    assert rows(run)["equal vote"] == [CLEAN, "missing", "missing", "missing"]
     assert [Path(path).name for path in run.missing] == ["equal-pgd.json"]
 
 
@@ -90,7 +100,22 @@ def test_an_attack_on_an_earlier_rule_is_left_out(folder: Path) -> None:
     (folder / "dvc.lock").write_text(cell.sub(old, after))
     run = read(folder, checked=True, attacked=("equal",))
     assert rows(run)["equal vote"][1] == "missing"
-    assert list(run.foreign.values()) == ["stage attack_vote@equal-pgd ran on an earlier data/votes/equal"]
+    reason = "stage attack_vote@equal-pgd ran on an earlier data/votes/equal"
+    assert run.foreign == {str(folder / "metrics" / "votes" / "equal-pgd.json"): reason}
+
+
+def test_what_the_checklist_says_of_a_named_method_counts(folder: Path) -> None:
+    path = folder / "metrics" / "checks" / "equal-vote.json"
+    assert read(folder).verdict() == "no problem found"
+    assert read(folder, attacked=("equal",)).verdict() == "suspect"
+    write_json(path, checks_record("invalid"))
+    run = read(folder, attacked=("equal",))
+    assert (run.verdict(), run.verdict("equal vote", "adv")) == ("invalid", "invalid")
+    assert [row[:4] for row in checks_table(run).rows] == [["equal vote", "adversarial", "pgd", "restarts"]]
+    path.unlink()
+    run = read(folder, attacked=("equal",))
+    assert rows(run)["equal vote"][-1] == "unchecked"
+    assert run.missing == [str(path)]
 
 
 def test_without_the_comparison_attacked_rows_stand(folder: Path) -> None:

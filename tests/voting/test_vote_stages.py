@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from medrobust.attacks.attempts import ATTEMPTS
+from medrobust.attacks.checks.registry import CHECKS
 from medrobust.ensemble import load_ensemble
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
@@ -60,9 +61,16 @@ def test_every_method_is_kept_and_one_that_is_not_in_force_is_attacked(
     assert record["clean_accuracy"] == compared["test_accuracy"]
     assert record["robust_accuracy"]["0.1"] <= record["robust_accuracy"]["0.05"] <= record["clean_accuracy"]
     assert set(record["robust_accuracy_ci"]) == {"0.05", "0.1"}
-    attempts = read_table(workplace / "data" / "attacks" / "votes" / "equal-quick.parquet")
+    attempts = read_table(workplace / "data" / "attacks" / "votes" / "equal" / "quick.parquet")
     assert set(attempts["attack"]) >= {"natural", "fgsm"}
     assert len(read_table(workplace / "plots" / "votes" / "equal-quick.csv")) == 2
+
+    run_stage(root, monkeypatch, "check_vote", method="equal")
+    found = read_json(workplace / "metrics" / "checks" / "equal-vote.json")
+    assert found["suites"]["quick"]["eps"] == 0.05
+    asked = found["model"] | found["suites"]["quick"]["checks"]
+    assert {check.name for check in CHECKS} == set(asked)
+    assert not asked["one input"].startswith("skip")
 
 
 def test_a_method_that_was_impossible_ends_well_and_says_so(
@@ -73,6 +81,8 @@ def test_a_method_that_was_impossible_ends_well_and_says_so(
     run_stage(root, monkeypatch, "attack_vote", method="stacking", suite="quick")
     assert "stacking-quick: nothing to attack: too few validation patients have Mild" in capsys.readouterr().out
     assert read_json(workplace / "metrics" / "votes" / "stacking-quick.json") == {"impossible": card["impossible"]}
-    attempts = read_table(workplace / "data" / "attacks" / "votes" / "stacking-quick.parquet")
+    attempts = read_table(workplace / "data" / "attacks" / "votes" / "stacking" / "quick.parquet")
     assert (list(attempts.columns), len(attempts)) == (list(ATTEMPTS), 0)
     assert read_table(workplace / "plots" / "votes" / "stacking-quick.csv").empty
+    run_stage(root, monkeypatch, "check_vote", method="stacking")
+    assert read_json(workplace / "metrics" / "checks" / "stacking-vote.json") == {"impossible": card["impossible"]}

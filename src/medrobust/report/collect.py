@@ -35,7 +35,7 @@ class Run:
         tune: backbone -> record; best: backbone -> chosen hyper-parameters.
         train: (backbone, regime) -> record; cards: (backbone, regime) -> card of the checkpoint.
         attack: (model, regime, suite) -> record.
-        checks: (model, regime) -> what the checklist found.
+        checks: (model or vote, regime) -> what the checklist found.
         curves: (model, regime, suite) -> table of eps, robust_accuracy, low, high.
         detect: (model, regime) -> record of a guarded model; drawn: the same -> table of points by name.
         explain: (model, regime) -> record of an explained model.
@@ -125,7 +125,8 @@ class Run:
 
     def verdict(self, *model: str) -> str:
         """The worst checklist verdict of all attack evaluations, or of those of one `model, regime`."""
-        found = {self.verdict_of(*key) for key in self.attack if not model or key[:2] == model}
+        votes = ((vote_of(method), self.regime, suite) for method, suite in self.votes)
+        found = {self.verdict_of(*key) for key in (*self.attack, *votes) if not model or key[:2] == model}
         worst = next((word for word in ("invalid", "unchecked", "suspect") if word in found), None)
         return worst or ("no problem found" if found else "missing")
 
@@ -133,6 +134,11 @@ class Run:
 def name_of(model: str, regime: str) -> str:
     """A model's name in the transfer matrix and among the members of the vote."""
     return model if model == "ensemble" else f"{model}-{regime}"
+
+
+def vote_of(method: str) -> str:
+    """The name of a method that is not in force, beside those of models."""
+    return f"{method} vote"
 
 
 class Reader:

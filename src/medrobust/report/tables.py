@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from medrobust.report.collect import REGIMES, Run, name_of
+from medrobust.report.collect import REGIMES, Run, name_of, vote_of
 
 #: How a regime is called in a table.
 TRAINING = {"clean": "clean", "adv": "adversarial"}
@@ -213,7 +213,7 @@ def cost_table(run: Run) -> Table:
         for model, regime in run.models()
     ]
     for method in run.attacked:
-        named.append((f"{method} vote", run.regime, [run.votes.get((method, suite), {}) for suite in run.suites]))
+        named.append((vote_of(method), run.regime, [run.votes.get((method, suite), {}) for suite in run.suites]))
     rows = []
     for model, regime, records in named:
         row = [model, TRAINING[regime], _cell(run.clean(model, regime).get("seconds"))]

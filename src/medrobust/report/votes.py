@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-from medrobust.report.collect import Folders, Reader, Run
+from medrobust.report.collect import Folders, Reader, Run, vote_of
 from medrobust.report.tables import NONE, Table, ranged, with_interval
 
 
 def read_votes(run: Run, reader: Reader, folders: Folders, attacked: Sequence[str]) -> None:
-    """Read the attacks on methods that are not in force; what is missing goes into `run.missing`."""
+    """Read attacks on methods that are not in force, and their checks; what is missing goes into `run.missing`."""
     run.attacked.extend(attacked)
     for method in attacked:
         for suite in run.suites:
             if record := reader.record(folders.metrics / "votes" / f"{method}-{suite}.json"):
                 run.votes[method, suite] = record
+        run.checks[vote_of(method), run.regime] = reader.record(folders.metrics / "checks" / f"{method}-vote.json")
 
 
 def attacks_table(run: Run, confidence: float) -> Table:
@@ -48,14 +49,14 @@ def _method(run: Run, name: str, grid: list[tuple[str, str]]) -> list[str]:
     """A way to vote; a dash where no suite was to attack it, `missing` where one was and left nothing."""
     record = run.methods.get(name, {})
     if "impossible" in record:
-        return [f"{name} vote", "not possible", *[NONE] * (len(grid) + 1)]
+        return [vote_of(name), "not possible", *[NONE] * (len(grid) + 1)]
     clean = with_interval(record, "test_accuracy")
     if name == run.ensemble.get("method"):
-        return [f"{name} vote (in force)", clean, *_attacked(run, run.vote(), grid), run.verdict(*run.vote())]
+        return [f"{vote_of(name)} (in force)", clean, *_attacked(run, run.vote(), grid), run.verdict(*run.vote())]
     if name not in run.attacked:
-        return [f"{name} vote", clean, *[NONE] * (len(grid) + 1)]
+        return [vote_of(name), clean, *[NONE] * (len(grid) + 1)]
     cells = [_robust(run.votes.get((name, suite)), eps) for suite, eps in grid]
-    return [f"{name} vote", clean, *cells, "unchecked"]
+    return [vote_of(name), clean, *cells, run.verdict(vote_of(name), run.regime)]
 
 
 def _attacked(run: Run, model: tuple[str, str], grid: list[tuple[str, str]]) -> list[str]:
@@ -76,8 +77,7 @@ def _note(run: Run, confidence: float) -> str:
     sample = f" on {tested['n']} test images of {tested['patients']} patients" if tested else ""
     said = [
         f"Accuracy{sample}; brackets are {confidence:.0%} intervals over whole patients. Suites attack a vote end "
-        "to end: one image for all members, the gradient through all that vote. The checklist looks into the "
-        "members and the method in force; to check another, put it in force."
+        "to end: one image for all members, the gradient through all that vote."
     ]
     known = (run.ensemble.get("method"), *run.attacked)
     left = [name for name, record in run.methods.items() if name not in known and "impossible" not in record]
