@@ -1,0 +1,45 @@
+"""What is saved is what was drawn: no colour lost, no word cut."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medrobust.explain.draw import Panel, Side, draw_panel, save
+
+
+@pytest.fixture
+def panel() -> Panel:
+    """A grey image, two maps and a change that use the whole range of their colours."""
+    rng = np.random.default_rng(0)
+    down, across = np.mgrid[:64, :64] / 64
+    image = np.clip(1.2 - 2 * np.hypot(down - 0.5, across - 0.5) + rng.normal(0, 0.05, (64, 64)), 0, 1)
+    maps = {"gradcam": np.exp(-((across - 0.6) ** 2 + (down - 0.5) ** 2) / 0.06), "saliency": rng.random((64, 64))}
+    attacked = np.clip(image + 0.02 * rng.uniform(-1, 1, image.shape), 0, 1)
+    clean = Side(image, maps, "Non (40%)")
+    return Panel("right-1", "ModerateDemented", clean, Side(attacked, maps, "Mild (50%)"), 25, "words")
+
+
+def test_few_colours_are_close_to_all(panel: Panel, tmp_path: Path) -> None:
+    figure = draw_panel(panel)
+    figure.set_dpi(120)
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(int)
+    save(figure, tmp_path, panel.name)
+    saved = Image.open(tmp_path / "right-1.png")
+    assert saved.mode == "P"
+    assert np.abs(np.asarray(saved.convert("RGB")).astype(int) - drawn).max() <= 24
+    assert not (tmp_path / "right-1.svg").exists()
+
+
+def test_every_word_lies_inside_the_picture(panel: Panel) -> None:
+    figure = draw_panel(panel)
+    figure.canvas.draw()
+    whole = figure.bbox
+    words = [text for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_text()]
+    assert {"brighter", "darker", "most", "truth:\nModerateDemented"} <= {text.get_text() for text in words}
+    for text in words:
+        box = text.get_window_extent()
+        assert box.x0 >= whole.x0, text.get_text()
+        assert box.x1 <= whole.x1, text.get_text()
