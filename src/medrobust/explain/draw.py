@@ -133,8 +133,8 @@ def draw_surfaces(surfaces: list[tuple[str, np.ndarray, np.ndarray]], eps: float
 def save(figure: Any, folder: Path, name: str) -> None:
     """Write a figure as PNG, and as SVG if it holds no pixels; the same data give the same bytes.
 
-    The PNG has 256 colours, spread over all that occur (by frequency a small colour bar would get none that fit): an
-    image in the report takes a third of the space.
+    The PNG has 256 colours, spread over all that occur (by frequency a small colour bar would get none that fit):
+    an image in the report takes a third of the space.
     """
     if not any(axes.images for axes in figure.axes):
         with mpl.rc_context(STYLE):
