@@ -75,7 +75,7 @@ def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
     assert checks["verdict"] in page
     for word in ("Not of this run", "Missing results", "not checked"):
         assert word not in page, word
-    rows = run(pipeline, "dvc", "metrics", "show", "results", "--md").splitlines()
+    rows = run(pipeline, "dvc", "metrics", "show", "--md").splitlines()
     assert [row.split("|")[1].strip() for row in rows[2:] if row] == [
         "results/ensemble-adv.json", "results/resnet10t-adv.json", "results/resnet10t-clean.json"
     ]  # fmt: skip

@@ -102,6 +102,13 @@ def test_matrix_axes_are_names_in_params(name: str) -> None:
         assert axis in (*(f"${{{name}}}" for name in AXES), ["clean", "adv"])
 
 
+def test_metrics_are_the_short_table_alone() -> None:
+    """`dvc metrics show` and `dvc exp show` have a column a key of every metrics file: of all records, hundreds."""
+    assert {name: stage["metrics"] for name, stage in STAGES.items() if "metrics" in stage} == {
+        "report": [{"results": {"cache": False}}]
+    }
+
+
 def test_no_script_holds_a_path() -> None:
     for path in (ROOT / "stages").glob("*.py"):
         code = ast.parse(path.read_text())

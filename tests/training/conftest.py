@@ -108,7 +108,7 @@ class Workspace:
     def outs(self, stage: str) -> list[Path]:
         """What the stage writes."""
         node = self.node(stage)
-        entries = [entry for kind in ("outs", "metrics", "plots") for entry in node[kind]]
+        entries = [entry for kind in ("outs", "plots") for entry in node[kind]]
         return [self.folder / (entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
 
     def environment(self, **variables: str) -> dict[str, str]:
