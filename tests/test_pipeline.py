@@ -102,11 +102,12 @@ def test_matrix_axes_are_names_in_params(name: str) -> None:
         assert axis in (*(f"${{{name}}}" for name in AXES), ["clean", "adv"])
 
 
-def test_metrics_are_the_short_table_alone() -> None:
-    """`dvc metrics show` and `dvc exp show` have a column a key of every metrics file: of all records, hundreds."""
-    assert {name: stage["metrics"] for name, stage in STAGES.items() if "metrics" in stage} == {
-        "report": [{"results": {"cache": False}}]
-    }
+def test_dvc_shows_the_short_table_the_common_plots_and_the_panels_alone() -> None:
+    """`dvc metrics show` has a column a key of every metrics file, `dvc plots show` a plot of every table."""
+    metrics = {name: stage["metrics"] for name, stage in STAGES.items() if "metrics" in stage}
+    assert metrics == {"report": [{"results": {"cache": False}}]}
+    assert {name for name, stage in STAGES.items() if "plots" in stage} == {"explain", "report"}
+    assert all("template" in props for plot in STAGES["report"]["plots"] for props in plot.values())
 
 
 def test_no_script_holds_a_path() -> None:

@@ -107,9 +107,8 @@ class Workspace:
 
     def outs(self, stage: str) -> list[Path]:
         """What the stage writes."""
-        node = self.node(stage)
-        entries = [entry for kind in ("outs", "plots") for entry in node[kind]]
-        return [self.folder / (entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
+        outs = self.node(stage)["outs"]
+        return [self.folder / (out if isinstance(out, str) else next(iter(out))) for out in outs]
 
     def environment(self, **variables: str) -> dict[str, str]:
         own = {"PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1", "MEDROBUST_DEVICE": "cpu"}
