@@ -19,11 +19,12 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
-    for name in ("prepared", "metrics", "plots", "tuned", "models", "lock", "out", "results", "figures", *tables):
+    read = ("prepared", "metrics", "plots", "tuned", "models", "predictions")
+    for name in (*read, "lock", "out", "results", "figures", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
-    folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.models)
+    folders = Folders(*(getattr(args, name) for name in read))
     suites = {name: suite.norm for name, suite in params.attacks.suites.items()}
     lineage = Lineage.of(args.lock, "report")
     run = collect(folders, list(params.models), list(suites), lineage, params.ensemble.regime)

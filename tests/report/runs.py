@@ -97,6 +97,8 @@ def write_run(tmp_path: Path) -> None:
     part = {"images": 20, "patients": 7, **dict.fromkeys(CLASSES, 6)}
     write_json(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients also stand in train"]})
     write_json(m / "split.json", {"train": part, "val": part, "test": part})
+    answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
+    write_table(tmp_path / "predictions" / "ensemble.parquet", answers)
     write_vote(m, p)
     (p / "audit").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(p / "audit" / "pairs.png")
@@ -178,7 +180,12 @@ def lock(folder: Path) -> None:
         "split": entry(["metrics/split.json"], ["data/prepared/header.json"]),
         "audit": entry(["metrics/audit.json", "plots/audit"], ["data/prepared"]),
         "ensemble": entry(
-            ["metrics/ensemble.json", "metrics/ensemble_methods.json", "data/votes"],
+            [
+                "metrics/ensemble.json",
+                "metrics/ensemble_methods.json",
+                "data/votes",
+                "predictions/ensemble.parquet",
+            ],
             ["models/one/adv", "models/two/adv"],
         ),
         "attack_vote@equal-pgd": entry(["metrics/votes/equal-pgd.json"], ["data/votes/equal"]),
@@ -221,7 +228,9 @@ def read(
 
 def folders(folder: Path) -> Folders:
     """Where a run's files lie in a test."""
-    return Folders(*(folder / name for name in ("data/prepared", "metrics", "plots", "tune", "models")))
+    return Folders(
+        *(folder / name for name in ("data/prepared", "metrics", "plots", "tune", "models", "predictions"))
+    )
 
 
 def outputs(folder: Path) -> Outputs:

@@ -11,7 +11,7 @@ import pytest
 
 from medrobust.records import read_json, write_json, write_table
 from medrobust.report import tables
-from medrobust.report.charts import robust_curve
+from medrobust.report.charts import matrices, robust_curve
 from medrobust.report.figures import confusion, draw_all
 from medrobust.report.harm import recall_table
 from medrobust.report.page import breakable, kept_together, render_html, render_markdown, verdicts
@@ -99,7 +99,7 @@ def test_one_backbone_is_enough(folder: Path) -> None:
     run = read(folder, backbones=("one",))
     assert {row[0] for row in tables.short_table(run, 0.01).rows} == {"one", "ensemble"}
     assert 'id="attacks"' in render_html(run, {}, SETTINGS)
-    assert len(confusion(run).axes) == 2
+    assert len(confusion(run).axes) == 4
     assert {row[0] for row in tables.clean_table(run, 0.95).rows} == {"one", "ensemble"}
 
 
@@ -204,6 +204,18 @@ def test_confusion_matrices_carry_the_right_names_and_only_present_classes(folde
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Non <b>", "Mild"]
     assert [text.get_text() for text in axes.texts] == ["1\n100%", "0\n0%", "1\n50%", "1\n50%"]
+
+
+def test_the_vote_has_a_confusion_matrix_like_every_model(folder: Path) -> None:
+    found = {matrix.title: matrix for matrix in matrices(read(folder, checked=True))}
+    assert list(found)[-1] == "ensemble, adversarial"
+    assert found["ensemble, adversarial"].classes == CLASSES
+    assert found["ensemble, adversarial"].counts == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
+    assert confusion(read(folder)).axes[-1].get_title() == "ensemble, adversarial"
+    (folder / "data" / "prepared" / "header.json").unlink()
+    assert "ensemble, adversarial" not in {matrix.title for matrix in matrices(read(folder))}
+    (folder / "predictions" / "ensemble.parquet").unlink()
+    assert str(folder / "predictions" / "ensemble.parquet") in read(folder).missing
 
 
 def test_the_same_data_give_the_same_bytes(folder: Path) -> None:

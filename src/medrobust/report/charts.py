@@ -150,14 +150,14 @@ def colour(run: Run, model: str) -> int:
 def matrices(run: Run) -> list[Matrix]:
     """The confusion matrices on clean test images."""
     found = []
-    for (backbone, regime), table in run.confusion.items():
+    for (model, regime), table in run.confusion.items():
         names, counts = confusion_counts(table, run.header.get("classes", []))
         sums = counts.sum(1)
         rates = [
             [float(count / total) if total else None for count in row]
             for row, total in zip(counts, sums, strict=True)
         ]
-        found.append(Matrix(f"{backbone}, {TRAINING[regime]}", names, counts.tolist(), rates))
+        found.append(Matrix(f"{model}, {TRAINING[regime]}", names, counts.tolist(), rates))
     return found
 
 

@@ -24,6 +24,7 @@ class Folders:
     plots: Path
     tuned: Path
     models: Path
+    predictions: Path
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Run:
         methods: ways to vote -> record; attacked: those beside the one in force that suites attack.
         votes: (method, suite) -> record of such an attack.
         transfer: record; crossings: (suite, eps) -> table of sources and judges.
-        history, confusion: (backbone, regime) -> table; trials: backbone -> table.
+        history: (backbone, regime) -> table; trials: backbone -> table.
+        confusion: (model, regime) -> table of `actual` and `predicted` names, a row a clean test image.
         missing: files that should be there; foreign: file -> why it belongs to another run and was not read.
         lineage: what dvc.lock says; None where there is no dvc.lock to check against.
         regime: of the ensemble, as params.yaml has it.

@@ -33,7 +33,7 @@ class Grid:
 
 
 def read_ensemble(run: Run, folders: Folders, attacked: Sequence[str]) -> None:
-    """Read the comparison of methods, attacks on votes, and transfer; what is missing goes into `run.missing`.
+    """Read the vote's answers, the comparison of methods, attacks, transfer; what is missing is noted in the run.
 
     Args:
         run: read into it.
@@ -43,6 +43,12 @@ def read_ensemble(run: Run, folders: Folders, attacked: Sequence[str]) -> None:
     reader = Reader(run)
     read_votes(run, reader, folders, attacked)
     run.methods.update(reader.record(folders.metrics / "ensemble_methods.json"))
+    answers = reader.table(folders.predictions / "ensemble.parquet")
+    if answers is not None:
+        names = dict(enumerate(run.classes()))
+        named = pd.DataFrame({"actual": answers["label"].map(names), "predicted": answers["pred"].map(names)})
+        if not named.isna().any(axis=None):  # else the header or the split is missing, and that is said
+            run.confusion[run.vote()] = named
     run.transfer.update(reader.record(folders.metrics / "transfer.json"))
     matrix = reader.table(folders.plots / "transfer" / "matrix.csv")
     if matrix is not None and run.transfer.get("n"):

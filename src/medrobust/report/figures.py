@@ -117,14 +117,14 @@ def confusion(run: Run) -> Any:
     """Confusion matrices on clean test images: counts, below them the share of the true class."""
     if not run.confusion:
         return None
-    classes, columns = run.header.get("classes", []), len(run.backbones)
+    classes, columns = run.header.get("classes", []), len(run.backbones) + (run.vote() in run.confusion)
     side = 0.62 * max(len(classes), 2) + 1.1
     size = (side * columns, side * len(REGIMES))
     figure, grid = plt.subplots(len(REGIMES), columns, figsize=size, squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.set_axis_off()
-    for (backbone, regime), table in run.confusion.items():
-        axes = grid[REGIMES.index(regime)][run.backbones.index(backbone)]
+    for (model, regime), table in run.confusion.items():
+        axes = grid[REGIMES.index(regime)][colour(run, model)]
         axes.set_axis_on()
         present, counts = confusion_counts(table, classes)
         rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -135,5 +135,5 @@ def confusion(run: Run) -> Any:
         axes.set_xticks(range(len(present)), present, rotation=45, ha="right", fontsize=7)
         axes.set_yticks(range(len(present)), present, fontsize=7)
         axes.set(xlabel="predicted", ylabel="true")
-        axes.set_title(f"{backbone}, {TRAINING[regime]}", fontsize=8)
+        axes.set_title(f"{model}, {TRAINING[regime]}", fontsize=8)
     return figure
