@@ -8,7 +8,7 @@ from PIL import Image
 
 from medrobust.records import read_json, write_json
 from medrobust.report.collect import Run
-from medrobust.report.explanations import drift_table, explanation_pictures, read_explanations
+from medrobust.report.explanations import drift_table, explanation_pictures, explanation_text, read_explanations
 from medrobust.report.page import render_html, render_markdown
 from medrobust.report.write import write_report
 from tests.report.runs import SETTINGS, folders, lock, outputs, read
@@ -105,3 +105,10 @@ def test_pictures_of_another_run_are_not_shown(explained: Path) -> None:
     assert run.explain == {}, "no stage of dvc.lock wrote them"
     assert len(run.foreign) == 4
     assert read_json(explained / "metrics" / "explain" / "one-clean.json")
+
+
+def test_who_is_not_explained_is_said(explained: Path) -> None:
+    run = read(explained)
+    read_explanations(run, explained / "metrics", ["one"])
+    assert explanation_text(run)[-1] == "No explanations of two (explain.models)."
+    assert not [line for line in explanation_text(explain(explained)) if line.startswith("No explanations")]
