@@ -42,8 +42,10 @@ def test_the_text_says_who_votes_how_and_that_test_was_not_used(folder: Path) ->
 def test_a_vote_of_one_is_called_one_model(folder: Path) -> None:
     change(folder, "ensemble", weights={"one-adv": 0.0, "two-adv": 1.0}, absent_from_val=["Mild"])
     text = " ".join(ensemble_text(read(folder)))
-    assert "Only two-adv has a weight: this vote is that one model" in text
+    assert "Only two-adv has a weight: this vote is that one model. The others are not run." in text
     assert "No validation image of Mild" in text
+    change(folder, "ensemble", weights={"two-adv": 1.0})
+    assert "The others" not in " ".join(ensemble_text(read(folder)))
 
 
 def test_members_have_their_weights_and_temperatures(folder: Path) -> None:

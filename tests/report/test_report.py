@@ -265,6 +265,8 @@ def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> N
     assert tables.no_width(read(folder).attack.values(), 0.95) == ""
     record = {**attack_record(), "robust_accuracy_ci": {"0.005": [0.4, 0.6], "0.01": [0.0, 0.0]}}
     write_json(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
+    flat = {**record, "robust_accuracy_ci": {"0.005": [0.5, 0.5], "0.01": [0.2, 0.3]}}
+    assert tables.no_width([flat], 0.95).endswith("cannot leave what all images of a class share.")
     said = tables.no_width(read(folder).attack.values(), 0.95)
     bound = binomtest(0, 10).proportion_ci(0.95, method="exact").high
     assert said.endswith(f"10 patients who all agree fit a true rate that is up to {bound:.2f} away.")

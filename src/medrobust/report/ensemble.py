@@ -89,7 +89,8 @@ def ensemble_text(run: Run) -> list[str]:
             "Before the vote each member's logits are divided by its temperature on the same validation images."
         )
     if len(votes) == 1:
-        lines.append(f"Only {votes[0]} has a weight: this vote is that one model. The others are not run.")
+        others = " The others are not run." if len(record["weights"]) > 1 else ""
+        lines.append(f"Only {votes[0]} has a weight: this vote is that one model.{others}")
     elif left := [name for name, weight in record.get("weights", {}).items() if weight == 0]:
         lines.append(f"Without weight, and not run: {', '.join(left)}.")
     if absent := record.get("absent_from_val"):

@@ -50,21 +50,24 @@ def with_interval(record: dict[str, Any], name: str) -> str:
 def no_width(records: Iterable[dict[str, Any]], confidence: float) -> str:
     """What an interval without width means, with the rate that it hides; empty where there is none.
 
-    Resampling cannot leave a value that all images share. If all of N independent patients fall, or all stand, a
-    true rate that is 1 - ((1 - confidence) / 2)^(1 / N) away agrees with that (Clopper & Pearson 1934).
+    Resampling within classes cannot leave a value that all images of each class share. If all of N independent
+    patients fall, or all stand, a true rate that is 1 - ((1 - confidence) / 2)^(1 / N) away agrees with that
+    (Clopper & Pearson 1934).
     """
-    certain = [
-        record["patients"]
+    flat = [
+        (low, record["patients"])
         for record in records
-        if any(low == high and high in (0, 1) for low, high in record.get("robust_accuracy_ci", {}).values())
+        for low, high in record.get("robust_accuracy_ci", {}).values()
+        if low == high
     ]
-    if not certain:
+    if not flat:
         return ""
+    said = "An interval without width is no certainty: resampling cannot leave what all images of a class share."
+    certain = [patients for value, patients in flat if value in (0, 1)]
+    if not certain:
+        return said
     hidden = 1 - ((1 - confidence) / 2) ** (1 / min(certain))
-    return (
-        "An interval without width ([0.00, 0.00]) is no certainty: resampling cannot leave what all images share. "
-        f"{min(certain)} patients who all agree fit a true rate that is up to {hidden:.2f} away."
-    )
+    return f"{said} {min(certain)} patients who all agree fit a true rate that is up to {hidden:.2f} away."
 
 
 def clean_table(run: Run, confidence: float) -> Table:
