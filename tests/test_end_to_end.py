@@ -83,7 +83,7 @@ def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
     drawn = (pipeline / "tmp" / "plots" / "index.html").read_text()
     assert drawn.count('"facet"') == 3
     assert drawn.count("vegaEmbed(") == 4
-    assert "plots/explain/resnet10t-adv/right-1.png" in drawn
+    assert "plots/explain/resnet10t-adv/features.png" in drawn
     audit = json.loads((pipeline / "metrics" / "audit.json").read_text())
     assert audit["test_patients_in_train"] == 0
 
