@@ -36,9 +36,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "OPTIONS", {"backend": "aot_eager"})
 
 
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where these tests keep compiled kernels, so that they find none of another run."""
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture(autouse=True)
-def _own_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+def _own_graphs(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(kernels))
     counters.clear()
 
 
@@ -46,7 +52,7 @@ def network() -> nn.Module:
     """What compilation may trip over: BatchNorm, dropout, and a last layer after both."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
         nn.Dropout(0.2), nn.Linear(16, 3),
     )  # fmt: skip
 
@@ -140,7 +146,8 @@ def test_a_network_of_several_graphs_is_an_error(quick: None) -> None:
         fit(replace(pair()[1], model=Broken()))
 
 
-def test_a_machine_without_a_compiler_is_told_what_to_do() -> None:
+def test_a_machine_without_a_compiler_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     with (
         inductor.patch({"cpp.cxx": (None, "no-such-compiler")}),
         pytest.raises(UserError, match=r"train\.compile: true, .*no-such-compiler.*Install a C\+\+ compiler"),
@@ -200,7 +207,7 @@ def epoch_on(device: str) -> None:
         images = job.train.resident(device, free=2**30)
         assert images.on_device is not None
         assert images.on_device.pixels.device.type == torch.device(device).type
-        model = job.model.to(device, memory_format=torch.channels_last)
+        model = job.model.to(device).to(memory_format=torch.channels_last)
         found.append(fit(replace(job, model=model, train=images, val=images)).history[0])
     assert found[1]["loss"] == pytest.approx(found[0]["loss"], rel=0.05)
     assert counters["stats"]["unique_graphs"] == 2

@@ -6,7 +6,7 @@ validated, averaged, kept and written, so that no file knows of it.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -28,8 +28,7 @@ def compiled(model: nn.Module) -> nn.Module:
     into one graph, are errors, since torch would go on without compilation and say so in a log at most.
     """
     torch.compiler.reset()
-    view: nn.Module = torch.compile(model, fullgraph=True, dynamic=False, **OPTIONS)
-    return view
+    return cast(nn.Module, torch.compile(model, fullgraph=True, dynamic=False, **OPTIONS))
 
 
 @contextmanager
