@@ -148,10 +148,10 @@ def test_a_machine_without_a_compiler_is_told_what_to_do(tmp_path: Path, monkeyp
         fit(pair("cross_entropy")[1])
 
 
-def test_many_trainings_of_one_process_stay_below_the_limit(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 2)
-    for batch_size in (8, 16, 20):  # as the trials of a study
-        fit(pair(batch_size=batch_size, epochs=1)[1])
+def test_many_trainings_of_one_process_stay_below_the_limit(quick: None) -> None:
+    with dynamo.patch(recompile_limit=2):
+        for batch_size in (8, 16, 20):  # as the trials of a study
+            fit(pair(batch_size=batch_size, epochs=1)[1])
 
 
 def test_no_file_of_a_compiled_training_knows_of_it(quick: None, tmp_path: Path) -> None:
