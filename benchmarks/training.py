@@ -3,18 +3,21 @@
     python benchmarks/training.py                          # the three backbones, about five minutes on two cores
     python benchmarks/training.py --models resnet34 64     # one timm name and image size
     python benchmarks/training.py --advise resnet34 64     # only what to write into models.<name>
+    python benchmarks/training.py --compile                # with torch.compile too, as always where a GPU is
 
 The plain way is torchattacks' PGD-7 called in the loop, float32, torch's default memory format, half of each
 batch adversarial; ours is the objective `mixed` on the same maths in the number and memory format that a short
 measurement finds fastest. `precision: auto` does not do that measurement itself: a number format chosen by a
 stopwatch would make `dvc repro` give other results on another machine, or on the same one when it is busy. So the
-choice is written down in params.yaml, and this command measures what to write.
+choice is written down in params.yaml, and this command measures what to write. No time of a step holds
+compilation: the steps that compile come before the rounds, and what they took is printed.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +35,10 @@ from medrobust.training.loop import Epochs, Job
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.state import State
 
+#: timm name, image size, and how many times as fast as the plain way it is to be on two CPU cores.
 BACKBONES = [("resnet34", 64, 1.6), ("vit_small_patch14_dinov2", 56, 1.2), ("efficientnet_b0", 64, 1.0)]
+#: The same where a GPU is.
+WANTED_ON_GPU = 3.0
 CLASSES = ["a", "b", "c", "d"]
 EPS, STEPS = 8 / 255, 7
 AUGMENT = AugmentParams(
@@ -41,13 +47,26 @@ AUGMENT = AugmentParams(
 )  # fmt: skip
 
 
-def train_params(precision: str, channels_last: bool, batch: int) -> TrainParams:
-    """Settings as params.yaml has them, in one number and memory format."""
+@dataclass(frozen=True)
+class Format:
+    """What `train` may say of how a step is computed."""
+
+    precision: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+
+    def __str__(self) -> str:
+        """As params.yaml has it."""
+        compiled = ", compile: true" if self.compile else ""
+        return f"precision: {self.precision}, channels_last: {str(self.channels_last).lower()}{compiled}"
+
+
+def train_params(form: Format, batch: int) -> TrainParams:
+    """Settings as params.yaml has them, in one format."""
     return TrainParams.model_validate(
         {
             "epochs": 1, "lr": 1e-4, "optimiser": "Adam", "batch_size": batch, "scheduler": "CosineAnnealingLR",
-            "weight_decay": 0.0, "label_smoothing": 0.0, "class_weights": "none", "precision": precision,
-            "channels_last": channels_last,
+            "weight_decay": 0.0, "label_smoothing": 0.0, "class_weights": "none", **asdict(form),
         }
     )  # fmt: skip
 
@@ -59,24 +78,22 @@ def classifier(name: str, size: int) -> Classifier:
 
 
 def subset(size: int, count: int = 512) -> Subset:
-    """Random grey images; speed does not depend on what they show."""
+    """Random grey images, on the GPU if there is one; speed does not depend on what they show."""
     pixels = np.random.default_rng(0).integers(0, 256, (count, size, size), dtype=np.uint8)
     ids = np.array([f"i{number}" for number in range(count)])
-    return Subset(pixels, np.arange(count), np.arange(count) % 4, ids, ids, CLASSES)
+    return Subset(pixels, np.arange(count), np.arange(count) % 4, ids, ids, CLASSES).resident(device())
 
 
 class Ours:
     """Steps of the project's own loop."""
 
-    def __init__(
-        self, name: str, size: int, objective: str, batch: int, precision: str, channels_last: bool
-    ) -> None:
-        attack = "fp32" if precision == "fp32" else "train"
+    def __init__(self, name: str, size: int, objective: str, batch: int, form: Format) -> None:
+        attack = "fp32" if form.precision == "fp32" else "train"
         block = {"eps": EPS, "alpha": "auto", "steps": STEPS, "mix": 0.5, "epochs": 1, "lr_scale": 1}
         adv = AdvParams.model_validate({**block, "attack_precision": attack})
-        settings = train_params(precision, channels_last, batch)
+        settings = train_params(form, batch)
         model, data = classifier(name, size), subset(size)
-        if not channels_last:
+        if not form.channels_last:
             model.to(memory_format=torch.contiguous_format)
         job = Job(model, data, data, settings, AUGMENT, OBJECTIVES[objective], 0, adv=adv)
         self.epochs, self.batch = Epochs(job, State.fresh(model, settings)), batch
@@ -86,6 +103,11 @@ class Ours:
     def load(self) -> Any:
         """Load and augment a batch."""
         return self.epochs.step(0, self.rows, None)
+
+    def loading(self) -> None:
+        """The same, to its end."""
+        self.load()
+        _wait()
 
     def step(self) -> None:
         """Load, augment, attack, descend."""
@@ -99,7 +121,7 @@ class Plain:
     def __init__(self, name: str, size: int, batch: int) -> None:
         self.model = classifier(name, size)
         self.model.to(memory_format=torch.contiguous_format)
-        self.loader = Ours(name, size, "mixed", batch, "fp32", False)
+        self.loader = Ours(name, size, "mixed", batch, Format())
         self.attack = torchattacks.PGD(
             self.model, eps=EPS, alpha=2.5 * EPS / STEPS, steps=STEPS, random_start=True
         )
@@ -135,12 +157,22 @@ def interleaved(tasks: dict[str, Callable[[], Any]], rounds: int) -> dict[str, f
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def formats(name: str, size: int, batch: int, rounds: int) -> dict[tuple[str, bool], float]:
-    """Seconds of a step in each number and memory format."""
-    found = [("fp32", True), ("fp32", False), ("bf16", True), ("bf16", False)]
-    tasks = {f"{p} {c}": Ours(name, size, "mixed", batch, p, c).step for p, c in found}
-    times = interleaved(tasks, rounds)
-    return {(p, c): times[f"{p} {c}"] for p, c in found}
+def compile_first(tasks: dict[str, Ours]) -> None:
+    """Take the step that compiles of each task, and print its seconds."""
+    for name, task in tasks.items():
+        begin = time.perf_counter()
+        task.step()
+        print(f"  compiling {name}: {time.perf_counter() - begin:.0f} s", flush=True)
+
+
+def formats(name: str, size: int, batch: int, rounds: int, compile: bool) -> dict[Format, float]:
+    """Seconds of a step in each format; compiled networks lay their convolutions out as they like."""
+    found = [Format(p, c) for p in ("fp32", "bf16") for c in (True, False)]
+    found += [Format(p, True, compile) for p in ("fp32", "bf16") if compile]
+    tasks = {str(form): Ours(name, size, "mixed", batch, form) for form in found}
+    compile_first({str(form): tasks[str(form)] for form in found if form.compile})
+    times = interleaved({name: task.step for name, task in tasks.items()}, rounds)
+    return {form: times[str(form)] for form in found}
 
 
 def peak(precision: str) -> float:
@@ -171,30 +203,31 @@ def step_flops(name: str, size: int, images: int) -> float:
     return float(forward * (images * STEPS * 2 + 2 * images * 3))
 
 
-def advise(name: str, size: int, half: int, rounds: int) -> tuple[str, bool]:
+def advise(name: str, size: int, half: int, rounds: int, compile: bool) -> Format:
     """Measure the formats, print them, and give the fastest."""
-    times = formats(name, size, half, rounds)
-    precision, channels_last = best = min(times, key=lambda key: times[key])
-    for (p, c), seconds in sorted(times.items(), key=lambda pair: pair[1]):
-        print(f"  {p}, channels_last {str(c).lower()}: {2 * half / seconds:.1f} images/s")
-    adv = ", adv: {attack_precision: train}" if precision != "fp32" else ""
-    print(f"  models.<name>: train: {{precision: {precision}, channels_last: {str(channels_last).lower()}}}{adv}")
+    times = formats(name, size, half, rounds, compile)
+    best = min(times, key=lambda key: times[key])
+    for form, seconds in sorted(times.items(), key=lambda pair: pair[1]):
+        print(f"  {form}: {2 * half / seconds:.1f} images/s")
+    adv = ", adv: {attack_precision: train}" if best.precision != "fp32" else ""
+    print(f"  models.<name>: train: {{{best}}}{adv}", flush=True)
     return best
 
 
-def compare(name: str, size: int, target: float | None, half: int, rounds: int) -> None:
+def compare(name: str, size: int, target: float | None, half: int, rounds: int, compile: bool) -> None:
     """Print what one backbone gives."""
     print(f"{name} at {size} pixels, {half} clean and {half} attacked images a step, PGD-{STEPS}")
-    precision, channels_last = advise(name, size, half, max(rounds // 2, 2))
-    ours, plain = Ours(name, size, "mixed", half, precision, channels_last), Plain(name, size, half)
-    tasks = {"plain": plain.step, "ours": ours.step}
+    form = advise(name, size, half, max(rounds // 2, 2), compile)
+    ours, plain = {"ours": Ours(name, size, "mixed", half, form)}, Plain(name, size, half)
     for objective in ("pgd_at", "fgsm_rs", "cross_entropy"):
-        tasks[objective] = Ours(name, size, objective, 2 * half, precision, channels_last).step
-    loader = Ours(name, size, "mixed", 2 * half, precision, channels_last)
-    tasks["loading"] = loader.load
+        ours[objective] = Ours(name, size, objective, 2 * half, form)
+    if form.compile:
+        compile_first(ours)
+    tasks = {"plain": plain.step, **{task: mine.step for task, mine in ours.items()}}
+    tasks["loading"] = ours["pgd_at"].loading
     seconds = interleaved(tasks, rounds)
     wanted = "" if target is None else f" (wanted: {target})"
-    share = step_flops(name, size, half) / seconds["ours"] / peak(precision)
+    share = step_flops(name, size, half) / seconds["ours"] / peak(form.precision)
     print(f"  against the plain way: {seconds['plain'] / seconds['ours']:.2f}x{wanted}, {share:.0%} of the peak")
     print(f"  FGSM-RS against PGD-{STEPS} training: {seconds['pgd_at'] / seconds['fgsm_rs']:.2f}x (wanted: 2.5)")
     for step in ("cross_entropy", "pgd_at"):
@@ -209,14 +242,17 @@ def main() -> None:
     parser.add_argument("--advise", nargs=2, metavar=("TIMM", "SIZE"))
     parser.add_argument("--half", type=int, default=32, help="clean images a step, and as many attacked ones")
     parser.add_argument("--rounds", type=int, default=6)
+    compile_help = "try torch.compile (always done where a GPU is)"
+    parser.add_argument("--compile", action="store_true", help=compile_help, default=torch.cuda.is_available())
     args = parser.parse_args()
     if args.advise:
-        advise(args.advise[0], int(args.advise[1]), args.half, args.rounds)
+        advise(args.advise[0], int(args.advise[1]), args.half, args.rounds, args.compile)
     elif args.models:
-        compare(args.models[0], int(args.models[1]), None, args.half, args.rounds)
+        compare(args.models[0], int(args.models[1]), None, args.half, args.rounds, args.compile)
     else:
         for name, size, target in BACKBONES:
-            compare(name, size, target, args.half, args.rounds)
+            wanted = WANTED_ON_GPU if torch.cuda.is_available() else target
+            compare(name, size, wanted, args.half, args.rounds, args.compile)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,18 @@ def test_a_diverging_trial_is_recorded_and_no_trial_means_the_block(
     assert read_json(prepared / "out" / "best.json")["value"] is None
 
 
+def test_what_no_other_trial_would_mend_ends_the_study(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise UserError("params.yaml: train.compile", "no compiler", "Install one")
+
+    monkeypatch.setattr(trials, "fit", fail)
+    with pytest.raises(UserError, match="no compiler"):
+        tune(prepared, 2)
+    study = trials.open_study(next(Path("tmp/studies").glob("*.log")).stem)
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+    assert not counted(study), "it is asked for again once the machine is mended"
+
+
 def test_a_bad_trial_is_pruned_after_its_first_epoch(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([0.9, 0.9, 0.8, 0.8, 0.1])
     monkeypatch.setattr(loop, "validate", lambda *_: next(values))

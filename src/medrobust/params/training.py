@@ -81,6 +81,7 @@ class TrainParams(Block):
     sampling: Literal["shuffle", "balanced"] = "shuffle"
     ema: Decay = 0.0
     channels_last: bool = True
+    compile: bool = False
 
 
 class AdvParams(Block):

@@ -20,6 +20,7 @@ from medrobust.params.training import AdvParams, AugmentParams, TrainParams
 from medrobust.processes import gather, rank, share, world
 from medrobust.runtime import progress, say
 from medrobust.training import distributed
+from medrobust.training.compilation import compiled, compiling
 from medrobust.training.objectives.base import Objective, Step, load_objective
 from medrobust.training.objectives.inner import training_attack, validation_attack
 from medrobust.training.optim import autocast, class_weights
@@ -31,6 +32,10 @@ from medrobust.training.state import Fit, State, resume_path
 DIVERGED = 50.0
 #: A robust value below this share of the best one so far is looked into.
 COLLAPSED = 0.5
+
+
+class DivergedError(UserError):
+    """The loss is no number, or far too large; the settings are to blame, so a study goes on with others."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,8 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
             may raise to stop (a pruned trial).
 
     Raises:
-        UserError: the loss is NaN or diverges; the message names epoch, step and learning rate.
+        UserError: the network does not compile.
+        DivergedError: the loss is NaN or diverges; the message names epoch, step and learning rate.
     """
     torch.manual_seed(job.seed + rank())
     if not job.settings.channels_last:
@@ -85,7 +91,8 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
     for epoch in range(len(state.result.history), job.settings.epochs):
         if state.result.stopped:
             break
-        value = epoch_of.run(epoch)
+        with compiling():
+            value = epoch_of.run(epoch)
         if job.key:
             state.keep(job.key)
         if on_epoch:
@@ -110,6 +117,9 @@ class Epochs:
         self.job, self.state = job, state
         self.objective: Objective = load_objective(job.objective)
         self.device = next(job.model.parameters()).device
+        # Compiled for full batches; the last one of an epoch is smaller and not worth graphs of its own.
+        self.fast = compiled(job.model) if job.settings.compile else job.model
+        self.full = len(share(np.arange(min(job.settings.batch_size, len(job.train)))))
         self.augmentation = build_augmentation(job.augment)
         self.weight = class_weights(job.train, job.settings.class_weights, self.device)
         self.attack = validation_attack(job.adv, job.objective.single_step) if job.adv else None
@@ -180,8 +190,9 @@ class Epochs:
         job = self.job
         images, labels, seeds = self.batch(job.train, rows, epoch)
         unlabelled = self.batch(job.unlabelled, others, epoch) if job.unlabelled and others is not None else None
+        model = self.fast if len(rows) == self.full else job.model
         return Step(
-            job.model, images, labels, seeds, job.settings, job.adv, self.weight,
+            model, images, labels, seeds, job.settings, job.adv, self.weight,
             (epoch + 1) / job.settings.epochs, unlabelled, self.state.memory,
         )  # fmt: skip
 
@@ -214,14 +225,16 @@ class Epochs:
         with autocast(self.job.settings, self.device):
             return self.objective(step)
 
-    def diverged(self, value: float, epoch: int, number: int) -> UserError:
+    def diverged(self, value: float, epoch: int, number: int) -> DivergedError:
         """The error of a loss that is no number or far too large."""
         result, lr = self.state.result, self.state.optimiser.param_groups[0]["lr"]
         good = f"best so far: epoch {result.best_epoch + 1}" if result.history else "no epoch was finished"
         if result.history and self.job.key:
             good += f", kept in {resume_path(self.job.key)}"
         found = f"loss {value:g} at epoch {epoch + 1}, step {number + 1} ({good})"
-        return UserError("training", found, f"Lower the learning rate (now {lr:g}), or set train.precision: fp32")
+        return DivergedError(
+            "training", found, f"Lower the learning rate (now {lr:g}), or set train.precision: fp32"
+        )
 
     def collapse(self, epoch: int, value: float) -> str:
         """Why training ends if the model has become safe from one step and from nothing else; "" if it has not.

@@ -1,6 +1,6 @@
 """The trials of a study: what one is, where the study is kept, and how it goes on after a kill.
 
-A trial counts when it is complete, pruned, or failed by an error of its own (a diverging loss). One that a kill
+A trial counts when it is complete, pruned, or failed by its own values (a diverging loss). One that a kill
 cut short does not count: the next process asks for it again and goes on from its last finished epoch.
 """
 
@@ -15,11 +15,10 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from medrobust.errors import UserError
 from medrobust.params.schema import override
 from medrobust.params.training import AugmentParams, SearchSpace, TrainParams, TuneParams
 from medrobust.runtime import WORK, say, seed_everything
-from medrobust.training.loop import Job, fit
+from medrobust.training.loop import DivergedError, Job, fit
 from medrobust.training.run import Images, new_classifier
 from medrobust.training.settings import Settings
 from medrobust.training.state import forget, resume_key
@@ -91,7 +90,7 @@ class Trials:
 
         while len(counted(study)) < self.tune.trials:
             if len(_standing(study)) < self.tune.trials:
-                study.optimize(objective, n_trials=1, catch=(UserError, _EnoughError))
+                study.optimize(objective, n_trials=1, catch=(DivergedError, _EnoughError))
             elif not shared():
                 break  # another process of this stage is at the last trial; the stage waits for it
             else:
@@ -103,7 +102,7 @@ class Trials:
         """Train as the trial says and give its best validation balanced accuracy, clean or robust.
 
         Raises:
-            UserError: the training diverged.
+            DivergedError: the training diverged; any other error ends the study.
             optuna.TrialPruned: it is worse than the median of the earlier ones.
         """
         chosen = suggest(trial, self.tune.space)
@@ -126,7 +125,7 @@ class Trials:
 
         try:
             best = fit(job, on_epoch).best_value
-        except UserError:
+        except DivergedError:
             forget(key)
             raise
         forget(key)
@@ -139,10 +138,10 @@ class _EnoughError(Exception):
 
 @contextmanager
 def recorded(trial: optuna.Trial) -> Iterator[None]:
-    """Note the message of an error that ends the trial; by the note it counts."""
+    """Note the message of a divergence that ends the trial; by the note it counts."""
     try:
         yield
-    except UserError as error:
+    except DivergedError as error:
         trial.set_user_attr("error", str(error))
         raise
 
