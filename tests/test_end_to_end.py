@@ -75,15 +75,12 @@ def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
     assert checks["verdict"] in page
     for word in ("Not of this run", "Missing results", "not checked"):
         assert word not in page, word
-    rows = run(pipeline, "dvc", "metrics", "show", "--md").splitlines()
+    rows = run(pipeline, "dvc", "metrics", "show", "results", "--md").splitlines()
     assert [row.split("|")[1].strip() for row in rows[2:] if row] == [
         "results/ensemble-adv.json", "results/resnet10t-adv.json", "results/resnet10t-clean.json"
     ]  # fmt: skip
-    run(pipeline, "dvc", "plots", "show", "-o", "tmp/plots")
-    drawn = (pipeline / "tmp" / "plots" / "index.html").read_text()
-    assert drawn.count('"facet"') == 3
-    assert drawn.count("vegaEmbed(") == 4
-    assert "plots/explain/resnet10t-adv/features.png" in drawn
+    run(pipeline, "dvc", "plots", "show", "plots/results", "-o", "tmp/plots")
+    assert (pipeline / "tmp" / "plots" / "index.html").read_text().count('"facet"') == 3
     audit = json.loads((pipeline / "metrics" / "audit.json").read_text())
     assert audit["test_patients_in_train"] == 0
 

@@ -107,8 +107,9 @@ class Workspace:
 
     def outs(self, stage: str) -> list[Path]:
         """What the stage writes."""
-        outs = self.node(stage)["outs"]
-        return [self.folder / (out if isinstance(out, str) else next(iter(out))) for out in outs]
+        node = self.node(stage)
+        entries = [entry for kind in ("outs", "metrics", "plots") for entry in node[kind]]
+        return [self.folder / (entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
 
     def environment(self, **variables: str) -> dict[str, str]:
         own = {"PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1", "MEDROBUST_DEVICE": "cpu"}
