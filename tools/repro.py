@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
 
 from dvc.repo import Repo
 
@@ -39,18 +40,18 @@ def pipeline() -> tuple[Needs, set[str]]:
 def affected(needs: Needs, changed: Iterable[str]) -> Needs:
     """The part of the pipeline that may have to run: what changed, and what stands on it."""
     found = set(changed)
-    while more := {name for name, below in needs.items() if below & found} - found:
-        found |= more
+    for name in TopologicalSorter(needs).static_order():
+        if needs[name] & found:
+            found.add(name)
     return {name: needs[name] & found for name in needs if name in found}
 
 
 def heights(needs: Needs) -> dict[str, int]:
     """How many stages stand on each, one on the other: those with the longest way to go start first."""
     found = dict.fromkeys(needs, 0)
-    for _ in needs:
-        for name, below in needs.items():
-            for other in below:
-                found[other] = max(found[other], found[name] + 1)
+    for name in reversed([*TopologicalSorter(needs).static_order()]):
+        for other in needs[name]:
+            found[other] = max(found[other], found[name] + 1)
     return found
 
 

@@ -116,13 +116,19 @@ def test_dvc_runs_independent_stages_at_once_and_finds_all_up_to_date(tmp_path: 
     assert "up to date" in again.stdout
 
 
+def broken(folder: Path, command_of_a: str) -> subprocess.CompletedProcess[str]:
+    """What comes of the diamond if `a` runs another command; the run has to fail."""
+    repository(folder)
+    text = (folder / "dvc.yaml").read_text()
+    (folder / "dvc.yaml").write_text(text.replace("echo a > a.txt", command_of_a))
+    found = command(folder)
+    assert found.returncode == 1
+    return found
+
+
 @pytest.mark.slow
 def test_a_stage_that_fails_is_named_and_ends_the_run(tmp_path: Path) -> None:
-    repository(tmp_path)
-    text = (tmp_path / "dvc.yaml").read_text()
-    (tmp_path / "dvc.yaml").write_text(text.replace("echo a > a.txt", "echo no room left; exit 3"))
-    found = command(tmp_path)
-    assert found.returncode == 1
+    found = broken(tmp_path, "echo no room left; exit 3")
     assert "a | no room left\n" in found.stdout
     assert "a | FAILED in" in found.stdout
     assert "failed: a" in found.stderr
@@ -131,10 +137,6 @@ def test_a_stage_that_fails_is_named_and_ends_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_dvc_has_against_a_stage_is_shown(tmp_path: Path) -> None:
-    repository(tmp_path)
-    text = (tmp_path / "dvc.yaml").read_text()
-    (tmp_path / "dvc.yaml").write_text(text.replace("echo a > a.txt", "echo nothing written"))
-    found = command(tmp_path)
-    assert found.returncode == 1
+    found = broken(tmp_path, "echo nothing written")
     assert "a | ERROR:" in found.stdout
     assert "a.txt" in found.stdout
