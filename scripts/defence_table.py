@@ -12,7 +12,7 @@ from typing import Any
 
 from medrobust.errors import UserError
 from medrobust.params.schema import load_params
-from medrobust.records import read_json
+from medrobust.records import read_metrics
 from medrobust.report.tables import Table, number, ranged, with_interval
 
 
@@ -46,7 +46,7 @@ def table(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(str(path), "is missing", "Run `dvc repro adv_train attack`")
-    found: dict[str, Any] = read_json(path)
+    found: dict[str, Any] = read_metrics(path)
     return found
 
 

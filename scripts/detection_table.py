@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medrobust.errors import UserError
-from medrobust.records import read_json
+from medrobust.records import read_metrics
 from medrobust.report.tables import Table, number
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     if not paths:
         raise UserError(str(args.folder), "holds no record", "Run `dvc repro detect` with detect.models set")
     for path in paths:
-        sys.stdout.write(table(path.stem, read_json(path)) + "\n")
+        sys.stdout.write(table(path.stem, read_metrics(path)) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,10 +17,6 @@ MARKER = "<!-- medrobust-results -->"
 LIMIT = 65_536
 #: Characters that the table of changes may fill; the report's tables have the rest.
 CHANGES = 30_000
-#: Files whose changes come first: the short table of every model.
-FIRST = "results/"
-#: Keys of metrics that differ at every run and say nothing of the result.
-NOISE = "seconds"
 
 
 def comment(diff: dict[str, Any], results: str | None, limit: int = LIMIT, note: str = "") -> str:
@@ -58,9 +54,8 @@ def changes(diff: dict[str, Any], room: int = CHANGES) -> list[str]:
     rows = [
         f"| {escape(path)} | {escape(name)} | {show(change.get('old'))} | {show(change.get('new'))} "
         f"| {delta(change)} |"
-        for path, metrics in sorted(diff.items(), key=lambda item: (not item[0].startswith(FIRST), item[0]))
+        for path, metrics in sorted(diff.items())
         for name, change in sorted(metrics.items())
-        if name.split(".")[-1] != NOISE
     ]
     if not rows:
         return ["No metric differs from the base branch.", ""]

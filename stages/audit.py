@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medrobust.errors import UserError
 from medrobust.params.schema import load_params
-from medrobust.records import atomic_dir, read_table, write_json, write_table
+from medrobust.records import atomic_dir, read_table, write_metrics, write_table
 from medrobust.runtime import run_stage, say
 
 
@@ -29,7 +29,7 @@ def main() -> None:
         write_table(folder / "closeness.csv", result.closeness)
         contact_sheet(store, result.pairs, result.nearest, folder / "pairs.png")
     metrics = result.metrics
-    write_json(args.metrics, metrics, digits=4)
+    write_metrics(args.metrics, metrics, {"verdict": metrics["verdict"]})
     say(f"audit: {metrics['verdict']}" + "".join(f"\n  - {reason}" for reason in metrics["reasons"]))
     if metrics["verdict"] == "leaking" and params.audit.on_leak == "fail":
         found, remedy = "; ".join(metrics["reasons"]), "Change the split, or set audit.on_leak: warn"

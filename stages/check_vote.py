@@ -2,7 +2,7 @@
 
 from medrobust.attacks.checks.cell import check_vote, parse
 from medrobust.params.schema import load_params
-from medrobust.records import write_json
+from medrobust.records import write_metrics
 from medrobust.runtime import run_stage
 
 
@@ -12,7 +12,7 @@ def main() -> None:
 
     params = load_params()
     if reason := impossible(args.model):
-        write_json(args.metrics, {"impossible": reason})
+        write_metrics(args.metrics, {"impossible": reason}, {"verdict": "impossible"})
         return
     check_vote(
         load_ensemble,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.params.schema import load_params
-from medrobust.records import read_table, write_json, write_table
+from medrobust.records import read_table, write_metrics, write_table
 from medrobust.runtime import device, run_stage, say
 
 
@@ -13,14 +13,14 @@ def main() -> None:
     from medrobust.data.store import ImageStore
     from medrobust.ensemble import save_ensemble
     from medrobust.evaluation import predict_all, predictions_table
-    from medrobust.metrics import classification_summary
+    from medrobust.metrics import classification_summary, headline
     from medrobust.models.checkpoint import load
     from medrobust.voting.compare import compare
     from medrobust.voting.fit import answers, ask, facts_of, fit_rule, named
     from medrobust.voting.keep import keep
 
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("models", "prepared", "split", "out", "votes", "predictions", "metrics", "methods"):
+    for name in ("models", "prepared", "split", "out", "votes", "predictions", "metrics"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
@@ -46,9 +46,9 @@ def main() -> None:
         resamples=params.report.bootstrap,
         confidence=params.report.confidence,
     )
-    write_json(args.metrics, {**facts, **named(list(folders), rule), **summary}, digits=4)
     found = compare(sample, test, votes, params.ensemble, params.report)
-    write_json(args.methods, found.records, digits=4)
+    record = {**facts, **named(list(folders), rule), **summary, "methods": found.records}
+    write_metrics(args.metrics, record, headline(summary))
     keep(args.votes, folders, found, sample, params.ensemble)
 
 

@@ -10,6 +10,7 @@ from medrobust.runtime import run_stage, say
 def main() -> None:
     """Collect, draw, write, and print the short table."""
     from medrobust.report.collect import Folders, collect
+    from medrobust.report.commit import built_on
     from medrobust.report.detection import read_detection
     from medrobust.report.ensemble import read_ensemble
     from medrobust.report.explanations import read_explanations
@@ -20,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
     read = ("prepared", "metrics", "plots", "tuned", "models", "predictions")
-    for name in (*read, "lock", "out", "results", "figures", *tables):
+    for name in (*read, "lock", "out", "figures", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
@@ -32,10 +33,13 @@ def main() -> None:
     read_detection(run, folders, params.detect.cells())
     read_explanations(run, args.metrics, params.explain.models)
     report = params.report
+    points = {name: getattr(args, name) for name in tables}
+    products = [*(lineage.writers if lineage else ()), args.out, args.figures, *points.values()]
     settings = Settings(
-        report.title, params.seed, params.split.strategy, params.adv.eps, report.confidence, suites
-    )
-    outputs = Outputs(args.out, args.results, args.figures, {name: getattr(args, name) for name in tables})
+        report.title, params.seed, params.split.strategy, params.adv.eps, report.confidence, suites,
+        built_on(args.lock.parent, products),
+    )  # fmt: skip
+    outputs = Outputs(args.out, args.figures, points)
     say(write_report(run, settings, outputs, folders, report.sheet))
 
 

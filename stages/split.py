@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.params.schema import load_params
-from medrobust.records import write_json, write_table
+from medrobust.records import write_metrics, write_table
 from medrobust.runtime import run_stage
 
 
@@ -25,7 +25,9 @@ def main() -> None:
     )
     table = make_split(manifest, header, params.split, params.seed)
     write_table(args.out, table)
-    write_json(args.metrics, split_metrics(table, manifest, header))
+    counts = split_metrics(table, manifest, header)
+    test = counts["test"]
+    write_metrics(args.metrics, counts, {"n": test["images"], "patients": test["patients"]})
 
 
 if __name__ == "__main__":

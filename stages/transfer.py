@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.params.schema import load_params
-from medrobust.records import read_table, write_json, write_table
+from medrobust.records import read_table, write_metrics, write_table
 from medrobust.runtime import device, run_stage
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     from medrobust.data.store import ImageStore
     from medrobust.ensemble import load_ensemble, voters
     from medrobust.models.checkpoint import load
-    from medrobust.transfer import nothing, transfer
+    from medrobust.transfer import headline, nothing, transfer
 
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
@@ -37,7 +37,7 @@ def main() -> None:
             train=store.subset(split, "train"),
         )
     write_table(args.matrix, matrix)
-    write_json(args.metrics, facts, digits=4)
+    write_metrics(args.metrics, facts, headline(facts, args.ensemble.name))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,17 @@ import pandas as pd
 import pytest
 
 from medrobust.errors import UserError
-from medrobust.records import atomic_dir, atomic_file, file_hash, read_json, read_table, write_json, write_table
+from medrobust.records import (
+    atomic_dir,
+    atomic_file,
+    file_hash,
+    read_json,
+    read_metrics,
+    read_table,
+    write_json,
+    write_metrics,
+    write_table,
+)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -55,6 +65,21 @@ def test_json_refuses_what_it_cannot_say(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "m.json", {"loss": math.inf})
     assert leftovers(tmp_path) == []
+
+
+def test_dvc_sees_of_a_metrics_file_what_is_shown_alone(tmp_path: Path) -> None:
+    from dvc.repo.metrics.show import _extract_metrics
+
+    record = {"accuracy": 2 / 3, "by_class": {"Mild": {"recall": 0.25}}, "why": "text", "missing": None}
+    write_metrics(tmp_path / "m.json", record, {"accuracy": 0.67, "auroc": None})
+    assert read_metrics(tmp_path / "m.json") == {**record, "accuracy": 0.6667}
+    assert _extract_metrics(read_json(tmp_path / "m.json"), "m.json") == {"accuracy": 0.67}
+
+
+def test_a_file_without_details_is_no_metrics_file(tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", {"accuracy": 0.5})
+    with pytest.raises(UserError, match=r"m\.json: has no `details`.*Run `dvc repro`"):
+        read_metrics(tmp_path / "m.json")
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])

@@ -4,6 +4,7 @@ Everywhere: `labels` and `preds` are int, n; `logprobs` is float, n×K, log-prob
 defined (a class that is absent) is None and never invented.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -206,3 +207,18 @@ def classification_summary(
     for name, value in zip(classes, recalls(matrix), strict=True):
         summary[f"recall_{name}"] = None if np.isnan(value) else float(value)
     return summary
+
+
+def headline(summary: dict[str, Any]) -> dict[str, float | None]:
+    """What DVC shows of a `classification_summary`, at the decimals that balanced accuracy's interval supports."""
+    interval = summary["balanced_accuracy_ci"]
+    return {
+        name: None if summary[name] is None else supported(summary[name], interval)
+        for name in ("balanced_accuracy", "auroc", "ece")
+    }
+
+
+def supported(value: float, interval: list[float]) -> float:
+    """The value at the decimal of the first digit that half its interval reaches (two decimals at least)."""
+    half = (interval[1] - interval[0]) / 2
+    return round(value, max(2, math.ceil(-math.log10(half)))) if half > 0 else round(value, 4)

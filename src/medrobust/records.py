@@ -64,6 +64,33 @@ def write_json(path: Path | str, content: Any, digits: int | None = None) -> Non
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def write_metrics(path: Path | str, record: dict[str, Any], shown: dict[str, Any]) -> None:
+    """Write a metrics file of DVC: the few values that its views show, and the whole record in `details`.
+
+    `dvc metrics` shows every number and text of a file, however deep, and passes over lists. A record has tens of
+    numbers and a run tens of records, so the record stands in a list of one.
+
+    Args:
+        path: below metrics/.
+        record: all of it, as `read_metrics` gives it back, floats rounded to four decimals.
+        shown: flat; floats rounded to what their intervals support (`metrics.supported`); None is left out.
+    """
+    few = {name: value for name, value in shown.items() if value is not None}
+    write_json(path, {**few, "details": [record]}, digits=4)
+
+
+def read_metrics(path: Path | str) -> dict[str, Any]:
+    """Read the record of a metrics file.
+
+    Raises:
+        UserError: the file is missing, damaged or no metrics file.
+    """
+    match read_json(path):
+        case {"details": [dict() as record]}:
+            return record
+    raise UserError(str(path), "has no `details`, so it is no metrics file of this version", "Run `dvc repro`")
+
+
 def read_json(path: Path | str) -> Any:
     """Read a JSON file written by an earlier stage.
 

@@ -13,7 +13,7 @@ from medrobust.attacks.suite import resolve_suite
 from medrobust.data.store import Subset
 from medrobust.params.attacks import SuiteParams
 from medrobust.params.report import ReportParams
-from medrobust.records import read_json, read_table
+from medrobust.records import read_metrics, read_table
 
 REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95)
 
@@ -69,7 +69,7 @@ def test_the_three_files_of_a_cell_agree(
         metrics_path=metrics,
         curve=curve,
     )
-    found, attempts, points = read_json(metrics), read_table(records), read_table(curve)
+    found, attempts, points = read_metrics(metrics), read_table(records), read_table(curve)
     assert found["robust_accuracy"] == {
         f"{point['eps']:g}": point["robust_accuracy"] for point in points.to_dict("records")
     }

@@ -1,6 +1,5 @@
 """The stage writes everything it promises, and with `on_leak: fail` stops the run after having written it."""
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import yaml
 from medrobust.data.split import make_split
 from medrobust.data.store import write_store
 from medrobust.errors import UserError
-from medrobust.records import read_table, write_table
+from medrobust.records import read_metrics, read_table, write_table
 from stages.audit import main
 from tests.data.stores import split_params, store
 
@@ -42,7 +41,7 @@ def test_a_leak_is_written_and_stops_the_run_on_demand(
     else:
         main()
     assert "audit: leaking\n  - " in capsys.readouterr().out
-    metrics = json.loads((tmp_path / "m.json").read_text())
+    metrics = read_metrics(tmp_path / "m.json")
     assert metrics["verdict"] == "leaking"
     assert metrics["nn_gap"] == pytest.approx(
         metrics["nn_accuracy"] - metrics["nn_accuracy_without_own_patient"], abs=2e-4

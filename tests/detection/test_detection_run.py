@@ -18,7 +18,7 @@ from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
 from medrobust.params.detection import DetectParams
 from medrobust.params.report import ReportParams
-from medrobust.records import read_json, read_table
+from medrobust.records import read_metrics, read_table
 from tests.small import make_classifier
 
 REPORT = ReportParams(title="", bootstrap=40, confidence=0.9)
@@ -49,7 +49,7 @@ def cell(model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path_facto
 
 
 def test_every_number_of_the_unaware_stands_beside_one_of_the_aware(cell: Path) -> None:
-    record = read_json(cell / "metrics.json")
+    record = read_metrics(cell / "metrics.json")
     assert list(record["suites"]) == ["pgd", "fgsm"]
     for suite in record["suites"].values():
         assert set(suite) == {"eps", *DETECTORS}
@@ -64,7 +64,7 @@ def test_every_number_of_the_unaware_stands_beside_one_of_the_aware(cell: Path) 
 
 
 def test_supervised_detectors_say_which_attack_they_have_seen(cell: Path) -> None:
-    suites = read_json(cell / "metrics.json")["suites"]
+    suites = read_metrics(cell / "metrics.json")["suites"]
     for name in ("lid", "dfeat"):
         assert (suites["pgd"][name]["seen"], suites["fgsm"][name]["seen"]) == (True, False)
     assert "seen" not in suites["pgd"]["gmm"]
@@ -72,7 +72,7 @@ def test_supervised_detectors_say_which_attack_they_have_seen(cell: Path) -> Non
 
 def test_thresholds_are_those_of_clean_validation_images(cell: Path, splits: Splits, model: Classifier) -> None:
     scores = read_table(cell / "scores.parquet")
-    record = read_json(cell / "metrics.json")["suites"]["pgd"]["gmm"]
+    record = read_metrics(cell / "metrics.json")["suites"]["pgd"]["gmm"]
     clean = scores[scores["images"] == "clean"]
     assert len(clean) == len(splits.test)
     assert record["test_fpr"] == pytest.approx((clean["score_gmm"] > record["threshold"]).mean(), abs=1e-3)
@@ -97,7 +97,7 @@ def test_a_second_run_writes_the_same(
     few = settings(detectors={"gmm": {}, "lid": ALL["lid"]}, suites={"pgd": 0.1})
     out = Outputs(tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots")
     run_detection(model, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")
-    first, second = (read_json(folder / "metrics.json")["suites"]["pgd"] for folder in (cell, tmp_path))
+    first, second = (read_metrics(folder / "metrics.json")["suites"]["pgd"] for folder in (cell, tmp_path))
     assert {name: first[name] for name in ("gmm", "lid")} == {name: second[name] for name in ("gmm", "lid")}
 
 
@@ -164,7 +164,7 @@ def test_a_cell_of_a_vote_is_that_of_a_model(
     few = settings(detectors={"mahalanobis": {}, "gmm": {}}, suites={"pgd": 0.1}, seen=None)
     out = Outputs(tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots")
     run_detection(vote, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")
-    row = read_json(tmp_path / "metrics.json")["suites"]["pgd"]["gmm"]
+    row = read_metrics(tmp_path / "metrics.json")["suites"]["pgd"]["gmm"]
     assert row["adaptive"]["worst"]["evasion"]["0.05"] >= row["adaptive"]["unaware"]["evasion"]["0.05"]
     assert set(row["risk"]) == {"image", "patient"}
 

@@ -12,7 +12,7 @@ from medrobust.ensemble import save_ensemble
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.params.training import ModelParams
-from medrobust.records import file_hash, read_json, read_table, write_json
+from medrobust.records import file_hash, read_metrics, read_table, write_json
 from medrobust.voting.rules import Rule
 from tests.stages import CLASSES, SIDE, run_stage, write_data
 
@@ -53,7 +53,7 @@ def test_a_stage_guards_its_model_and_writes_every_out(
 ) -> None:
     run_stage(root, monkeypatch, "detect_plan")
     run_stage(root, monkeypatch, stage, **item)
-    row = read_json(workplace / "metrics" / "detect" / f"{name}.json")["suites"]["pgd"]["gmm"]
+    row = read_metrics(workplace / "metrics" / "detect" / f"{name}.json")["suites"]["pgd"]["gmm"]
     # By image and by patient, without and with the detector, for who knows it and who does not.
     for record in (row, row["adaptive"]["unaware"], row["adaptive"]["worst"]):
         for unit in ("image", "patient"):

@@ -17,7 +17,7 @@ from medrobust.explain.subject import Subject
 from medrobust.models.classifier import Classifier
 from medrobust.params.explain import ExplainParams
 from medrobust.params.report import ReportParams
-from medrobust.records import read_json, read_table
+from medrobust.records import read_metrics, read_table
 from tests.explain.conftest import make_subject
 from tests.small import make_subset
 
@@ -30,7 +30,7 @@ def run(
 ) -> tuple[dict[str, Any], pd.DataFrame, Path]:
     out = Outputs(folder / "m.json", folder / "t.parquet", folder / "plots")
     explain_model(subject, out, params=params, report=REPORT)
-    return read_json(out.metrics), read_table(out.table), out.plots
+    return read_metrics(out.metrics), read_table(out.table), out.plots
 
 
 @pytest.fixture(scope="module")

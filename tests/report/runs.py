@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from medrobust.data.store import Header, write_store
-from medrobust.records import write_json, write_table
+from medrobust.records import write_json, write_metrics, write_table
 from medrobust.report.collect import REGIMES, Folders, Run, collect
 from medrobust.report.ensemble import read_ensemble
 from medrobust.report.lineage import Lineage, md5
@@ -95,15 +95,17 @@ def write_run(tmp_path: Path) -> None:
     write_prepared(tmp_path / "data" / "prepared")
     m, p = tmp_path / "metrics", tmp_path / "plots"
     part = {"images": 20, "patients": 7, **dict.fromkeys(CLASSES, 6)}
-    write_json(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients also stand in train"]})
-    write_json(m / "split.json", {"train": part, "val": part, "test": part})
+    write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients also stand in train"]})
+    write_record(m / "split.json", {"train": part, "val": part, "test": part})
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
     write_table(tmp_path / "predictions" / "ensemble.parquet", answers)
     write_vote(m, p)
     (p / "audit").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(p / "audit" / "pairs.png")
     for backbone in ("one", "two"):
-        write_json(m / "tune" / f"{backbone}.json", {"best_val_balanced_accuracy": 0.5, "trials": 3, "pruned": 1})
+        write_record(
+            m / "tune" / f"{backbone}.json", {"best_val_balanced_accuracy": 0.5, "trials": 3, "pruned": 1}
+        )
         best = {"lr": 0.001, "optimiser": "Adam", "batch_size": 32, "scheduler": "StepLR"}
         write_json(tmp_path / "tune" / backbone / "best.json", best)
         write_table(
@@ -111,7 +113,7 @@ def write_run(tmp_path: Path) -> None:
         )
         for regime in REGIMES:
             name = f"{backbone}-{regime}"
-            write_json(m / "train" / f"{name}.json", clean_record())
+            write_record(m / "train" / f"{name}.json", clean_record())
             write_json(tmp_path / "models" / backbone / regime / "card.json", card(backbone, regime))
             history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "val_balanced_accuracy": [0.4, 0.6]})
             write_table(p / "train" / name / "history.csv", history)
@@ -121,8 +123,8 @@ def write_run(tmp_path: Path) -> None:
             answers = pd.DataFrame({"actual": actual, "predicted": predicted})
             write_table(p / "train" / name / "confusion.csv", answers)
     for name in ("one-clean", "one-adv", "two-clean", "two-adv", "ensemble-adv"):
-        write_json(m / "attack" / f"{name}-pgd.json", attack_record())
-        write_json(m / "checks" / f"{name}.json", checks_record())
+        write_record(m / "attack" / f"{name}-pgd.json", attack_record())
+        write_record(m / "checks" / f"{name}.json", checks_record())
         write_table(p / "attack" / f"{name}-pgd.csv", curve())
     (tmp_path / "params.yaml").write_text("seed: 1\nadv: {eps: 0.01}\n")
     lock(tmp_path)
@@ -151,12 +153,11 @@ def write_vote(metrics: Path, plots: Path) -> None:
         "method": "convex", "objective": "weighted", "robust_share": 0.5, "members": ["one-adv", "two-adv"],
         "val_n": 20, "val_patients": 7, "absent_from_val": [], "weights": {"one-adv": 0.25, "two-adv": 0.75},
     }  # fmt: skip
-    write_json(metrics / "ensemble.json", {**facts, **clean_record()})
     tested = {"test_accuracy": 0.7, "test_accuracy_ci": [0.6, 0.8], "test_ece": 0.1, "val_log_loss": 0.91}
     impossible = {"impossible": "too few validation patients have Severe"}
     methods = {"equal": tested, "convex": {**tested, "test_accuracy": 0.72}, "stacking": impossible}
-    write_json(metrics / "ensemble_methods.json", methods)
-    write_json(metrics / "transfer.json", {"suite": "pgd", "norm": "Linf", "eps": 0.01, "n": 8, "patients": 6})
+    write_record(metrics / "ensemble.json", {**facts, **clean_record(), "methods": methods})
+    write_record(metrics / "transfer.json", {"suite": "pgd", "norm": "Linf", "eps": 0.01, "n": 8, "patients": 6})
     write_table(plots / "transfer" / "matrix.csv", crossings())
 
 
@@ -164,8 +165,8 @@ def write_attacked_vote(folder: Path) -> None:
     """The rule of a method that is not in force, what a suite made of it, and what the checklist says of that."""
     write_json(folder / "data" / "votes" / "equal" / "card.json", {"method": "equal"})
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.375, "0.01": 0.125}}
-    write_json(folder / "metrics" / "votes" / "equal-pgd.json", record)
-    write_json(folder / "metrics" / "checks" / "equal-vote.json", checks_record("suspect"))
+    write_record(folder / "metrics" / "votes" / "equal-pgd.json", record)
+    write_record(folder / "metrics" / "checks" / "equal-vote.json", checks_record("suspect"))
 
 
 def lock(folder: Path) -> None:
@@ -182,7 +183,6 @@ def lock(folder: Path) -> None:
         "ensemble": entry(
             [
                 "metrics/ensemble.json",
-                "metrics/ensemble_methods.json",
                 "data/votes",
                 "predictions/ensemble.parquet",
             ],
@@ -226,6 +226,11 @@ def read(
     return run
 
 
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """A metrics file of which the report reads the record alone."""
+    write_metrics(path, record, {})
+
+
 def folders(folder: Path) -> Folders:
     """Where a run's files lie in a test."""
     return Folders(
@@ -236,4 +241,4 @@ def folders(folder: Path) -> Folders:
 def outputs(folder: Path) -> Outputs:
     """Where a test lets the report write."""
     tables = {name: folder / "out" / f"{name}.csv" for name in ("robust_accuracy", "training", "confusion")}
-    return Outputs(folder / "out" / "page", folder / "out" / "results", folder / "out" / "figures", tables)
+    return Outputs(folder / "out" / "page", folder / "out" / "figures", tables)

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from medrobust.records import read_json, write_json
+from medrobust.records import read_json, read_metrics, write_json
 from medrobust.report.cards import model_cards
 from medrobust.report.data import audit_table, audit_words, data_text
 from medrobust.report.page import render_html
-from tests.report.runs import SETTINGS, read, write_run
+from tests.report.runs import SETTINGS, read, write_record, write_run
 
 
 def test_the_origin_is_told_with_what_was_verified(tmp_path: Path) -> None:
@@ -32,8 +32,8 @@ def test_what_is_not_among_the_images_is_told(tmp_path: Path) -> None:
     reasons = ["cannot be decoded", "blank", "cannot be decoded"]
     skipped = [{"id": f"{number}.png", "reason": reason} for number, reason in enumerate(reasons)]
     write_json(path, {**read_json(path), "skipped": skipped, "left_out": {"glioma": 4}})
-    split = read_json(tmp_path / "metrics" / "split.json")
-    write_json(tmp_path / "metrics" / "split.json", {**split, "test": {**split["test"], "Severe": 0}})
+    split = read_metrics(tmp_path / "metrics" / "split.json")
+    write_record(tmp_path / "metrics" / "split.json", {**split, "test": {**split["test"], "Severe": 0}})
     assert data_text(read(tmp_path))[3:] == [
         "3 images were skipped: cannot be decoded (2); blank (1).",
         "Left out by their label (data.labels): 4 of glioma.",
@@ -60,7 +60,7 @@ def test_a_clean_audit_says_what_was_looked_for_and_a_gap_in_it_nothing(tmp_path
     copies = {f"{kind}_pairs_across_splits": 0 for kind in ("exact", "near")}
     clean: dict[str, Any] = {"verdict": "clean", "reasons": [], "test_patients": 7, "nn_gap": None}
     clean |= patients | copies
-    write_json(path, clean)
+    write_record(path, clean)
     said = "none of 7 test patients is in train or validation, and no image has a copy in another split"
     assert audit_words(read(tmp_path)) == [said]
     assert said in render_html(read(tmp_path), {}, SETTINGS)
@@ -69,7 +69,7 @@ def test_a_clean_audit_says_what_was_looked_for_and_a_gap_in_it_nothing(tmp_path
     assert rows["near pairs across splits"] == "0"
     assert "nn gap" not in rows
     for key in (*patients, *copies):
-        write_json(path, {**clean, key: 1})
+        write_record(path, {**clean, key: 1})
         assert audit_words(read(tmp_path)) == []
-        write_json(path, {**clean, key: None})
+        write_record(path, {**clean, key: None})
         assert audit_words(read(tmp_path)) == []

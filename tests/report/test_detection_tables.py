@@ -6,10 +6,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medrobust.records import write_json, write_table
+from medrobust.records import write_table
 from medrobust.report.collect import Folders, Run
 from medrobust.report.detection import detection_tables, read_detection
 from medrobust.report.page import Settings, render_markdown, sections
+from tests.report.runs import write_record
 
 CLASSES = ["Non", "Mild"]
 
@@ -87,7 +88,7 @@ def test_the_page_has_the_section_only_where_something_is_guarded(run: Run) -> N
 
 def test_records_are_read_by_name_and_missing_ones_named(run: Run, tmp_path: Path) -> None:
     folders = Folders(tmp_path, tmp_path / "metrics", tmp_path / "plots", tmp_path, tmp_path, tmp_path)
-    write_json(folders.metrics / "detect" / "net-adv.json", record())
+    write_record(folders.metrics / "detect" / "net-adv.json", record())
     for part in ("curves", "risk", "costs"):
         write_table(folders.plots / "detect" / "net-adv" / f"{part}.csv", pd.DataFrame({"images": ["all"]}))
     read_detection(run, folders, [("net", "clean"), ("net", "adv")])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from medrobust.records import read_json, write_json
+from medrobust.records import read_metrics
 from medrobust.report import tables
 from medrobust.report.ensemble import (
     ensemble_text,
@@ -16,7 +16,7 @@ from medrobust.report.ensemble import (
 from medrobust.report.figures import draw_all
 from medrobust.report.harm import calibration_table, recall_table
 from medrobust.report.page import render_html, sections
-from tests.report.runs import SETTINGS, lock, read, write_run
+from tests.report.runs import SETTINGS, lock, read, write_record, write_run
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 def change(folder: Path, name: str, **facts: Any) -> None:
     path = folder / "metrics" / f"{name}.json"
-    write_json(path, {**read_json(path), **facts})
+    write_record(path, {**read_metrics(path), **facts})
 
 
 def test_the_text_says_who_votes_how_and_that_test_was_not_used(folder: Path) -> None:
@@ -61,7 +61,7 @@ def test_methods_stand_side_by_side_and_the_one_in_force_is_named(folder: Path) 
     assert rows["equal"][5] == "0.700 [0.60, 0.80]"
     assert rows["stacking"][-1] == "not possible: too few validation patients have Severe"
     assert {len(row) for row in rows.values()} == {len(methods_table(read(folder), 0.95).columns)}
-    change(folder, "ensemble_methods", equal={"test_accuracy": 0.5, "val_missing": "1 patient has no folds"})
+    change(folder, "ensemble", methods={"equal": {"test_accuracy": 0.5, "val_missing": "1 patient has no folds"}})
     assert "No validation figures of equal: 1 patient has no folds." in methods_table(read(folder), 0.95).note
 
 
@@ -94,14 +94,14 @@ def test_recalls_stand_clean_and_attacked_at_the_radius_of_training(folder: Path
 
 
 def test_without_a_matrix_the_rest_stands(folder: Path) -> None:
-    write_json(folder / "metrics" / "transfer.json", {"n": 0})
+    write_record(folder / "metrics" / "transfer.json", {"n": 0})
     run = read(folder)
     assert (transfer_grids(run), calibration_table(run, 0.95).rows) == ([], [])
     assert "ensemble" in {section.name for section in sections(run, SETTINGS)}
     (folder / "plots" / "transfer" / "matrix.csv").unlink()
-    (folder / "metrics" / "ensemble_methods.json").unlink()
+    change(folder, "ensemble", methods={})
     run = read(folder)
-    assert any("ensemble_methods.json" in path for path in run.missing)
+    assert methods_table(run, 0.95).rows == []
     assert "ensemble" in {section.name for section in sections(run, SETTINGS)}
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from medrobust.records import read_json, write_json
+from medrobust.records import read_metrics
 from medrobust.report.collect import Run
 from medrobust.report.explanations import drift_table, explanation_pictures, explanation_text, read_explanations
 from medrobust.report.page import render_html, render_markdown
 from medrobust.report.write import write_report
-from tests.report.runs import SETTINGS, folders, lock, outputs, read
+from tests.report.runs import SETTINGS, folders, lock, outputs, read, write_record
 
 BACKBONES = ["one", "two"]
 
@@ -32,7 +32,7 @@ def record(**changes: Any) -> dict[str, Any]:
 def explained(folder: Path) -> Path:
     """A run whose models are all explained."""
     for number, name in enumerate(f"{b}-{regime}" for b in BACKBONES for regime in ("clean", "adv")):
-        write_json(folder / "metrics" / "explain" / f"{name}.json", record())
+        write_record(folder / "metrics" / "explain" / f"{name}.json", record())
         plots = folder / "plots" / "explain" / name
         plots.mkdir(parents=True)
         for place, picture in enumerate(record()["captions"]):
@@ -82,7 +82,7 @@ def test_what_is_missing_is_said(explained: Path) -> None:
     (explained / "plots" / "explain" / "one-clean" / "right-1.png").unlink()
     lacking = {**record(missing={"fooled": "the suite fooled no image"}), "gradcam": None}
     del lacking["gradcam"], lacking["captions"]["fooled-1"], lacking["grid"]
-    write_json(explained / "metrics" / "explain" / "one-adv.json", lacking)
+    write_record(explained / "metrics" / "explain" / "one-adv.json", lacking)
     run = explain(explained)
     write_report(run, SETTINGS, outputs(explained), folders(explained), 2)
     html = (explained / "out" / "page" / "index.html").read_text()
@@ -104,7 +104,7 @@ def test_pictures_of_another_run_are_not_shown(explained: Path) -> None:
     run = explain(explained, checked=True)
     assert run.explain == {}, "no stage of dvc.lock wrote them"
     assert len(run.foreign) == 4
-    assert read_json(explained / "metrics" / "explain" / "one-clean.json")
+    assert read_metrics(explained / "metrics" / "explain" / "one-clean.json")
 
 
 def test_who_is_not_explained_is_said(explained: Path) -> None:

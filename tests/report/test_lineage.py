@@ -8,7 +8,7 @@ import yaml
 from medrobust.records import write_json
 from medrobust.report.lineage import Lineage, cells, md5
 from medrobust.report.page import render_html, verdicts
-from tests.report.runs import SETTINGS, attack_record, card, clean_record, lock, read
+from tests.report.runs import SETTINGS, attack_record, card, clean_record, lock, read, write_record
 
 
 def test_a_finished_run_has_no_doubts(folder: Path) -> None:
@@ -19,7 +19,7 @@ def test_a_finished_run_has_no_doubts(folder: Path) -> None:
 
 
 def test_a_metric_that_its_stage_did_not_write_is_left_out(folder: Path) -> None:
-    write_json(folder / "metrics" / "train" / "one-clean.json", clean_record(0.9876))
+    write_record(folder / "metrics" / "train" / "one-clean.json", clean_record(0.9876))
     run = read(folder, checked=True)
     assert list(run.foreign) == [str(folder / "metrics" / "train" / "one-clean.json")]
     assert "train@one-clean" in next(iter(run.foreign.values()))
@@ -29,7 +29,7 @@ def test_a_metric_that_its_stage_did_not_write_is_left_out(folder: Path) -> None
 
 def test_an_interrupted_stage_leaves_no_number(folder: Path) -> None:
     """It wrote its metrics and then failed: dvc.lock still speaks of the earlier ones."""
-    write_json(folder / "metrics" / "attack" / "one-adv-pgd.json", {**attack_record(), "seconds": 2.0})
+    write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", {**attack_record(), "seconds": 2.0})
     run = read(folder, checked=True)
     assert ("one", "adv", "pgd") not in run.attack
     assert ("one", "clean", "pgd") in run.attack
@@ -126,7 +126,7 @@ def test_folders_hash_as_dvc_hashes_them(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_the_tests_is_rewritten_with_the_files(folder: Path) -> None:
-    write_json(folder / "metrics" / "train" / "one-clean.json", clean_record(0.9876))
+    write_record(folder / "metrics" / "train" / "one-clean.json", clean_record(0.9876))
     lock(folder)
     assert "0.988" in render_html(read(folder, checked=True), {}, SETTINGS)
 

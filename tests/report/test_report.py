@@ -9,14 +9,24 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medrobust.records import read_json, write_json, write_table
+from medrobust.records import read_json, read_metrics, write_json, write_table
 from medrobust.report import tables
 from medrobust.report.charts import matrices, robust_curve
 from medrobust.report.figures import confusion, draw_all
 from medrobust.report.harm import recall_table
 from medrobust.report.page import breakable, kept_together, render_html, render_markdown, verdicts
 from medrobust.report.write import write_report
-from tests.report.runs import CLASSES, SETTINGS, attack_record, checks_record, folders, outputs, read, text_of
+from tests.report.runs import (
+    CLASSES,
+    SETTINGS,
+    attack_record,
+    checks_record,
+    folders,
+    outputs,
+    read,
+    text_of,
+    write_record,
+)
 
 
 def page(folder: Path) -> str:
@@ -114,15 +124,15 @@ def test_two_classes_have_no_weighted_kappa(folder: Path) -> None:
 
 
 def test_a_class_absent_from_test_is_named(folder: Path) -> None:
-    split = read_json(folder / "metrics" / "split.json")
+    split = read_metrics(folder / "metrics" / "split.json")
     split["test"]["Severe"] = 0
-    write_json(folder / "metrics" / "split.json", split)
+    write_record(folder / "metrics" / "split.json", split)
     assert "No test image of Severe" in page(folder)
 
 
 def test_a_class_that_merging_emptied_has_no_column(folder: Path) -> None:
-    split = {name: {**part, "Severe": 0} for name, part in read_json(folder / "metrics" / "split.json").items()}
-    write_json(folder / "metrics" / "split.json", split)
+    split = {name: {**part, "Severe": 0} for name, part in read_metrics(folder / "metrics" / "split.json").items()}
+    write_record(folder / "metrics" / "split.json", split)
     assert "Severe" not in recall_table(read(folder), 0.01).columns
 
 
@@ -143,18 +153,18 @@ def test_all_results_of_a_backbone_stand_in_one_table(folder: Path) -> None:
 
 def test_the_worst_verdict_is_the_runs(folder: Path) -> None:
     assert read(folder).verdict() == "no problem found"
-    write_json(folder / "metrics" / "checks" / "one-adv.json", checks_record("suspect"))
+    write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("suspect"))
     assert read(folder).verdict() == "suspect"
     (folder / "metrics" / "checks" / "one-clean.json").unlink()
     assert read(folder).verdict() == "unchecked"
-    write_json(folder / "metrics" / "checks" / "two-adv.json", checks_record("invalid"))
+    write_record(folder / "metrics" / "checks" / "two-adv.json", checks_record("invalid"))
     assert read(folder).verdict() == "invalid"
     assert [card["tone"] for card in verdicts(read(folder))][:2] == ["bad", "bad"]
 
 
 def test_the_checklist_says_what_did_not_pass_and_what_that_means(folder: Path) -> None:
     assert tables.checks_table(read(folder)).rows == []
-    write_json(folder / "metrics" / "checks" / "one-adv.json", checks_record("suspect"))
+    write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("suspect"))
     run = read(folder)
     row = ["one", "adversarial", "pgd", "restarts", "warn", "fools 3 of 12 images", "one start decides"]
     row += ["raise restarts"]
@@ -180,7 +190,7 @@ def test_the_slider_has_every_radius_and_the_models_at_it(folder: Path) -> None:
 def test_radii_over_decades_bend_the_axis(folder: Path, radii: list[float], width: float) -> None:
     values = {f"{radius:g}": 0.5 for radius in radii[1:]}
     for path in (folder / "metrics" / "attack").glob("*.json"):
-        write_json(path, {**attack_record(), "robust_accuracy": values, "robust_accuracy_ci": {}})
+        write_record(path, {**attack_record(), "robust_accuracy": values, "robust_accuracy_ci": {}})
     for path in (folder / "plots" / "attack").glob("*.csv"):
         write_table(path, pd.DataFrame({"eps": radii[1:], "robust_accuracy": 0.5, "low": 0.4, "high": 0.6}))
     chart = robust_curve(read(folder), "pgd", "Linf", 0.01)
@@ -264,7 +274,7 @@ def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> N
 
     assert tables.no_width(read(folder).attack.values(), 0.95) == ""
     record = {**attack_record(), "robust_accuracy_ci": {"0.005": [0.4, 0.6], "0.01": [0.0, 0.0]}}
-    write_json(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
+    write_record(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
     flat = {**record, "robust_accuracy_ci": {"0.005": [0.5, 0.5], "0.01": [0.2, 0.3]}}
     assert tables.no_width([flat], 0.95).endswith("cannot leave what all images of a class share.")
     said = tables.no_width(read(folder).attack.values(), 0.95)

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from medrobust.records import read_json, write_json
+from medrobust.records import read_metrics
 from medrobust.report.page import render_html, sections
 from medrobust.report.targeted import targeted_tables
-from tests.report.runs import SETTINGS, read
+from tests.report.runs import SETTINGS, read, write_record
 
 TARGETED = {
     "targeted_n": {"next_down": 12, "2": 0},
@@ -22,7 +22,7 @@ def test_a_suite_without_a_target_has_no_table(folder: Path) -> None:
 
 def test_a_target_has_a_row_a_model_and_a_column_a_radius(folder: Path) -> None:
     path = folder / "metrics" / "attack" / "one-adv-pgd.json"
-    write_json(path, read_json(path) | TARGETED)
+    write_record(path, read_metrics(path) | TARGETED)
     run = read(folder)
     [table] = targeted_tables(run, 0.95)
     assert table.columns == ["model", "training", "target", "n", "ε = 0.005", "ε = 0.01", "checklist"]

@@ -11,14 +11,14 @@ import yaml
 from huggingface_hub import ModelCard
 
 from medrobust.data.store import ImageStore
-from medrobust.records import read_json, write_json
+from medrobust.records import read_json
 from medrobust.report.cards import model_cards
 from medrobust.report.latex import escape, file_name, latex
+from medrobust.report.plot_tables import plot_tables
 from medrobust.report.sheet import sheet_rows
-from medrobust.report.summary import plot_tables, summary_records, supported
 from medrobust.report.tables import Table
 from medrobust.report.write import write_report
-from tests.report.runs import SETTINGS, checks_record, folders, outputs, read
+from tests.report.runs import SETTINGS, folders, outputs, read
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -29,7 +29,6 @@ def test_the_stage_writes_every_view(folder: Path) -> None:
     assert {path.name for path in (written.page / "cards").iterdir()} == {
         f"{backbone}-{regime}.md" for backbone in ("one", "two") for regime in ("clean", "adv")
     }
-    assert len(list(written.results.glob("*.json"))) == 5
     names = {path.name for path in (written.page / "tables").iterdir()}
     assert {"clean-images.tex", "attack-suite-pgd.tex", "one-all-results.tex"} <= names
     assert file_name(Table("One: all results", [], [])) == "one-all-results"
@@ -45,23 +44,6 @@ def test_no_image_is_shown_where_a_licence_forbids_it(folder: Path) -> None:
     write_report(read(folder), SETTINGS, outputs(folder), folders(folder), 0)
     assert not (folder / "out" / "figures" / "classes.png").exists()
     assert "<img" not in (folder / "out" / "page" / "index.html").read_text()
-
-
-def test_a_short_record_has_what_the_run_has(folder: Path) -> None:
-    (folder / "metrics" / "attack" / "two-adv-pgd.json").unlink()
-    (folder / "metrics" / "checks" / "two-adv.json").unlink()
-    write_json(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
-    records = summary_records(read(folder), 0.01)
-    assert records["one-adv"] == {"balanced_accuracy": 0.6, "pgd 0.01": 0.25, "checklist": "invalid"}
-    assert records["two-adv"] == {"balanced_accuracy": 0.6, "checklist": "unchecked"}
-
-
-@pytest.mark.parametrize(
-    ("interval", "expected"),
-    [([0.6, 0.8], 0.71), ([0.70, 0.72], 0.71), ([0.712, 0.713], 0.7123), ([0.7, 0.7], 0.7123)],
-)
-def test_numbers_are_rounded_to_what_their_interval_supports(interval: list[float], expected: float) -> None:
-    assert supported(0.71234, interval) == expected
 
 
 def test_plot_tables_have_the_columns_that_the_templates_read(folder: Path) -> None:

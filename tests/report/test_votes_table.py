@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medrobust.records import read_json, write_json
+from medrobust.records import read_metrics, write_json
 from medrobust.report.collect import Run
 from medrobust.report.latex import latex
 from medrobust.report.page import render_html, render_markdown
@@ -19,6 +19,7 @@ from tests.report.runs import (
     read,
     text_of,
     write_attacked_vote,
+    write_record,
     write_run,
 )
 
@@ -65,7 +66,7 @@ def test_a_named_method_has_its_numbers_everywhere(folder: Path) -> None:
 
 
 def test_an_impossible_method_says_so_attacked_or_not(folder: Path) -> None:
-    write_json(folder / "metrics" / "votes" / "stacking-pgd.json", {"impossible": "too few"})
+    write_record(folder / "metrics" / "votes" / "stacking-pgd.json", {"impossible": "too few"})
     for attacked in ((), ("equal", "stacking")):
         run = read(folder, attacked=attacked)
         assert rows(run)["stacking vote"] == ["not possible", "–", "–", "–"]
@@ -83,7 +84,7 @@ def test_an_attack_that_left_nothing_is_missing(folder: Path) -> None:
 
 def test_a_number_that_no_stage_wrote_is_left_out(folder: Path) -> None:
     path = folder / "metrics" / "votes" / "equal-pgd.json"
-    write_json(path, {**read_json(path), "seconds": 9.0})
+    write_record(path, {**read_metrics(path), "seconds": 9.0})
     run = read(folder, checked=True, attacked=("equal",))
     assert rows(run)["equal vote"][1] == "missing"
     assert run.foreign == {str(path): "not what stage attack_vote@equal-pgd wrote when it last ended"}
@@ -108,7 +109,7 @@ def test_what_the_checklist_says_of_a_named_method_counts(folder: Path) -> None:
     path = folder / "metrics" / "checks" / "equal-vote.json"
     assert read(folder).verdict() == "no problem found"
     assert read(folder, attacked=("equal",)).verdict() == "suspect"
-    write_json(path, checks_record("invalid"))
+    write_record(path, checks_record("invalid"))
     run = read(folder, attacked=("equal",))
     assert (run.verdict(), run.verdict("equal vote", "adv")) == ("invalid", "invalid")
     assert [row[:4] for row in checks_table(run).rows] == [["equal vote", "adversarial", "pgd", "restarts"]]
@@ -119,14 +120,15 @@ def test_what_the_checklist_says_of_a_named_method_counts(folder: Path) -> None:
 
 
 def test_without_the_comparison_attacked_rows_stand(folder: Path) -> None:
-    (folder / "metrics" / "ensemble_methods.json").unlink()
+    path = folder / "metrics" / "ensemble.json"
+    write_record(path, {**read_metrics(path), "methods": {}})
     run = read(folder, attacked=("equal",))
     assert rows(run)["equal vote"][:2] == ["–", "0.375 [0.40, 0.60]"]
     assert rows(run)["convex vote (in force)"][:2] == ["–", "0.500 [0.40, 0.60]"]
 
 
 def test_a_vote_of_clean_models_has_that_name(folder: Path) -> None:
-    write_json(
+    write_record(
         folder / "metrics" / "attack" / "ensemble-clean-pgd.json", {**attack_record(), "clean_accuracy": 0.9}
     )
     run = read(folder, vote="clean")

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from medrobust.errors import UserError
-from medrobust.records import write_json
+from medrobust.records import write_metrics
 from scripts.defence_table import table
 
 
 def write(folder: Path, regime: str, value: float) -> None:
     trained = {"balanced_accuracy": value, "balanced_accuracy_ci": [0.1, 0.9], "seconds": 30.0}
-    write_json(folder / "train" / f"net-{regime}.json", trained)
+    write_metrics(folder / "train" / f"net-{regime}.json", trained, {})
     attacked: dict[str, Any] = {"robust_accuracy": {"0.005": 0.25}, "robust_accuracy_ci": {"0.005": [0.2, 0.3]}}
     attacked["robust_balanced_accuracy"] = {"0.005": 0.125}
-    write_json(folder / "attack" / f"net-{regime}-pgd.json", attacked)
+    write_metrics(folder / "attack" / f"net-{regime}-pgd.json", attacked, {})
 
 
 def test_a_model_a_row_and_seconds_an_epoch(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from medrobust.records import write_json
+from medrobust.records import write_metrics
 from scripts.detection_table import table
 
 
@@ -27,6 +27,6 @@ def test_no_record_is_said_in_one_line(tmp_path: Path, root: Path) -> None:
     assert done.returncode == 1
     assert "holds no record. Run `dvc repro detect`" in done.stderr
     row = {"adaptive": {kind: {"successful_auroc": 0.5} for kind in ("unaware", "worst")}}
-    write_json(tmp_path / "m.json", {"suites": {"pgd": {"eps": 0.01, "gmm": row}}})
+    write_metrics(tmp_path / "m.json", {"suites": {"pgd": {"eps": 0.01, "gmm": row}}}, {})
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "| gmm | 0.500 → 0.500 |" in done.stdout

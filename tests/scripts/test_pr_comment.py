@@ -93,12 +93,12 @@ def test_names_cannot_break_a_row() -> None:
     assert "| metrics/a\\|b.json | x\\|y z | 1 | 2 | +1 |" in comment(diff, None)
 
 
-def test_models_come_first_and_the_clock_is_left_out() -> None:
+def test_rows_are_sorted_and_counted() -> None:
     change = {"old": 0.1, "new": 0.2, "diff": 0.1}
-    text = comment({"metrics/a.json": {"x": change, "seconds": change}, "results/b.json": {"y": change}}, None)
-    assert text.index("results/b.json") < text.index("metrics/a.json")
-    assert "seconds" not in text
-    assert "2 changed metrics" in text
+    text = comment({"metrics/b.json": {"y": change, "x": change}, "metrics/a.json": {"z": change}}, None)
+    places = [text.index(f"| metrics/{file}.json | {name} |") for file, name in ("az", "bx", "by")]
+    assert places == sorted(places)
+    assert "3 changed metrics" in text
 
 
 def test_a_failed_comparison_is_not_called_no_difference() -> None:

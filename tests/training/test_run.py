@@ -12,7 +12,7 @@ from medrobust.data.store import Subset
 from medrobust.errors import UserError
 from medrobust.params.report import ReportParams
 from medrobust.params.training import ModelParams
-from medrobust.records import read_json, write_json
+from medrobust.records import read_json, read_metrics, write_json
 from medrobust.training import loop, run
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.outputs import Paths
@@ -104,5 +104,5 @@ def test_a_training_that_stopped_says_so_in_its_metrics(clean: Path, monkeypatch
 
     monkeypatch.setattr(run, "fit", stopped)
     adv_train_stage(training(clean, "adv", "fgsm_rs"), clean / "clean" / "model")
-    assert read_json(clean / "adv" / "m.json")["stopped"] == "catastrophic overfitting"
-    assert "stopped" not in read_json(clean / "clean" / "m.json")
+    assert read_metrics(clean / "adv" / "m.json")["stopped"] == "catastrophic overfitting"
+    assert "stopped" not in read_metrics(clean / "clean" / "m.json")

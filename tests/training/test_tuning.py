@@ -8,7 +8,7 @@ import pytest
 
 from medrobust.errors import UserError
 from medrobust.params.training import ModelParams, TuneParams
-from medrobust.records import read_json, read_table
+from medrobust.records import read_json, read_metrics, read_table
 from medrobust.training import loop, trials
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.settings import Settings
@@ -54,7 +54,7 @@ def test_a_study_starts_from_the_block_and_goes_on(prepared: Path) -> None:
     table = read_table(prepared / "out" / "trials.csv")
     assert list(table["trial"]) == [0, 1, 2]
     assert read_json(prepared / "out" / "best.json")["value"] >= first["value"]
-    assert read_json(prepared / "m.json")["trials"] == 3
+    assert read_metrics(prepared / "m.json")["trials"] == 3
 
 
 def test_a_killed_study_draws_and_finds_what_an_undisturbed_one_does(
@@ -104,7 +104,7 @@ def test_a_diverging_trial_is_recorded_and_no_trial_means_the_block(
     assert read_json(prepared / "out" / "best.json")["lr"] == 0.01
     monkeypatch.setattr(loop, "DIVERGED", 0.0)
     tune(prepared, 2)
-    assert read_json(prepared / "m.json")["fail"] == 2
+    assert read_metrics(prepared / "m.json")["fail"] == 2
     assert read_json(prepared / "out" / "best.json")["value"] is None
 
 
@@ -126,7 +126,7 @@ def test_a_bad_trial_is_pruned_after_its_first_epoch(prepared: Path, monkeypatch
     tune(prepared, 3, epochs=2)
     table = read_table(prepared / "out" / "trials.csv")
     assert list(table["state"]) == ["complete", "complete", "pruned"]
-    assert read_json(prepared / "m.json")["pruned"] == 1
+    assert read_metrics(prepared / "m.json")["pruned"] == 1
 
 
 def test_a_robust_study_trains_and_judges_under_attack(prepared: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_trial_that_died_with_its_worker_does_not_count(prepared: Path) -> Non
     study, _ = chosen.open()
     study.ask()  # runs for ever: its process is gone
     tune(prepared, 2)
-    assert read_json(prepared / "m.json")["trials"] == 2
+    assert read_metrics(prepared / "m.json")["trials"] == 2
     assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
@@ -177,7 +177,7 @@ def test_several_workers_share_one_study_and_run_no_trial_too_many(
 ) -> None:
     monkeypatch.setenv("MEDROBUST_WORKERS", "2")
     tune(prepared, 5)
-    assert read_json(prepared / "m.json")["trials"] == 5
+    assert read_metrics(prepared / "m.json")["trials"] == 5
     study = trials.open_study(next(Path("tmp/studies").glob("*.log")).stem)
     assert len(counted(study)) == 5
     assert len({trial.params["lr"] for trial in counted(study)}) == 5

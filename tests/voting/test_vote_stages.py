@@ -12,7 +12,7 @@ from medrobust.ensemble import load_ensemble
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.params.training import ModelParams
-from medrobust.records import read_json, read_table, write_json
+from medrobust.records import read_json, read_metrics, read_table, write_json
 from medrobust.voting.registry import METHODS
 from tests.stages import CLASSES, SIDE, run_stage, write_data
 
@@ -56,8 +56,8 @@ def test_every_method_is_kept_and_one_that_is_not_in_force_is_attacked(
     )
 
     run_stage(root, monkeypatch, "attack_vote", method="equal", suite="quick")
-    record = read_json(workplace / "metrics" / "votes" / "equal-quick.json")
-    compared = read_json(workplace / "metrics" / "ensemble_methods.json")["equal"]
+    record = read_metrics(workplace / "metrics" / "votes" / "equal-quick.json")
+    compared = read_metrics(workplace / "metrics" / "ensemble.json")["methods"]["equal"]
     assert record["clean_accuracy"] == compared["test_accuracy"]
     assert record["robust_accuracy"]["0.1"] <= record["robust_accuracy"]["0.05"] <= record["clean_accuracy"]
     assert set(record["robust_accuracy_ci"]) == {"0.05", "0.1"}
@@ -66,7 +66,7 @@ def test_every_method_is_kept_and_one_that_is_not_in_force_is_attacked(
     assert len(read_table(workplace / "plots" / "votes" / "equal-quick.csv")) == 2
 
     run_stage(root, monkeypatch, "check_vote", method="equal")
-    found = read_json(workplace / "metrics" / "checks" / "equal-vote.json")
+    found = read_metrics(workplace / "metrics" / "checks" / "equal-vote.json")
     assert found["suites"]["quick"]["eps"] == 0.05
     asked = found["model"] | found["suites"]["quick"]["checks"]
     assert {check.name for check in CHECKS} == set(asked)
@@ -80,9 +80,13 @@ def test_a_method_that_was_impossible_ends_well_and_says_so(
     write_json(workplace / "data" / "votes" / "stacking" / "card.json", card)
     run_stage(root, monkeypatch, "attack_vote", method="stacking", suite="quick")
     assert "stacking-quick: nothing to attack: too few validation patients have Mild" in capsys.readouterr().out
-    assert read_json(workplace / "metrics" / "votes" / "stacking-quick.json") == {"impossible": card["impossible"]}
+    assert read_metrics(workplace / "metrics" / "votes" / "stacking-quick.json") == {
+        "impossible": card["impossible"]
+    }
     attempts = read_table(workplace / "data" / "attacks" / "votes" / "stacking" / "quick.parquet")
     assert (list(attempts.columns), len(attempts)) == (list(ATTEMPTS), 0)
     assert read_table(workplace / "plots" / "votes" / "stacking-quick.csv").empty
     run_stage(root, monkeypatch, "check_vote", method="stacking")
-    assert read_json(workplace / "metrics" / "checks" / "stacking-vote.json") == {"impossible": card["impossible"]}
+    checks = workplace / "metrics" / "checks" / "stacking-vote.json"
+    assert read_metrics(checks) == {"impossible": card["impossible"]}
+    assert read_json(checks)["verdict"] == "impossible"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medrobust.params.report import ReportParams
-from medrobust.records import read_table, write_json, write_table
+from medrobust.records import read_table, write_metrics, write_table
 from medrobust.runtime import device, process_number, say
 
 if TYPE_CHECKING:
@@ -68,4 +68,4 @@ def empty_cell(args: argparse.Namespace, reason: str) -> None:
     say(f"{args.name}: nothing to attack: {reason}")
     write_table(args.records, table_of([]))
     write_table(args.curve, pd.DataFrame(columns=["eps", "robust_accuracy"]))
-    write_json(args.metrics, {"impossible": reason})
+    write_metrics(args.metrics, {"impossible": reason}, {"verdict": "impossible"})

@@ -15,7 +15,7 @@ from medrobust.attacks.resume import state_of
 from medrobust.attacks.targeted import targeted_success
 from medrobust.data.store import Subset
 from medrobust.params.report import ReportParams
-from medrobust.records import write_json, write_table
+from medrobust.records import write_metrics, write_table
 from medrobust.runtime import process_number
 
 
@@ -41,7 +41,12 @@ def run_suite(
     write_table(records, attempts)
     write_table(curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
     summary = _summary(table, attempts, subset, suite, points, seconds)
-    write_json(metrics_path, summary | targeted_success(model, subset, suite, attempts, report), digits=4)
+    intervals = summary["robust_accuracy_ci"]
+    shown = {
+        f"robust@{eps}": metrics.supported(value, intervals[eps])
+        for eps, value in summary["robust_accuracy"].items()
+    }
+    write_metrics(metrics_path, summary | targeted_success(model, subset, suite, attempts, report), shown)
     state.clear()
 
 

@@ -29,9 +29,10 @@ from medrobust.detection.pricing import (
 )
 from medrobust.detection.risk import Prices
 from medrobust.detection.tables import Place, Tables
+from medrobust.metrics import supported
 from medrobust.params.detection import DetectParams
 from medrobust.params.report import ReportParams
-from medrobust.records import write_json
+from medrobust.records import write_metrics
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,19 @@ def run_detection(
     record["seconds"] = round(time.monotonic() - begin, 1)
     save_guard(out.guard, guard)
     cell.tables.write(out.scores, out.plots)
-    write_json(out.metrics, record, digits=4)
+    write_metrics(out.metrics, record, _shown(record, next(iter(guard.detectors))))
+
+
+def _shown(record: dict[str, Any], detector: str) -> dict[str, float]:
+    """What DVC shows of the detector that rejects: its worst AUROC over suites, of unaware and aware attackers."""
+    rows = [suite[detector] for suite in record["suites"].values()]
+    aware = [row["adaptive"]["worst"] for row in rows if "adaptive" in row]
+    shown = {}
+    for name, found in (("auroc", rows), ("auroc_aware", aware)):
+        if known := [row for row in found if row["auroc"] is not None]:
+            worst = min(known, key=lambda row: float(row["auroc"]))
+            shown[name] = supported(worst["auroc"], worst["auroc_ci"])
+    return shown
 
 
 def _test_suite(cell: Cell, name: str, suite: dict[str, Any], eps: float) -> dict[str, Any]:

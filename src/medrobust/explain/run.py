@@ -13,9 +13,10 @@ from medrobust.explain.compare import Comparison, compare
 from medrobust.explain.drift import summarise, unrelated_overlap
 from medrobust.explain.pictures import draw_all
 from medrobust.explain.subject import Subject
+from medrobust.metrics import supported
 from medrobust.params.explain import ExplainParams
 from medrobust.params.report import ReportParams
-from medrobust.records import atomic_dir, write_json, write_table
+from medrobust.records import atomic_dir, write_metrics, write_table
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def explain_model(subject: Subject, out: Outputs, *, params: ExplainParams, repo
         record["pictures"] = _digest(folder)
     record["seconds"] = round(time.monotonic() - begin, 1)
     write_table(out.table, pd.concat([t.assign(map=kind) for kind, t in found.tables.items()], ignore_index=True))
-    write_json(out.metrics, record, digits=4)
+    write_metrics(out.metrics, record, _shown(record))
 
 
 def _record(subject: Subject, found: Comparison, params: ExplainParams, report: ReportParams) -> dict[str, Any]:
@@ -59,6 +60,12 @@ def _record(subject: Subject, found: Comparison, params: ExplainParams, report: 
             for kind, table in found.tables.items()
         },
     }
+
+
+def _shown(record: dict[str, Any]) -> dict[str, float]:
+    """What DVC shows: how far the maps overlap after the attack; Grad-CAM's, saliency's where a model has none."""
+    drift = record.get("gradcam") or record["saliency"]
+    return {} if drift["iou"] is None else {"map_iou": supported(drift["iou"], drift["iou_ci"])}
 
 
 def _digest(folder: Path) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from medrobust.records import read_json, read_table
+from medrobust.records import read_json, read_metrics, read_table
 from medrobust.report.lineage import Lineage
 
 REGIMES = ("clean", "adv")
@@ -153,6 +153,10 @@ class Reader:
         """A JSON record, {} if it cannot be used."""
         return read_json(path) if self.usable(path) else {}
 
+    def metrics(self, path: Path) -> dict[str, Any]:
+        """The record of a metrics file, {} if it cannot be used."""
+        return read_metrics(path) if self.usable(path) else {}
+
     def table(self, path: Path) -> pd.DataFrame | None:
         """A table, None if it cannot be used."""
         return read_table(path) if self.usable(path) else None
@@ -183,7 +187,7 @@ def collect(
     reader = Reader(run)
     run.header.update(reader.record(folders.prepared / "header.json"))
     for name, target in (("audit", run.audit), ("split", run.split), ("ensemble", run.ensemble)):
-        target.update(reader.record(folders.metrics / f"{name}.json"))
+        target.update(reader.metrics(folders.metrics / f"{name}.json"))
     for backbone in backbones:
         _read_backbone(run, reader, folders, backbone)
     for model, regime in run.models():
@@ -192,12 +196,12 @@ def collect(
 
 
 def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) -> None:
-    run.tune[backbone] = reader.record(folders.metrics / "tune" / f"{backbone}.json")
+    run.tune[backbone] = reader.metrics(folders.metrics / "tune" / f"{backbone}.json")
     run.best[backbone] = reader.record(folders.tuned / backbone / "best.json")
     if (trials := reader.table(folders.plots / "tune" / backbone / "trials.csv")) is not None:
         run.trials[backbone] = trials
     for regime in REGIMES:
-        run.train[backbone, regime] = reader.record(folders.metrics / "train" / f"{backbone}-{regime}.json")
+        run.train[backbone, regime] = reader.metrics(folders.metrics / "train" / f"{backbone}-{regime}.json")
         run.cards[backbone, regime] = reader.record(folders.models / backbone / regime / "card.json")
         folder = folders.plots / "train" / f"{backbone}-{regime}"
         for target, name in ((run.history, "history"), (run.confusion, "confusion")):
@@ -208,8 +212,8 @@ def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) ->
 def _read_attacks(run: Run, reader: Reader, folders: Folders, model: str, regime: str) -> None:
     for suite in run.suites:
         key = (model, regime, suite)
-        if entry := reader.record(folders.metrics / "attack" / f"{'-'.join(key)}.json"):
+        if entry := reader.metrics(folders.metrics / "attack" / f"{'-'.join(key)}.json"):
             run.attack[key] = entry
         if (curve := reader.table(folders.plots / "attack" / f"{'-'.join(key)}.csv")) is not None:
             run.curves[key] = curve
-    run.checks[model, regime] = reader.record(folders.metrics / "checks" / f"{model}-{regime}.json")
+    run.checks[model, regime] = reader.metrics(folders.metrics / "checks" / f"{model}-{regime}.json")

@@ -22,7 +22,7 @@ def read_detection(run: Run, folders: Folders, cells: list[tuple[str, str]]) -> 
     reader = Reader(run)
     for cell in cells:
         name = "-".join(cell)
-        if record := reader.record(folders.metrics / "detect" / f"{name}.json"):
+        if record := reader.metrics(folders.metrics / "detect" / f"{name}.json"):
             run.detect[cell] = record
         points = {part: reader.table(folders.plots / "detect" / name / f"{part}.csv") for part in DRAWN}
         found = {part: table for part, table in points.items() if table is not None}

@@ -42,14 +42,14 @@ def read_ensemble(run: Run, folders: Folders, attacked: Sequence[str]) -> None:
     """
     reader = Reader(run)
     read_votes(run, reader, folders, attacked)
-    run.methods.update(reader.record(folders.metrics / "ensemble_methods.json"))
+    run.methods.update(run.ensemble.get("methods", {}))
     answers = reader.table(folders.predictions / "ensemble.parquet")
     if answers is not None:
         names = dict(enumerate(run.classes()))
         named = pd.DataFrame({"actual": answers["label"].map(names), "predicted": answers["pred"].map(names)})
         if not named.isna().any(axis=None):  # else the header or the split is missing, and that is said
             run.confusion[run.vote()] = named
-    run.transfer.update(reader.record(folders.metrics / "transfer.json"))
+    run.transfer.update(reader.metrics(folders.metrics / "transfer.json"))
     matrix = reader.table(folders.plots / "transfer" / "matrix.csv")
     if matrix is not None and run.transfer.get("n"):
         run.crossings[run.transfer["suite"], float(run.transfer["eps"])] = matrix

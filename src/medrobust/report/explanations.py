@@ -16,7 +16,7 @@ def read_explanations(run: Run, metrics: Path, backbones: list[str]) -> None:
     """Put the record of every explained model into `run.explain`, and what is missing into `run.missing`."""
     reader = Reader(run)
     for model in ((backbone, regime) for backbone in backbones for regime in REGIMES):
-        if record := reader.record(metrics / "explain" / f"{'-'.join(model)}.json"):
+        if record := reader.metrics(metrics / "explain" / f"{'-'.join(model)}.json"):
             run.explain[model] = record
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from medrobust.report import charts, tables
 from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
+from medrobust.report.commit import Commit
 from medrobust.report.data import audit_table, audit_words, data_text
 from medrobust.report.detection import detection_tables
 from medrobust.report.detection_charts import detection_charts
@@ -59,7 +60,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the report needs of params.yaml; `norms` is suite -> its norm."""
+    """What the report needs of params.yaml and of git; `norms` is suite -> its norm."""
 
     title: str
     seed: int
@@ -67,6 +68,7 @@ class Settings:
     eps: float
     confidence: float
     norms: Mapping[str, str]
+    commit: Commit | None = None
 
 
 def sections(run: Run, settings: Settings) -> list[Section]:
@@ -210,9 +212,12 @@ def origin_table(run: Run) -> Table:
 
 
 def _reproduce_text(run: Run, settings: Settings) -> list[str]:
-    """Commands, seed and versions; no commit, because the page is part of the commit that will hold it."""
+    """Commit, commands, seed, versions; the commit that holds the results is a later one, and found by a hash."""
     hashes = [row[1] for row in origin_table(run).rows]
-    find = [f"Find the commit: git log --oneline -S {hashes[-1]} -- dvc.lock"] if hashes else []
+    find = (
+        [f"The commit that holds these results: git log --oneline -S {hashes[-1]} -- dvc.lock"] if hashes else []
+    )
+    made = settings.commit.words() if settings.commit else "Made outside of a git repository: no commit is known."
     trained: dict[str, set[str]] = {}
     for card in run.cards.values():
         for name, found in card.get("versions", {}).items():
@@ -221,9 +226,10 @@ def _reproduce_text(run: Run, settings: Settings) -> list[str]:
     checked = "Every file that this page reads was checked against dvc.lock: all belong to one run."
     return [
         *([checked] if run.lineage and not run.foreign else []),
+        made,
         *find,
-        "Then: make setup && dvc pull (what is stored), or dvc repro (from the data on).",
-        f"Seed {settings.seed}; every other value stands in params.yaml of that commit.",
+        "From a clone: make setup && dvc pull (what is stored), or dvc repro (from the data on).",
+        f"Seed {settings.seed}; every other value stands in params.yaml.",
         f"Trained with {versions}." if versions else "No checkpoint was found that says its versions.",
         f"Report by medrobust {version('medrobust')}.",
     ]

@@ -12,9 +12,11 @@ def read_votes(run: Run, reader: Reader, folders: Folders, attacked: Sequence[st
     run.attacked.extend(attacked)
     for method in attacked:
         for suite in run.suites:
-            if record := reader.record(folders.metrics / "votes" / f"{method}-{suite}.json"):
+            if record := reader.metrics(folders.metrics / "votes" / f"{method}-{suite}.json"):
                 run.votes[method, suite] = record
-        run.checks[vote_of(method), run.regime] = reader.record(folders.metrics / "checks" / f"{method}-vote.json")
+        run.checks[vote_of(method), run.regime] = reader.metrics(
+            folders.metrics / "checks" / f"{method}-vote.json"
+        )
 
 
 def attacks_table(run: Run, confidence: float) -> Table:

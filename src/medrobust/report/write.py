@@ -1,18 +1,18 @@
-"""Write all that the report stage leaves: page, Markdown, LaTeX, model cards, short metrics, figures."""
+"""Write all that the report stage leaves: page, Markdown, LaTeX, model cards, figures, tables for DVC's plots."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from medrobust.data.store import ImageStore
-from medrobust.records import atomic_dir, write_json, write_table
+from medrobust.records import atomic_dir, write_table
 from medrobust.report.cards import model_cards
 from medrobust.report.collect import Folders, Run
 from medrobust.report.explanations import explanation_pictures
 from medrobust.report.figures import draw_all, save
 from medrobust.report.latex import file_name, latex
 from medrobust.report.page import Settings, every_table, render_html, render_markdown
+from medrobust.report.plot_tables import plot_tables
 from medrobust.report.sheet import class_sheet
-from medrobust.report.summary import plot_tables, summary_records
 from medrobust.report.tables import plain, short_table
 
 
@@ -21,7 +21,6 @@ class Outputs:
     """The folders that the stage owns, and the files of the tables for DVC's plots by name."""
 
     page: Path
-    results: Path
     figures: Path
     tables: dict[str, Path]
 
@@ -37,11 +36,7 @@ def write_report(run: Run, settings: Settings, outputs: Outputs, folders: Folder
         sheet: images of each class to show; 0 = no image of the data at all.
     """
     short = plain(short_table(run, settings.eps))
-    with (
-        atomic_dir(outputs.figures) as folder,
-        atomic_dir(outputs.page) as page,
-        atomic_dir(outputs.results) as few,
-    ):
+    with atomic_dir(outputs.figures) as folder, atomic_dir(outputs.page) as page:
         pictures = draw_all(run, folder, settings.norms, settings.eps)
         if sheet:
             pictures |= _of_data(run, folders, folder, sheet)
@@ -55,8 +50,6 @@ def write_report(run: Run, settings: Settings, outputs: Outputs, folders: Folder
         (page / "cards").mkdir()
         for name, text in model_cards(run, settings.confidence).items():
             (page / "cards" / f"{name}.md").write_text(text, encoding="utf-8")
-        for name, record in summary_records(run, settings.eps).items():
-            write_json(few / f"{name}.json", record)
     points = plot_tables(run)
     for name, path in outputs.tables.items():
         write_table(path, points[name])

@@ -10,12 +10,12 @@ import pandas as pd
 
 from medrobust.data.store import Subset
 from medrobust.evaluation import predict, predictions_table
-from medrobust.metrics import classification_summary
+from medrobust.metrics import classification_summary, headline, supported
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
 from medrobust.params.report import ReportParams
 from medrobust.params.training import ModelParams
-from medrobust.records import atomic_dir, write_json, write_table
+from medrobust.records import atomic_dir, write_metrics, write_table
 from medrobust.training.state import Fit
 
 
@@ -45,7 +45,8 @@ def write_outputs(
     best = {"best_epoch": result.best_epoch + 1, "best_val_balanced_accuracy": result.best_value}
     stopped = {"stopped": result.stopped} if result.stopped else {}
     metrics = {**summary, **best, **stopped, "seconds": round(seconds, 1)}
-    write_json(paths.metrics, metrics, digits=4)
+    val = supported(result.best_value, summary["balanced_accuracy_ci"])
+    write_metrics(paths.metrics, metrics, {**headline(summary), "val_balanced_accuracy": val})
     _write_plots(paths.plots, result, test, logprobs["test"].argmax(1))
     checkpoint.save(
         paths.model, classifier, model, {**card, "metrics": {k: summary[k] for k in ("n", "accuracy")}}

@@ -12,7 +12,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from medrobust.errors import UserError
-from medrobust.records import atomic_dir, atomic_file, write_json, write_table
+from medrobust.records import atomic_dir, atomic_file, write_json, write_metrics, write_table
 from medrobust.runtime import say
 from medrobust.training.trials import TUNED, Trials, counted, shared
 
@@ -78,10 +78,12 @@ def _write(trials: Trials, study: optuna.Study, outs: Outs, seconds: float) -> N
     summary = {
         "best_val_balanced_accuracy": value,
         "trials": len(table),
-        **counts,
+        **{str(state): count for state, count in counts.items()},
         "seconds": round(seconds, 1),
     }
-    write_json(outs.metrics, summary, digits=4)
+    # No validation set of fewer than ten thousand images supports a third decimal.
+    shown = {"val_balanced_accuracy": None if value is None else round(value, 2)}
+    write_metrics(outs.metrics, summary, shown)
     say(f"{trials.settings.backbone}: best {chosen}")
 
 

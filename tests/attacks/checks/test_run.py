@@ -9,7 +9,7 @@ from torch import nn
 from medrobust.attacks.checks.run import conclude, read_evaluations
 from medrobust.data.store import Subset
 from medrobust.errors import UserError
-from medrobust.records import read_json
+from medrobust.records import read_metrics
 from tests.attacks.checks.conftest import EPS, Check, suite_of
 
 
@@ -30,8 +30,8 @@ def test_an_invalid_number_is_written_and_then_ends_the_run_if_that_is_wanted(tm
     with pytest.raises(UserError, match=r"a-adv: restarts of s \(3 of 4\)\. .*attacks.on_invalid: warn") as error:
         conclude(found, "fail")
     assert "b-adv" not in str(error.value)
-    assert read_json(tmp_path / "a-adv.json")["verdict"] == "invalid"
-    assert read_json(tmp_path / "b-adv.json")["seconds"] == 1.2346
+    assert read_metrics(tmp_path / "a-adv.json")["verdict"] == "invalid"
+    assert read_metrics(tmp_path / "b-adv.json")["seconds"] == 1.2346
     conclude(found, "warn")
 
 

@@ -30,7 +30,7 @@ from medrobust.data.store import Subset
 from medrobust.errors import UserError
 from medrobust.params.attacks import AttacksParams
 from medrobust.params.report import ReportParams
-from medrobust.records import read_table, write_json
+from medrobust.records import read_table, write_metrics
 
 #: Fewest steps of the challengers (Madry et al. 2018 take 7 to 20): a suite of fewer is judged by these.
 STEPS = 10
@@ -123,7 +123,7 @@ def conclude(found: Mapping[Path, dict[str, Any]], on_invalid: str) -> None:
         UserError: a verdict is `invalid` and `on_invalid` is `fail`.
     """
     for path, record in found.items():
-        write_json(path, record, digits=4)
+        write_metrics(path, record, {"verdict": record["verdict"]})
     failed = {path.stem: record for path, record in found.items() if record["verdict"] == "invalid"}
     if on_invalid == "fail" and failed:
         parts = [f"{name}: {', '.join(_failed(record))}" for name, record in failed.items()]
