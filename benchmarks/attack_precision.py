@@ -26,14 +26,13 @@ from medrobust.models.build import set_trainable
 from medrobust.models.classifier import Classifier
 from medrobust.params.schema import load_params, override
 from medrobust.params.training import AdvParams, TrainParams
-from medrobust.records import read_json
 from medrobust.runtime import device
 from medrobust.training.loop import Job, fit, validate
 from medrobust.training.objectives.base import Step
 from medrobust.training.objectives.inner import attack_with_pgd, validation_attack
 from medrobust.training.optim import autocast
 from medrobust.training.run import Images
-from medrobust.training.settings import Settings, read_settings
+from medrobust.training.settings import Settings, read_settings, tuned
 
 Way = Literal["fp32", "train"]
 WAYS: tuple[Way, ...] = ("fp32", "train")
@@ -94,13 +93,9 @@ def main() -> None:
     settings = read_settings(Path("data/settings") / args.backbone / "adv_train.json")
     assert settings.adv is not None, "the stage `settings` writes it"
     adv = override(settings.adv, {"steps": args.steps}, "adv")
-    best = {
-        k: v
-        for k, v in read_json(Path("data/tune") / args.backbone / "best.json").items()
-        if k in TrainParams.model_fields
-    }
-    train = override(settings.train, {**best, "precision": "bf16", "epochs": args.epochs}, "train")
-    train = override(train, {"lr": train.lr * adv.lr_scale}, "train")
+    best = tuned(settings.train, Path("data/tune") / args.backbone / "best.json")
+    changes = {"precision": "bf16", "epochs": args.epochs, "lr": best.lr * adv.lr_scale}
+    train = override(best, changes, "train")
     images = Images.open(Path("data/prepared"), Path("data/split.csv"))
     start = checkpoint.load(Path("models") / args.backbone / "clean", device())
     print_gain("clean", start, images.subsets["val"], train, adv)

@@ -22,7 +22,7 @@ from medrobust.runtime import device, seed_everything
 from medrobust.training import distributed
 from medrobust.training.loop import Job, fit
 from medrobust.training.outputs import Paths, array_hash, table_hash, write_outputs
-from medrobust.training.settings import Settings
+from medrobust.training.settings import Settings, tuned
 from medrobust.training.state import forget, resume_key
 from medrobust.training.subsets import hide_labels, read_folder
 
@@ -66,8 +66,7 @@ class Training:
     @property
     def train(self) -> TrainParams:
         """The `train` block with the study's best values in place."""
-        chosen = {key: value for key, value in read_json(self.best).items() if key in TrainParams.model_fields}
-        return override(self.settings.train, chosen, f"train (from {self.best})")
+        return tuned(self.settings.train, self.best)
 
     def job(self, regime: str, classifier: Classifier, settings: TrainParams, **parts: Any) -> tuple[Job, Any]:
         """A job of this training, and the facts that decide its result; `parts` are further parts of the job."""

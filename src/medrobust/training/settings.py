@@ -9,6 +9,7 @@ they are.
 from pathlib import Path
 
 from medrobust.params.base import Block
+from medrobust.params.schema import override
 from medrobust.params.training import AdvParams, ModelParams, TrainParams, TuneParams
 from medrobust.records import read_json
 
@@ -51,6 +52,12 @@ class Settings(Block):
     adv_objective: Entry | None = None
     tune: TuneParams | None = None
     sources: str
+
+
+def tuned(train: TrainParams, best: Path) -> TrainParams:
+    """A `train` block with a study's best values, its `best.json`, in place."""
+    chosen = {key: value for key, value in read_json(best).items() if key in TrainParams.model_fields}
+    return override(train, chosen, f"train (from {best})")
 
 
 def read_settings(path: Path) -> Settings:
