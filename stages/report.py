@@ -1,4 +1,4 @@
-"""One page from every result, with tables, model cards and figures (ten seconds on two cores, no torch)."""
+"""One page from every result, with tables and figures (ten seconds on two cores, no torch)."""
 
 import argparse
 from pathlib import Path
@@ -20,8 +20,8 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
-    read = ("prepared", "metrics", "plots", "tuned", "models", "predictions")
-    for name in (*read, "lock", "out", "figures", *tables):
+    read = ("prepared", "metrics", "plots", "tuned", "checkpoints")
+    for name in (*read, "predictions", "lock", "out", "figures", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
@@ -29,7 +29,7 @@ def main() -> None:
     suites = {name: suite.norm for name, suite in params.attacks.suites.items()}
     lineage = Lineage.of(args.lock, "report")
     run = collect(folders, list(params.models), list(suites), lineage, params.ensemble.regime)
-    read_ensemble(run, folders, params.ensemble.attacked)
+    read_ensemble(run, folders, params.ensemble.attacked, args.predictions)
     read_detection(run, folders, params.detect.cells())
     read_explanations(run, args.metrics, params.explain.models)
     report = params.report

@@ -115,8 +115,8 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
         "attack_ensemble@pgd",
         "attack_ensemble@worst",
     }
-    after = {"ensemble", "detect_ensemble@adv", "transfer", "explain@resnet10t", "report", *attacks, *checks}
-    assert ran == {"settings@resnet10t", "adv_train@resnet10t", *after}
+    after = {"ensemble", "detect_ensemble@adv", "transfer", "explain@resnet10t", "publish@resnet10t", "report"}
+    assert ran == {"settings@resnet10t", "adv_train@resnet10t", *after, *attacks, *checks}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
     assert "Running stage" not in run(pipeline, "dvc", "repro"), (
         "the run cache did not restore the earlier results"
@@ -144,17 +144,18 @@ def test_a_new_objective_trains_nothing(pipeline: Path) -> None:
         run(pipeline, "dvc", "repro", "--quiet")
 
 
-def test_a_line_of_report_code_changes_only_the_report(pipeline: Path) -> None:
+def test_a_line_of_report_code_changes_only_what_is_read(pipeline: Path) -> None:
     source = pipeline / "src" / "medrobust" / "report" / "tables.py"
     source.write_text(source.read_text() + "\n# another line\n")
-    assert changed(pipeline) == {"report"}
+    assert changed(pipeline) == {"publish@resnet10t", "report"}
 
 
 def test_a_new_suite_changes_only_its_cells(pipeline: Path) -> None:
     suite = {"norm": "Linf", "eps": [0.01], "attacks": [{"name": "fgsm"}]}
     set_param(pipeline, lambda params: params["attacks"]["suites"].update(fgsm=suite))
     cells = {"attack@resnet10t-clean-fgsm", "attack@resnet10t-adv-fgsm", "attack_ensemble@fgsm"}
-    assert changed(pipeline) == {"suite@fgsm", *cells, "check@resnet10t", "check_ensemble", "report"}
+    after = {"check@resnet10t", "check_ensemble", "publish@resnet10t", "report"}
+    assert changed(pipeline) == {"suite@fgsm", *cells, *after}
 
 
 def test_a_new_attack_runs_only_the_cheap_suite_stage(pipeline: Path) -> None:
@@ -168,12 +169,31 @@ def test_a_new_attack_runs_only_the_cheap_suite_stage(pipeline: Path) -> None:
         run(pipeline, "dvc", "repro", "--quiet")
 
 
-def test_a_checkpoint_gives_a_classifier(pipeline: Path) -> None:
-    code = (
-        "import medrobust, sys, torch; assert 'timm' not in sys.modules; "
-        "model = medrobust.load('models/resnet10t/adv'); print(tuple(model(torch.rand(2, 1, 32, 32)).shape))"
-    )
-    assert run(pipeline, sys.executable, "-c", code).strip() == "(2, 4)"
+def test_the_weights_are_handed_on_with_a_card_of_every_result(pipeline: Path) -> None:
+    for regime in ("clean", "adv"):
+        folder = pipeline / "models" / "resnet10t" / regime
+        trained = pipeline / "data" / "checkpoints" / "resnet10t" / regime
+        assert {path.name for path in folder.iterdir()} == {"README.md", "card.json", "model.safetensors"}
+        for path in trained.iterdir():
+            assert (folder / path.name).read_bytes() == path.read_bytes()
+        text = (folder / "README.md").read_text()
+        (index,) = yaml.safe_load(text.split("---\n")[1])["model-index"]
+        found = {metric["name"]: metric["value"] for metric in index["results"][0]["metrics"]}
+        clean = read_metrics(pipeline / "metrics" / "train" / f"resnet10t-{regime}.json")
+        assert found["balanced_accuracy (clean)"] == clean["balanced_accuracy"]
+        for suite in ("pgd", "worst"):
+            attacked = read_metrics(pipeline / "metrics" / "attack" / f"resnet10t-{regime}-{suite}.json")
+            for eps, value in attacked["robust_accuracy"].items():
+                assert found[f"robust accuracy ({suite}, Linf, eps {eps})"] == value
+        assert "What this card cannot tell" not in text
+
+
+def test_the_code_of_a_model_card_runs(pipeline: Path) -> None:
+    card = (pipeline / "models" / "resnet10t" / "adv" / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    before = "import medrobust, sys, torch; assert 'timm' not in sys.modules; images = torch.rand(2, 1, 32, 32)\n"
+    after = "print(tuple(logits.shape), names == [answer.label for answer in answers])"
+    assert run(pipeline, sys.executable, "-c", before + code + after).strip() == "(2, 4) True"
 
 
 def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None:
@@ -212,7 +232,7 @@ def test_checkpoints_go_through_an_s3_remote(
         boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="bucket")
         run(pipeline, "dvc", "remote", "add", "--force", "s3", "s3://bucket/medrobust")
         run(pipeline, "dvc", "remote", "modify", "s3", "endpointurl", endpoint)
-        run(pipeline, "dvc", "push", "--quiet", "--remote", "s3", "adv_train@resnet10t")
+        run(pipeline, "dvc", "push", "--quiet", "--remote", "s3", "publish@resnet10t")
         run(pipeline, "git", "add", "--all")
         run(pipeline, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "remote")
         run(tmp_path, "git", "clone", "--quiet", str(pipeline), str(tmp_path / "other"))

@@ -103,6 +103,12 @@ def test_matrix_axes_are_names_in_params(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", STAGES)
+def test_no_stage_reads_what_is_handed_on(name: str) -> None:
+    """A model card tells the results of all that loads a checkpoint."""
+    assert not [dep for dep in STAGES[name]["deps"] if dep.split("/")[0] == "models"]
+
+
+@pytest.mark.parametrize("name", STAGES)
 def test_dvc_can_restore_every_stage_from_its_run_cache(name: str) -> None:
     """It keeps no run of a stage with an uncached out, unless that is a metric or a plot."""
     outs = [out for out in STAGES[name].get("outs", []) if not isinstance(out, str)]

@@ -23,7 +23,7 @@ from tests.attacks.test_contract import CASES
 ROOT = Path(__file__).resolve().parent.parent.parent
 BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8"), re.DOTALL)
 DOCUMENTED: dict[str, Any] = {name: suite for block in BLOCKS for name, suite in yaml.safe_load(block).items()}
-SOURCE = {"source": "models/a/clean", "sha256": "0" * 64}
+SOURCE = {"source": "data/checkpoints/a/clean", "sha256": "0" * 64}
 
 
 def resolved(norm: str, eps: list[float], *attacks: dict[str, Any]) -> dict[str, Any]:

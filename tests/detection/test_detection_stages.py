@@ -32,7 +32,8 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
     write_data(tmp_path / "data")
     write_json(tmp_path / "data" / "suites" / "pgd" / "suite.json", suite)
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
-    folders = {regime: tmp_path / "models" / "resnet10t" / regime for regime in ("clean", "adv")}
+    checkpoints = tmp_path / "data" / "checkpoints" / "resnet10t"
+    folders = {regime: checkpoints / regime for regime in ("clean", "adv")}
     for seed, folder in enumerate(folders.values()):
         torch.manual_seed(seed)
         checkpoint.save(folder, build_classifier(block, CLASSES), block, {})

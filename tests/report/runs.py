@@ -98,7 +98,7 @@ def write_run(tmp_path: Path) -> None:
     write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients also stand in train"]})
     write_record(m / "split.json", {"train": part, "val": part, "test": part})
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
-    write_table(tmp_path / "predictions" / "ensemble.parquet", answers)
+    write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)
     write_vote(m, p)
     (p / "audit").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(p / "audit" / "pairs.png")
@@ -107,14 +107,16 @@ def write_run(tmp_path: Path) -> None:
             m / "tune" / f"{backbone}.json", {"best_val_balanced_accuracy": 0.5, "trials": 3, "pruned": 1}
         )
         best = {"lr": 0.001, "optimiser": "Adam", "batch_size": 32, "scheduler": "StepLR"}
-        write_json(tmp_path / "tune" / backbone / "best.json", best)
+        write_json(tmp_path / "data" / "tune" / backbone / "best.json", best)
         write_table(
             p / "tune" / backbone / "trials.csv", pd.DataFrame({"trial": [0], "lr": [0.001], "value": [None]})
         )
         for regime in REGIMES:
             name = f"{backbone}-{regime}"
             write_record(m / "train" / f"{name}.json", clean_record())
-            write_json(tmp_path / "models" / backbone / regime / "card.json", card(backbone, regime))
+            checkpoint = tmp_path / "data" / "checkpoints" / backbone / regime
+            write_json(checkpoint / "card.json", card(backbone, regime))
+            (checkpoint / "model.safetensors").write_bytes(f"weights of {name}".encode())
             history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "val_balanced_accuracy": [0.4, 0.6]})
             write_table(p / "train" / name / "history.csv", history)
             # Each model answers a little differently, so that no two matrices are the same picture.
@@ -184,23 +186,24 @@ def lock(folder: Path) -> None:
             [
                 "metrics/ensemble.json",
                 "data/votes",
-                "predictions/ensemble.parquet",
+                "data/predictions/ensemble.parquet",
             ],
-            ["models/one/adv", "models/two/adv"],
+            ["data/checkpoints/one/adv", "data/checkpoints/two/adv"],
         ),
         "attack_vote@equal-pgd": entry(["metrics/votes/equal-pgd.json"], ["data/votes/equal"]),
         "check_vote@equal": entry(["metrics/checks/equal-vote.json"], ["data/votes/equal"]),
-        "transfer": entry(["metrics/transfer.json", "plots/transfer/matrix.csv"], ["models"]),
+        "transfer": entry(["metrics/transfer.json", "plots/transfer/matrix.csv"], ["data/checkpoints"]),
         "check_ensemble": entry(["metrics/checks/ensemble-adv.json"], ["metrics/attack/ensemble-adv-pgd.json"]),
         "attack_ensemble@pgd": entry(
             ["metrics/attack/ensemble-adv-pgd.json", "plots/attack/ensemble-adv-pgd.csv"]
         ),
     }
     for name in ("one", "two"):
-        stages[f"tune@{name}"] = entry([f"tune/{name}", f"metrics/tune/{name}.json", f"plots/tune/{name}"])
+        stages[f"tune@{name}"] = entry([f"data/tune/{name}", f"metrics/tune/{name}.json", f"plots/tune/{name}"])
         for regime in REGIMES:
-            cell, model = f"{name}-{regime}", f"models/{name}/{regime}"
-            before = ["data/prepared", f"tune/{name}/best.json"] + [f"models/{name}/clean"] * (regime == "adv")
+            cell, model = f"{name}-{regime}", f"data/checkpoints/{name}/{regime}"
+            before = ["data/prepared", f"data/tune/{name}/best.json"]
+            before += [f"data/checkpoints/{name}/clean"] * (regime == "adv")
             params = {"adv.eps": 0.01} if regime == "adv" else None
             outs = [model, f"metrics/train/{cell}.json", f"plots/train/{cell}"]
             stages[f"train@{cell}"] = entry(outs, before, params)
@@ -222,7 +225,7 @@ def read(
     """The run of a folder; `checked` asks dvc.lock which files belong to it."""
     lineage = Lineage.of(folder / "dvc.lock", "report") if checked else None
     run = collect(folders(folder), list(backbones), ["pgd"], lineage, vote)
-    read_ensemble(run, folders(folder), attacked)
+    read_ensemble(run, folders(folder), attacked, folder / "data" / "predictions" / "ensemble.parquet")
     return run
 
 
@@ -234,7 +237,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 def folders(folder: Path) -> Folders:
     """Where a run's files lie in a test."""
     return Folders(
-        *(folder / name for name in ("data/prepared", "metrics", "plots", "tune", "models", "predictions"))
+        *(folder / name for name in ("data/prepared", "metrics", "plots", "data/tune", "data/checkpoints"))
     )
 
 

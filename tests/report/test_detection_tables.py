@@ -87,7 +87,7 @@ def test_the_page_has_the_section_only_where_something_is_guarded(run: Run) -> N
 
 
 def test_records_are_read_by_name_and_missing_ones_named(run: Run, tmp_path: Path) -> None:
-    folders = Folders(tmp_path, tmp_path / "metrics", tmp_path / "plots", tmp_path, tmp_path, tmp_path)
+    folders = Folders(tmp_path, tmp_path / "metrics", tmp_path / "plots", tmp_path, tmp_path)
     write_record(folders.metrics / "detect" / "net-adv.json", record())
     for part in ("curves", "risk", "costs"):
         write_table(folders.plots / "detect" / "net-adv" / f"{part}.csv", pd.DataFrame({"images": ["all"]}))

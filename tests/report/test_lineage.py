@@ -1,5 +1,7 @@
 """A number stands in the report only if dvc.lock says that it belongs to this run."""
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -38,9 +40,10 @@ def test_an_interrupted_stage_leaves_no_number(folder: Path) -> None:
 def test_an_attack_on_an_earlier_model_is_left_out(folder: Path) -> None:
     """The model was trained anew on its own (`dvc repro -s`); its attacks and the ensemble were not run again."""
     before = (folder / "dvc.lock").read_text()
-    old = md5(folder / "models" / "one" / "adv")
-    write_json(folder / "models" / "one" / "adv" / "card.json", {**card("one", "adv"), "sha256": "c" * 64})
-    new = md5(folder / "models" / "one" / "adv")
+    model = folder / "data" / "checkpoints" / "one" / "adv"
+    old = md5(model)
+    write_json(model / "card.json", {**card("one", "adv"), "sha256": "c" * 64})
+    new = md5(model)
     train, rest = before.split("  train@one-adv:")
     (folder / "dvc.lock").write_text(train + "  train@one-adv:" + rest.replace(str(old), str(new), 1))
     run = read(folder, checked=True)
@@ -52,10 +55,10 @@ def test_an_attack_on_an_earlier_model_is_left_out(folder: Path) -> None:
         ("ensemble", "adv"),
     }
     assert run.ensemble == {}
-    assert any("ran on an earlier models/one/adv" in reason for reason in run.foreign.values())
+    assert any("ran on an earlier data/checkpoints/one/adv" in reason for reason in run.foreign.values())
     # What read the whole folder of models, of which dvc.lock has no hash.
     assert run.transfer == {}
-    assert "stage transfer ran on an earlier models" in run.foreign.values()
+    assert "stage transfer ran on an earlier data/checkpoints" in run.foreign.values()
 
 
 def test_a_changed_value_of_params_doubts_all_that_stands_on_it(folder: Path) -> None:
@@ -87,6 +90,17 @@ def test_a_file_that_no_stage_wrote_is_left_out(folder: Path) -> None:
     assert lineage.doubt(folder / "metrics" / "stray.json") == "no stage of dvc.lock wrote it"
 
 
+def test_a_file_that_dvc_linked_from_its_cache_is_of_the_run(folder: Path) -> None:
+    for path in (folder / "data" / "checkpoints" / "one" / "adv" / "card.json", folder / "metrics" / "audit.json"):
+        cached = folder / ".dvc" / "cache" / path.name
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(cached)
+        path.symlink_to(cached)
+    run = read(folder, checked=True)
+    assert run.foreign == {}
+    assert run.cards["one", "adv"] != {}
+
+
 def test_what_the_report_itself_read_the_last_time_is_no_evidence(folder: Path) -> None:
     """Its own entry may be older than the run that it is to show."""
     text = (folder / "dvc.lock").read_text()
@@ -100,7 +114,7 @@ def test_stages_that_are_gone_do_not_matter(folder: Path) -> None:
     text = (folder / "dvc.lock").read_text()
     gone = (
         "  gone:\n    deps: [{path: data/prepared/header.json, md5: old}]\n"
-        "    outs: [{path: models/one/adv, md5: old}, {path: metrics/audit.json, md5: old}]\n"
+        "    outs: [{path: data/checkpoints/one/adv, md5: old}, {path: metrics/audit.json, md5: old}]\n"
     )
     (folder / "dvc.lock").write_text(text + gone)
     assert read(folder, checked=True).foreign == {}
@@ -162,3 +176,28 @@ def test_the_cells_are_those_that_dvc_sees(root: Path) -> None:
     from dvc.repo import Repo
 
     assert cells(root) == {stage.name for stage in Repo(str(root)).index.stages}
+
+
+def test_a_lock_that_dvc_is_writing_is_read_when_it_is_whole(folder: Path) -> None:
+    """Stages that run side by side: DVC writes dvc.lock in place, and holds its own lock meanwhile."""
+    from dvc.lock import Lock
+
+    text, guard = (folder / "dvc.lock").read_text(), folder / ".dvc" / "tmp" / "lock"
+    guard.parent.mkdir(parents=True)
+    half = text.index("  attack@two-adv-pgd:")
+    writing = threading.Event()
+
+    def write() -> None:
+        with Lock(str(guard)):
+            (folder / "dvc.lock").write_text(text[:half])
+            writing.set()
+            time.sleep(0.2)
+            (folder / "dvc.lock").write_text(text)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    writing.wait()
+    lineage = Lineage.of(folder / "dvc.lock", "report")
+    writer.join()
+    assert lineage is not None
+    assert set(lineage.stages) == set(yaml.safe_load(text)["stages"])

@@ -224,8 +224,8 @@ def test_the_vote_has_a_confusion_matrix_like_every_model(folder: Path) -> None:
     assert confusion(read(folder)).axes[-1].get_title() == "ensemble, adversarial"
     (folder / "data" / "prepared" / "header.json").unlink()
     assert "ensemble, adversarial" not in {matrix.title for matrix in matrices(read(folder))}
-    (folder / "predictions" / "ensemble.parquet").unlink()
-    assert str(folder / "predictions" / "ensemble.parquet") in read(folder).missing
+    (folder / "data" / "predictions" / "ensemble.parquet").unlink()
+    assert str(folder / "data" / "predictions" / "ensemble.parquet") in read(folder).missing
 
 
 def test_the_same_data_give_the_same_bytes(folder: Path) -> None:
@@ -254,7 +254,7 @@ def test_the_way_back_names_a_hash_of_the_lock(folder: Path) -> None:
     run = read(folder, checked=True)
     html = render_html(run, {}, SETTINGS)
     assert run.lineage is not None
-    assert f"-S {run.lineage.output('models/two/adv')} -- dvc.lock" in html
+    assert f"-S {run.lineage.output('data/checkpoints/two/adv')} -- dvc.lock" in html
     assert "Trained with torch 2.0." in html
 
 

@@ -1,18 +1,15 @@
-"""What others read: DVC's tables, LaTeX, model cards, the sheet of classes."""
+"""What others read: DVC's tables, LaTeX, the sheet of classes."""
 
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
-from huggingface_hub import ModelCard
 
 from medrobust.data.store import ImageStore
 from medrobust.records import read_json
-from medrobust.report.cards import model_cards
 from medrobust.report.latex import escape, file_name, latex
 from medrobust.report.plot_tables import plot_tables
 from medrobust.report.sheet import sheet_rows
@@ -26,9 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def test_the_stage_writes_every_view(folder: Path) -> None:
     written = outputs(folder)
     write_report(read(folder), SETTINGS, written, folders(folder), 2)
-    assert {path.name for path in (written.page / "cards").iterdir()} == {
-        f"{backbone}-{regime}.md" for backbone in ("one", "two") for regime in ("clean", "adv")
-    }
     names = {path.name for path in (written.page / "tables").iterdir()}
     assert {"clean-images.tex", "attack-suite-pgd.tex", "one-all-results.tex"} <= names
     assert file_name(Table("One: all results", [], [])) == "one-all-results"
@@ -81,27 +75,6 @@ def test_latex_rows_have_a_cell_a_column_and_no_raw_sign() -> None:
 
 def test_a_backslash_is_escaped_once() -> None:
     assert escape("\\_") == r"\textbackslash{}\_"
-
-
-def test_a_model_card_is_read_by_the_hub(folder: Path) -> None:
-    card: Any = ModelCard(model_cards(read(folder), 0.95)["one-adv"])
-    results = card.data.eval_results
-    assert results is not None
-    found = {result.metric_name: result.metric_value for result in results}
-    assert found["accuracy (clean)"] == 0.7123
-    assert found["robust accuracy (pgd, eps 0.01)"] == 0.25
-    assert card.data.pipeline_tag == "image-classification"
-    assert results[0].dataset_split == "test"
-    for word in ("leaking", "medrobust.load", "lr 0.001", "Cite: A & B", "a" * 64, "no medical device"):
-        assert word in card.text, word
-
-
-def test_a_card_without_results_says_so(folder: Path) -> None:
-    for path in (folder / "metrics").rglob("*.json"):
-        path.unlink()
-    card: Any = ModelCard(model_cards(read(folder), 0.95)["one-clean"])
-    assert not card.data.eval_results
-    assert "Audit of the split: **missing**" in card.text
 
 
 def test_the_sheet_shows_middle_slices_of_different_real_patients() -> None:

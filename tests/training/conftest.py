@@ -127,7 +127,7 @@ class Workspace:
     def results(self) -> dict[str, bytes]:
         """Every file that the stages left and that a seed decides, by name; no times, no cards."""
         found = {}
-        for top in ("data/tune", "data/predictions", "models", "metrics", "plots"):
+        for top in ("data/tune", "data/predictions", "data/checkpoints", "metrics", "plots"):
             for path in sorted((self.folder / top).rglob("*")):
                 if path.suffix in {".csv", ".tsv", ".parquet", ".safetensors"} and "live" not in path.parts:
                     found[path.relative_to(self.folder).as_posix()] = path.read_bytes()

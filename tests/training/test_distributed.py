@@ -37,7 +37,7 @@ def compare(folder: Path, root: Path, stages: tuple[str, ...], **changes: Any) -
         for stage in stages:
             space.run(stage, **variables)
         regime = "adv" if stages[-1] == "adv_train" else "clean"
-        assert (space.folder / "models" / BACKBONE / regime / "model.safetensors").is_file()
+        assert (space.folder / "data" / "checkpoints" / BACKBONE / regime / "model.safetensors").is_file()
         found.append(pd.read_csv(space.folder / "plots" / "train" / f"{BACKBONE}-{regime}" / "history.csv"))
     return found
 

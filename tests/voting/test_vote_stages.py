@@ -34,7 +34,8 @@ def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
     for seed, regime in enumerate(("clean", "adv")):
         torch.manual_seed(seed)
-        checkpoint.save(tmp_path / "models" / "resnet10t" / regime, build_classifier(block, CLASSES), block, {})
+        folder = tmp_path / "data" / "checkpoints" / "resnet10t" / regime
+        checkpoint.save(folder, build_classifier(block, CLASSES), block, {})
     monkeypatch.chdir(tmp_path)
     run_stage(root, monkeypatch, "suite", suite="quick")
     return tmp_path

@@ -20,7 +20,7 @@ def save(folder: Path | str, classifier: Classifier, model: ModelParams, card: d
     """Write a checkpoint, whole or not at all.
 
     Args:
-        folder: for instance `models/resnet34/adv`.
+        folder: for instance `data/checkpoints/resnet34/adv`.
         classifier: its parameters and buffers are stored in float32.
         model: the block that builds it again.
         card: what else a reader should know (regime, params, data and split hashes, metrics).

@@ -23,8 +23,7 @@ class Folders:
     metrics: Path
     plots: Path
     tuned: Path
-    models: Path
-    predictions: Path
+    checkpoints: Path
 
 
 @dataclass(frozen=True)
@@ -183,15 +182,26 @@ def collect(
         lineage: which files belong to the run; None takes every file as it is.
         vote: regime of the ensemble.
     """
+    run = collect_models(folders, backbones, suites, lineage, vote)
+    reader = Reader(run)
+    run.ensemble.update(reader.metrics(folders.metrics / "ensemble.json"))
+    _read_attacks(run, reader, folders, *run.vote())
+    return run
+
+
+def collect_models(
+    folders: Folders, backbones: list[str], suites: list[str], lineage: Lineage | None = None, vote: str = "adv"
+) -> Run:
+    """The same without the vote: the data, the backbones, and what suites made of them."""
     run = Run(backbones, suites, lineage=lineage, regime=vote)
     reader = Reader(run)
     run.header.update(reader.record(folders.prepared / "header.json"))
-    for name, target in (("audit", run.audit), ("split", run.split), ("ensemble", run.ensemble)):
+    for name, target in (("audit", run.audit), ("split", run.split)):
         target.update(reader.metrics(folders.metrics / f"{name}.json"))
     for backbone in backbones:
         _read_backbone(run, reader, folders, backbone)
-    for model, regime in run.models():
-        _read_attacks(run, reader, folders, model, regime)
+        for regime in REGIMES:
+            _read_attacks(run, reader, folders, backbone, regime)
     return run
 
 
@@ -202,7 +212,7 @@ def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) ->
         run.trials[backbone] = trials
     for regime in REGIMES:
         run.train[backbone, regime] = reader.metrics(folders.metrics / "train" / f"{backbone}-{regime}.json")
-        run.cards[backbone, regime] = reader.record(folders.models / backbone / regime / "card.json")
+        run.cards[backbone, regime] = reader.record(folders.checkpoints / backbone / regime / "card.json")
         folder = folders.plots / "train" / f"{backbone}-{regime}"
         for target, name in ((run.history, "history"), (run.confusion, "confusion")):
             if (found := reader.table(folder / f"{name}.csv")) is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -32,18 +33,19 @@ class Grid:
     note: str = ""
 
 
-def read_ensemble(run: Run, folders: Folders, attacked: Sequence[str]) -> None:
+def read_ensemble(run: Run, folders: Folders, attacked: Sequence[str], predictions: Path) -> None:
     """Read the vote's answers, the comparison of methods, attacks, transfer; what is missing is noted in the run.
 
     Args:
         run: read into it.
         folders: where the stages wrote.
         attacked: ways to vote beside the one in force that suites attack.
+        predictions: the vote's answers to test images.
     """
     reader = Reader(run)
     read_votes(run, reader, folders, attacked)
     run.methods.update(run.ensemble.get("methods", {}))
-    answers = reader.table(folders.predictions / "ensemble.parquet")
+    answers = reader.table(predictions)
     if answers is not None:
         names = dict(enumerate(run.classes()))
         named = pd.DataFrame({"actual": answers["label"].map(names), "predicted": answers["pred"].map(names)})

@@ -5,6 +5,7 @@ checkout` of half the files or an edit of params.yaml it may not, and then its n
 dvc.lock itself cannot be a dependency of a stage, because every stage changes it; it is only asked for doubts.
 """
 
+import fcntl
 import hashlib
 import json
 from functools import cache
@@ -48,14 +49,16 @@ class Lineage:
             return None
         # The C parser is ten times as fast; not every PyYAML was built with it.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        stages = (yaml.load(lock.read_text(encoding="utf-8"), loader) or {}).get("stages", {})
+        stages = (yaml.load(_whole(lock), loader) or {}).get("stages", {})
         there = cells(lock.parent)
         kept = {name: stage for name, stage in stages.items() if name != own and (there is None or name in there)}
         return cls(lock.parent, kept)
 
     def doubt(self, path: Path) -> str | None:
         """Why a file is not a result of the run that dvc.lock describes; None if it is."""
-        name = path.resolve().relative_to(self.root).as_posix() if self._inside(path) else str(path)
+        # The folder alone is resolved: the file may be a link to DVC's cache (cache.type symlink).
+        there = path.parent.resolve() / path.name
+        name = there.relative_to(self.root).as_posix() if there.is_relative_to(self.root) else str(path)
         place = next((str(p) for p in (Path(name), *Path(name).parents) if str(p) in self.writers), None)
         if place is None:
             return "no stage of dvc.lock wrote it"
@@ -80,9 +83,6 @@ class Lineage:
     def output(self, path: str) -> str | None:
         """The md5 that dvc.lock gives for an out."""
         return self.writers[path][-1][1] if path in self.writers else None
-
-    def _inside(self, path: Path) -> bool:
-        return path.resolve().is_relative_to(self.root)
 
     def _stale_params(self, stage: str) -> str | None:
         for file, values in self.stages[stage].get("params", {}).items():
@@ -110,6 +110,19 @@ class Lineage:
                 if path != out and md5(self.root / path) not in (None, dep.get("md5")):
                     return earlier
         return None
+
+
+def _whole(lock: Path) -> str:
+    """The text of dvc.lock. DVC writes it in place, so a stage beside this one may be in the middle of that.
+
+    Who writes it holds the lock of DVC's repository, and gives it back while a stage's own command runs.
+    """
+    guard = lock.parent / ".dvc" / "tmp" / "lock"
+    if not guard.is_file():
+        return lock.read_text(encoding="utf-8")
+    with guard.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        return lock.read_text(encoding="utf-8")
 
 
 def cells(root: Path) -> set[str] | None:

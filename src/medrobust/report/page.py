@@ -205,7 +205,7 @@ def summary(run: Run, settings: Settings) -> str:
 def origin_table(run: Run) -> Table:
     """The hashes by which dvc.lock, and so the history of the repository, knows this run."""
     places = ["data/prepared", "data/split.csv"]
-    places += [f"models/{backbone}/{regime}" for backbone, regime in run.cards] + ["data/ensemble"]
+    places += [f"data/checkpoints/{backbone}/{regime}" for backbone, regime in run.cards] + ["data/ensemble"]
     known = [(place, run.lineage.output(place)) for place in places] if run.lineage else []
     note = "The md5 of each in dvc.lock; a commit whose dvc.lock has them has this run."
     return Table("Origin", ["what", "md5"], [[place, md5] for place, md5 in known if md5], note)
@@ -231,6 +231,7 @@ def _reproduce_text(run: Run, settings: Settings) -> list[str]:
         "From a clone: make setup && dvc pull (what is stored), or dvc repro (from the data on).",
         f"Seed {settings.seed}; every other value stands in params.yaml.",
         f"Trained with {versions}." if versions else "No checkpoint was found that says its versions.",
+        "The weights lie in models/<model>/<clean or adv>, each beside a model card: README.md.",
         f"Report by medrobust {version('medrobust')}.",
     ]
 

@@ -142,8 +142,10 @@ def backbone_table(run: Run, model: str, confidence: float) -> Table:
     note = (
         f"Brackets are {confidence:.0%} intervals over patients. Attacked rows count an image as wrong if any "
         "attack of the suite fools it; AUROC, ECE and log-loss need scores, which a worst case over attacks does "
-        "not have. “To the last step”: its attacks on fewer images, none of which stops where the model errs."
+        "not have."
     )
+    if run.crossings:
+        note += " “To the last step”: its attacks on fewer images, none of which stops where the model errs."
     return Table(f"{model}: all results", columns, rows, note, folded=True)
 
 

@@ -1,11 +1,10 @@
-"""Write all that the report stage leaves: page, Markdown, LaTeX, model cards, figures, tables for DVC's plots."""
+"""Write all that the report stage leaves: page, Markdown, LaTeX, figures, tables for DVC's plots."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from medrobust.data.store import ImageStore
 from medrobust.records import atomic_dir, write_table
-from medrobust.report.cards import model_cards
 from medrobust.report.collect import Folders, Run
 from medrobust.report.explanations import explanation_pictures
 from medrobust.report.figures import draw_all, save
@@ -47,9 +46,6 @@ def write_report(run: Run, settings: Settings, outputs: Outputs, folders: Folder
         (page / "tables").mkdir()
         for table in every_table(run, settings):
             (page / "tables" / f"{file_name(table)}.tex").write_text(latex(table), encoding="utf-8")
-        (page / "cards").mkdir()
-        for name, text in model_cards(run, settings.confidence).items():
-            (page / "cards" / f"{name}.md").write_text(text, encoding="utf-8")
     points = plot_tables(run)
     for name, path in outputs.tables.items():
         write_table(path, points[name])

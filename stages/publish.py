@@ -1,0 +1,37 @@
+"""Put the weights of a backbone into folders to hand on, each with a model card (seconds, no torch)."""
+
+import argparse
+from pathlib import Path
+
+from medrobust.params.schema import load_params
+from medrobust.runtime import run_stage
+
+
+def parse() -> argparse.Namespace:
+    """The command line of dvc.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", required=True)
+    for name in ("checkpoints", "prepared", "metrics", "plots", "tuned", "lock"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--out", type=Path, nargs=2, required=True, help="of the clean model and the other")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Collect what is known of the backbone, and write both folders."""
+    from medrobust.report.cards import Subject, publish
+    from medrobust.report.collect import REGIMES, Folders, collect_models
+    from medrobust.report.lineage import Lineage
+
+    params = load_params()
+    suites = params.attacks.suites
+    folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints)
+    lineage = Lineage.of(args.lock, f"publish@{args.backbone}")
+    run = collect_models(folders, [args.backbone], list(suites), lineage)
+    for regime, out in zip(REGIMES, args.out, strict=True):
+        publish(Subject(run, args.backbone, regime, suites, params.report.confidence), folders, out)
+
+
+if __name__ == "__main__":
+    args = parse()
+    run_stage(main, f"publish-{args.backbone}")

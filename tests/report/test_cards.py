@@ -1,0 +1,230 @@
+"""What one hands on: the weights as they are, and a card that the Hub reads, with the run's own numbers."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from medrobust.errors import UserError
+from medrobust.params.attacks import SuiteParams
+from medrobust.records import read_json, write_json
+from medrobust.report.cards import CHECKPOINT, Subject, model_card, publish
+from medrobust.report.collect import REGIMES, Run, collect_models
+from medrobust.report.hub import HUB, licence_id
+from medrobust.report.lineage import Lineage
+from tests.report.runs import attack_record, card, checks_record, clean_record, folders, lock, write_record
+from tests.stages import run_stage
+
+PGD = SuiteParams(norm="Linf", eps=[0.005, 0.01], attacks=[{"name": "pgd", "steps": 10, "loss": "margin"}])
+
+
+def backbone(folder: Path, suites: tuple[str, ...] = ("pgd",), *, checked: bool = True) -> Run:
+    lineage = Lineage.of(folder / "dvc.lock", "publish@one") if checked else None
+    return collect_models(folders(folder), ["one"], list(suites), lineage)
+
+
+def subject(run: Run, regime: str = "adv") -> Subject:
+    return Subject(run, "one", regime, dict.fromkeys(run.suites, PGD), 0.95)
+
+
+def front(text: str) -> dict[str, Any]:
+    """The metadata, by a parser of YAML."""
+    assert text.startswith("---\n")
+    found: dict[str, Any] = yaml.safe_load(text.split("---\n")[1])
+    return found
+
+
+def rows(text: str, title: str) -> list[dict[str, str]]:
+    """The rows of the table under a title."""
+    lines = text.split(f"# {title}\n")[1].split("\n#", maxsplit=1)[0].splitlines()
+    columns, _, *cells = [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")
+    ]
+    return [dict(zip(columns, row, strict=True)) for row in cells]
+
+
+def test_the_folder_has_the_weights_as_they_are_and_a_card(folder: Path) -> None:
+    source, out = folder / "data" / "checkpoints" / "one" / "adv", folder / "models" / "one" / "adv"
+    # As DVC links it from its cache, which nobody may write to.
+    cached = folder / "cached"
+    (source / "model.safetensors").rename(cached)
+    cached.chmod(0o444)
+    (source / "model.safetensors").symlink_to(cached)
+    publish(subject(backbone(folder)), folders(folder), out)
+    assert {path.name for path in out.iterdir()} == {*CHECKPOINT, "README.md"}
+    for name in CHECKPOINT:
+        assert (out / name).read_bytes() == (source / name).read_bytes()
+    copy = out / "model.safetensors"
+    assert not copy.is_symlink()
+    copy.write_bytes(b"another")
+    assert cached.read_bytes() == b"weights of one-adv"
+
+
+def test_the_hub_reads_the_card(folder: Path) -> None:
+    text = model_card(subject(backbone(folder)))
+    meta: Any = ModelCard(text).data
+    assert meta.model_name == "one-adv"
+    assert meta.pipeline_tag == "image-classification"
+    assert meta.license == "mit"
+    (index,) = front(text)["model-index"]
+    (result,) = index["results"]
+    assert result["task"]["type"] == "image-classification"
+    assert result["dataset"] == {"type": "phantom", "name": "phantom", "split": "test"}
+    assert {metric["type"] for metric in result["metrics"]} == set(front(text)["metrics"])
+    found = {entry.metric_name: entry.metric_value for entry in meta.eval_results}
+    clean, attacked = clean_record(), attack_record()["robust_accuracy"]
+    assert found["accuracy (clean)"] == clean["accuracy"]
+    assert found["balanced_accuracy (clean)"] == clean["balanced_accuracy"]
+    assert "auroc (clean)" not in found  # which was not defined
+    for eps, value in attacked.items():
+        assert found[f"robust accuracy (pgd, Linf, eps {eps})"] == value
+
+
+def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
+    text = model_card(subject(backbone(folder)))
+    (clean,) = rows(text, "Clean images")
+    assert clean["accuracy"] == "0.712 [0.50, 0.90]"
+    (attacked,) = rows(text, "Attack suite: pgd")
+    assert attacked == {
+        "clean": "0.700", "ε = 0.005": "0.500 [0.40, 0.60]", "ε = 0.01": "0.250 [0.20, 0.30]",
+        "checklist": "no problem found",
+    }  # fmt: skip
+    assert [row["training"] for row in rows(text, "At a glance")] == ["clean", "adversarial"]
+    counts = rows(text, "Confusion matrix, clean images")
+    assert [row["Mild"] for row in counts] == ["0", "2", "0"]
+    assert {row["images"] for row in rows(text, "All numbers")} == {"clean", "pgd"}
+
+
+def test_a_stranger_learns_how_to_use_and_what_to_believe(folder: Path) -> None:
+    write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
+    lock(folder)
+    text = model_card(subject(backbone(folder)))
+    for words in (
+        'medrobust.load("models/one/adv")', "lr: 0.001", "Cite: A & B.", "a" * 64, "no medical device",
+        "Norm Linf. Attacks: pgd (steps 10, loss margin).", "the split: **leaking**. 2 of 7 test patients also",
+        "pgd **invalid**", "The licence on top of this card is that of the images", "Licence: MIT.",
+        f"those of the clean model (sha256 `{'b' * 64}`)", "torch 2.0",
+    ):  # fmt: skip
+        assert words in text, words
+    (failed,) = rows(text, "Checks that did not pass")
+    assert (failed["outcome"], failed["what to do"]) == ("fail", "raise restarts")
+    assert "What this card cannot tell" not in text
+
+
+def test_what_is_missing_is_named(folder: Path) -> None:
+    for name in ("attack/one-adv-pgd.json", "checks/one-adv.json", "audit.json"):
+        (folder / "metrics" / name).unlink()
+    text = model_card(subject(backbone(folder)))
+    gaps = text.split("## What this card cannot tell")[1].split("##")[0]
+    for name in ("attack/one-adv-pgd.json", "checks/one-adv.json", "audit.json"):
+        assert f"- `{folder / 'metrics' / name}`: missing" in gaps
+    assert "Audit of the split: **missing**" in text
+    assert "pgd **unchecked**" in text
+    assert not [row for row in rows(text, "Attack suite: pgd") if row["checklist"] != "–"]
+    assert "robust accuracy (pgd" not in text
+
+
+def test_a_number_of_another_run_is_named_and_left_out(folder: Path) -> None:
+    record = {**attack_record(), "robust_accuracy": {"0.005": 0.8765, "0.01": 0.8765}}
+    path = folder / "metrics" / "attack" / "one-adv-pgd.json"
+    write_record(path, record)
+    text = model_card(subject(backbone(folder)))
+    assert f"- `{path}`: not of this run (not what stage attack@one-adv-pgd wrote when it last ended)" in text
+    assert "0.876" not in text
+    assert "0.8765" in model_card(subject(backbone(folder, checked=False)))
+
+
+def test_without_a_lock_the_card_says_that_nothing_was_checked(folder: Path) -> None:
+    (folder / "dvc.lock").unlink()
+    assert "no dvc.lock says which run the results belong to" in model_card(subject(backbone(folder)))
+
+
+def test_a_suite_without_any_result_leaves_its_name(folder: Path) -> None:
+    text = model_card(subject(backbone(folder, ("pgd", "new"))))
+    assert [list(row.values()) for row in rows(text, "Attack suite: new")] == [["missing", "–"]]
+    assert f"`{folder / 'metrics' / 'attack' / 'one-clean-new.json'}`: missing" in text
+
+
+def test_a_suite_with_a_target_tells_how_often_it_was_reached(folder: Path) -> None:
+    told = {"targeted_n": {"least": 12}, "targeted_success": {"least": {"0.005": 0.25, "0.01": 0.75}}}
+    told["targeted_success_ci"] = {"least": {"0.005": [0.1, 0.4], "0.01": [0.6, 0.9]}}
+    write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", attack_record() | told)
+    lock(folder)
+    run = backbone(folder)
+    (row,) = rows(model_card(subject(run)), "Targeted success: pgd")
+    assert (row["target"], row["n"], row["ε = 0.01"]) == ("least", "12", "0.750 [0.60, 0.90]")
+    assert "Targeted success" not in model_card(subject(run, "clean"))
+
+
+def test_without_data_and_results_there_still_is_a_card(folder: Path) -> None:
+    for name in ("metrics", "plots", "data/prepared", "data/tune"):
+        shutil.rmtree(folder / name)
+    text = model_card(subject(backbone(folder)))
+    assert "No record of the data was found." in text
+    assert not front(text)["model-index"][0]["results"]
+    assert "license" not in front(text)
+    assert isinstance(ModelCard(text), ModelCard)
+
+
+@pytest.mark.parametrize("name", CHECKPOINT)
+def test_weights_that_are_missing_are_not_handed_on(folder: Path, name: str) -> None:
+    (folder / "data" / "checkpoints" / "one" / "adv" / name).unlink()
+    with pytest.raises(UserError, match=rf"{name}: no such file\. Run `dvc repro`"):
+        publish(subject(backbone(folder)), folders(folder), folder / "out")
+    assert not (folder / "out").exists()
+
+
+def test_weights_of_another_run_are_not_handed_on(folder: Path) -> None:
+    checkpoint = folder / "data" / "checkpoints" / "one" / "adv"
+    write_json(checkpoint / "card.json", {**card("one", "adv"), "seed": 2})
+    with pytest.raises(UserError, match=r"card\.json: not what stage train@one-adv wrote"):
+        publish(subject(backbone(folder)), folders(folder), folder / "out")
+
+
+@pytest.mark.parametrize(
+    ("licence", "expected"),
+    [
+        ("CC BY 4.0", "cc-by-4.0"), ("cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0"), ("MIT", "mit"), ("CC0 1.0", "cc0-1.0"),
+        ("see its page", None), ("unknown", None), ("", None), ("mit and others", None),
+    ],
+)  # fmt: skip
+def test_a_licence_has_the_hubs_name_or_none(licence: str, expected: str | None) -> None:
+    assert licence_id(licence) == expected
+
+
+def test_a_data_set_of_the_hub_is_linked(folder: Path) -> None:
+    path = folder / "data" / "prepared" / "header.json"
+    write_json(path, {**read_json(path), "url": f"{HUB}owner/images", "licence": "see its page"})
+    text = model_card(subject(backbone(folder, checked=False)))
+    assert front(text)["datasets"] == ["owner/images"]
+    assert front(text)["model-index"][0]["results"][0]["dataset"]["type"] == "owner/images"
+    assert "No licence stands on top of this card" in text
+
+
+def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
+    params |= {"seed": 1, "adv": {**params["adv"], "eps": 0.01}}
+    params["attacks"]["suites"] = {"pgd": params["attacks"]["suites"]["pgd"]}
+    params["explain"] = {**params["explain"], "suite": "pgd"}
+    params["detect"], params["transfer"] = {**params["detect"], "suites": {"pgd": 0.01}}, {"suite": "pgd"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(folder)
+    run_stage(root, monkeypatch, "publish", backbone="one")
+    for regime in REGIMES:
+        text = Path("models", "one", regime, "README.md").read_text()
+        assert front(text)["model-index"][0]["name"] == f"one-{regime}"
+        assert "0.250 [0.20, 0.30]" in text
+        assert "What this card cannot tell" not in text
+
+
+def test_the_stage_starts_without_heavy_libraries() -> None:
+    code = (
+        "import sys, medrobust.report.cards, medrobust.params.schema; "
+        "assert not {'torch', 'matplotlib', 'sklearn'} & set(sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
