@@ -109,7 +109,7 @@ def test_patients_are_drawn_within_their_class() -> None:
 
 @pytest.mark.parametrize(
     ("interval", "expected"),
-    [([0.6, 0.8], 0.71), ([0.70, 0.72], 0.71), ([0.712, 0.713], 0.7123), ([0.7, 0.7], 0.7123)],
+    [([0.6, 0.8], 0.71), ([0.70, 0.72], 0.71), ([0.712, 0.713], 0.7123), ([0.7, 0.7], 0.71)],
 )
 def test_numbers_are_rounded_to_what_their_interval_supports(interval: list[float], expected: float) -> None:
     assert metrics.supported(0.71234, interval) == expected

@@ -219,6 +219,9 @@ def headline(summary: dict[str, Any]) -> dict[str, float | None]:
 
 
 def supported(value: float, interval: list[float]) -> float:
-    """The value at the decimal of the first digit that half its interval reaches (two decimals at least)."""
+    """The value at the decimal of the first digit that half its interval reaches, two decimals at least.
+
+    An interval without width is one of too few patients, or of a rate of 0 or 1, and supports no third decimal.
+    """
     half = (interval[1] - interval[0]) / 2
-    return round(value, max(2, math.ceil(-math.log10(half)))) if half > 0 else round(value, 4)
+    return round(value, max(2, math.ceil(-math.log10(half))) if half > 0 else 2)
