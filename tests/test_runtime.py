@@ -93,8 +93,19 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert runtime.device() == torch.device("cuda:1")
+    monkeypatch.setenv("MEDROBUST_DEVICE", "cuda")
+    assert runtime.device() == torch.device("cuda:1"), "a GPU is asked for, not the first one"
+    monkeypatch.delenv("MEDROBUST_DEVICE")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert runtime.device() == torch.device("cpu")
+
+
+def test_float32_is_float32_on_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    runtime.device()
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_progress_prints_plain_lines_with_a_rate(

@@ -19,7 +19,7 @@ T = TypeVar("T")
 def joined(backend: str = "gloo") -> Iterator[None]:
     """Inside, the processes that torchrun started know each other; a group that exists already is used.
 
-    gloo serves where only results are exchanged; nccl is for tensors on GPUs.
+    gloo serves where only results are exchanged; NCCL is for tensors on GPUs (see `training.distributed`).
     """
     if "RANK" not in os.environ or dist.is_initialized():
         yield

@@ -126,20 +126,23 @@ def progress(items: Iterable[T], desc: str, total: int | None = None, unit: str 
 
 
 def device() -> "torch.device":
-    """The device to compute on: `MEDROBUST_DEVICE`, else a GPU if there is one, else the CPU.
+    """The device to compute on, made ready: `MEDROBUST_DEVICE`, else a GPU if there is one, else the CPU.
 
-    Of several processes that torchrun started on a machine, each takes its own GPU.
+    Of several processes that torchrun started on a machine, each takes its own GPU, unless the variable says
+    which (`cuda:1`). From here on float32 is float32 on a GPU: torch would let convolutions round to TF32, whose
+    10 bits leave an image that was just fooled on either side, as its batch happens to be large.
 
     Raises:
         UserError: the variable names a device that torch does not know or this machine does not have.
     """
     import torch
 
-    wanted = os.environ.get("MEDROBUST_DEVICE")
-    if wanted is None:
+    wanted = os.environ.get("MEDROBUST_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    if wanted == "cuda" and torch.cuda.is_available():
         # Of a process that torchrun started.
-        number = int(os.environ.get("LOCAL_RANK", "0")) % max(torch.cuda.device_count(), 1)
-        return torch.device(f"cuda:{number}" if torch.cuda.is_available() else "cpu")
+        number = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        return torch.device(f"cuda:{number}")
     try:
         chosen = torch.device(wanted)
         torch.empty(0, device=chosen)

@@ -1,6 +1,7 @@
 """Two gloo processes train as one does on the same global batch."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,30 @@ def test_without_torchrun_nothing_happens() -> None:
     assert processes.share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
     assert processes.gather("x") == ["x"]
     assert processes.from_first(lambda: 3) == 3
+
+
+@pytest.mark.parametrize(
+    ("gpus", "variables", "backend"),
+    [
+        (0, {"LOCAL_WORLD_SIZE": "2"}, "gloo"),
+        (2, {"LOCAL_WORLD_SIZE": "2"}, "cpu:gloo,cuda:nccl"),
+        (2, {"LOCAL_WORLD_SIZE": "2", "MEDROBUST_DEVICE": "cuda"}, "cpu:gloo,cuda:nccl"),
+        (1, {"LOCAL_WORLD_SIZE": "2"}, "gloo"),
+        (2, {"LOCAL_WORLD_SIZE": "2", "MEDROBUST_DEVICE": "cpu"}, "gloo"),
+    ],
+)
+def test_nccl_carries_tensors_where_each_process_has_a_gpu_and_objects_never(
+    gpus: int, variables: dict[str, str], backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL refuses two processes on one GPU, and sends objects over the current GPU: everybody's first."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.delenv("MEDROBUST_DEVICE", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "joined", nullcontext)
+    with distributed.processes() as asked:
+        assert asked == backend
 
 
 def _average(rank: int, port: int, folder: str) -> None:

@@ -123,7 +123,9 @@ class DevicePixels:
         """The images at these places of the store, which must be among `self.rows`."""
         import torch
 
-        return self.pixels[torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.pixels.device)]
+        places = torch.from_numpy(np.searchsorted(self.rows, rows))
+        # Without waiting for the GPU, which may still be busy with the last step; so in `Subset.batch`.
+        return self.pixels[places.to(self.pixels.device, non_blocking=True)]
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class Subset:
         pixels = torch.from_numpy(self.store_images[rows]) if self.on_device is None else self.on_device.take(rows)
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
         # Divided by a tensor: on a GPU torch multiplies by the reciprocal of a number, which rounds otherwise.
-        return pixels.contiguous().float().div_(torch.tensor(255.0, device=pixels.device))
+        return pixels.contiguous().float().div_(torch.full((), 255.0, device=pixels.device))
 
     def outlines(self, indices: Any) -> "torch.Tensor":
         """The regions that the publisher outlined, bool n×1×H×W, of the given positions in the subset.

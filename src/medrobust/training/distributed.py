@@ -5,6 +5,7 @@ runs: an objective may pass the model any number of times and perturb its weight
 attack, which need no communication, the one reduction is small. Without torchrun every function here does nothing.
 """
 
+import os
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -13,11 +14,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from medrobust.processes import gather, joined, world
+from medrobust.runtime import device
 
 
 def processes() -> AbstractContextManager[None]:
-    """The group of a training: tensors travel between GPUs where there are GPUs."""
-    return joined("nccl" if torch.cuda.is_available() else "gloo")
+    """The group of a training: tensors on GPUs travel by NCCL, everything else by gloo.
+
+    NCCL wants a GPU for each process; where several share one, gloo carries its tensors too.
+    """
+    several = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
+    own = device().type == "cuda" and not several and os.environ.get("MEDROBUST_DEVICE", "cuda") == "cuda"
+    # Were it NCCL alone, objects would travel by it too, and those of all processes over the first GPU.
+    return joined("cpu:gloo,cuda:nccl" if own else "gloo")
 
 
 def average_gradients(model: nn.Module, count: int) -> None:

@@ -198,9 +198,12 @@ class Epochs:
 
     def batch(self, subset: Subset, rows: np.ndarray, epoch: int) -> Any:
         """Augmented images, labels and seeds of some positions, on the device."""
-        images = self.augmentation(subset.batch(rows).to(self.device))
         seeds = image_seeds(subset.ids[rows], self.job.seed + epoch + 1)
-        return images, subset.targets(rows).to(self.device), seeds.to(self.device)
+        # A copy that blocks would wait for the GPU's last step, beside which loading can be done.
+        images, labels, seeds = (
+            part.to(self.device, non_blocking=True) for part in (subset.batch(rows), subset.targets(rows), seeds)
+        )
+        return self.augmentation(images), labels, seeds
 
     def descend(self, step: Step, epoch: int, number: int) -> float:
         """Take one step of the optimiser; return the loss before it."""

@@ -11,6 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 from medrobust.data.store import Subset
 from medrobust.params.training import TrainParams
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
 
 def build_optimiser(model: nn.Module, settings: TrainParams) -> torch.optim.Optimizer:
     """The optimiser by its name in torch, over what is trained; SGD has momentum 0.9."""
@@ -40,11 +42,17 @@ def build_average(model: nn.Module, decay: float) -> AveragedModel | None:
     if not decay:
         return None
 
-    def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
-        kept = min(decay, (1 + int(count)) / (10 + int(count)))
-        return new if not old.is_floating_point() else kept * old + (1 - kept) * new
+    def average(old: Tensors, new: Tensors, count: Tensor | int) -> None:
+        if not old[0].is_floating_point():
+            torch._foreach_copy_(old, new)
+            return
+        done = int(count)
+        kept = min(decay, (1 + done) / (10 + done))
+        torch._foreach_mul_(old, kept)
+        torch._foreach_add_(old, torch._foreach_mul(new, 1 - kept))
 
-    return AveragedModel(model, avg_fn=average, use_buffers=True)
+    # All tensors of a format at once: one by one, a GPU would be waited for at each of them.
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
 
 
 def precision(settings: TrainParams, device: torch.device) -> torch.dtype:

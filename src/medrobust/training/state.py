@@ -58,6 +58,11 @@ class State:
         return cls(model, optimiser, build_scheduler(optimiser, settings), scaler, average)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
     def judged(self) -> nn.Module:
         """The model that is validated and kept: the average, where there is one."""
         return self.model if self.average is None else self.average.module
@@ -73,7 +78,7 @@ class State:
             "average": self.average.state_dict() if self.average else None,
             "memory": {name: tensor.detach() for name, tensor in self.memory.items()},
             "gradients": {name: tensor.grad for name, tensor in self.memory.items()},
-            "result": result, "rng": gather(_random_state()),
+            "result": result, "rng": gather(_random_state(self.device)),
         }  # fmt: skip
         if rank() == 0:
             with atomic_file(resume_path(key)) as temporary:
@@ -90,12 +95,11 @@ class State:
         self.scaler.load_state_dict(content["scaler"])
         if self.average:
             self.average.load_state_dict(content["average"])
-        device = next(self.model.parameters()).device
         for name, tensor in content["memory"].items():
-            self.memory[name], gradient = tensor.to(device).requires_grad_(True), content["gradients"][name]
-            self.memory[name].grad = None if gradient is None else gradient.to(device)
+            self.memory[name], gradient = tensor.to(self.device).requires_grad_(True), content["gradients"][name]
+            self.memory[name].grad = None if gradient is None else gradient.to(self.device)
         if len(content["rng"]) == world():  # else: other processes, which draw from their own seeds
-            _set_random_state(content["rng"][rank()])
+            _set_random_state(content["rng"][rank()], self.device)
         self.result = Fit(**content["result"])
         say(f"resuming after epoch {len(self.result.history)}")
 
@@ -123,12 +127,13 @@ def _read(key: str | None) -> Any:
     return torch.load(resume_path(key), weights_only=True, map_location="cpu")
 
 
-def _random_state() -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+def _random_state(device: torch.device) -> dict[str, Any]:
+    """The state of the CPU's generator and, where a GPU trains, of that GPU's."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,106 @@
+"""A training that lies on another device is the CPU's, waits for the device little, and goes on after a kill."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medrobust.training.loop import Epochs, Job, fit
+from medrobust.training.objectives.registry import OBJECTIVES
+from medrobust.training.state import State
+from tests import other_device as stand_in
+from tests.other_device import There, other_device
+from tests.training.conftest import adv, make_job, network, settings, subset
+
+#: Everything that lies beside images and labels on the device.
+CHANGES = {"class_weights": "balanced", "sampling": "balanced", "ema": 0.5}
+
+
+def job(objective: str, **changes: Any) -> Job:
+    data = subset(40, classes=3)
+    options: dict[str, Any] = {"train": data, "val": data, "model": network(3)}
+    if OBJECTIVES[objective].attacks:
+        options["adv"] = adv(replays=2, beta=1.0, steps=2, awp=0.01, batch_norm="batch", attack_precision="train")
+    if objective == "ssat":
+        options["unlabelled"] = data
+    return make_job(
+        objective, settings=settings(**{"epochs": 1, "precision": "bf16", **CHANGES, **changes}), **options
+    )
+
+
+def moved(job: Job, device: torch.device) -> Job:
+    """The job on the device; unlabelled images stay where they are, as those that do not fit."""
+    images = job.train.resident(device)
+    assert images.on_device is not None
+    return replace(job, model=job.model.to(device), train=images, val=images)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_there_as_here(objective: str) -> None:
+    expected = fit(job(objective)).history
+    with other_device() as device:
+        mine = moved(job(objective), device)
+        found = fit(mine)
+        assert {value.device for value in mine.model.state_dict().values()} == {device}
+    assert found.history == expected
+
+
+@pytest.mark.parametrize("changes", [{"precision": "fp16"}, {"precision": "auto", "optimiser": "SGD"}])
+def test_a_killed_training_goes_on_there(changes: dict[str, Any]) -> None:
+    def kill(epoch: int, value: float) -> None:
+        raise KeyboardInterrupt
+
+    options = {"epochs": 2, **changes}
+    with other_device() as device:
+        expected = fit(moved(job("free", **options), device)).history
+        with pytest.raises(KeyboardInterrupt):
+            fit(replace(moved(job("free", **options), device), key="cut"), kill)
+        assert fit(replace(moved(job("free", **options), device), key="cut")).history == expected
+
+
+def test_the_resume_file_keeps_the_generator_of_the_device_that_trains() -> None:
+    with other_device() as device:
+        state = State.fresh(network().to(device), settings())
+        kept = torch.cuda.get_rng_state(device)
+        state.keep("there")
+        torch.cuda.set_rng_state(torch.Generator().manual_seed(7).get_state(), device)
+        state.restore("there")
+        assert torch.equal(torch.cuda.get_rng_state(device), kept)
+    # The same file on a machine without a GPU.
+    State.fresh(network(), settings()).restore("there")
+
+
+def test_a_step_waits_for_the_device_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each number that is read stops the host until the device has done all that it was given."""
+    seen: Counter[str] = Counter()
+    compute = stand_in._compute
+
+    def counting(func: Any, args: Any, kwargs: Any) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "nonzero") and isinstance(args[0], There):
+            seen["read"] += 1
+        return compute(func, args, kwargs)
+
+    monkeypatch.setattr(stand_in, "_compute", counting)
+    with other_device() as device:
+        mine = moved(job("cross_entropy"), device)
+        epochs = Epochs(mine, State.fresh(mine.model, mine.settings))
+        mine.model.train()
+        rows = np.arange(16)
+        epochs.descend(epochs.step(0, rows, None), 0, 0)
+        seen.clear()
+        step = epochs.step(0, rows, None)
+        assert seen["read"] == 0, "loading waits for nothing"
+        epochs.descend(step, 0, 1)
+        assert seen["read"] <= 2, "the loss, and how many weights were averaged"
+
+
+def test_dropout_and_batch_statistics_are_there() -> None:
+    with other_device() as device:
+        model = nn.Sequential(network(3), nn.Dropout(0.5)).to(device)
+        mine = replace(moved(job("cross_entropy"), device), model=model)
+        assert np.isfinite(fit(mine).history[0]["loss"])
