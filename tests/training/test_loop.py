@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -293,6 +294,17 @@ def test_precision_by_name() -> None:
     assert precision(settings(precision="auto"), cpu) == torch.float32
     assert precision(settings(precision="bf16"), cpu) == torch.bfloat16
     assert fit(make_job(settings=settings(precision="bf16", epochs=12))).best_value > 0.9
+
+
+@pytest.mark.parametrize(("generation", "expected"), [(7, torch.float32), (8, torch.bfloat16)])
+def test_auto_is_bf16_on_a_gpu_that_has_it_in_hardware(
+    generation: int, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(major=generation))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda _: True)
+    assert precision(settings(precision="auto"), torch.device("cuda")) == expected
 
 
 def test_memory_format_is_a_choice_that_changes_no_weight() -> None:

@@ -60,7 +60,8 @@ def precision(settings: TrainParams, device: torch.device) -> torch.dtype:
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if settings.precision != "auto":
         return named[settings.precision]
-    has = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    # Older GPUs compute it in software, slower than float32.
+    has = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if has else torch.float32
 
 
