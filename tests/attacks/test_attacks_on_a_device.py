@@ -1,0 +1,58 @@
+"""Attacks, the engine and the checks find on another device what they find on the CPU."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from medrobust.attacks.engine import attack_suite
+from medrobust.attacks.suite import resolve_suite
+from medrobust.attacks.targeted import targeted_success
+from medrobust.data.store import Subset
+from medrobust.params.attacks import SuiteParams
+from medrobust.params.report import ReportParams
+from tests.attacks.conftest import Victim
+from tests.attacks.test_contract import CASES, Make, train_images
+from tests.other_device import other_device
+
+REPORT = ReportParams(title="", bootstrap=20, confidence=0.9)
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_every_attack_finds_there_what_it_finds_here(
+    name: str, norm: str, victim: Callable[..., Victim], make_attack: Make
+) -> None:
+    known, eps, settings = victim(4), 0.08 if norm == "Linf" else 0.9, {"norm": norm}
+    few = slice(0, 2 if name.startswith("library") else 8)
+    images, labels, seeds = known.images[few], known.labels[few], known.seeds[few]
+    attack = make_attack(name, eps, known, train_images(1), **settings)
+    expected = attack(known, images, labels, seeds=seeds)
+    with other_device() as device:
+        model = nn.Sequential(*copy.deepcopy(known)).to(device)
+        attack = make_attack(name, eps, model, train_images(1).resident(device), **settings)
+        found = attack(model, images.to(device), labels.to(device), seeds=seeds.to(device))
+        assert found.device == device
+        found = found.cpu()
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("settings", [{}, {"precision": "bf16", "give_up": True}])
+def test_a_suite_gives_there_the_records_of_here(
+    settings: dict[str, Any], trained: nn.Module, subset: Subset
+) -> None:
+    attacks: list[dict[str, Any]] = [
+        {"name": "pgd", "steps": 6, "restarts": 2}, {"name": "square", "queries": 10},
+        {"name": "targeted_bim", "steps": 4},
+    ]  # fmt: skip
+    suite = resolve_suite("s", SuiteParams(norm="Linf", eps=[0.02, 0.1], attacks=attacks, **settings))
+    expected = attack_suite(trained, subset, suite, seed=0, batch_size=16)
+    targeted = targeted_success(trained, subset, suite, expected, REPORT)
+    with other_device() as device:
+        model, there = copy.deepcopy(trained).to(device), subset.resident(device)
+        found = attack_suite(model, there, suite, seed=0, batch_size=16)
+        assert targeted_success(model, there, suite, found, REPORT) == targeted
+    pd.testing.assert_frame_equal(found, expected)
