@@ -20,6 +20,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MEDROBUST_DEVICE", raising=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [False, True])
 def test_a_comparison_prints_what_was_asked_for(there: bool, capsys: pytest.CaptureFixture[str]) -> None:
     context: Any = other_device() if there else nullcontext()

@@ -36,6 +36,7 @@ def judge(images: Tensor, model: Classifier, guard: Guard | Path, detector: str)
     return [score for score in scores if score is not None]
 
 
+@pytest.mark.slow
 def test_every_detector_scores_there_as_here(
     model: Classifier, splits: Splits, suite: dict[str, Any], tmp_path: Path
 ) -> None:
