@@ -41,6 +41,9 @@ class There(Tensor):
 
     def __init__(self, held: Tensor) -> None: ...
 
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"There({self.held})"
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.held.__reduce_ex__(protocol)  # a file is read to the CPU
 
