@@ -49,6 +49,16 @@ def test_every_objective_trains_there_as_here(objective: str) -> None:
     assert found.history == expected
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_on_a_gpu_to_rounding(objective: str) -> None:
+    expected = fit(job(objective, precision="fp32")).history[0]["loss"]
+    mine = moved(job(objective, precision="fp32"), torch.device("cuda"))
+    assert fit(mine).history[0]["loss"] == pytest.approx(expected, rel=0.02)
+    assert next(mine.model.parameters()).is_cuda
+
+
 @pytest.mark.parametrize("changes", [{"precision": "fp16"}, {"precision": "auto", "optimiser": "SGD"}])
 def test_a_killed_training_goes_on_there(changes: dict[str, Any]) -> None:
     def kill(epoch: int, value: float) -> None:
