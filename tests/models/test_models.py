@@ -148,6 +148,17 @@ def test_weights_from_a_file_load_all_but_the_head(tmp_path: Path) -> None:
         build_classifier(block(timm="resnet18", weights=str(tmp_path / "w.safetensors")), CLASSES)
 
 
+def test_weights_that_were_saved_on_a_gpu_load_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = build_classifier(block(), CLASSES)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:3")
+        torch.save(source.backbone.state_dict(), tmp_path / "w.pth")
+    model = build_classifier(block(weights=str(tmp_path / "w.pth")), CLASSES)
+    assert torch.equal(model.backbone.conv1[0].weight, source.backbone.conv1[0].weight)  # type: ignore[index, union-attr]
+
+
 def test_missing_and_damaged_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         build_classifier(block(weights=str(tmp_path / "w.safetensors")), CLASSES)

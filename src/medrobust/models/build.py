@@ -124,7 +124,10 @@ def _load_file(backbone: Any, path: Path) -> None:
     from safetensors.torch import load_file
 
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)  # wherever it was saved
     except FileNotFoundError:
         remedy = "Give the path of a file, or weights: none | pretrained"
         raise UserError(f"params.yaml: models.*.weights: {path}", "no such file", remedy) from None
