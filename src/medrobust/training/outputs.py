@@ -32,8 +32,12 @@ class Paths:
 def write_outputs(
     paths: Paths, classifier: Classifier, result: Fit, subsets: dict[str, Subset], *,
     model: ModelParams, ordered: bool, report: ReportParams, card: dict[str, Any], seconds: float,
+    robust: bool,
 ) -> None:  # fmt: skip
-    """Evaluate the trained classifier on validation and test, and write everything."""
+    """Evaluate the trained classifier on validation and test, and write everything.
+
+    `robust`: the best epoch was chosen by balanced accuracy on attacked validation images, not on clean ones.
+    """
     logprobs = {name: predict(classifier, subsets[name]) for name in ("val", "test")}
     tables = [predictions_table(subsets[name], name, found) for name, found in logprobs.items()]
     write_table(paths.predictions, pd.concat(tables, ignore_index=True))
@@ -46,7 +50,7 @@ def write_outputs(
     stopped = {"stopped": result.stopped} if result.stopped else {}
     metrics = {**summary, **best, **stopped, "seconds": round(seconds, 1)}
     val = supported(result.best_value, summary["balanced_accuracy_ci"])
-    write_metrics(paths.metrics, metrics, {**headline(summary), "val_balanced_accuracy": val})
+    write_metrics(paths.metrics, metrics, {**headline(summary), "val_robust" if robust else "val_clean": val})
     _write_plots(paths.plots, result, test, logprobs["test"].argmax(1))
     checkpoint.save(
         paths.model, classifier, model, {**card, "metrics": {k: summary[k] for k in ("n", "accuracy")}}

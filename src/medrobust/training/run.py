@@ -165,6 +165,7 @@ def _fit_and_write(training: Training, job: Job, classifier: Classifier, facts: 
     write_outputs(
         training.paths, classifier, result, training.images.subsets, model=training.settings.model,
         ordered=training.images.ordered, report=training.report, card=facts, seconds=time.monotonic() - begin,
+        robust=job.adv is not None,
     )  # fmt: skip
     # `clean` is the key of a clean model that was trained here for want of labels, else a hash without a file.
     for key in (resume_key(facts), *([facts["params"]["clean"]] if job.adv else [])):

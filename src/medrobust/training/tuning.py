@@ -82,7 +82,7 @@ def _write(trials: Trials, study: optuna.Study, outs: Outs, seconds: float) -> N
         "seconds": round(seconds, 1),
     }
     # No validation set of fewer than ten thousand images supports a third decimal.
-    shown = {"val_balanced_accuracy": None if value is None else round(value, 2)}
+    shown = {f"val_{trials.tune.objective}": None if value is None else round(value, 2)}
     write_metrics(outs.metrics, summary, shown)
     say(f"{trials.settings.backbone}: best {chosen}")
 
