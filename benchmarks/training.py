@@ -150,7 +150,7 @@ class Product:
     """Products of large matrices: the most that the hardware computes in a number format."""
 
     def __init__(self, precision: str) -> None:
-        side, self.count = PRODUCT[device().type]
+        side, self.count = PRODUCT[kind()]
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.left, self.right = (torch.rand(side, side, device=device()).to(dtype) for _ in range(2))
         self.out = torch.empty_like(self.left)
@@ -163,8 +163,13 @@ class Product:
         _wait()
 
 
+def kind() -> str:
+    """`cuda`, or `cpu` for every other device, about which nothing was measured."""
+    return "cuda" if device().type == "cuda" else "cpu"
+
+
 def _wait() -> None:
-    if device().type == "cuda":
+    if kind() == "cuda":
         torch.cuda.synchronize(device())
 
 
@@ -192,9 +197,7 @@ def formats(name: str, size: int, batch: int, rounds: int, compile: bool) -> dic
     """Seconds of a step in each format; compiled networks lay their convolutions out as they like."""
     found = [Format(p, c) for p in ("fp32", "bf16") for c in (True, False)]
     # Compiling takes minutes, and no GPU with a compiler is quicker in float32.
-    found += [
-        Format(p, True, compile) for p in ("fp32", "bf16") if compile and (p, device().type) != ("fp32", "cuda")
-    ]
+    found += [Format(p, True, compile) for p in ("fp32", "bf16") if compile and (p, kind()) != ("fp32", "cuda")]
     tasks = {str(form): Ours(name, size, "mixed", batch, form) for form in found}
     compile_first({str(form): tasks[str(form)] for form in found if form.compile})
     times = interleaved({name: task.step for name, task in tasks.items()}, rounds)
@@ -254,12 +257,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs=2, metavar=("TIMM", "SIZE"))
     parser.add_argument("--advise", nargs=2, metavar=("TIMM", "SIZE"))
-    kind = device().type
     half_help = "clean images a step, and as many attacked ones"
-    parser.add_argument("--half", type=int, default=HALF[kind], help=half_help)
-    parser.add_argument("--rounds", type=int, default=ROUNDS[kind])
+    parser.add_argument("--half", type=int, default=HALF[kind()], help=half_help)
+    parser.add_argument("--rounds", type=int, default=ROUNDS[kind()])
     compile_help = "try torch.compile (always done where a GPU is)"
-    parser.add_argument("--compile", action="store_true", help=compile_help, default=kind == "cuda")
+    parser.add_argument("--compile", action="store_true", help=compile_help, default=kind() == "cuda")
     args = parser.parse_args()
     if args.advise:
         advise(args.advise[0], int(args.advise[1]), args.half, args.rounds, args.compile)
@@ -267,7 +269,7 @@ def main() -> None:
         compare(args.models[0], int(args.models[1]), None, args.half, args.rounds, args.compile)
     else:
         for name, size, target in BACKBONES:
-            wanted = WANTED_ON_GPU if kind == "cuda" else target
+            wanted = WANTED_ON_GPU if kind() == "cuda" else target
             compare(name, size, wanted, args.half, args.rounds, args.compile)
 
 

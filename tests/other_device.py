@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 aten = torch.ops.aten
 HERE, THERE = torch.device("cpu"), torch.device("cuda:0")
 COPIES = {aten.copy_, aten._to_copy}
+JOINED = {aten.cat, aten.stack}
 INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
 #: Whether torch is at work on tensors over there, so that what it makes for itself belongs there too.
 _busy_there: ContextVar[bool] = ContextVar("busy there", default=False)
@@ -136,7 +137,9 @@ def _compute(func: Any, args: Any, kwargs: Any) -> Any:
     if packet in INDEXED:
         _check_index(*args)
     elif there and packet not in COPIES:
-        _check_same(func, tensors)
+        _check_same(func, args, tensors)
+    if (there or made) and kwargs.get("generator") is not None:
+        raise RuntimeError(f"{func}: the generator, which is the CPU's, and cuda:0 are not the same device")
     if device is not None:
         kwargs = {**kwargs, "device": HERE}
     plain_args, plain_kwargs = tree_map_only(There, lambda tensor: tensor.held, (args, kwargs))
@@ -148,9 +151,12 @@ def _compute(func: Any, args: Any, kwargs: Any) -> Any:
     return return_and_correct_aliasing(func, args, kwargs, found) if there else found
 
 
-def _check_same(func: Any, tensors: list[Tensor]) -> None:
-    """Only numbers, tensors without dimensions, may come from the CPU."""
-    if any(tensor.ndim and not isinstance(tensor, There) for tensor in tensors):
+def _check_same(func: Any, args: Any, tensors: list[Tensor]) -> None:
+    """Only numbers, tensors without dimensions, may come from the CPU, to be read and not to be joined."""
+    written = args[:1] if func._schema.is_mutable and isinstance(args[0], Tensor) else ()
+    strict = tensors if func.overloadpacket in JOINED else written
+    own = {id(tensor) for tensor in strict}
+    if any(not isinstance(tensor, There) and (tensor.ndim or id(tensor) in own) for tensor in tensors):
         raise RuntimeError(f"{func}: Expected all tensors to be on the same device, but found cuda:0 and cpu")
 
 

@@ -113,3 +113,9 @@ def test_patients_are_drawn_within_their_class() -> None:
 )
 def test_numbers_are_rounded_to_what_their_interval_supports(interval: list[float], expected: float) -> None:
     assert metrics.supported(0.71234, interval) == expected
+
+
+def test_a_headline_is_rounded_to_what_balanced_accuracy_supports() -> None:
+    summary = {"balanced_accuracy": 0.71234, "auroc": 0.91239, "ece": None, "balanced_accuracy_ci": [0.712, 0.714]}
+    assert metrics.headline(summary) == {"balanced_accuracy": 0.712, "auroc": 0.912, "ece": None}
+    assert [metrics.best_found(value) for value in (0.4567, None)] == [0.46, None]

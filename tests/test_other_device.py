@@ -31,6 +31,10 @@ def network() -> nn.Module:
         lambda there, here: here.index_put_((torch.tensor([0]),), there[:1]),
         lambda there, here: F.linear(here, there),
         lambda there, here: torch.where(there > 0, there, here),
+        lambda there, here: here[0, 0].add_(there[0, 0]),
+        lambda there, here: torch.stack([here[0, 0], there[0, 0]]),
+        lambda there, here: torch.rand(3, device=there.device, generator=torch.Generator()),
+        lambda there, here: there.normal_(generator=torch.Generator()),
     ],
 )
 def test_tensors_of_two_devices_do_not_mix(mixed: Callable[[Tensor, Tensor], Tensor]) -> None:

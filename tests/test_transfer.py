@@ -17,7 +17,7 @@ from medrobust.ensemble import EnsembleClassifier
 from medrobust.params.attacks import SuiteParams
 from medrobust.params.report import ReportParams
 from medrobust.params.transfer import TransferParams
-from medrobust.transfer import CLEAN, MATRIX, SEPARATE, nothing, run_to_the_end, strongest, transfer
+from medrobust.transfer import CLEAN, MATRIX, SEPARATE, headline, nothing, run_to_the_end, strongest, transfer
 
 REPORT = ReportParams(title="", bootstrap=30, confidence=0.9)
 EPS = 0.05
@@ -124,3 +124,10 @@ def test_without_images_there_is_no_matrix() -> None:
     table, facts = nothing()
     assert list(table.columns) == MATRIX
     assert facts == {"n": 0}
+
+
+def test_dvc_shows_the_vote_on_the_images_that_hurt_it_most() -> None:
+    row = {"own": 0.45, "own_ci": [0.3, 0.6], "worst": 0.4, "worst_ci": [0.3, 0.5], "per_member": 0.1}
+    assert headline({"eps": 0.02, "models": {"vote": row}}, "vote") == {"transfer@0.02": 0.4}
+    assert headline({"eps": 0.02, "models": {"vote": row | {"own": 0.3}}}, "vote") == {"transfer@0.02": 0.3}
+    assert headline(nothing()[1], "vote") == {}

@@ -184,7 +184,7 @@ def classification_summary(
     resamples: int,
     confidence: float,
 ) -> dict[str, Any]:
-    """What a clean evaluation reports, shallow enough for `dvc metrics diff`."""
+    """What a clean evaluation reports; `<name>_ci` is the interval of `<name>`."""
     preds = logprobs.argmax(1)
     matrix = confusion(labels, preds, len(classes))
     settings: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
@@ -216,6 +216,11 @@ def headline(summary: dict[str, Any]) -> dict[str, float | None]:
         name: None if summary[name] is None else supported(summary[name], interval)
         for name in ("balanced_accuracy", "auroc", "ece")
     }
+
+
+def best_found(value: float | None) -> float | None:
+    """The best of many trials or epochs as DVC shows it: two decimals, because a best of many has no interval."""
+    return None if value is None else round(value, 2)
 
 
 def supported(value: float, interval: list[float]) -> float:

@@ -208,12 +208,12 @@ def summary(table: pd.DataFrame, names: Sequence[str], ensemble: str) -> dict[st
 
 
 def headline(facts: Mapping[str, Any], ensemble: str) -> dict[str, float]:
-    """What DVC shows of `transfer`'s facts: the vote's accuracy on the images that hurt it most, of any source."""
+    """What DVC shows of `transfer`'s facts: the vote's accuracy on its own images or those that hurt it more."""
     row = facts.get("models", {}).get(ensemble)
     if row is None:
         return {}
     worst = min((name for name in ("own", "worst") if name in row), key=lambda name: float(row[name]))
-    return {f"robust@{facts['eps']:g}": metrics.supported(row[worst], row[f"{worst}_ci"])}
+    return {f"transfer@{facts['eps']:g}": metrics.supported(row[worst], row[f"{worst}_ci"])}
 
 
 def _with_interval(name: str, row: Mapping[Any, Any]) -> dict[str, Any]:

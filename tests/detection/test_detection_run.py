@@ -12,7 +12,7 @@ from medrobust.calibration import fit_temperature
 from medrobust.detection.fitting import Splits, fit_guard, pick
 from medrobust.detection.guard import Answer, load_guard, predict, save_guard
 from medrobust.detection.registry import DETECTORS
-from medrobust.detection.run import Outputs, run_detection
+from medrobust.detection.run import Outputs, headline, run_detection
 from medrobust.errors import UserError
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
@@ -221,3 +221,19 @@ def test_ind_needs_a_density(model: Classifier, splits: Splits, plan: dict[str, 
     out = Outputs(tmp_path / "g", tmp_path / "s.parquet", tmp_path / "m.json", tmp_path / "p")
     with pytest.raises(UserError, match=r"detect\.adaptive\.attacks: `ind` has no density.*gmm, kde"):
         run_detection(model, splits, plan, out, ordered=True, params=params, report=REPORT, weights="w")
+
+
+def test_dvc_shows_the_worst_suite_of_the_detector_that_rejects() -> None:
+    def row(auroc: float | None, aware: float | None = None) -> dict[str, Any]:
+        worst = {} if aware is None else {"adaptive": {"worst": {"auroc": aware, "auroc_ci": [0.2, 0.4]}}}
+        return {"auroc": auroc, "auroc_ci": [0.6, 0.8], **worst}
+
+    other = row(0.1, 0.1)
+    suites = {
+        "a": {"eps": 0.1, "first": row(0.9, 0.312), "other": other},
+        "b": {"eps": 0.1, "first": row(0.701, 0.5), "other": other},
+        "c": {"eps": 0.1, "first": row(None), "other": other},
+    }
+    assert headline({"suites": suites}, "first") == {"auroc": 0.7, "auroc_aware": 0.31}
+    assert headline({"suites": {"b": {"first": row(0.701)}}}, "first") == {"auroc": 0.7}
+    assert headline({"suites": {"c": {"first": row(None)}}}, "first") == {}

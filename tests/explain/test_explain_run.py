@@ -12,7 +12,7 @@ from torch import nn
 
 from medrobust.attacks.regions import foreground
 from medrobust.explain.compare import compare
-from medrobust.explain.run import Outputs, explain_model
+from medrobust.explain.run import Outputs, explain_model, headline
 from medrobust.explain.subject import Subject
 from medrobust.models.classifier import Classifier
 from medrobust.params.explain import ExplainParams
@@ -145,3 +145,10 @@ def test_colour_images_and_l2_balls_are_explained_too(model: Classifier, tmp_pat
     record, _, plots = run(subject, tmp_path, PARAMS.model_copy(update={"eps": 1.0}))
     assert record["gradcam"]["iou_noise"] is not None
     assert (plots / "right-1.png").is_file()
+
+
+def test_dvc_shows_grad_cams_drift_and_saliencys_where_there_is_none() -> None:
+    saliency = {"iou": 0.512, "iou_ci": [0.4, 0.6]}
+    assert headline({"saliency": saliency, "gradcam": {"iou": 0.3, "iou_ci": [0.2, 0.4]}}) == {"map_iou": 0.3}
+    assert headline({"saliency": saliency}) == {"map_iou": 0.51}
+    assert headline({"saliency": {"iou": None, "iou_ci": None}}) == {}

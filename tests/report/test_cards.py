@@ -65,7 +65,14 @@ def test_the_folder_has_the_weights_as_they_are_and_a_card(folder: Path) -> None
     assert cached.read_bytes() == b"weights of one-adv"
 
 
+def believable(folder: Path) -> None:
+    """Let the audit of the split say that nothing leaks."""
+    write_record(folder / "metrics" / "audit.json", {"verdict": "clean", "reasons": []})
+    lock(folder)
+
+
 def test_the_hub_reads_the_card(folder: Path) -> None:
+    believable(folder)
     text = model_card(subject(backbone(folder)))
     meta: Any = ModelCard(text).data
     assert meta.model_name == "one-adv"
@@ -129,14 +136,38 @@ def test_what_is_missing_is_named(folder: Path) -> None:
     assert "robust accuracy (pgd" not in text
 
 
-def test_a_number_of_another_run_is_named_and_left_out(folder: Path) -> None:
+def test_what_must_not_be_compared_is_kept_from_the_hub(folder: Path) -> None:
+    def named() -> list[str]:
+        (index,) = front(model_card(subject(backbone(folder))))["model-index"]
+        return [metric["name"] for result in index["results"] for metric in result["metrics"]]
+
+    assert named() == [], "the split leaks"
+    believable(folder)
+    assert "robust accuracy (pgd, Linf, eps 0.01)" in named()
+    write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
+    lock(folder)
+    assert named() == ["accuracy (clean)", "balanced_accuracy (clean)", "macro_f1 (clean)"]
+    (folder / "metrics" / "checks" / "one-adv.json").unlink()
+    assert "accuracy (clean)" in named()
+    assert "robust accuracy (pgd, Linf, eps 0.01)" not in named()
+
+
+def test_no_card_tells_of_another_run(folder: Path) -> None:
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.8765, "0.01": 0.8765}}
-    path = folder / "metrics" / "attack" / "one-adv-pgd.json"
-    write_record(path, record)
-    text = model_card(subject(backbone(folder)))
-    assert f"- `{path}`: not of this run (not what stage attack@one-adv-pgd wrote when it last ended)" in text
-    assert "0.876" not in text
-    assert "0.8765" in model_card(subject(backbone(folder, checked=False)))
+    write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", record)
+    with pytest.raises(UserError, match=r"one-adv-pgd\.json: not what stage attack@one-adv-pgd wrote"):
+        publish(subject(backbone(folder)), folders(folder), folder / "out")
+    assert not (folder / "out").exists()
+
+
+def test_the_place_of_local_weights_is_not_handed_on(folder: Path) -> None:
+    path = folder / "data" / "checkpoints" / "one" / "clean" / "card.json"
+    found = read_json(path)
+    found["params"]["model"] = {"weights": "/home/somebody/start.safetensors"}
+    write_json(path, found)
+    text = model_card(subject(backbone(folder, checked=False), "clean"))
+    assert "weights: start.safetensors" in text
+    assert "somebody" not in text
 
 
 def test_without_a_lock_the_card_says_that_nothing_was_checked(folder: Path) -> None:
@@ -198,6 +229,7 @@ def test_a_licence_has_the_hubs_name_or_none(licence: str, expected: str | None)
 
 
 def test_a_data_set_of_the_hub_is_linked(folder: Path) -> None:
+    believable(folder)
     path = folder / "data" / "prepared" / "header.json"
     write_json(path, {**read_json(path), "url": f"{HUB}owner/images", "licence": "see its page"})
     text = model_card(subject(backbone(folder, checked=False)))

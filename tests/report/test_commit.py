@@ -53,6 +53,15 @@ def test_outside_of_a_repository_and_before_the_first_commit_there_is_none(tmp_p
     assert built_on(tmp_path, []) is None
 
 
+def test_a_folder_of_another_repository_has_no_commit_of_its_own(repository: Path) -> None:
+    assert built_on(repository / "src", []) is None
+
+
+def test_changes_that_git_does_not_tell_are_not_taken_for_none(repository: Path) -> None:
+    (repository / ".git" / "index").write_bytes(b"damaged")
+    assert built_on(repository, []) is None
+
+
 def test_without_the_program_there_is_none(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(repository))
     assert built_on(repository, []) is None

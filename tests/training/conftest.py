@@ -133,7 +133,8 @@ class Workspace:
                     found[path.relative_to(self.folder).as_posix()] = path.read_bytes()
                 elif path.name != "card.json" and path.suffix == ".json" and "live" not in path.parts:
                     content = json.loads(path.read_text())
-                    content.pop("seconds", None)
+                    for part in (content, *content.get("details", [])):
+                        part.pop("seconds", None)
                     found[path.relative_to(self.folder).as_posix()] = json.dumps(content).encode()
         return found
 

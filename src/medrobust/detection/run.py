@@ -123,10 +123,10 @@ def run_detection(
     record["seconds"] = round(time.monotonic() - begin, 1)
     save_guard(out.guard, guard)
     cell.tables.write(out.scores, out.plots)
-    write_metrics(out.metrics, record, _shown(record, next(iter(guard.detectors))))
+    write_metrics(out.metrics, record, headline(record, next(iter(guard.detectors))))
 
 
-def _shown(record: dict[str, Any], detector: str) -> dict[str, float]:
+def headline(record: dict[str, Any], detector: str) -> dict[str, float]:
     """What DVC shows of the detector that rejects: its worst AUROC over suites, of unaware and aware attackers."""
     rows = [suite[detector] for suite in record["suites"].values()]
     aware = [row["adaptive"]["worst"] for row in rows if "adaptive" in row]

@@ -38,7 +38,7 @@ def explain_model(subject: Subject, out: Outputs, *, params: ExplainParams, repo
         record["pictures"] = _digest(folder)
     record["seconds"] = round(time.monotonic() - begin, 1)
     write_table(out.table, pd.concat([t.assign(map=kind) for kind, t in found.tables.items()], ignore_index=True))
-    write_metrics(out.metrics, record, _shown(record))
+    write_metrics(out.metrics, record, headline(record))
 
 
 def _record(subject: Subject, found: Comparison, params: ExplainParams, report: ReportParams) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _record(subject: Subject, found: Comparison, params: ExplainParams, report: 
     }
 
 
-def _shown(record: dict[str, Any]) -> dict[str, float]:
+def headline(record: dict[str, Any]) -> dict[str, float]:
     """What DVC shows: how far the maps overlap after the attack; Grad-CAM's, saliency's where a model has none."""
     drift = record.get("gradcam") or record["saliency"]
     return {} if drift["iou"] is None else {"map_iou": supported(drift["iou"], drift["iou_ci"])}

@@ -38,7 +38,7 @@ CHECKPOINT = ("model.safetensors", "card.json")
 #: What a regime's training is for.
 KINDS = {
     "clean": "trained on clean images alone: what its adversarially trained sibling is to be compared with",
-    "adv": "adversarially trained: on attacked images, so that changes of pixels which no eye sees move it less",
+    "adv": "adversarially trained, on attacked images, to be moved less by changes of pixels that no eye sees",
 }
 #: Where clean training started, by `weights` of the backbone's block.
 STARTS = {"none": "random", "pretrained": "timm's pretrained ones, which have a licence of their own"}
@@ -84,13 +84,14 @@ def publish(subject: Subject, folders: Folders, out: Path) -> None:
         out: the folder, for instance `models/resnet34/adv`.
 
     Raises:
-        UserError: the checkpoint is missing or not of this run.
+        UserError: the checkpoint is missing, or a file that the card tells of belongs to another run. DVC would
+            keep a card that names it, because this stage depends on nothing that raised the doubt.
     """
     folder = folders.checkpoints / subject.backbone / subject.regime
-    for path in (folder / name for name in CHECKPOINT):
-        if not path.is_file() or str(path) in subject.run.foreign:
-            found = subject.run.foreign.get(str(path), "no such file")
-            raise UserError(str(path), found, "Run `dvc repro`, so that the stage that writes it runs")
+    lost = {str(folder / name): "no such file" for name in CHECKPOINT if not (folder / name).is_file()}
+    if doubts := lost | subject.run.foreign:
+        path, found = next(iter(doubts.items()))
+        raise UserError(path, found, "Run `dvc repro`, so that the stage that writes it runs")
     with atomic_dir(out) as temporary:
         for name in CHECKPOINT:
             shutil.copyfile(folder / name, temporary / name)
@@ -131,7 +132,6 @@ def _gaps(subject: Subject) -> list[str]:
     """What should be told and cannot be; it is never filled in by an old number."""
     run = subject.run
     lines = [f"- `{path}`: missing" for path in run.missing]
-    lines += [f"- `{path}`: not of this run ({why})" for path, why in run.foreign.items()]
     lines += (
         ["- no dvc.lock says which run the results belong to: none was checked"] if run.lineage is None else []
     )
@@ -184,7 +184,9 @@ def _training(subject: Subject) -> list[str]:
     if subject.regime == "adv":
         start = f"those of the clean model (sha256 `{params.get('clean')}`), whose own were {start}"
     took = f" It took {seconds:.0f} s." if seconds is not None else ""
-    settings = {name: values for name, values in params.items() if isinstance(values, dict)}
+    settings = {name: dict(values) for name, values in params.items() if isinstance(values, dict)}
+    if weights not in STARTS and "model" in settings:
+        settings["model"]["weights"] = Path(weights).name  # where it lay is nothing to hand on
     return [
         "## Training",
         f"{TRAINING[subject.regime].capitalize()} training, seed {subject.card.get('seed')}. "

@@ -26,26 +26,33 @@ class Commit:
 
 
 def built_on(root: Path, products: Iterable[str | Path]) -> Commit | None:
-    """The commit that is checked out, with what was changed since; None outside of a git repository.
+    """The commit that is checked out, with what was changed since; None where git tells none.
 
     Args:
-        root: of the repository, the folder of dvc.yaml.
+        root: the top of the repository, the folder of dvc.yaml; below the top of another, that one's commit says
+            nothing of what is here.
         products: paths below root that the pipeline itself writes: no changes of the code, however they differ.
     """
-    head = _git(root, "log", "-1", "--format=%H %cs")
-    if head is None:
+    place, head = _git(root, "rev-parse", "--show-cdup"), _git(root, "log", "-1", "--format=%H %cs")
+    # -z: paths as they are. Untracked files count: a new module changes results too.
+    status = _git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    if place != "" or head is None or status is None:
         return None
     sha, day = head.split()
-    # -z: paths as they are. Untracked files count: a new module changes results too.
-    rows = (_git(root, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all") or "").split("\0")
     written = {Path("dvc.lock"), *map(Path, products)}
-    changed = [row[3:] for row in rows if row and not written & {Path(row[3:]), *Path(row[3:]).parents}]
+    paths = [Path(row[3:]) for row in status.split("\0") if row]
+    changed = [path.as_posix() for path in paths if not written & {path, *path.parents}]
     return Commit(sha, day, tuple(sorted(changed)))
 
 
 def _git(root: Path, *words: str) -> str | None:
+    """What git prints; None where there is no program, no repository, no commit, or git refuses to look.
+
+    Without optional locks, as others may work in the repository at the same time.
+    """
+    command = ["git", "--no-optional-locks", *words]
     try:
-        done = subprocess.run(["git", *words], cwd=root, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip("\n")

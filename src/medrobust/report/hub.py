@@ -16,11 +16,16 @@ LICENCES = re.compile(
     r"mit|apache-2\.0|cc0-1\.0|cc-by-(2\.0|2\.5|3\.0|4\.0)|cc-by-sa-(3\.0|4\.0)|cc-by-nc-(2\.0|3\.0|4\.0)|cc-by-nd-4\.0"
     r"|cc-by-nc-nd-(3\.0|4\.0)|cc-by-nc-sa-(2\.0|3\.0|4\.0)|cdla-(sharing-1\.0|permissive-[12]\.0)|odc-by|odbl|pddl"
 )
+#: Verdicts of the audit under which numbers may be compared with those of others.
+BELIEVED = ("clean", "suspect")
 HUB = "https://huggingface.co/datasets/"
 
 
 def metadata(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata of one model; what is not known is left out.
+    """The metadata of one model; what is not known is left out, and what the run's own checks speak against.
+
+    The Hub lists and compares these numbers without the card's verdicts: so none stands here of a split that
+    leaks, nor of a suite whose evaluation is invalid or was not checked.
 
     Args:
         run: what is known of the backbone.
@@ -52,6 +57,8 @@ def licence_id(licence: str) -> str | None:
 
 
 def _metrics(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> list[dict[str, Any]]:
+    if run.audit.get("verdict") not in BELIEVED:
+        return []
     record = run.train.get((backbone, regime), {})
     found = [
         {"type": hub, "name": f"{name} (clean)", "value": record[name]}
@@ -59,6 +66,8 @@ def _metrics(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> 
         if record.get(name) is not None
     ]
     for suite in run.suites:
+        if run.verdict_of(backbone, regime, suite) in ("invalid", "unchecked"):
+            continue
         for eps, value in run.attack.get((backbone, regime, suite), {}).get("robust_accuracy", {}).items():
             name = f"robust accuracy ({suite}, {norms[suite]}, eps {eps})"
             found.append({"type": "accuracy", "name": name, "value": value})

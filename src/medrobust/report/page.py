@@ -217,7 +217,7 @@ def _reproduce_text(run: Run, settings: Settings) -> list[str]:
     find = (
         [f"The commit that holds these results: git log --oneline -S {hashes[-1]} -- dvc.lock"] if hashes else []
     )
-    made = settings.commit.words() if settings.commit else "Made outside of a git repository: no commit is known."
+    made = settings.commit.words() if settings.commit else "By which commit is not known: git tells none."
     trained: dict[str, set[str]] = {}
     for card in run.cards.values():
         for name, found in card.get("versions", {}).items():

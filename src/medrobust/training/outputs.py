@@ -10,7 +10,7 @@ import pandas as pd
 
 from medrobust.data.store import Subset
 from medrobust.evaluation import predict, predictions_table
-from medrobust.metrics import classification_summary, headline, supported
+from medrobust.metrics import best_found, classification_summary, headline
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
 from medrobust.params.report import ReportParams
@@ -49,8 +49,8 @@ def write_outputs(
     best = {"best_epoch": result.best_epoch + 1, "best_val_balanced_accuracy": result.best_value}
     stopped = {"stopped": result.stopped} if result.stopped else {}
     metrics = {**summary, **best, **stopped, "seconds": round(seconds, 1)}
-    val = supported(result.best_value, summary["balanced_accuracy_ci"])
-    write_metrics(paths.metrics, metrics, {**headline(summary), "val_robust" if robust else "val_clean": val})
+    val = {"val_robust" if robust else "val_clean": best_found(result.best_value)}
+    write_metrics(paths.metrics, metrics, {**headline(summary), **val})
     _write_plots(paths.plots, result, test, logprobs["test"].argmax(1))
     checkpoint.save(
         paths.model, classifier, model, {**card, "metrics": {k: summary[k] for k in ("n", "accuracy")}}

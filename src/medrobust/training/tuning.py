@@ -12,6 +12,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from medrobust.errors import UserError
+from medrobust.metrics import best_found
 from medrobust.records import atomic_dir, atomic_file, write_json, write_metrics, write_table
 from medrobust.runtime import say
 from medrobust.training.trials import TUNED, Trials, counted, shared
@@ -81,9 +82,7 @@ def _write(trials: Trials, study: optuna.Study, outs: Outs, seconds: float) -> N
         **{str(state): count for state, count in counts.items()},
         "seconds": round(seconds, 1),
     }
-    # No validation set of fewer than ten thousand images supports a third decimal.
-    shown = {f"val_{trials.tune.objective}": None if value is None else round(value, 2)}
-    write_metrics(outs.metrics, summary, shown)
+    write_metrics(outs.metrics, summary, {f"val_{trials.tune.objective}": best_found(value)})
     say(f"{trials.settings.backbone}: best {chosen}")
 
 
