@@ -46,8 +46,7 @@ def table(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(str(path), "is missing", "Run `dvc repro adv_train attack`")
-    found: dict[str, Any] = read_metrics(path)
-    return found
+    return read_metrics(path)
 
 
 def main() -> None:
