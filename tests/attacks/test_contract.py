@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from medrobust.attacks.base import Attack, distance
 from medrobust.attacks.registry import ATTACKS
 from medrobust.data.store import Subset
+from medrobust.errors import UserError
 from tests.attacks.conftest import Victim
+from tests.hyperparameters import refusable
 
 Make = Callable[..., Attack]
 
@@ -110,6 +112,15 @@ def test_every_attack_runs_on_a_gpu(
         assert distance(adv, images, attack.norm).max() <= attack.eps * (1 + 1e-5) + 1e-6
     finally:
         model.cpu()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_what_the_annotations_do_not_allow_is_refused(name: str) -> None:
+    """Counts below one, words that mean nothing, other types: with the name of the hyper-parameter."""
+    kind = kind_of(name)
+    for key, value in refusable(kind):
+        with pytest.raises(UserError, match=rf"^attack\.{key}: got "):
+            kind(**{"eps": 0.1, key: value})
 
 
 @pytest.mark.parametrize("name", ATTACKS)

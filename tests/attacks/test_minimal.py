@@ -188,7 +188,7 @@ def test_fab_stops_inside_the_ball_where_it_may(restarts: int, victim: Make) -> 
         (lambda: DeepFool(eps=0.1, steps=0), "steps: got 0"),
         (lambda: FAB(eps=0.1, restarts=0), "restarts: got 0"),
         (lambda: FABT(eps=0.1, target=1), "fab takes a target"),
-        (lambda: CW(eps=0.1, c=0.0), "c 0.0"),
+        (lambda: CW(eps=0.1, c=0.0), "c: got 0.0"),
         (lambda: CW(eps=0.1, searches=0), "searches: got 0"),
     ],
 )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from medrobust.detection.registry import DETECTORS
 from medrobust.detection.squeeze import median, reduce_bits
 from medrobust.errors import UserError
 from medrobust.models.classifier import Classifier
+from tests.hyperparameters import refusable
 from tests.small import make_classifier
 
 #: Hyper-parameters under which a detector runs on the small model.
@@ -393,12 +395,22 @@ def test_scoring_before_fitting_or_with_another_model_is_refused(name: str) -> N
         fitted(name).score(blobs(8, 0, classes=4, width=8)[0])
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_what_the_annotations_do_not_allow_is_refused(name: str) -> None:
+    module, _, kind = DETECTORS[name].partition(":")
+    for key, value in refusable(getattr(import_module(module), kind)):
+        with pytest.raises(UserError, match=rf"{name}\.{key}: got "):
+            build_detector(name, {key: value})
+
+
 def test_names_and_settings_are_checked() -> None:
     with pytest.raises(UserError, match=r"gmm\.component: unknown.*components"):
         build_detector("gmm", {"component": 2})
     with pytest.raises(UserError, match=r"gmm\.components: got '2'"):
         build_detector("gmm", {"components": "2"})
-    with pytest.raises(UserError, match="at least 2 samples"):
+    with pytest.raises(UserError, match=r"gmm\.covariance: got 'diagonal'.*'full' or 'diag'"):
+        build_detector("gmm", {"covariance": "diagonal"})
+    with pytest.raises(UserError, match=r"dropout\.samples: got 1.*greater than or equal to 2"):
         build_detector("dropout", {"samples": 1})
     with pytest.raises(UserError, match="odd window"):
         build_detector("squeeze", {"window": 2})

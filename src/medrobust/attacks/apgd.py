@@ -1,16 +1,18 @@
 """Auto-PGD: PGD whose step sizes come from its own progress (Croce & Hein 2020, algorithm 1)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from medrobust.attacks.base import ascent, check_positive, per_image
-from medrobust.attacks.goals import Loss, check_loss
+from medrobust.attacks.base import ascent, per_image
+from medrobust.attacks.goals import Loss
 from medrobust.attacks.iterative import STREAMS
 from medrobust.attacks.problem import Best, GoalAttack, Problem
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,17 +29,10 @@ class APGD(GoalAttack):
 
     nests: ClassVar[bool] = True
     loss: Loss = "ce"
-    steps: int = 100
-    restarts: int = 1
-    rho: float = 0.75
-    eot: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_loss(self.loss)
-        check_positive(steps=self.steps, restarts=self.restarts, eot=self.eot)
-        if not 0 < self.rho < 1:
-            raise UserError("attack.rho", f"got {self.rho:g}", "Give a share between 0 and 1")
+    steps: Count = 100
+    restarts: Count = 1
+    rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    eot: Count = 1
 
     @property
     def cost(self) -> float:
@@ -74,11 +69,10 @@ class APGDT(APGD):
     """
 
     loss: Loss = "dlr"
-    targets: int = 9
+    targets: Count = 9
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(targets=self.targets)
         if self.target is not None:
             raise UserError("attack.target", f"got {self.target!r}", "apgd takes a target; apgd_t tries them all")
 

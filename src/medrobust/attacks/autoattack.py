@@ -13,6 +13,7 @@ from medrobust.attacks.problem import Best
 from medrobust.attacks.square import Square
 from medrobust.attacks.square_l2 import SquareL2
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Count
 
 #: What the published version runs; less may not bear its name.
 STEPS, QUERIES, TARGETS = 100, 5000, 9
@@ -34,12 +35,13 @@ class AutoAttack(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     nests: ClassVar[bool] = True
-    steps: int = STEPS
-    queries: int = QUERIES
-    targets: int = TARGETS
+    steps: Count = STEPS
+    queries: Count = QUERIES
+    targets: Count = TARGETS
     allow_weak: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         weak = self.steps < STEPS or self.queries < QUERIES or self.targets < TARGETS
         if weak and not self.allow_weak:
             found = f"{self.steps} steps, {self.queries} queries, {self.targets} targets is not AutoAttack"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import NotNegative, check_values
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset
@@ -35,11 +36,15 @@ class Attack(ABC):
             engine tries the others at every radius.
     """
 
-    eps: float
+    eps: NotNegative
     norm: Norm = "Linf"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     bound: ClassVar[bool] = True
     nests: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Refuse what the annotations do not allow; a method with more to refuse calls this first."""
+        check_values(self, "attack")
 
     @property
     def cost(self) -> float:
@@ -252,7 +257,7 @@ def check_logits(logits: Tensor, allow_weak: bool = False) -> None:
         raise UserError("model", found, "Train it again, or with a smaller learning rate or in fp32")
     sums = logits.sum(1)
     if not allow_weak and bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        remedy = "Leave the softmax out of the model, or say allow_weak to see what the checklist makes of it"
+        remedy = "Leave the softmax out of the model"
         raise UserError("model", "returns probabilities, not logits", remedy)
 
 
@@ -265,17 +270,6 @@ def check_alpha(alpha: float, steps: int, eps: float, allow_weak: bool) -> None:
     if alpha * steps < eps * (1 - TOLERANCE) and not allow_weak:
         found = f"alpha {alpha:g} x {steps} steps reaches {alpha * steps:g} of eps {eps:g}"
         raise UserError("attack", found, "Take alpha: auto, more steps, or say allow_weak: true")
-
-
-def check_positive(**counts: int) -> None:
-    """Refuse counts below one.
-
-    Raises:
-        UserError: one of them is.
-    """
-    for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"attack.{name}", f"got {count}", "Give at least 1")
 
 
 @contextmanager

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import check_positive, distance, per_image
+from medrobust.attacks.base import distance, per_image
 from medrobust.attacks.problem import GoalAttack, Problem
-from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Count, NotNegative, Positive
 
 #: Keeps arctanh finite at exact 0 and 1, so that these pixels can move.
 INSIDE = 0.999999
@@ -30,19 +30,11 @@ class CW(GoalAttack):
     """
 
     bound: ClassVar[bool] = False
-    c: float = 1e-2
-    searches: int = 9
-    kappa: float = 0.0
-    steps: int = 100
-    lr: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(searches=self.searches, steps=self.steps)
-        if self.c <= 0 or self.lr <= 0 or self.kappa < 0:
-            raise UserError(
-                "attack", f"c {self.c}, lr {self.lr}, kappa {self.kappa}", "c and lr above 0, kappa from 0"
-            )
+    c: Positive = 1e-2
+    searches: Count = 9
+    kappa: NotNegative = 0.0
+    steps: Count = 100
+    lr: Positive = 0.01
 
     @property
     def cost(self) -> float:

@@ -5,7 +5,7 @@ attacker does not want just any error (an insurer's fraud wants a worse grade, a
 """
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,16 +32,6 @@ def check_goal(target: Target, costs: Costs) -> None:
     if target == "most_costly" and (costs is None or any(len(row) != len(costs) for row in costs)):
         found = "no costs" if costs is None else "rows of another length than their number"
         raise UserError("attack.costs", f"target most_costly with {found}", COST_REMEDY)
-
-
-def check_loss(loss: str) -> None:
-    """Refuse a loss that does not exist.
-
-    Raises:
-        UserError: it does not.
-    """
-    if loss not in get_args(Loss):
-        raise UserError("attack.loss", f"got {loss!r}", f"Known: {', '.join(get_args(Loss))}")
 
 
 def choose_targets(model: nn.Module, images: Tensor, labels: Tensor, target: int | str, costs: Costs) -> Tensor:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Norm, ascent, check_alpha, check_positive, per_image
-from medrobust.attacks.goals import Loss, Target, check_loss
+from medrobust.attacks.base import Norm, ascent, check_alpha, per_image
+from medrobust.attacks.goals import Loss, Target
 from medrobust.attacks.problem import Best, GoalAttack, Losses, Problem
 from medrobust.attacks.random import normal, uniform
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Count, NotNegative, Positive
 
 #: Far enough apart that no two steps of any restart share a stream of random numbers.
 STREAMS = 1 << 20
@@ -43,22 +44,18 @@ class Iterative(GoalAttack):
 
     nests: ClassVar[bool] = True
     loss: Loss = "ce"
-    alpha: float | None = None
-    steps: int = 10
-    restarts: int = 1
-    momentum: float = 0.0
+    alpha: Positive | None = None
+    steps: Count = 10
+    restarts: Count = 1
+    momentum: NotNegative = 0.0
     random_start: bool = True
     keep: Literal["best", "last"] = "best"
     stop_when_fooled: bool = True
-    eot: int = 1
+    eot: Count = 1
     allow_weak: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_loss(self.loss)
-        check_positive(steps=self.steps, restarts=self.restarts, eot=self.eot)
-        if self.keep not in ("best", "last"):
-            raise UserError("attack.keep", f"got {self.keep!r}", "Known: best, last")
         check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
 
     @property
@@ -138,7 +135,7 @@ class TargetedBIM(BIM):
 class MIFGSM(BIM):
     """Momentum iterative FGSM (Dong et al. 2018, algorithm 1)."""
 
-    momentum: float = 1.0
+    momentum: NotNegative = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,12 +162,12 @@ class TIFGSM(MIFGSM):
         sigma: the kernel's half side in standard deviations.
     """
 
-    kernel: int = 15
-    sigma: float = 3.0
+    kernel: Count = 15
+    sigma: Positive = 3.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kernel < 1 or self.kernel % 2 == 0:
+        if self.kernel % 2 == 0:
             raise UserError("attack.kernel", f"got {self.kernel}", "Give an odd number of pixels")
 
     def steer(
@@ -192,8 +189,8 @@ class VMIFGSM(MIFGSM):
         beta: side of the neighbourhood in eps.
     """
 
-    neighbours: int = 5
-    beta: float = 1.5
+    neighbours: Count = 5
+    beta: NotNegative = 1.5
 
     @property
     def cost(self) -> float:
@@ -221,8 +218,8 @@ class Jitter(Iterative):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
-    scale: float = 10.0
-    std: float = 0.1
+    scale: Positive = 10.0
+    std: NotNegative = 0.1
 
     def losses(self, problem: Problem, stream: int) -> Losses:
         """The mean squared distance to the label's (or target's) one-hot vector."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, focus, project
+from medrobust.params.hyperparameters import Count, NotNegative, Part, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +52,10 @@ class LibraryCW(LibraryAttack):
     """
 
     bound: ClassVar[bool] = False
-    c: float = 1.0
-    kappa: float = 0.0
-    steps: int = 50
-    lr: float = 0.01
+    c: Positive = 1.0
+    kappa: NotNegative = 0.0
+    steps: Count = 50
+    lr: Positive = 0.01
 
     def build(self, model: nn.Module) -> Any:
         """Torchattacks' CW."""
@@ -80,8 +81,8 @@ class LibrarySquare(LibraryAttack):
         rescale: shrink the squares over these queries, as over the paper's 10,000.
     """
 
-    queries: int = 1000
-    p_init: float = 0.8
+    queries: Count = 1000
+    p_init: Part = 0.8
     rescale: bool = True
 
     @property

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from medrobust.attacks.apgd import wrong_classes
-from medrobust.attacks.base import Norm, check_positive, per_image
+from medrobust.attacks.base import Norm, per_image
 from medrobust.attacks.problem import GoalAttack, Problem
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Count, NotNegative, Part, Positive
 
 #: A difference of logits that float32 still tells from 0, as a share of the largest logit: some 80 units of it.
 ROUNDING = 1e-5
@@ -31,12 +32,8 @@ class DeepFool(GoalAttack):
     """
 
     bound: ClassVar[bool] = False
-    steps: int = 50
-    overshoot: float = 0.02
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(steps=self.steps)
+    steps: Count = 50
+    overshoot: NotNegative = 0.02
 
     @property
     def cost(self) -> float:
@@ -79,16 +76,12 @@ class FAB(GoalAttack):
     """
 
     bound: ClassVar[bool] = False
-    steps: int = 100
-    restarts: int = 1
-    alpha_max: float = 0.1
-    eta: float = 1.05
-    beta: float = 0.9
+    steps: Count = 100
+    restarts: Count = 1
+    alpha_max: Part = 0.1
+    eta: Positive = 1.05
+    beta: Part = 0.9
     minimise: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(steps=self.steps, restarts=self.restarts)
 
     @property
     def cost(self) -> float:
@@ -143,11 +136,10 @@ class FABT(FAB):
         targets: classes to try; all wrong ones where there are fewer.
     """
 
-    targets: int = 9
+    targets: Count = 9
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(targets=self.targets)
         if self.target is not None:
             raise UserError("attack.target", f"got {self.target!r}", "fab takes a target; fab_t tries them all")
 

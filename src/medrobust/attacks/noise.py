@@ -5,10 +5,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from medrobust.attacks.base import check_positive
 from medrobust.attacks.problem import Best, GoalAttack, Problem
 from medrobust.attacks.random import signs
-from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +20,8 @@ class Noise(GoalAttack):
             signs, scaled to eps).
     """
 
-    draws: int = 100
+    draws: Count = 100
     kind: Literal["uniform", "corners"] = "uniform"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(draws=self.draws)
-        if self.kind not in ("uniform", "corners"):
-            raise UserError("attack.kind", f"got {self.kind!r}", "Known: uniform, corners")
 
     @property
     def cost(self) -> float:

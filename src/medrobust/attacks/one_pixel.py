@@ -1,15 +1,17 @@
 """One-pixel attack: differential evolution over the place and the value of a few pixels; scores only."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from medrobust.attacks.base import Norm, check_positive
+from medrobust.attacks.base import Norm
 from medrobust.attacks.problem import Best, GoalAttack, Problem
 from medrobust.attacks.random import uniform
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Count
 
 #: Weight of the difference in a child (differential evolution; Su et al. 2019).
 DIFFERENTIAL = 0.5
@@ -30,16 +32,13 @@ class OnePixel(GoalAttack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
-    pixels: int = 1
-    population: int = 400
-    generations: int = 100
+    pixels: Count = 1
+    population: Annotated[int, Field(ge=4)] = 400
+    generations: Count = 100
     allow_weak: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(pixels=self.pixels, generations=self.generations)
-        if self.population < 4:
-            raise UserError("attack.population", f"got {self.population}", "A child has three parents: at least 4")
         if (self.population < 400 or self.generations < 100) and not self.allow_weak:
             found = f"{self.population} candidates over {self.generations} generations"
             raise UserError("attack", found, "The published budget is 400 over 100; or say allow_weak: true")

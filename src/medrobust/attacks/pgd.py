@@ -9,6 +9,7 @@ from torch import Tensor
 from medrobust.attacks.base import check_alpha, per_image, project
 from medrobust.attacks.random import uniform
 from medrobust.attacks.walk import Stepwise, Walk
+from medrobust.params.hyperparameters import Count, Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +42,13 @@ class PGD(Stepwise):
         allow_weak: accept alpha·steps < eps.
     """
 
-    alpha: float | None = None
-    steps: int = 10
+    alpha: Positive | None = None
+    steps: Count = 10
     random_start: bool = True
     allow_weak: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
 
     @property

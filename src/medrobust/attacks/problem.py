@@ -21,7 +21,8 @@ from medrobust.attacks.base import (
 )
 from medrobust.attacks.goals import Costs, Loss, Target, check_goal, choose_targets, objective
 from medrobust.attacks.random import normal, uniform
-from medrobust.attacks.regions import Region, check_region, find_region
+from medrobust.attacks.regions import Region, find_region
+from medrobust.params.hyperparameters import Part
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset
@@ -174,7 +175,7 @@ class GoalAttack(Attack):
         target: a class or a rule of `goals.RULES`; None: any wrong answer. A targeted attack gives back the
             image with the best chance of the target class; images whose target is their own label stay clean.
         costs: for `most_costly`: a row a true class, a column an answer.
-        mask: where pixels may change: a rule of `regions.RULES`, or a bool tensor n×1×H×W; None: everywhere.
+        mask: where pixels may change: a `regions.Rule`, or a bool tensor n×1×H×W; None: everywhere.
         top: with mask `gradcam`, the share of pixels of highest importance.
     """
 
@@ -182,11 +183,11 @@ class GoalAttack(Attack):
     target: Target = None
     costs: Costs = None
     mask: Region = None
-    top: float = 0.1
+    top: Part = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_goal(self.target, self.costs)
-        check_region(self.mask, self.top)
 
     def for_images(self, subset: "Subset", rows: list[int]) -> "GoalAttack":
         """With mask `outlined`, the attack that is confined to these images' outlines.

@@ -4,6 +4,8 @@ The idea of confining an attack to the region of interest is that of Kulkarni & 
 these regions are our own and no reproduction of theirs.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,22 +15,10 @@ from medrobust.models.maps import map_layers
 
 #: Rules that find the region of each image; `background` is the complement of `foreground`, `outlined` is what the
 #: publisher of the images outlined (a tumour): it comes with the images of a subset.
-RULES = ("foreground", "background", "gradcam", "outlined")
+Rule = Literal["foreground", "background", "gradcam", "outlined"]
 
 #: A rule, or bool n×1×H×W (an expert's mask); None: everywhere.
-Region = str | Tensor | None
-
-
-def check_region(mask: Region, top: float) -> None:
-    """Refuse a rule that does not exist and a share outside (0, 1].
-
-    Raises:
-        UserError: one of them.
-    """
-    if isinstance(mask, str) and mask not in RULES:
-        raise UserError("attack.mask", f"got {mask!r}", f"Known: {', '.join(RULES)}")
-    if not 0 < top <= 1:
-        raise UserError("attack.top", f"got {top!r}", "Give a share of the pixels, above 0 and at most 1")
+Region = Rule | Tensor | None
 
 
 def find_region(model: nn.Module, images: Tensor, labels: Tensor, mask: str | Tensor, top: float) -> Tensor:
@@ -38,7 +28,7 @@ def find_region(model: nn.Module, images: Tensor, labels: Tensor, mask: str | Te
         model: for `gradcam`, a `Classifier` or another network with `maps`.
         images: n×C×H×W in [0, 1].
         labels: n.
-        mask: a rule of `RULES`, or the region itself.
+        mask: a `Rule`, or the region itself.
         top: for `gradcam`, the share of pixels that may change.
 
     Raises:

@@ -9,6 +9,7 @@ from torch import Tensor
 from medrobust.attacks.base import per_image, project
 from medrobust.attacks.random import signs, uniform
 from medrobust.attacks.walk import Stepwise, Walk
+from medrobust.params.hyperparameters import Count, Part
 
 #: Share of pixels that a square covers, halved at these counts of 10,000 queries (the paper's section 3.2).
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -25,8 +26,8 @@ class Square(Stepwise):
     """
 
     gradient: ClassVar[bool] = False
-    queries: int = 1000
-    p_init: float = 0.8
+    queries: Count = 1000
+    p_init: Part = 0.8
     rescale: bool = True
 
     @property

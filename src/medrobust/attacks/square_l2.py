@@ -6,10 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import Norm, check_positive, per_image
+from medrobust.attacks.base import Norm, per_image
 from medrobust.attacks.problem import Best, GoalAttack, Problem
 from medrobust.attacks.random import signs, uniform
 from medrobust.attacks.square import HALVINGS
+from medrobust.params.hyperparameters import Count, Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +25,9 @@ class SquareL2(GoalAttack):
 
     norms: ClassVar[tuple[Norm, ...]] = ("L2",)
     norm: Norm = "L2"
-    queries: int = 1000
-    p_init: float = 0.1
+    queries: Count = 1000
+    p_init: Part = 0.1
     rescale: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_positive(queries=self.queries)
 
     @property
     def cost(self) -> float:

@@ -6,17 +6,17 @@ x' = clip(x + eps·s[column // band], 0, 1) with s in {-1, +1}, the same in all 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Norm, check_positive
-from medrobust.attacks.goals import Loss, check_loss
+from medrobust.attacks.base import Norm
+from medrobust.attacks.goals import Loss
 from medrobust.attacks.problem import Best, GoalAttack, Problem
 from medrobust.attacks.random import signs
-from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Count
 
 Mode = Literal["random", "best_of", "flip", "whitebox"]
 
@@ -39,21 +39,10 @@ class Stripe(GoalAttack):
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     mode: Mode = "best_of"
     direction: Literal["vertical", "horizontal"] = "vertical"
-    band: int = 1
-    queries: int = 100
-    steps: int = 10
+    band: Count = 1
+    queries: Count = 100
+    steps: Count = 10
     loss: Loss = "margin"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_loss(self.loss)
-        check_positive(band=self.band, queries=self.queries, steps=self.steps)
-        for name, value, known in (
-            ("mode", self.mode, get_args(Mode)),
-            ("direction", self.direction, ("vertical", "horizontal")),
-        ):
-            if value not in known:
-                raise UserError(f"attack.{name}", f"got {value!r}", f"Known: {', '.join(known)}")
 
     @property
     def cost(self) -> float:

@@ -4,7 +4,6 @@ The result is a small file that attack cells depend on. Because it holds the has
 suite's attacks use, an edit of one attack re-runs the cells that use it, and a new attack re-runs none.
 """
 
-from dataclasses import MISSING, fields
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +12,7 @@ from medrobust.attacks.registry import ATTACKS
 from medrobust.code_hash import code_hash
 from medrobust.errors import UserError
 from medrobust.params.attacks import SuiteParams
+from medrobust.params.hyperparameters import build
 
 
 def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
@@ -51,21 +51,8 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
 
 
 def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
-    known = {field.name: field for field in fields(kind) if field.repr and field.name not in {"eps", "norm"}}
-    for key, value in settings.items():
-        if key not in known:
-            raise UserError(f"{where}.{key}", "unknown hyper-parameter", f"Known: {', '.join(known)}")
-        default = known[key].default
-        numbers = isinstance(default, int | float) and not isinstance(default, bool)
-        allowed = int | float if numbers else type(default)
-        typed = default is not MISSING and default is not None
-        if typed and (not isinstance(value, allowed) or isinstance(value, bool) != isinstance(default, bool)):
-            raise UserError(f"{where}.{key}", f"got {value!r}", f"Give a value like {default!r}")
     if suite.norm not in kind.norms and kind.bound:
         found = f"bounds {' and '.join(kind.norms)}, the suite {suite.norm}"
         raise UserError(where, found, "Move it to a suite of its norm")
     for eps in suite.eps:
-        try:
-            kind(eps=eps, norm=suite.norm, **settings)
-        except UserError as error:
-            raise UserError(where, error.found, error.remedy) from None
+        build(kind, settings, where, eps=eps, norm=suite.norm)

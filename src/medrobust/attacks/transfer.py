@@ -1,6 +1,6 @@
 """Transfer: images made on another model, tried on this one, of which neither gradients nor answers are asked."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medrobust.attacks.base import Attack, Norm, project
 from medrobust.attacks.registry import ATTACKS
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import build
 from medrobust.records import file_hash
 
 #: What transfers best of the simple attacks: momentum, and no stop at the surrogate's boundary (Dong et al. 2018).
@@ -40,6 +41,7 @@ class Transfer(Attack):
     attack: dict[str, Any] = field(default_factory=lambda: dict(MOMENTUM))
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.source, str) and not self.source:
             raise UserError("attack.transfer", "no source", REMEDY)
         self.inner()
@@ -61,12 +63,9 @@ class Transfer(Attack):
         module, _, kind = ATTACKS[name].partition(":")
         attack: type[Attack] = getattr(import_module(module), kind)
         settings = {key: value for key, value in self.attack.items() if key != "name"}
-        known = {entry.name for entry in fields(attack) if entry.repr} - {"eps", "norm"}
-        if unknown := settings.keys() - known:
-            raise UserError(f"attack.transfer.{name}", f"no {', '.join(unknown)}", f"Known: {', '.join(known)}")
         if self.norm not in attack.norms:
             raise UserError(f"attack.transfer.{name}", f"does not bound {self.norm}", "Take one that does")
-        return attack(eps=self.eps, norm=self.norm, **settings)
+        return build(attack, settings, f"attack.transfer.{name}", eps=self.eps, norm=self.norm)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         surrogate = self.source

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Meter, Norm, ascent, check_positive, frozen, project
+from medrobust.attacks.base import Attack, Meter, Norm, ascent, frozen, project
 from medrobust.attacks.goals import objective
 from medrobust.attacks.random import uniform
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Count, Positive
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset
@@ -21,7 +23,7 @@ class Universal(Attack):
 
     Steps along the gradient of a batch's mean loss, each image's loss clipped from above so that images that are
     fooled already do not lead (Shafahi et al. 2020, "Universal adversarial training"). It is fitted
-    once a radius, when the first image is attacked.
+    once a model and radius, when the first image is attacked.
 
     Attributes:
         epochs: passes over the training images.
@@ -30,20 +32,22 @@ class Universal(Attack):
         step: size of a step, a share of eps; it falls linearly to zero.
         clip: largest cross-entropy of an image that counts.
         train: the training images; the engine gives them.
-        fitted: patterns by radius.
+        fitted: patterns by model and radius.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-    epochs: int = 30
-    batch_size: int = 64
-    fit_images: int = 1000
-    step: float = 0.1
-    clip: float = 9.0
+    epochs: Count = 30
+    batch_size: Count = 64
+    fit_images: Count = 1000
+    step: Positive = 0.1
+    clip: Positive = 9.0
     train: "Subset | None" = field(default=None, repr=False, compare=False)
-    fitted: dict[float, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    fitted: WeakKeyDictionary[nn.Module, dict[float, Tensor]] = field(
+        default_factory=WeakKeyDictionary, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
-        check_positive(epochs=self.epochs, batch_size=self.batch_size, fit_images=self.fit_images)
+        super().__post_init__()
         if self.step * self.epochs * 0.5 < 1:
             found = f"step {self.step:g} over {self.epochs} epochs"
             raise UserError("attack", found, "Too little to reach eps: take more epochs or a larger step")
@@ -55,14 +59,16 @@ class Universal(Attack):
 
     def with_training(self, train: "Subset") -> "Universal":
         """The same attack, to be fitted on these images."""
-        return replace(self, train=train, fitted={})
+        return replace(self, train=train, fitted=WeakKeyDictionary())
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        if self.eps not in self.fitted:
+        attacked = model.model if isinstance(model, Meter) else model
+        own = self.fitted.setdefault(attacked, {})
+        if self.eps not in own:
             if self.train is None:
                 raise UserError("attack.universal", "no training images", "Call with_training(subset) first")
-            self.fitted[self.eps] = fit(self, model.model if isinstance(model, Meter) else model, self.train).cpu()
-        return project(images + self.fitted[self.eps].to(images), images, self.eps, self.norm)
+            own[self.eps] = fit(self, attacked, self.train).cpu()
+        return project(images + own[self.eps].to(images), images, self.eps, self.norm)
 
 
 def fit(attack: Universal, model: nn.Module, train: "Subset") -> Tensor:

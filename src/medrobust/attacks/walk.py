@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medrobust.attacks.base import Attack, focus, input_gradient, margin, per_image
+from medrobust.params.hyperparameters import Count
 
 Loss = Literal["ce", "margin"]
 
@@ -95,7 +96,7 @@ class Stepwise(Attack):
     """
 
     nests: ClassVar[bool] = True
-    restarts: int = 1
+    restarts: Count = 1
     stop_when_fooled: bool = True
     loss: Loss = "ce"
     #: Whether a look takes the gradient, or the model's answer alone (a query).

@@ -1,7 +1,7 @@
 """The contract of a detector: fit on what a model says of clean images, then score; higher = more suspicious."""
 
 from abc import ABC, abstractmethod
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any, ClassVar, Self
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medrobust.detection.features import DeepFeatures, Extractor, Features
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import build, check_values
 
 
 @dataclass(kw_only=True)
@@ -27,6 +28,10 @@ class Detector(ABC):
 
     supervised: ClassVar[bool] = False
     state: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what the annotations do not allow; a method with more to refuse calls this first."""
+        check_values(self, "detector")
 
     @property
     def extractor(self) -> Extractor:
@@ -102,21 +107,11 @@ def build_detector(kind: str, settings: dict[str, Any], where: str) -> Detector:
         where: whose settings they are, for messages.
 
     Raises:
-        UserError: an unknown hyper-parameter, or a value of another type than the default's.
+        UserError: an unknown hyper-parameter, or a value that it does not take.
     """
     module, _, name = kind.partition(":")
     found: type[Detector] = getattr(import_module(module), name)
-    known = {item.name: item for item in fields(found) if item.init}
-    for key, value in settings.items():
-        if key not in known:
-            raise UserError(f"{where}.{key}", "unknown hyper-parameter", f"Known: {', '.join(known) or 'none'}")
-        default = known[key].default
-        if default is MISSING or default is None:
-            continue
-        number = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
-        if type(value) is not type(default) and not number:
-            raise UserError(f"{where}.{key}", f"got {value!r}", f"Give a value like {default!r}")
-    return found(**settings)
+    return build(found, settings, where)
 
 
 def _widths(features: Features) -> Tensor:

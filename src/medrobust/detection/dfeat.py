@@ -7,6 +7,7 @@ from torch import Tensor
 from medrobust.detection.base import Detector
 from medrobust.detection.features import Features
 from medrobust.detection.logistic import fit_logistic, log_odds
+from medrobust.params.hyperparameters import Positive
 
 
 @dataclass(kw_only=True)
@@ -18,7 +19,7 @@ class DeepFeatureClassifier(Detector):
     """
 
     supervised = True
-    strength: float = 0.01
+    strength: Positive = 0.01
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
         assert attacked is not None

@@ -1,9 +1,10 @@
 """Bayesian uncertainty from dropout samples (Feinman et al. 2017, section 4.2; Gal & Ghahramani 2016)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from medrobust.attacks.random import uniform
@@ -25,13 +26,8 @@ class DropoutUncertainty(Detector):
             the penultimate features is dropped instead, in a model that may never have been trained so.
     """
 
-    samples: int = 10
-    rate: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.samples < 2 or not 0 <= self.rate < 1:
-            found = f"samples {self.samples}, rate {self.rate:g}"
-            raise UserError("dropout", found, "Give at least 2 samples and a rate from 0 to below 1")
+    samples: Annotated[int, Field(ge=2)] = 10
+    rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @property
     def extractor(self) -> "DropoutSamples":

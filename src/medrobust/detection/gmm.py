@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medrobust.detection.base import Detector, check_classes, moments, standardise
 from medrobust.detection.features import Features
+from medrobust.params.hyperparameters import Count, NotNegative
 
 
 @dataclass(kw_only=True)
@@ -24,8 +25,8 @@ class ClasswiseMixture(Detector):
         covariance: `full`, or `diag` for features treated as independent.
     """
 
-    components: int = 1
-    loading: float = 0.1
+    components: Count = 1
+    loading: NotNegative = 0.1
     covariance: Literal["full", "diag"] = "full"
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:

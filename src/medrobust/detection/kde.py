@@ -9,6 +9,7 @@ from torch import Tensor
 from medrobust.detection.base import Detector, check_classes, moments, standardise
 from medrobust.detection.distances import log_kernel_sums, nearest
 from medrobust.detection.features import Features
+from medrobust.params.hyperparameters import Positive
 
 #: Bandwidths that are tried, as multiples of the median distance to the nearest neighbour.
 FACTORS = tuple(2.0 ** (power / 2) for power in range(-6, 5))
@@ -25,7 +26,7 @@ class KernelDensity(Detector):
             images are likeliest when each is left out (no attacked image is looked at).
     """
 
-    bandwidth: float | None = None
+    bandwidth: Positive | None = None
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
         check_classes(labels, features.logits.shape[1], 2, "kde")

@@ -10,6 +10,7 @@ from medrobust.detection.distances import nearest
 from medrobust.detection.features import Features
 from medrobust.detection.logistic import fit_logistic, log_odds
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Count, Natural
 
 
 @dataclass(kw_only=True)
@@ -25,8 +26,8 @@ class IntrinsicDimensionality(Detector):
     """
 
     supervised = True
-    neighbours: int = 20
-    reference: int = 100
+    neighbours: Count = 20
+    reference: Natural = 100
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
         assert attacked is not None

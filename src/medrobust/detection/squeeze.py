@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from medrobust.detection.base import Detector
 from medrobust.detection.features import Features
 from medrobust.errors import UserError
+from medrobust.params.hyperparameters import Natural
 
 
 @dataclass(kw_only=True)
@@ -20,12 +21,13 @@ class FeatureSqueezing(Detector):
         window: side in pixels of the median filter, odd; 0 = no such squeezer.
     """
 
-    bits: int = 5
-    window: int = 3
+    bits: Natural = 5
+    window: Natural = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         even = self.window > 0 and self.window % 2 == 0
-        if min(self.bits, self.window) < 0 or not (self.bits or self.window) or even:
+        if not (self.bits or self.window) or even:
             found = f"bits {self.bits}, window {self.window}"
             raise UserError("squeeze", found, "Give bits above 0, an odd window, or both")
 
