@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as reference
 
 from medrobust import metrics
@@ -56,6 +57,26 @@ def test_calibration_error_of_a_known_case() -> None:
     assert metrics.ece(np.array([0] * 5 + [1] * 5), logprobs, bins=1) == pytest.approx(0.3)
 
 
+@settings(deadline=None)
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_calibration_error_does_not_depend_on_the_order_of_images(n: int, bins: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    top = rng.choice([0.6, 0.7, 0.9], n) if seed % 2 else rng.uniform(0.5, 1, n)
+    labels, logprobs = rng.integers(0, 2, n), np.log(np.column_stack([top, 1 - top]))
+    shuffled = rng.permutation(n)
+    found = metrics.ece(labels, logprobs, bins)
+    assert metrics.ece(labels[shuffled], logprobs[shuffled], bins) == pytest.approx(found)
+    if len(np.unique(top)) == n and n % bins == 0:
+        parts = np.split(np.argsort(top), bins)
+        assert found == pytest.approx(sum(abs(((labels[p] == 0) - top[p]).sum()) for p in parts) / n)
+
+
+def test_one_confidence_for_all_images_is_one_bin() -> None:
+    """A model that always gives the same answer, with the share of its class for confidence, is calibrated."""
+    logprobs = np.log(np.full((100, 2), 0.5))
+    assert metrics.ece(np.repeat([0, 1], 50), logprobs) == pytest.approx(0)
+
+
 def test_intervals_by_patient_are_wider_than_by_image() -> None:
     rng = np.random.default_rng(1)
     labels = np.repeat(np.arange(40) % 2, 25)
@@ -101,10 +122,42 @@ def test_the_interval_of_a_mean_is_that_of_accuracy_for_right_and_wrong() -> Non
 
 def test_patients_are_drawn_within_their_class() -> None:
     stratum = np.array([2, 0, 1, 0, 2, 2, 1, 0, 0])
-    draws = metrics.patient_draws(stratum, 50, 0)
+    weights = metrics.patient_weights(stratum, 50, 0)
     for k in range(3):
-        assert (draws[:, stratum == k].sum(1) == (stratum == k).sum()).all()
-    assert len(np.unique(draws, axis=0)) > 25
+        assert weights[:, stratum == k].sum(1) == pytest.approx(np.full(50, (stratum == k).sum()))
+    assert len(np.unique(weights, axis=0)) > 25
+    assert (metrics.patient_weights(np.array([0, 1, 1]), 50, 0)[:, 0] == 1).all(), "one alone is always there"
+
+
+@pytest.mark.parametrize("sizes", [(3,), (2, 5), (10, 7, 5, 3)])
+def test_resamples_vary_as_much_as_new_patients_would(sizes: tuple[int, ...]) -> None:
+    """The variance of a stratified mean is the sum of (n/N)²·s²/n, with s² over n - 1 (Cochran 1977, 5.3)."""
+    rng = np.random.default_rng(sum(sizes))
+    stratum, values = np.repeat(np.arange(len(sizes)), sizes), rng.random(sum(sizes))
+    means = metrics.patient_weights(stratum, 40_000, 0) @ values / len(values)
+    parts = [values[stratum == k].var(ddof=1) * n for k, n in enumerate(sizes)]
+    assert means.mean() == pytest.approx(values.mean(), abs=0.005)
+    assert means.var() == pytest.approx(sum(parts) / len(values) ** 2, rel=0.05)
+
+
+def test_a_value_that_all_resamples_share_has_no_width() -> None:
+    labels = np.repeat([0, 1, 2], [28, 20, 12])
+    patients = np.array([f"p{i // 4}" for i in range(60)])
+    preds = np.where(labels == 1, 0, labels)
+    for statistic, value in (
+        (metrics.accuracy, 2 / 3),
+        (metrics.balanced_accuracy, 2 / 3),
+        (metrics.macro_f1, None),
+    ):
+        low, high = metrics.bootstrap_ci(labels, preds, patients, 3, statistic, resamples=200, confidence=0.95)
+        assert low == high
+        assert value is None or low == pytest.approx(value)
+
+
+def test_the_bound_of_unanimous_patients_is_that_of_clopper_and_pearson() -> None:
+    for patients in (1, 3, 25, 400):
+        exact = stats.beta.ppf(0.975, 1, patients)  # the upper end for no success
+        assert metrics.unanimous(patients, 0.95) == pytest.approx(exact)
 
 
 @pytest.mark.parametrize(

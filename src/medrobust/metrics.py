@@ -68,12 +68,15 @@ def auroc(labels: np.ndarray, logprobs: np.ndarray) -> float | None:
 
 
 def ece(labels: np.ndarray, logprobs: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error of the top class over bins of equal count (Nguyen & O'Connor 2015)."""
+    """Expected calibration error of the top class over bins of equal count (Nguyen & O'Connor 2015).
+
+    Equal confidences share a bin, however many they are: else the order of the images would tell them apart.
+    """
     confidence = np.exp(logprobs.max(1))
     correct = logprobs.argmax(1) == labels
-    parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(labels)))
-    gaps = [len(part) * abs(correct[part].mean() - confidence[part].mean()) for part in parts]
-    return float(sum(gaps) / len(labels))
+    first = np.searchsorted(np.sort(confidence), confidence)
+    gaps = np.bincount(first * bins // len(labels), correct - confidence)
+    return float(np.abs(gaps).sum() / len(labels))
 
 
 def nll(labels: np.ndarray, logprobs: np.ndarray) -> float:
@@ -100,7 +103,7 @@ def bootstrap_ci(
 ) -> list[float]:
     """Percentile interval of a statistic of the confusion matrix over resamples of whole patients.
 
-    Patients are drawn with replacement within their class, so that no resample loses a class.
+    Patients are drawn with replacement within their class (`patient_weights`), so that no resample loses a class.
 
     Args:
         labels: int, n.
@@ -119,7 +122,7 @@ def bootstrap_ci(
     counts = np.zeros((len(names), classes, classes), dtype=np.int64)
     np.add.at(counts, (owner, labels, preds), 1)
     sums = _resampled(counts, counts.sum(2).argmax(1), resamples, seed)
-    return _percentiles(np.array([statistic(matrix) for matrix in sums], dtype=float), confidence)
+    return percentiles(np.array([statistic(matrix) for matrix in sums], dtype=float), confidence)
 
 
 def mean_ci(
@@ -144,34 +147,49 @@ def mean_ci(
     np.add.at(sizes, (owner, labels), 1)
     parts = np.column_stack([np.bincount(owner, values), sizes.sum(1)])
     sums = _resampled(parts, sizes.argmax(1), resamples, seed)
-    return _percentiles(sums[:, 0] / sums[:, 1], confidence)
+    return percentiles(sums[:, 0] / sums[:, 1], confidence)
 
 
-def patient_draws(stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """How often each of P patients is drawn, int, resamples×P, with replacement within its stratum.
+def patient_weights(stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """How much each of P patients counts in each resample, resamples×P; in a stratum they add up to its size.
+
+    Of n patients of a stratum n - 1 are drawn with replacement, and count n / (n - 1) each (Rao & Wu 1988): n
+    draws would make the variance too small by that factor, which is a third where a class has three patients. A
+    patient who is alone in his stratum counts once.
 
     Args:
         stratum: int, P; the class of each patient.
         resamples, seed: as in `bootstrap_ci`.
     """
     rng = np.random.default_rng(seed)
-    draws = np.zeros((resamples, len(stratum)), dtype=np.int64)
+    weights = np.ones((resamples, len(stratum)))
     for k in np.unique(stratum):
         members = np.flatnonzero(stratum == k)
-        draws[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=resamples)
-    return draws
+        if (n := len(members)) > 1:
+            weights[:, members] = rng.multinomial(n - 1, np.full(n, 1 / n), size=resamples) * n / (n - 1)
+    return weights
 
 
 def _resampled(parts: np.ndarray, stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Sums, resamples×…, of patients' parts, P×…, drawn with replacement within each stratum."""
-    sums: np.ndarray = np.tensordot(patient_draws(stratum, resamples, seed), parts, axes=1)
+    """Sums, resamples×…, of patients' parts, P×…, by their weights in each resample."""
+    sums: np.ndarray = np.tensordot(patient_weights(stratum, resamples, seed), parts, axes=1)
     return sums
 
 
-def _percentiles(values: np.ndarray, confidence: float) -> list[float]:
+def percentiles(values: np.ndarray, confidence: float) -> list[float]:
+    """The middle of a statistic's values over resamples, [low, high]; what is NaN does not count."""
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(values, [tail, 1 - tail])
-    return [float(low), float(high)]
+    # Sums of weights leave rounding behind, and a value that never changes is to have no width at all.
+    return [round(float(low), 12), round(float(high), 12)]
+
+
+def unanimous(patients: int, confidence: float) -> float:
+    """How far from 0 (or 1) a rate can be that none (or all) of independent patients showed.
+
+    The bound of Clopper & Pearson 1934 for no success in N trials: 1 - ((1 - confidence) / 2)^(1 / N).
+    """
+    return float(1 - ((1 - confidence) / 2) ** (1 / patients))
 
 
 def classification_summary(

@@ -1,5 +1,7 @@
 """No patient in two splits, every patient tested once in a cross-validation, synthetic images in train only."""
 
+from typing import Any
+
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -90,6 +92,29 @@ def test_a_cross_validation_tests_every_patient_once(patients: list[int], folds:
     assert (tested == 1).all()
     spread = pd.concat(sizes, axis=1)
     assert (spread.max(axis=1) - spread.min(axis=1) <= 2).all(), "a class has 2 slices a patient in each fold"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"test": 0.85, "val": 0.1}, {"test": 0.5, "val": 0.1}, {"test": 0.1, "val": 0.9},
+        {"test": 0.0, "val": 0.0}, {"strategy": "kfold", "folds": 3, "fold": 2, "val": 0.9},
+    ],
+)  # fmt: skip
+def test_three_patients_of_a_class_are_one_in_each_split_at_least(changes: dict[str, Any]) -> None:
+    """Whatever the shares say: a class without validation patients would be judged by nothing."""
+    data = store([3, 4, 12])
+    table = make_split(data.manifest, data.header, params(**changes), 0)
+    assert (pd.crosstab(table["label"], table["split"])[["train", "val", "test"]] > 0).to_numpy().all()
+
+
+def test_a_fold_that_leaves_no_validation_patient_needs_an_explicit_choice() -> None:
+    """Three patients in two folds: the second fold tests two of them."""
+    data = store([3, 6, 6])
+    folds = [params(strategy="kfold", folds=2, fold=fold) for fold in (0, 1)]
+    assert len(make_split(data.manifest, data.header, folds[0], 0))
+    with pytest.raises(UserError, match="class a has 3 patients, too few for 2 folds"):
+        make_split(data.manifest, data.header, folds[1], 0)
 
 
 def test_a_class_with_fewer_patients_than_folds_needs_an_explicit_choice() -> None:

@@ -94,9 +94,12 @@ def _by_patient(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams,
 
 
 def _patient_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:
-    """Where a class's test patients start, how many they are, and how many follow them in validation."""
+    """Where a class's test patients start, how many they are, and how many follow them in validation.
+
+    With three patients or more, each split has one at least, whatever the shares are.
+    """
     if count >= 3:
-        test = max(1, round(split.test * count))
+        test = min(max(1, round(split.test * count)), count - 2)
         return 0, test, min(max(1, round(split.val * count)), count - test - 1)
     return 0, *_small_shares(label, count, 1, split, "train, val and test")
 
@@ -104,8 +107,9 @@ def _patient_shares(label: str, count: int, split: SplitParams) -> tuple[int, in
 def _kfold_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:
     """The same for one fold: the patients stand in a ring, and each stretch of it is in test in one fold."""
     start, end = (fold * count // split.folds for fold in (split.fold, split.fold + 1))
-    if count >= max(3, split.folds):
-        return start, end - start, min(max(1, round(split.val * count)), count - (end - start) - 1)
+    others = count - (end - start)
+    if count >= split.folds and others >= 2:
+        return start, end - start, min(max(1, round(split.val * count)), others - 1)
     # Some folds have no test patient of this class, so that their figures mean something else.
     return start, *_small_shares(label, count, end - start, split, f"{split.folds} folds")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medrobust.metrics import patient_draws
+from medrobust.metrics import patient_weights, percentiles
 
 #: False-positive rates at which the true-positive rate is told.
 RATES = (0.01, 0.05, 0.1)
@@ -109,12 +109,11 @@ def summarise(
     result["base_rate"] = float(side.mean())
     point = roc_measures(scores, side, np.ones((1, len(side))))
     _, first, owner = np.unique(patients, return_index=True, return_inverse=True)
-    draws = patient_draws(labels[first], resamples, seed).astype(float)
+    draws = patient_weights(labels[first], resamples, seed)
     chunks = [roc_measures(scores, side, draws[at : at + CHUNK][:, owner]) for at in range(0, resamples, CHUNK)]
-    tail = (1 - confidence) / 2
     for name, value in point.items():
-        low, high = np.nanquantile(np.concatenate([chunk[name] for chunk in chunks]), [tail, 1 - tail])
-        result |= {name: float(value[0]), f"{name}_ci": [float(low), float(high)]}
+        interval = percentiles(np.concatenate([chunk[name] for chunk in chunks]), confidence)
+        result |= {name: float(value[0]), f"{name}_ci": interval}
     return result
 
 

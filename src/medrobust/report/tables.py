@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from medrobust.metrics import unanimous
 from medrobust.report.collect import REGIMES, Run, name_of, vote_of
 
 #: How a regime is called in a table.
@@ -50,9 +51,7 @@ def with_interval(record: dict[str, Any], name: str) -> str:
 def no_width(records: Iterable[dict[str, Any]], confidence: float) -> str:
     """What an interval without width means, with the rate that it hides; empty where there is none.
 
-    Resampling within classes cannot leave a value that all images of each class share. If all of N independent
-    patients fall, or all stand, a true rate that is 1 - ((1 - confidence) / 2)^(1 / N) away agrees with that
-    (Clopper & Pearson 1934).
+    Resampling within classes cannot leave a value that all images of each class share.
     """
     flat = [
         (low, record["patients"])
@@ -66,7 +65,7 @@ def no_width(records: Iterable[dict[str, Any]], confidence: float) -> str:
     certain = [patients for value, patients in flat if value in (0, 1)]
     if not certain:
         return said
-    hidden = 1 - ((1 - confidence) / 2) ** (1 / min(certain))
+    hidden = unanimous(min(certain), confidence)
     return f"{said} {min(certain)} patients who all agree fit a true rate that is up to {hidden:.2f} away."
 
 

@@ -79,6 +79,18 @@ def test_a_wrong_record_is_caught(name: str, evidence: SuiteEvidence) -> None:
     assert judge(BY_NAME[name], CAUGHT[name](evidence)).outcome in {"fail", "warn"}
 
 
+@pytest.mark.parametrize("fooled", [True, False])
+def test_few_patients_who_all_agree_are_no_large_sample(fooled: bool, evidence: SuiteEvidence) -> None:
+    """30 patients of whom all fall, or none: resampling sees no width at all, the exact bound does."""
+    ids = evidence.subset.ids[::15]
+    records = evidence.records[evidence.records["id"].isin(ids)].assign(fooled=fooled)
+    records["adv_pred"] = (records["label"] + fooled) % 3
+    few = replace(evidence, subset=evidence.subset.take(np.arange(0, 450, 15)), records=records)
+    found = judge(BY_NAME["sample size"], few)
+    assert found.outcome == "warn"
+    assert "30 images, interval ±0.058, fewest patients of a class: 10" in found.measured
+
+
 @pytest.mark.parametrize("name", ["convergence", "restarts", "step size", "one step", "black box", "transfer"])
 @pytest.mark.parametrize(("fallen", "outcome"), [(0, "pass"), (1, "pass"), (20, "fail")])
 def test_what_challengers_fool_counts_by_what_it_proves(

@@ -112,7 +112,9 @@ def sample_size(evidence: SuiteEvidence) -> Measured:
         labels, preds, table["patient"].to_numpy(), len(subset.classes), metrics.accuracy,
         resamples=evidence.report.bootstrap, confidence=evidence.report.confidence,
     )  # fmt: skip
-    half = (high - low) / 2
+    # Where all images of each class agree, resampling has no width, and the exact bound speaks.
+    patients = len(np.unique(subset.patients))
+    half = ((high - low) or metrics.unanimous(patients, evidence.report.confidence)) / 2
     fewest = min(len(np.unique(subset.patients[subset.labels == k])) for k in range(len(subset.classes)))
     text = f"{len(subset)} images, interval ±{half:.3f}, fewest patients of a class: {fewest}"
     return Measured(max(half / HALF_WIDTH, PATIENTS / max(fewest, 1)), text)
