@@ -120,6 +120,11 @@ def test_the_interval_of_a_mean_is_that_of_accuracy_for_right_and_wrong() -> Non
     assert of_mean == pytest.approx(of_matrix)
 
 
+def test_a_patient_is_of_the_class_that_most_of_his_images_are_of() -> None:
+    owner, labels = np.array([0, 0, 0, 1, 1, 2, 1, 1]), np.array([0, 2, 2, 1, 0, 3, 0, 1])
+    assert metrics.strata(owner, labels).tolist() == [2, 0, 3]
+
+
 def test_patients_are_drawn_within_their_class() -> None:
     stratum = np.array([2, 0, 1, 0, 2, 2, 1, 0, 0])
     weights = metrics.patient_weights(stratum, 50, 0)

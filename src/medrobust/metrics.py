@@ -121,7 +121,7 @@ def bootstrap_ci(
     names, owner = np.unique(patients, return_inverse=True)
     counts = np.zeros((len(names), classes, classes), dtype=np.int64)
     np.add.at(counts, (owner, labels, preds), 1)
-    sums = _resampled(counts, counts.sum(2).argmax(1), resamples, seed)
+    sums = _resampled(counts, strata(owner, labels), resamples, seed)
     return percentiles(np.array([statistic(matrix) for matrix in sums], dtype=float), confidence)
 
 
@@ -142,12 +142,23 @@ def mean_ci(
         patients: text, n.
         resamples, confidence, seed: as in `bootstrap_ci`.
     """
-    names, owner = np.unique(patients, return_inverse=True)
-    sizes = np.zeros((len(names), int(labels.max()) + 1), dtype=np.int64)
-    np.add.at(sizes, (owner, labels), 1)
-    parts = np.column_stack([np.bincount(owner, values), sizes.sum(1)])
-    sums = _resampled(parts, sizes.argmax(1), resamples, seed)
+    owner = np.unique(patients, return_inverse=True)[1]
+    parts = np.column_stack([np.bincount(owner, values), np.bincount(owner)])
+    sums = _resampled(parts, strata(owner, labels), resamples, seed)
     return percentiles(sums[:, 0] / sums[:, 1], confidence)
+
+
+def strata(owner: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The class of each patient, int P: what most of his images are, the lowest of equals.
+
+    Args:
+        owner: int, n; which patient each image is of, 0 to P - 1.
+        labels: int, n.
+    """
+    counts = np.zeros((int(owner.max()) + 1, int(labels.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (owner, labels), 1)
+    commonest: np.ndarray = counts.argmax(1)
+    return commonest
 
 
 def patient_weights(stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:

@@ -174,6 +174,10 @@ def write_attacked_vote(folder: Path) -> None:
 def lock(folder: Path) -> None:
     """Write the dvc.lock of a run that has just come to its end."""
 
+    code = folder / "src" / "training"
+    code.mkdir(parents=True, exist_ok=True)
+    (code / "loop.py").write_text("epochs = 3\n")
+
     def entry(outs: list[str], deps: list[str] = [], params: dict[str, Any] | None = None) -> dict[str, Any]:  # noqa: B006
         rows = [[{"path": path, "md5": md5(folder / path)} for path in part] for part in (deps, outs)]
         return {"deps": rows[0], "outs": rows[1], "params": {"params.yaml": params or {"seed": 1}}}
@@ -202,7 +206,7 @@ def lock(folder: Path) -> None:
         stages[f"tune@{name}"] = entry([f"data/tune/{name}", f"metrics/tune/{name}.json", f"plots/tune/{name}"])
         for regime in REGIMES:
             cell, model = f"{name}-{regime}", f"data/checkpoints/{name}/{regime}"
-            before = ["data/prepared", f"data/tune/{name}/best.json"]
+            before = ["data/prepared", f"data/tune/{name}/best.json", "src/training"]
             before += [f"data/checkpoints/{name}/clean"] * (regime == "adv")
             params = {"adv.eps": 0.01} if regime == "adv" else None
             outs = [model, f"metrics/train/{cell}.json", f"plots/train/{cell}"]

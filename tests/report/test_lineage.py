@@ -71,6 +71,19 @@ def test_a_changed_value_of_params_doubts_all_that_stands_on_it(folder: Path) ->
     assert "adv.eps in params.yaml has changed since stage train@one-adv ran" in run.foreign.values()
 
 
+def test_numbers_of_other_code_are_left_out(folder: Path) -> None:
+    """The page names the commit whose code made it: an edit whose stages have not run yet is not that code."""
+    loop = folder / "src" / "training" / "loop.py"
+    (loop.parent / "__pycache__").mkdir()
+    (loop.parent / "__pycache__" / "loop.pyc").write_text("compiled")
+    assert read(folder, checked=True).foreign == {}
+    loop.write_text("epochs = 4\n")
+    run = read(folder, checked=True)
+    assert run.train["one", "clean"] == {}
+    assert {key[0] for key in run.attack} == {"ensemble"}
+    assert "stage train@one-clean ran on an earlier src/training" in run.foreign.values()
+
+
 def test_a_changed_seed_doubts_everything(folder: Path) -> None:
     (folder / "params.yaml").write_text("seed: 2\nadv: {eps: 0.01}\n")
     run = read(folder, checked=True)

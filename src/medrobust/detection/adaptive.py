@@ -5,7 +5,7 @@ unless the attack says otherwise); where none did, its last iterate.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -16,6 +16,7 @@ from medrobust.attacks.base import Attack, Norm, ascent, margin, project
 from medrobust.attacks.random import uniform
 from medrobust.detection.base import Detector
 from medrobust.detection.features import DeepFeatures, Features
+from medrobust.params.hyperparameters import Count, NotNegative, Positive
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class AdaptiveAttack(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-    steps: int = 20
-    alpha: float | None = None
+    steps: Count = 20
+    alpha: Positive | None = None
 
     def walk(
         self, images: Tensor, start: Tensor, look: Callable[[Tensor], Tensor], eps: float | None = None
@@ -108,8 +109,8 @@ class Joint(AdaptiveAttack):
         confidence: margin, in logits, beyond which only the score counts.
     """
 
-    suspicion: Suspicion
-    searches: int = 4
+    suspicion: Suspicion = field(repr=False)
+    searches: Count = 4
     lowest: float = -3.0
     highest: float = 3.0
     confidence: float = 0.5
@@ -149,7 +150,7 @@ class Orthogonal(AdaptiveAttack):
         suspicion: the detector.
     """
 
-    suspicion: Suspicion
+    suspicion: Suspicion = field(repr=False)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         best = _Best(start)
@@ -183,7 +184,7 @@ class Matching(AdaptiveAttack):
         guides: features of clean training images, on the model's device.
     """
 
-    guides: Features
+    guides: Features = field(repr=False)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         extract = DeepFeatures()
@@ -213,7 +214,7 @@ class InDistribution(AdaptiveAttack):
         limit: standardised score that a chosen share of clean validation images exceeds.
     """
 
-    suspicion: Suspicion
+    suspicion: Suspicion = field(repr=False)
     limit: float
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
@@ -243,9 +244,9 @@ class OffAnatomy(AdaptiveAttack):
         confidence: probability at which an image is done; the first such iterate is handed back.
     """
 
-    eps: float = 1.0
-    radius: float = 0.1
-    cells: int = 8
+    eps: NotNegative = 1.0
+    radius: Positive = 0.1
+    cells: Count = 8
     confidence: float = 0.9
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:

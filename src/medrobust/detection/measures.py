@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medrobust.metrics import patient_weights, percentiles
+from medrobust.metrics import patient_weights, percentiles, strata
 
 #: False-positive rates at which the true-positive rate is told.
 RATES = (0.01, 0.05, 0.1)
@@ -108,8 +108,8 @@ def summarise(
         return {**result, "base_rate": None, "auroc": None}
     result["base_rate"] = float(side.mean())
     point = roc_measures(scores, side, np.ones((1, len(side))))
-    _, first, owner = np.unique(patients, return_index=True, return_inverse=True)
-    draws = patient_weights(labels[first], resamples, seed)
+    owner = np.unique(patients, return_inverse=True)[1]
+    draws = patient_weights(strata(owner, labels), resamples, seed)
     chunks = [roc_measures(scores, side, draws[at : at + CHUNK][:, owner]) for at in range(0, resamples, CHUNK)]
     for name, value in point.items():
         interval = percentiles(np.concatenate([chunk[name] for chunk in chunks]), confidence)

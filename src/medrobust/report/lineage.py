@@ -97,9 +97,14 @@ class Lineage:
     def _stale_deps(self, stage: str) -> str | None:
         for dep in self.stages[stage].get("deps", []):
             path, earlier = dep["path"], f"stage {stage} ran on an earlier {dep['path']}"
-            for out, writers in self.writers.items():
-                if not (path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/")):
-                    continue
+            related = [
+                (out, writers)
+                for out, writers in self.writers.items()
+                if path == out or path.startswith(f"{out}/") or out.startswith(f"{path}/")
+            ]
+            if not related and md5(self.root / path) != dep.get("md5"):  # source code
+                return earlier
+            for out, writers in related:
                 reasons = [
                     earlier if path == out and dep.get("md5") != written else self.stale(owner)
                     for owner, written in writers
@@ -164,12 +169,12 @@ def plain(value: Any) -> Any:
 
 
 def md5(path: Path) -> str | None:
-    """The md5 that DVC gives a file or folder; None if there is none."""
+    """The md5 that DVC gives a file or folder, less what .dvcignore names; None if there is none."""
     if path.is_dir():
         rows = [
             {"md5": file_md5(file), "relpath": file.relative_to(path).as_posix()}
             for file in path.rglob("*")
-            if file.is_file()
+            if file.is_file() and "__pycache__" not in file.parts
         ]
         rows.sort(key=lambda row: row["relpath"])
         return hashlib.md5(json.dumps(rows, sort_keys=True).encode()).hexdigest() + ".dir"
