@@ -16,6 +16,7 @@ setup: .venv/installed ## make .venv with the locked dependencies and the packag
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "medrobust needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the locked packages: some minutes, 2 to 7 GB"
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
@@ -42,6 +43,7 @@ lock: ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --upgrade --extra s3 --extra kaggle --extra formats --extra oracles --extra dev pyproject.toml -o requirements.lock
 
 preset: ## make preset NAME=smoke: take presets/NAME.yaml as params.yaml
+	@test -f "presets/$(NAME).yaml" || { echo "make preset NAME=... with one of: $(notdir $(basename $(wildcard presets/*.yaml)))"; exit 2; }
 	cp presets/$(NAME).yaml params.yaml
 
 clean: ## remove the environment and all caches; results stay

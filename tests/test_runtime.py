@@ -1,7 +1,9 @@
 """Stages end with one message, wait for their lock, and show progress on a pipe."""
 
+import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +31,23 @@ def run(folder: Path, body: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def test_a_stage_runs_by_the_sources_that_lie_beside_it(tmp_path: Path) -> None:
+    """As in DVC's copy of the workspace: the environment knows another copy of the package."""
+    copy = tmp_path / "src" / "medrobust"
+    copy.mkdir(parents=True)
+    for name in ("__init__.py", "errors.py", "runtime.py"):
+        shutil.copy(Path(runtime.__file__).with_name(name), copy)
+    (tmp_path / "stage.py").write_text(STAGE.format(body="import medrobust; say(medrobust.__file__)"))
+    elsewhere = str(Path(runtime.__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": elsewhere}
+    command = [sys.executable, "stage.py", "--out", "a b"]
+    found = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True, timeout=60)
+    assert found.strip() == str(copy / "__init__.py")
+    shutil.rmtree(tmp_path / "src")
+    found = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True, timeout=60)
+    assert found.strip() == str(Path(elsewhere) / "medrobust" / "__init__.py")
 
 
 FAULTS = """

@@ -40,6 +40,7 @@ def run_stage(main: Callable[[], None], cell: str, *, parallel: bool = False) ->
         parallel: whether torchrun may start it in several processes. The process that starts them holds the lock.
     """
     torchrun = os.environ.get("MEDROBUST_TORCHRUN") if parallel else None
+    own_sources()
     keep_memory()
     try:
         if parallel and "RANK" in os.environ:
@@ -52,6 +53,19 @@ def run_stage(main: Callable[[], None], cell: str, *, parallel: bool = False) ->
                 main()
     except UserError as error:
         sys.exit(f"\n{cell}: {error}")
+
+
+def own_sources() -> None:
+    """Start the process again where Python found another copy of this package than the one that lies here.
+
+    A queued experiment runs in DVC's copy of the workspace, while the environment's installation leads to the
+    workspace itself, which may have been edited since; DVC would keep the result under the hash of the copy.
+    """
+    own = Path("src", "medrobust")
+    if own.is_dir() and not own.samefile(Path(__file__).parent):
+        paths = [str(own.parent.resolve()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def keep_memory() -> None:

@@ -72,7 +72,10 @@ def _by_patient(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams,
     unknown = (patients == "") & ~synthetic
     if unknown.any():
         found = f"{int(unknown.sum())} real images have no patient id"
-        remedy = "Give ids by a manifest, or take split.strategy: random and believe the audit"
+        remedy = (
+            "Name a table of your images with a column of patients in data.table (docs/data.md, Tables), "
+            "or take split.strategy: random and believe the audit"
+        )
         raise UserError(f"params.yaml: split.strategy: {split.strategy}", found, remedy)
     deal: dict[str, str] = {}
     own = table["label"][~synthetic].groupby(patients[~synthetic]).agg(lambda labels: labels.mode().iloc[0])

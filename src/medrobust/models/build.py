@@ -1,5 +1,6 @@
 """Build a classifier from its block in params.yaml: a timm architecture, and weights from one of three places."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
     import torch
 
     if not timm.is_model(model.timm):
-        near = timm.list_models(f"*{model.timm[:6]}*")[:5]
+        near = get_close_matches(model.timm.lower(), timm.list_models(), 5)
         remedy = f"Names that come near: {', '.join(near) or 'see timm.list_models()'}"
         raise UserError("params.yaml: models.*.timm", f"timm has no {model.timm!r}", remedy)
     options: dict[str, Any] = {"num_classes": len(classes), "in_chans": 3}

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class Block(BaseModel):
@@ -26,8 +26,14 @@ def parse_fraction(value: Any) -> Any:
         raise ValueError(f"{value!r} is neither a number nor a fraction such as 8/255") from None
 
 
+def _in_pixel_units(value: float) -> float:
+    if value > 1:
+        raise ValueError("Pixels are in [0, 1]; say 8/255 for 8 grey levels")
+    return value
+
+
 #: A distance in [0, 1] pixel units; YAML may say 0.03 or 8/255.
-Eps = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0, le=1)]
+Eps = Annotated[float, BeforeValidator(parse_fraction), AfterValidator(_in_pixel_units), Field(ge=0)]
 #: The radius of a ball whose norm is not known here: in L2 it grows with the number of pixels.
 Radius = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0)]
 #: A share between 0 and 1, both included.
