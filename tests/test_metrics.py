@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as reference
 
+from benchmarks.intervals import coverage
 from medrobust import metrics
 
 
@@ -143,6 +144,15 @@ def test_resamples_vary_as_much_as_new_patients_would(sizes: tuple[int, ...]) ->
     parts = [values[stratum == k].var(ddof=1) * n for k, n in enumerate(sizes)]
     assert means.mean() == pytest.approx(values.mean(), abs=0.005)
     assert means.var() == pytest.approx(sum(parts) / len(values) ** 2, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recalls", [(0.6, 0.4, 0.5), (0.95, 0.75, 0.85)])
+def test_intervals_of_many_patients_hold_the_truth_as_often_as_they_say(recalls: tuple[float, ...]) -> None:
+    found = coverage((60, 50, 40), recalls, 4, 0.3, sets=150, confidence=0.9)
+    for share, width in found.values():
+        assert 0.83 <= share <= 0.97
+        assert 0.03 < width < 0.2
 
 
 def test_a_value_that_all_resamples_share_has_no_width() -> None:
