@@ -7,7 +7,7 @@ from medrobust.runtime import run_stage
 
 def main() -> None:
     """Run the suite on the test images."""
-    from medrobust.ensemble import load_ensemble
+    from medrobust.voting.ensemble import load_ensemble
 
     params = load_params()
     attack_cell(load_ensemble, args, seed=params.seed, report=params.report)

@@ -7,7 +7,7 @@ from medrobust.runtime import run_stage
 
 def main() -> None:
     """Run the suite on the test images; a method that validation did not allow is said to be so."""
-    from medrobust.ensemble import impossible, load_ensemble
+    from medrobust.voting.ensemble import impossible, load_ensemble
 
     params = load_params()
     if reason := impossible(args.model):

@@ -7,7 +7,7 @@ from medrobust.runtime import run_stage
 
 def main() -> None:
     """Check the vote in force."""
-    from medrobust.ensemble import load_ensemble, load_members
+    from medrobust.voting.ensemble import load_ensemble, load_members
 
     params = load_params()
     check_vote(

@@ -8,7 +8,7 @@ from medrobust.runtime import run_stage
 
 def main() -> None:
     """Check the vote; of a method that validation did not allow, say so."""
-    from medrobust.ensemble import impossible, load_ensemble, load_members
+    from medrobust.voting.ensemble import impossible, load_ensemble, load_members
 
     params = load_params()
     if reason := impossible(args.model):

@@ -8,7 +8,7 @@ from medrobust.runtime import run_stage
 
 def main() -> None:
     """Guard the vote; its card holds the hashes of all members."""
-    from medrobust.ensemble import load_ensemble
+    from medrobust.voting.ensemble import load_ensemble
 
     params = load_params()
     weights = file_hash(args.model / "card.json")

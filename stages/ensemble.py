@@ -11,11 +11,11 @@ from medrobust.runtime import device, run_stage, say
 def main() -> None:
     """Fit, evaluate on test, and write."""
     from medrobust.data.store import ImageStore
-    from medrobust.ensemble import save_ensemble
     from medrobust.evaluation import predict_all, predictions_table
     from medrobust.metrics import classification_summary, headline
     from medrobust.models.checkpoint import load
     from medrobust.voting.compare import compare
+    from medrobust.voting.ensemble import save_ensemble
     from medrobust.voting.fit import answers, ask, facts_of, fit_rule, named
     from medrobust.voting.keep import keep
 

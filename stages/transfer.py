@@ -12,9 +12,9 @@ def main() -> None:
     """Attack every model, ask all of them, and write the matrix."""
     from medrobust.attacks.resolved import read_suite
     from medrobust.data.store import ImageStore
-    from medrobust.ensemble import load_ensemble, voters
     from medrobust.models.checkpoint import load
     from medrobust.transfer import headline, nothing, transfer
+    from medrobust.voting.ensemble import load_ensemble, voters
 
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):

@@ -15,7 +15,7 @@ CODE = [*FILES, *sorted((ROOT / "stages").glob("*.py")), *sorted((ROOT / "tools"
 LEVELS = {
     "errors": 0, "calibration": 0, "code_hash": 0, "processes": 0, "params": 0, "records": 0, "runtime": 0,
     "metrics": 0, "data": 1, "models": 1, "attacks": 2, "detection": 2, "evaluation": 3, "training": 3,
-    "ensemble": 3, "explain": 3, "transfer": 3, "voting": 3, "report": 4,
+    "explain": 3, "transfer": 3, "voting": 3, "report": 4,
 }  # fmt: skip
 
 

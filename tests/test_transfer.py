@@ -13,11 +13,11 @@ from medrobust.attacks.pgd import PGD
 from medrobust.attacks.random import image_seeds
 from medrobust.attacks.suite import resolve_suite
 from medrobust.data.store import Subset
-from medrobust.ensemble import EnsembleClassifier
 from medrobust.params.attacks import SuiteParams
 from medrobust.params.report import ReportParams
 from medrobust.params.transfer import TransferParams
 from medrobust.transfer import CLEAN, MATRIX, SEPARATE, headline, nothing, run_to_the_end, strongest, transfer
+from medrobust.voting.ensemble import EnsembleClassifier
 
 REPORT = ReportParams(title="", bootstrap=30, confidence=0.9)
 EPS = 0.05

@@ -14,10 +14,10 @@ from medrobust.attacks.base import Attack, margin
 from medrobust.attacks.engine import build_attack
 from medrobust.attacks.random import image_seeds
 from medrobust.data.store import Subset
-from medrobust.ensemble import EnsembleClassifier
 from medrobust.evaluation import batches
 from medrobust.params.report import ReportParams
 from medrobust.params.transfer import TransferParams
+from medrobust.voting.ensemble import EnsembleClassifier
 
 BATCH = 64
 #: Columns of the matrix; `source` is a model's name, or one of the two below.

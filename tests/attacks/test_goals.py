@@ -12,11 +12,11 @@ from medrobust.attacks.goals import choose_targets
 from medrobust.attacks.iterative import BIM, PGDL2, Iterative
 from medrobust.attacks.minimal import FAB, DeepFool
 from medrobust.attacks.regions import find_region, foreground, gradcam
-from medrobust.ensemble import EnsembleClassifier
 from medrobust.errors import UserError
 from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
 from medrobust.params.training import ModelParams
+from medrobust.voting.ensemble import EnsembleClassifier
 from tests.attacks.conftest import Victim
 
 Make = Callable[..., Victim]

@@ -145,7 +145,7 @@ def test_without_a_guard_every_image_is_answered(model: Classifier, splits: Spli
 
 
 def test_a_vote_of_classifiers_can_be_guarded(model: Classifier, splits: Splits, plan: dict[str, Any]) -> None:
-    from medrobust.ensemble import EnsembleClassifier
+    from medrobust.voting.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
     guard, _ = fit_guard(vote, splits, plan, settings(detectors={"mahalanobis": {}, "gmm": {}}), "w")
@@ -158,7 +158,7 @@ def test_a_vote_of_classifiers_can_be_guarded(model: Classifier, splits: Splits,
 def test_a_cell_of_a_vote_is_that_of_a_model(
     model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path
 ) -> None:
-    from medrobust.ensemble import EnsembleClassifier
+    from medrobust.voting.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
     few = settings(detectors={"mahalanobis": {}, "gmm": {}}, suites={"pgd": 0.1}, seen=None)

@@ -276,7 +276,7 @@ def test_dropout_without_a_layer_is_an_error_that_names_the_way_out(model: Class
 
 
 def test_dropout_samples_of_a_vote_are_weighed_as_the_vote_weighs_them(model: Classifier, splits: Splits) -> None:
-    from medrobust.ensemble import EnsembleClassifier
+    from medrobust.voting.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
     images, seeds = splits.test.batch(range(5)), torch.arange(5)

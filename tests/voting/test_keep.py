@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from medrobust.ensemble import EnsembleClassifier, impossible, load_ensemble, load_members, voters
 from medrobust.errors import UserError
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.params.training import ModelParams
 from medrobust.records import read_json
 from medrobust.voting.compare import Comparison
+from medrobust.voting.ensemble import EnsembleClassifier, impossible, load_ensemble, load_members, voters
 from medrobust.voting.keep import keep
 from medrobust.voting.rules import Rule
 from tests.voting.samples import draw, settings

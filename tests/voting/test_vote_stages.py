@@ -8,11 +8,11 @@ import yaml
 
 from medrobust.attacks.attempts import ATTEMPTS
 from medrobust.attacks.checks.registry import CHECKS
-from medrobust.ensemble import load_ensemble
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.params.training import ModelParams
 from medrobust.records import read_json, read_metrics, read_table, write_json
+from medrobust.voting.ensemble import load_ensemble
 from medrobust.voting.registry import METHODS
 from tests.stages import CLASSES, SIDE, run_stage, write_data
 

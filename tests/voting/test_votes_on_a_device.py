@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from medrobust.ensemble import EnsembleClassifier
 from medrobust.params.training import AdvParams
 from medrobust.params.transfer import TransferParams
 from medrobust.transfer import transfer
+from medrobust.voting.ensemble import EnsembleClassifier
 from medrobust.voting.fit import ask, fitter
 from medrobust.voting.registry import METHODS
 from tests.other_device import other_device

@@ -10,11 +10,11 @@ from torch import nn
 
 from medrobust.calibration import fit_temperature
 from medrobust.data.store import Subset
-from medrobust.ensemble import EnsembleClassifier
 from medrobust.evaluation import predict_all
 from medrobust.params.ensemble import EnsembleParams
 from medrobust.params.training import AdvParams
 from medrobust.training.objectives.inner import training_attack
+from medrobust.voting.ensemble import EnsembleClassifier
 from medrobust.voting.registry import Fit, method
 from medrobust.voting.rules import Rule
 from medrobust.voting.sample import Sample

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from medrobust.ensemble import save_ensemble
 from medrobust.params.ensemble import EnsembleParams
 from medrobust.records import atomic_dir, write_json
 from medrobust.voting.compare import Comparison
+from medrobust.voting.ensemble import save_ensemble
 from medrobust.voting.fit import facts_of
 from medrobust.voting.sample import Sample
 

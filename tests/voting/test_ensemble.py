@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from medrobust.data.store import Subset
-from medrobust.ensemble import EnsembleClassifier, load_ensemble, load_members, save_ensemble, voters
 from medrobust.errors import UserError
 from medrobust.evaluation import predict, predictions_table
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.params.training import ModelParams
 from medrobust.records import read_json
+from medrobust.voting.ensemble import EnsembleClassifier, load_ensemble, load_members, save_ensemble, voters
 from medrobust.voting.rules import Rule
 
 BLOCK = ModelParams(timm="resnet10t", weights="none", image_size=16)
