@@ -75,9 +75,20 @@ def test_rates_are_those_of_the_curve(run: Run) -> None:
     assert points[1.0] == 1
     assert dict(part(run).rates("roc", "gmm", "unaware"))[0.05] > 0.9
     assert points[0.05] < 0.3
-    recall = dict(part(run).rates("pr", "gmm", "aware"))
-    assert recall[1.0] == pytest.approx(rows[rows["tpr"] == 1]["precision"].max(), abs=1e-4)
     assert part(run).base_rate("gmm", "aware") == 0.5
+
+
+def test_precision_is_that_of_the_strictest_threshold_of_a_recall(run: Run) -> None:
+    """A detector that rejects clean images first is precise nowhere, and no laxer threshold may stand in."""
+    table = run.drawn["net", "clean"]["curves"]
+    rows = pd.DataFrame({"fpr": [0.2, 0.5, 0.5, 0.5, 1.0], "tpr": [0.0, 0.0, 0.4, 1.0, 1.0],
+                         "precision": [0.0, 0.0, 0.25, 0.6, 0.4]})  # fmt: skip
+    named = {"suite": "pgd", "detector": "gmm", "attacker": "aware", "images": "paired", "attacks": "successful"}
+    others = table[(table["attacker"] != "aware") | (table["attacks"] != "successful")]
+    run.drawn["net", "clean"]["curves"] = pd.concat([others, rows.assign(**named)])
+    points = dict(part(run).rates("pr", "gmm", "aware"))
+    assert (points[0.0], points[0.01], points[0.4], points[0.5], points[1.0]) == (0.0, 0.25, 0.25, 0.6, 0.6)
+    assert dict(part(run).rates("roc", "gmm", "aware"))[0.5] == 1
 
 
 def test_the_slider_names_the_cheapest_threshold_of_a_share(run: Run) -> None:

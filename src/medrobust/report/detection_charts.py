@@ -62,7 +62,8 @@ class Shown:
         if kind == "roc":
             values = [found[false <= x].max(initial=0.0) for x in GRID]
         else:
-            values = [precise[found >= x].max(initial=0.0) for x in GRID]
+            # Of the strictest threshold that finds so many: a laxer one may be more precise, but finds more.
+            values = [precise[np.argmax(found >= x)] for x in GRID]
         return [(float(x), round(float(y), 4)) for x, y in zip(GRID, values, strict=True)]
 
     def base_rate(self, detector: str, attacker: str) -> float | None:
