@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medrobust.explain.draw import Panel, Side, draw_panel, save
+from medrobust.explain.draw import Panel, Side, draw_panel, draw_surfaces, save
+from medrobust.explain.landscape import Surface
 
 
 @pytest.fixture
@@ -43,3 +44,11 @@ def test_every_word_lies_inside_the_picture(panel: Panel) -> None:
         box = text.get_window_extent()
         assert box.x0 >= whole.x0, text.get_text()
         assert box.x1 <= whole.x1, text.get_text()
+
+
+def test_the_ball_is_drawn_in_units_of_its_radius() -> None:
+    diamond = np.array([[0.02, 0], [0, 0.02], [-0.02, 0], [0, -0.02], [0.02, 0]])
+    surface = Surface(np.linspace(-0.04, 0.04, 5), np.arange(25.0).reshape(5, 5), diamond)
+    axes = draw_surfaces({"sure and right": surface}, 0.02).axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), diamond / 0.02)
+    assert (axes.get_xlim(), axes.get_ylim()) == ((-2, 2), (-2, 2))

@@ -55,7 +55,8 @@ def test_features_are_the_penultimate_ones(model: Classifier) -> None:
 def test_the_surface_is_the_loss_where_it_says(model: Classifier, norm: str) -> None:
     image, label = torch.full((1, 1, 12, 12), 0.5), torch.tensor([1])
     eps = 0.05 if norm == "Linf" else 0.5
-    offsets, losses = loss_surface(model, image, label, torch.tensor([7]), eps, norm, 5)  # type: ignore[arg-type]
+    found = loss_surface(model, image, label, torch.tensor([7]), eps, norm, 5)  # type: ignore[arg-type]
+    offsets, losses = found.offsets, found.losses
     assert losses.shape == (5, 5)
     np.testing.assert_allclose(offsets, np.linspace(-2 * eps, 2 * eps, 5), rtol=1e-5)
     pixels = image.clone().requires_grad_(True)
@@ -68,3 +69,28 @@ def test_the_surface_is_the_loss_where_it_says(model: Classifier, norm: str) -> 
     np.testing.assert_allclose(losses[2], along, rtol=1e-4)
     assert losses[2, 3] > losses[2, 2] > losses[2, 1], "the loss rises along its gradient"
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_the_outline_is_where_the_plane_leaves_the_ball(model: Classifier) -> None:
+    """In Linf a diamond, in L2 the ellipse a² + b² + 2·a·b·cos = eps² of directions at that angle."""
+    image, label = torch.full((1, 1, 12, 12), 0.5), torch.tensor([1])
+    diamond = loss_surface(model, image, label, torch.tensor([7]), 0.05, "Linf", 2).outline
+    np.testing.assert_allclose(np.abs(diamond).sum(1), 0.05, rtol=1e-6)
+    assert np.abs(diamond).max(0) == pytest.approx([0.05, 0.05]), "the corners are drawn"
+    ellipse = loss_surface(model, image, label, torch.tensor([7]), 0.5, "L2", 2).outline
+    a, b = ellipse.T
+    cosine = (0.25 - a**2 - b**2)[[15, 45]] / (2 * a * b)[[15, 45]]
+    assert cosine[0] == pytest.approx(cosine[1], abs=1e-5)
+    assert 0 < abs(cosine[0]) < 0.5
+    np.testing.assert_allclose(a**2 + b**2 + 2 * a * b * cosine[0], 0.25, rtol=1e-5)
+    for outline in (diamond, ellipse):
+        np.testing.assert_allclose(outline[0], outline[-1], atol=1e-9)
+
+
+def test_an_outline_of_a_flat_loss_is_finite() -> None:
+    image = torch.full((1, 1, 4, 4), 0.5)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    nn.init.zeros_(flat.get_parameter("1.weight"))
+    outline = loss_surface(flat, image, torch.tensor([0]), torch.tensor([1]), 0.1, "Linf", 2).outline
+    assert np.isfinite(outline).all()
+    assert outline[30] == pytest.approx([0, 0.1])

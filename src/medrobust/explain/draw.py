@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from medrobust.explain.landscape import REACH, FeatureMap
+from medrobust.explain.landscape import REACH, FeatureMap, Surface
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -103,27 +103,29 @@ def draw_features(found: FeatureMap, labels: np.ndarray, moved: np.ndarray, clas
     return figure
 
 
-def draw_surfaces(surfaces: list[tuple[str, np.ndarray, np.ndarray]], eps: float) -> Any:
-    """Loss around each image on a common scale; the square is the ball of the attack, the cross the image.
+def draw_surfaces(surfaces: dict[str, Surface], eps: float) -> Any:
+    """Loss around each image on a common scale; the outline is the ball of the attack, the cross the image.
 
     Args:
-        surfaces: title, offsets and losses of each image, as `landscape.loss_surface` gives them.
+        surfaces: of each image, by title.
         eps: radius of the ball.
     """
-    top = max(float(losses.max()) for _, _, losses in surfaces)
-    low = min(float(losses.min()) for _, _, losses in surfaces)
+    top = max(float(surface.losses.max()) for surface in surfaces.values())
+    low = min(float(surface.losses.min()) for surface in surfaces.values())
     with mpl.rc_context(STYLE):
         size = (2.0 * len(surfaces) + 0.9, 2.7)
         figure, grid = plt.subplots(
             1, len(surfaces), figsize=size, squeeze=False, sharey=True, layout="constrained"
         )
-        for axes, (title, offsets, losses) in zip(grid[0], surfaces, strict=True):
-            steps = offsets / eps
-            drawn = axes.contourf(steps, steps, losses, np.linspace(low, max(top, low + 1e-6), 15), cmap="cividis")
-            axes.plot([-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], color="white", lw=1)
+        levels, ends = np.linspace(low, max(top, low + 1e-6), 15), (-REACH, REACH)
+        for axes, (title, surface) in zip(grid[0], surfaces.items(), strict=True):
+            steps = surface.offsets / eps
+            drawn = axes.contourf(steps, steps, surface.losses, levels, cmap="cividis")
+            axes.plot(*surface.outline.T / eps, color="white", lw=1)
             axes.plot(0, 0, "+", color="white", ms=9)
             axes.set_title(title, fontsize=9)
             axes.set(xlabel="gradient direction (ε)", aspect="equal", xticks=np.arange(-REACH, REACH + 1))
+            axes.set(xlim=ends, ylim=ends)
         grid[0][0].set(ylabel="random direction (ε)", yticks=np.arange(-REACH, REACH + 1))
         ticks = mpl.ticker.MaxNLocator(5).tick_values(low, top)
         figure.colorbar(drawn, ax=grid[0], label="loss (nats)", ticks=ticks, shrink=0.9)

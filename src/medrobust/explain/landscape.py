@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Norm, ascent, frozen, input_gradient, per_image
+from medrobust.attacks.base import Norm, ascent, distance, frozen, input_gradient, per_image
 from medrobust.attacks.random import normal, signs
 
 BATCH = 64
@@ -16,6 +16,8 @@ BATCH = 64
 PERPLEXITY = 30
 #: How far the loss surface reaches, in eps.
 REACH = 2.0
+#: Points of the outline of a ball: each quarter turn is one of them, so that corners there are kept.
+OUTLINE = 120
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,23 @@ class FeatureMap:
     attacked: np.ndarray
     explained: float
     tsne: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The loss in a plane through an image.
+
+    Attributes:
+        offsets: rising, in pixel units, of either direction.
+        losses: nats, points×points: rows along the random direction, columns along the gradient, both rising.
+        outline: n×2, closed, in pixel units along the gradient and along the random direction: where the plane
+            leaves the attack's ball. In Linf it is a diamond (the corner (eps, eps) of the square changes each
+            pixel by 2·eps or not at all), in L2 an ellipse, nearly a circle.
+    """
+
+    offsets: np.ndarray
+    losses: np.ndarray
+    outline: np.ndarray
 
 
 def penultimate(model: nn.Module, images: Iterator[Tensor]) -> np.ndarray | None:
@@ -75,12 +94,12 @@ def feature_map(clean: np.ndarray, attacked: np.ndarray, seed: int) -> FeatureMa
 
 def loss_surface(
     model: nn.Module, image: Tensor, label: Tensor, seed: Tensor, eps: float, norm: Norm, points: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Surface:
     """Cross-entropy of the true class around an image, along the gradient and a random direction.
 
     Both directions have length 1 in the norm (in Linf: the sign of the gradient, and random signs), so that an
-    offset of eps along one of them is the border of the ball. Images are clipped to [0, 1]. A surface that is flat
-    or jagged along the gradient and falls nowhere hints at masked gradients (Tramèr et al. 2018).
+    offset of eps along one of them alone is the border of the ball. Images are clipped to [0, 1]. A surface that
+    is flat or jagged along the gradient and falls nowhere hints at masked gradients (Tramèr et al. 2018).
 
     Args:
         model: in eval mode.
@@ -90,10 +109,6 @@ def loss_surface(
         eps: the surface reaches `REACH` times so far.
         norm: of the ball.
         points: a side.
-
-    Returns:
-        Offsets in pixel units, `points`; losses in nats, points×points: rows along the random direction, columns
-        along the gradient, both rising.
     """
     with frozen(model):
         gradient = input_gradient(model, image, lambda logits, _: F.cross_entropy(logits, label))[2]
@@ -107,4 +122,15 @@ def loss_surface(
             for down, right in zip(rows.flatten().split(BATCH), columns.flatten().split(BATCH), strict=True):
                 moved = (image + per_image(right) * steepest + per_image(down) * chance).clamp(0, 1)
                 losses.append(F.cross_entropy(model(moved), label.expand(len(moved)), reduction="none"))
-    return offsets.cpu().numpy(), torch.cat(losses).view(points, points).cpu().numpy()
+    outline = _outline(steepest, chance, eps, norm)
+    return Surface(offsets.cpu().numpy(), torch.cat(losses).view(points, points).cpu().numpy(), outline)
+
+
+def _outline(right: Tensor, up: Tensor, eps: float, norm: Norm) -> np.ndarray:
+    """Where a·right + b·up has length eps: (a, b) all the way round, OUTLINE + 1 points; both are 1×C×H×W."""
+    turns = torch.linspace(0, 2 * torch.pi, OUTLINE + 1, dtype=torch.float64)
+    rays = torch.stack([turns.cos(), turns.sin()], 1)
+    right, up = right.cpu().double(), up.cpu().double()
+    # A gradient of zero moves nothing: no ball ends there.
+    lengths = [float(distance(a * right + b * up, torch.zeros_like(up), norm)) for a, b in rays.tolist()]
+    return (eps * rays / torch.tensor(lengths).clamp_min(1e-6)[:, None]).numpy()

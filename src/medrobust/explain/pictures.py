@@ -101,23 +101,20 @@ def _panel(
 
 def _surfaces(subject: Subject, choices: list[Choice], folder: Path, params: ExplainParams) -> str:
     """The loss around the first image of each rule."""
-    norm, surfaces = subject.suite["norm"], []
+    norm, surfaces = subject.suite["norm"], {}
     for choice in (choice for choice in choices if choice.number == 1):
         place = [_place(subject, choice)]
         image = subject.test.batch(place).to(subject.device)
         label = subject.test.targets(place).to(subject.device)
         seed = image_seeds([choice.id], subject.seed).to(subject.device)
-        surfaces.append(
-            (
-                SHORT[choice.rule],
-                *loss_surface(subject.model, image, label, seed, params.eps, norm, params.surface),
-            )
-        )
+        found = loss_surface(subject.model, image, label, seed, params.eps, norm, params.surface)
+        surfaces[SHORT[choice.rule]] = found
     draw.save(draw.draw_surfaces(surfaces, params.eps), folder, "surface")
     return (
         f"The loss around the pictured images, in units of ε = {params.eps:g}: to the right along the gradient, "
-        "upwards along a random direction; cross: the image, square: where the attack may go. Smooth "
-        "slopes are what gradient attacks need; jagged ground would mean that they are led astray."
+        "upwards along a random direction; cross: the image, outline: how far the attack may go (a diamond where "
+        "each pixel has its own limit: along both directions at once, some pixels move twice). Smooth slopes are "
+        "what gradient attacks need; jagged ground would mean that they are led astray."
     )
 
 
