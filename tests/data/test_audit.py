@@ -180,6 +180,17 @@ def test_a_single_test_patient_of_a_class_is_a_doubt() -> None:
     assert metrics["reasons"] == ["one test patient of c: figures of the class speak of one person"]
 
 
+def test_a_class_without_test_images_is_a_doubt() -> None:
+    data = store([8, 8, 2])
+    table = make_split(data.manifest, data.header, params(small_class="train_only"), 0)
+    metrics = audit(data, table, RULES).metrics
+    assert metrics["reasons"] == ["no test image of c: figures say nothing of the class"]
+    assert metrics["verdict"] == "suspect"
+    data.manifest["patient"] = ""  # nobody is known, and a and b are in test all the same
+    reasons = audit(data, table, RULES).metrics["reasons"]
+    assert [reason for reason in reasons if reason.startswith("no test image")] == metrics["reasons"]
+
+
 def test_where_only_the_own_patient_is_left_there_is_no_gap_to_tell() -> None:
     data = store([8, 8, 8])
     data.manifest["patient"] = "only"

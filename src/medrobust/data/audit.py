@@ -72,6 +72,7 @@ def audit(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> Audit:
         **recognition(used, found.pool, found.pool_others),
         **blind_recognition(used, vectors, clusters, found.pool),
         "patients_by_class": patients_by_class(used, store.header.classes),
+        "classes_not_in_test": not_in_test(used, store.header.classes),
     }
     verdict, reasons = judge(metrics)
     test = np.flatnonzero(found.pool.index >= 0)
@@ -185,6 +186,12 @@ def patients_by_class(used: pd.DataFrame, classes: list[str]) -> dict[str, dict[
     count = known.groupby(["split", "label"])["owner"].nunique()
     left = [label for label in classes if (used["label"] == label).any()]
     return {name: {label: int(count.get((name, label), 0)) for label in left} for name in SPLITS}
+
+
+def not_in_test(used: pd.DataFrame, classes: list[str]) -> list[str]:
+    """Classes that train or validation has and test has not, whether patients are known or not."""
+    left, tested = set(used["label"]), set(used["label"][used["split"] == "test"])
+    return [label for label in classes if label in left - tested]
 
 
 def closeness(every: Nearest, others: Nearest) -> pd.DataFrame:

@@ -60,4 +60,6 @@ def _doubts(m: dict[str, Any]) -> list[str]:
     single = [label for label, count in m["patients_by_class"]["test"].items() if count == 1]
     if single:
         reasons.append(f"one test patient of {', '.join(single)}: figures of the class speak of one person")
+    if absent := m["classes_not_in_test"]:
+        reasons.append(f"no test image of {', '.join(absent)}: figures say nothing of the class")
     return reasons
