@@ -54,6 +54,28 @@ def test_equal_out_of_fold_is_equal_and_a_fit_is_worse_than_in_sample() -> None:
     assert found["stacking"]["val_log_loss"] > metrics.nll(sample.labels, inside)
 
 
+def test_who_is_judged_out_of_fold_did_not_choose_the_penalty_either() -> None:
+    """Penalties are chosen among the others; a choice by all patients shows a smaller loss than there is."""
+    sample, params = draw([1.0, 1.0], patients=12), settings(c_grid=[1e-4, 1e-2, 1.0, 100.0], folds=4)
+    votes = draw([1.0, 1.0], patients=12, slices=2).clean
+    found = compare(sample, pictures(), votes, params, REPORT).records
+    for name in ("stacking", "blending"):
+        said = np.empty_like(sample.clean[0])
+        for rest, fold in sample.folds(4):
+            own = fit_rule(sample.take(rest), settings(**{**params.model_dump(), "method": name}))
+            said[fold] = answers(own, sample.clean[:, fold])
+        assert found[name]["val_log_loss"] == pytest.approx(metrics.nll(sample.labels, said))
+
+
+def test_two_patients_of_a_class_are_enough_for_figures_out_of_fold() -> None:
+    """Outside the fold of one of them the other is left, and must fit: he cannot choose the penalty too."""
+    sample = draw([1.0, 1.0], patients=20)
+    sample = sample.take((sample.labels != 1) | np.isin(sample.patients, ["p1", "p4"]))
+    found = compare(sample, pictures(), draw([1.0, 1.0], patients=12, slices=2).clean, settings(), REPORT).records
+    for name in METHODS:
+        assert found[name]["val_log_loss"] > 0, found[name]
+
+
 def test_what_validation_does_not_allow_is_named_and_the_others_stand() -> None:
     sample = draw([1.0, 1.0])
     sample = sample.take(sample.labels != 2)

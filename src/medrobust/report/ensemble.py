@@ -129,10 +129,10 @@ def methods_table(run: Run, confidence: float) -> Table:
     columns = ["method", "validation log-loss", "validation log-loss, attacked", "validation balanced accuracy"]
     columns += ["test balanced accuracy", "test accuracy", "test log-loss", "test ECE"]
     note = (
-        "Validation out of fold: each patient is judged by a vote that was fitted without him. Attacked: by "
-        f"images made on the equal vote. Test images are clean; brackets are {confidence:.0%} intervals over "
-        "whole patients. Choose by the validation columns: a choice by the test columns makes the test set a "
-        "validation set."
+        "Validation out of fold: each patient is judged by a vote that was fitted, and whose penalty was chosen, "
+        "without him. Attacked: by images made on the equal vote. Test images are clean; brackets are "
+        f"{confidence:.0%} intervals over whole patients. Choose by the validation columns: a choice by the test "
+        "columns makes the test set a validation set."
     )
     for name, record in run.methods.items():
         if "val_missing" in record:

@@ -22,9 +22,9 @@ class Comparison:
 
     Attributes:
         records: method -> `val_log_loss`, `val_robust_log_loss`, `val_balanced_accuracy`, `val_robust_accuracy`
-            (each image judged by a rule that was fitted without its patient; or `val_missing`: why no such rule
-            can be fitted), `test_...` with patient intervals; or `impossible`: why the validation images do not
-            allow the method.
+            (each image judged by a rule that was fitted, and whose penalty was chosen, without its patient; or
+            `val_missing`: why no such rule can be fitted), `test_...` with patient intervals; or `impossible`: why
+            the validation images do not allow the method.
         rules: method -> what it fits to all validation images; without the impossible ones.
     """
 
@@ -46,21 +46,22 @@ def compare(
     found = Comparison({}, {})
     for name in METHODS:
         try:
-            fit = fitter(name, sample, params)
-            rule = found.rules[name] = fit(sample)
+            rule = found.rules[name] = fitter(name, sample, params)(sample)
         except UserError as error:
             found.records[name] = {"impossible": error.found}
         else:
-            judged = _out_of_fold(sample, fit, params.folds)
+            judged = _out_of_fold(sample, name, params)
             found.records[name] = {**judged, **_on_test(rule, test, votes, report)}
     return found
 
 
-def _out_of_fold(sample: Sample, fit: Any, folds: int) -> dict[str, Any]:
+def _out_of_fold(sample: Sample, name: str, params: EnsembleParams) -> dict[str, Any]:
+    """What the method is worth on patients who neither fitted it nor chose its penalty (nested folds)."""
     clean, robust = np.empty_like(sample.clean[0]), np.empty_like(sample.robust[0])
     try:
-        for rest, fold in sample.folds(folds):
-            rule = fit(sample.take(rest))
+        for rest, fold in sample.folds(params.folds):
+            others = sample.take(rest)
+            rule = fitter(name, others, params)(others)
             clean[fold], robust[fold] = (answers(rule, part[:, fold]) for part in (sample.clean, sample.robust))
     except UserError as error:
         return {"val_missing": error.found}

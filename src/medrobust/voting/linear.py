@@ -20,10 +20,9 @@ def stacking(sample: Sample, params: EnsembleParams) -> "partial[Rule]":
     """All patients fit; the penalty has the smallest log-loss out of fold, no patient in two folds.
 
     Raises:
-        UserError: a class is absent, or has all its patients in one fold.
+        UserError: a class is absent.
     """
-    parts = [(sample.take(rest), sample.take(fold)) for rest, fold in sample.folds(params.folds)]
-    return partial(_fit, share=params.robust_share, c=_best(parts, params))
+    return partial(_fit, share=params.robust_share, c=_best(_parts(sample, params.folds), params))
 
 
 def blending(sample: Sample, params: EnsembleParams) -> "partial[Rule]":
@@ -32,9 +31,15 @@ def blending(sample: Sample, params: EnsembleParams) -> "partial[Rule]":
     Raises:
         UserError: a class is absent from those who fit.
     """
-    rest, held = next(sample.folds(max(2, round(1 / params.holdout))))
-    chosen = _best([(sample.take(rest), sample.take(held))], params)
-    return partial(_fit, share=params.robust_share, c=chosen, held=frozenset(sample.patients[held]))
+    part = _parts(sample, max(2, round(1 / params.holdout)))[0]
+    chosen = _best([part], params)
+    return partial(_fit, share=params.robust_share, c=chosen, held=frozenset(part[1].patients))
+
+
+def _parts(sample: Sample, folds: int) -> list[tuple[Sample, Sample]]:
+    """(who fits, who judges) of each fold; those that leave no patient of a class to fit are passed over."""
+    dealt = [(sample.take(rest), sample.take(fold)) for rest, fold in sample.folds(folds)]
+    return [part for part in dealt if not part[0].absent()] or dealt
 
 
 def _best(parts: list[tuple[Sample, Sample]], params: EnsembleParams) -> float:
