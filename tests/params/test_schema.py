@@ -57,6 +57,9 @@ def test_every_key_of_the_default_parameters_is_explained(root: Path) -> None:
         ("models.resnet34.sise", 64, "params.yaml: models.resnet34.sise", "unknown key"),
         ("adv.eps", "a lot", "params.yaml: adv.eps", "'a lot'"),
         ("adv.eps", 8, "params.yaml: adv.eps", "got 8"),
+        ("adv.eps", 0, "params.yaml: adv.eps", "got 0"),
+        ("adv.alpha", 0, "params.yaml: adv.alpha", "got 0"),
+        ("adv.alpha", "much", "params.yaml: adv.alpha", "got 'much'"),
         ("adv.steps", 0, "params.yaml: adv.steps", "got 0"),
         ("split.strategy", "slices", "params.yaml: split.strategy", "'slices'"),
         (
@@ -78,6 +81,7 @@ def test_a_wrong_key_or_value_is_named(
     with pytest.raises(UserError) as caught:
         load_changed(root, tmp_path, key, value)
     assert where in caught.value.where
+    assert "literal" not in caught.value.where, "one message of one key, not of the parts of its type"
     assert found in caught.value.found
     assert caught.value.remedy
 

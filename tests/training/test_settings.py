@@ -8,6 +8,8 @@ import pytest
 from medrobust.errors import UserError
 from medrobust.params.schema import Params, load_params
 from medrobust.records import write_json
+from medrobust.training.objectives.inner import training_attack
+from medrobust.training.objectives.pgd import scheduled
 from medrobust.training.resolve import resolve_settings
 from medrobust.training.settings import Settings, read_settings
 
@@ -57,3 +59,38 @@ def test_what_an_objective_needs_is_asked_for_before_any_training(params: Params
     with pytest.raises(UserError, match=r"train\.objective: no objective 'mixed'"):
         resolve(params, train={"objective": "mixed"})
     assert resolve(params, adv={"objective": "ssat", "unlabelled": "folder"})["adv_train"].adv is not None
+
+
+def test_a_step_size_that_reaches_no_border_is_refused_before_any_training(params: Params) -> None:
+    """Each objective by its own number of steps; `adv.steps` is 2 and eps 0.02."""
+    for objective in ("mixed", "pgd_at", "curriculum", "trades", "mart", "ssat"):
+        changes = {"objective": objective, "alpha": 0.009, "unlabelled": 0.5 if objective == "ssat" else 0.0}
+        found = rf"adv\.alpha: the training attack of {objective} reaches 0\.009 x 2 = 0\.018 of eps 0\.02"
+        with pytest.raises(UserError, match=f"{found}.*Say alpha: auto, a larger alpha, or more steps$"):
+            resolve(params, adv=changes)
+        resolve(params, adv={**changes, "alpha": 0.01})
+    one = r"training attack of fgsm_rs reaches 0\.01 x 1 = 0\.01 of eps 0\.02.*auto, or a larger alpha$"
+    with pytest.raises(UserError, match=one):
+        resolve(params, adv={"objective": "fgsm_rs", "alpha": 0.01})
+    resolve(params, adv={"objective": "fgsm_rs", "alpha": 0.025})
+
+
+def test_an_objective_without_a_ball_may_take_small_steps_of_its_own(params: Params) -> None:
+    """Its robust validation takes auto, unless that has as many steps as the block says."""
+    small = {"objective": "n_fgsm", "alpha": 0.001}
+    assert resolve(params, model={"adv": small})["adv_train"].adv is not None
+    with pytest.raises(UserError, match=r"models\.resnet34\.adv\.alpha: the PGD of robust validation reaches"):
+        resolve(params, model={"adv": {**small, "val_steps": 2}})
+    with pytest.raises(UserError, match=r"adv\.alpha: the PGD on which the vote is fitted reaches 0\.001 x 2"):
+        resolve(params, adv=small)
+    with pytest.raises(UserError, match=r"adv\.alpha: the PGD of robust validation reaches 0\.001 x 2"):
+        resolve(params, adv={"objective": "cross_entropy", "alpha": 0.001})
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.75, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_every_epoch_of_a_curriculum_reaches_its_own_radius(share: float, steps: int, params: Params) -> None:
+    """So that resolving need look at the last epoch alone."""
+    adv = params.adv.model_copy(update={"eps": 0.02, "alpha": 0.02 / steps, "steps": steps, "ramp": 1.0})
+    attack = training_attack(scheduled(adv, share))  # refuses what does not reach
+    assert attack.step_size * attack.steps >= attack.eps * 0.99999

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.errors import UserError
-from medrobust.params.hyperparameters import NotNegative, check_values
+from medrobust.params.hyperparameters import NotNegative, check_values, reaches
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset
@@ -267,7 +267,7 @@ def check_alpha(alpha: float, steps: int, eps: float, allow_weak: bool) -> None:
     Raises:
         UserError: alpha·steps < eps, unless `allow_weak`.
     """
-    if alpha * steps < eps * (1 - TOLERANCE) and not allow_weak:
+    if not allow_weak and not reaches(alpha, steps, eps):
         found = f"alpha {alpha:g} x {steps} steps reaches {alpha * steps:g} of eps {eps:g}"
         raise UserError("attack", found, "Take alpha: auto, more steps, or say allow_weak: true")
 

@@ -12,6 +12,9 @@ from medrobust.errors import UserError
 
 T = TypeVar("T")
 
+#: By how much a product of step size and number may miss a radius, as a share of it.
+ROUNDING = 1e-5
+
 #: From zero.
 Natural = Annotated[int, pydantic.Field(ge=0)]
 #: How many of something: at least one.
@@ -64,6 +67,11 @@ def check_values(made: Any, name: str) -> None:
             adapter.validate_python(value, strict=True)
         except ValidationError as error:
             raise UserError(f"{name}.{key}", f"got {value!r}", error.errors()[0]["msg"]) from None
+
+
+def reaches(alpha: float, steps: int, eps: float) -> bool:
+    """Whether steps of size alpha can lead from the middle of a ball to its border, rounding allowed for."""
+    return alpha * steps >= eps * (1 - ROUNDING)
 
 
 def _said(kind: type[Any]) -> list[Field[Any]]:

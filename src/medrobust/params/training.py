@@ -13,6 +13,14 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 Scheduler = Literal["StepLR", "CosineAnnealingLR", "ReduceLROnPlateau"]
 
 
+def _step_size(value: Any) -> Any:
+    """A step in [0, 1] pixel units (0.01 or 2/255), or auto."""
+    step = value if value == "auto" else parse_fraction(value)
+    if step != "auto" and not (isinstance(step, int | float) and 0 < step <= 1):
+        raise ValueError("Say auto, or a step above 0 and at most 1, such as 2/255")
+    return step
+
+
 class HeadParams(Block):
     """The classifier on top of the backbone: linear, or an MLP with hidden layers of these widths."""
 
@@ -91,8 +99,8 @@ class AdvParams(Block):
     reads.
     """
 
-    eps: Eps
-    alpha: Literal["auto"] | Eps
+    eps: Annotated[Eps, Field(gt=0)]
+    alpha: Annotated[Literal["auto"] | float, BeforeValidator(_step_size)]
     steps: Annotated[int, Field(ge=1)]
     mix: Share
     epochs: Annotated[int, Field(ge=1)]

@@ -13,6 +13,9 @@ from medrobust.params.schema import override
 from medrobust.params.training import AdvParams, ModelParams, TrainParams, TuneParams
 from medrobust.records import read_json
 
+#: Gradients that a single-step training is validated with, unless `adv.val_steps` says otherwise.
+VALIDATION_STEPS = 10
+
 
 class Entry(Block):
     """An objective as the registry knows it.
@@ -52,6 +55,15 @@ class Settings(Block):
     adv_objective: Entry | None = None
     tune: TuneParams | None = None
     sources: str
+
+
+def validation_steps(adv: AdvParams, single_step: bool) -> int:
+    """Gradients of the PGD of robust validation.
+
+    A model of single-step training can be safe from few steps and from nothing else, so it meets at least
+    `VALIDATION_STEPS` of them unless `adv.val_steps` says otherwise.
+    """
+    return adv.val_steps or (max(adv.steps, VALIDATION_STEPS) if single_step else adv.steps)
 
 
 def tuned(train: TrainParams, best: Path) -> TrainParams:

@@ -12,9 +12,7 @@ from medrobust.attacks.base import frozen, input_gradient, project
 from medrobust.attacks.pgd import PGD
 from medrobust.params.training import AdvParams
 from medrobust.training.objectives.base import Step
-
-#: Gradients that a single-step training is validated with, unless `adv.val_steps` says otherwise.
-VALIDATION_STEPS = 10
+from medrobust.training.settings import validation_steps
 
 
 def training_attack(adv: AdvParams, *, stop_when_fooled: bool = False) -> PGD:
@@ -24,12 +22,8 @@ def training_attack(adv: AdvParams, *, stop_when_fooled: bool = False) -> PGD:
 
 
 def validation_attack(adv: AdvParams, single_step: bool) -> PGD:
-    """The PGD of robust validation, where fooled images leave.
-
-    A model of single-step training can be safe from few steps and from nothing else, so it meets at least
-    `VALIDATION_STEPS` of them unless `adv.val_steps` says otherwise.
-    """
-    steps = adv.val_steps or (max(adv.steps, VALIDATION_STEPS) if single_step else adv.steps)
+    """The PGD of robust validation, where fooled images leave; alpha is auto unless its steps are `adv.steps`."""
+    steps = validation_steps(adv, single_step)
     same = steps == adv.steps
     return training_attack(
         adv.model_copy(update={"steps": steps, "alpha": adv.alpha if same else "auto"}), stop_when_fooled=True
