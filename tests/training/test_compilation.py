@@ -99,7 +99,7 @@ def test_every_choice_of_the_attack_compiles(name: str, quick: None) -> None:
     block = {"awp": 0.01, "batch_norm": "batch"}
     plain, compiled = (steps(job) for job in pair(name, block, precision="bf16"))
     assert_close(compiled, plain, 1e-5)
-    assert counters["stats"]["unique_graphs"] <= 4
+    assert counters["stats"]["unique_graphs"] <= 5
     assert not counters["graph_break"]
 
 

@@ -187,6 +187,24 @@ def test_trades_attack_does_not_look_at_labels() -> None:
     assert torch.equal(*(one.once("adv", lambda: torch.zeros(1)) for one in (step, other)))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_trades_attack_in_16_bits_moves_every_image_as_far_as_in_float32(dtype: torch.dtype) -> None:
+    """The start is so near that 16 bits answer it as they answer the image; alone, they have no gradient there."""
+    model = network().eval()
+    for parameter in model.parameters():
+        parameter.data *= 3.0  # confident answers, as a trained model's
+
+    def kl(precision: str) -> Tensor:
+        step = make_step(model, adv=adv(steps=4, attack_precision=precision))
+        with torch.autocast("cpu", dtype):
+            loss("trades", step)
+        hit = step.once("adv", lambda: pytest.fail("the attack was not kept"))
+        assert float((hit - step.images).flatten(1).abs().amax(1).min()) == pytest.approx(0.05, abs=1e-6)
+        return divergence(model(step.images), model(hit)).detach()
+
+    assert torch.allclose(kl("train"), kl("fp32"), rtol=0.05)
+
+
 def test_mart_is_boosted_cross_entropy_and_the_weighted_divergence() -> None:
     step = make_step(classes=3, adv=adv(beta=5.0))
     hit, terms = attacked(step), []

@@ -1,5 +1,7 @@
 """Objectives that weigh robustness against accuracy by a Kullback-Leibler term."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,13 +50,21 @@ def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
 
 
 def _divergent(step: Step) -> Tensor:
-    """Images, n×C×H×W, that maximise the divergence from the model's answer to the clean ones."""
-    adv, view = step.attacked(), attack_view(step)
+    """Images, n×C×H×W, that maximise the divergence from the model's answer to the clean ones.
+
+    The clean answer and the first step are float32 whatever `adv.attack_precision` is: 16 bits do not tell the
+    start from the image, so that its divergence, and with it the gradient's sign, would be 0 or noise.
+    """
+    adv = step.attacked()
+    exact = replace(step, adv=adv.model_copy(update={"attack_precision": "fp32"}))
+    view = attack_view(exact)
     with frozen(view), torch.no_grad(), torch.autocast(step.images.device.type, enabled=False):
         clean = view(step.images)
+
+    def loss(logits: Tensor) -> Tensor:
+        return divergence(clean, logits).sum()
+
+    size = training_attack(adv).step_size
     start = (step.images + START * normal(step.seeds, 0, tuple(step.images.shape[1:]))).clamp(0, 1)
-    attack = training_attack(adv)
-    return ascend(
-        step, start, lambda logits: divergence(clean, logits).sum(), eps=adv.eps, alpha=attack.step_size,
-        steps=adv.steps,
-    )  # fmt: skip
+    first = ascend(exact, start, loss, eps=adv.eps, alpha=size, steps=min(adv.steps, 1))
+    return ascend(step, first, loss, eps=adv.eps, alpha=size, steps=adv.steps - 1)
