@@ -260,6 +260,17 @@ def test_balanced_sampling_draws_classes_equally_often() -> None:
     assert sorted(shuffled.tolist()) == list(range(48))
 
 
+def test_a_batch_has_two_images_for_every_process_or_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = epochs_of(make_job(train=subset(44)))
+    for processes, expected in ((1, [16, 16, 12]), (6, [16, 16, 12]), (7, [16, 16]), (8, [16, 16])):
+        monkeypatch.setattr(loop, "world", lambda processes=processes: processes)
+        assert [len(rows) for rows in epochs.order(0)] == expected
+    monkeypatch.setattr(loop, "world", lambda: 9)
+    said = r"train\.batch_size: batches of 16 images for 9 processes, each of which needs two.*to 18 or more"
+    with pytest.raises(UserError, match=said):
+        epochs.order(0)
+
+
 def test_unlabelled_images_go_round_evenly() -> None:
     job = make_job("ssat", adv=adv(), unlabelled=subset(20))
     parts = epochs_of(job).unlabelled_order(0, 3)

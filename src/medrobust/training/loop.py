@@ -75,7 +75,7 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
             may raise to stop (a pruned trial).
 
     Raises:
-        UserError: the network does not compile.
+        UserError: the network does not compile; more processes than batches have images for.
         DivergedError: the loss is NaN or diverges; the message names epoch, step and learning rate.
     """
     torch.manual_seed(job.seed + rank())
@@ -151,8 +151,7 @@ class Epochs:
         """One pass over the training images; the mean loss."""
         job, model = self.job, self.job.model
         replays = job.adv.replays if job.adv and job.objective.replayed else 1
-        # A last batch of one image has no batch statistics.
-        parts = [rows for rows in self.order(epoch) if len(rows) > world()]
+        parts = self.order(epoch)
         unlabelled = self.unlabelled_order(epoch, len(parts))
         model.train()
         total = 0.0
@@ -165,7 +164,13 @@ class Epochs:
         return distributed.mean(total / sum(map(len, parts)))
 
     def order(self, epoch: int) -> list[np.ndarray]:
-        """The epoch's batches of positions: all images shuffled, or as many draws with classes equally likely."""
+        """The epoch's batches of positions: all images shuffled, or as many draws with classes equally likely.
+
+        A process needs two images for batch statistics: a last batch with fewer for each is left out.
+
+        Raises:
+            UserError: no batch is left.
+        """
         job = self.job
         rng, count = np.random.default_rng([job.seed, epoch]), len(job.train)
         if job.settings.sampling == "balanced":
@@ -173,7 +178,13 @@ class Epochs:
             order = rng.choice(count, count, p=share / share.sum())
         else:
             order = rng.permutation(count)
-        return [order[rows] for rows in batches(count, job.settings.batch_size)]
+        least, size = 2 * world(), job.settings.batch_size
+        kept = [order[rows] for rows in batches(count, size) if len(rows) >= least]
+        if not kept:
+            found = f"batches of {min(size, count)} images for {world()} processes, each of which needs two"
+            remedy = f"Set it (and tune.space.batch_size) to {least} or more, or start fewer processes"
+            raise UserError("params.yaml: train.batch_size", found, remedy)
+        return kept
 
     def unlabelled_order(self, epoch: int, count: int) -> list[np.ndarray]:
         """As many batches of unlabelled positions as asked for, going round where there are too few images."""
