@@ -8,12 +8,11 @@ attack, which need no communication, the one reduction is small. Without torchru
 import os
 from contextlib import AbstractContextManager
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from medrobust.processes import gather, joined, world
+from medrobust.processes import joined, world
 from medrobust.runtime import device
 
 
@@ -28,16 +27,13 @@ def processes() -> AbstractContextManager[None]:
     return joined("cpu:gloo,cuda:nccl" if own else "gloo")
 
 
-def average_gradients(model: nn.Module, count: int) -> None:
+def average_gradients(gradients: list[Tensor], count: int) -> None:
     """Replace each gradient by the processes' mean, weighted by how many images each had."""
     if world() == 1:
         return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
     flat = torch.cat([gradient.flatten() * count for gradient in gradients])
-    total = torch.tensor([float(count)], device=flat.device)
     dist.all_reduce(flat)
-    dist.all_reduce(total)
-    flat /= total
+    flat /= total(torch.tensor([float(count)], device=flat.device))
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
@@ -52,9 +48,12 @@ def average_buffers(model: nn.Module) -> None:
             buffer.div_(world())
 
 
-def mean(value: float) -> float:
-    """The processes' mean of a number."""
-    return float(np.mean(gather(value)))
+def total(own: Tensor) -> Tensor:
+    """The processes' sum of a tensor."""
+    everyone = own.clone()
+    if world() > 1:
+        dist.all_reduce(everyone)
+    return everyone
 
 
 def same_everywhere(tensors: list[Tensor]) -> None:

@@ -158,10 +158,10 @@ class Epochs:
         for number, rows in enumerate(progress(parts, f"epoch {epoch + 1}", unit="batches")):
             step = self.step(epoch, share(rows), unlabelled[number] if unlabelled else None)
             for _ in range(replays):
-                total += self.descend(replace(step, _kept={}), epoch, number) * len(rows) / replays
+                total += self.descend(replace(step, _kept={}), epoch, number) * len(step.images) / replays
         for each in {id(model): model, id(self.state.judged): self.state.judged}.values():
             distributed.average_buffers(each)
-        return distributed.mean(total / sum(map(len, parts)))
+        return sum(gather(total)) / sum(map(len, parts))
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """The epoch's batches of positions: all images shuffled, or as many draws with classes equally likely.
@@ -227,7 +227,8 @@ class Epochs:
             if not math.isfinite(value) or value > DIVERGED * math.log(len(job.train.classes)):
                 raise self.diverged(value, epoch, number)
             state.scaler.scale(loss).backward()
-        distributed.average_gradients(job.model, len(step.images))
+        gradients = [parameter.grad for parameter in job.model.parameters() if parameter.grad is not None]
+        distributed.average_gradients(gradients, len(step.images))
         state.scaler.step(state.optimiser)
         state.scaler.update()
         if state.average:

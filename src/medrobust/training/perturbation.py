@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from medrobust.training import distributed
 from medrobust.training.objectives.base import Objective, Step
 from medrobust.training.objectives.inner import untracked
 
@@ -29,6 +30,7 @@ def perturbed_weights(step: Step, objective: Objective, gamma: float) -> Iterato
     weights = [w for w in step.model.parameters() if w.requires_grad and w.ndim > 1]
     with untracked(step.model):
         gradients = torch.autograd.grad(objective(step), weights, allow_unused=True)
+    distributed.average_gradients([part for part in gradients if part is not None], len(step.images))
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medrobust.params.training import AdvParams, TrainParams
+from medrobust.processes import world
+from medrobust.training import distributed
 from medrobust.training.settings import Entry
 
 
@@ -52,14 +54,29 @@ class Step:
     def cross_entropy(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
         """Mean cross-entropy, weighted by class and smoothed as the settings say (labels: the batch's own)."""
         own = self.labels if labels is None else labels
-        return F.cross_entropy(logits, own, self.weight, label_smoothing=self.train.label_smoothing)
+        loss = F.cross_entropy(logits, own, self.weight, label_smoothing=self.train.label_smoothing)
+        return self._part(own) * loss
 
     def mean(self, losses: Tensor) -> Tensor:
         """Mean of each image's loss, n, weighted by the image's class as `cross_entropy` weights it."""
         if self.weight is None:
             return losses.mean()
         weight = self.weight[self.labels]
-        return (weight * losses).sum() / weight.sum()
+        return self._part(self.labels) * (weight * losses).sum() / weight.sum()
+
+    def _part(self, labels: Tensor) -> Tensor | float:
+        """What a mean over this process's labels is multiplied by; 1 where there is one process.
+
+        The loop averages the processes' losses by how many images each has. Where classes have weights, or
+        unlabelled images are shared otherwise than labelled ones, that is the mean over all labels only if each
+        process counts by the weight of its own.
+        """
+        if world() == 1:
+            return 1.0
+        weight = labels.new_ones(len(labels), dtype=torch.float32) if self.weight is None else self.weight[labels]
+        own = torch.stack([weight.sum(), weight.new_tensor(len(self.images))])
+        weights, images = own / distributed.total(own)
+        return weights / images
 
     def attacked(self) -> AdvParams:
         """The `adv` block of an objective that cannot do without it."""
