@@ -14,6 +14,7 @@ from medrobust.data.augment import build_augmentation
 from medrobust.data.store import Subset
 from medrobust.errors import UserError
 from medrobust.training import loop
+from medrobust.training import state as training_state
 from medrobust.training.loop import Job, fit, validate
 from medrobust.training.objectives.base import Step
 from medrobust.training.objectives.inner import validation_attack
@@ -87,6 +88,29 @@ def test_the_newest_weights_are_written_once_where_they_are_the_best() -> None:
     again = State.fresh(network(), settings(optimiser="SGD"))
     again.restore("size")
     assert all(torch.equal(again.result.best_state[name], value) for name, value in model.state_dict().items())
+
+
+def test_every_process_goes_on_with_what_its_own_objective_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`free` carries the perturbation of its share of the images; another number of processes has other shares."""
+
+    def state() -> State:
+        return State.fresh(network(), settings())
+
+    first, second = state(), {"delta": (torch.ones(2), torch.full((2,), 3.0))}
+    first.memory["delta"] = torch.zeros(2)
+    monkeypatch.setattr(training_state, "gather", lambda own: [own, {**own, "memory": second}])
+    first.keep("two")
+    for rank, world, expected in ((0, 2, [0.0, 0.0]), (1, 2, [1.0, 1.0]), (0, 1, None)):
+        monkeypatch.setattr(training_state, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(training_state, "world", lambda world=world: world)
+        resumed = state()
+        resumed.restore("two")
+        delta = resumed.memory.get("delta")
+        assert (None if delta is None else delta.tolist()) == expected
+        if rank == 1:
+            assert delta is not None
+            assert delta.grad is not None
+            assert delta.grad.tolist() == [3.0, 3.0]
 
 
 def test_a_full_disk_leaves_the_old_resume_file(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,9 +76,7 @@ class State:
             "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
-            "memory": {name: tensor.detach() for name, tensor in self.memory.items()},
-            "gradients": {name: tensor.grad for name, tensor in self.memory.items()},
-            "result": result, "rng": gather(_random_state(self.device)),
+            "result": result, "own": gather({**_random_state(self.device), "memory": _on_the_host(self.memory)}),
         }  # fmt: skip
         if rank() == 0:
             with atomic_file(resume_path(key)) as temporary:
@@ -95,11 +93,12 @@ class State:
         self.scaler.load_state_dict(content["scaler"])
         if self.average:
             self.average.load_state_dict(content["average"])
-        for name, tensor in content["memory"].items():
-            self.memory[name], gradient = tensor.to(self.device).requires_grad_(True), content["gradients"][name]
-            self.memory[name].grad = None if gradient is None else gradient.to(self.device)
-        if len(content["rng"]) == world():  # else: other processes, which draw from their own seeds
-            _set_random_state(content["rng"][rank()], self.device)
+        if len(content["own"]) == world():  # else: other processes, with their own seeds and other shares
+            own = content["own"][rank()]
+            _set_random_state(own, self.device)
+            for name, (tensor, gradient) in own["memory"].items():
+                self.memory[name] = tensor.to(self.device).requires_grad_(True)
+                self.memory[name].grad = None if gradient is None else gradient.to(self.device)
         self.result = Fit(**content["result"])
         say(f"resuming after epoch {len(self.result.history)}")
 
@@ -125,6 +124,14 @@ def _read(key: str | None) -> Any:
     if not key or not resume_path(key).is_file():
         return None
     return torch.load(resume_path(key), weights_only=True, map_location="cpu")
+
+
+def _on_the_host(memory: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Tensors and their gradients, by name, where every process can read them."""
+    return {
+        name: (tensor.detach().cpu(), None if tensor.grad is None else tensor.grad.cpu())
+        for name, tensor in memory.items()
+    }
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
