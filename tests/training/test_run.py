@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from medrobust.data.store import Subset
@@ -106,3 +107,27 @@ def test_a_training_that_stopped_says_so_in_its_metrics(clean: Path, monkeypatch
     adv_train_stage(training(clean, "adv", "fgsm_rs"), clean / "clean" / "model")
     assert read_metrics(clean / "adv" / "m.json")["stopped"] == "catastrophic overfitting"
     assert "stopped" not in read_metrics(clean / "clean" / "m.json")
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"])
+def test_a_memory_that_is_too_small_names_the_batch_size(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    def full(job: Any) -> Any:
+        raise (torch.OutOfMemoryError if "of memory" in words else RuntimeError)(words)
+
+    monkeypatch.setattr(run, "fit", full)
+    message = rf"train\.batch_size: batches of 16 images do not fit .*\({words}.*\)\. Take smaller ones"
+    with pytest.raises(UserError, match=message):
+        train_stage(training(clean, "clean"))
+    with pytest.raises(UserError, match=message):
+        adv_train_stage(training(clean, "adv"), clean / "clean" / "model")
+
+
+def test_any_other_error_of_torch_keeps_its_traceback(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(job: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(run, "fit", fail)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        train_stage(training(clean, "clean"))

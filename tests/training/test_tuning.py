@@ -1,10 +1,13 @@
 """Studies start from the block, go on where they stopped, record what fails, and share their work."""
 
+import logging
+import weakref
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import torch
 
 from medrobust.errors import UserError
 from medrobust.params.training import ModelParams, TuneParams
@@ -12,7 +15,7 @@ from medrobust.records import read_json, read_metrics, read_table
 from medrobust.training import loop, trials
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.settings import Settings
-from medrobust.training.state import State
+from medrobust.training.state import Fit, State
 from medrobust.training.trials import Trials, counted, replayed, suggest
 from medrobust.training.tuning import Outs, tune_stage
 from tests.training.conftest import AUGMENT, adv, settings, subset, write_images
@@ -106,6 +109,41 @@ def test_a_diverging_trial_is_recorded_and_no_trial_means_the_block(
     tune(prepared, 2)
     assert read_metrics(prepared / "m.json")["fail"] == 2
     assert read_json(prepared / "out" / "best.json")["value"] is None
+
+
+def test_a_trial_that_the_memory_does_not_hold_is_recorded_and_the_study_goes_on(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(job: loop.Job, on_epoch: Any = None) -> Fit:
+        result = loop.fit(job, on_epoch)
+        held.append(weakref.ref(job.model))
+        if job.settings.optimiser == "SGD":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
+        return result
+
+    held: list[Any] = []
+    monkeypatch.setattr(trials, "fit", full)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.append([ref() for ref in held]))
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)  # pytest keeps what errors hold
+    left: list[Any] = []
+    tune(prepared, 4)
+    table = read_table(prepared / "out" / "trials.csv")
+    assert set(table["state"][table["optimiser"] == "SGD"]) == {"fail"}
+    assert set(table["state"][table["optimiser"] == "Adam"]) == {"complete"}
+    study = trials.open_study(next(Path("tmp/studies").glob("*.log")).stem)
+    assert {t.user_attrs["error"] for t in study.trials if t.state.name == "FAIL"} == {
+        "train.batch_size: batches of 16 images do not fit the device's memory (CUDA out of memory. Tried to "
+        "allocate 20.00 GiB). Take smaller ones (a study draws from tune.space.batch_size), or precision: bf16 "
+        "with adv.attack_precision: train, and see with `nvidia-smi` who else uses the device"
+    }
+    assert not list(Path("tmp/resume").glob("*")), "a failed trial keeps no state"
+    assert len(left) == 4
+    assert not any(model for models in left for model in models), (
+        "memory was given back while a trial's network was still held"
+    )
+    before = table.to_csv()
+    tune(prepared, 4)
+    assert read_table(prepared / "out" / "trials.csv").to_csv() == before, "it is asked for again"
 
 
 def test_what_no_other_trial_would_mend_ends_the_study(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

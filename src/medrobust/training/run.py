@@ -21,6 +21,7 @@ from medrobust.records import read_json, read_table
 from medrobust.runtime import device, seed_everything
 from medrobust.training import distributed
 from medrobust.training.loop import Job, fit
+from medrobust.training.memory import within_memory
 from medrobust.training.outputs import Paths, array_hash, table_hash, write_outputs
 from medrobust.training.settings import Settings, tuned
 from medrobust.training.state import forget, resume_key
@@ -99,7 +100,7 @@ def new_classifier(model: ModelParams, classes: list[str]) -> Classifier:
 
 def train_stage(training: Training) -> None:
     """Train a backbone on clean images."""
-    with distributed.processes():
+    with distributed.processes(), within_memory(training.train.batch_size):
         begin = time.monotonic()
         seed_everything(training.seed)
         classifier = new_classifier(training.settings.model, training.images.subsets["train"].classes)
@@ -118,12 +119,12 @@ def adv_train_stage(training: Training, clean: Path) -> None:
         clean: the checkpoint of the clean model.
 
     Raises:
-        UserError: the clean model was trained on other classes.
+        UserError: the clean model was trained on other classes, or the memory does not hold the batches.
     """
     adv, chosen = training.settings.adv, training.train
     assert adv is not None, "the stage `settings` writes it"
     changes = {"epochs": adv.epochs, "lr": chosen.lr * adv.lr_scale, "ema": adv.ema}
-    with distributed.processes():
+    with distributed.processes(), within_memory(chosen.batch_size):
         begin = time.monotonic()
         seed_everything(training.seed)
         classifier, parts = _start(training, adv, clean)

@@ -1,7 +1,8 @@
 """The trials of a study: what one is, where the study is kept, and how it goes on after a kill.
 
-A trial counts when it is complete, pruned, or failed by its own values (a diverging loss). One that a kill
-cut short does not count: the next process asks for it again and goes on from its last finished epoch.
+A trial counts when it is complete, pruned, or failed by its own values (a diverging loss, a batch that the memory
+does not hold). One that a kill cut short does not count: the next process asks for it again and goes on from its
+last finished epoch.
 """
 
 import os
@@ -19,12 +20,15 @@ from medrobust.params.schema import override
 from medrobust.params.training import AugmentParams, SearchSpace, TrainParams, TuneParams
 from medrobust.runtime import WORK, say, seed_everything
 from medrobust.training.loop import DivergedError, Job, fit
+from medrobust.training.memory import TooLargeError, release, within_memory
 from medrobust.training.run import Images, new_classifier
 from medrobust.training.settings import Settings
 from medrobust.training.state import forget, resume_key
 
 #: What the study may set.
 TUNED = ("lr", "optimiser", "batch_size", "scheduler")
+#: What fails a trial and not the study.
+FAILURES = (DivergedError, TooLargeError)
 #: Seconds between two signs of life of a process that works on a study in a database.
 HEARTBEAT = 60
 #: Seconds between two looks at trials of other machines.
@@ -90,7 +94,8 @@ class Trials:
 
         while len(counted(study)) < self.tune.trials:
             if len(_standing(study)) < self.tune.trials:
-                study.optimize(objective, n_trials=1, catch=(DivergedError, _EnoughError))
+                study.optimize(objective, n_trials=1, catch=(*FAILURES, _EnoughError))
+                release()
             elif not shared():
                 break  # another process of this stage is at the last trial; the stage waits for it
             else:
@@ -102,20 +107,14 @@ class Trials:
         """Train as the trial says and give its best validation balanced accuracy, clean or robust.
 
         Raises:
-            DivergedError: the training diverged; any other error ends the study.
+            DivergedError: the training diverged.
+            TooLargeError: its batches do not fit the memory. Any other error ends the study.
             optuna.TrialPruned: it is worse than the median of the earlier ones.
         """
         chosen = suggest(trial, self.tune.space)
         say(f"{self.settings.backbone} trial: " + ", ".join(f"{k} {v}" for k, v in chosen.items()))
         settings = override(self.settings.train, {**chosen, "epochs": self.tune.epochs}, "tune")
-        seed_everything(self.seed)
-        train, val = images.subsets["train"], images.subsets["val"]
-        classifier = new_classifier(self.settings.model, train.classes)
         key = resume_key({**self.facts(images), "trial": chosen})
-        objective = self.settings.adv_objective or self.settings.objective
-        job = Job(
-            classifier, train, val, settings, self.augment, objective, self.seed, adv=self.settings.adv, key=key
-        )
 
         def on_epoch(epoch: int, value: float) -> None:
             trial.report(value, epoch)
@@ -124,12 +123,23 @@ class Trials:
                 raise optuna.TrialPruned
 
         try:
-            best = fit(job, on_epoch).best_value
-        except DivergedError:
+            with within_memory(settings.batch_size):
+                best = fit(self.job(settings, images, key), on_epoch).best_value
+        except FAILURES:
             forget(key)
             raise
         forget(key)
         return best
+
+    def job(self, settings: TrainParams, images: Images, key: str) -> Job:
+        """The training of one trial, from a new network."""
+        seed_everything(self.seed)
+        train, val = images.subsets["train"], images.subsets["val"]
+        objective = self.settings.adv_objective or self.settings.objective
+        return Job(
+            new_classifier(self.settings.model, train.classes), train, val, settings, self.augment, objective,
+            self.seed, adv=self.settings.adv, key=key,
+        )  # fmt: skip
 
 
 class _EnoughError(Exception):
@@ -138,10 +148,10 @@ class _EnoughError(Exception):
 
 @contextmanager
 def recorded(trial: optuna.Trial) -> Iterator[None]:
-    """Note the message of a divergence that ends the trial; by the note it counts."""
+    """Note the message of a failure that ends the trial; by the note it counts."""
     try:
         yield
-    except DivergedError as error:
+    except FAILURES as error:
         trial.set_user_attr("error", str(error))
         raise
 
