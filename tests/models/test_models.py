@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from medrobust.errors import UserError
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
 from medrobust.params.training import ModelParams
+from medrobust.records import file_hash, read_json, write_json
 
 CLASSES = ["a", "b", "c"]
 
@@ -193,7 +194,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     checkpoint.save(tmp_path / "m", classifier, block(), {"regime": "clean"})
     card = (tmp_path / "m" / "card.json").read_text()
 
-    def full(state: Any, path: Path) -> None:
+    def full(state: Any, path: Path, metadata: Any) -> None:
         Path(path).write_bytes(b"half")
         raise OSError("No space left on device")
 
@@ -213,6 +214,51 @@ def test_weights_that_are_not_the_cards_are_refused(classifier: Classifier, tmp_
         checkpoint.load(tmp_path / "m")
     weights.unlink()
     with pytest.raises(UserError, match=r"model\.safetensors: no such file"):
+        checkpoint.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": ["c", "a", "b"]}, {"classes": ["a", "b"]}, {"classes": None}, {"model": "resnet10t"},
+        {"model": {"timm": "resnet10t", "image_size": 64, "head": {"widths": [], "dropout": 0.0}}},
+    ],
+)  # fmt: skip
+def test_a_card_that_was_changed_by_hand_is_refused(
+    classifier: Classifier, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    checkpoint.save(tmp_path / "m", classifier, block(), {})
+    path = tmp_path / "m" / "card.json"
+    write_json(path, read_json(path) | change)
+    with pytest.raises(UserError, match=r"card\.json: says .*, but the weights were written as .*dvc checkout"):
+        checkpoint.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("card", [[], {}, {"model": {}, "classes": CLASSES}])
+def test_a_card_of_no_weights_is_refused(classifier: Classifier, tmp_path: Path, card: Any) -> None:
+    checkpoint.save(tmp_path / "m", classifier, block(), {})
+    write_json(tmp_path / "m" / "card.json", card)
+    with pytest.raises(UserError, match=r"is not the file that card\.json describes"):
+        checkpoint.load(tmp_path / "m")
+
+
+def test_weights_that_do_not_know_their_classes_are_refused(classifier: Classifier, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "m", classifier, block(), {})
+    path, weights = tmp_path / "m" / "card.json", tmp_path / "m" / "model.safetensors"
+    save_file(load_file(weights), weights)
+    write_json(path, {**read_json(path), "sha256": file_hash(weights)})
+    with pytest.raises(UserError, match=r"header has no classes.*trains it anew"):
+        checkpoint.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("known", [{"tail": 1}, {"timm": "resnet18"}])
+def test_a_checkpoint_of_other_versions_names_them(
+    classifier: Classifier, tmp_path: Path, known: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = block().model_dump(include={"timm", "image_size", "head"}) | known
+    monkeypatch.setattr(ModelParams, "model_dump", lambda *_, **__: model)
+    checkpoint.save(tmp_path / "m", classifier, block(), {})
+    with pytest.raises(UserError, match=r"these versions build another network .*written with .*'timm'"):
         checkpoint.load(tmp_path / "m")
 
 
