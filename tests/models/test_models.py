@@ -1,5 +1,6 @@
 """Classifiers do all but their [0, 1] input inside; checkpoints come back as they were or not at all."""
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -166,6 +167,47 @@ def test_missing_and_damaged_weights_are_named(tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"\x01" * 20)
     with pytest.raises(UserError, match="no weights"):
         build_classifier(block(weights=str(tmp_path / "w.safetensors")), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("text.pth", b"hello world this is no file\n" * 10, r"no weights \("),
+        ("empty.pth", b"", r"no weights \(EOFError|no weights \(Ran out"),
+        ("plain.pth", pickle.dumps({"a": 1}), r"no weights \(Weights only load failed"),
+        ("module.pth", torch.nn.Linear(2, 2), r"no weights \(Weights only load failed.*state_dict\(\)"),
+        ("list.pth", [1, 2], "holds a list that is no dict of names and tensors"),
+        ("tensor.pth", torch.zeros(3), "holds a Tensor that is no dict"),
+        ("numbers.pth", {"epoch": 3}, "holds a dict that is no dict of names and tensors"),
+        ("folder.pth", None, r"no weights \(.*directory"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(tmp_path: Path, name: str, content: Any, found: str) -> None:
+    path = tmp_path / name
+    if content is None:
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=rf"{name}: {found}"):
+        build_classifier(block(weights=str(path)), CLASSES)
+
+
+def test_weights_beside_an_optimiser_load_and_those_that_are_no_numbers_do_not(tmp_path: Path) -> None:
+    state = build_classifier(block(), CLASSES).backbone.state_dict()
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "w.pth")
+    model = build_classifier(block(weights=str(tmp_path / "w.pth")), CLASSES)
+    assert torch.equal(model.backbone.state_dict()["conv1.0.weight"], state["conv1.0.weight"])
+    state["conv1.0.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"no numbers \(conv1\.0\.weight\)"):
+        build_classifier(block(weights=str(tmp_path / "w.pth")), CLASSES)
+
+
+def test_an_unknown_tag_of_an_architecture_is_named() -> None:
+    with pytest.raises(UserError, match=r"resnet18 has no tag 'nonsense'.*Known: .*resnet18\.a1_in1k"):
+        build_classifier(block(timm="resnet18.nonsense"), CLASSES)
 
 
 def test_an_unreachable_hub_names_the_two_other_ways(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Build a classifier from its block in params.yaml: a timm architecture, and weights from one of three places."""
 
+import pickle
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,20 @@ from medrobust.errors import UserError
 from medrobust.models.classifier import Classifier
 from medrobust.params.training import HeadParams, ModelParams
 
+#: Under which training scripts often keep the weights, beside epochs and optimisers.
+WRAPPERS = ("state_dict", "model")
+#: What reading a file that is no weights raises, besides torch's own: see the `pickle` module on unpickling.
+UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError,
+    ImportError, OSError,
+)  # fmt: skip
+
 
 def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
     """A new classifier; its head is drawn from torch's global random state.
 
     Raises:
-        UserError: timm does not know the architecture, the image size does not fit its patches, or the
+        UserError: timm does not know the architecture or its tag, the image size does not fit it, or the
             weights cannot be had.
     """
     import timm
@@ -26,7 +35,7 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
     options: dict[str, Any] = {"num_classes": len(classes), "in_chans": 3}
     if "patch" in model.timm:
         _check_patches(model)
-    if timm.get_pretrained_cfg(model.timm).fixed_input_size:
+    if _pretrained_config(model.timm).fixed_input_size:
         options["img_size"] = model.image_size
     if model.weights == "pretrained":
         backbone = _pretrained(model, options)
@@ -106,6 +115,19 @@ def _check_patches(model: ModelParams) -> None:
         raise UserError("params.yaml: models.*.image_size", f"got {model.image_size} for {model.timm}", remedy)
 
 
+def _pretrained_config(name: str) -> Any:
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError:
+        architecture, _, tag = name.partition(".")
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or architecture
+        raise UserError(
+            "params.yaml: models.*.timm", f"{architecture} has no tag {tag!r}", f"Known: {tags}"
+        ) from None
+
+
 def _pretrained(model: ModelParams, options: dict[str, Any]) -> Any:
     import timm
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -120,20 +142,7 @@ def _pretrained(model: ModelParams, options: dict[str, Any]) -> Any:
 
 def _load_file(backbone: Any, path: Path) -> None:
     """Load a backbone's weights; the file's own head is left out, everything else must fit."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)  # wherever it was saved
-    except FileNotFoundError:
-        remedy = "Give the path of a file, or weights: none | pretrained"
-        raise UserError(f"params.yaml: models.*.weights: {path}", "no such file", remedy) from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(str(path), f"no weights ({error})", "Fetch the file again") from None
+    state = _read_file(path)
     head = backbone.default_cfg["classifier"]
     heads = (head,) if isinstance(head, str) else tuple(head)
     own = backbone.state_dict()
@@ -145,4 +154,33 @@ def _load_file(backbone: Any, path: Path) -> None:
         raise UserError(
             str(path), f"{found} ({(wrong + lacking)[0]})", "Give weights of this architecture and size"
         )
+    bad = [key for key, value in fitting.items() if not value.isfinite().all()]
+    if bad:
+        raise UserError(str(path), f"has values that are no numbers ({bad[0]})", "Give weights that are")
     backbone.load_state_dict(fitting, strict=False)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The tensors of a file by name; nothing in it is executed."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)  # wherever it was saved
+    except FileNotFoundError:
+        remedy = "Give the path of a file, or weights: none | pretrained"
+        raise UserError(f"params.yaml: models.*.weights: {path}", "no such file", remedy) from None
+    except (SafetensorError, *UNREADABLE) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        remedy = "Fetch the file again, or save the model's state_dict(): nothing that needs code is read"
+        raise UserError(str(path), f"no weights ({first})", remedy) from None
+    for name in WRAPPERS:
+        if isinstance(state, dict) and isinstance(state.get(name), dict):
+            state = state[name]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        found = f"holds a {type(state).__name__} that is no dict of names and tensors"
+        raise UserError(str(path), found, "Save the model's state_dict()")
+    return state
