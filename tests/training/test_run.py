@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from medrobust.data.store import Subset
 from medrobust.errors import UserError
@@ -55,6 +56,17 @@ def test_the_card_tells_what_decided_the_training(clean: Path) -> None:
     assert second["params"]["adv"]["eps"] == 0.05
     assert second["params"]["clean"] == first["sha256"]
     assert not list(Path("tmp/resume").glob("*")), "state stayed behind"
+
+
+def test_a_training_from_other_files_does_not_go_on_from_these(clean: Path) -> None:
+    def key(sha256: str) -> str | None:
+        stage = training(clean, "clean")
+        settings = stage.settings.model_copy(update={"files": {"w.pth": sha256}})
+        job, facts = replace(stage, settings=settings).job("clean", nn.Identity(), stage.train)  # type: ignore[arg-type]
+        assert "w.pth" not in str(facts), "where a file lay is nothing for a card"
+        return job.key
+
+    assert key("a") == key("a") != key("b")
 
 
 def test_labels_that_are_taken_away_reach_nothing(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:

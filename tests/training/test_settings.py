@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from medrobust.errors import UserError
 from medrobust.params.schema import Params, load_params
+from medrobust.params.training import TuneParams
 from medrobust.records import write_json
 from medrobust.training.objectives.inner import training_attack
 from medrobust.training.objectives.pgd import scheduled
-from medrobust.training.resolve import resolve_settings
+from medrobust.training.resolve import check_classes, resolve_settings
 from medrobust.training.settings import Settings, read_settings
 
 
@@ -58,7 +60,11 @@ def test_what_an_objective_needs_is_asked_for_before_any_training(params: Params
         resolve(params, adv={"unlabelled": 0.5})
     with pytest.raises(UserError, match=r"train\.objective: no objective 'mixed'"):
         resolve(params, train={"objective": "mixed"})
-    assert resolve(params, adv={"objective": "ssat", "unlabelled": "folder"})["adv_train"].adv is not None
+    half = {"objective": "ssat", "unlabelled": 0.5}
+    assert resolve(params, adv=half)["adv_train"].adv is not None
+    with pytest.raises(UserError, match=r"tune\.objective: robust with ssat, but studies use labelled images"):
+        resolve(params, adv=half, tune={"objective": "robust"})
+    assert resolve(params, adv=half, tune={"objective": "robust", "trials": 0})["tune"].adv is not None
 
 
 def test_a_step_size_that_reaches_no_border_is_refused_before_any_training(params: Params) -> None:
@@ -94,3 +100,58 @@ def test_every_epoch_of_a_curriculum_reaches_its_own_radius(share: float, steps:
     adv = params.adv.model_copy(update={"eps": 0.02, "alpha": 0.02 / steps, "steps": steps, "ramp": 1.0})
     attack = training_attack(scheduled(adv, share))  # refuses what does not reach
     assert attack.step_size * attack.steps >= attack.eps * 0.99999
+
+
+def test_files_that_are_not_there_are_refused_before_any_training(params: Params, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"models\.resnet34\.weights: w\.pth is no file"):
+        resolve(params, model={"weights": "w.pth"})
+    with pytest.raises(UserError, match=r"adv\.unlabelled: .*/more is no folder"):
+        resolve(params, adv={"objective": "ssat", "unlabelled": str(tmp_path / "more")})
+    assert all(not settings.files for settings in resolve(params, model={"weights": "pretrained"}).values())
+
+
+@pytest.mark.parametrize("sizes", [[1, 16], [0]])
+def test_a_study_has_no_batches_without_statistics(params: Params, sizes: list[int]) -> None:
+    with pytest.raises(ValidationError, match=r"space\.batch_size\.0\n.*greater than or equal to 2"):
+        TuneParams.model_validate(
+            {**params.tune.model_dump(), "space": {**params.tune.space.model_dump(), "batch_size": sizes}}
+        )
+
+
+def test_the_content_of_files_decides_the_stages_that_read_them(params: Params, tmp_path: Path) -> None:
+    weights, folder = tmp_path / "w.pth", tmp_path / "more"
+    (folder / "deep").mkdir(parents=True)
+    weights.write_bytes(b"one")
+    (folder / "deep" / "a.png").write_bytes(b"one")
+    given: dict[str, Any] = {
+        "model": {"weights": str(weights)}, "adv": {"objective": "ssat", "unlabelled": str(folder)},
+    }  # fmt: skip
+    before = resolve(params, **given)
+
+    def differ() -> set[str]:
+        return {stage for stage, settings in resolve(params, **given).items() if settings != before[stage]}
+
+    assert differ() == set()
+    (folder / "deep" / "a.png").rename(folder / "deep" / "b.png")
+    assert differ() == {"adv_train"}
+    write_json(tmp_path / "adv.json", before["adv_train"].model_dump())
+    with pytest.raises(UserError, match=r"more: changed since .*adv\.json was written.*settings@resnet34"):
+        read_settings(tmp_path / "adv.json")
+    weights.write_bytes(b"two")
+    assert differ() == {"tune", "train", "adv_train"}
+
+
+@pytest.mark.parametrize("block", ["train", "adv"])
+def test_an_objective_for_more_classes_than_the_data_have_is_refused(
+    params: Params, tmp_path: Path, block: str
+) -> None:
+    split = tmp_path / "split.csv"
+    chosen: dict[str, Any] = {block: {"objective": "gce"}}
+    found = resolve(params, **chosen)
+    split.write_text("id,split,label\na,train,x\nb,train,y\nc,val,z\n")
+    check_classes(found, split)
+    split.write_text("id,split,label\na,train,x\nb,train,y\nc,val,y\n")
+    message = rf"{block}\.objective: wants 3 classes or more, .*split\.csv has 2\. Take another objective"
+    with pytest.raises(UserError, match=message):
+        check_classes(found, split)
+    check_classes(resolve(params), split)

@@ -42,7 +42,7 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
     else:
         backbone = timm.create_model(model.timm, pretrained=False, **options)
     if model.weights not in {"none", "pretrained"}:
-        _load_file(backbone, Path(model.weights))
+        _load_file(backbone, Path(model.weights).expanduser())
     _set_head(backbone, model.head, len(classes))
     config = timm.data.resolve_model_data_config(backbone)
     classifier = Classifier(backbone, classes, model.image_size, list(config["mean"]), list(config["std"]))

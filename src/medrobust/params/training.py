@@ -59,7 +59,7 @@ class SearchSpace(Block):
 
     lr: Annotated[list[Positive], Field(min_length=2, max_length=2)]
     optimiser: Annotated[list[Optimiser], Field(min_length=1)]
-    batch_size: Annotated[list[int], Field(min_length=1)]
+    batch_size: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
     scheduler: Annotated[list[Scheduler], Field(min_length=1)]
 
 

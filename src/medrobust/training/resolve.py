@@ -1,11 +1,14 @@
 """Resolve a backbone's settings: overrides in place, objectives found, what does not fit refused."""
 
+import csv
+from pathlib import Path
+
 from medrobust.errors import UserError
 from medrobust.params.hyperparameters import reaches
 from medrobust.params.schema import override
 from medrobust.params.training import AdvParams, ModelParams, TrainParams, TuneParams
 from medrobust.training.objectives.registry import find, source_hash
-from medrobust.training.settings import Entry, Settings, validation_steps
+from medrobust.training.settings import Entry, Settings, content_hash, validation_steps
 
 #: Objectives of a single step inside the ball, and those whose own step has no ball or ignores `adv.alpha`.
 ONE_STEP, NO_PGD = ("fgsm_rs",), ("n_fgsm", "free", "cross_entropy", "gce")
@@ -17,8 +20,8 @@ def resolve_settings(
     """The settings of the stages `tune`, `train` and `adv_train`.
 
     Raises:
-        UserError: an override that does not fit, an unknown objective, one without what it needs, or a step size
-            with which an attack would not reach its radius.
+        UserError: an override that does not fit, an unknown objective, one without what it needs, a step size with
+            which an attack would not reach its radius, or a file of weights or folder of images that is not there.
     """
     own = override(train, model.train, f"models.{backbone}.train")
     own_adv = override(adv, model.adv, f"models.{backbone}.adv")
@@ -29,11 +32,21 @@ def resolve_settings(
         raise UserError("params.yaml: adv.unlabelled", found, remedy)
     _check_alpha(own_adv, robust, f"models.{backbone}.adv" if "alpha" in model.adv else "adv")
     _refuse_short(adv, adv.steps, "adv", "the PGD on which the vote is fitted")
+    if tune.trials and tune.objective == "robust" and own_adv.objective == "ssat":
+        remedy = "Say tune.objective: clean, trials: 0, or another adv.objective"
+        raise UserError("params.yaml: tune.objective", "robust with ssat, but studies use labelled images", remedy)
+    files, folders = _hashes(backbone, model, own_adv)
     base = {
         "backbone": backbone, "model": model.model_copy(update={"train": {}, "adv": {}}), "train": own,
-        "objective": clean, "sources": source_hash([clean]),
+        "objective": clean, "sources": source_hash([clean]), "files": files,
     }  # fmt: skip
-    both = {**base, "adv": own_adv, "adv_objective": robust, "sources": source_hash([clean, robust])}
+    both = {
+        **base,
+        "files": {**files, **folders},
+        "adv": own_adv,
+        "adv_objective": robust,
+        "sources": source_hash([clean, robust]),
+    }
     return {
         "tune": Settings.model_validate({**(both if tune.objective == "robust" else base), "tune": tune}),
         "train": Settings.model_validate(base),
@@ -57,7 +70,39 @@ def _refuse_short(adv: AdvParams, steps: int, block: str, name: str) -> None:
     if adv.alpha == "auto" or reaches(adv.alpha, steps, adv.eps):
         return
     found = f"{name} reaches {adv.alpha:g} x {steps} = {adv.alpha * steps:g} of eps {adv.eps:g}"
-    remedy = (
-        "Say alpha: auto, a larger alpha, or more steps" if steps > 1 else "Say alpha: auto, or a larger alpha"
-    )
+    more = ", a larger alpha, or more steps" if steps > 1 else ", or a larger alpha"
     raise UserError(f"params.yaml: {block}.alpha", found, f"Say alpha: auto{more}")
+
+
+def check_classes(settings: dict[str, Settings], split: Path) -> None:
+    """Refuse an objective that the data have too few classes for.
+
+    Args:
+        settings: what `resolve_settings` gave.
+        split: the split table.
+
+    Raises:
+        UserError: there is one.
+    """
+    with split.open(newline="", encoding="utf-8") as file:
+        classes = {row["label"] for row in csv.DictReader(file)}
+    for block, entry in (("train", settings["train"].objective), ("adv", settings["adv_train"].adv_objective)):
+        if entry and len(classes) < entry.classes:
+            found = f"wants {entry.classes} classes or more, {split} has {len(classes)}"
+            raise UserError(f"params.yaml: {block}.objective", found, "Take another objective")
+
+
+def _hashes(backbone: str, model: ModelParams, adv: AdvParams) -> tuple[dict[str, str], dict[str, str]]:
+    """sha256 of the file of weights, and of the folder of unlabelled images, by path; {} where there is none."""
+    files, folders = {}, {}
+    if model.weights not in {"none", "pretrained"}:
+        if not Path(model.weights).expanduser().is_file():
+            remedy = "Give the path of a file, or weights: none | pretrained"
+            raise UserError(f"params.yaml: models.{backbone}.weights", f"{model.weights} is no file", remedy)
+        files[model.weights] = content_hash(model.weights)
+    if isinstance(adv.unlabelled, str):
+        if not Path(adv.unlabelled).expanduser().is_dir():
+            remedy = "Give a folder with images, or a share of the training patients"
+            raise UserError("params.yaml: adv.unlabelled", f"{adv.unlabelled} is no folder", remedy)
+        folders[adv.unlabelled] = content_hash(adv.unlabelled)
+    return files, folders

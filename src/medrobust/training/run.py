@@ -80,7 +80,8 @@ class Training:
         }  # fmt: skip
         facts = {
             "backbone": self.settings.backbone, "regime": regime, "seed": self.seed, **self.images.hashes,
-            "sources": self.settings.sources, "params": params,
+            "sources": self.settings.sources, "files": sorted(self.settings.files.values()),
+            "params": params,
         }  # fmt: skip
         objective = (self.settings.adv_objective if adv else None) or self.settings.objective
         given = {"train": self.images.subsets["train"], "val": self.images.subsets["val"], **parts}

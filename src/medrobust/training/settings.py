@@ -6,12 +6,16 @@ trainings that name it, a new objective re-runs none, and an override of `adv` l
 they are.
 """
 
+import hashlib
 from pathlib import Path
 
+from pydantic import Field
+
+from medrobust.errors import UserError
 from medrobust.params.base import Block
 from medrobust.params.schema import override
 from medrobust.params.training import AdvParams, ModelParams, TrainParams, TuneParams
-from medrobust.records import read_json
+from medrobust.records import file_hash, read_json
 
 #: Gradients that a single-step training is validated with, unless `adv.val_steps` says otherwise.
 VALIDATION_STEPS = 10
@@ -26,12 +30,14 @@ class Entry(Block):
         single_step: whether its attack is one gradient: validated under more steps, and watched for catastrophic
             overfitting.
         replayed: whether it takes each batch `adv.replays` times.
+        classes: how many it needs at least.
     """
 
     target: str
     attacks: bool = True
     single_step: bool = False
     replayed: bool = False
+    classes: int = 2
 
 
 class Settings(Block):
@@ -45,6 +51,7 @@ class Settings(Block):
         adv, adv_objective: adversarial training, overrides in place; None where the stage has none.
         tune: the study; None where the stage has none.
         sources: sha256 of the source files of the objectives.
+        files: path as params.yaml has it -> `content_hash`, of files that are no outs: weights, unlabelled images.
     """
 
     backbone: str
@@ -55,6 +62,7 @@ class Settings(Block):
     adv_objective: Entry | None = None
     tune: TuneParams | None = None
     sources: str
+    files: dict[str, str] = Field(default_factory=dict)
 
 
 def validation_steps(adv: AdvParams, single_step: bool) -> int:
@@ -72,6 +80,25 @@ def tuned(train: TrainParams, best: Path) -> TrainParams:
     return override(train, chosen, f"train (from {best})")
 
 
+def content_hash(path: str | Path) -> str:
+    """sha256 of a file, or of the names and contents of all files below a folder; `~` is the home."""
+    path = Path(path).expanduser()
+    if path.is_file():
+        return file_hash(path)
+    below = sorted(file for file in path.rglob("*") if file.is_file())
+    listing = [f"{file.relative_to(path).as_posix()} {file_hash(file)}" for file in below]
+    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
+
+
 def read_settings(path: Path) -> Settings:
-    """Read one of the files that the stage `settings` wrote."""
-    return Settings.model_validate(read_json(path))
+    """Read one of the files that the stage `settings` wrote.
+
+    Raises:
+        UserError: a file that it speaks of is not what it was then.
+    """
+    settings = Settings.model_validate(read_json(path))
+    for name, expected in settings.files.items():
+        if content_hash(name) != expected:
+            remedy = f"Run `dvc repro --force --single-item settings@{settings.backbone}`, then `dvc repro`"
+            raise UserError(name, f"changed since {path} was written", remedy)
+    return settings

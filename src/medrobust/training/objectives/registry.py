@@ -9,7 +9,7 @@ PACKAGE = "medrobust.training.objectives"
 #: name in params.yaml -> where it is, imported when it is asked for
 OBJECTIVES = {
     "cross_entropy": Entry(target=f"{PACKAGE}.clean:cross_entropy", attacks=False),
-    "gce": Entry(target=f"{PACKAGE}.clean:guided_complement_entropy", attacks=False),
+    "gce": Entry(target=f"{PACKAGE}.clean:guided_complement_entropy", attacks=False, classes=3),
     "mixed": Entry(target=f"{PACKAGE}.pgd:mixed"),
     "pgd_at": Entry(target=f"{PACKAGE}.pgd:pgd_at"),
     "curriculum": Entry(target=f"{PACKAGE}.pgd:curriculum"),
