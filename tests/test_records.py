@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -44,6 +45,40 @@ def test_a_failed_folder_leaves_the_old_folder(tmp_path: Path) -> None:
         raise OSError("disk full")
     assert (target / "weights").read_text() == "first"
     assert leftovers(tmp_path) == ["model"]
+
+
+def _write_to(path: Path) -> None:
+    path.write_bytes(b"x" * 2**20)
+
+
+def _say_it_in_words(path: Path) -> None:
+    raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def _say_it_by_the_cause(path: Path) -> None:
+    try:
+        path.write_bytes(b"x" * 2**20)
+    except OSError:
+        raise RuntimeError("unexpected pos 704 vs 598") from None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("write", [_write_to, _say_it_in_words, _say_it_by_the_cause])
+def test_a_full_disk_is_named_and_what_was_there_stays(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    target = tmp_path / "a.bin"
+    target.write_text("old")
+    message = r"a\.bin: cannot be written: No space left on device\. What stood there before is whole"
+    with pytest.raises(UserError, match=message), atomic_file(target) as temporary:
+        temporary.symlink_to("/dev/full")
+        write(temporary)
+    with (
+        pytest.raises(UserError, match=r"folder: cannot be written"),
+        atomic_dir(tmp_path / "folder") as temporary,
+    ):
+        (temporary / "part").symlink_to("/dev/full")
+        write(temporary / "part")
+    assert target.read_text() == "old"
+    assert leftovers(tmp_path) == ["a.bin"]
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Each write goes to a temporary neighbour, is flushed to disk, and is then renamed over the target.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -18,10 +19,17 @@ from medrobust.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+#: A disk, or a user's share of it, is full.
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success sync it and rename it to `path`."""
+    """Yield a temporary path beside `path`; on success sync it and rename it to `path`.
+
+    Raises:
+        UserError: the disk is full.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The last suffix stays, because libraries choose the format by it.
@@ -31,13 +39,20 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except Exception as error:  # all are raised again
+        _refuse_full_disk(path, error)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_dir(path: Path | str) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it takes the place of `path`."""
+    """Yield an empty temporary folder beside `path`; on success it takes the place of `path`.
+
+    Raises:
+        UserError: the disk is full.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -47,6 +62,9 @@ def atomic_dir(path: Path | str) -> Iterator[Path]:
         if path.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)
+    except Exception as error:  # all are raised again
+        _refuse_full_disk(path, error)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -138,6 +156,21 @@ def file_hash(path: Path | str, algorithm: str = "sha256") -> str:
     """The hash of a file in hex; `algorithm` as `hashlib` names it (publishers of data often give an md5)."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _refuse_full_disk(path: Path, error: BaseException) -> None:
+    """Raise a user's error if a write failed for want of room.
+
+    Libraries tell it by a number, in words alone, or by an error of their own that came of the system's.
+    """
+    words = [os.strerror(number) for number in FULL]
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "errno", None) in FULL or any(text in str(cause) for text in words):
+            found = f"cannot be written: {os.strerror(errno.ENOSPC)}"
+            remedy = "What stood there before is whole. Make room and run the same command: it goes on from there"
+            raise UserError(str(path), found, remedy) from error
+        cause = cause.__cause__ or cause.__context__
 
 
 def _missing(path: Path | str) -> UserError:

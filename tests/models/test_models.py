@@ -241,7 +241,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
         raise OSError("No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"m: cannot be written: No space left"):
         checkpoint.save(tmp_path / "m", classifier, block(), {"regime": "adv"})
     assert (tmp_path / "m" / "card.json").read_text() == card
     assert checkpoint.load(tmp_path / "m").classes == CLASSES

@@ -79,8 +79,9 @@ class State:
             "result": result, "own": gather({**_random_state(self.device), "memory": _on_the_host(self.memory)}),
         }  # fmt: skip
         if rank() == 0:
-            with atomic_file(resume_path(key)) as temporary:
-                torch.save(content, temporary)
+            # Given a path instead, torch would not tell that the disk is full.
+            with atomic_file(resume_path(key)) as temporary, temporary.open("wb") as file:
+                torch.save(content, file)
 
     def restore(self, key: str | None) -> None:
         """Take up the state of the key's resume file, if there is one."""
