@@ -36,7 +36,7 @@ def main() -> None:
     points = {name: getattr(args, name) for name in tables}
     products = [*(lineage.writers if lineage else ()), args.out, args.figures, *points.values()]
     settings = Settings(
-        report.title, params.seed, params.split.strategy, params.adv.eps, report.confidence, suites,
+        report.title, params.seed, params.split.strategy, report.confidence, suites,
         built_on(args.lock.parent, products),
     )  # fmt: skip
     outputs = Outputs(args.out, args.figures, points)

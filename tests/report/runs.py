@@ -18,7 +18,7 @@ from medrobust.report.page import Settings
 from medrobust.report.write import Outputs
 
 CLASSES = ["Non <b>", "Mild", "Severe"]
-SETTINGS = Settings("a title", 1, "patient", 0.01, 0.95, {"pgd": "Linf"})
+SETTINGS = Settings("a title", 1, "patient", 0.95, {"pgd": "Linf"})
 
 
 def clean_record(accuracy: float = 0.7123) -> dict[str, Any]:
@@ -67,7 +67,11 @@ def card(backbone: str, regime: str) -> dict[str, Any]:
         "model": {"timm": "resnet10t", "image_size": 32}, "classes": CLASSES, "backbone": backbone,
         "regime": regime,
         "seed": 1, "data": "d" * 64, "split": "5" * 16, "sha256": "a" * 64, "versions": {"torch": "2.0"},
-        "params": {"train": {"epochs": 2, "lr": 0.001}, "clean": "b" * 64},
+        "params": {
+            "train": {"epochs": 2, "lr": 0.001}, "clean": "b" * 64,
+            "model": {"timm": "resnet10t", "weights": "none", "image_size": 32, "trainable": "all"},
+            **({"adv": {"eps": 0.01}} if regime == "adv" else {}),
+        },
     }  # fmt: skip
 
 

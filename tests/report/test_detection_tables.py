@@ -80,7 +80,7 @@ def test_every_table_has_the_aware_attacker_beside_the_unaware(run: Run) -> None
 
 
 def test_the_page_has_the_section_only_where_something_is_guarded(run: Run) -> None:
-    settings = Settings("t", 1, "patient", 0.01, 0.95, {})
+    settings = Settings("t", 1, "patient", 0.95, {})
     assert "detection" not in [section.name for section in sections(run, settings)]
     run.detect["net", "adv"] = record()
     assert "## Detection" in render_markdown(run, settings)

@@ -88,7 +88,7 @@ def test_calibration_stands_before_and_after_the_attack(folder: Path) -> None:
 
 
 def test_recalls_stand_clean_and_attacked_at_the_radius_of_training(folder: Path) -> None:
-    table = recall_table(read(folder), 0.01)
+    table = recall_table(read(folder))
     first = [row for row in table.rows if row[:2] == ["one", "adversarial"]]
     assert [(row[2], row[4]) for row in first] == [("clean", "0.500"), ("pgd ε 0.01", "0.050")]
 
@@ -115,6 +115,6 @@ def test_a_matrix_of_another_run_is_left_out(folder: Path) -> None:
 
 
 def test_the_matrix_is_a_figure_for_papers_too(folder: Path) -> None:
-    drawn = draw_all(read(folder), folder, {}, 0.01)
+    drawn = draw_all(read(folder), folder, {})
     assert drawn["transfer_pgd"].is_file()
     assert "judged by" in drawn["transfer_pgd"].with_suffix(".svg").read_text()

@@ -100,14 +100,14 @@ def test_a_suite_that_never_ran_is_missing_everywhere(folder: Path) -> None:
     shutil.rmtree(folder / "plots")
     run = read(folder)
     assert run.verdict() == "missing"
-    assert {row[-1] for row in tables.short_table(run, 0.01).rows} == {"missing"}
-    assert robust_curve(run, "pgd", "Linf", 0.01) is None
+    assert {row[-1] for row in tables.short_table(run).rows} == {"missing"}
+    assert robust_curve(run, "pgd", "Linf") is None
     assert write_report(run, SETTINGS, outputs(folder), folders(folder), 2)
 
 
 def test_one_backbone_is_enough(folder: Path) -> None:
     run = read(folder, backbones=("one",))
-    assert {row[0] for row in tables.short_table(run, 0.01).rows} == {"one", "ensemble"}
+    assert {row[0] for row in tables.short_table(run).rows} == {"one", "ensemble"}
     assert 'id="attacks"' in render_html(run, {}, SETTINGS)
     assert len(confusion(run).axes) == 4
     assert {row[0] for row in tables.clean_table(run, 0.95).rows} == {"one", "ensemble"}
@@ -133,7 +133,7 @@ def test_a_class_absent_from_test_is_named(folder: Path) -> None:
 def test_a_class_that_merging_emptied_has_no_column(folder: Path) -> None:
     split = {name: {**part, "Severe": 0} for name, part in read_metrics(folder / "metrics" / "split.json").items()}
     write_record(folder / "metrics" / "split.json", split)
-    assert "Severe" not in recall_table(read(folder), 0.01).columns
+    assert "Severe" not in recall_table(read(folder)).columns
 
 
 def test_all_results_of_a_backbone_stand_in_one_table(folder: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_checklist_says_what_did_not_pass_and_what_that_means(folder: Path) 
 
 
 def test_the_slider_has_every_radius_and_the_models_at_it(folder: Path) -> None:
-    chart = robust_curve(read(folder), "pgd", "Linf", 0.01)
+    chart = robust_curve(read(folder), "pgd", "Linf")
     assert chart is not None
     assert chart.rows is not None
     assert list(chart.rows) == ["0", "0.005", "0.01"]
@@ -193,7 +193,7 @@ def test_radii_over_decades_bend_the_axis(folder: Path, radii: list[float], widt
         write_record(path, {**attack_record(), "robust_accuracy": values, "robust_accuracy_ci": {}})
     for path in (folder / "plots" / "attack").glob("*.csv"):
         write_table(path, pd.DataFrame({"eps": radii[1:], "robust_accuracy": 0.5, "low": 0.4, "high": 0.6}))
-    chart = robust_curve(read(folder), "pgd", "Linf", 0.01)
+    chart = robust_curve(read(folder), "pgd", "Linf")
     assert chart is not None
     assert chart.bend == width
 
@@ -233,7 +233,7 @@ def test_the_same_data_give_the_same_bytes(folder: Path) -> None:
     found = []
     for name in ("a", "b"):
         (folder / name).mkdir()
-        draw_all(run, folder / name, {"pgd": "Linf"}, 0.01)
+        draw_all(run, folder / name, {"pgd": "Linf"})
         found.append({path.name: path.read_bytes() for path in (folder / name).iterdir()})
     assert set(found[0]) == {
         f"{name}.{kind}"
@@ -241,13 +241,6 @@ def test_the_same_data_give_the_same_bytes(folder: Path) -> None:
         for kind in ("png", "svg")
     }
     assert found[0] == found[1]
-
-
-def test_the_short_table_takes_the_radius_nearest_to_training(folder: Path) -> None:
-    table = tables.short_table(read(folder), 0.0101)
-    assert table.columns[-1] == "pgd, ε 0.01"
-    assert "0.250 [0.20, 0.30]" in tables.plain(table)
-    assert "0.500" not in tables.plain(table)
 
 
 def test_the_way_back_names_a_hash_of_the_lock(folder: Path) -> None:

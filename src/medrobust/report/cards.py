@@ -111,9 +111,7 @@ def model_card(subject: Subject) -> str:
 
 def _summary(subject: Subject) -> list[str]:
     run, card = subject.run, subject.card
-    # Where there is no radius of training, the smallest of each suite is shown.
-    eps = run.cards.get((subject.backbone, "adv"), {}).get("params", {}).get("adv", {}).get("eps", 0)
-    table = short_table(run, float(eps))
+    table = short_table(run)
     rows = [row[1:] for row in table.rows if row[0] == subject.backbone]
     note = f"Brackets are {subject.confidence:.0%} intervals over whole patients. {table.note}"
     return [

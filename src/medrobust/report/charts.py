@@ -71,7 +71,7 @@ def curve_points(run: Run, key: tuple[str, str, str]) -> list[list[float]]:
     return [[0.0, start, low, high], *([round(value, 6) for value in point] for point in points)]
 
 
-def robust_curve(run: Run, suite: str, norm: str, eps: float) -> Chart | None:
+def robust_curve(run: Run, suite: str, norm: str) -> Chart | None:
     """Accuracy against the radius, all models in one chart, with a slider over the radii."""
     series: list[dict[str, Any]] = []
     rows: list[tuple[str, str]] = []
@@ -88,9 +88,15 @@ def robust_curve(run: Run, suite: str, norm: str, eps: float) -> Chart | None:
     table = {f"{radius:g}": [_row(run, key, suite, radius) for key in rows] for radius in radii}
     return Chart(
         f"curve-{suite}", f"Accuracy under {suite}", radius_label(norm), "accuracy", series, 1.0,
-        (eps, "training ε") if norm == "Linf" else None, bend(radii),
+        training_mark(run, norm), bend(radii),
         ("model", "training", "accuracy", "balanced", "kept of clean", "checklist"), table,
     )  # fmt: skip
+
+
+def training_mark(run: Run, norm: str) -> tuple[float, str] | None:
+    """Where a chart of radii marks that of training: nowhere if there are several, or another norm."""
+    trained = set(run.trained_at().values())
+    return (trained.pop(), "training ε") if norm == "Linf" and len(trained) == 1 else None
 
 
 def _row(run: Run, model: tuple[str, str], suite: str, radius: float) -> list[str]:

@@ -114,9 +114,24 @@ class Run:
         named: list[str] = self.header.get("classes", [])
         return [name for name in named if not self.split or any(part.get(name) for part in self.split.values())]
 
-    def at(self, key: tuple[str, str, str], eps: float) -> str | None:
-        """The radius of an evaluation's grid that is nearest to `eps`, as its record spells it."""
-        grid = self.attack.get(key, {}).get("robust_accuracy", {})
+    def trained_at(self) -> dict[str, float]:
+        """Backbone -> radius of its adversarial training, of those whose card tells it."""
+        known = {
+            name: card.get("params", {}).get("adv", {})
+            for (name, regime), card in self.cards.items()
+            if regime == "adv"
+        }
+        return {name: float(adv["eps"]) for name, adv in known.items() if "eps" in adv}
+
+    def at(self, model: str, regime: str, suite: str) -> str | None:
+        """The radius of an evaluation's grid that is nearest to that of training, as its record spells it.
+
+        Training's is that of the backbone's card; of the vote, and where there is no such card, the largest of
+        all; 0 if none is known.
+        """
+        grid = self.attack.get((model, regime, suite), {}).get("robust_accuracy", {})
+        radii = self.trained_at()
+        eps = radii.get(model, max(radii.values(), default=0.0))
         return min(grid, key=lambda radius: abs(float(radius) - eps)) if grid else None
 
     def verdict_of(self, model: str, regime: str, suite: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from medrobust.report.charts import bend, colour, confusion_counts, curve_points, radius_label
+from medrobust.report.charts import bend, colour, confusion_counts, curve_points, radius_label, training_mark
 from medrobust.report.collect import REGIMES, Run
 from medrobust.report.detection_figures import detection_figures
 from medrobust.report.ensemble import transfer_grids
@@ -31,16 +31,15 @@ mpl.rcParams.update(
 )
 
 
-def draw_all(run: Run, folder: Path, norms: Mapping[str, str], eps: float) -> dict[str, Path]:
+def draw_all(run: Run, folder: Path, norms: Mapping[str, str]) -> dict[str, Path]:
     """Draw every figure that the run has data for; name -> PNG file (an SVG stands beside it).
 
     Args:
         run: the results.
         folder: where the files go.
         norms: suite -> its norm.
-        eps: the radius of training, which the curves of Linf suites mark.
     """
-    drawn = {f"robust_accuracy_{suite}": robust_accuracy(run, suite, norm, eps) for suite, norm in norms.items()}
+    drawn = {f"robust_accuracy_{suite}": robust_accuracy(run, suite, norm) for suite, norm in norms.items()}
     drawn |= {
         f"transfer_{suite}": heat_map(grid)
         for (suite, _), grid in zip(run.crossings, transfer_grids(run), strict=True)
@@ -58,7 +57,7 @@ def save(figure: Any, folder: Path, name: str) -> Path:
     return png
 
 
-def robust_accuracy(run: Run, suite: str, norm: str, eps: float) -> Any:
+def robust_accuracy(run: Run, suite: str, norm: str) -> Any:
     """Accuracy against the radius, all models in one figure, bands are patient intervals."""
     figure, axes = plt.subplots(figsize=(6.4, 3.8))
     radii: list[float] = []
@@ -79,10 +78,10 @@ def robust_accuracy(run: Run, suite: str, norm: str, eps: float) -> Any:
     if width := bend(radii):
         axes.set_xscale("asinh", linear_width=width)
         axes.set_xticks(sorted(set(radii)), [f"{radius:g}" for radius in sorted(set(radii))])
-    if norm == "Linf":
-        axes.axvline(eps, color="grey", lw=0.8, ls="--")
+    if mark := training_mark(run, norm):
+        axes.axvline(mark[0], color="grey", lw=0.8, ls="--")
         words: dict[str, Any] = {"xytext": (3, -2), "textcoords": "offset points", "color": "grey", "fontsize": 8}
-        axes.annotate("training ε", (eps, 1.0), **words)
+        axes.annotate(mark[1], (mark[0], 1.0), **words)
     label = "accuracy under attack"
     axes.set(xlabel=radius_label(norm), ylabel=label, ylim=(0, 1.02), xlim=(0, None), title=suite)
     figure.legend(fontsize=7, ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0))

@@ -26,7 +26,7 @@ def calibration_table(run: Run, confidence: float) -> Table:
     return Table("Calibration before and after attack", columns, rows, note)
 
 
-def recall_table(run: Run, eps: float) -> Table:
+def recall_table(run: Run) -> Table:
     """Recall of each class, clean and under every suite at the radius nearest to that of training."""
     classes = run.classes()
     rows = []
@@ -34,7 +34,7 @@ def recall_table(run: Run, eps: float) -> Table:
         clean = run.clean(model, regime)
         rows.append([model, TRAINING[regime], "clean", *(number(clean.get(f"recall_{name}")) for name in classes)])
         for suite in run.suites:
-            near, curve = run.at((model, regime, suite), eps), run.curves.get((model, regime, suite))
+            near, curve = run.at(model, regime, suite), run.curves.get((model, regime, suite))
             if near is None or curve is None:
                 continue
             point = min(curve.to_dict("records"), key=lambda row: abs(row["eps"] - float(near)))

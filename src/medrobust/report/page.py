@@ -28,6 +28,7 @@ from medrobust.report.explanations import (
 from medrobust.report.harm import calibration_table, recall_table
 from medrobust.report.tables import Table
 from medrobust.report.targeted import targeted_tables
+from medrobust.report.trained import opening
 
 #: Words of the checklist, in tables too; "clean" is one of the audit alone, in tables it is a training.
 WORDS = {"no problem found": "good", "suspect": "doubt", "unchecked": "doubt", "invalid": "bad", "missing": "bad"}
@@ -65,7 +66,6 @@ class Settings:
     title: str
     seed: int
     strategy: str
-    eps: float
     confidence: float
     norms: Mapping[str, str]
     commit: Commit | None = None
@@ -74,11 +74,11 @@ class Settings:
 def sections(run: Run, settings: Settings) -> list[Section]:
     """Every section in the order in which a reader needs it; one without content is left out."""
     confidence, norms = settings.confidence, settings.norms
-    curves = [charts.robust_curve(run, suite, norms[suite], settings.eps) for suite in run.suites]
+    curves = [charts.robust_curve(run, suite, norms[suite]) for suite in run.suites]
     named = {model: tables.backbone_table(run, model, confidence) for model in (*run.backbones, "ensemble")}
     found = [
         Section(
-            "glance", "At a glance", [tables.short_table(run, settings.eps)], text=_how_to_read(run, confidence)
+            "glance", "At a glance", [tables.short_table(run)], text=_how_to_read(run, confidence)
         ),
         Section(
             "data", "Data", [tables.split_table(run), audit_table(run)], pictures=["classes", "pairs"],
@@ -91,7 +91,7 @@ def sections(run: Run, settings: Settings) -> list[Section]:
             "attacks", "Under attack", [
                 *(tables.attack_table(run, suite, confidence) for suite in run.suites),
                 *targeted_tables(run, confidence),
-                recall_table(run, settings.eps), calibration_table(run, confidence),
+                recall_table(run), calibration_table(run, confidence),
             ],
             [curve for curve in curves if curve],
         ),
@@ -163,7 +163,7 @@ def render_html(run: Run, pictures: Mapping[str, Path], settings: Settings) -> s
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"breakable": breakable, "kept_together": kept_together}
     return environment.from_string(parts["html"]).render(
-        title=settings.title, summary=summary(run, settings), verdicts=verdicts(run), sections=found,
+        title=settings.title, opening=opening(run, settings.strategy), verdicts=verdicts(run), sections=found,
         words=WORDS, captions=CAPTIONS | explanation_captions(run), data=Markup(data),
         style=Markup(parts["css"]), script=Markup(parts["js"]),
         pictures={name: _data_uri(path) for name, path in pictures.items()},
@@ -172,7 +172,8 @@ def render_html(run: Run, pictures: Mapping[str, Path], settings: Settings) -> s
 
 def render_markdown(run: Run, settings: Settings) -> str:
     """The verdicts, what sections say, and tables, for a pull request."""
-    lines = [f"# {settings.title}", "", summary(run, settings), ""]
+    lines = [f"# {settings.title}", ""]
+    lines += [part for line in opening(run, settings.strategy) for part in (line, "")]
     for card in verdicts(run):
         reasons = [f"- {reason}" for reason in card["reasons"]]
         lines += [f"**{card['of']}: {card['verdict']}**", "", *reasons, ""]
@@ -188,18 +189,6 @@ def render_markdown(run: Run, settings: Settings) -> str:
 def every_table(run: Run, settings: Settings) -> Iterator[Table]:
     """All tables of the report that have rows."""
     return (table for section in sections(run, settings) for table in section.tables if table.rows)
-
-
-def summary(run: Run, settings: Settings) -> str:
-    """One sentence: what was trained on what."""
-    header = run.header
-    if not header:
-        return "No prepared data of this run was found."
-    return (
-        f"{', '.join(run.backbones)} on {header.get('images')} images of {header.get('patients')} patients "
-        f"({header.get('source')}, {header.get('image_size')} pixels, split by {settings.strategy}), "
-        f"adversarially trained at ε = {settings.eps:g}."
-    )
 
 
 def origin_table(run: Run) -> Table:

@@ -273,16 +273,16 @@ def verdicts_table(run: Run) -> Table:
     return Table("Checklist: verdicts", ["model", "training", *run.suites], rows)
 
 
-def short_table(run: Run, eps: float) -> Table:
+def short_table(run: Run) -> Table:
     """The results in one look: clean and robust accuracy near the training radius."""
-    radii = {run.at(key, eps) for key in run.attack}
+    radii = {run.at(*key) for key in run.attack}
     common = f", ε {next(iter(radii))}" if len(radii) == 1 else ""
     rows = []
     for model, regime in run.models():
         cells = []
         for suite in run.suites:
             key = (model, regime, suite)
-            near = run.at(key, eps)
+            near = run.at(*key)
             value = _robust(run.attack[key], near) if near else "missing"
             cells.append(value if common or not near else f"{value} (ε {near})")
         clean = run.clean(model, regime)

@@ -34,9 +34,9 @@ def write_report(run: Run, settings: Settings, outputs: Outputs, folders: Folder
         folders: where the run's files are.
         sheet: images of each class to show; 0 = no image of the data at all.
     """
-    short = plain(short_table(run, settings.eps))
+    short = plain(short_table(run))
     with atomic_dir(outputs.figures) as folder, atomic_dir(outputs.page) as page:
-        pictures = draw_all(run, folder, settings.norms, settings.eps)
+        pictures = draw_all(run, folder, settings.norms)
         if sheet:
             pictures |= _of_data(run, folders, folder, sheet)
         pictures |= explanation_pictures(run, folders.plots, sheet)
