@@ -21,6 +21,7 @@ from tests.report.runs import (
     SETTINGS,
     attack_record,
     checks_record,
+    curve,
     folders,
     outputs,
     read,
@@ -184,6 +185,26 @@ def test_the_slider_has_every_radius_and_the_models_at_it(folder: Path) -> None:
     assert row["accuracy"] == "0.250 [0.20, 0.30]"
     assert row["kept of clean"] == "36%"
     assert chart.series[0]["points"][0] == [0.0, 0.7, 0.5, 0.9]
+
+
+def test_the_slider_finds_radii_that_no_short_decimal_is(folder: Path) -> None:
+    """8/255 is accepted as a radius; a record spells it in six digits, a curve in full."""
+    radii = [2 / 255, 4 / 255]
+    path = folder / "metrics" / "attack" / "one-adv-pgd.json"
+    keyed = {
+        name: dict(zip((f"{radius:g}" for radius in radii), values.values(), strict=True))
+        for name, values in attack_record().items()
+        if isinstance(values, dict)
+    }
+    write_record(path, attack_record() | keyed)
+    write_table(folder / "plots" / "attack" / "one-adv-pgd.csv", curve().assign(eps=radii))
+    chart = robust_curve(read(folder, backbones=("one",)), "pgd", "Linf")
+    assert chart is not None
+    assert chart.rows is not None
+    assert set(chart.rows) >= {"0.00784314", "0.0156863"}
+    row = dict(zip(chart.columns, chart.rows["0.0156863"][1], strict=True))
+    assert (row["training"], row["accuracy"], row["balanced"]) == ("adversarial", "0.250 [0.20, 0.30]", "0.200")
+    assert {point[0] for line in chart.series for point in line["points"]} >= {0.0, *radii}
 
 
 @pytest.mark.parametrize(("radii", "width"), [([0, 0.01, 0.2], 0.0), ([0, 0.0005, 0.2], 0.0005)])

@@ -68,7 +68,7 @@ def curve_points(run: Run, key: tuple[str, str, str]) -> list[list[float]]:
     start = record["clean_accuracy"]
     low, high = run.clean(*key[:2]).get("accuracy_ci", (start, start))
     points = curve[["eps", "robust_accuracy", "low", "high"]].to_numpy().tolist()
-    return [[0.0, start, low, high], *([round(value, 6) for value in point] for point in points)]
+    return [[0.0, start, low, high], *points]
 
 
 def robust_curve(run: Run, suite: str, norm: str) -> Chart | None:
