@@ -107,8 +107,17 @@ def test_dvc_sees_of_a_metrics_file_what_is_shown_alone(tmp_path: Path) -> None:
 
     record = {"accuracy": 2 / 3, "by_class": {"Mild": {"recall": 0.25}}, "why": "text", "missing": None}
     write_metrics(tmp_path / "m.json", record, {"accuracy": 0.67, "auroc": None})
-    assert read_metrics(tmp_path / "m.json") == {**record, "accuracy": 0.6667}
+    assert read_metrics(tmp_path / "m.json") == {**record, "accuracy": 0.666667}
     assert _extract_metrics(read_json(tmp_path / "m.json"), "m.json") == {"accuracy": 0.67}
+
+
+def test_three_decimals_of_a_record_are_those_of_the_number(tmp_path: Path) -> None:
+    """Rounded to four decimals first, a balanced accuracy of 0.404464 would be shown as 0.405."""
+    shares = [0.404464, *(k / n for n in (42, 96, 100, 112, 672, 899) for k in range(n + 1))]
+    write_metrics(tmp_path / "m.json", {"shares": shares}, {})
+    kept = read_metrics(tmp_path / "m.json")["shares"]
+    assert [f"{share:.3f}" for share in kept] == [f"{share:.3f}" for share in shares]
+    assert any(f"{round(share, 4):.3f}" != f"{share:.3f}" for share in shares)
 
 
 def test_a_file_without_details_is_no_metrics_file(tmp_path: Path) -> None:

@@ -90,11 +90,12 @@ def write_metrics(path: Path | str, record: dict[str, Any], shown: dict[str, Any
 
     Args:
         path: below metrics/.
-        record: all of it, as `read_metrics` gives it back, floats rounded to four decimals.
+        record: all of it, as `read_metrics` gives it back, floats rounded to six decimals: who shows three of
+            them rounds again, and four would now and then round the third one wrong.
         shown: flat; floats rounded to what their intervals support (`metrics.supported`); None is left out.
     """
     few = {name: value for name, value in shown.items() if value is not None}
-    write_json(path, {**few, "details": [record]}, digits=4)
+    write_json(path, {**few, "details": [record]}, digits=6)
 
 
 def read_metrics(path: Path | str) -> dict[str, Any]:

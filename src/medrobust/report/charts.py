@@ -144,7 +144,7 @@ def _line(
     run: Run, backbone: str, name: str, table: pd.DataFrame, column: str, *, dashed: bool = False
 ) -> dict[str, Any]:
     known = table[["epoch", column]].dropna()
-    points = [[int(epoch), round(float(value), 5)] for epoch, value in known.itertuples(index=False)]
+    points = [[int(epoch), round(float(value), 6)] for epoch, value in known.itertuples(index=False)]
     return {"name": name, "colour": colour(run, backbone), "dashed": dashed, "points": points}
 
 

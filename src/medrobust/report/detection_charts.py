@@ -64,7 +64,7 @@ class Shown:
         else:
             # Of the strictest threshold that finds so many: a laxer one may be more precise, but finds more.
             values = [precise[np.argmax(found >= x)] for x in GRID]
-        return [(float(x), round(float(y), 4)) for x, y in zip(GRID, values, strict=True)]
+        return [(float(x), round(float(y), 6)) for x, y in zip(GRID, values, strict=True)]
 
     def base_rate(self, detector: str, attacker: str) -> float | None:
         """Precision of rejecting everything; None without a successful attack."""
@@ -76,7 +76,7 @@ class Shown:
         """(share of attacked, cost) at the threshold that is cheapest on validation images for that share."""
         rows = _of(self.risk, detector, attacker)
         rows = rows[rows["unit"] == unit].sort_values("share")
-        return [(float(x), round(float(y), 5)) for x, y in rows[["share", column]].itertuples(index=False)]
+        return [(float(x), round(float(y), 6)) for x, y in rows[["share", column]].itertuples(index=False)]
 
     @property
     def share(self) -> float:
@@ -90,7 +90,7 @@ class Shown:
         rejected = rows["clean_rejected"].to_numpy()
         costs = ((1 - self.share) * rows["cost_clean"] + self.share * rows["cost_attacked"]).to_numpy()
         # Thresholds rise, so that the first that rejects no more is the strictest.
-        return [(float(x), round(float(costs[np.argmax(rejected <= x)]), 5)) for x in GRID]
+        return [(float(x), round(float(costs[np.argmax(rejected <= x)]), 6)) for x in GRID]
 
     def chosen(self, detector: str) -> float:
         """Share of clean images rejected by the threshold chosen for `share`."""
