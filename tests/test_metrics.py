@@ -49,6 +49,7 @@ def test_an_absent_class_is_none() -> None:
         labels, logprobs, patients, classes, ordered=True, resamples=50, confidence=0.95
     )
     assert summary["recall_d"] is None
+    assert summary["recall_d_ci"] is None
     assert summary["recall_a"] is not None
 
 
@@ -101,6 +102,36 @@ def test_the_interval_agrees_with_a_plain_bootstrap() -> None:
         rows = np.concatenate([rng.choice(group, len(group)) for group in groups])
         plain.append((labels[rows] == preds[rows]).mean())
     assert fast == pytest.approx(np.quantile(plain, [0.05, 0.95]), abs=0.012)
+
+
+def test_every_measure_of_the_matrix_has_the_interval_of_its_values_over_resamples() -> None:
+    """Against scikit-learn, asked for each resample with the patients' weights on the images."""
+    rng = np.random.default_rng(5)
+    labels, logprobs = draw(4, n=60, k=3)
+    preds, patients = logprobs.argmax(1), np.array([f"p{label}{rng.integers(4)}" for label in labels])
+    classes, settings = ["a", "b", "c"], {"resamples": 40, "confidence": 0.9}
+    found = metrics.measured(labels, preds, patients, classes, **settings)  # type: ignore[arg-type]
+    owner = np.unique(patients, return_inverse=True)[1]
+    weights = metrics.patient_weights(metrics.strata(owner, labels), 40, 0)[:, owner]
+    kappa = [reference.cohen_kappa_score(labels, preds, weights="quadratic", sample_weight=w) for w in weights]
+    assert found["quadratic_kappa"].interval == pytest.approx(metrics.percentiles(np.array(kappa), 0.9))
+    f1 = [reference.f1_score(labels, preds, average="macro", sample_weight=w) for w in weights]
+    assert found["macro_f1"].interval == pytest.approx(metrics.percentiles(np.array(f1), 0.9))
+    recalls = np.array([reference.recall_score(labels, preds, average=None, sample_weight=w) for w in weights])
+    for name, column in zip(classes, recalls.T, strict=True):
+        assert found[f"recall_{name}"].interval == pytest.approx(metrics.percentiles(column, 0.9))
+    summary = metrics.classification_summary(
+        labels, logprobs, patients, classes, ordered=True, resamples=40, confidence=0.9
+    )
+    for name, (value, interval) in found.items():
+        assert (summary[name], summary[f"{name}_ci"]) == (value, interval)
+
+
+def test_kappa_is_not_defined_where_all_is_one_class() -> None:
+    labels = np.zeros(4, dtype=int)
+    assert np.isnan(metrics.quadratic_kappa(metrics.confusion(labels, labels, 3)))
+    found = metrics.measured(labels, labels, np.arange(4), ["a", "b"], resamples=10, confidence=0.9)
+    assert found["quadratic_kappa"] == metrics.Measured(None, None)
 
 
 def test_the_brier_score_agrees_with_scikit_learn() -> None:

@@ -6,11 +6,19 @@ defined (a class that is absent) is None and never invented.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-Statistic = Callable[[np.ndarray], float | None]
+#: Of (…×)K×K counts: a number for each matrix, NaN where it is not defined.
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+class Measured(NamedTuple):
+    """A number and its interval [low, high]; both None where it is not defined."""
+
+    value: float | None
+    interval: list[float] | None
 
 
 def confusion(labels: np.ndarray, preds: np.ndarray, classes: int) -> np.ndarray:
@@ -24,33 +32,46 @@ def recalls(matrix: np.ndarray) -> np.ndarray:
     """Recall of each class from (…×)K×K counts; NaN where the class is absent."""
     support = matrix.sum(-1)
     correct = np.diagonal(matrix, axis1=-2, axis2=-1)
-    shares: np.ndarray = np.divide(correct, support, out=np.full(support.shape, np.nan), where=support > 0)
-    return shares
+    return _ratio(correct, support)
 
 
-def accuracy(matrix: np.ndarray) -> float:
-    """Share of images on the diagonal of K×K counts."""
-    return float(np.trace(matrix) / matrix.sum())
+def accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Share of images on the diagonal of (…×)K×K counts."""
+    share: np.ndarray = np.trace(matrix, axis1=-2, axis2=-1) / matrix.sum((-2, -1))
+    return share
 
 
-def balanced_accuracy(matrix: np.ndarray) -> float:
-    """Mean recall over the classes that are present in K×K counts."""
-    return float(np.nanmean(recalls(matrix)))
+def balanced_accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Mean recall over the classes that are present in (…×)K×K counts."""
+    mean: np.ndarray = np.nanmean(recalls(matrix), -1)
+    return mean
 
 
-def macro_f1(matrix: np.ndarray) -> float:
-    """Mean F1 over the classes that occur as truth or prediction in K×K counts."""
-    both = matrix.sum(0) + matrix.sum(1)
-    return float(np.mean(2 * np.diag(matrix)[both > 0] / both[both > 0]))
+def macro_f1(matrix: np.ndarray) -> np.ndarray:
+    """Mean F1 over the classes that occur as truth or prediction in (…×)K×K counts."""
+    both, correct = matrix.sum(-2) + matrix.sum(-1), np.diagonal(matrix, axis1=-2, axis2=-1)
+    mean: np.ndarray = np.nanmean(_ratio(2 * correct, both), -1)
+    return mean
 
 
-def quadratic_kappa(matrix: np.ndarray) -> float | None:
-    """Cohen's kappa with quadratic weights (Cohen 1968) from K×K counts of ordered classes."""
-    k, total = len(matrix), matrix.sum()
+def quadratic_kappa(matrix: np.ndarray) -> np.ndarray:
+    """Cohen's kappa with quadratic weights (Cohen 1968) from (…×)K×K counts of ordered classes.
+
+    NaN where truth and answers are one class, so that chance alone explains them.
+    """
+    k = matrix.shape[-1]
     weight = (np.arange(k)[:, None] - np.arange(k)[None, :]) ** 2
-    expected = np.outer(matrix.sum(1), matrix.sum(0)) / total
-    disagreement = (weight * expected).sum()
-    return float(1 - (weight * matrix).sum() / disagreement) if disagreement > 0 else None
+    # By chance: the rows' sums times the columns' over the whole.
+    chance = matrix.sum(-1)[..., :, None] * matrix.sum(-2)[..., None, :]
+    expected = (weight * chance).sum((-2, -1)) / matrix.sum((-2, -1))
+    kappa: np.ndarray = 1 - _ratio((weight * matrix).sum((-2, -1)), expected)
+    return kappa
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Quotients, NaN where the whole is nothing."""
+    found: np.ndarray = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+    return found
 
 
 def auroc(labels: np.ndarray, logprobs: np.ndarray) -> float | None:
@@ -110,7 +131,7 @@ def bootstrap_ci(
         preds: int, n.
         patients: text, n; the images of a patient stay together.
         classes: K.
-        statistic: K×K counts -> number.
+        statistic: R×K×K counts -> R numbers.
         resamples: how many.
         confidence: for instance 0.95.
         seed: of the resampling.
@@ -118,11 +139,53 @@ def bootstrap_ci(
     Returns:
         [low, high].
     """
+    return percentiles(statistic(_confusions(labels, preds, patients, classes, resamples, seed)), confidence)
+
+
+def measured(
+    labels: np.ndarray,
+    preds: np.ndarray,
+    patients: np.ndarray,
+    classes: list[str],
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int = 0,
+) -> dict[str, Measured]:
+    """Every measure of the confusion matrix with the interval that `bootstrap_ci` gives it.
+
+    Args:
+        labels, preds, patients, resamples, confidence, seed: as in `bootstrap_ci`.
+        classes: their names.
+
+    Returns:
+        `accuracy`, `balanced_accuracy`, `macro_f1`, `quadratic_kappa`, and `recall_<class>` of each class.
+    """
+    matrix = confusion(labels, preds, len(classes))
+    sums = _confusions(labels, preds, patients, len(classes), resamples, seed)
+    statistics: dict[str, Statistic] = {
+        "accuracy": accuracy,
+        "balanced_accuracy": balanced_accuracy,
+        "macro_f1": macro_f1,
+        "quadratic_kappa": quadratic_kappa,
+    }
+    pairs = {name: (statistic(matrix), statistic(sums)) for name, statistic in statistics.items()}
+    columns = zip(recalls(matrix), recalls(sums).T, strict=True)
+    pairs |= {f"recall_{name}": pair for name, pair in zip(classes, columns, strict=True)}
+    return {
+        name: Measured(None, None) if np.isnan(value) else Measured(float(value), percentiles(drawn, confidence))
+        for name, (value, drawn) in pairs.items()
+    }
+
+
+def _confusions(
+    labels: np.ndarray, preds: np.ndarray, patients: np.ndarray, classes: int, resamples: int, seed: int
+) -> np.ndarray:
+    """Confusion matrices of resamples of whole patients, R×K×K; counts are weights and need not be whole."""
     names, owner = np.unique(patients, return_inverse=True)
     counts = np.zeros((len(names), classes, classes), dtype=np.int64)
     np.add.at(counts, (owner, labels, preds), 1)
-    sums = _resampled(counts, strata(owner, labels), resamples, seed)
-    return percentiles(np.array([statistic(matrix) for matrix in sums], dtype=float), confidence)
+    return _resampled(counts, strata(owner, labels), resamples, seed)
 
 
 def mean_ci(
@@ -213,29 +276,16 @@ def classification_summary(
     resamples: int,
     confidence: float,
 ) -> dict[str, Any]:
-    """What a clean evaluation reports; `<name>_ci` is the interval of `<name>`."""
-    preds = logprobs.argmax(1)
-    matrix = confusion(labels, preds, len(classes))
-    settings: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
-    sample = (labels, preds, patients, len(classes))
-    summary: dict[str, Any] = {
-        "n": len(labels),
-        "patients": len(np.unique(patients)),
-        "accuracy": accuracy(matrix),
-        "accuracy_ci": bootstrap_ci(*sample, accuracy, **settings),
-        "balanced_accuracy": balanced_accuracy(matrix),
-        "balanced_accuracy_ci": bootstrap_ci(*sample, balanced_accuracy, **settings),
-        "macro_f1": macro_f1(matrix),
-        "auroc": auroc(labels, logprobs),
-        "ece": ece(labels, logprobs),
-        "nll": nll(labels, logprobs),
-    }
-    if ordered and len(classes) > 2:
-        summary["quadratic_kappa"] = quadratic_kappa(matrix)
+    """What a clean evaluation reports; `<name>_ci` is the interval of `<name>`; scores' measures have none."""
+    preds, graded = logprobs.argmax(1), ordered and len(classes) > 2
+    summary: dict[str, Any] = {"n": len(labels), "patients": len(np.unique(patients))}
+    found = measured(labels, preds, patients, classes, resamples=resamples, confidence=confidence)
+    for name, (value, interval) in found.items():
+        if graded or name != "quadratic_kappa":
+            summary |= {name: value, f"{name}_ci": interval}
+    if graded:
         summary["mean_grade_error"] = float(np.abs(preds - labels).mean())
-    for name, value in zip(classes, recalls(matrix), strict=True):
-        summary[f"recall_{name}"] = None if np.isnan(value) else float(value)
-    return summary
+    return summary | {"auroc": auroc(labels, logprobs), "ece": ece(labels, logprobs), "nll": nll(labels, logprobs)}
 
 
 def headline(summary: dict[str, Any]) -> dict[str, float | None]:

@@ -42,11 +42,13 @@ def test_a_radius_is_judged_by_the_worst_case(classes: int) -> None:
     assert recalls == pytest.approx(recall_score(truth, answer, average=None))
     assert point["low"] <= point["robust_accuracy"] <= point["high"]
     assert point["balanced_low"] <= point["robust_balanced_accuracy"] <= point["balanced_high"]
+    for name in ("macro_f1", "quadratic_kappa", *(f"recall_c{k}" for k in range(classes))):
+        assert point[f"robust_{name}_low"] <= point[f"robust_{name}"] <= point[f"robust_{name}_high"]
 
 
 def test_a_class_that_is_absent_has_no_recall() -> None:
     point = _point(worst_cases(2), ["c0", "c1", "c2"], REPORT)
-    assert point["robust_recall_c2"] is None
+    assert (point["robust_recall_c2"], point["robust_recall_c2_low"]) == (None, None)
     assert point["robust_recall_c0"] is not None
 
 

@@ -74,6 +74,8 @@ def test_counts_add_up() -> None:
     counts = split_metrics(make_split(data.manifest, data.header, params(), 0), data.manifest, data.header)
     assert sum(part["images"] for part in counts.values()) == 60
     assert sum(part["patients"] for part in counts.values()) == 15
+    for part in counts.values():  # four slices a patient
+        assert part["patients_by_class"] == {label: part[label] // 4 for label in data.header.classes}
 
 
 @given(st.lists(st.integers(5, 14), min_size=3, max_size=3), st.integers(2, 5), st.integers(0, 1000))

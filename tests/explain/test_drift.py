@@ -81,9 +81,9 @@ def test_an_interval_is_over_patients_not_over_images() -> None:
 def test_what_is_not_defined_is_left_out_and_never_invented() -> None:
     patients, labels = np.array(["a", "b", "c"]), np.array([0, 0, 0])
     found = with_interval(np.array([0.5, np.nan, 0.7]), patients, labels, "x", resamples=50, confidence=0.9)
-    assert found["x"] == pytest.approx(0.6)
+    assert (found["x"], found["x_n"]) == (pytest.approx(0.6), 2)
     none = with_interval(np.full(3, np.nan), patients, labels, "x", resamples=50, confidence=0.9)
-    assert none == {"x": None, "x_ci": None}
+    assert none == {"x": None, "x_ci": None, "x_n": 0}
 
 
 def test_images_whose_answer_changed_are_told_apart() -> None:

@@ -22,8 +22,8 @@ SETTINGS = Settings("a title", 1, "patient", 0.95, {"pgd": "Linf"})
 
 
 def clean_record(accuracy: float = 0.7123) -> dict[str, Any]:
-    ci = {f"{name}_ci": [0.5, 0.9] for name in ("accuracy", "balanced_accuracy")}
-    recalls = {f"recall_{name}": 0.5 for name in CLASSES[:2]} | {"recall_Severe": None}
+    ci = {f"{name}_ci": [0.5, 0.9] for name in ("accuracy", "balanced_accuracy", "macro_f1", "quadratic_kappa")}
+    recalls = {f"recall_{name}": 0.5 for name in CLASSES[:2]} | {"recall_Severe": None, "recall_Severe_ci": None}
     return {
         "n": 30, "patients": 10, "accuracy": accuracy, "balanced_accuracy": 0.6, "macro_f1": 0.5, "auroc": None,
         "quadratic_kappa": 0.4, "ece": 0.1, "seconds": 3.0, **ci, **recalls,
@@ -56,8 +56,11 @@ def curve() -> pd.DataFrame:
         {
             "eps": [0.005, 0.01], "robust_accuracy": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3],
             "robust_balanced_accuracy": [0.4, 0.2], "balanced_low": [0.3, 0.1], "balanced_high": [0.5, 0.3],
-            "robust_macro_f1": [0.35, 0.15], "robust_recall_Mild": [0.45, 0.05],
-            "robust_recall_Severe": [None, None],
+            "robust_macro_f1": [0.35, 0.15], "robust_macro_f1_low": [0.25, 0.05],
+            "robust_macro_f1_high": [0.45, 0.25],
+            "robust_recall_Mild": [0.45, 0.0], "robust_recall_Mild_low": [0.2, 0.0],
+            "robust_recall_Mild_high": [0.6, 0.0], "robust_recall_Severe": [None, None],
+            "robust_recall_Severe_low": [None, None], "robust_recall_Severe_high": [None, None],
         }
     )  # fmt: skip
 
@@ -98,7 +101,8 @@ def write_run(tmp_path: Path) -> None:
     """The results of a run, and the dvc.lock that describes them."""
     write_prepared(tmp_path / "data" / "prepared")
     m, p = tmp_path / "metrics", tmp_path / "plots"
-    part = {"images": 20, "patients": 7, **dict.fromkeys(CLASSES, 6)}
+    part: dict[str, Any] = {"images": 20, "patients": 7, **dict.fromkeys(CLASSES, 6)}
+    part["patients_by_class"] = dict(zip(CLASSES, (2, 3, 2), strict=True))
     write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients also stand in train"]})
     write_record(m / "split.json", {"train": part, "val": part, "test": part})
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})

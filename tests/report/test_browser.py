@@ -72,10 +72,10 @@ def test_it_opens_quietly_and_fits_the_screen(html: Path, browser: Page, width: 
 
 def test_the_slider_shows_the_models_at_its_radius(html: Path, browser: Page) -> None:
     browser.open(html, 1280)
-    assert browser.evaluate(CELLS)[0][2] == "0.250 [0.20, 0.30]"
+    assert browser.evaluate(CELLS)[0][2] == "0.250 [0.200, 0.300]"
     for place, radius, accuracy in (
-        (0, "0 (clean)", "0.700 [0.50, 0.90]"),
-        (1, "0.005 = 1.275/255", "0.500 [0.40, 0.60]"),
+        (0, "0 (clean)", "0.700 [0.500, 0.900]"),
+        (1, "0.005 = 1.275/255", "0.500 [0.400, 0.600]"),
     ):
         browser.evaluate(
             "{const slider = document.querySelector('#attacks input[type=range]');"
@@ -99,7 +99,7 @@ def test_a_pointer_over_a_chart_shows_its_values(html: Path, browser: Page) -> N
     browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
     text = browser.evaluate("document.querySelector('#attacks .tip').textContent")
     assert text.startswith("ε = 0.01")
-    assert "one, adversarial0.250 [0.20, 0.30]" in text
+    assert "one, adversarial0.250 [0.200, 0.300]" in text
     assert browser.evaluate("document.querySelector('#attacks .tip').hidden") is False
 
 

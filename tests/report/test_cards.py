@@ -95,10 +95,10 @@ def test_the_hub_reads_the_card(folder: Path) -> None:
 def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
     text = model_card(subject(backbone(folder)))
     (clean,) = rows(text, "Clean images")
-    assert clean["accuracy"] == "0.712 [0.50, 0.90]"
+    assert clean["accuracy"] == "0.712 [0.500, 0.900]"
     (attacked,) = rows(text, "Attack suite: pgd")
     assert attacked == {
-        "clean": "0.700", "ε = 0.005": "0.500 [0.40, 0.60]", "ε = 0.01": "0.250 [0.20, 0.30]",
+        "clean": "0.700", "ε = 0.005": "0.500 [0.400, 0.600]", "ε = 0.01": "0.250 [0.200, 0.300]",
         "checklist": "no problem found",
     }  # fmt: skip
     assert [row["training"] for row in rows(text, "At a glance")] == ["clean", "adversarial"]
@@ -188,7 +188,7 @@ def test_a_suite_with_a_target_tells_how_often_it_was_reached(folder: Path) -> N
     lock(folder)
     run = backbone(folder)
     (row,) = rows(model_card(subject(run)), "Targeted success: pgd")
-    assert (row["target"], row["n"], row["ε = 0.01"]) == ("least", "12", "0.750 [0.60, 0.90]")
+    assert (row["target"], row["n"], row["ε = 0.01"]) == ("least", "12", "0.750 [0.600, 0.900]")
     assert "Targeted success" not in model_card(subject(run, "clean"))
 
 
@@ -250,7 +250,7 @@ def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pyt
     for regime in REGIMES:
         text = Path("models", "one", regime, "README.md").read_text()
         assert front(text)["model-index"][0]["name"] == f"one-{regime}"
-        assert "0.250 [0.20, 0.30]" in text
+        assert "0.250 [0.200, 0.300]" in text
         assert "What this card cannot tell" not in text
 
 

@@ -43,8 +43,8 @@ def test_aware_and_unaware_stand_side_by_side(run: Run) -> None:
     run.detect["net", "adv"] = record()
     table = detection_tables(run, 0.95)[0]
     row = dict(zip(table.columns, table.rows[0], strict=True))
-    assert row["AUROC, successful"] == "0.990 [0.97, 1.00]"
-    assert row["AUROC, aware"] == "0.512 [0.40, 0.60]"
+    assert row["AUROC, successful"] == "0.990 [0.970, 1.000]"
+    assert row["AUROC, aware"] == "0.512 [0.400, 0.600]"
     assert (row["evasion, unaware"], row["evasion, aware"], row["n"]) == ("0.100", "0.750", "16")
     assert table.rows[1][3] == "dfeat (trained on another)"
 

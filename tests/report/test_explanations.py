@@ -52,9 +52,20 @@ def test_drift_stands_beside_noise_with_intervals(explained: Path) -> None:
     assert len(rows) == 8
     first = rows[0]
     assert (first["model"], first["training"], first["map"]) == ("one", "clean", "Grad-CAM")
-    assert (first["overlap"], first["overlap, noise"]) == ("0.100 [0.00, 0.90]", "0.300 [0.00, 0.90]")
+    assert (first["overlap"], first["overlap, noise"]) == ("0.100 [0.000, 0.900]", "0.300 [0.000, 0.900]")
     assert (first["n (answer changed)"], first["region"]) == ("16 (12)", "0.500")
-    assert "0.100 [0.00, 0.90]" in render_markdown(explain(explained), SETTINGS)
+    assert "0.100 [0.000, 0.900]" in render_markdown(explain(explained), SETTINGS)
+
+
+def test_a_measure_that_some_images_have_not_says_of_how_many_it_is(explained: Path) -> None:
+    kind = record()["gradcam"] | {"iou_n": 15, "rank_n": 16, "iou_noise": None, "iou_noise_n": 0}
+    write_record(explained / "metrics" / "explain" / "one-adv.json", record(gradcam=kind))
+    table = drift_table(explain(explained), 0.95)
+    row = next(
+        dict(zip(table.columns, row, strict=True)) for row in table.rows if row[:2] == ["one", "adversarial"]
+    )
+    assert row["overlap"] == "0.100 [0.000, 0.900], n 15"
+    assert (row["overlap, noise"], row["rank correlation"]) == ("–", "0.400 [0.000, 0.900]")
 
 
 def test_the_page_holds_every_picture_once_with_its_caption(explained: Path) -> None:

@@ -8,9 +8,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from medrobust.records import read_json, read_metrics, write_json, write_table
 from medrobust.report import tables
+from medrobust.report.cells import NONE, Table, no_width, ranged
 from medrobust.report.charts import matrices, robust_curve
 from medrobust.report.figures import confusion, draw_all
 from medrobust.report.harm import recall_table
@@ -49,8 +53,8 @@ def test_a_whole_run_lacks_nothing_and_opens_with_its_verdicts(folder: Path) -> 
     assert places == sorted(places)
     assert html.index("leaking") < html.index('id="glance"')
     assert "2 of 7 test patients also stand in train" in html
-    assert "0.712 [0.50, 0.90]" in html
-    assert "0.250 [0.20, 0.30]" in html
+    assert "0.712 [0.500, 0.900]" in html
+    assert "0.250 [0.200, 0.300]" in html
 
 
 def test_the_page_names_nothing_outside_itself_and_its_ids_are_unique(folder: Path) -> None:
@@ -83,7 +87,7 @@ def test_what_is_missing_is_named_and_never_filled_in(folder: Path) -> None:
     rows = {tuple(row[:2]): row for row in tables.attack_table(run, "pgd", 0.95).rows}
     assert rows["two", "adversarial"][2] == "missing"
     clean = {tuple(row[:2]): row for row in tables.clean_table(run, 0.95).rows}
-    assert set(clean["one", "clean"][2:]) == {tables.NONE}
+    assert set(clean["one", "clean"][2:]) == {NONE}
     assert len(chart_data(html)["charts"]["curve-pgd"]["series"]) == 4
 
 
@@ -134,7 +138,7 @@ def test_a_class_absent_from_test_is_named(folder: Path) -> None:
 def test_a_class_that_merging_emptied_has_no_column(folder: Path) -> None:
     split = {name: {**part, "Severe": 0} for name, part in read_metrics(folder / "metrics" / "split.json").items()}
     write_record(folder / "metrics" / "split.json", split)
-    assert "Severe" not in recall_table(read(folder)).columns
+    assert recall_table(read(folder), 0.95).columns[3:] == ["Non <b> (2 patients)", "Mild (3 patients)"]
 
 
 def test_all_results_of_a_backbone_stand_in_one_table(folder: Path) -> None:
@@ -146,10 +150,12 @@ def test_all_results_of_a_backbone_stand_in_one_table(folder: Path) -> None:
         for images in (("clean", "–"), ("pgd", "0.005"), ("pgd", "0.01"), ("pgd, to the last step", "0.01"))
     ]
     attacked = rows[2]
-    assert attacked["accuracy"] == "0.250 [0.20, 0.30]"
-    assert attacked["balanced accuracy"] == "0.200 [0.10, 0.30]"
-    assert (attacked["n"], attacked["patients"], attacked["macro F1"]) == ("30", "10", "0.150")
-    assert (attacked["recall Mild"], attacked["recall Severe"]) == ("0.050", tables.NONE)
+    assert attacked["accuracy"] == "0.250 [0.200, 0.300]"
+    assert attacked["balanced accuracy"] == "0.200 [0.100, 0.300]"
+    assert (attacked["n"], attacked["patients"]) == ("30", "10")
+    assert attacked["macro F1"] == "0.150 [0.050, 0.250]"
+    assert (attacked["recall Mild"], attacked["recall Severe"]) == ("0.000 [0.000, 0.000]", NONE)
+    assert (rows[0]["macro F1"], rows[0]["recall Mild"]) == ("0.500 [0.500, 0.900]", "0.500")
 
 
 def test_the_worst_verdict_is_the_runs(folder: Path) -> None:
@@ -182,7 +188,7 @@ def test_the_slider_has_every_radius_and_the_models_at_it(folder: Path) -> None:
     assert chart.rows is not None
     assert list(chart.rows) == ["0", "0.005", "0.01"]
     row = dict(zip(chart.columns, chart.rows["0.01"][0], strict=True))
-    assert row["accuracy"] == "0.250 [0.20, 0.30]"
+    assert row["accuracy"] == "0.250 [0.200, 0.300]"
     assert row["kept of clean"] == "36%"
     assert chart.series[0]["points"][0] == [0.0, 0.7, 0.5, 0.9]
 
@@ -203,7 +209,7 @@ def test_the_slider_finds_radii_that_no_short_decimal_is(folder: Path) -> None:
     assert chart.rows is not None
     assert set(chart.rows) >= {"0.00784314", "0.0156863"}
     row = dict(zip(chart.columns, chart.rows["0.0156863"][1], strict=True))
-    assert (row["training"], row["accuracy"], row["balanced"]) == ("adversarial", "0.250 [0.20, 0.30]", "0.200")
+    assert (row["training"], row["accuracy"], row["balanced"]) == ("adversarial", "0.250 [0.200, 0.300]", "0.200")
     assert {point[0] for line in chart.series for point in line["points"]} >= {0.0, *radii}
 
 
@@ -227,7 +233,7 @@ def test_markdown_tables_have_as_many_cells_as_columns(folder: Path) -> None:
 
 
 def test_a_bar_in_a_cell_cannot_break_a_row() -> None:
-    assert "| a\\|b |" in tables.Table("t", ["c"], [["a|b"]]).markdown()
+    assert "| a\\|b |" in Table("t", ["c"], [["a|b"]]).markdown()
 
 
 def test_confusion_matrices_carry_the_right_names_and_only_present_classes(folder: Path) -> None:
@@ -277,22 +283,47 @@ def test_long_names_break_between_words() -> None:
 
 
 def test_an_interval_is_marked_and_nothing_else_in_brackets() -> None:
-    assert str(kept_together("0.250 [0.20, 0.30] <b>")) == '0.250 <span class="ci">[0.20, 0.30]</span> &lt;b&gt;'
+    assert (
+        str(kept_together("0.250 [0.200, 0.300] <b>")) == '0.250 <span class="ci">[0.200, 0.300]</span> &lt;b&gt;'
+    )
     assert str(kept_together("0.1 [-0.20, 0.30]")).endswith('<span class="ci">[-0.20, 0.30]</span>')
     assert str(kept_together("scan [T1, axial]")) == "scan [T1, axial]"
 
 
-def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> None:
-    """The exact binomial bound over patients, against scipy."""
-    from scipy.stats import binomtest
+def exact(patients: int) -> float:
+    """The upper end of the exact binomial interval of none of so many, by scipy."""
+    return float(binomtest(0, patients).proportion_ci(0.95, method="exact").high)
 
-    assert tables.no_width(read(folder).attack.values(), 0.95) == ""
-    record = {**attack_record(), "robust_accuracy_ci": {"0.005": [0.4, 0.6], "0.01": [0.0, 0.0]}}
+
+def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> None:
+    assert no_width(tables.attack_table(read(folder), "pgd", 0.95).rows, 0.95) == ""
+    record = {**attack_record(), "robust_accuracy": {"0.005": 0.5, "0.01": 0.0}}
+    record["robust_accuracy_ci"] = {"0.005": [0.4, 0.6], "0.01": [0.0, 0.0]}
     write_record(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
-    flat = {**record, "robust_accuracy_ci": {"0.005": [0.5, 0.5], "0.01": [0.2, 0.3]}}
-    assert tables.no_width([flat], 0.95).endswith("cannot leave what all images of a class share.")
-    said = tables.no_width(read(folder).attack.values(), 0.95)
-    bound = binomtest(0, 10).proportion_ci(0.95, method="exact").high
-    assert said.endswith(f"10 patients who all agree fit a true rate that is up to {bound:.2f} away.")
-    for text in (render_html(read(folder), {}, SETTINGS), tables.attack_table(read(folder), "pgd", 0.95).note):
+    run = read(folder)
+    said = no_width(tables.short_table(run).rows, 0.95, 7)
+    assert said.endswith(f"7 patients who all agree fit a true rate that is up to {exact(7):.2f} away.")
+    for text in (render_html(run, {}, SETTINGS), tables.attack_table(run, "pgd", 0.95).note):
         assert said in text
+
+
+@pytest.mark.parametrize("cell", ["0.550 [0.550, 0.550]", "0.5501 [0.550, 0.550]", "-0.100 [-0.100, -0.100]"])
+def test_a_value_between_nothing_and_all_has_no_bound(cell: str) -> None:
+    assert no_width([["a", cell]], 0.95, 7).endswith("cannot leave what all images of a class share.")
+    assert no_width([["a", "0.550 [0.549, 0.550]", "0.550"]], 0.95, 7) == ""
+
+
+def test_a_recall_that_hides_much_is_told_of_its_own_patients(folder: Path) -> None:
+    note = recall_table(read(folder), 0.95).note
+    assert f"3 patients who all agree fit a true rate that is up to {exact(3):.2f} away." in note
+
+
+@given(st.floats(-1, 1), st.floats(0, 1e-2), st.floats(0, 1e-2))
+def test_an_interval_never_excludes_its_value_by_rounding(value: float, below: float, above: float) -> None:
+    shown, low, high = map(float, re.findall(r"-?\d\.\d+", ranged(value, value - below, value + above)))
+    assert low <= shown <= high
+
+
+def test_the_split_counts_patients_of_each_class(folder: Path) -> None:
+    table = tables.split_table(read(folder))
+    assert table.rows[0] == ["train", "20", "7", "6 (2)", "6 (3)", "6 (2)"]

@@ -27,7 +27,15 @@ def test_a_target_has_a_row_a_model_and_a_column_a_radius(folder: Path) -> None:
     [table] = targeted_tables(run, 0.95)
     assert table.columns == ["model", "training", "target", "n", "ε = 0.005", "ε = 0.01", "checklist"]
     assert table.rows == [
-        ["one", "adversarial", "next_down", "12", "0.250 [0.10, 0.40]", "0.500 [0.30, 0.70]", "no problem found"],
+        [
+            "one",
+            "adversarial",
+            "next_down",
+            "12",
+            "0.250 [0.100, 0.400]",
+            "0.500 [0.300, 0.700]",
+            "no problem found",
+        ],
         ["one", "adversarial", "2", "0", "–", "–", "no problem found"],
     ]
     assert table in next(section for section in sections(run, SETTINGS) if section.name == "attacks").tables

@@ -69,7 +69,7 @@ def test_radii_are_those_that_models_were_trained_at(folder: Path) -> None:
     near = {(model, regime): run.at(model, regime, "pgd") for model, regime in run.models()}
     assert near["one", "clean"] == near["one", "adv"] == near["ensemble", "adv"] == "0.01"
     assert near["two", "clean"] == near["two", "adv"] == "0.005"
-    assert "0.500 [0.40, 0.60] (ε 0.005)" in tables.plain(tables.short_table(run))
+    assert "0.500 [0.400, 0.600] (ε 0.005)" in tables.plain(tables.short_table(run))
 
 
 def test_after_an_edit_nothing_is_said_that_no_model_was_trained_at(folder: Path) -> None:

@@ -10,10 +10,10 @@ import yaml
 
 from medrobust.data.store import ImageStore
 from medrobust.records import read_json
+from medrobust.report.cells import Table
 from medrobust.report.latex import escape, file_name, latex
 from medrobust.report.plot_tables import plot_tables
 from medrobust.report.sheet import sheet_rows
-from medrobust.report.tables import Table
 from medrobust.report.write import write_report
 from tests.report.runs import SETTINGS, folders, outputs, read
 

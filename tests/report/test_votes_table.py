@@ -23,7 +23,7 @@ from tests.report.runs import (
     write_run,
 )
 
-CLEAN = "0.700 [0.60, 0.80]"
+CLEAN = "0.700 [0.600, 0.800]"
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def test_only_the_method_in_force_is_attacked_unless_others_are_named(folder: Pa
     assert table.columns[1:] == ["clean", "pgd ε = 0.005", "pgd ε = 0.01", "checklist"]
     assert rows(run)["equal vote"] == [CLEAN, "–", "–", "–"]
     assert rows(run)["convex vote (in force)"][1:] == [
-        "0.500 [0.40, 0.60]", "0.250 [0.20, 0.30]", "no problem found"
+        "0.500 [0.400, 0.600]", "0.250 [0.200, 0.300]", "no problem found"
     ]  # fmt: skip
-    assert rows(run)["one-adv"][2] == "0.250 [0.20, 0.30]"
+    assert rows(run)["one-adv"][2] == "0.250 [0.200, 0.300]"
     assert "Not attacked: equal (dvc exp run -S 'ensemble.attacked=[equal]')." in table.note
     assert "on 30 test images of 10 patients; brackets are 95% intervals" in table.note
     assert not [path for path in run.missing if "votes" in path]
@@ -55,11 +55,11 @@ def test_only_the_method_in_force_is_attacked_unless_others_are_named(folder: Pa
 def test_a_named_method_has_its_numbers_everywhere(folder: Path) -> None:
     run = read(folder, checked=True, attacked=("equal",))
     assert run.foreign == {}
-    assert rows(run)["equal vote"] == [CLEAN, "0.375 [0.40, 0.60]", "0.125 [0.20, 0.30]", "suspect"]
+    assert rows(run)["equal vote"] == [CLEAN, "0.375 [0.400, 0.600]", "0.125 [0.200, 0.300]", "suspect"]
     assert "Not attacked" not in attacks_table(run, 0.95).note
     html = text_of(render_html(run, {}, SETTINGS))
     for page in (html, render_markdown(run, SETTINGS), latex(attacks_table(run, 0.95))):
-        assert re.search(r"equal vote.*0\.375 \[0\.40, 0\.60\].*0\.125", page)
+        assert re.search(r"equal vote.*0\.375 \[0\.400, 0\.600\].*0\.125", page)
     assert [row for row in cost_table(run).rows if row[0] == "equal vote"] == [
         ["equal vote", "adversarial", "–", "1.0", "60.0", "–"]
     ]
@@ -123,8 +123,8 @@ def test_without_the_comparison_attacked_rows_stand(folder: Path) -> None:
     path = folder / "metrics" / "ensemble.json"
     write_record(path, {**read_metrics(path), "methods": {}})
     run = read(folder, attacked=("equal",))
-    assert rows(run)["equal vote"][:2] == ["–", "0.375 [0.40, 0.60]"]
-    assert rows(run)["convex vote (in force)"][:2] == ["–", "0.500 [0.40, 0.60]"]
+    assert rows(run)["equal vote"][:2] == ["–", "0.375 [0.400, 0.600]"]
+    assert rows(run)["convex vote (in force)"][:2] == ["–", "0.500 [0.400, 0.600]"]
 
 
 def test_a_vote_of_clean_models_has_that_name(folder: Path) -> None:
@@ -135,4 +135,4 @@ def test_a_vote_of_clean_models_has_that_name(folder: Path) -> None:
     assert list(run.models())[-1] == ("ensemble", "clean")
     assert run.attack["ensemble", "clean", "pgd"]["clean_accuracy"] == 0.9
     assert ("ensemble", "adv", "pgd") not in run.attack
-    assert rows(run)["convex vote (in force)"][1] == "0.500 [0.40, 0.60]"
+    assert rows(run)["convex vote (in force)"][1] == "0.500 [0.400, 0.600]"

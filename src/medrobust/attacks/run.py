@@ -18,6 +18,9 @@ from medrobust.params.report import ReportParams
 from medrobust.records import write_metrics, write_table
 from medrobust.runtime import process_number
 
+#: Columns of a curve that end in `low` and `high`, where they are not called like their measure.
+ENDS = {"accuracy": "", "balanced_accuracy": "balanced_"}
+
 
 def run_suite(
     model: nn.Module, subset: Subset, suite: dict[str, Any], *, bit_depth: int, seed: int,
@@ -51,25 +54,16 @@ def run_suite(
 
 
 def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dict[str, Any]:
-    """What one radius leaves: accuracies with their intervals, macro F1, kappa, and the recall of each class."""
-    labels, preds = table["label"].to_numpy(), _worst_pred(table)
-    matrix = metrics.confusion(labels, preds, len(classes))
-    sample = (labels, preds, table["patient"].to_numpy(), len(classes))
+    """What one radius leaves: accuracies, macro F1, kappa and the recall of each class, with their intervals."""
     settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
-    low, high = metrics.bootstrap_ci(*sample, metrics.accuracy, **settings)
-    balanced_low, balanced_high = metrics.bootstrap_ci(*sample, metrics.balanced_accuracy, **settings)
-    recalls = zip(classes, metrics.recalls(matrix), strict=True)
-    return {
-        "robust_accuracy": metrics.accuracy(matrix),
-        "low": low,
-        "high": high,
-        "robust_balanced_accuracy": metrics.balanced_accuracy(matrix),
-        "balanced_low": balanced_low,
-        "balanced_high": balanced_high,
-        "robust_macro_f1": metrics.macro_f1(matrix),
-        "robust_quadratic_kappa": metrics.quadratic_kappa(matrix),
-        **{f"robust_recall_{name}": None if np.isnan(value) else float(value) for name, value in recalls},
-    }
+    labels, patients = table["label"].to_numpy(), table["patient"].to_numpy()
+    point: dict[str, Any] = {}
+    for name, (value, interval) in metrics.measured(
+        labels, _worst_pred(table), patients, classes, **settings
+    ).items():
+        ends, (low, high) = ENDS.get(name, f"robust_{name}_"), interval or (None, None)
+        point |= {f"robust_{name}": value, f"{ends}low": low, f"{ends}high": high}
+    return point
 
 
 def _worst_pred(table: pd.DataFrame) -> np.ndarray:
@@ -88,8 +82,8 @@ def _summary(
     return {
         "n": len(first),
         "patients": int(first["patient"].nunique()),
-        "clean_accuracy": metrics.accuracy(clean),
-        "clean_balanced_accuracy": metrics.balanced_accuracy(clean),
+        "clean_accuracy": float(metrics.accuracy(clean)),
+        "clean_balanced_accuracy": float(metrics.balanced_accuracy(clean)),
         "robust_accuracy": {eps: point["robust_accuracy"] for eps, point in keyed.items()},
         "robust_accuracy_ci": {eps: [point["low"], point["high"]] for eps, point in keyed.items()},
         "robust_balanced_accuracy": {eps: point["robust_balanced_accuracy"] for eps, point in keyed.items()},

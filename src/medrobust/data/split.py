@@ -52,16 +52,21 @@ def merge_classes(labels: pd.Series, header: Header, split: SplitParams) -> pd.S
 
 
 def split_metrics(table: pd.DataFrame, manifest: pd.DataFrame, header: Header) -> dict[str, Any]:
-    """Counts for `metrics/split.json`: images and patients of each split, images by class."""
+    """Counts for `metrics/split.json`: images and patients of each split, images by class, patients by class.
+
+    Patients of a class are those who have an image of it; an image without a patient counts for none.
+    """
     metrics: dict[str, Any] = {}
     for name in (*SPLITS, "excluded"):
         part = table["split"] == name
         patients = manifest["patient"][part & (manifest["patient"] != "")]
         counts = table["label"][part].value_counts()
+        people = patients.groupby(table["label"]).nunique()
         metrics[name] = {
             "images": int(part.sum()),
             "patients": int(patients.nunique()),
             **{label: int(counts.get(label, 0)) for label in header.classes},
+            "patients_by_class": {label: int(people.get(label, 0)) for label in header.classes},
         }
     return metrics
 

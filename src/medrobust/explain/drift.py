@@ -49,7 +49,7 @@ def mass_inside(maps: np.ndarray, regions: np.ndarray) -> np.ndarray:
 def with_interval(
     values: np.ndarray, patients: np.ndarray, labels: np.ndarray, name: str, *, resamples: int, confidence: float
 ) -> dict[str, Any]:
-    """The mean of the defined values under `name`, and its interval over whole patients under `<name>_ci`.
+    """The mean of the defined values under `name`, its interval as `<name>_ci`, how many they are as `<name>_n`.
 
     Patients are drawn with replacement within their class. Both are None where no value is defined.
 
@@ -63,10 +63,10 @@ def with_interval(
     """
     known = ~np.isnan(values)
     if not known.any():
-        return {name: None, f"{name}_ci": None}
+        return {name: None, f"{name}_ci": None, f"{name}_n": 0}
     values, patients, labels = values[known], patients[known], labels[known]
     interval = mean_ci(values, labels, patients, resamples=resamples, confidence=confidence)
-    return {name: float(values.mean()), f"{name}_ci": interval}
+    return {name: float(values.mean()), f"{name}_ci": interval, f"{name}_n": len(values)}
 
 
 def summarise(table: pd.DataFrame, *, resamples: int, confidence: float) -> dict[str, Any]:

@@ -17,12 +17,12 @@ import yaml
 from medrobust.errors import UserError
 from medrobust.params.attacks import SuiteParams
 from medrobust.records import atomic_dir
+from medrobust.report.cells import Table
 from medrobust.report.collect import Folders, Run
 from medrobust.report.data import audit_words, data_text
 from medrobust.report.hub import licence_id, metadata
 from medrobust.report.tables import (
     TRAINING,
-    Table,
     attack_table,
     backbone_table,
     checks_table,
@@ -120,7 +120,7 @@ def _summary(subject: Subject) -> list[str]:
         f"{KINDS[subject.regime]}. Classes, in the order of its logits: {', '.join(card['classes'])}.",
         "**For research. It is no medical device, and no number below says that it is safe to use on patients.**",
         "## At a glance",
-        _untitled(Table("", table.columns[1:], rows, note)),
+        _untitled(Table("", table.columns[1:], rows, note).warned(subject.confidence, run.fewest())),
         f"Audit of the split: **{run.audit.get('verdict', 'missing')}**. Checklist of the attacks on this model: "
         f"**{run.verdict(subject.backbone, subject.regime)}**; “How far to believe it” tells what that means.",
     ]

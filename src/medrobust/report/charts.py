@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medrobust.report.cells import number, ranged
 from medrobust.report.collect import REGIMES, Run
-from medrobust.report.tables import TRAINING, number, ranged
+from medrobust.report.tables import TRAINING
 
 #: Ratio of the largest to the smallest radius above which the axis of radii is no longer linear.
 WIDE = 20

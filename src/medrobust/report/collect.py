@@ -109,6 +109,12 @@ class Run:
             if (row["source"], row["judge"]) == wanted
         }
 
+    def fewest(self, name: str | None = None) -> int | None:
+        """How many patients test has, or has of one class; None if that is not known."""
+        part = self.split.get("test", {})
+        found: int | None = part.get("patients_by_class", {}).get(name) if name else part.get("patients")
+        return found
+
     def classes(self) -> list[str]:
         """The classes that models know: the header's, less those that merging left empty."""
         named: list[str] = self.header.get("classes", [])

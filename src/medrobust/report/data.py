@@ -2,8 +2,8 @@
 
 from collections import Counter
 
+from medrobust.report.cells import Table
 from medrobust.report.collect import Run
-from medrobust.report.tables import Table
 
 #: Reasons for skipping that are named, the most frequent first; some hold the name of a file or patient.
 NAMED = 5

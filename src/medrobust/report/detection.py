@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
+from medrobust.report.cells import NONE, Table, number, with_interval
 from medrobust.report.collect import Folders, Reader, Run
-from medrobust.report.tables import NONE, TRAINING, Table, number, with_interval
+from medrobust.report.tables import TRAINING
 
 #: Keys of a suite's record that are no detector.
 FACTS = ("eps",)

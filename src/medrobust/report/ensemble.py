@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from medrobust.report.cells import NONE, Table, number, ranged, with_interval
 from medrobust.report.collect import CLEAN, SEPARATE, Folders, Reader, Run, name_of
-from medrobust.report.tables import NONE, Table, number, ranged, with_interval
 from medrobust.report.votes import attacks_table, read_votes
 
 #: What each method does, for a reader who has not met it.
@@ -137,7 +137,7 @@ def methods_table(run: Run, confidence: float) -> Table:
     for name, record in run.methods.items():
         if "val_missing" in record:
             note += f" No validation figures of {name}: {record['val_missing']}."
-    return Table("Ways to vote", columns, rows, note)
+    return Table("Ways to vote", columns, rows, note).warned(confidence, run.fewest())
 
 
 def transfer_grids(run: Run) -> list[Grid]:
@@ -189,7 +189,8 @@ def _transfer_tables(run: Run, confidence: float) -> list[Table]:
             "from. No single image does that, so the figure bounds nothing."
         )
         columns = ["images made on", *(f"judged by {judge}" for judge in judges)]
-        tables.append(Table(f"Transfer with intervals: {suite}, ε {eps:g}", columns, rows, note, folded=True))
+        table = Table(f"Transfer with intervals: {suite}, ε {eps:g}", columns, rows, note, folded=True)
+        tables.append(table.warned(confidence, run.transfer.get("patients")))
     return tables
 
 

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from medrobust.report.cells import NONE, Table, number, with_interval
 from medrobust.report.collect import REGIMES, Reader, Run
-from medrobust.report.tables import NONE, TRAINING, Table, number, with_interval
+from medrobust.report.tables import TRAINING
 
 KINDS = {"gradcam": "Grad-CAM", "saliency": "input gradient"}
 REGIONS = {"foreground": "the brighter part of the image", "outlined": "the region that the publisher outlined"}
+#: Measures of drift, in the order of the table's columns.
+MEASURES = ("iou", "iou_same_class", "iou_noise", "rank", "rank_noise", "inside_clean", "inside_attacked")
 #: Pictures that show no image of the data.
 ABSTRACT = ("surface", "features")
 
@@ -73,9 +76,7 @@ def drift_table(run: Run, confidence: float) -> Table:
             part = record[kind]
             rows.append([
                 backbone, TRAINING[regime], name, f"{record['n']} ({record['changed']})",
-                *(with_interval(part, column) for column in ("iou", "iou_same_class", "iou_noise", "rank")),
-                with_interval(part, "rank_noise"),
-                *(with_interval(part, f"inside_{side}") for side in ("clean", "attacked")),
+                *(_measure(record, part, column) for column in MEASURES),
                 number(record["region_share"]),
             ])  # fmt: skip
     columns = [
@@ -92,9 +93,16 @@ def drift_table(run: Run, confidence: float) -> Table:
         "Overlap: IoU of the top of the clean and the attacked map, each for the class that the model answers; "
         "same class: both for the class of the clean answer; noise: random noise of the attack's size. Rank "
         "correlation: Spearman's, of all pixels. Inside: share of the map in the region; region: its share of the "
-        f"image, what an even map would have there. Brackets are {confidence:.0%} intervals over whole patients."
+        "image, what an even map would have there. n after a value: images that have one, where not all do (a map "
+        f"of zeros has none). Brackets are {confidence:.0%} intervals over whole patients."
     )
-    return Table("Drift of the maps under attack", columns, rows, note if rows else "")
+    return Table("Drift of the maps under attack", columns, rows, note if rows else "").warned(confidence)
+
+
+def _measure(record: dict[str, Any], part: dict[str, Any], name: str) -> str:
+    """A measure with its interval, and of how many images it is where some have none (a map of zeros)."""
+    count = part.get(f"{name}_n", record["n"])
+    return with_interval(part, name) + (f", n {count}" if 0 < count < record["n"] else "")
 
 
 def explanation_text(run: Run) -> list[str]:

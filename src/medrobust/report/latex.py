@@ -2,7 +2,7 @@
 
 import re
 
-from medrobust.report.tables import Table
+from medrobust.report.cells import Table
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

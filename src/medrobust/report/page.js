@@ -125,7 +125,7 @@ function addTip(figure, root, chart, scale, groups) {
       const row = html("div", tip);
       drawKey(row, line);
       html("span", row, line.name);
-      html("span", row, p.length === 4 ? `${p[1].toFixed(3)} [${p[2].toFixed(2)}, ${p[3].toFixed(2)}]` : p[1].toFixed(3));
+      html("span", row, p.length === 4 ? `${p[1].toFixed(3)} [${p[2].toFixed(3)}, ${p[3].toFixed(3)}]` : p[1].toFixed(3));
     }
     tip.hidden = false;
     const frame = figure.getBoundingClientRect(), place = box.left - frame.left + (scale.x(x) / scale.width) * box.width;

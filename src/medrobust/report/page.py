@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medrobust.report import charts, tables
+from medrobust.report.cells import Table, no_width
 from medrobust.report.charts import Chart, Matrix
 from medrobust.report.collect import Run
 from medrobust.report.commit import Commit
@@ -26,7 +27,6 @@ from medrobust.report.explanations import (
     explanation_text,
 )
 from medrobust.report.harm import calibration_table, recall_table
-from medrobust.report.tables import Table
 from medrobust.report.targeted import targeted_tables
 from medrobust.report.trained import opening
 
@@ -91,7 +91,7 @@ def sections(run: Run, settings: Settings) -> list[Section]:
             "attacks", "Under attack", [
                 *(tables.attack_table(run, suite, confidence) for suite in run.suites),
                 *targeted_tables(run, confidence),
-                recall_table(run), calibration_table(run, confidence),
+                recall_table(run, confidence), calibration_table(run, confidence),
             ],
             [curve for curve in curves if curve],
         ),
@@ -230,7 +230,7 @@ def _how_to_read(run: Run, confidence: float) -> list[str]:
         "Robust accuracy is the share of test images that no attack of the suite fools: an upper bound, never a "
         f"proof. Brackets are {confidence:.0%} intervals over whole patients. Read the verdicts above before any "
         "number.",
-        tables.no_width(run.attack.values(), confidence),
+        no_width(tables.short_table(run).rows, confidence, run.fewest()),
     ]
     return [line for line in said if line]
 

@@ -1,72 +1,15 @@
 """The report's tables, as rows of text that Markdown, HTML and LaTeX share."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
-from medrobust.metrics import unanimous
+from medrobust.report.cells import NONE, Table, number, ranged, with_interval
 from medrobust.report.collect import REGIMES, Run, name_of, vote_of
 
+#: Columns of a curve that end in `low` and `high`, where they are not called like their measure.
+ENDS = {"accuracy": "", "balanced_accuracy": "balanced_"}
 #: How a regime is called in a table.
 TRAINING = {"clean": "clean", "adv": "adversarial"}
-#: What stands where a number is missing or not defined.
-NONE = "–"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A titled table; `note` says what a reader must know of its numbers, `folded` tables open on demand."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-    note: str = ""
-    folded: bool = False
-
-    def markdown(self) -> str:
-        """The table as GitHub reads it."""
-        lines = [f"### {self.title}", "", _line(self.columns), _line("---" for _ in self.columns)]
-        lines += [_line(row) for row in self.rows]
-        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
-
-
-def number(value: float | None) -> str:
-    """Three decimals, or a dash where there is no number (None, or NaN in a table)."""
-    return NONE if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def ranged(value: float | None, low: float | None, high: float | None) -> str:
-    """`0.712 [0.65, 0.77]`, or a dash."""
-    if value is None or math.isnan(value):
-        return NONE
-    return number(value) if low is None or high is None else f"{value:.3f} [{low:.2f}, {high:.2f}]"
-
-
-def with_interval(record: dict[str, Any], name: str) -> str:
-    """A value of a record and its interval, which stands beside it as `<name>_ci`."""
-    return ranged(record.get(name), *(record.get(f"{name}_ci") or (None, None)))
-
-
-def no_width(records: Iterable[dict[str, Any]], confidence: float) -> str:
-    """What an interval without width means, with the rate that it hides; empty where there is none.
-
-    Resampling within classes cannot leave a value that all images of each class share.
-    """
-    flat = [
-        (low, record["patients"])
-        for record in records
-        for low, high in record.get("robust_accuracy_ci", {}).values()
-        if low == high
-    ]
-    if not flat:
-        return ""
-    said = "An interval without width is no certainty: resampling cannot leave what all images of a class share."
-    certain = [patients for value, patients in flat if value in (0, 1)]
-    if not certain:
-        return said
-    hidden = unanimous(min(certain), confidence)
-    return f"{said} {min(certain)} patients who all agree fit a true rate that is up to {hidden:.2f} away."
 
 
 def clean_table(run: Run, confidence: float) -> Table:
@@ -77,12 +20,13 @@ def clean_table(run: Run, confidence: float) -> Table:
     for model, regime in run.models():
         record = run.clean(model, regime)
         cells = [str(record.get(name, NONE)) for name in ("n", "patients")]
-        cells += [with_interval(record, "balanced_accuracy"), with_interval(record, "accuracy")]
-        names = ["macro_f1", "auroc", *(["quadratic_kappa"] if graded(run) else []), "ece"]
-        rows.append([model, TRAINING[regime], *cells, *(number(record.get(name)) for name in names)])
+        names = ["balanced_accuracy", "accuracy", "macro_f1", "auroc"]
+        names += [*(["quadratic_kappa"] if graded(run) else []), "ece"]
+        rows.append([model, TRAINING[regime], *cells, *(with_interval(record, name) for name in names)])
     note = f"Test images; brackets are {confidence:.0%} intervals over whole patients."
     note += " kappa² is Cohen's kappa with quadratic weights." if graded(run) else ""
-    return Table("Clean images", columns, rows, note + " ECE is the expected calibration error of the top class.")
+    note += " ECE is the expected calibration error of the top class; it and AUROC have no interval."
+    return Table("Clean images", columns, rows, note).warned(confidence, run.fewest())
 
 
 def attack_table(run: Run, suite: str, confidence: float) -> Table:
@@ -103,8 +47,7 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         f"Accuracy under the per-image worst case of the suite; brackets are {confidence:.0%} intervals over "
         "whole patients. ε in [0, 1] pixel units. A number that the checklist calls invalid must not be cited."
     )
-    note = f"{note} {no_width(records.values(), confidence)}".rstrip()
-    return Table(f"Attack suite: {suite}", columns, rows, note)
+    return Table(f"Attack suite: {suite}", columns, rows, note).warned(confidence, run.fewest())
 
 
 def _robust(record: dict[str, Any], eps: str) -> str:
@@ -119,13 +62,9 @@ def backbone_table(run: Run, model: str, confidence: float) -> Table:
     for regime in REGIMES if model != "ensemble" else (run.regime,):
         record = run.clean(model, regime)
         cells = [str(record.get(name, NONE)) for name in ("n", "patients")]
-        cells += [with_interval(record, "accuracy"), with_interval(record, "balanced_accuracy")]
-        names = [
-            "macro_f1",
-            *(["quadratic_kappa"] if graded(run) else []),
-            *(f"recall_{name}" for name in classes),
-        ]
-        cells += [number(record.get(name)) for name in [*names, "auroc", "ece", "nll"]]
+        names = ["accuracy", "balanced_accuracy", "macro_f1"]
+        names += [*(["quadratic_kappa"] if graded(run) else []), *(f"recall_{name}" for name in classes)]
+        cells += [with_interval(record, name) for name in [*names, "auroc", "ece", "nll"]]
         rows.append([TRAINING[regime], "clean", NONE, *cells])
         for suite in run.suites:
             rows += [[TRAINING[regime], suite, *cells] for cells in _attacked(run, (model, regime, suite), names)]
@@ -140,27 +79,31 @@ def backbone_table(run: Run, model: str, confidence: float) -> Table:
     ]
     note = (
         f"Brackets are {confidence:.0%} intervals over patients. Attacked rows count an image as wrong if any "
-        "attack of the suite fools it; AUROC, ECE and log-loss need scores, which a worst case over attacks does "
-        "not have."
+        "attack of the suite fools it; AUROC, ECE and log-loss have no interval, and need scores, which a worst "
+        "case over attacks does not have."
     )
     if run.crossings:
         note += " “To the last step”: its attacks on fewer images, none of which stops where the model errs."
-    return Table(f"{model}: all results", columns, rows, note, folded=True)
+    return Table(f"{model}: all results", columns, rows, note, folded=True).warned(confidence)
 
 
 def _attacked(run: Run, key: tuple[str, str, str], names: list[str]) -> list[list[str]]:
     """Rows of one evaluation from ε on, one a radius."""
     record, curve = run.attack.get(key), run.curves.get(key)
     if record is None or curve is None:
-        return [[NONE, "missing", *[NONE] * (len(names) + 6)]]
+        return [[NONE, "missing", *[NONE] * (len(names) + 4)]]
     sample = [str(record.get(name, NONE)) for name in ("n", "patients")]
     rows = []
     for point in curve.to_dict("records"):
-        accuracy = ranged(point["robust_accuracy"], point["low"], point["high"])
-        balanced = (point.get(name) for name in ("robust_balanced_accuracy", "balanced_low", "balanced_high"))
-        cells = [number(point.get(f"robust_{name}")) for name in names]
-        rows.append([f"{point['eps']:g}", *sample, accuracy, ranged(*balanced), *cells, NONE, NONE, NONE])
+        cells = [robust(point, name) for name in names]
+        rows.append([f"{point['eps']:g}", *sample, *cells, NONE, NONE, NONE])
     return rows
+
+
+def robust(point: dict[Any, Any], name: str) -> str:
+    """A measure of an attack's curve at one radius, with its interval."""
+    ends = ENDS.get(name, f"robust_{name}_")
+    return ranged(point.get(f"robust_{name}"), point.get(f"{ends}low"), point.get(f"{ends}high"))
 
 
 def _last_steps(run: Run, model: tuple[str, str], names: list[str]) -> list[list[str]]:
@@ -171,7 +114,7 @@ def _last_steps(run: Run, model: tuple[str, str], names: list[str]) -> list[list
         accuracy = ranged(row["accuracy"], row["low"], row["high"])
         scores = [NONE, number(row["ece"]), number(row["log_loss"])]
         rows.append(
-            [f"{suite}, to the last step", f"{eps:g}", *sample, accuracy, *[NONE] * (len(names) + 1), *scores]
+            [f"{suite}, to the last step", f"{eps:g}", *sample, accuracy, *[NONE] * (len(names) - 1), *scores]
         )
     return rows
 
@@ -179,11 +122,12 @@ def _last_steps(run: Run, model: tuple[str, str], names: list[str]) -> list[list
 def split_table(run: Run) -> Table:
     """Images and patients of each split, by class."""
     classes = run.header.get("classes", [])
-    rows = [
-        [name, str(part["images"]), str(part["patients"]), *(str(part.get(label, 0)) for label in classes)]
-        for name, part in run.split.items()
-    ]
-    return Table("Split", ["split", "images", "patients", *classes], rows, "Images of each class in each split.")
+    rows = []
+    for name, part in run.split.items():
+        people = part.get("patients_by_class", {})
+        cells = [f"{part.get(label, 0)} ({people.get(label, NONE)})" for label in classes]
+        rows.append([name, str(part["images"]), str(part["patients"]), *cells])
+    return Table("Split", ["split", "images", "patients", *classes], rows, "Of each class: images (patients).")
 
 
 def tuning_table(run: Run) -> Table:
@@ -316,7 +260,3 @@ def _short(value: object) -> str:
 
 def _cell(value: object) -> str:
     return NONE if value is None else str(value)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -1,7 +1,8 @@
 """The report's tables of attacks with a target: how many images ended in the class that was wanted."""
 
+from medrobust.report.cells import NONE, Table, ranged
 from medrobust.report.collect import Run
-from medrobust.report.tables import NONE, TRAINING, Table, ranged
+from medrobust.report.tables import TRAINING
 
 
 def targeted_tables(run: Run, confidence: float) -> list[Table]:
@@ -26,4 +27,4 @@ def _of_suite(run: Run, suite: str, confidence: float) -> Table:
         "A low share is a claim about the attack as much as about the model: read the checklist beside it."
     )
     columns = ["model", "training", "target", "n", *(f"ε = {eps}" for eps in grid), "checklist"]
-    return Table(f"Targeted success: {suite}", columns, rows, note)
+    return Table(f"Targeted success: {suite}", columns, rows, note).warned(confidence)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from medrobust.report.cells import NONE, Table, ranged, with_interval
 from medrobust.report.collect import Folders, Reader, Run, vote_of
-from medrobust.report.tables import NONE, Table, ranged, with_interval
 
 
 def read_votes(run: Run, reader: Reader, folders: Folders, attacked: Sequence[str]) -> None:
@@ -33,7 +33,8 @@ def attacks_table(run: Run, confidence: float) -> Table:
     rows = [_member(run, name, grid) for name in run.ensemble.get("members", []) if "-" in name]
     rows += [_method(run, name, grid) for name in _names(run)]
     columns = ["who", "clean", *(f"{suite} ε = {eps}" for suite, eps in grid), "checklist"]
-    return Table("Votes and members, clean and attacked", columns, rows, _note(run, confidence))
+    table = Table("Votes and members, clean and attacked", columns, rows, _note(run, confidence))
+    return table.warned(confidence, run.fewest())
 
 
 def _names(run: Run) -> list[str]:

@@ -107,7 +107,7 @@ def validate(model: nn.Module, val: Subset, attack: Attack | None, seed: int) ->
     counts = np.zeros((len(val.classes), len(val.classes)), dtype=np.int64)
     if len(mine):
         counts += confusion(mine.labels, predict(model, mine, attack, seed).argmax(1), len(val.classes))
-    return balanced_accuracy(np.sum(gather(counts), axis=0))
+    return float(balanced_accuracy(np.sum(gather(counts), axis=0)))
 
 
 class Epochs:

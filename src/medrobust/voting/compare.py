@@ -70,7 +70,7 @@ def _out_of_fold(sample: Sample, name: str, params: EnsembleParams) -> dict[str,
     return {
         "val_log_loss": losses[0],
         "val_robust_log_loss": losses[1],
-        "val_balanced_accuracy": metrics.balanced_accuracy(matrix),
+        "val_balanced_accuracy": float(metrics.balanced_accuracy(matrix)),
         "val_robust_accuracy": float((robust.argmax(1) == sample.labels).mean()),
     }
 
@@ -81,9 +81,9 @@ def _on_test(rule: Rule, test: Subset, votes: np.ndarray, report: ReportParams) 
     matrix, sample = metrics.confusion(test.labels, preds, count), (test.labels, preds, test.patients, count)
     settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     return {
-        "test_accuracy": metrics.accuracy(matrix),
+        "test_accuracy": float(metrics.accuracy(matrix)),
         "test_accuracy_ci": metrics.bootstrap_ci(*sample, metrics.accuracy, **settings),
-        "test_balanced_accuracy": metrics.balanced_accuracy(matrix),
+        "test_balanced_accuracy": float(metrics.balanced_accuracy(matrix)),
         "test_balanced_accuracy_ci": metrics.bootstrap_ci(*sample, metrics.balanced_accuracy, **settings),
         "test_log_loss": metrics.nll(test.labels, logprobs),
         "test_ece": metrics.ece(test.labels, logprobs),
