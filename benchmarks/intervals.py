@@ -9,7 +9,6 @@ interval is good if it holds the true accuracy in as many of the simulated test 
 """
 
 import argparse
-from collections.abc import Callable
 
 import numpy as np
 
@@ -22,7 +21,7 @@ RECALLS = {
     "fair": (0.6, 0.4, 0.5, 0.45), "good": (0.95, 0.75, 0.85, 0.83), "attacked": (0.1, 0.05, 0.02, 0.02),
     "two classes right, two wrong": (0.97, 0.03, 0.03, 0.9),
 }  # fmt: skip
-STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
+STATISTICS: dict[str, metrics.Statistic] = {
     "accuracy": metrics.accuracy, "balanced accuracy": metrics.balanced_accuracy,
 }  # fmt: skip
 

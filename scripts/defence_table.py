@@ -13,7 +13,7 @@ from typing import Any
 from medrobust.errors import UserError
 from medrobust.params.schema import load_params
 from medrobust.records import read_metrics
-from medrobust.report.tables import Table, number, ranged, with_interval
+from medrobust.report.cells import Table, number, ranged, with_interval
 
 
 def table(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) -> Table:

@@ -12,7 +12,7 @@ from typing import Any
 
 from medrobust.errors import UserError
 from medrobust.records import read_metrics
-from medrobust.report.tables import Table, number
+from medrobust.report.cells import Table, number
 
 
 def table(name: str, record: dict[str, Any]) -> str:

@@ -195,3 +195,6 @@ def test_evasion_needs_both_a_wrong_answer_and_acceptance() -> None:
     found = left_of(clean, attacked, np.linspace(0, 1, 101), resamples=10, confidence=0.9)
     assert found["success"] == 0.5  # two of four that were right
     assert found["evasion"] == {"0.01": 0.25, "0.05": 0.25, "0.1": 0.25}
+    assert (found["n"], found["patients"], found["right"], found["successful"]) == (5, 5, 4, 2)
+    low, high = found["evasion_ci"]["0.05"]
+    assert 0 <= low < 0.25 < high <= 1

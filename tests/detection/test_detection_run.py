@@ -225,8 +225,10 @@ def test_ind_needs_a_density(model: Classifier, splits: Splits, plan: dict[str, 
 
 def test_dvc_shows_the_worst_suite_of_the_detector_that_rejects() -> None:
     def row(auroc: float | None, aware: float | None = None) -> dict[str, Any]:
-        worst = {} if aware is None else {"adaptive": {"worst": {"auroc": aware, "auroc_ci": [0.2, 0.4]}}}
-        return {"auroc": auroc, "auroc_ci": [0.6, 0.8], **worst}
+        found = {"auroc": 0.99, "successful_auroc": aware, "successful_auroc_ci": [0.2, 0.4]}
+        worst = {} if aware is None else {"adaptive": {"worst": found}}
+        hit = {"auroc": None} if auroc is None else {"auroc": auroc, "auroc_ci": [0.6, 0.8]}
+        return {"auroc": 0.99, "successful": hit, **worst}
 
     other = row(0.1, 0.1)
     suites = {

@@ -44,7 +44,11 @@ def run(tmp_path: Path) -> Run:
     found.drawn["net", "clean"] = {
         name: pd.read_csv(tmp_path / "plots" / f"{name}.csv") for name in ("curves", "risk", "costs")
     }
-    found.detect["net", "clean"] = {"suites": {"pgd": {"eps": 0.01}}}
+    pair = {
+        "unaware": {"n": 60, "patients": 15, "successful": 60},
+        "worst": {"n": 60, "patients": 15, "successful": 59},
+    }
+    found.detect["net", "clean"] = {"suites": {"pgd": {"eps": 0.01, "gmm": {"adaptive": pair}}}}
     return found
 
 
@@ -60,7 +64,8 @@ def test_every_chart_has_both_attackers(run: Run) -> None:
     ]  # fmt: skip
     assert len({chart.name for chart in charts}) == 5
     for chart in charts:
-        names = [line["name"].split(" (base")[0] for line in chart.series]
+        assert chart.title.endswith(" (60 images of 15 patients)")
+        names = [line["name"].split(", n ")[0] for line in chart.series]
         assert [name for name in names if not name.startswith("no detector")] == ["gmm, unaware", "gmm, aware"]
         assert [line["dashed"] for line in chart.series][-2:] == [False, True]
         assert all(np.isfinite(line["points"]).all() for line in chart.series)

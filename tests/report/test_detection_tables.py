@@ -20,16 +20,23 @@ def record(adaptive: bool = True) -> dict[str, Any]:
     row: dict[str, Any] = {
         "n_attacked": 60,
         "auroc": 0.981, "auroc_ci": [0.95, 0.99], "auprc_attacked": 0.9, "base_rate": 0.5,
-        "successful": {"auroc": 0.99, "auroc_ci": [0.97, 1.0]},
+        "successful": {"n_attacked": 40, "auroc": 0.99, "auroc_ci": [0.97, 1.0]},
         "per_class": {"Non": {"auprc_attacked": 0.8, "base_rate": 0.4}, "Mild": {"auprc_attacked": None}},
         "published_risk": {"cases": 12, "attacked_accuracy": 0.2, "r_without": 0.9, "r_with": 0.3},
         "risk": {"image": costs, "patient": costs},
     }  # fmt: skip
     if adaptive:
-        common = {**row, "n": 16, "successful_auroc_ci": [0.4, 0.6]}
+        common = {**row, "n": 16, "right": 12, "successful": 9, "successful_auroc_ci": [0.4, 0.99]}
+        ends = {"evasion_ci": {"0.05": [0.05, 0.9]}}
         row["adaptive"] = {
-            "unaware": {**common, "successful_auroc": 0.98, "evasion": {"0.05": 0.1}},
-            "worst": {**common, "auprc_attacked": 0.7, "successful_auroc": 0.512, "evasion": {"0.05": 0.75}},
+            "unaware": {**common, "successful_auroc": 0.98, "evasion": {"0.05": 0.1}, **ends},
+            "worst": {
+                **common,
+                "auprc_attacked": 0.7,
+                "successful_auroc": 0.512,
+                "evasion": {"0.05": 0.75},
+                **ends,
+            },
         }
     return {"suites": {"pgd": {"eps": 0.01, "gmm": row, "dfeat": {**row, "seen": False}}}}
 
@@ -43,9 +50,12 @@ def test_aware_and_unaware_stand_side_by_side(run: Run) -> None:
     run.detect["net", "adv"] = record()
     table = detection_tables(run, 0.95)[0]
     row = dict(zip(table.columns, table.rows[0], strict=True))
-    assert row["AUROC, successful"] == "0.990 [0.970, 1.000]"
-    assert row["AUROC, aware"] == "0.512 [0.400, 0.600]"
-    assert (row["evasion, unaware"], row["evasion, aware"], row["n"]) == ("0.100", "0.750", "16")
+    assert row["AUROC, all"] == "0.981 [0.950, 0.990], n 60"
+    assert row["AUROC, successful"] == "0.990 [0.970, 1.000], n 40"
+    assert row["AUROC, unaware"] == "0.980 [0.400, 0.990], n 9"
+    assert row["AUROC, aware"] == "0.512 [0.400, 0.990], n 9"
+    assert row["evasion, unaware"] == "0.100 [0.050, 0.900] of 12"
+    assert (row["evasion, aware"], row["images of both"]) == ("0.750 [0.050, 0.900] of 12", "16")
     assert table.rows[1][3] == "dfeat (trained on another)"
 
 

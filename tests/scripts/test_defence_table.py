@@ -26,8 +26,8 @@ def test_a_model_a_row_and_seconds_an_epoch(tmp_path: Path) -> None:
         "model", "training", "clean balanced accuracy", "pgd ε 0.005: balanced accuracy", "pgd ε 0.005: accuracy",
         "seconds an epoch",
     ]  # fmt: skip
-    assert found.rows[0] == ["net", "clean", "0.500 [0.10, 0.90]", "0.125", "0.250 [0.20, 0.30]", "7.5"]
-    assert found.rows[1] == ["net", "adv", "0.750 [0.10, 0.90]", "0.125", "0.250 [0.20, 0.30]", "10.0"]
+    assert found.rows[0] == ["net", "clean", "0.500 [0.100, 0.900]", "0.125", "0.250 [0.200, 0.300]", "7.5"]
+    assert found.rows[1] == ["net", "adv", "0.750 [0.100, 0.900]", "0.125", "0.250 [0.200, 0.300]", "10.0"]
 
 
 def test_a_missing_record_is_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from medrobust.detection.fitting import scores_of
 from medrobust.detection.guard import Guard
 from medrobust.detection.measures import RATES, Answers, clean_threshold, summarise
 from medrobust.errors import UserError
+from medrobust.metrics import mean_ci
 from medrobust.params.detection import AdaptiveParams
 
 #: Densities of clean features that `ind` may keep to, the preferred first.
@@ -136,19 +137,31 @@ def left_of(
 ) -> dict[str, Any]:
     """AUROC on all and on successful images, success rate, and evasion at thresholds of clean validation images.
 
-    `evasion` is the share of initially right images that are both fooled and accepted, by false-positive rate.
+    `evasion` is the share of the `right` images (those that are right without an attack) that are both fooled and
+    accepted, by false-positive rate, with intervals in `evasion_ci`; `successful` counts the fooled ones.
     """
     settings: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
-    hit, right = successful(clean, attacked), int((~clean.wrong).sum())
+    hit, asked = successful(clean, attacked), ~clean.wrong
+    right = int(asked.sum())
     every, won = summarise(clean, attacked, **settings), summarise(clean, attacked.where(hit), **settings)
-    result = {"n": len(clean), "auroc": every["auroc"], "auroc_ci": every.get("auroc_ci")}
-    result |= {"successful_auroc": won["auroc"], "successful_auroc_ci": won.get("auroc_ci")}
-    result |= {"auprc_attacked": every.get("auprc_attacked"), "base_rate": every["base_rate"]}
-    result["success"] = float(hit.sum() / right) if right else None
-    result["evasion"] = {
-        f"{rate:g}": float((hit & (attacked.scores <= clean_threshold(val_scores, rate))).sum() / right)
-        if right
-        else None
-        for rate in RATES
+    evasion, intervals = {}, {}
+    for rate in RATES:
+        unseen = (hit & (attacked.scores <= clean_threshold(val_scores, rate)))[asked].astype(float)
+        sample = (clean.labels[asked], clean.patients[asked])
+        evasion[f"{rate:g}"] = float(unseen.mean()) if right else None
+        intervals[f"{rate:g}"] = mean_ci(unseen, *sample, **settings) if right else None
+    return {
+        "n": len(clean),
+        "patients": len(np.unique(clean.patients)),
+        "right": right,
+        "successful": int(hit.sum()),
+        "auroc": every["auroc"],
+        "auroc_ci": every.get("auroc_ci"),
+        "successful_auroc": won["auroc"],
+        "successful_auroc_ci": won.get("auroc_ci"),
+        "auprc_attacked": every.get("auprc_attacked"),
+        "base_rate": every["base_rate"],
+        "success": float(hit.sum() / right) if right else None,
+        "evasion": evasion,
+        "evasion_ci": intervals,
     }
-    return result

@@ -127,14 +127,18 @@ def run_detection(
 
 
 def headline(record: dict[str, Any], detector: str) -> dict[str, float]:
-    """What DVC shows of the detector that rejects: its worst AUROC over suites, of unaware and aware attackers."""
+    """What DVC shows of the detector that rejects: its worst AUROC over suites, of unaware and aware attackers.
+
+    Both of successful attacks, as the report has them: to see an attack that fails is worth nothing.
+    """
     rows = [suite[detector] for suite in record["suites"].values()]
-    aware = [row["adaptive"]["worst"] for row in rows if "adaptive" in row]
+    unaware = [(row["successful"].get("auroc"), row["successful"].get("auroc_ci")) for row in rows]
+    worst = [row["adaptive"]["worst"] for row in rows if "adaptive" in row]
+    aware = [(row["successful_auroc"], row["successful_auroc_ci"]) for row in worst]
     shown = {}
-    for name, found in (("auroc", rows), ("auroc_aware", aware)):
-        if known := [row for row in found if row["auroc"] is not None]:
-            worst = min(known, key=lambda row: float(row["auroc"]))
-            shown[name] = supported(worst["auroc"], worst["auroc_ci"])
+    for name, found in (("auroc", unaware), ("auroc_aware", aware)):
+        if known := [pair for pair in found if pair[0] is not None]:
+            shown[name] = supported(*min(known))
     return shown
 
 

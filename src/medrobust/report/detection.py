@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from medrobust.report.cells import NONE, Table, number, with_interval
+from medrobust.report.cells import NONE, Table, number, ranged, with_interval
 from medrobust.report.collect import Folders, Reader, Run
 from medrobust.report.tables import TRAINING
 
@@ -14,6 +14,8 @@ DRAWN = ("curves", "risk", "costs")
 #: Rows above which a table opens on demand.
 LONG = 24
 UNITS = ("image", "patient")
+#: Share of clean validation images above the threshold at which evasion is told.
+EVASION = "0.05"
 WHERE = ["model", "training", "attack", "detector", "attacker", "n"]
 Row = tuple[list[str], dict[str, Any]]
 
@@ -64,21 +66,35 @@ def _both(run: Run) -> Iterator[Row]:
 def _aware(run: Run, confidence: float) -> Table:
     rows = []
     for where, row in _rows(run):
-        cells = [with_interval(row, "auroc"), with_interval(row["successful"], "auroc")]
-        adaptive = row.get("adaptive", {})
-        worst, unaware = adaptive.get("worst", {}), adaptive.get("unaware", {})
-        cells += [with_interval(worst, "successful_auroc") if worst else "not attacked"]
-        cells += [number(part.get("evasion", {}).get("0.05")) for part in (unaware, worst)]
-        rows.append([*where, *cells, str(worst.get("n", NONE))])
-    columns = ["model", "training", "attack", "detector", "AUROC, all", "AUROC, successful", "AUROC, aware"]
+        every, hit, adaptive = row, row["successful"], row.get("adaptive", {})
+        pair = [adaptive.get(name, {}) for name in ("unaware", "worst")]
+        cells = [_counted(with_interval(part, "auroc"), part.get("n_attacked")) for part in (every, hit)]
+        cells += [_counted(with_interval(part, "successful_auroc"), part.get("successful")) for part in pair]
+        cells += [_evasion(part) for part in pair]
+        rows.append([*where, *cells, str(pair[1].get("n", "not attacked"))])
+    columns = ["model", "training", "attack", "detector", "AUROC, all", "AUROC, successful"]
+    columns += ["AUROC, unaware", "AUROC, aware", "evasion, unaware", "evasion, aware", "images of both"]
     note = (
-        "Attacked against clean test images. Aware: the least suspicious of what attackers who know the detector "
-        "and one who does not reach on the last column's images, successful attacks. Evasion: share of initially "
-        "right images that are misread and accepted at 5 % false alarms on clean validation images. An unaware "
-        "number says nothing about an attacker who adapts. Brackets are "
-        f"{confidence:.0%} intervals over whole patients."
+        "Attacked against clean test images; n counts the attacked ones. All, successful: an attacker who does "
+        "not know the detector, on all test images. The columns after these compare the same attacker (unaware) "
+        "with one who knows the detector (aware: the least suspicious that any attack reached), both on the "
+        "images that the last column counts; their AUROC is that of successful attacks. Evasion: share of the "
+        "images that are right without an attack (their number stands behind) which are misread and accepted at "
+        "5 % false alarms on clean validation images. An unaware number says nothing of who adapts. "
+        f"Brackets are {confidence:.0%} intervals over whole patients."
     )
-    return Table("What detectors see", [*columns, "evasion, unaware", "evasion, aware", "n"], rows, note)
+    return Table("What detectors see", columns, rows, note).warned(confidence)
+
+
+def _counted(cell: str, count: int | None) -> str:
+    return cell if cell == NONE or count is None else f"{cell}, n {count}"
+
+
+def _evasion(part: dict[str, Any]) -> str:
+    """Evasion at the rate of `EVASION`, its interval, and the number of images that could be misread at all."""
+    value, interval = (part.get(name, {}).get(EVASION) for name in ("evasion", "evasion_ci"))
+    cell = ranged(value, *(interval or (None, None)))
+    return f"{cell} of {part['right']}" if value is not None and "right" in part else cell
 
 
 def _by_class(run: Run) -> Table:

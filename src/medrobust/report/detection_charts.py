@@ -4,7 +4,7 @@ Both are measured on the same images, those that aware attackers were given; whe
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -43,6 +43,7 @@ class Shown:
         title: words.
         detectors: names.
         curves, risk, costs: tables of the cell, this suite's rows on the compared images.
+        counts: (detector, attacker) -> `n`, `patients` and `successful` attacks of the compared images.
     """
 
     name: str
@@ -51,6 +52,12 @@ class Shown:
     curves: pd.DataFrame
     risk: pd.DataFrame
     costs: pd.DataFrame
+    counts: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
+
+    def sample(self) -> str:
+        """How many images of how many patients are compared."""
+        first = next(iter(self.counts.values()), {})
+        return f"{first['n']} images of {first['patients']} patients" if "patients" in first else ""
 
     def rates(self, kind: str, detector: str, attacker: str) -> Points:
         """A curve of successful attacks read off at `GRID`: (fpr, tpr), or (recall, precision); [] if none."""
@@ -112,7 +119,14 @@ def shown(run: Run) -> Iterator[Shown]:
                 continue
             title = f"{suite} ε {results['eps']:g} on {model}, {TRAINING[regime]} training"
             detectors = list(dict.fromkeys(parts["risk"]["detector"]))
-            yield Shown(f"{model}-{regime}_{suite}", title, detectors, **parts)
+            pairs = {detector: results.get(detector, {}).get("adaptive", {}) for detector in detectors}
+            counts = {
+                (detector, attacker): adaptive[name]
+                for detector, adaptive in pairs.items()
+                for attacker, name in zip(ATTACKERS, ("unaware", "worst"), strict=True)
+                if name in adaptive
+            }
+            yield Shown(f"{model}-{regime}_{suite}", title, detectors, **parts, counts=counts)
 
 
 def detection_charts(run: Run) -> list[Chart]:
@@ -125,22 +139,37 @@ def detection_charts(run: Run) -> list[Chart]:
     return charts
 
 
-def _lines(part: Shown, read: Callable[[str, str], Points], base_rates: bool = False) -> list[dict[str, Any]]:
-    """A line a detector and attacker; `read` gives its points."""
+def _lines(
+    part: Shown, read: Callable[[str, str], Points], base_rates: bool = False, successful: bool = False
+) -> list[dict[str, Any]]:
+    """A line a detector and attacker; `read` gives its points. Of successful attacks their number is told."""
     found = []
     for number, detector in enumerate(part.detectors):
         for attacker in ATTACKERS:
             if points := read(detector, attacker):
                 base = f" (base rate {part.base_rate(detector, attacker):.2f})" if base_rates else ""
-                line = {"name": f"{detector}, {attacker}{base}", "colour": number, "dashed": attacker == "aware"}
+                count = part.counts.get((detector, attacker), {}).get("successful") if successful else None
+                said = "" if count is None else f", n {count}"
+                line = {
+                    "name": f"{detector}, {attacker}{said}{base}",
+                    "colour": number,
+                    "dashed": attacker == "aware",
+                }
                 found.append({**line, "points": points})
     return found
 
 
 def _rates(part: Shown, kind: str) -> Chart:
     words, x, y = RATES[kind]
-    lines = _lines(part, partial(part.rates, kind), base_rates=kind == "pr")
-    return Chart(f"{kind}-{part.name}", f"{part.title}: {words}, successful attacks", x, y, lines, 1.0)
+    lines = _lines(part, partial(part.rates, kind), base_rates=kind == "pr", successful=True)
+    title = _title(part, f"{words}, successful attacks")
+    return Chart(f"{kind}-{part.name}", title, x, y, lines, 1.0)
+
+
+def _title(part: Shown, what: str) -> str:
+    """Words above a chart, with the number of images that it is drawn from."""
+    sample = part.sample()
+    return f"{part.title}: {what}" + (f" ({sample})" if sample else "")
 
 
 def _risk(part: Shown, unit: str) -> Chart:
@@ -151,7 +180,7 @@ def _risk(part: Shown, unit: str) -> Chart:
     table = {f"{share:g}": _at(part, unit, share) for share in shares}
     columns = ("detector", "attacker", "cost", "no detector", "threshold", f"clean {unit}s rejected")
     return Chart(
-        f"risk-{unit}-{part.name}", f"{part.title}: cost by {unit} at the cheapest threshold",
+        f"risk-{unit}-{part.name}", _title(part, f"cost by {unit} at the cheapest threshold"),
         f"share of attacked {unit}s", f"{COST}, by {unit}", lines, None, None, bend(shares), columns, table,
     )  # fmt: skip
 
@@ -173,6 +202,6 @@ def _at(part: Shown, unit: str, share: float) -> list[list[str]]:
 
 
 def _thresholds(part: Shown) -> Chart:
-    title = f"{part.title}: cost by threshold where {part.share:.2g} of the images are attacked"
+    title = _title(part, f"cost by threshold where {part.share:.2g} of the images are attacked")
     lines = _lines(part, part.by_threshold)
     return Chart(f"threshold-{part.name}", title, FALSE_POSITIVES, f"{COST}, by image", lines)

@@ -44,7 +44,10 @@ def _figure(part: Shown) -> Any:
     for axes in grid.flat:
         axes.tick_params(labelsize=7)
         axes.xaxis.label.set_size(7)
-    figure.suptitle(f"{part.title}\nsuccessful attacks; costs in errors of one grade", fontsize=9)
+    figure.suptitle(
+        f"{part.title}\n{part.sample()}\nROC and precision of successful attacks; costs in errors of one grade",
+        fontsize=9,
+    )
     handles = {line.get_label(): line for axes in grid.flat for line in axes.lines if line.get_label()[0] != "_"}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
