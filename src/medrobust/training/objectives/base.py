@@ -76,7 +76,8 @@ class Step:
         weight = labels.new_ones(len(labels), dtype=torch.float32) if self.weight is None else self.weight[labels]
         own = torch.stack([weight.sum(), weight.new_tensor(len(self.images))])
         weights, images = own / distributed.total(own)
-        return weights / images
+        factor: Tensor = weights / images
+        return factor
 
     def attacked(self) -> AdvParams:
         """The `adv` block of an objective that cannot do without it."""
