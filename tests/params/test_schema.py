@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medrobust.attacks.random import image_seeds
 from medrobust.errors import UserError
 from medrobust.params.base import parse_fraction
 from medrobust.params.schema import Params, load_params, override
@@ -55,6 +56,16 @@ def test_every_key_of_the_default_parameters_is_explained(root: Path) -> None:
         ("adv.epz", 0.1, "params.yaml: adv.epz", "unknown key"),
         ("colour", 1, "params.yaml: colour", "unknown key"),
         ("models.resnet34.sise", 64, "params.yaml: models.resnet34.sise", "unknown key"),
+        ("seed", 2**31 - 1, "params.yaml: seed", "got 2147483647"),
+        ("augment.scale", [1.05, 0.95], "params.yaml: augment.scale", "got [1.05, 0.95]"),
+        ("tune.space.lr", [0.1, 1e-4], "params.yaml: tune.space.lr", "got [0.1, 0.0001]"),
+        ("tune.space.lr", [0.0, 0.1], "params.yaml: tune.space.lr", "got 0.0"),
+        ("tune.space.batch_size", [16, 0], "params.yaml: tune.space.batch_size", "got 0"),
+        ("train.lr", float("inf"), "params.yaml: train.lr", "got inf"),
+        ("train.weight_decay", float("nan"), "params.yaml: train.weight_decay", "got nan"),
+        ("split.test", 0.85, "params.yaml: split", "0.85"),
+        ("report.confidence", 1, "params.yaml: report.confidence", "got 1"),
+        ("attacks.suites.pgd.eps", [], "params.yaml: attacks.suites.pgd.eps", "got []"),
         ("adv.eps", "a lot", "params.yaml: adv.eps", "'a lot'"),
         ("adv.eps", 8, "params.yaml: adv.eps", "got 8"),
         ("adv.eps", 0, "params.yaml: adv.eps", "got 0"),
@@ -84,6 +95,16 @@ def test_a_wrong_key_or_value_is_named(
     assert "literal" not in caught.value.where, "one message of one key, not of the parts of its type"
     assert found in caught.value.found
     assert caught.value.remedy
+
+
+def test_ends_of_a_range_may_be_one_value(root: Path, tmp_path: Path) -> None:
+    """So a study can hold one hyper-parameter fixed."""
+    assert load_changed(root, tmp_path, "tune.space.lr", [1e-3, 1e-3]).tune.space.lr == [1e-3, 1e-3]
+
+
+def test_the_largest_seed_has_room_for_epochs(root: Path, tmp_path: Path) -> None:
+    seed = load_changed(root, tmp_path, "seed", 2_000_000_000).seed
+    assert image_seeds(["a"], seed + 10_000).item() > 0
 
 
 def test_an_l2_radius_may_exceed_one(root: Path, tmp_path: Path) -> None:

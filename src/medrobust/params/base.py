@@ -6,9 +6,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 
 class Block(BaseModel):
-    """A block of params.yaml: immutable, and an unknown key is an error."""
+    """A block of params.yaml: immutable; an unknown key, infinity and NaN are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def parse_fraction(value: Any) -> Any:
@@ -36,5 +36,20 @@ def _in_pixel_units(value: float) -> float:
 Eps = Annotated[float, BeforeValidator(parse_fraction), AfterValidator(_in_pixel_units), Field(ge=0)]
 #: The radius of a ball whose norm is not known here: in L2 it grows with the number of pixels.
 Radius = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0)]
+
+
+def rising(pair: list[float]) -> list[float]:
+    """A smallest and a largest value, which may be the same.
+
+    Raises:
+        ValueError: the larger comes first.
+    """
+    if pair[0] > pair[1]:
+        raise ValueError("Give the smaller value first")
+    return pair
+
+
 #: A share between 0 and 1, both included.
 Share = Annotated[float, Field(ge=0, le=1)]
+#: The ends of a range above 0: smallest, largest.
+Range = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2), AfterValidator(rising)]

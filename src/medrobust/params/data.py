@@ -74,6 +74,12 @@ class SplitParams(Block):
     merge: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
+    def _not_more_than_all(self) -> "SplitParams":
+        if self.strategy in ("patient", "random") and self.val + self.test > 1 + 1e-9:
+            raise ValueError(f"val {self.val:g} and test {self.test:g} are more than all: train needs a share too")
+        return self
+
+    @model_validator(mode="after")
     def _fold_exists(self) -> "SplitParams":
         if self.fold >= self.folds:
             raise ValueError(f"fold {self.fold} does not exist: folds: {self.folds} are counted from 0")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from medrobust.params.base import Block, Share
+from medrobust.params.base import Block
 
 
 class ReportParams(Block):
@@ -12,5 +12,5 @@ class ReportParams(Block):
 
     title: str
     bootstrap: Annotated[int, Field(ge=1)]
-    confidence: Share
+    confidence: Annotated[float, Field(gt=0, lt=1)]
     sheet: Annotated[int, Field(ge=0)] = 6

@@ -24,7 +24,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 class Params(Block):
     """The whole of params.yaml."""
 
-    seed: Annotated[int, Field(ge=0)]
+    # An image's seed has 31 bits of it, to which training adds the number of the epoch.
+    seed: Annotated[int, Field(ge=0, le=2_000_000_000)]
     data: DataParams
     split: SplitParams
     audit: AuditParams

@@ -4,8 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from medrobust.params.base import Block, Eps, Share, parse_fraction
+from medrobust.params.base import Block, Eps, Range, Share, parse_fraction
 
+#: Images; BatchNorm has no variance of one.
+BatchSize = Annotated[int, Field(ge=2)]
 Positive = Annotated[float, Field(gt=0)]
 Optimiser = Literal["SGD", "RMSprop", "Adam"]
 #: Of an exponential moving average; 0 = none.
@@ -48,7 +50,7 @@ class AugmentParams(Block):
     vertical_flip: bool
     rotation: Annotated[float, Field(ge=0, le=180)]
     translate: Share
-    scale: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    scale: Range
     brightness: Share
     contrast: Share
     sharpness: Annotated[float, Field(ge=0)]
@@ -57,9 +59,9 @@ class AugmentParams(Block):
 class SearchSpace(Block):
     """What Optuna may choose from."""
 
-    lr: Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    lr: Range
     optimiser: Annotated[list[Optimiser], Field(min_length=1)]
-    batch_size: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
+    batch_size: Annotated[list[BatchSize], Field(min_length=1)]
     scheduler: Annotated[list[Scheduler], Field(min_length=1)]
 
 
@@ -78,7 +80,7 @@ class TrainParams(Block):
     epochs: Annotated[int, Field(ge=1)]
     lr: Positive
     optimiser: Optimiser
-    batch_size: Annotated[int, Field(ge=2)]
+    batch_size: BatchSize
     scheduler: Scheduler
     weight_decay: Annotated[float, Field(ge=0)]
     label_smoothing: Share
