@@ -86,6 +86,36 @@ def test_the_slider_shows_the_models_at_its_radius(html: Path, browser: Page) ->
     assert browser.complaints() == []
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_first_table_is_whole_and_fits(html: Path, browser: Page, width: int) -> None:
+    browser.open(html, width)
+    cells = "[...document.querySelectorAll('#glance tbody tr:first-child td')]"
+    texts = browser.evaluate(f"{cells}.filter(cell => cell.checkVisibility()).map(cell => cell.textContent)")
+    assert texts == ["one", "clean", "0.600 [0.500, 0.900]", "0.712 [0.500, 0.900]", "0.250 [0.200, 0.300]"]
+    scroll = "document.querySelector('#glance .scroll')"
+    assert browser.evaluate(f"{scroll}.scrollWidth <= {scroll}.clientWidth")
+    boxes = browser.evaluate(
+        f"{cells}.map(cell => (({{top, left}}) => [top, left])(cell.getBoundingClientRect()))"
+    )
+    stacked = boxes[1][0] > boxes[0][0] and boxes[1][1] == boxes[0][1]
+    assert stacked == (width == 390), "training below the model's name"
+
+
+def test_every_section_can_be_reached_and_seen(html: Path, browser: Page) -> None:
+    """On a wide screen all links are in sight; on any, the bar that stays on top hides no heading."""
+    browser.open(html, 1280)
+    ends = browser.evaluate("[...document.querySelectorAll('nav a')].map(a => a.getBoundingClientRect().right)")
+    assert len(ends) == 12
+    assert max(ends) <= 1280
+    for width in (390, 1280):
+        browser.open(html, width)
+        browser.evaluate("document.querySelector('#clean').scrollIntoView({behavior: 'instant'})")
+        assert browser.evaluate(
+            "document.querySelector('#clean h2').getBoundingClientRect().top"
+            " >= document.querySelector('nav').getBoundingClientRect().bottom"
+        )
+
+
 def test_a_pointer_over_a_chart_shows_its_values(html: Path, browser: Page) -> None:
     browser.open(html, 1280)
     browser.evaluate(
