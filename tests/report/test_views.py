@@ -15,7 +15,7 @@ from medrobust.report.latex import escape, file_name, latex
 from medrobust.report.plot_tables import plot_tables
 from medrobust.report.sheet import sheet_rows
 from medrobust.report.write import write_report
-from tests.report.runs import SETTINGS, folders, outputs, read
+from tests.report.runs import SETTINGS, crossings, folders, outputs, read
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -28,6 +28,11 @@ def test_the_stage_writes_every_view(folder: Path) -> None:
     assert file_name(Table("One: all results", [], [])) == "one-all-results"
     assert all(path.is_file() for path in written.tables.values())
     assert (written.figures / "classes.png").is_file()
+    shown, vectors = (
+        {path.stem for path in place.iterdir()} for place in (written.figures, written.page / "figures")
+    )
+    assert shown == vectors
+    assert {path.suffix for path in written.figures.iterdir()} == {".png"}, "dvc plots shows each figure once"
     page = (written.page / "index.html").read_text()
     assert page.count('src="data:image/png;base64,') == 2
     assert "nearest" in page
@@ -55,6 +60,15 @@ def test_plot_tables_have_the_columns_that_the_templates_read(folder: Path) -> N
         assert len(table)
         seen.add(Path(path).stem)
     assert seen == set(tables)
+
+
+def test_the_transfer_matrix_has_the_columns_that_its_template_reads() -> None:
+    (plot,) = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["transfer"]["plots"]
+    (props,) = plot.values()
+    template = (ROOT / ".dvc" / "plots" / f"{props['template']}.json").read_text()
+    fields = set(re.findall(r'"field": "(\w+)"', template))
+    assert {props["x"], props["y"]} < fields
+    assert fields - {"rev"} <= set(crossings().columns)
 
 
 def test_shares_of_a_confusion_matrix_add_up(folder: Path) -> None:

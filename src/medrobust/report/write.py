@@ -1,5 +1,6 @@
 """Write all that the report stage leaves: page, Markdown, LaTeX, figures, tables for DVC's plots."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,10 @@ def write_report(run: Run, settings: Settings, outputs: Outputs, folders: Folder
         if sheet:
             pictures |= _of_data(run, folders, folder, sheet)
         pictures |= explanation_pictures(run, folders.plots, sheet)
+        # `dvc plots` shows every picture of its folder, and would show each figure twice.
+        (page / "figures").mkdir()
+        for vector in folder.glob("*.svg"):
+            shutil.move(vector, page / "figures" / vector.name)
         (page / "index.html").write_text(render_html(run, pictures, settings), encoding="utf-8")
         (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")
