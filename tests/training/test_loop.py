@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from medrobust.data.augment import build_augmentation
 from medrobust.data.store import Subset
 from medrobust.errors import UserError
+from medrobust.params.training import AdvParams
 from medrobust.records import atomic_file
 from medrobust.training import loop
 from medrobust.training import state as training_state
@@ -170,6 +171,27 @@ def test_a_nan_loss_names_epoch_step_rate_and_the_last_good_state(monkeypatch: p
     assert resume_path("nan").is_file()
 
 
+@pytest.mark.parametrize(("objective", "block"), [("cross_entropy", None), ("pgd_at", adv())])
+def test_weights_that_the_last_step_broke_are_not_kept(
+    objective: str, block: AdvParams | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No loss sees them any more, and `argmax` takes an answer of NaN for the first class."""
+    real, steps = torch.optim.Adam.step, []
+
+    def step(self: torch.optim.Adam) -> None:
+        real(self)
+        steps.append(1)
+        if len(steps) == 3:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.data.fill_(torch.nan)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    said = r"answers that are no numbers to validation images at epoch 1 \(no epoch was finished\)\. Lower"
+    with pytest.raises(loop.DivergedError, match=said):
+        fit(make_job(objective, adv=block, settings=settings(epochs=1)))
+
+
 def test_a_diverging_loss_stops_like_a_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "DIVERGED", 0.1)
     with pytest.raises(UserError, match=r"loss 0\.\d+ at epoch 1, step 1"):
@@ -229,6 +251,39 @@ def test_catastrophic_overfitting_stops_single_step_training(
     assert "catastrophic overfitting at epoch 2: robust balanced accuracy 1.000 under one step" in result.stopped
     assert result.stopped in capsys.readouterr().out
     assert len(fit(job).history) == 2, "a stopped training must not go on when its stage runs again"
+
+
+def test_catastrophic_overfitting_is_seen_without_a_good_epoch_before_it() -> None:
+    still = AUGMENT.model_copy(update={"p": 0.0})
+    job = make_job(
+        "fgsm_rs", model=Masked(0.1), train=flat(), val=flat(), adv=adv(eps=0.1, steps=1), augment=still,
+        settings=settings(lr=1e-6, epochs=4),
+    )  # fmt: skip
+    result = fit(job)
+    assert [row["val_robust_balanced_accuracy"] for row in result.history] == [0.0]
+    assert result.best_epoch == 0
+    assert "at epoch 1: robust balanced accuracy 1.000 under one step and 0.000" in result.stopped
+    assert "no epoch before was better" in result.stopped
+
+
+@pytest.mark.parametrize(
+    ("clean", "single", "pgd", "best", "seen"),
+    [
+        (0.9, 0.85, 0.1, -1.0, True),
+        (0.9, 0.5, 0.1, -1.0, False),  # not robust to anything yet
+        (0.9, 0.5, 0.1, 0.5, True),  # it was
+        (0.9, 0.85, 0.44, -1.0, False),
+        (0.9, 0.15, 0.1, 0.5, False),  # worse under any attack
+    ],
+)
+def test_what_counts_as_catastrophic_overfitting(
+    clean: float, single: float, pgd: float, best: float, seen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "validate", lambda *_: single)
+    epochs = epochs_of(make_job("fgsm_rs", adv=adv()))
+    epochs.state.result.best_value = best
+    row = {"val_balanced_accuracy": clean, "val_robust_balanced_accuracy": pgd}
+    assert bool(epochs.collapse(3, row)) == seen
 
 
 def test_a_model_that_is_merely_bad_is_no_catastrophic_overfitting() -> None:

@@ -30,8 +30,10 @@ from medrobust.training.state import Fit, State, resume_path
 
 #: A loss this many times that of a uniform guess is taken for divergence.
 DIVERGED = 50.0
-#: A robust value below this share of the best one so far is looked into.
+#: A robust value below this share of what it is held against has collapsed.
 COLLAPSED = 0.5
+#: A model that keeps this share of its clean value under one step holds against its own attack as against none.
+HELD = 0.9
 
 
 class DivergedError(UserError):
@@ -76,7 +78,8 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
 
     Raises:
         UserError: the network does not compile; more processes than batches have images for.
-        DivergedError: the loss is NaN or diverges; the message names epoch, step and learning rate.
+        DivergedError: the loss, or an answer to a validation image, is NaN, or the loss diverges; the message
+            names epoch, step and learning rate.
     """
     torch.manual_seed(job.seed + rank())
     if not job.settings.channels_last:
@@ -102,12 +105,20 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
 
 
 def validate(model: nn.Module, val: Subset, attack: Attack | None, seed: int) -> float:
-    """Balanced accuracy of a model on the validation images, attacked if an attack is given."""
+    """Balanced accuracy of a model on the validation images, attacked if an attack is given.
+
+    NaN where an answer is no number, which `argmax` would take for the first class.
+    """
     mine = val.take(share(np.arange(len(val))))
-    counts = np.zeros((len(val.classes), len(val.classes)), dtype=np.int64)
+    counts, finite = np.zeros((len(val.classes), len(val.classes)), dtype=np.int64), True
     if len(mine):
-        counts += confusion(mine.labels, predict(model, mine, attack, seed).argmax(1), len(val.classes))
-    return float(balanced_accuracy(np.sum(gather(counts), axis=0)))
+        answers = predict(model, mine, attack, seed)
+        counts += confusion(mine.labels, answers.argmax(1), len(val.classes))
+        finite = bool(np.isfinite(answers).all())
+    found = gather((counts, finite))
+    if not all(whole for _, whole in found):
+        return math.nan
+    return float(balanced_accuracy(np.sum([part for part, _ in found], axis=0)))
 
 
 class Epochs:
@@ -128,23 +139,30 @@ class Epochs:
         """Train an epoch, validate, keep the best; return the value that the best is chosen by."""
         job, state, result = self.job, self.state, self.state.result
         loss = self.train(epoch)
-        row = {"loss": loss, "val_balanced_accuracy": validate(state.judged, job.val, None, job.seed)}
+        row = {"loss": loss, "val_balanced_accuracy": self.judge(None, epoch)}
         if self.attack:
-            row["val_robust_balanced_accuracy"] = validate(state.judged, job.val, self.attack, job.seed)
+            row["val_robust_balanced_accuracy"] = self.judge(self.attack, epoch)
         value = _value(row)
         result.history.append({**row, "lr": state.optimiser.param_groups[0]["lr"]})
         numbers = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items())
         if rank() == 0:
             say(f"epoch {epoch + 1}/{job.settings.epochs}: {numbers}")
+        if job.objective.single_step:
+            result.stopped = self.collapse(epoch, row)
         if value > result.best_value:
             weights = {key: tensor.detach().clone() for key, tensor in state.judged.state_dict().items()}
             result.best_value, result.best_epoch, result.best_state = value, epoch, weights
-        elif job.objective.single_step and value < COLLAPSED * result.best_value:
-            result.stopped = self.collapse(epoch, value)
         if isinstance(state.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             state.scheduler.step(value)
         else:
             state.scheduler.step()
+        return value
+
+    def judge(self, attack: Attack | None, epoch: int) -> float:
+        """Balanced accuracy of the model that is kept, on the validation images."""
+        value = validate(self.state.judged, self.job.val, attack, self.job.seed)
+        if math.isnan(value):  # the last step's weights are those of no loss yet
+            raise self.diverged(f"answers that are no numbers to validation images at epoch {epoch + 1}")
         return value
 
     def train(self, epoch: int) -> float:
@@ -225,7 +243,7 @@ class Epochs:
             loss = self.loss(step)
             value = float(loss.detach())
             if not math.isfinite(value) or value > DIVERGED * math.log(len(job.train.classes)):
-                raise self.diverged(value, epoch, number)
+                raise self.diverged(f"loss {value:g} at epoch {epoch + 1}, step {number + 1}")
             state.scaler.scale(loss).backward()
         gradients = [parameter.grad for parameter in job.model.parameters() if parameter.grad is not None]
         distributed.average_gradients(gradients, len(step.images))
@@ -240,32 +258,39 @@ class Epochs:
         with autocast(self.job.settings, self.device):
             return self.objective(step)
 
-    def diverged(self, value: float, epoch: int, number: int) -> DivergedError:
-        """The error of a loss that is no number or far too large."""
+    def diverged(self, found: str) -> DivergedError:
+        """The error of a training that gives no numbers, or far too large ones."""
         result, lr = self.state.result, self.state.optimiser.param_groups[0]["lr"]
         good = f"best so far: epoch {result.best_epoch + 1}" if result.history else "no epoch was finished"
         if result.history and self.job.key:
             good += f", kept in {resume_path(self.job.key)}"
-        found = f"loss {value:g} at epoch {epoch + 1}, step {number + 1} ({good})"
-        return DivergedError(
-            "training", found, f"Lower the learning rate (now {lr:g}), or set train.precision: fp32"
-        )
+        remedy = f"Lower the learning rate (now {lr:g}), or set train.precision: fp32"
+        return DivergedError("training", f"{found} ({good})", remedy)
 
-    def collapse(self, epoch: int, value: float) -> str:
+    def collapse(self, epoch: int, row: dict[str, float]) -> str:
         """Why training ends if the model has become safe from one step and from nothing else; "" if it has not.
 
         Catastrophic overfitting (Wong et al. 2020, section 5.4): robust accuracy under PGD falls to a fraction
-        within an epoch while that under the training's own single step stays.
+        within an epoch while that under the training's own single step stays. Where no epoch was good before, it
+        is told by a single step that hardly does better than none: one that is merely not robust yet suffers
+        from both attacks.
         """
         assert self.job.adv is not None
-        one = self.job.adv.model_copy(update={"steps": 1, "alpha": 1.25 * self.job.adv.eps})
-        single = validate(self.state.judged, self.job.val, training_attack(one), self.job.seed)
-        if value >= COLLAPSED * single:
+        value, clean, result = _value(row), row["val_balanced_accuracy"], self.state.result
+        fallen = value < COLLAPSED * result.best_value
+        if not fallen and value >= COLLAPSED * clean:
             return ""
+        one = self.job.adv.model_copy(update={"steps": 1, "alpha": 1.25 * self.job.adv.eps})
+        single = self.judge(training_attack(one), epoch)
+        if value >= COLLAPSED * single or not (fallen or single >= HELD * clean):
+            return ""
+        better = (
+            f"kept epoch {result.best_epoch + 1}" if value <= result.best_value else "no epoch before was better"
+        )
         found = (
             f"catastrophic overfitting at epoch {epoch + 1}: robust balanced accuracy {single:.3f} under one step "
-            f"and {value:.3f} under PGD; kept epoch {self.state.result.best_epoch + 1}. A smaller adv.eps, "
-            "adv.objective n_fgsm or a multi-step objective avoids it"
+            f"and {value:.3f} under PGD; {better}. A smaller adv.eps, adv.objective n_fgsm or a multi-step "
+            "objective avoids it"
         )
         say(found)
         return found
