@@ -243,6 +243,20 @@ def test_awp_takes_the_gradient_at_the_worst_weights_near_by(name: str) -> None:
     assert all(torch.equal(value, before[key]) for key, value in step.model.named_parameters())
 
 
+def test_awp_moves_what_is_named_weight_as_the_reference_does() -> None:
+    """Of a ViT neither class token nor positions, although both have three dimensions."""
+    model = transformer()
+    step, before = make_step(model, classes=3), {key: w.detach().clone() for key, w in model.named_parameters()}
+    with perturbed_weights(step, load_objective(OBJECTIVES["cross_entropy"]), 0.05):
+        moved = {key for key, w in model.named_parameters() if not torch.equal(w, before[key])}
+    backbone = {key.rpartition("backbone.")[2] for key in moved}
+    assert not [key for key in backbone if not key.endswith("weight")]
+    assert not [key for key in backbone if "norm" in key]
+    assert any("patch_embed" in key for key in backbone)
+    assert any("cls_token" in key for key in before), "the network has what must stay"
+    assert any("pos_embed" in key for key in before)
+
+
 def test_awp_leaves_batch_statistics_alone() -> None:
     step = make_step(network().train())
     before = step.model[1].running_mean.clone()  # type: ignore[index]

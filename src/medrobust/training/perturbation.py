@@ -16,8 +16,9 @@ def perturbed_weights(step: Step, objective: Objective, gamma: float) -> Iterato
     """Inside, the weights are those near by at which the step's loss is worst (AWP, Wu et al. 2020, algorithm 1).
 
     Each weight matrix w moves by v = gamma·‖w‖·g/‖g‖, where g is the gradient of the whole objective at w on the
-    step's attacked images, which stay the same; biases and norms stay. Afterwards w is back to the bit.
-    BatchNorm's running statistics do not see the extra forward pass.
+    step's attacked images, which stay the same. As in the authors' code these are the parameters named weight that
+    have more than one dimension: biases, norms, layer scales, class tokens and tables of positions stay.
+    Afterwards w is back to the bit. BatchNorm's running statistics do not see the extra forward pass.
 
     Args:
         step: the step that is being taken.
@@ -27,7 +28,8 @@ def perturbed_weights(step: Step, objective: Objective, gamma: float) -> Iterato
     if not gamma:
         yield
         return
-    weights = [w for w in step.model.parameters() if w.requires_grad and w.ndim > 1]
+    named = step.model.named_parameters()
+    weights = [w for name, w in named if "weight" in name and w.ndim > 1 and w.requires_grad]
     with untracked(step.model):
         gradients = torch.autograd.grad(objective(step), weights, allow_unused=True)
     distributed.average_gradients([part for part in gradients if part is not None], len(step.images))

@@ -63,7 +63,7 @@ def _moved(step: Step, eps: float) -> Tensor:
     if delta is None or len(delta) < len(step.images):
         delta = torch.zeros_like(step.images)
     elif delta.grad is not None:
-        # An overflow in float16 leaves NaN, whose sign is NaN.
-        delta = (delta.detach() + eps * delta.grad.sign().nan_to_num(0.0)).clamp(-eps, eps)
+        # An overflow in float16 leaves NaN; torch takes its sign for 0, and the pixel stays.
+        delta = (delta.detach() + eps * delta.grad.sign()).clamp(-eps, eps)
     step.memory["delta"] = delta.detach().requires_grad_(True)
     return step.memory["delta"]
