@@ -205,12 +205,15 @@ def test_trades_attack_in_16_bits_moves_every_image_as_far_as_in_float32(dtype: 
     assert torch.allclose(kl("train"), kl("fp32"), rtol=0.05)
 
 
-def test_mart_is_boosted_cross_entropy_and_the_weighted_divergence() -> None:
-    step = make_step(classes=3, adv=adv(beta=5.0))
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_mart_is_boosted_cross_entropy_and_the_weighted_divergence(smoothing: float) -> None:
+    step = make_step(classes=3, adv=adv(beta=5.0), train=settings(label_smoothing=smoothing))
     hit, terms = attacked(step), []
     clean, moved = (F.softmax(step.model(i), 1).tolist() for i in (step.images, hit))
     for p, q, y in zip(clean, moved, step.labels.tolist(), strict=True):
-        bce = -math.log(q[y]) - math.log(1 - max(q[k] for k in range(3) if k != y))
+        targets = [smoothing / 3 + (1 - smoothing) * (k == y) for k in range(3)]
+        bce = -sum(t * math.log(r) for t, r in zip(targets, q, strict=True))
+        bce -= math.log(1 - max(q[k] for k in range(3) if k != y))
         kl = sum(p[k] * math.log(p[k] / q[k]) for k in range(3))
         terms.append(bce + 5.0 * kl * (1 - p[y]))
     assert float(loss("mart", step)) == pytest.approx(sum(terms) / 8, abs=1e-5)

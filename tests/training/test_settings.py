@@ -60,6 +60,11 @@ def test_what_an_objective_needs_is_asked_for_before_any_training(params: Params
         resolve(params, adv={"unlabelled": 0.5})
     with pytest.raises(UserError, match=r"train\.objective: no objective 'mixed'"):
         resolve(params, train={"objective": "mixed"})
+    for block in ("train", "adv"):
+        changes: dict[str, Any] = {"train": {"label_smoothing": 0.1}}
+        changes[block] = {**changes.get(block, {}), "objective": "gce"}
+        with pytest.raises(UserError, match=r"train\.label_smoothing: 0\.1 with objective gce"):
+            resolve(params, **changes)
     half = {"objective": "ssat", "unlabelled": 0.5}
     assert resolve(params, adv=half)["adv_train"].adv is not None
     with pytest.raises(UserError, match=r"tune\.objective: robust with ssat, but studies use labelled images"):

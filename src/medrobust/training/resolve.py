@@ -30,6 +30,9 @@ def resolve_settings(
         found = f"{own_adv.unlabelled} with objective {own_adv.objective}"
         remedy = "ssat, and it alone, takes a share of the training patients (0.5) or a folder of images"
         raise UserError("params.yaml: adv.unlabelled", found, remedy)
+    if own.label_smoothing and "gce" in {own.objective, own_adv.objective}:
+        found = f"{own.label_smoothing:g} with objective gce, which has no target to smooth"
+        raise UserError("params.yaml: train.label_smoothing", found, "Set it to 0, or take another objective")
     _check_alpha(own_adv, robust, f"models.{backbone}.adv" if "alpha" in model.adv else "adv")
     _refuse_short(adv, adv.steps, "adv", "the PGD on which the vote is fitted")
     if tune.trials and tune.objective == "robust" and own_adv.objective == "ssat":

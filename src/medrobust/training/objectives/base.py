@@ -75,9 +75,8 @@ class Step:
             return 1.0
         weight = labels.new_ones(len(labels), dtype=torch.float32) if self.weight is None else self.weight[labels]
         own = torch.stack([weight.sum(), weight.new_tensor(len(self.images))])
-        weights, images = own / distributed.total(own)
-        factor: Tensor = weights / images
-        return factor
+        part = own / distributed.total(own)
+        return part[0] / part[1]
 
     def attacked(self) -> AdvParams:
         """The `adv` block of an objective that cannot do without it."""

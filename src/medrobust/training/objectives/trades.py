@@ -31,14 +31,15 @@ def mart(step: Step) -> Tensor:
 
     BCE is -log p_y - log(1 - max of the others), so that attacked images also keep their distance from the
     runner-up; images that are wrong when clean count most in the second term (the paper's lambda is 5). The
-    attack is PGD on the cross-entropy.
+    attack is PGD on the cross-entropy. Label smoothing, which the paper has none of, acts on -log p_y.
     """
     adv = step.attacked()
     clean, attacked = both(step.model, step.images, attack_with_pgd(step))
     own = step.labels[:, None]
     log_p = F.log_softmax(attacked, 1)
     runner_up = log_p.scatter(1, own, -torch.inf).amax(1).exp()
-    bce = -log_p.gather(1, own).squeeze(1) - torch.log1p(-runner_up.clamp_max(1 - 1e-6))
+    target = torch.lerp(log_p.gather(1, own).squeeze(1), log_p.mean(1), step.train.label_smoothing)
+    bce = -target - torch.log1p(-runner_up.clamp_max(1 - 1e-6))
     missed = 1 - F.softmax(clean, 1).gather(1, own).squeeze(1)
     return step.mean(bce) + adv.beta * (divergence(clean, attacked) * missed).mean()
 
