@@ -14,6 +14,9 @@ from medrobust.params.training import AdvParams
 from medrobust.training.objectives.base import Step
 from medrobust.training.settings import validation_steps
 
+#: What the largest of an image's gradients by the logits becomes for its way through a network in float16.
+RAISED = 2.0**8
+
 
 def training_attack(adv: AdvParams, *, stop_when_fooled: bool = False) -> PGD:
     """The PGD of the `adv` block; in training every image takes all steps."""
@@ -76,7 +79,7 @@ class _View(nn.Module):
 
     Args:
         model: whose parameters these are.
-        dtype: of the forward pass; None = float32.
+        dtype: of the forward pass; None = float32. In float16 gradients are scaled on their way.
         batch: whether BatchNorm uses the batch's statistics. The running ones stay untouched.
     """
 
@@ -93,9 +96,41 @@ class _View(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         precision = torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+        scale = _Scale(batch=self.batch) if self.dtype == torch.float16 and images.requires_grad else None
+        images = images if scale is None else scale.lower(images)
         with precision, untracked(self.model) if self.batch else nullcontext():
             logits: Tensor = functional_call(self.model, self.cast, (images,))
-        return logits.float()
+        return logits.float() if scale is None else scale.higher(logits.float())
+
+
+class _Scale:
+    """Scales the gradients of one pass where they enter the network, and back where they leave it.
+
+    Float16 ends at 6e-8: the gradient of an image that is classified with confidence would round to 0 on its way,
+    and the image stay what it is. Each image has a scale of its own, by its own gradient; with the statistics of a
+    batch, which mix gradients, all have one.
+    """
+
+    def __init__(self, *, batch: bool) -> None:
+        self.batch = batch
+        self.factor = torch.ones(())
+
+    def higher(self, logits: Tensor) -> Tensor:
+        """The logits, through which gradients come scaled."""
+        if logits.requires_grad:
+            logits.register_hook(self._raise)
+        return logits
+
+    def lower(self, images: Tensor) -> Tensor:
+        """The images, through which gradients leave as they would have without scale."""
+        inner = images.view_as(images)
+        inner.register_hook(lambda gradient: gradient / self.factor.view(-1, *[1] * (gradient.ndim - 1)))
+        return inner
+
+    def _raise(self, gradient: Tensor) -> Tensor:
+        largest = gradient.abs().amax((0, 1) if self.batch else 1, keepdim=True)
+        self.factor = RAISED / largest.clamp_min(1e-30)
+        return gradient * self.factor
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
