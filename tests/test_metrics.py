@@ -38,6 +38,31 @@ def test_point_estimates_agree_with_scikit_learn(seed: int, k: int) -> None:
         assert metrics.auroc(labels, logprobs) == pytest.approx(area)
 
 
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_ties_count_half_and_absent_classes_are_scikit_learn_s(seed: int) -> None:
+    """Scores of one decimal, many of them equal; and predictions of a class that no image has."""
+    labels, logprobs = draw(seed, k=3)
+    coarse = np.round(np.exp(logprobs), 1)
+    areas = [reference.roc_auc_score(labels == k, coarse[:, k]) for k in range(3)]
+    assert metrics.auroc(labels, coarse) == pytest.approx(np.mean(areas))
+    preds = logprobs.argmax(1)
+    for missing in (labels != 2, (labels != 2) & (preds != 2)):
+        matrix = metrics.confusion(labels[missing], preds[missing], 3)
+        expected = reference.f1_score(labels[missing], preds[missing], average="macro")
+        assert metrics.macro_f1(matrix) == pytest.approx(expected)
+
+
+def test_grades_are_measured_either_way_and_agreement_of_one_class_is_undefined() -> None:
+    assert np.isnan(metrics.quadratic_kappa(np.diag([5, 0, 0])))
+    labels, preds = np.array([0, 1, 2, 2]), np.array([2, 0, 2, 1])
+    logprobs = np.log(0.7 * np.eye(3)[preds] + 0.1)
+    patients = np.array(["a", "b", "c", "d"])
+    options = {"resamples": 20, "confidence": 0.9}
+    summary = metrics.classification_summary(labels, logprobs, patients, list("abc"), ordered=True, **options)  # type: ignore[arg-type]
+    assert summary["mean_grade_error"] == pytest.approx((2 + 1 + 0 + 1) / 4)
+
+
 def test_an_absent_class_is_none() -> None:
     labels, logprobs = draw(0)
     logprobs = logprobs[labels != 3]

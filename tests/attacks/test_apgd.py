@@ -115,6 +115,23 @@ def test_the_step_shrinks_only_where_progress_stalls(victim: Make) -> None:
     assert (run.high_at - clean).abs().min() == pytest.approx(0.1, abs=1e-6)
 
 
+def test_rises_without_a_new_best_halve_the_step_once() -> None:
+    """Condition 2 of algorithm 1: neither the step nor the best loss changed since the last checkpoint."""
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3))
+    linear[1].bias.data = torch.tensor([1e3, 0.0, 0.0])
+    clean = torch.full((3, 1, 4, 4), 0.5)
+    problem = Problem(linear, clean, torch.zeros(3, dtype=torch.int64), torch.arange(3), 0.1, "Linf")
+    best = Best(clean)
+    run = apgd._Run(problem, clean, best.left(), best, "margin", 0.75)
+    run.rises = torch.full((3,), 10.0)  # every step of the period rose: condition 1 does not hold
+    run.halved = torch.tensor([False, True, False])
+    run.high_at_check = run.high - torch.tensor([0.0, 0.0, 1.0])  # the third has found a new best
+    before = run.step
+    run._check(10)
+    assert (run.step / before).tolist() == [0.5, 1.0, 1.0]
+    assert run.halved.tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

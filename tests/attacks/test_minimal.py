@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from medrobust.attacks.base import distance
 from medrobust.attacks.cw import CW
-from medrobust.attacks.minimal import FAB, FABT, DeepFool, to_plane
+from medrobust.attacks.minimal import FAB, FABT, DeepFool, nearest, to_plane
+from medrobust.attacks.problem import Problem
 from medrobust.errors import UserError
 from tests.attacks.conftest import Victim
 
@@ -76,6 +77,30 @@ def test_the_step_to_a_plane_is_the_smallest_in_l2(seed: int, dims: int) -> None
     )  # fmt: skip
     assert slope @ (point + step) == pytest.approx(offset, abs=1e-6)
     assert np.linalg.norm(step) <= np.linalg.norm(best.x) + 1e-4
+
+
+def test_the_nearest_boundary_is_another_one_in_another_norm() -> None:
+    """Four pixels of slope 1 (L1 4, L2 2) against one of slope 3: the ball's dual norm decides."""
+    slopes = torch.zeros(1, 2, 1, 2, 2)
+    slopes[0, 0], slopes[0, 1, 0, 0, 0] = 1.0, 3.0
+    gaps = torch.tensor([[-1.0, -1.1]])
+    assert [nearest(gaps, slopes, norm)[0].item() for norm in ("Linf", "L2")] == pytest.approx([-1.0, -1.1])
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize(("alpha_max", "share"), [(0.1, 0.1), (1.0, 1 / 3)])
+def test_a_step_of_fab_is_the_paper_s_mixture(norm: Any, alpha_max: float, share: float) -> None:
+    """On a linear model a projection with overshoot eta turns a gap g into (1 - eta)·g (equations 7 to 9)."""
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    slope = torch.linspace(0.5, 1.5, 16)
+    linear[1].weight.data = torch.stack([torch.zeros(16), slope])
+    linear[1].bias.data = torch.tensor([0.0, -0.5 * slope.sum() - 2.0])
+    image = torch.full((1, 1, 4, 4), 0.5)  # gap -2
+    current = image + 1 / slope.sum()  # gap -1: half as far
+    problem = Problem(linear.eval(), image, torch.tensor([0]), torch.tensor([1]), 1.0, norm)
+    logits = linear(FAB(eps=1.0, norm=norm, alpha_max=alpha_max, eta=1.05)._step(problem, current))
+    # The distances of the two are as their gaps, 1 and 2, so the mixture's free share is 1 / 3.
+    assert (logits[0, 1] - logits[0, 0]).item() == pytest.approx(0.05 * (1 - share + 2 * share), abs=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])

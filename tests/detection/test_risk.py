@@ -77,9 +77,10 @@ def slow_cost(side: Answers, threshold: float, prices: Prices, unit: Unit, attac
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 1000), st.sampled_from(["image", "patient"]), st.booleans())
-def test_mean_costs_agree_with_a_plain_loop(seed: int, unit: Unit, attacked: bool) -> None:
-    side, prices = judged(seed), Prices(error_costs(3, True, 2, 1), 0.5, 0.1)
+@given(st.integers(0, 1000), st.sampled_from(["image", "patient"]), st.booleans(), st.sampled_from([8, 10]))
+def test_mean_costs_agree_with_a_plain_loop(seed: int, unit: Unit, attacked: bool, patients: int) -> None:
+    """Patients of five images, and of four, of which exactly half may be rejected."""
+    side, prices = judged(seed, patients=patients), Prices(error_costs(3, True, 2, 1), 0.5, 0.1)
     thresholds = thresholds_of(side.scores, 9)
     costs, shares = mean_costs(side, thresholds, prices, unit, attacked=attacked)
     for threshold, cost, share in zip(thresholds, costs, shares, strict=True):

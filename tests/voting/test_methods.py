@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from medrobust.errors import UserError
 from medrobust.params.ensemble import EnsembleParams
+from medrobust.voting import linear
 from medrobust.voting.fit import answers, fit_rule, fitter, temperatures
 from medrobust.voting.linear import columns
 from medrobust.voting.registry import METHODS
@@ -99,9 +100,10 @@ def test_the_worst_objective_looks_at_the_worse_part() -> None:
 
 
 def test_a_small_weight_becomes_nothing_and_the_largest_stays() -> None:
-    sample = draw([3.0, 0.0])
+    sample = draw([1.5, 1.0])
     every = fit_rule(sample, settings(method="convex", min_weight=0.0))
     assert every.weights is not None
+    assert 0.05 < min(every.weights) < max(every.weights) < 0.95
     limit = min(every.weights) + 0.01
     assert fit_rule(sample, settings(method="convex", min_weight=limit)).weights == [1.0, 0.0]
     assert fit_rule(sample, settings(method="convex", min_weight=1.0)).voters(2) == [0]
@@ -175,6 +177,21 @@ def test_stacking_takes_the_penalty_that_is_best_out_of_fold() -> None:
     params = settings(method="stacking", c_grid=[1e-4, 10.0])
     assert np.abs(fit_rule(draw([0.0, 0.0]), params).coefficients or 0).max() < 0.01
     assert np.abs(fit_rule(draw([4.0, 4.0]), params).coefficients or 0).max() > 0.1
+
+
+def test_of_equal_penalties_the_strongest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "log_losses", lambda *_: (0.5, 0.5))
+    sample = draw([1.0, 1.0])
+    assert linear._best([(sample, sample)], settings(c_grid=[10.0, 0.01, 1.0])) == 0.01
+
+
+def test_each_image_counts_the_same_in_the_choice_of_a_penalty() -> None:
+    """A weak penalty is right on a large fold and very wrong on a small one: by folds the small one would win."""
+    fitted, large, small = draw([3.0]), draw([3.0], seed=1), draw([-9.0], seed=2, patients=3, slices=1)
+    grid, parts = settings(c_grid=[1e-3, 10.0]), [(fitted, large), (fitted, small)]
+    assert [linear._best([part], grid) for part in parts] == [10.0, 1e-3]
+    assert linear._best(parts, grid) == 10.0
+    assert linear._best([(fitted, large), *[(fitted, small)] * 30], grid) == 1e-3
 
 
 @pytest.mark.parametrize("name", ["stacking", "blending"])
