@@ -6,6 +6,7 @@ import numpy as np
 
 from medrobust.data.store import Subset
 from medrobust.errors import UserError
+from medrobust.metrics import strata
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -20,9 +21,10 @@ def hide_labels(subset: Subset, share: float, seed: int) -> tuple[Subset, Subset
         UserError: every class has so few patients that none can lose its labels.
     """
     rng, hidden = np.random.default_rng([seed, 2]), []
-    patients, first = np.unique(subset.patients, return_index=True)
+    patients, owner = np.unique(subset.patients, return_inverse=True)
+    classes = strata(owner, subset.labels)
     for label in range(len(subset.classes)):
-        own = patients[subset.labels[first] == label]
+        own = patients[classes == label]
         hidden += rng.permutation(own)[: min(int(share * len(own)), max(len(own) - 1, 0))].tolist()
     if not hidden:
         found = f"{share:g} of {len(patients)} training patients is no patient in any class"
