@@ -23,7 +23,7 @@ SWITCHES = [
 class Page:
     """One tab: opens a file, notes requests and console messages, evaluates, takes pictures."""
 
-    def __init__(self, profile: Path, seconds: float = 60) -> None:
+    def __init__(self, profile: Path, seconds: float = 180) -> None:
         assert BROWSER
         self.deadline = time.monotonic() + seconds
         theirs_in, self.out = os.pipe()
