@@ -176,7 +176,7 @@ def other_device() -> Iterator[torch.device]:
     facts: dict[str, Any] = {
         "is_available": lambda: True, "device_count": lambda: 1, "is_bf16_supported": lambda **_: True,
         "mem_get_info": lambda *_: (2**30, 2**30), "synchronize": lambda *_: None, "empty_cache": lambda: None,
-        "current_device": lambda: 0, "_lazy_init": lambda: None,
+        "current_device": lambda: 0, "set_device": lambda *_: None, "_lazy_init": lambda: None,
         "get_rng_state": lambda *_: chance.get_state(), "set_rng_state": lambda state, *_: chance.set_state(state),
     }  # fmt: skip
     with ExitStack() as stack:

@@ -111,9 +111,15 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    current: list[object] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert runtime.device() == torch.device("cuda:1")
+    assert current == [1], "what asks for the current GPU would get the first"
     monkeypatch.setenv("MEDROBUST_DEVICE", "cuda")
     assert runtime.device() == torch.device("cuda:1"), "a GPU is asked for, not the first one"
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    monkeypatch.setenv("MEDROBUST_DEVICE", "cuda:0")
+    assert runtime.device() == current[-1] == torch.device("cuda:0"), "the variable says which"
     monkeypatch.delenv("MEDROBUST_DEVICE")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert runtime.device() == torch.device("cpu")

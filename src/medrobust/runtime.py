@@ -142,9 +142,10 @@ def progress(items: Iterable[T], desc: str, total: int | None = None, unit: str 
 def device() -> "torch.device":
     """The device to compute on, made ready: `MEDROBUST_DEVICE`, else a GPU if there is one, else the CPU.
 
-    Of several processes that torchrun started on a machine, each takes its own GPU, unless the variable says
-    which (`cuda:1`). From here on float32 is float32 on a GPU: torch would let convolutions round to TF32, whose
-    10 bits leave an image that was just fooled on either side, as its batch happens to be large.
+    Of several processes that torchrun started on a machine, or that work on one study, each takes its own GPU,
+    unless the variable says which (`cuda:1`). What asks for the current GPU gets it too, or every process would
+    hold memory of the first. From here on float32 is float32 on a GPU: torch would let convolutions round to TF32,
+    whose 10 bits leave an image that was just fooled on either side, as its batch happens to be large.
 
     Raises:
         UserError: the variable names a device that torch does not know or this machine does not have.
@@ -154,8 +155,8 @@ def device() -> "torch.device":
     wanted = os.environ.get("MEDROBUST_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = False
     if wanted == "cuda" and torch.cuda.is_available():
-        # Of a process that torchrun started.
         number = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        torch.cuda.set_device(number)
         return torch.device(f"cuda:{number}")
     try:
         chosen = torch.device(wanted)
@@ -164,6 +165,8 @@ def device() -> "torch.device":
         raise UserError(
             "MEDROBUST_DEVICE", f"{wanted!r} cannot be used ({error})", "Say cpu, cuda or cuda:N"
         ) from None
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     return chosen
 
 

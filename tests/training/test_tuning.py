@@ -1,6 +1,11 @@
 """Studies start from the block, go on where they stopped, record what fails, and share their work."""
 
 import logging
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -9,11 +14,13 @@ import optuna
 import pytest
 import torch
 
+from medrobust import runtime
 from medrobust.errors import UserError
 from medrobust.params.training import ModelParams, TuneParams
 from medrobust.records import read_json, read_metrics, read_table
-from medrobust.training import loop, trials
+from medrobust.training import loop, trials, tuning
 from medrobust.training.objectives.registry import OBJECTIVES
+from medrobust.training.run import Images
 from medrobust.training.settings import Settings
 from medrobust.training.state import Fit, State
 from medrobust.training.trials import Trials, counted, replayed, suggest
@@ -202,7 +209,7 @@ def test_a_database_keeps_the_study_too(prepared: Path, monkeypatch: pytest.Monk
 
 def test_a_trial_that_died_with_its_worker_does_not_count(prepared: Path) -> None:
     chosen = make_trials(prepared, 2)
-    study, _ = chosen.open()
+    study = chosen.open()
     study.ask()  # runs for ever: its process is gone
     tune(prepared, 2)
     assert read_metrics(prepared / "m.json")["trials"] == 2
@@ -219,6 +226,48 @@ def test_several_workers_share_one_study_and_run_no_trial_too_many(
     study = trials.open_study(next(Path("tmp/studies").glob("*.log")).stem)
     assert len(counted(study)) == 5
     assert len({trial.params["lr"] for trial in counted(study)}) == 5
+
+
+class Sleeper:
+    """Trials that take too long; a worker is handed them."""
+
+    def run(self, alone: bool) -> None:
+        runtime.say(f"{alone} {os.environ['LOCAL_RANK']}")
+        time.sleep(120)
+
+
+def start_a_worker() -> None:
+    process = multiprocessing.get_context("spawn").Process(target=tuning._work, args=(Sleeper(), 3))
+    process.start()
+    process.join()
+
+
+@pytest.mark.slow
+def test_a_worker_ends_with_its_stage_and_has_a_gpu_of_its_own(root: Path) -> None:
+    code = "from tests.training.test_tuning import start_a_worker as start; start()"
+    stage = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=root,
+        env={**os.environ, "PYTHONPATH": f"{root / 'src'}:{root}"},
+    )  # fmt: skip
+    assert stage.stdout is not None
+    assert stage.stdout.readline() == "False 3\n"
+    stage.kill()
+    begin = time.monotonic()
+    assert stage.stdout.read() == "", "at the latest it ends here, for the worker holds the pipe too"
+    assert time.monotonic() - begin < 30
+    stage.wait()
+
+
+def test_a_study_is_prepared_without_its_images(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU they would be copied there for nothing, and what they took would be missing when trials begin."""
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("images were opened")
+
+    monkeypatch.setattr(Images, "open", refuse)
+    own = make_trials(prepared, 1)
+    own.prepare()
+    assert [trial.state.name for trial in own.open().trials] == ["WAITING"]
 
 
 def test_a_senseless_number_of_workers_is_refused(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

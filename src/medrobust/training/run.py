@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medrobust.data.store import ImageStore, Subset
+from medrobust.data.store import ImageStore, Subset, read_header
 from medrobust.errors import UserError
 from medrobust.evaluation import predict
 from medrobust.models import checkpoint
@@ -41,7 +41,13 @@ class Images:
         """Open the prepared store and deal it by the split table."""
         store, table = ImageStore.open(prepared), read_table(split, keep_default_na=False)
         subsets = {name: store.subset(table, name).resident(device()) for name in ("train", "val", "test")}
-        return cls(subsets, store.header.ordered, {"data": store.header.sha256, "split": table_hash(table)})
+        return cls(subsets, store.header.ordered, image_hashes(prepared, split))
+
+
+def image_hashes(prepared: Path, split: Path) -> dict[str, str]:
+    """What identifies images and split; no image is read for it."""
+    table = read_table(split, keep_default_na=False)
+    return {"data": read_header(prepared / "header.json").sha256, "split": table_hash(table)}
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from medrobust.params.training import AugmentParams, SearchSpace, TrainParams, T
 from medrobust.runtime import WORK, say, seed_everything
 from medrobust.training.loop import DivergedError, Job, fit
 from medrobust.training.memory import TooLargeError, release, within_memory
-from medrobust.training.run import Images, new_classifier
+from medrobust.training.run import Images, image_hashes, new_classifier
 from medrobust.training.settings import Settings
 from medrobust.training.state import forget, resume_key
 
@@ -57,19 +57,19 @@ class Trials:
         assert self.settings.tune is not None, "the stage `settings` writes it"
         return self.settings.tune
 
-    def facts(self, images: Images) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """All that decides a trial's result beside its hyper-parameters; how many there are does not."""
         settings = self.settings.model_dump(exclude={"tune": {"trials"}})
-        return {"seed": self.seed, **images.hashes, "settings": settings, "augment": self.augment.model_dump()}
+        hashes = image_hashes(self.prepared, self.split)
+        return {"seed": self.seed, **hashes, "settings": settings, "augment": self.augment.model_dump()}
 
-    def open(self) -> tuple[optuna.Study, Images]:
-        """The study and the images."""
-        images = Images.open(self.prepared, self.split)
-        return open_study(f"{self.settings.backbone}-{resume_key(self.facts(images))}"), images
+    def open(self) -> optuna.Study:
+        """The study."""
+        return open_study(f"{self.settings.backbone}-{resume_key(self.facts())}")
 
     def prepare(self) -> None:
         """Forget the trials that a kill cut short and queue the first one; before any process takes trials."""
-        study, _ = self.open()
+        study = self.open()
         _forget_cut_trials(study)
         own = first_trial(self.settings.train, self.tune.space)
         if own and not any(trial.user_attrs.get("own") for trial in _standing(study, TrialState.WAITING)):
@@ -82,7 +82,7 @@ class Trials:
             alone: no other process works on the study: trials are drawn in one sequence of the seed, and an
                 interrupted study ends as an undisturbed one. Else the sampler spreads concurrent trials.
         """
-        study, images = self.open()
+        study, images = self.open(), Images.open(self.prepared, self.split)
         own = first_trial(self.settings.train, self.tune.space)
         study.sampler = replayed(study, self.seed, self.tune.space, own) if alone else _concurrent_sampler()
 
@@ -114,7 +114,7 @@ class Trials:
         chosen = suggest(trial, self.tune.space)
         say(f"{self.settings.backbone} trial: " + ", ".join(f"{k} {v}" for k, v in chosen.items()))
         settings = override(self.settings.train, {**chosen, "epochs": self.tune.epochs}, "tune")
-        key = resume_key({**self.facts(images), "trial": chosen})
+        key = resume_key({**self.facts(), "trial": chosen})
 
         def on_epoch(epoch: int, value: float) -> None:
             trial.report(value, epoch)

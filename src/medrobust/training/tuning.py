@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ def tune_stage(trials: Trials, outs: Outs) -> None:
     alone = workers == 1 and not shared()
     trials.prepare()
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=_work, args=(trials,)) for _ in range(workers - 1)]
+    others = [context.Process(target=_work, args=(trials, number)) for number in range(1, workers)]
     for process in others:
         process.start()
     study = trials.run(alone)
@@ -58,8 +59,19 @@ def _workers() -> int:
     return int(text)
 
 
-def _work(trials: Trials) -> None:
+def _work(trials: Trials, number: int) -> None:
+    """Take trials until there are enough; of the machine's GPUs the one after the other workers'."""
+    os.environ["LOCAL_RANK"] = str(number)
+    threading.Thread(target=_end_with_the_stage, daemon=True).start()
     trials.run(alone=False)
+
+
+def _end_with_the_stage() -> None:
+    """End this process if the stage's is killed: the lock goes with it, and the next run takes up its trials."""
+    stage = multiprocessing.parent_process()
+    assert stage is not None, "a worker has been started by the stage"
+    stage.join()
+    os._exit(1)
 
 
 def _write(trials: Trials, study: optuna.Study, outs: Outs, seconds: float) -> None:
