@@ -92,6 +92,8 @@ class _Surface(TorchFunctionMode):
             asked = getattr(getattr(func, "__self__", None), "__name__", "") if name == "__get__" else ""
             if asked in ("device", "is_cuda", "is_cpu"):
                 return {"device": THERE, "is_cuda": True, "is_cpu": False}[asked]
+        if func is Tensor.pin_memory:
+            return first  # page-locked memory is the CPU's
         if isinstance(first, Tensor) and func in (Tensor.to, Tensor.cpu, Tensor.cuda):
             return self._to(func, first, args[1:], kwargs)
         with _busy(any(isinstance(leaf, There) for leaf in tree_leaves((args, kwargs)))):

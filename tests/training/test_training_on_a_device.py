@@ -49,6 +49,30 @@ def test_every_objective_trains_there_as_here(objective: str) -> None:
     assert found.history == expected
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_batches_lie_as_the_weights_do_and_come_from_pinned_memory(
+    monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    pinned: list[tuple[int, ...]] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tuple(tensor.shape))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    grey = subset(8)
+    colour = replace(grey, store_images=np.repeat(grey.store_images[..., None], 3, axis=3))
+    mine = make_job(train=colour, settings=settings(channels_last=wanted))
+    epochs = Epochs(mine, State.fresh(mine.model, mine.settings))
+    images, _, _ = epochs.batch(colour, np.arange(4), 0)
+    assert images.is_contiguous(memory_format=torch.channels_last if wanted else torch.contiguous_format)
+    assert not pinned, "on a CPU nothing is sent"
+    with other_device() as device:
+        epochs.device = device
+        epochs.batch(colour, np.arange(4), 0)
+    assert pinned == [(4, 3, 16, 16), (4,), (4,)]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -124,8 +124,7 @@ class DevicePixels:
         import torch
 
         places = torch.from_numpy(np.searchsorted(self.rows, rows))
-        # Without waiting for the GPU, which may still be busy with the last step; so in `Subset.batch`.
-        return self.pixels[places.to(self.pixels.device, non_blocking=True)]
+        return self.pixels[sent(places, self.pixels.device)]
 
 
 @dataclass(frozen=True)
@@ -213,6 +212,16 @@ class Subset:
         import torch
 
         return torch.from_numpy(self.labels[np.asarray(indices)])
+
+
+def sent(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """The tensor on a device, on its way there while a GPU is still busy with the last step.
+
+    CUDA would wait for that step first, if the copy came from memory that the system may move (is not pinned).
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def read_header(path: Path | str) -> Header:

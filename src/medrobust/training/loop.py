@@ -12,7 +12,7 @@ from torch import nn
 from medrobust.attacks.base import Attack
 from medrobust.attacks.random import image_seeds
 from medrobust.data.augment import build_augmentation
-from medrobust.data.store import Subset
+from medrobust.data.store import Subset, sent
 from medrobust.errors import UserError
 from medrobust.evaluation import batches, predict
 from medrobust.metrics import balanced_accuracy, confusion
@@ -228,11 +228,12 @@ class Epochs:
     def batch(self, subset: Subset, rows: np.ndarray, epoch: int) -> Any:
         """Augmented images, labels and seeds of some positions, on the device."""
         seeds = image_seeds(subset.ids[rows], self.job.seed + epoch + 1)
-        # A copy that blocks would wait for the GPU's last step, beside which loading can be done.
         images, labels, seeds = (
-            part.to(self.device, non_blocking=True) for part in (subset.batch(rows), subset.targets(rows), seeds)
+            sent(part, self.device) for part in (subset.batch(rows), subset.targets(rows), seeds)
         )
-        return self.augmentation(images), labels, seeds
+        # Once a batch, where the network's first layer would do it in every pass of the attack.
+        wanted = torch.channels_last if self.job.settings.channels_last else torch.contiguous_format
+        return self.augmentation(images).contiguous(memory_format=wanted), labels, seeds
 
     def descend(self, step: Step, epoch: int, number: int) -> float:
         """Take one step of the optimiser; return the loss before it."""
