@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
     read = ("prepared", "metrics", "plots", "tuned", "checkpoints")
-    for name in (*read, "predictions", "lock", "out", "figures", *tables):
+    for name in (*read, "predictions", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
@@ -34,12 +34,12 @@ def main() -> None:
     read_explanations(run, args.metrics, params.explain.models)
     report = params.report
     points = {name: getattr(args, name) for name in tables}
-    products = [*(lineage.writers if lineage else ()), args.out, args.figures, *points.values()]
+    products = [*(lineage.writers if lineage else ()), args.out, args.figures, args.vectors, *points.values()]
     settings = Settings(
         report.title, params.seed, params.split.strategy, report.confidence, suites,
         built_on(args.lock.parent, products),
     )  # fmt: skip
-    outputs = Outputs(args.out, args.figures, points)
+    outputs = Outputs(args.out, args.figures, args.vectors, points)
     say(write_report(run, settings, outputs, folders, report.sheet))
 
 

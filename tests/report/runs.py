@@ -256,4 +256,4 @@ def folders(folder: Path) -> Folders:
 def outputs(folder: Path) -> Outputs:
     """Where a test lets the report write."""
     tables = {name: folder / "out" / f"{name}.csv" for name in ("robust_accuracy", "training", "confusion")}
-    return Outputs(folder / "out" / "page", folder / "out" / "figures", tables)
+    return Outputs(folder / "out" / "page", folder / "out" / "figures", folder / "out" / "vectors", tables)

@@ -28,9 +28,7 @@ def test_the_stage_writes_every_view(folder: Path) -> None:
     assert file_name(Table("One: all results", [], [])) == "one-all-results"
     assert all(path.is_file() for path in written.tables.values())
     assert (written.figures / "classes.png").is_file()
-    shown, vectors = (
-        {path.stem for path in place.iterdir()} for place in (written.figures, written.page / "figures")
-    )
+    shown, vectors = ({path.stem for path in place.iterdir()} for place in (written.figures, written.vectors))
     assert shown == vectors
     assert {path.suffix for path in written.figures.iterdir()} == {".png"}, "dvc plots shows each figure once"
     page = (written.page / "index.html").read_text()

@@ -22,6 +22,7 @@ class Outputs:
 
     page: Path
     figures: Path
+    vectors: Path
     tables: dict[str, Path]
 
 
@@ -36,15 +37,18 @@ def write_report(run: Run, settings: Settings, outputs: Outputs, folders: Folder
         sheet: images of each class to show; 0 = no image of the data at all.
     """
     short = plain(short_table(run))
-    with atomic_dir(outputs.figures) as folder, atomic_dir(outputs.page) as page:
+    with (
+        atomic_dir(outputs.figures) as folder,
+        atomic_dir(outputs.vectors) as vectors,
+        atomic_dir(outputs.page) as page,
+    ):
         pictures = draw_all(run, folder, settings.norms)
         if sheet:
             pictures |= _of_data(run, folders, folder, sheet)
         pictures |= explanation_pictures(run, folders.plots, sheet)
         # `dvc plots` shows every picture of its folder, and would show each figure twice.
-        (page / "figures").mkdir()
         for vector in folder.glob("*.svg"):
-            shutil.move(vector, page / "figures" / vector.name)
+            shutil.move(vector, vectors / vector.name)
         (page / "index.html").write_text(render_html(run, pictures, settings), encoding="utf-8")
         (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")
