@@ -307,6 +307,18 @@ def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> N
         assert said in text
 
 
+def test_the_page_says_where_patients_are_too_few_for_its_intervals(folder: Path) -> None:
+    said = "Classes with fewer than 10 test patients"
+    page = text_of(render_html(read(folder), {}, SETTINGS))
+    assert (
+        f"{said} ({', '.join(f'{name} {count}' for name, count in zip(CLASSES, (2, 3, 2), strict=True))})" in page
+    )
+    split = read_metrics(folder / "metrics" / "split.json")
+    split["test"]["patients_by_class"] = dict(zip(CLASSES, (10, 300, 20), strict=True))
+    write_record(folder / "metrics" / "split.json", split)
+    assert said not in text_of(render_html(read(folder), {}, SETTINGS))
+
+
 @pytest.mark.parametrize("cell", ["0.550 [0.550, 0.550]", "0.5501 [0.550, 0.550]", "-0.100 [-0.100, -0.100]"])
 def test_a_value_between_nothing_and_all_has_no_bound(cell: str) -> None:
     assert no_width([["a", cell]], 0.95, 7).endswith("cannot leave what all images of a class share.")

@@ -42,6 +42,8 @@ CAPTIONS = {
 }
 #: Files that a card names before it only counts.
 NAMED = 8
+#: Test patients of a class below which intervals are known to be too narrow (benchmarks/intervals.py).
+FEW = 10
 
 
 @dataclass(frozen=True)
@@ -230,9 +232,23 @@ def _how_to_read(run: Run, confidence: float) -> list[str]:
         "Robust accuracy is the share of test images that no attack of the suite fools: an upper bound, never a "
         f"proof. Brackets are {confidence:.0%} intervals over whole patients. Read the verdicts above before any "
         "number.",
+        _few(run, confidence),
         no_width(tables.short_table(run).rows, confidence, run.fewest()),
     ]
     return [line for line in said if line]
+
+
+def _few(run: Run, confidence: float) -> str:
+    """That intervals are too narrow where a class has few test patients; empty where none has."""
+    counts = {name: run.fewest(name) for name in run.classes()}
+    few = {name: count for name, count in counts.items() if count is not None and count < FEW}
+    if not few:
+        return ""
+    named = ", ".join(f"{name} {count}" for name, count in few.items())
+    return (
+        f"Classes with fewer than {FEW} test patients ({named}): with so few an interval of {confidence:.0%} "
+        "holds the truth less often than it says, least where rates are near 0 or 1 (docs/report.md, Intervals)."
+    )
 
 
 def _more(count: int) -> list[str]:
