@@ -90,7 +90,8 @@ def test_dvc_shows_a_few_flat_numbers_of_each_file(pipeline: Path) -> None:
     written = {path.relative_to(pipeline).as_posix() for path in (pipeline / "metrics").rglob("*.json")}
     assert set(rows) == written
     for path, row in rows.items():
-        assert 1 <= len(row) <= 6, path
+        # Of attacks that all failed detection has nothing to show.
+        assert (0 if path.startswith("metrics/detect/") else 1) <= len(row) <= 6, path
         for name, value in row.items():
             assert isinstance(value, str | int | float), (path, name)
     assert len({name for row in rows.values() for name in row}) <= 15
@@ -118,7 +119,7 @@ def test_a_second_repro_runs_no_stage(pipeline: Path) -> None:
 def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
     set_param(pipeline, lambda params: params["adv"].update(eps=0.005))
     checks = {"check@resnet10t", "check_ensemble"}
-    assert changed(pipeline) == {"settings@resnet10t", "ensemble", "report", *checks}
+    assert changed(pipeline) == {"settings@resnet10t", "ensemble", *checks}
     output = run(pipeline, "dvc", "repro")
     ran = {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
     attacks = {

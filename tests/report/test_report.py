@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from markupsafe import escape
 from scipy.stats import binomtest
 
 from medrobust.records import read_json, read_metrics, write_json, write_table
@@ -310,9 +311,8 @@ def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> N
 def test_the_page_says_where_patients_are_too_few_for_its_intervals(folder: Path) -> None:
     said = "Classes with fewer than 10 test patients"
     page = text_of(render_html(read(folder), {}, SETTINGS))
-    assert (
-        f"{said} ({', '.join(f'{name} {count}' for name, count in zip(CLASSES, (2, 3, 2), strict=True))})" in page
-    )
+    counts = ", ".join(f"{escape(name)} {count}" for name, count in zip(CLASSES, (2, 3, 2), strict=True))
+    assert f"{said} ({counts})" in page
     split = read_metrics(folder / "metrics" / "split.json")
     split["test"]["patients_by_class"] = dict(zip(CLASSES, (10, 300, 20), strict=True))
     write_record(folder / "metrics" / "split.json", split)

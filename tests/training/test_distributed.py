@@ -99,6 +99,7 @@ def test_nccl_carries_tensors_where_each_process_has_a_gpu_and_objects_never(
     """NCCL refuses two processes on one GPU, and sends objects over the current GPU: everybody's first."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     monkeypatch.delenv("MEDROBUST_DEVICE", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

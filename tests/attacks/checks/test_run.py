@@ -31,7 +31,7 @@ def test_an_invalid_number_is_written_and_then_ends_the_run_if_that_is_wanted(tm
         conclude(found, "fail")
     assert "b-adv" not in str(error.value)
     assert read_metrics(tmp_path / "a-adv.json")["verdict"] == "invalid"
-    assert read_metrics(tmp_path / "b-adv.json")["seconds"] == 1.2346
+    assert read_metrics(tmp_path / "b-adv.json")["seconds"] == 1.23456
     conclude(found, "warn")
 
 
