@@ -302,8 +302,9 @@ def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> N
     record["robust_accuracy_ci"] = {"0.005": [0.4, 0.6], "0.01": [0.0, 0.0]}
     write_record(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
     run = read(folder)
-    said = no_width(tables.short_table(run).rows, 0.95, 7)
-    assert said.endswith(f"7 patients who all agree fit a true rate that is up to {exact(7):.2f} away.")
+    count = record["patients"]
+    said = no_width(tables.short_table(run).rows, 0.95, count)
+    assert said.endswith(f"{count} patients who all agree fit a true rate that is up to {exact(count):.2f} away.")
     for text in (render_html(run, {}, SETTINGS), tables.attack_table(run, "pgd", 0.95).note):
         assert said in text
 
@@ -317,6 +318,21 @@ def test_the_page_says_where_patients_are_too_few_for_its_intervals(folder: Path
     split["test"]["patients_by_class"] = dict(zip(CLASSES, (10, 300, 20), strict=True))
     write_record(folder / "metrics" / "split.json", split)
     assert said not in text_of(render_html(read(folder), {}, SETTINGS))
+
+
+def test_of_data_without_patient_ids_nothing_is_said_of_few_patients(folder: Path) -> None:
+    """The split counts no patient there; an evaluation takes each image for one of its own."""
+    split = read_metrics(folder / "metrics" / "split.json")
+    split["test"] |= {"patients": 0, "patients_by_class": dict.fromkeys(CLASSES, 0)}
+    write_record(folder / "metrics" / "split.json", split)
+    header = folder / "data" / "prepared" / "header.json"
+    write_json(header, {**read_json(header), "patients": 0})
+    run = read(folder)
+    assert run.fewest() == min(record["patients"] for record in run.attack.values()) > 0
+    assert run.fewest(CLASSES[0]) is None
+    page = text_of(render_html(run, {}, SETTINGS))
+    assert "Classes with fewer than" not in page
+    assert "of unknown patients" in page
 
 
 @pytest.mark.parametrize("cell", ["0.550 [0.550, 0.550]", "0.5501 [0.550, 0.550]", "-0.100 [-0.100, -0.100]"])

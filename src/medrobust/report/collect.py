@@ -110,10 +110,15 @@ class Run:
         }
 
     def fewest(self, name: str | None = None) -> int | None:
-        """How many patients test has, or has of one class; None if that is not known."""
+        """How many patients test has, or has of one class; None if that is not known.
+
+        Images without a patient's id are patients of their own to an evaluation, and none to the split.
+        """
         part = self.split.get("test", {})
-        found: int | None = part.get("patients_by_class", {}).get(name) if name else part.get("patients")
-        return found
+        if name:
+            return part.get("patients_by_class", {}).get(name) or None
+        counts = [record["patients"] for record in self.attack.values() if record.get("patients")]
+        return min(counts, default=part.get("patients") or None)
 
     def classes(self) -> list[str]:
         """The classes that models know: the header's, less those that merging left empty."""

@@ -28,9 +28,10 @@ def opening(run: Run, strategy: str) -> list[str]:
 def _data(header: dict[str, Any], strategy: str) -> str:
     made = header.get("source") in SYNTHETIC
     what = ("synthetic images", "simulated patients") if made else ("images", "patients")
+    whose = f"of {header['patients']} {what[1]}" if header.get("patients") else "of unknown patients"
     line = (
-        f"{header.get('images')} {what[0]} of {header.get('patients')} {what[1]} ({header.get('source')}, "
-        f"{header.get('image_size')} pixels), split by {strategy}."
+        f"{header.get('images')} {what[0]} {whose} ({header.get('source')}, {header.get('image_size')} pixels), "
+        f"split by {strategy}."
     )
     return f"{line} No scanner made them: no number here says anything about real patients." if made else line
 
