@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+#: Test patients of a class below which its intervals are known to be too narrow (benchmarks/intervals.py).
+FEW_PATIENTS = 10
 #: Of (…×)K×K counts: a number for each matrix, NaN where it is not defined.
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -256,6 +258,12 @@ def percentiles(values: np.ndarray, confidence: float) -> list[float]:
     low, high = np.nanquantile(values, [tail, 1 - tail])
     # Sums of weights leave rounding behind, and a value that never changes is to have no width at all.
     return [round(float(low), 12), round(float(high), 12)]
+
+
+def curve_columns(name: str) -> tuple[str, str, str]:
+    """Where an attack's curve (one row a radius) has a measure of `measured`, and the ends of its interval."""
+    ends = {"accuracy": "", "balanced_accuracy": "balanced_"}.get(name, f"robust_{name}_")
+    return f"robust_{name}", f"{ends}low", f"{ends}high"
 
 
 def unanimous(patients: int, confidence: float) -> float:

@@ -62,7 +62,8 @@ def own_sources() -> None:
     workspace itself, which may have been edited since; DVC would keep the result under the hash of the copy.
     """
     own = Path("src", "medrobust")
-    if own.is_dir() and not own.samefile(Path(__file__).parent):
+    # Without __init__.py Python would find the other copy again.
+    if (own / "__init__.py").is_file() and not own.samefile(Path(__file__).parent):
         paths = [str(own.parent.resolve()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         os.execv(sys.executable, [sys.executable, *sys.argv])

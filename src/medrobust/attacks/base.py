@@ -269,7 +269,9 @@ def check_alpha(alpha: float, steps: int, eps: float, allow_weak: bool) -> None:
     """
     if not allow_weak and not reaches(alpha, steps, eps):
         found = f"alpha {alpha:g} x {steps} steps reaches {alpha * steps:g} of eps {eps:g}"
-        raise UserError("attack", found, "Take alpha: auto, more steps, or say allow_weak: true")
+        raise UserError(
+            "attack", found, "Leave alpha out (2.5·eps/steps), take more steps, or say allow_weak: true"
+        )
 
 
 @contextmanager

@@ -33,6 +33,7 @@ class OnePixel(GoalAttack):
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     pixels: Count = 1
+    # A child has three parents.
     population: Annotated[int, Field(ge=4)] = 400
     generations: Count = 100
     allow_weak: bool = False

@@ -18,9 +18,6 @@ from medrobust.params.report import ReportParams
 from medrobust.records import write_metrics, write_table
 from medrobust.runtime import process_number
 
-#: Columns of a curve that end in `low` and `high`, where they are not called like their measure.
-ENDS = {"accuracy": "", "balanced_accuracy": "balanced_"}
-
 
 def run_suite(
     model: nn.Module, subset: Subset, suite: dict[str, Any], *, bit_depth: int, seed: int,
@@ -61,8 +58,7 @@ def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dic
     for name, (value, interval) in metrics.measured(
         labels, _worst_pred(table), patients, classes, **settings
     ).items():
-        ends, (low, high) = ENDS.get(name, f"robust_{name}_"), interval or (None, None)
-        point |= {f"robust_{name}": value, f"{ends}low": low, f"{ends}high": high}
+        point |= dict(zip(metrics.curve_columns(name), (value, *(interval or (None, None))), strict=True))
     return point
 
 

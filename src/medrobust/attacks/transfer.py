@@ -43,7 +43,7 @@ class Transfer(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.source, str) and not self.source:
-            raise UserError("attack.transfer", "no source", REMEDY)
+            raise UserError("attack.source", "no source", REMEDY)
         self.inner()
 
     @property
@@ -59,25 +59,25 @@ class Transfer(Attack):
         """
         name = str(self.attack.get("name"))
         if name not in ATTACKS or name == "transfer":
-            raise UserError("attack.transfer", f"no attack {name!r}", f"Known: {', '.join(ATTACKS)}")
+            raise UserError("attack.attack", f"no attack {name!r}", f"Known: {', '.join(ATTACKS)}")
         module, _, kind = ATTACKS[name].partition(":")
         attack: type[Attack] = getattr(import_module(module), kind)
         settings = {key: value for key, value in self.attack.items() if key != "name"}
         if self.norm not in attack.norms:
-            raise UserError(f"attack.transfer.{name}", f"does not bound {self.norm}", "Take one that does")
-        return build(attack, settings, f"attack.transfer.{name}", eps=self.eps, norm=self.norm)
+            raise UserError("attack.attack", f"{name} does not bound {self.norm}", "Take one that does")
+        return build(attack, settings, "attack.attack", eps=self.eps, norm=self.norm)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         surrogate = self.source
         if isinstance(surrogate, str):
             if not self.sha256:
-                raise UserError("attack.transfer", f"source {surrogate!r} without sha256", REMEDY)
+                raise UserError("attack.source", f"source {surrogate!r} without sha256", REMEDY)
             surrogate = _load(surrogate, self.sha256, images.device)
         with torch.no_grad():
             known, wanted = surrogate(images[:1]).shape[1], model(images[:1]).shape[1]
         if known != wanted:
             found = f"{known} classes, the victim has {wanted}"
-            raise UserError("attack.transfer.source", found, "Take another surrogate")
+            raise UserError("attack.source", found, "Take another surrogate")
         attacked = self.inner()(surrogate, images, labels, seeds=seeds)
         return project(attacked, images, self.eps, self.norm)
 

@@ -49,7 +49,9 @@ def rising(pair: list[float]) -> list[float]:
     return pair
 
 
+#: Above zero.
+Positive = Annotated[float, Field(gt=0)]
 #: A share between 0 and 1, both included.
 Share = Annotated[float, Field(ge=0, le=1)]
 #: The ends of a range above 0: smallest, largest.
-Range = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2), AfterValidator(rising)]
+Range = Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(rising)]

@@ -19,8 +19,6 @@ ROUNDING = 1e-5
 Natural = Annotated[int, pydantic.Field(ge=0)]
 #: How many of something: at least one.
 Count = Annotated[int, pydantic.Field(ge=1)]
-#: Above zero.
-Positive = Annotated[float, pydantic.Field(gt=0)]
 #: From zero.
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
 #: A share of something, above 0 and at most 1.
@@ -31,7 +29,7 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str, **fixed: Any) 
     """An object of a dataclass from a user's settings.
 
     Args:
-        kind: the dataclass; `check_values` ends its `__post_init__`.
+        kind: the dataclass; its `__post_init__` begins with `check_values`.
         settings: hyper-parameters by name; those left out have the class's defaults.
         where: whose settings they are, for messages.
         fixed: what is no user's to say here.
@@ -83,5 +81,5 @@ def _said(kind: type[Any]) -> list[Field[Any]]:
 def _adapters(kind: type[Any]) -> dict[str, TypeAdapter[Any]]:
     """What judges the value of each hyper-parameter."""
     types: dict[str, Any] = {each.name: each.type for each in _said(kind)}
-    options = ConfigDict(arbitrary_types_allowed=True)
+    options = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     return {name: TypeAdapter(annotation, config=options) for name, annotation in types.items()}

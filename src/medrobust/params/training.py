@@ -4,11 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from medrobust.params.base import Block, Eps, Range, Share, parse_fraction
+from medrobust.params.base import Block, Eps, Positive, Range, Share, parse_fraction
 
 #: Images; BatchNorm has no variance of one.
 BatchSize = Annotated[int, Field(ge=2)]
-Positive = Annotated[float, Field(gt=0)]
 Optimiser = Literal["SGD", "RMSprop", "Adam"]
 #: Of an exponential moving average; 0 = none.
 Decay = Annotated[float, Field(ge=0, lt=1)]

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from medrobust.metrics import FEW_PATIENTS
 from medrobust.report import charts, tables
 from medrobust.report.cells import Table, no_width
 from medrobust.report.charts import Chart, Matrix
@@ -42,8 +43,6 @@ CAPTIONS = {
 }
 #: Files that a card names before it only counts.
 NAMED = 8
-#: Test patients of a class below which intervals are known to be too narrow (benchmarks/intervals.py).
-FEW = 10
 
 
 @dataclass(frozen=True)
@@ -241,12 +240,12 @@ def _how_to_read(run: Run, confidence: float) -> list[str]:
 def _few(run: Run, confidence: float) -> str:
     """That intervals are too narrow where a class has few test patients; empty where none has."""
     counts = {name: run.fewest(name) for name in run.classes()}
-    few = {name: count for name, count in counts.items() if count is not None and count < FEW}
+    few = {name: count for name, count in counts.items() if count is not None and count < FEW_PATIENTS}
     if not few:
         return ""
     named = ", ".join(f"{name} {count}" for name, count in few.items())
     return (
-        f"Classes with fewer than {FEW} test patients ({named}): with so few an interval of {confidence:.0%} "
+        f"Classes with fewer than {FEW_PATIENTS} test patients ({named}): with so few an interval of {confidence:.0%} "
         "holds the truth less often than it says, least where rates are near 0 or 1 (docs/report.md, Intervals)."
     )
 

@@ -3,11 +3,10 @@
 import math
 from typing import Any
 
+from medrobust.metrics import curve_columns
 from medrobust.report.cells import NONE, Table, number, ranged, with_interval
 from medrobust.report.collect import REGIMES, Run, name_of, vote_of
 
-#: Columns of a curve that end in `low` and `high`, where they are not called like their measure.
-ENDS = {"accuracy": "", "balanced_accuracy": "balanced_"}
 #: How a regime is called in a table.
 TRAINING = {"clean": "clean", "adv": "adversarial"}
 
@@ -102,8 +101,7 @@ def _attacked(run: Run, key: tuple[str, str, str], names: list[str]) -> list[lis
 
 def robust(point: dict[Any, Any], name: str) -> str:
     """A measure of an attack's curve at one radius, with its interval."""
-    ends = ENDS.get(name, f"robust_{name}_")
-    return ranged(point.get(f"robust_{name}"), point.get(f"{ends}low"), point.get(f"{ends}high"))
+    return ranged(*(point.get(column) for column in curve_columns(name)))
 
 
 def _last_steps(run: Run, model: tuple[str, str], names: list[str]) -> list[list[str]]:

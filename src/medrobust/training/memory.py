@@ -8,8 +8,8 @@ import torch
 
 from medrobust.errors import UserError
 
-#: How torch's libraries say it where torch itself does not raise its own kind of error.
-WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "can't allocate memory")
+#: How torch's libraries and CUDA's runtime say it where torch itself does not raise its own kind of error.
+WORDS = ("out of memory", "_ALLOC_FAILED", "can't allocate memory")
 
 
 class TooLargeError(UserError):

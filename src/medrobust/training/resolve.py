@@ -10,9 +10,6 @@ from medrobust.params.training import AdvParams, ModelParams, TrainParams, TuneP
 from medrobust.training.objectives.registry import find, source_hash
 from medrobust.training.settings import Entry, Settings, content_hash, validation_steps
 
-#: Objectives of a single step inside the ball, and those whose own step has no ball or ignores `adv.alpha`.
-ONE_STEP, NO_PGD = ("fgsm_rs",), ("n_fgsm", "free", "cross_entropy", "gce")
-
 
 def resolve_settings(
     backbone: str, model: ModelParams, train: TrainParams, adv: AdvParams, tune: TuneParams
@@ -30,8 +27,9 @@ def resolve_settings(
         found = f"{own_adv.unlabelled} with objective {own_adv.objective}"
         remedy = "ssat, and it alone, takes a share of the training patients (0.5) or a folder of images"
         raise UserError("params.yaml: adv.unlabelled", found, remedy)
-    if own.label_smoothing and "gce" in {own.objective, own_adv.objective}:
-        found = f"{own.label_smoothing:g} with objective gce, which has no target to smooth"
+    unsmoothed = [name for name, e in ((own.objective, clean), (own_adv.objective, robust)) if not e.smooths]
+    if own.label_smoothing and unsmoothed:
+        found = f"{own.label_smoothing:g} with objective {unsmoothed[0]}, which has no target to smooth"
         raise UserError("params.yaml: train.label_smoothing", found, "Set it to 0, or take another objective")
     _check_alpha(own_adv, robust, f"models.{backbone}.adv" if "alpha" in model.adv else "adv")
     _refuse_short(adv, adv.steps, "adv", "the PGD on which the vote is fitted")
@@ -62,8 +60,8 @@ def _check_alpha(adv: AdvParams, objective: Entry, block: str) -> None:
 
     `curriculum` needs no check of its first epochs: a share of eps gets as large a share of the steps at least.
     """
-    if adv.objective not in NO_PGD:
-        steps = 1 if adv.objective in ONE_STEP else adv.steps
+    if objective.inside:
+        steps = 1 if objective.single_step else adv.steps
         _refuse_short(adv, steps, block, f"the training attack of {adv.objective}")
     if validation_steps(adv, objective.single_step) == adv.steps:  # else it takes alpha: auto
         _refuse_short(adv, adv.steps, block, "the PGD of robust validation")

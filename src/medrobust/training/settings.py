@@ -30,6 +30,9 @@ class Entry(Block):
         single_step: whether its attack is one gradient: validated under more steps, and watched for catastrophic
             overfitting.
         replayed: whether it takes each batch `adv.replays` times.
+        inside: whether its attack goes by `adv.alpha` and has to reach the border of the ball; one of a single step
+            in that step.
+        smooths: whether `train.label_smoothing` means something to it.
         classes: how many it needs at least.
     """
 
@@ -37,6 +40,8 @@ class Entry(Block):
     attacks: bool = True
     single_step: bool = False
     replayed: bool = False
+    inside: bool = True
+    smooths: bool = True
     classes: int = 2
 
 

@@ -77,14 +77,15 @@ def _out_of_fold(sample: Sample, name: str, params: EnsembleParams) -> dict[str,
 
 def _on_test(rule: Rule, test: Subset, votes: np.ndarray, report: ReportParams) -> dict[str, Any]:
     logprobs = answers(rule, votes)
-    preds, count = logprobs.argmax(1), len(test.classes)
-    matrix, sample = metrics.confusion(test.labels, preds, count), (test.labels, preds, test.patients, count)
-    settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
+    found = metrics.measured(
+        test.labels, logprobs.argmax(1), test.patients, test.classes,
+        resamples=report.bootstrap, confidence=report.confidence,
+    )  # fmt: skip
     return {
-        "test_accuracy": float(metrics.accuracy(matrix)),
-        "test_accuracy_ci": metrics.bootstrap_ci(*sample, metrics.accuracy, **settings),
-        "test_balanced_accuracy": float(metrics.balanced_accuracy(matrix)),
-        "test_balanced_accuracy_ci": metrics.bootstrap_ci(*sample, metrics.balanced_accuracy, **settings),
+        "test_accuracy": found["accuracy"].value,
+        "test_accuracy_ci": found["accuracy"].interval,
+        "test_balanced_accuracy": found["balanced_accuracy"].value,
+        "test_balanced_accuracy_ci": found["balanced_accuracy"].interval,
         "test_log_loss": metrics.nll(test.labels, logprobs),
         "test_ece": metrics.ece(test.labels, logprobs),
     }

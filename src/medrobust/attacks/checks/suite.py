@@ -10,8 +10,8 @@ from medrobust.attacks.base import TOLERANCE, Attack
 from medrobust.attacks.checks.base import Measured, SuiteEvidence
 from medrobust.attacks.engine import build_attack, named_attacks
 
-#: Fewest patients of a class, and half the widest interval, below and above which a number is too weak to compare.
-PATIENTS, HALF_WIDTH = 10, 0.05
+#: Half the widest interval above which a number is too weak to compare.
+HALF_WIDTH = 0.05
 #: Why nothing is said of how far attacks go (see `_failed`).
 NO_WALK = "no attack along gradients failed in a Linf ball with all its steps"
 
@@ -117,7 +117,7 @@ def sample_size(evidence: SuiteEvidence) -> Measured:
     half = ((high - low) or metrics.unanimous(patients, evidence.report.confidence)) / 2
     fewest = min(len(np.unique(subset.patients[subset.labels == k])) for k in range(len(subset.classes)))
     text = f"{len(subset)} images, interval ±{half:.3f}, fewest patients of a class: {fewest}"
-    return Measured(max(half / HALF_WIDTH, PATIENTS / max(fewest, 1)), text)
+    return Measured(max(half / HALF_WIDTH, metrics.FEW_PATIENTS / max(fewest, 1)), text)
 
 
 def _attacks(evidence: SuiteEvidence) -> list[Attack]:

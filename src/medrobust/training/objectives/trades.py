@@ -67,5 +67,5 @@ def _divergent(step: Step) -> Tensor:
 
     size = training_attack(adv).step_size
     start = (step.images + START * normal(step.seeds, 0, tuple(step.images.shape[1:]))).clamp(0, 1)
-    first = ascend(exact, start, loss, eps=adv.eps, alpha=size, steps=min(adv.steps, 1))
+    first = ascend(exact, start, loss, eps=adv.eps, alpha=size, steps=1)
     return ascend(step, first, loss, eps=adv.eps, alpha=size, steps=adv.steps - 1)
