@@ -3,7 +3,7 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
-SOURCES := src stages tests tools scripts benchmarks
+SOURCES := src stages tests tools benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test lint bench deps lock preset clean

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from medrobust.attacks.random import image_seeds
+from medrobust.core.params.schema import load_params, override
+from medrobust.core.params.training import AdvParams, TrainParams
+from medrobust.core.runtime import device
+from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
-from medrobust.evaluation import BATCH, batches
 from medrobust.models import checkpoint
 from medrobust.models.build import set_trainable
 from medrobust.models.classifier import Classifier
-from medrobust.params.schema import load_params, override
-from medrobust.params.training import AdvParams, TrainParams
-from medrobust.runtime import device
+from medrobust.models.predict import BATCH, batches
 from medrobust.training.loop import Job, fit, validate
 from medrobust.training.objectives.base import Step
 from medrobust.training.objectives.inner import attack_with_pgd, validation_attack

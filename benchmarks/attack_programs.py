@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.attacks.attempts import worst_case
 from medrobust.attacks.base import margin
-from medrobust.attacks.engine import attack_suite
-from medrobust.attacks.suite import resolve_suite
+from medrobust.attacks.engine.attempts import worst_case
+from medrobust.attacks.engine.evaluate import attack_suite
+from medrobust.attacks.engine.suite import resolve_suite
+from medrobust.core.params.attacks import SuiteParams
 from medrobust.data.store import Subset
-from medrobust.params.attacks import SuiteParams
 
 STEPS, QUERIES, BATCH = 20, 200, 64
 #: PGD's step as a share of eps: that of the engine's `alpha: null`.

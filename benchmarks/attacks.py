@@ -38,12 +38,12 @@ from attack_programs import (  # type: ignore[import-not-found]  # beside this s
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from medrobust.attacks.twin import Twin
-from medrobust.attacks.walk import loss_gradient
+from medrobust.attacks.engine.twin import Twin
+from medrobust.attacks.state import loss_gradient
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import read_table
 from medrobust.data.store import ImageStore, Subset
 from medrobust.models.checkpoint import load
-from medrobust.params.schema import load_params
-from medrobust.records import read_table
 
 
 @dataclass

@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.data.audit import audit
+from medrobust.core.params.data import AuditParams, DataParams, SplitParams
+from medrobust.data.audit.run import audit
 from medrobust.data.prepare import download, prepare
 from medrobust.data.split import make_split
 from medrobust.data.store import Header, ImageStore, write_store
-from medrobust.params.data import AuditParams, DataParams, SplitParams
 
 CLASSES = ["a", "b", "c", "d"]
 SLICES = 20  # a patient, in the audit's images

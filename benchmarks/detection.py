@@ -15,13 +15,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from medrobust.attacks.random import image_seeds
+from medrobust.core.params.training import ModelParams
+from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
 from medrobust.detection.base import build_detector
 from medrobust.detection.extract import all_features
 from medrobust.detection.registry import DETECTORS
 from medrobust.models.build import build_classifier
-from medrobust.params.training import ModelParams
 
 #: What a detector needs beyond its defaults to run on a network without dropout.
 SETTINGS = {"dropout": {"rate": 0.3}}

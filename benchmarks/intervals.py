@@ -12,7 +12,7 @@ import argparse
 
 import numpy as np
 
-from medrobust import metrics
+from medrobust.core import metrics
 
 #: Patients of each class and images a patient: the default phantom's, the Alzheimer release's, 500 patients.
 COMPOSITIONS = [((10, 7, 5, 3), 4), ((25, 18, 8), 32), ((250, 150, 100), 4)]

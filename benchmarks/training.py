@@ -27,11 +27,11 @@ import torchattacks
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from medrobust.core.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
+from medrobust.core.runtime import device
 from medrobust.data.store import Subset
 from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
-from medrobust.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
-from medrobust.runtime import device
 from medrobust.training.loop import Epochs, Job
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.state import State

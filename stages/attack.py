@@ -1,8 +1,8 @@
 """Attack one model with one suite: records, metrics and curve (seconds to a minute a cell on two cores)."""
 
-from medrobust.attacks.cell import attack_cell, parse
-from medrobust.params.schema import load_params
-from medrobust.runtime import run_stage
+from medrobust.attacks.engine.cell import attack_cell, parse
+from medrobust.core.params.schema import load_params
+from medrobust.core.runtime import run_stage
 
 
 def main() -> None:

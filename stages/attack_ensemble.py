@@ -1,13 +1,13 @@
 """Attack the ensemble end to end, one image for all members (under a minute on two cores)."""
 
-from medrobust.attacks.cell import attack_cell, parse
-from medrobust.params.schema import load_params
-from medrobust.runtime import run_stage
+from medrobust.attacks.engine.cell import attack_cell, parse
+from medrobust.core.params.schema import load_params
+from medrobust.core.runtime import run_stage
 
 
 def main() -> None:
     """Run the suite on the test images."""
-    from medrobust.voting.ensemble import load_ensemble
+    from medrobust.models.ensemble import load_ensemble
 
     params = load_params()
     attack_cell(load_ensemble, args, seed=params.seed, report=params.report)

@@ -1,13 +1,13 @@
 """Attack a way to vote that is not in force, end to end as the one that is (under a minute on two cores)."""
 
-from medrobust.attacks.cell import attack_cell, empty_cell, parse
-from medrobust.params.schema import load_params
-from medrobust.runtime import run_stage
+from medrobust.attacks.engine.cell import attack_cell, empty_cell, parse
+from medrobust.core.params.schema import load_params
+from medrobust.core.runtime import run_stage
 
 
 def main() -> None:
     """Run the suite on the test images; a method that validation did not allow is said to be so."""
-    from medrobust.voting.ensemble import impossible, load_ensemble
+    from medrobust.models.ensemble import impossible, load_ensemble
 
     params = load_params()
     if reason := impossible(args.model):

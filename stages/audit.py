@@ -3,16 +3,16 @@
 import argparse
 from pathlib import Path
 
-from medrobust.errors import UserError
-from medrobust.params.schema import load_params
-from medrobust.records import atomic_dir, read_table, write_metrics, write_table
-from medrobust.runtime import run_stage, say
+from medrobust.core.errors import UserError
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import atomic_dir, read_table, write_metrics, write_table
+from medrobust.core.runtime import run_stage, say
 
 
 def main() -> None:
     """Write the verdict and its reasons, the tables behind them, and the worst pairs as a picture."""
-    from medrobust.data.audit import audit
-    from medrobust.data.audit_sheet import contact_sheet
+    from medrobust.data.audit.contact_sheet import contact_sheet
+    from medrobust.data.audit.run import audit
     from medrobust.data.store import ImageStore
 
     parser = argparse.ArgumentParser(description=__doc__)

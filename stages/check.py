@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from medrobust.params.schema import load_params
-from medrobust.records import read_table
-from medrobust.runtime import device, run_stage
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import read_table
+from medrobust.core.runtime import device, run_stage
 
 
 def parse() -> argparse.Namespace:
@@ -21,7 +21,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Check the clean and the adversarially trained model, each the other's sibling."""
-    from medrobust.attacks.checks.run import Subject, check_model, conclude, read_evaluations
+    from medrobust.checklist.run import Subject, check_model, conclude, read_evaluations
     from medrobust.data.store import ImageStore
     from medrobust.models.checkpoint import load
 

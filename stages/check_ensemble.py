@@ -1,13 +1,13 @@
 """Ask whether the evaluations of the ensemble can be believed (under half a minute on two cores)."""
 
-from medrobust.attacks.checks.cell import check_vote, parse
-from medrobust.params.schema import load_params
-from medrobust.runtime import run_stage
+from medrobust.checklist.cell import check_vote, parse
+from medrobust.core.params.schema import load_params
+from medrobust.core.runtime import run_stage
 
 
 def main() -> None:
     """Check the vote in force."""
-    from medrobust.voting.ensemble import load_ensemble, load_members
+    from medrobust.models.ensemble import load_ensemble, load_members
 
     params = load_params()
     check_vote(

@@ -1,14 +1,14 @@
 """Ask the same of a way to vote that is not in force (under half a minute on two cores)."""
 
-from medrobust.attacks.checks.cell import check_vote, parse
-from medrobust.params.schema import load_params
-from medrobust.records import write_metrics
-from medrobust.runtime import run_stage
+from medrobust.checklist.cell import check_vote, parse
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import write_metrics
+from medrobust.core.runtime import run_stage
 
 
 def main() -> None:
     """Check the vote; of a method that validation did not allow, say so."""
-    from medrobust.voting.ensemble import impossible, load_ensemble, load_members
+    from medrobust.models.ensemble import impossible, load_ensemble, load_members
 
     params = load_params()
     if reason := impossible(args.model):

@@ -1,9 +1,9 @@
 """Give one model its detectors and measure what they are worth (see docs/detection.md for the time it takes)."""
 
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import read_json
+from medrobust.core.runtime import run_stage
 from medrobust.detection.cell import detect_cell, parse
-from medrobust.params.schema import load_params
-from medrobust.records import read_json
-from medrobust.runtime import run_stage
 
 
 def main() -> None:

@@ -1,14 +1,14 @@
 """Give the ensemble its detectors and measure what they are worth (as detect, times the members)."""
 
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import file_hash
+from medrobust.core.runtime import run_stage
 from medrobust.detection.cell import detect_cell, parse
-from medrobust.params.schema import load_params
-from medrobust.records import file_hash
-from medrobust.runtime import run_stage
 
 
 def main() -> None:
     """Guard the vote; its card holds the hashes of all members."""
-    from medrobust.voting.ensemble import load_ensemble
+    from medrobust.models.ensemble import load_ensemble
 
     params = load_params()
     weights = file_hash(args.model / "card.json")

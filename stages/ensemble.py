@@ -3,21 +3,21 @@
 import argparse
 from pathlib import Path
 
-from medrobust.params.schema import load_params
-from medrobust.records import read_table, write_metrics, write_table
-from medrobust.runtime import device, run_stage, say
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import read_table, write_metrics, write_table
+from medrobust.core.runtime import device, run_stage, say
 
 
 def main() -> None:
     """Fit, evaluate on test, and write."""
+    from medrobust.core.metrics import classification_summary, headline
     from medrobust.data.store import ImageStore
-    from medrobust.evaluation import predict_all, predictions_table
-    from medrobust.metrics import classification_summary, headline
+    from medrobust.ensembling.compare import compare
+    from medrobust.ensembling.fit import answers, ask, facts_of, fit_rule, named
+    from medrobust.ensembling.save_all_methods import keep
     from medrobust.models.checkpoint import load
-    from medrobust.voting.compare import compare
-    from medrobust.voting.ensemble import save_ensemble
-    from medrobust.voting.fit import answers, ask, facts_of, fit_rule, named
-    from medrobust.voting.keep import keep
+    from medrobust.models.ensemble import save_ensemble
+    from medrobust.models.predict import predict_all, predictions_table
 
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("models", "prepared", "split", "out", "votes", "predictions", "metrics"):

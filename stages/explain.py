@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from medrobust.params.schema import load_params
-from medrobust.records import read_table
-from medrobust.runtime import device, run_stage
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import read_table
+from medrobust.core.runtime import device, run_stage
 
 
 def parse() -> argparse.Namespace:
@@ -21,7 +21,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Explain the clean and the adversarially trained model."""
-    from medrobust.attacks.resolved import read_suite
+    from medrobust.attacks.engine.resolved import read_suite
     from medrobust.data.store import ImageStore
     from medrobust.explain.run import Outputs, explain_model
     from medrobust.explain.subject import Subject

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from medrobust.params.schema import load_params
-from medrobust.runtime import run_stage
+from medrobust.core.params.schema import load_params
+from medrobust.core.runtime import run_stage
 
 
 def parse() -> argparse.Namespace:
@@ -19,9 +19,9 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Collect what is known of the backbone, and write both folders."""
-    from medrobust.report.cards import Subject, publish
     from medrobust.report.collect import REGIMES, Folders, collect_models
-    from medrobust.report.lineage import Lineage
+    from medrobust.report.provenance.lineage import Lineage
+    from medrobust.report.publish.model_cards import Subject, publish
 
     params = load_params()
     suites = params.attacks.suites

@@ -3,20 +3,20 @@
 import argparse
 from pathlib import Path
 
-from medrobust.params.schema import load_params
-from medrobust.runtime import run_stage, say
+from medrobust.core.params.schema import load_params
+from medrobust.core.runtime import run_stage, say
 
 
 def main() -> None:
     """Collect, draw, write, and print the short table."""
     from medrobust.report.collect import Folders, collect
-    from medrobust.report.commit import built_on
-    from medrobust.report.detection import read_detection
-    from medrobust.report.ensemble import read_ensemble
-    from medrobust.report.explanations import read_explanations
-    from medrobust.report.lineage import Lineage
-    from medrobust.report.page import Settings
-    from medrobust.report.write import Outputs, write_report
+    from medrobust.report.page.page import Settings
+    from medrobust.report.page.write import Outputs, write_report
+    from medrobust.report.provenance.commit import built_on
+    from medrobust.report.provenance.lineage import Lineage
+    from medrobust.report.tables.detection import read_detection
+    from medrobust.report.tables.ensemble import read_ensemble
+    from medrobust.report.tables.explanations import read_explanations
 
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")

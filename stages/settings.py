@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from medrobust.params.schema import load_params
-from medrobust.runtime import run_stage
+from medrobust.core.params.schema import load_params
+from medrobust.core.runtime import run_stage
 
 
 def parse() -> argparse.Namespace:
@@ -18,7 +18,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Check, resolve and write."""
-    from medrobust.records import atomic_dir, write_json
+    from medrobust.core.records import atomic_dir, write_json
     from medrobust.training.resolve import check_classes, resolve_settings
 
     params = load_params()

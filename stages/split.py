@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from medrobust.params.schema import load_params
-from medrobust.records import write_metrics, write_table
-from medrobust.runtime import run_stage
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import write_metrics, write_table
+from medrobust.core.runtime import run_stage
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from medrobust.params.schema import load_params
-from medrobust.records import write_json
-from medrobust.runtime import run_stage
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import write_json
+from medrobust.core.runtime import run_stage
 
 
 def parse() -> argparse.Namespace:
@@ -18,7 +18,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Resolve the suite."""
-    from medrobust.attacks.suite import resolve_suite
+    from medrobust.attacks.engine.suite import resolve_suite
 
     params = load_params()
     write_json(args.out, resolve_suite(args.suite, params.attacks.suites[args.suite]))

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from medrobust.runtime import run_stage
+from medrobust.core.runtime import run_stage
 
 
 def parse() -> argparse.Namespace:
@@ -16,7 +16,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Hash the weights."""
-    from medrobust.attacks.resolved import write_surrogate
+    from medrobust.attacks.engine.resolved import write_surrogate
 
     write_surrogate(args.model, args.out)
 

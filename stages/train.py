@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from medrobust.params.schema import load_params
-from medrobust.runtime import run_stage
+from medrobust.core.params.schema import load_params
+from medrobust.core.runtime import run_stage
 
 
 def parse() -> argparse.Namespace:

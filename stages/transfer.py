@@ -3,18 +3,18 @@
 import argparse
 from pathlib import Path
 
-from medrobust.params.schema import load_params
-from medrobust.records import read_table, write_metrics, write_table
-from medrobust.runtime import device, run_stage
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import read_table, write_metrics, write_table
+from medrobust.core.runtime import device, run_stage
 
 
 def main() -> None:
     """Attack every model, ask all of them, and write the matrix."""
-    from medrobust.attacks.resolved import read_suite
+    from medrobust.attacks.engine.resolved import read_suite
     from medrobust.data.store import ImageStore
+    from medrobust.ensembling.transfer import headline, nothing, transfer
     from medrobust.models.checkpoint import load
-    from medrobust.transfer import headline, nothing, transfer
-    from medrobust.voting.ensemble import load_ensemble, voters
+    from medrobust.models.ensemble import load_ensemble, voters
 
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):

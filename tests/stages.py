@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
+from medrobust.core.records import write_table
 from medrobust.data.store import Header, write_store
-from medrobust.records import write_table
 
 CLASSES = ["Non", "Mild"]
 SIDE = 32

@@ -13,9 +13,8 @@ FILES = sorted((SRC / "medrobust").rglob("*.py"))
 CODE = [*FILES, *sorted((ROOT / "stages").glob("*.py")), *sorted((ROOT / "tools").glob("*.py"))]
 #: Part of the package -> level; a module imports only from its own level or below.
 LEVELS = {
-    "errors": 0, "calibration": 0, "code_hash": 0, "processes": 0, "params": 0, "records": 0, "runtime": 0,
-    "metrics": 0, "data": 1, "models": 1, "attacks": 2, "detection": 2, "evaluation": 3, "training": 3,
-    "explain": 3, "transfer": 3, "voting": 3, "report": 4,
+    "core": 0, "data": 1, "models": 1, "attacks": 2, "training": 3, "detection": 3, "checklist": 3,
+    "ensembling": 4, "explain": 4, "report": 5,
 }  # fmt: skip
 
 

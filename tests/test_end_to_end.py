@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from medrobust.metrics import supported
-from medrobust.records import read_metrics
+from medrobust.core.metrics import supported
+from medrobust.core.records import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
@@ -158,7 +158,7 @@ def test_a_new_objective_trains_nothing(pipeline: Path) -> None:
 
 
 def test_a_line_of_report_code_changes_only_what_is_read(pipeline: Path) -> None:
-    source = pipeline / "src" / "medrobust" / "report" / "tables.py"
+    source = pipeline / "src" / "medrobust" / "report" / "tables" / "models.py"
     source.write_text(source.read_text() + "\n# another line\n")
     assert changed(pipeline) == {"publish@resnet10t", "report"}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medrobust.params.schema import Params, load_params
+from medrobust.core.params.schema import Params, load_params
 from tools.imports import source_files
 from tools.write_deps import code_deps, is_code
 

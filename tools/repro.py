@@ -16,7 +16,7 @@ from graphlib import TopologicalSorter
 
 from dvc.repo import Repo
 
-from medrobust.runtime import say
+from medrobust.core.runtime import say
 
 Needs = Mapping[str, set[str]]
 

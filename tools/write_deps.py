@@ -12,14 +12,14 @@ from tools.imports import source_files
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Directories that stand for all their files, because each of their users loads all of them.
-WHOLE = ("src/medrobust/params",)
+WHOLE = ("src/medrobust/core/params",)
 #: Code that a stage reaches by a name in params.yaml, and so not by an import that can be followed.
 PLUGINS = {
     "download": ["src/medrobust/data/sources"],
     "prepare": ["src/medrobust/data/sources"],
     "suite": ["src/medrobust/attacks"],
     "settings": ["src/medrobust/training/objectives"],
-    "ensemble": ["src/medrobust/voting"],
+    "ensemble": ["src/medrobust/ensembling"],
     "detect_plan": ["src/medrobust/detection"],
     "report": ["src/medrobust/report"],
 }

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medrobust.runtime import say
+from medrobust.core.runtime import say
 
 RADII = {"Linf": (0.0688,), "L2": (0.877,)}
 OUT = Path(__file__).parent / "autoattack.npz"

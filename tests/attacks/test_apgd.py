@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from medrobust.attacks import apgd
-from medrobust.attacks.apgd import APGD, APGDT, wrong_classes
 from medrobust.attacks.goals import objective
+from medrobust.attacks.methods import apgd
+from medrobust.attacks.methods.apgd import APGD, APGDT, wrong_classes
 from medrobust.attacks.problem import Best, Problem
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 from tests.attacks.conftest import Victim
 
 Make = Callable[..., Victim]

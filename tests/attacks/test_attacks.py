@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, margin
-from medrobust.attacks.pgd import FGSM, PGD
-from medrobust.attacks.square import Square
-from medrobust.errors import UserError
+from medrobust.attacks.methods.pgd import FGSM, PGD
+from medrobust.attacks.methods.square import Square
+from medrobust.core.errors import UserError
 
 
 def seeds(n: int) -> Tensor:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from medrobust.attacks.engine import attack_suite
-from medrobust.attacks.suite import resolve_suite
-from medrobust.attacks.targeted import targeted_success
+from medrobust.attacks.engine.evaluate import attack_suite
+from medrobust.attacks.engine.suite import resolve_suite
+from medrobust.attacks.engine.targeted import targeted_success
+from medrobust.core.params.attacks import SuiteParams
+from medrobust.core.params.report import ReportParams
 from medrobust.data.store import Subset
-from medrobust.params.attacks import SuiteParams
-from medrobust.params.report import ReportParams
 from tests.attacks.conftest import Victim
 from tests.attacks.test_contract import CASES, Make, train_images
 from tests.other_device import other_device

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from medrobust.attacks.apgd import APGD, APGDT
-from medrobust.attacks.autoattack import AutoAttack
-from medrobust.attacks.minimal import FABT
-from medrobust.attacks.square import Square
-from medrobust.attacks.square_l2 import SquareL2
-from medrobust.errors import UserError
+from medrobust.attacks.methods.apgd import APGD, APGDT
+from medrobust.attacks.methods.autoattack import AutoAttack
+from medrobust.attacks.methods.minimal import FABT
+from medrobust.attacks.methods.square import Square
+from medrobust.attacks.methods.square_l2 import SquareL2
+from medrobust.core.errors import UserError
 from tests.attacks.conftest import Victim
 from tests.attacks.record_autoattack import RADII, perceptron
 

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from medrobust.attacks.base import Meter, distance, margin
-from medrobust.attacks.noise import Noise
-from medrobust.attacks.one_pixel import OnePixel
-from medrobust.attacks.square_l2 import SquareL2, _bumps
-from medrobust.attacks.stripe import Mode, Stripe
-from medrobust.attacks.transfer import Transfer
-from medrobust.attacks.universal import Universal, fit
+from medrobust.attacks.methods.noise import Noise
+from medrobust.attacks.methods.one_pixel import OnePixel
+from medrobust.attacks.methods.square_l2 import SquareL2, _bumps
+from medrobust.attacks.methods.stripe import Mode, Stripe
+from medrobust.attacks.methods.transfer import Transfer
+from medrobust.attacks.methods.universal import Universal, fit
+from medrobust.core.errors import UserError
+from medrobust.core.params.training import ModelParams
+from medrobust.core.records import file_hash
 from medrobust.data.store import Subset
-from medrobust.errors import UserError
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
-from medrobust.params.training import ModelParams
-from medrobust.records import file_hash
 from tests.attacks.conftest import Victim
 
 Make = Callable[..., Victim]
@@ -191,7 +191,7 @@ def test_a_universal_pattern_fitted_on_some_images_fools_others(norm: Any, victi
 def test_a_universal_pattern_is_fitted_once_a_model_and_radius_and_charged_to_nobody(
     victim: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medrobust.attacks import universal
+    from medrobust.attacks.methods import universal
 
     model, fits = victim(4), []
 
@@ -261,7 +261,7 @@ def test_a_surrogate_is_the_checkpoint_that_the_suite_means(tmp_path: Path) -> N
         (lambda: Transfer(eps=0.1, source="m", sha256="a", attack={"name": "magic"}), "no attack 'magic'"),
         (
             lambda: Transfer(eps=0.1, source="m", sha256="a", attack={"name": "bim", "x": 1}),
-            r"bim\.x: unknown hyper-parameter",
+            r"attack\.attack\.x: unknown hyper-parameter",
         ),
         (lambda: Transfer(eps=1.0, norm="L2", source="m", sha256="a", attack={"name": "bim"}), "not bound L2"),
     ],

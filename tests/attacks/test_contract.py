@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, distance
 from medrobust.attacks.registry import ATTACKS
+from medrobust.core.errors import UserError
 from medrobust.data.store import Subset
-from medrobust.errors import UserError
 from tests.attacks.conftest import Victim
 from tests.hyperparameters import refusable
 

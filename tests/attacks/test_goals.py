@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.apgd import APGD
 from medrobust.attacks.goals import choose_targets
-from medrobust.attacks.iterative import BIM, PGDL2, Iterative
-from medrobust.attacks.minimal import FAB, DeepFool
+from medrobust.attacks.methods.apgd import APGD
+from medrobust.attacks.methods.iterative import BIM, PGDL2, Iterative
+from medrobust.attacks.methods.minimal import FAB, DeepFool
 from medrobust.attacks.regions import find_region, foreground, gradcam
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
+from medrobust.core.params.training import ModelParams
 from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
-from medrobust.params.training import ModelParams
-from medrobust.voting.ensemble import EnsembleClassifier
+from medrobust.models.ensemble import EnsembleClassifier
 from tests.attacks.conftest import Victim
 
 Make = Callable[..., Victim]

@@ -7,12 +7,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from medrobust.attacks.apgd import APGD
 from medrobust.attacks.base import Meter, distance, margin
-from medrobust.attacks.iterative import BIM, CWPGD, MIFGSM, PGDL2, TIFGSM, VMIFGSM, Iterative, Jitter, TargetedBIM
-from medrobust.attacks.pgd import PGD
+from medrobust.attacks.methods.apgd import APGD
+from medrobust.attacks.methods.iterative import (
+    BIM,
+    CWPGD,
+    MIFGSM,
+    PGDL2,
+    TIFGSM,
+    VMIFGSM,
+    Iterative,
+    Jitter,
+    TargetedBIM,
+)
+from medrobust.attacks.methods.pgd import PGD
 from medrobust.attacks.problem import Problem
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 from tests.attacks.conftest import Victim
 
 Make = Callable[..., Victim]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from medrobust.attacks.base import Meter
-from medrobust.attacks.library import LibraryCW, LibrarySquare
+from medrobust.attacks.methods.library import LibraryCW, LibrarySquare
 from tests.attacks.conftest import Victim
 
 Make = Callable[..., Victim]

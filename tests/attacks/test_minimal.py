@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medrobust.attacks.base import distance
-from medrobust.attacks.cw import CW
-from medrobust.attacks.minimal import FAB, FABT, DeepFool, nearest, to_plane
+from medrobust.attacks.methods.cw import CW
+from medrobust.attacks.methods.minimal import FAB, FABT, DeepFool, nearest, to_plane
 from medrobust.attacks.problem import Problem
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 from tests.attacks.conftest import Victim
 
 Make = Callable[..., Victim]

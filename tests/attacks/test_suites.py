@@ -10,13 +10,13 @@ import pytest
 import yaml
 from torch import nn
 
-from medrobust.attacks.attempts import worst_case
-from medrobust.attacks.engine import attack_suite, evaluate_suite
+from medrobust.attacks.engine.attempts import worst_case
+from medrobust.attacks.engine.evaluate import attack_suite, evaluate_suite
+from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.attacks.registry import ATTACKS
-from medrobust.attacks.suite import resolve_suite
+from medrobust.core.errors import UserError
+from medrobust.core.params.attacks import SuiteParams
 from medrobust.data.store import Subset
-from medrobust.errors import UserError
-from medrobust.params.attacks import SuiteParams
 from tests.attacks.conftest import QUICK
 from tests.attacks.test_contract import CASES
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from medrobust.params.data import DataParams
+from medrobust.core.params.data import DataParams
 from tests.data.sources.samples import encoded
 
 

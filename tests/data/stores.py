@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medrobust.core.params.data import SplitParams
 from medrobust.data.store import Header, ImageStore
-from medrobust.params.data import SplitParams
 
 CLASSES = ["a", "b", "c"]
 

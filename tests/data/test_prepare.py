@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from medrobust.core.errors import UserError
 from medrobust.data import prepare as module
 from medrobust.data.images import Raster
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.base import Listing, Release
 from medrobust.data.store import ImageStore
-from medrobust.errors import UserError
 from tests.data.sources.samples import encoded
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medrobust.data.audit import audit
-from medrobust.data.neighbours import pictures, search
+from medrobust.core.params.data import AuditParams, SplitParams
+from medrobust.data.audit.neighbours import pictures, search
+from medrobust.data.audit.run import audit
 from medrobust.data.prepare import download, prepare
 from medrobust.data.split import make_split
 from medrobust.data.store import ImageStore
-from medrobust.params.data import AuditParams, SplitParams
 
 pytestmark = pytest.mark.slow
 CLASSES = ["NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented"]

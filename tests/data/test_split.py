@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from medrobust.core.errors import UserError
 from medrobust.data.split import make_split, patient_of, split_metrics
-from medrobust.errors import UserError
 from tests.data.stores import split_params as params
 from tests.data.stores import store
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import torch
 
+from medrobust.core.errors import UserError
 from medrobust.data.store import GPU_SHARE, Header, ImageStore, pixel_hash, write_store
-from medrobust.errors import UserError
 
 SIZE = 8
 
@@ -165,7 +165,7 @@ def test_the_header_comes_back_as_it_went(tmp_path: Path) -> None:
 WALK = """
 import sys
 from medrobust.data.store import ImageStore
-from medrobust.records import read_table
+from medrobust.core.records import read_table
 store = ImageStore.open(sys.argv[1])
 subset = store.subset(read_table(sys.argv[1] + "/split.csv", dtype=str, keep_default_na=False), "train")
 def anonymous():

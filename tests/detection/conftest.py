@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from medrobust.attacks.random import image_seeds
+from medrobust.core.seeds import image_seeds
 from medrobust.detection.extract import all_features
 from medrobust.detection.features import DeepFeatures, Features
 from medrobust.detection.fitting import Splits
@@ -39,5 +39,10 @@ def said(model: Classifier, splits: Splits) -> dict[str, Features]:
 @pytest.fixture(scope="session")
 def suite() -> dict[str, Any]:
     """A resolved suite of one attack."""
-    entry = {"name": "pgd", "module": "medrobust.attacks.pgd", "class": "PGD", "hyperparameters": {"steps": 5}}
+    entry = {
+        "name": "pgd",
+        "module": "medrobust.attacks.methods.pgd",
+        "class": "PGD",
+        "hyperparameters": {"steps": 5},
+    }
     return {"name": "pgd", "norm": "Linf", "eps": [0.1], "attacks": [entry], "sources": ""}

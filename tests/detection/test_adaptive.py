@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from medrobust.attacks.base import Attack, margin
-from medrobust.attacks.random import image_seeds
-from medrobust.detection.adaptive import (
+from medrobust.core.seeds import image_seeds
+from medrobust.detection.adaptive.attacks import (
     InDistribution,
     Joint,
     Matching,
@@ -18,11 +18,11 @@ from medrobust.detection.adaptive import (
     Suspicion,
     without,
 )
-from medrobust.detection.aware import least_suspicious, left_of, successful
+from medrobust.detection.adaptive.runs import least_suspicious, left_of, successful
+from medrobust.detection.detectors.gmm import ClasswiseMixture
 from medrobust.detection.extract import SuiteAttack, changed_images
 from medrobust.detection.features import DeepFeatures, Features
 from medrobust.detection.fitting import Splits
-from medrobust.detection.gmm import ClasswiseMixture
 from medrobust.detection.measures import Answers
 from medrobust.models.classifier import Classifier
 

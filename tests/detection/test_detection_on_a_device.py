@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from torch import Tensor
 
+from medrobust.core.records import read_table
 from medrobust.detection.fitting import Splits
 from medrobust.detection.guard import Guard, load_guard, predict
 from medrobust.detection.registry import DETECTORS
 from medrobust.detection.run import Outputs, run_detection
 from medrobust.models.classifier import Classifier
-from medrobust.records import read_table
 from tests.detection.test_detection_run import ALL, REPORT, settings
 from tests.other_device import other_device
 

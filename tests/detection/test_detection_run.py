@@ -8,17 +8,17 @@ import pytest
 import torch
 
 import medrobust
-from medrobust.calibration import fit_temperature
+from medrobust.core.calibration import fit_temperature
+from medrobust.core.errors import UserError
+from medrobust.core.params.detection import DetectParams
+from medrobust.core.params.report import ReportParams
+from medrobust.core.records import read_metrics, read_table
 from medrobust.detection.fitting import Splits, fit_guard, pick
 from medrobust.detection.guard import Answer, load_guard, predict, save_guard
 from medrobust.detection.registry import DETECTORS
 from medrobust.detection.run import Outputs, headline, run_detection
-from medrobust.errors import UserError
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
-from medrobust.params.detection import DetectParams
-from medrobust.params.report import ReportParams
-from medrobust.records import read_metrics, read_table
 from tests.small import make_classifier
 
 REPORT = ReportParams(title="", bootstrap=40, confidence=0.9)
@@ -35,7 +35,7 @@ def settings(**changes: Any) -> DetectParams:
 
 @pytest.fixture(scope="module")
 def plan(suite: dict[str, Any]) -> dict[str, Any]:
-    one = {"name": "fgsm", "module": "medrobust.attacks.pgd", "class": "FGSM", "hyperparameters": {}}
+    one = {"name": "fgsm", "module": "medrobust.attacks.methods.pgd", "class": "FGSM", "hyperparameters": {}}
     resolved = {"pgd": suite, "fgsm": {**suite, "name": "fgsm", "attacks": [one]}}
     return {"suites": resolved, "detectors": DETECTORS}
 
@@ -145,7 +145,7 @@ def test_without_a_guard_every_image_is_answered(model: Classifier, splits: Spli
 
 
 def test_a_vote_of_classifiers_can_be_guarded(model: Classifier, splits: Splits, plan: dict[str, Any]) -> None:
-    from medrobust.voting.ensemble import EnsembleClassifier
+    from medrobust.models.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
     guard, _ = fit_guard(vote, splits, plan, settings(detectors={"mahalanobis": {}, "gmm": {}}), "w")
@@ -158,7 +158,7 @@ def test_a_vote_of_classifiers_can_be_guarded(model: Classifier, splits: Splits,
 def test_a_cell_of_a_vote_is_that_of_a_model(
     model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path
 ) -> None:
-    from medrobust.voting.ensemble import EnsembleClassifier
+    from medrobust.models.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
     few = settings(detectors={"mahalanobis": {}, "gmm": {}}, suites={"pgd": 0.1}, seen=None)
@@ -207,8 +207,8 @@ def test_bad_requests_are_named(
 
 
 def test_the_guard_of_another_model_is_refused(guarded: Path, splits: Splits, tmp_path: Path) -> None:
+    from medrobust.core.params.training import ModelParams
     from medrobust.models.build import build_classifier
-    from medrobust.params.training import ModelParams
 
     block = ModelParams(timm="resnet10t", weights="none", image_size=32)
     checkpoint.save(tmp_path / "m", build_classifier(block, ["a", "b", "c"]), block, {})

@@ -7,13 +7,13 @@ import pytest
 import torch
 import yaml
 
+from medrobust.core.params.training import ModelParams
+from medrobust.core.records import file_hash, read_metrics, read_table, write_json
 from medrobust.detection.guard import load_guard
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
-from medrobust.params.training import ModelParams
-from medrobust.records import file_hash, read_metrics, read_table, write_json
-from medrobust.voting.ensemble import save_ensemble
-from medrobust.voting.rules import Rule
+from medrobust.models.ensemble import save_ensemble
+from medrobust.models.vote import Rule
 from tests.stages import CLASSES, SIDE, run_stage, write_data
 
 

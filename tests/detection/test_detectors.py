@@ -14,18 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from medrobust.attacks.random import image_seeds
-from medrobust.detection import base, distances
+from medrobust.core.errors import UserError
+from medrobust.core.seeds import image_seeds
+from medrobust.detection import base
 from medrobust.detection.base import Detector
+from medrobust.detection.detectors import distances
+from medrobust.detection.detectors.gmm import ClasswiseMixture
+from medrobust.detection.detectors.kde import KernelDensity
+from medrobust.detection.detectors.lid import IntrinsicDimensionality, local_dimensionality
+from medrobust.detection.detectors.squeeze import median, reduce_bits
 from medrobust.detection.extract import SuiteAttack, all_features, changed_images
 from medrobust.detection.features import DeepFeatures, Features, concatenate
 from medrobust.detection.fitting import Splits
-from medrobust.detection.gmm import ClasswiseMixture
-from medrobust.detection.kde import KernelDensity
-from medrobust.detection.lid import IntrinsicDimensionality, local_dimensionality
 from medrobust.detection.registry import DETECTORS
-from medrobust.detection.squeeze import median, reduce_bits
-from medrobust.errors import UserError
 from medrobust.models.classifier import Classifier
 from tests.hyperparameters import refusable
 from tests.small import make_classifier
@@ -276,7 +277,7 @@ def test_dropout_without_a_layer_is_an_error_that_names_the_way_out(model: Class
 
 
 def test_dropout_samples_of_a_vote_are_weighed_as_the_vote_weighs_them(model: Classifier, splits: Splits) -> None:
-    from medrobust.voting.ensemble import EnsembleClassifier
+    from medrobust.models.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
     images, seeds = splits.test.batch(range(5)), torch.arange(5)
@@ -294,7 +295,7 @@ def test_dropout_samples_of_a_vote_are_weighed_as_the_vote_weighs_them(model: Cl
 
 
 def test_dropped_features_are_unbiased(model: Classifier, splits: Splits) -> None:
-    from medrobust.detection.dropout import _dropped
+    from medrobust.detection.detectors.dropout import _dropped
 
     values = torch.ones(3, 5000)
     dropped = _dropped(values, 0.3, torch.arange(3), 0)
@@ -317,7 +318,7 @@ def test_features_join_and_split(said: dict[str, Features]) -> None:
 
 
 def test_attacked_images_are_those_of_the_engine(model: Classifier, splits: Splits, suite: dict[str, Any]) -> None:
-    from medrobust.attacks.engine import evaluate_suite
+    from medrobust.attacks.engine.evaluate import evaluate_suite
 
     records = evaluate_suite(model, splits.test, suite, seed=5)
     images = changed_images(model, splits.test, SuiteAttack(suite, 0.1), 5, "")

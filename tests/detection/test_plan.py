@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from medrobust.code_hash import sources
+from medrobust.core.code_hash import sources
+from medrobust.core.errors import UserError
+from medrobust.core.params.detection import DetectParams
+from medrobust.core.records import write_json
 from medrobust.detection.plan import make_plan
 from medrobust.detection.registry import DETECTORS
-from medrobust.errors import UserError
-from medrobust.params.detection import DetectParams
-from medrobust.records import write_json
 
 
 def plan(folder: Path, **detect: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def test_the_plan_holds_the_suites_and_the_code_in_use(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "helper"), [("gmm", "features"), ("kde", "distances"), ("lid", "logistic")])
 def test_the_code_of_a_detector_is_what_it_imports(name: str, helper: str) -> None:
     found = sources({DETECTORS[name].partition(":")[0]})
-    assert f"medrobust.detection.{helper}" in found
+    assert f"medrobust.detection.detectors.{helper}" in found
     others = {DETECTORS[other].partition(":")[0] for other in DETECTORS if other != name}
     assert not others & set(found)
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medrobust.core.params.detection import RiskParams
 from medrobust.detection.measures import Answers
 from medrobust.detection.pricing import (
     Choice,
@@ -25,7 +26,6 @@ from medrobust.detection.risk import (
     published_risk,
     thresholds_of,
 )
-from medrobust.params.detection import RiskParams
 
 
 def test_the_published_measure_on_ten_images() -> None:

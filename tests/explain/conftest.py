@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from medrobust.attacks.engine import attack_suite
+from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.data.store import Subset
-from medrobust.evaluation import predict, predictions_table
 from medrobust.explain.subject import Subject
 from medrobust.models.classifier import Classifier
+from medrobust.models.predict import predict, predictions_table
 from tests.small import fit, make_classifier, make_subset
 
 
@@ -27,7 +27,7 @@ def suite() -> dict[str, Any]:
     """A resolved suite of two attacks."""
     entries = [{"steps": 4}, {"steps": 4, "loss": "margin"}]
     attacks = [
-        {"name": "pgd", "module": "medrobust.attacks.pgd", "class": "PGD", "hyperparameters": entry}
+        {"name": "pgd", "module": "medrobust.attacks.methods.pgd", "class": "PGD", "hyperparameters": entry}
         for entry in entries
     ]
     return {"name": "pgd", "norm": "Linf", "eps": [0.02, 0.1], "attacks": attacks, "sources": ""}

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from medrobust.attacks.attempts import worst_case
 from medrobust.attacks.base import distance, margin
+from medrobust.attacks.engine.attempts import worst_case
 from medrobust.explain.attacked import noisy_images
 from medrobust.explain.subject import Subject
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from medrobust.attacks.attempts import table_of
+from medrobust.attacks.engine.attempts import table_of
 from medrobust.explain.choice import Choice, choose, strongest
 
 

@@ -11,13 +11,13 @@ from PIL import Image
 from torch import nn
 
 from medrobust.attacks.regions import foreground
+from medrobust.core.params.explain import ExplainParams
+from medrobust.core.params.report import ReportParams
+from medrobust.core.records import read_metrics, read_table
 from medrobust.explain.compare import compare
 from medrobust.explain.run import Outputs, explain_model, headline
 from medrobust.explain.subject import Subject
 from medrobust.models.classifier import Classifier
-from medrobust.params.explain import ExplainParams
-from medrobust.params.report import ReportParams
-from medrobust.records import read_metrics, read_table
 from tests.explain.conftest import make_subject
 from tests.small import make_subset
 
@@ -136,7 +136,7 @@ def test_no_pictures_of_images_where_none_are_wanted(subject: Subject, tmp_path:
 
 
 def test_colour_images_and_l2_balls_are_explained_too(model: Classifier, tmp_path: Path) -> None:
-    entry = {"name": "pgd_l2", "module": "medrobust.attacks.iterative", "class": "Iterative"}
+    entry = {"name": "pgd_l2", "module": "medrobust.attacks.methods.iterative", "class": "Iterative"}
     hyper = {"steps": 3, "random_start": False}
     suite = {"name": "l2", "norm": "L2", "eps": [1.0], "attacks": [{**entry, "hyperparameters": hyper}]}
     grey = make_subset("test", 3, 2)

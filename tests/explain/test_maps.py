@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
+from medrobust.core.params.training import ModelParams
 from medrobust.explain.maps import choose_layer, explain
 from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
-from medrobust.models.maps import MapLayer, map_layers
-from medrobust.params.training import ModelParams
+from medrobust.models.feature_maps import MapLayer, map_layers
 
 
 def tiny(**options: object) -> Classifier:

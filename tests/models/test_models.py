@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
+from medrobust.core.params.training import ModelParams
+from medrobust.core.records import file_hash, read_json, write_json
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
-from medrobust.params.training import ModelParams
-from medrobust.records import file_hash, read_json, write_json
 
 CLASSES = ["a", "b", "c"]
 

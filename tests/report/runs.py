@@ -9,13 +9,13 @@ import pandas as pd
 import yaml
 from PIL import Image
 
+from medrobust.core.records import write_json, write_metrics, write_table
 from medrobust.data.store import Header, write_store
-from medrobust.records import write_json, write_metrics, write_table
 from medrobust.report.collect import REGIMES, Folders, Run, collect
-from medrobust.report.ensemble import read_ensemble
-from medrobust.report.lineage import Lineage, md5
-from medrobust.report.page import Settings
-from medrobust.report.write import Outputs
+from medrobust.report.page.page import Settings
+from medrobust.report.page.write import Outputs
+from medrobust.report.provenance.lineage import Lineage, md5
+from medrobust.report.tables.ensemble import read_ensemble
 
 CLASSES = ["Non <b>", "Mild", "Severe"]
 SETTINGS = Settings("a title", 1, "patient", 0.95, {"pgd": "Linf"})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medrobust.report.write import write_report
+from medrobust.report.page.write import write_report
 from tests.report.browser import BROWSER, Page
 from tests.report.runs import SETTINGS, folders, outputs, read, write_run
 

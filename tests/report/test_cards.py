@@ -10,13 +10,13 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from medrobust.errors import UserError
-from medrobust.params.attacks import SuiteParams
-from medrobust.records import read_json, write_json
-from medrobust.report.cards import CHECKPOINT, Subject, model_card, publish
+from medrobust.core.errors import UserError
+from medrobust.core.params.attacks import SuiteParams
+from medrobust.core.records import read_json, write_json
 from medrobust.report.collect import REGIMES, Run, collect_models
-from medrobust.report.hub import HUB, licence_id
-from medrobust.report.lineage import Lineage
+from medrobust.report.provenance.lineage import Lineage
+from medrobust.report.publish.hub import HUB, licence_id
+from medrobust.report.publish.model_cards import CHECKPOINT, Subject, model_card, publish
 from tests.report.runs import attack_record, card, checks_record, clean_record, folders, lock, write_record
 from tests.stages import run_stage
 
@@ -256,7 +256,7 @@ def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pyt
 
 def test_the_stage_starts_without_heavy_libraries() -> None:
     code = (
-        "import sys, medrobust.report.cards, medrobust.params.schema; "
+        "import sys, medrobust.report.publish.model_cards, medrobust.core.params.schema; "
         "assert not {'torch', 'matplotlib', 'sklearn'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

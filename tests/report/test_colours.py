@@ -6,7 +6,7 @@ from importlib.resources import files
 import matplotlib as mpl
 import numpy as np
 
-from medrobust.report.heatmap import ink
+from medrobust.report.figures.heatmap import ink
 
 
 def contrast(one: str, other: str) -> float:
@@ -24,7 +24,7 @@ def contrast(one: str, other: str) -> float:
 
 def test_lines_and_verdicts_of_both_schemes_stand_out() -> None:
     """WCAG 2.2, 1.4.11: lines of charts and the edges of verdicts have a contrast of 3."""
-    style = files("medrobust.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("medrobust.report.page").joinpath("page.css").read_text(encoding="utf-8")
     blocks = re.findall(r":root {(.*?)}", style, re.DOTALL)
     schemes = [dict(re.findall(r"--(\w+): (#[0-9a-f]+)", block)) for block in blocks]
     assert len(schemes) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from medrobust.report.commit import NAMED, Commit, built_on
+from medrobust.report.provenance.commit import NAMED, Commit, built_on
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from medrobust.records import read_json, read_metrics, write_json
-from medrobust.report.data import audit_table, audit_words, data_text
-from medrobust.report.page import render_html
+from medrobust.core.records import read_json, read_metrics, write_json
+from medrobust.report.page.page import render_html
+from medrobust.report.tables.data import audit_table, audit_words, data_text
 from tests.report.runs import SETTINGS, read, write_record, write_run
 
 

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medrobust.core.params.detection import RiskParams
 from medrobust.detection.measures import Answers
 from medrobust.detection.pricing import Sides, by_threshold, candidates, cheapest, paid, prices_of
 from medrobust.detection.tables import Place, Tables
-from medrobust.params.detection import RiskParams
+from medrobust.report.charts.detection import GRID, Shown, detection_charts, shown
 from medrobust.report.collect import Run
-from medrobust.report.detection_charts import GRID, Shown, detection_charts, shown
-from medrobust.report.detection_figures import detection_figures
-from medrobust.report.figures import save
+from medrobust.report.figures.detection import detection_figures
+from medrobust.report.figures.models import save
 
 SHARES = [0.001, 0.1, 0.5]
 

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from medrobust.records import write_table
+from medrobust.core.records import write_table
 from medrobust.report.collect import Folders, Run
-from medrobust.report.detection import detection_tables, read_detection
-from medrobust.report.page import Settings, render_markdown, sections
+from medrobust.report.page.page import Settings, render_markdown, sections
+from medrobust.report.tables.detection import detection_tables, read_detection
 from tests.report.runs import write_record
 
 CLASSES = ["Non", "Mild"]

@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from medrobust.records import read_metrics
-from medrobust.report import tables
-from medrobust.report.ensemble import (
+from medrobust.core.records import read_metrics
+from medrobust.report.figures.models import draw_all
+from medrobust.report.page.page import render_html, sections
+from medrobust.report.tables import models as tables
+from medrobust.report.tables.calibration import calibration_table, recall_table
+from medrobust.report.tables.ensemble import (
     ensemble_text,
     methods_table,
     transfer_grids,
     weights_table,
 )
-from medrobust.report.figures import draw_all
-from medrobust.report.harm import calibration_table, recall_table
-from medrobust.report.page import render_html, sections
 from tests.report.runs import SETTINGS, lock, read, write_record, write_run
 
 

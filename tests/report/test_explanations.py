@@ -6,11 +6,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from medrobust.records import read_metrics
+from medrobust.core.records import read_metrics
 from medrobust.report.collect import Run
-from medrobust.report.explanations import drift_table, explanation_pictures, explanation_text, read_explanations
-from medrobust.report.page import render_html, render_markdown
-from medrobust.report.write import write_report
+from medrobust.report.page.page import render_html, render_markdown
+from medrobust.report.page.write import write_report
+from medrobust.report.tables.explanations import (
+    drift_table,
+    explanation_pictures,
+    explanation_text,
+    read_explanations,
+)
 from tests.report.runs import SETTINGS, folders, lock, outputs, read, write_record
 
 BACKBONES = ["one", "two"]

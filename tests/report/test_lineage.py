@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medrobust.records import write_json
-from medrobust.report.lineage import Lineage, cells, md5
-from medrobust.report.page import render_html, verdicts
+from medrobust.core.records import write_json
+from medrobust.report.page.page import render_html, verdicts
+from medrobust.report.provenance.lineage import Lineage, cells, md5
 from tests.report.runs import SETTINGS, attack_record, card, clean_record, lock, read, write_record
 
 

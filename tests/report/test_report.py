@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from scipy.stats import binomtest
 
-from medrobust.records import read_json, read_metrics, write_json, write_table
-from medrobust.report import tables
-from medrobust.report.cells import NONE, Table, no_width, ranged
-from medrobust.report.charts import matrices, robust_curve
-from medrobust.report.figures import confusion, draw_all
-from medrobust.report.harm import recall_table
-from medrobust.report.page import breakable, kept_together, render_html, render_markdown, verdicts
-from medrobust.report.write import write_report
+from medrobust.core.records import read_json, read_metrics, write_json, write_table
+from medrobust.report.charts.models import matrices, robust_curve
+from medrobust.report.figures.models import confusion, draw_all
+from medrobust.report.page.page import breakable, kept_together, render_html, render_markdown, verdicts
+from medrobust.report.page.write import write_report
+from medrobust.report.tables import models as tables
+from medrobust.report.tables.calibration import recall_table
+from medrobust.report.tables.cells import NONE, Table, no_width, ranged
 from tests.report.runs import (
     CLASSES,
     SETTINGS,

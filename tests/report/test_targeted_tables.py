@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from medrobust.records import read_metrics
-from medrobust.report.page import render_html, sections
-from medrobust.report.targeted import targeted_tables
+from medrobust.core.records import read_metrics
+from medrobust.report.page.page import render_html, sections
+from medrobust.report.tables.targeted import targeted_tables
 from tests.report.runs import SETTINGS, read, write_record
 
 TARGETED = {

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from medrobust.records import read_json, write_json
-from medrobust.report import tables
-from medrobust.report.charts import training_mark
-from medrobust.report.page import render_html, render_markdown
-from medrobust.report.trained import opening
+from medrobust.core.records import read_json, write_json
+from medrobust.report.charts.models import training_mark
+from medrobust.report.page.page import render_html, render_markdown
+from medrobust.report.tables import models as tables
+from medrobust.report.tables.summary_lines import opening
 from tests.report.runs import SETTINGS, read
 
 

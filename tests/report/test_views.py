@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from medrobust.core.records import read_json
 from medrobust.data.store import ImageStore
-from medrobust.records import read_json
-from medrobust.report.cells import Table
-from medrobust.report.latex import escape, file_name, latex
-from medrobust.report.plot_tables import plot_tables
-from medrobust.report.sheet import sheet_rows
-from medrobust.report.write import write_report
+from medrobust.report.figures.contact_sheet import sheet_rows
+from medrobust.report.page.latex import escape, file_name, latex
+from medrobust.report.page.write import write_report
+from medrobust.report.tables.cells import Table
+from medrobust.report.tables.plot_tables import plot_tables
 from tests.report.runs import SETTINGS, crossings, folders, outputs, read
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from medrobust.records import read_metrics, write_json
+from medrobust.core.records import read_metrics, write_json
 from medrobust.report.collect import Run
-from medrobust.report.latex import latex
-from medrobust.report.page import render_html, render_markdown
-from medrobust.report.tables import checks_table, cost_table
-from medrobust.report.votes import attacks_table
+from medrobust.report.page.latex import latex
+from medrobust.report.page.page import render_html, render_markdown
+from medrobust.report.tables.models import checks_table, cost_table
+from medrobust.report.tables.votes import attacks_table
 from tests.report.runs import (
     SETTINGS,
     attack_record,

@@ -15,9 +15,9 @@ import torch
 import yaml
 from torch import nn
 
+from medrobust.core.params.training import AdvParams, AugmentParams, TrainParams
+from medrobust.core.records import write_table
 from medrobust.data.store import Header, Subset, write_store
-from medrobust.params.training import AdvParams, AugmentParams, TrainParams
-from medrobust.records import write_table
 from medrobust.training.loop import Job
 from medrobust.training.objectives.registry import OBJECTIVES
 

@@ -16,10 +16,10 @@ from torch._dynamo import config as dynamo
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
+from medrobust.core.params.training import ModelParams
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
-from medrobust.params.training import ModelParams
 from medrobust.training import compilation
 from medrobust.training.loop import Epochs, Job, fit
 from medrobust.training.objectives.registry import OBJECTIVES

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from medrobust import processes
+from medrobust.core import processes
 from medrobust.training import distributed
 from medrobust.training.loop import Job, fit
 from tests.training.conftest import AUGMENT, BACKBONE, Workspace, adv, make_job, network, settings, subset

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.training import AdvParams
+from medrobust.core.records import atomic_file
 from medrobust.data.augment import build_augmentation
 from medrobust.data.store import Subset
-from medrobust.errors import UserError
-from medrobust.params.training import AdvParams
-from medrobust.records import atomic_file
 from medrobust.training import loop
 from medrobust.training import state as training_state
 from medrobust.training.loop import Job, fit, validate

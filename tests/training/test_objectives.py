@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.attacks.pgd import PGD
-from medrobust.errors import UserError
+from medrobust.attacks.methods.pgd import PGD
+from medrobust.core.errors import UserError
+from medrobust.core.params.training import ModelParams
 from medrobust.models.build import build_classifier
-from medrobust.params.training import ModelParams
 from medrobust.training.loop import fit
 from medrobust.training.objectives.base import Step, load_objective
 from medrobust.training.objectives.inner import attack_with_pgd, training_attack, validation_attack
@@ -130,7 +130,7 @@ def input_gradient(step: Step, images: Tensor) -> Tensor:
 
 
 def test_fgsm_rs_is_one_long_step_from_a_random_start() -> None:
-    from medrobust.attacks.random import uniform
+    from medrobust.core.seeds import uniform
 
     step, eps = make_step(), 0.05
     noise = eps * (2 * uniform(step.seeds, 0, (1, 16, 16)) - 1)
@@ -142,7 +142,7 @@ def test_fgsm_rs_is_one_long_step_from_a_random_start() -> None:
 
 
 def test_n_fgsm_is_noise_and_a_step_without_a_ball() -> None:
-    from medrobust.attacks.random import uniform
+    from medrobust.core.seeds import uniform
 
     step, eps = make_step(), 0.05
     start = (step.images + 2 * eps * (2 * uniform(step.seeds, 0, (1, 16, 16)) - 1)).clamp(0, 1)

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.report import ReportParams
+from medrobust.core.params.training import ModelParams
+from medrobust.core.records import read_json, read_metrics, write_json
 from medrobust.data.store import Subset
-from medrobust.errors import UserError
-from medrobust.params.report import ReportParams
-from medrobust.params.training import ModelParams
-from medrobust.records import read_json, read_metrics, write_json
 from medrobust.training import loop, run
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.outputs import Paths

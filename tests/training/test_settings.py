@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from medrobust.errors import UserError
-from medrobust.params.schema import Params, load_params
-from medrobust.params.training import TuneParams
-from medrobust.records import write_json
+from medrobust.core.errors import UserError
+from medrobust.core.params.schema import Params, load_params
+from medrobust.core.params.training import TuneParams
+from medrobust.core.records import write_json
 from medrobust.training.objectives.inner import training_attack
 from medrobust.training.objectives.pgd import scheduled
 from medrobust.training.resolve import check_classes, resolve_settings

@@ -14,10 +14,10 @@ import optuna
 import pytest
 import torch
 
-from medrobust import runtime
-from medrobust.errors import UserError
-from medrobust.params.training import ModelParams, TuneParams
-from medrobust.records import read_json, read_metrics, read_table
+from medrobust.core import runtime
+from medrobust.core.errors import UserError
+from medrobust.core.params.training import ModelParams, TuneParams
+from medrobust.core.records import read_json, read_metrics, read_table
 from medrobust.training import loop, trials, tuning
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.run import Images

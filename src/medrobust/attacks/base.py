@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from medrobust.errors import UserError
-from medrobust.params.hyperparameters import NotNegative, check_values, reaches
+from medrobust.core.errors import UserError
+from medrobust.core.params.hyperparameters import NotNegative, check_values, reaches
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medrobust.attacks.base import margin
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 
 Loss = Literal["ce", "margin", "dlr"]
 #: Rules that choose a target class for each image, beside a class's index or name.

@@ -20,9 +20,9 @@ from medrobust.attacks.base import (
     project,
 )
 from medrobust.attacks.goals import Costs, Loss, Target, check_goal, choose_targets, objective
-from medrobust.attacks.random import normal, uniform
 from medrobust.attacks.regions import Region, find_region
-from medrobust.params.hyperparameters import Part
+from medrobust.core.params.hyperparameters import Part
+from medrobust.core.seeds import normal, uniform
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.errors import UserError
-from medrobust.models.maps import map_layers
+from medrobust.core.errors import UserError
+from medrobust.models.feature_maps import map_layers
 
 #: Rules that find the region of each image; `background` is the complement of `foreground`, `outlined` is what the
 #: publisher of the images outlined (a tumour): it comes with the images of a subset.

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from medrobust.params.training import AugmentParams
+from medrobust.core.params.training import AugmentParams
 
 
 def build_augmentation(augment: AugmentParams) -> nn.Module:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.records import atomic_dir, write_json
+from medrobust.core.runtime import progress, say
 from medrobust.data.images import Raster, fit
 from medrobust.data.sources.base import Listing, Release, get_source
 from medrobust.data.sources.files import readers
 from medrobust.data.store import Header, pixel_hash, write_store
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.records import atomic_dir, write_json
-from medrobust.runtime import progress, say
 
 #: Images that a thread decodes in one go; neighbours often share a volume.
 BLOCK = 32

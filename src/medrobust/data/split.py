@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import SplitParams
 from medrobust.data.store import Header
-from medrobust.errors import UserError
-from medrobust.params.data import SplitParams
 
 SPLITS = ("train", "val", "test")
 #: A line of descent longer than this must be a circle.

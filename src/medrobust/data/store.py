@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from medrobust.errors import UserError
-from medrobust.records import read_json, read_table, write_json, write_table
+from medrobust.core.errors import UserError
+from medrobust.core.records import read_json, read_table, write_json, write_table
 
 if TYPE_CHECKING:
     import torch

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.hyperparameters import build, check_values
 from medrobust.detection.features import DeepFeatures, Extractor, Features
-from medrobust.errors import UserError
-from medrobust.params.hyperparameters import build, check_values
 
 
 @dataclass(kw_only=True)

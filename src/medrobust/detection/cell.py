@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medrobust.params.detection import DetectParams
-from medrobust.params.report import ReportParams
-from medrobust.records import read_json, read_table
-from medrobust.runtime import device
+from medrobust.core.params.detection import DetectParams
+from medrobust.core.params.report import ReportParams
+from medrobust.core.records import read_json, read_table
+from medrobust.core.runtime import device
 
 if TYPE_CHECKING:
     import torch

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.engine import build_attack
-from medrobust.attacks.random import image_seeds
+from medrobust.attacks.engine.evaluate import build_attack
+from medrobust.core.runtime import progress
+from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
 from medrobust.detection.features import Extractor, Features, concatenate
-from medrobust.runtime import progress
 
 BATCH = 64
 #: (model, images, labels, seeds) -> other images

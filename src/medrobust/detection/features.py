@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 
 #: Layers of a network that are tapped besides the penultimate one.
 TAPS = 3

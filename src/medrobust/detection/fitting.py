@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from medrobust.attacks.random import image_seeds
-from medrobust.calibration import fit_temperature
+from medrobust.core.calibration import fit_temperature
+from medrobust.core.errors import UserError
+from medrobust.core.params.detection import DetectParams
+from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
 from medrobust.detection.base import build_detector
 from medrobust.detection.extract import SuiteAttack, all_features, changed_images
 from medrobust.detection.features import DeepFeatures, Extractor, Features
 from medrobust.detection.guard import Fitted, Guard
 from medrobust.detection.measures import clean_threshold
-from medrobust.errors import UserError
-from medrobust.params.detection import DetectParams
 
 Said = dict[Extractor, Features]
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medrobust.detection.adaptive import Suspicion
+from medrobust.core.errors import UserError
+from medrobust.core.records import atomic_dir, read_json, write_json
+from medrobust.detection.adaptive.attacks import Suspicion
 from medrobust.detection.base import Detector, build_detector
-from medrobust.errors import UserError
 from medrobust.models import checkpoint
-from medrobust.records import atomic_dir, read_json, write_json
 
 
 @dataclass(frozen=True)

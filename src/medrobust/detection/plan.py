@@ -7,11 +7,11 @@ are named, and a hash of the source files that the named detectors run. Light: n
 from pathlib import Path
 from typing import Any
 
-from medrobust.attacks.resolved import read_suite
-from medrobust.code_hash import code_hash
+from medrobust.attacks.engine.resolved import read_suite
+from medrobust.core.code_hash import code_hash
+from medrobust.core.errors import UserError
+from medrobust.core.params.detection import DetectParams
 from medrobust.detection.registry import DETECTORS
-from medrobust.errors import UserError
-from medrobust.params.detection import DetectParams
 
 
 def make_plan(detect: DetectParams, suites: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from medrobust.core.params.detection import RiskParams
 from medrobust.detection.measures import Answers
 from medrobust.detection.risk import (
     Prices,
@@ -15,7 +16,6 @@ from medrobust.detection.risk import (
     published_risk,
     thresholds_of,
 )
-from medrobust.params.detection import RiskParams
 
 #: Thresholds among which the cheapest is sought, and points of a curve of costs.
 POINTS = 60

@@ -2,11 +2,11 @@
 
 #: name -> module:class, imported when it is asked for
 DETECTORS = {
-    "gmm": "medrobust.detection.gmm:ClasswiseMixture",
-    "kde": "medrobust.detection.kde:KernelDensity",
-    "lid": "medrobust.detection.lid:IntrinsicDimensionality",
-    "mahalanobis": "medrobust.detection.mahalanobis:Mahalanobis",
-    "dfeat": "medrobust.detection.dfeat:DeepFeatureClassifier",
-    "dropout": "medrobust.detection.dropout:DropoutUncertainty",
-    "squeeze": "medrobust.detection.squeeze:FeatureSqueezing",
+    "gmm": "medrobust.detection.detectors.gmm:ClasswiseMixture",
+    "kde": "medrobust.detection.detectors.kde:KernelDensity",
+    "lid": "medrobust.detection.detectors.lid:IntrinsicDimensionality",
+    "mahalanobis": "medrobust.detection.detectors.mahalanobis:Mahalanobis",
+    "dfeat": "medrobust.detection.detectors.dfeat:DeepFeatureClassifier",
+    "dropout": "medrobust.detection.detectors.dropout:DropoutUncertainty",
+    "squeeze": "medrobust.detection.detectors.squeeze:FeatureSqueezing",
 }

@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from medrobust.core.metrics import supported
+from medrobust.core.params.detection import DetectParams
+from medrobust.core.params.report import ReportParams
+from medrobust.core.records import write_metrics
 from medrobust.data.store import Subset
-from medrobust.detection.aware import Aware, answers, least_suspicious, left_of, successful
+from medrobust.detection.adaptive.runs import Aware, answers, least_suspicious, left_of, successful
 from medrobust.detection.extract import SuiteAttack, changed_images
 from medrobust.detection.features import DeepFeatures
 from medrobust.detection.fitting import Splits, fit_guard, pick
@@ -29,10 +33,6 @@ from medrobust.detection.pricing import (
 )
 from medrobust.detection.risk import Prices
 from medrobust.detection.tables import Place, Tables
-from medrobust.metrics import supported
-from medrobust.params.detection import DetectParams
-from medrobust.params.report import ReportParams
-from medrobust.records import write_metrics
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from medrobust.core.records import atomic_dir, write_table
 from medrobust.data.store import Subset
-from medrobust.detection.aware import successful
+from medrobust.detection.adaptive.runs import successful
 from medrobust.detection.measures import Answers, curve_points
 from medrobust.detection.pricing import Row, Sides
-from medrobust.records import atomic_dir, write_table
 
 #: Thresholds of a drawn ROC or precision-recall curve.
 CURVE_POINTS = 100

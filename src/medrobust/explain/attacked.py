@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, Norm, margin, per_image, project
-from medrobust.attacks.engine import named_attacks
-from medrobust.attacks.random import image_seeds, normal, signs
+from medrobust.attacks.engine.evaluate import named_attacks
+from medrobust.core.seeds import image_seeds, normal, signs
 from medrobust.data.store import Subset
 from medrobust.explain.choice import strongest
 

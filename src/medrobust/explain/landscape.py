@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medrobust.attacks.base import Norm, ascent, distance, frozen, input_gradient, per_image
-from medrobust.attacks.random import normal, signs
+from medrobust.core.seeds import normal, signs
 
 BATCH = 64
 #: Neighbours that t-SNE looks at, where there are images enough (its authors use 5 to 50).

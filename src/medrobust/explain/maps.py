@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import frozen, input_gradient
-from medrobust.models.maps import MapLayer, map_layers
+from medrobust.models.feature_maps import MapLayer, map_layers
 
 BATCH = 32
 #: The kinds of maps, in the order in which they are shown.

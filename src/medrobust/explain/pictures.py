@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from medrobust.attacks.attempts import worst_case
-from medrobust.attacks.random import image_seeds
+from medrobust.attacks.engine.attempts import worst_case
+from medrobust.core.params.explain import ExplainParams
+from medrobust.core.seeds import image_seeds
 from medrobust.explain import draw
 from medrobust.explain.choice import RULES, Choice, choose
 from medrobust.explain.compare import Comparison
 from medrobust.explain.landscape import feature_map, loss_surface, penultimate
 from medrobust.explain.subject import BATCH, Subject
-from medrobust.params.explain import ExplainParams
 
 #: Above the loss surface of the image that a rule chose.
 SHORT = {"right": "sure and right", "wrong": "sure and wrong", "fooled": "fooled first"}

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medrobust.core.metrics import supported
+from medrobust.core.params.explain import ExplainParams
+from medrobust.core.params.report import ReportParams
+from medrobust.core.records import atomic_dir, write_metrics, write_table
 from medrobust.explain.compare import Comparison, compare
 from medrobust.explain.drift import summarise, unrelated_overlap
 from medrobust.explain.pictures import draw_all
 from medrobust.explain.subject import Subject
-from medrobust.metrics import supported
-from medrobust.params.explain import ExplainParams
-from medrobust.params.report import ReportParams
-from medrobust.records import atomic_dir, write_metrics, write_table
 
 
 @dataclass(frozen=True)

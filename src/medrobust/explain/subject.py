@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from medrobust.data.store import Subset
 from medrobust.explain.attacked import attacked_images
 from medrobust.explain.maps import choose_layer, explain
-from medrobust.models.maps import MapLayer
+from medrobust.models.feature_maps import MapLayer
 
 BATCH = 64
 

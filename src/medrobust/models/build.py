@@ -5,9 +5,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
+from medrobust.core.params.training import HeadParams, ModelParams
 from medrobust.models.classifier import Classifier
-from medrobust.params.training import HeadParams, ModelParams
 
 #: Under which training scripts often keep the weights, beside epochs and optimisers.
 WRAPPERS = ("state_dict", "model")

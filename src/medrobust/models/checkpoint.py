@@ -13,11 +13,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
+from medrobust.core.params.training import ModelParams
+from medrobust.core.records import atomic_dir, file_hash, read_json, write_json
 from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
-from medrobust.params.training import ModelParams
-from medrobust.records import atomic_dir, file_hash, read_json, write_json
 
 PACKAGES = ("medrobust", "torch", "torchvision", "timm", "kornia")
 #: The card's keys that the weights' header repeats, and the header's one key that has them, as JSON.

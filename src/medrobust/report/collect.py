@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from medrobust.records import read_json, read_metrics, read_table
-from medrobust.report.lineage import Lineage
+from medrobust.core.records import read_json, read_metrics, read_table
+from medrobust.report.provenance.lineage import Lineage
 
 REGIMES = ("clean", "adv")
 #: Sources in the transfer matrix that are no models: no attack, and each member of the vote attacked on its own.

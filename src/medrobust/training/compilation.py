@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 
 #: How to compile. Dropout draws what it draws without compilation, so that both ways differ by rounding alone.
 OPTIONS: dict[str, Any] = {"backend": "inductor", "options": {"fallback_random": True}}

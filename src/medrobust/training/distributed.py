@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from medrobust.processes import joined, world
-from medrobust.runtime import device
+from medrobust.core.processes import joined, world
+from medrobust.core.runtime import device
 
 
 def processes() -> AbstractContextManager[None]:

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from medrobust.attacks.base import Attack
-from medrobust.attacks.random import image_seeds
+from medrobust.core.errors import UserError
+from medrobust.core.metrics import balanced_accuracy, confusion
+from medrobust.core.params.training import AdvParams, AugmentParams, TrainParams
+from medrobust.core.processes import gather, rank, share, world
+from medrobust.core.runtime import progress, say
+from medrobust.core.seeds import image_seeds
 from medrobust.data.augment import build_augmentation
 from medrobust.data.store import Subset, sent
-from medrobust.errors import UserError
-from medrobust.evaluation import batches, predict
-from medrobust.metrics import balanced_accuracy, confusion
-from medrobust.params.training import AdvParams, AugmentParams, TrainParams
-from medrobust.processes import gather, rank, share, world
-from medrobust.runtime import progress, say
+from medrobust.models.predict import batches, predict
 from medrobust.training import distributed
 from medrobust.training.compilation import compiled, compiling
 from medrobust.training.objectives.base import Objective, Step, load_objective

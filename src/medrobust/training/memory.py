@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 
 #: How torch's libraries and CUDA's runtime say it where torch itself does not raise its own kind of error.
 WORDS = ("out of memory", "_ALLOC_FAILED", "can't allocate memory")

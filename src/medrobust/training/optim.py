@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from medrobust.core.params.training import TrainParams
 from medrobust.data.store import Subset
-from medrobust.params.training import TrainParams
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 

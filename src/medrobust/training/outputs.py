@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medrobust.core.metrics import best_found, classification_summary, headline
+from medrobust.core.params.report import ReportParams
+from medrobust.core.params.training import ModelParams
+from medrobust.core.records import atomic_dir, write_metrics, write_table
 from medrobust.data.store import Subset
-from medrobust.evaluation import predict, predictions_table
-from medrobust.metrics import best_found, classification_summary, headline
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
-from medrobust.params.report import ReportParams
-from medrobust.params.training import ModelParams
-from medrobust.records import atomic_dir, write_metrics, write_table
+from medrobust.models.predict import predict, predictions_table
 from medrobust.training.state import Fit
 
 

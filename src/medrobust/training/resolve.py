@@ -3,10 +3,10 @@
 import csv
 from pathlib import Path
 
-from medrobust.errors import UserError
-from medrobust.params.hyperparameters import reaches
-from medrobust.params.schema import override
-from medrobust.params.training import AdvParams, ModelParams, TrainParams, TuneParams
+from medrobust.core.errors import UserError
+from medrobust.core.params.hyperparameters import reaches
+from medrobust.core.params.schema import override
+from medrobust.core.params.training import AdvParams, ModelParams, TrainParams, TuneParams
 from medrobust.training.objectives.registry import find, source_hash
 from medrobust.training.settings import Entry, Settings, content_hash, validation_steps
 

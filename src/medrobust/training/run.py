@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.report import ReportParams
+from medrobust.core.params.schema import override
+from medrobust.core.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
+from medrobust.core.processes import rank
+from medrobust.core.records import read_json, read_table
+from medrobust.core.runtime import device, seed_everything
 from medrobust.data.store import ImageStore, Subset, read_header
-from medrobust.errors import UserError
-from medrobust.evaluation import predict
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
-from medrobust.params.report import ReportParams
-from medrobust.params.schema import override
-from medrobust.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
-from medrobust.processes import rank
-from medrobust.records import read_json, read_table
-from medrobust.runtime import device, seed_everything
+from medrobust.models.predict import predict
 from medrobust.training import distributed
 from medrobust.training.loop import Job, fit
 from medrobust.training.memory import within_memory

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from medrobust.errors import UserError
-from medrobust.params.base import Block
-from medrobust.params.schema import override
-from medrobust.params.training import AdvParams, ModelParams, TrainParams, TuneParams
-from medrobust.records import file_hash, read_json
+from medrobust.core.errors import UserError
+from medrobust.core.params.base import Block
+from medrobust.core.params.schema import override
+from medrobust.core.params.training import AdvParams, ModelParams, TrainParams, TuneParams
+from medrobust.core.records import file_hash, read_json
 
 #: Gradients that a single-step training is validated with, unless `adv.val_steps` says otherwise.
 VALIDATION_STEPS = 10
@@ -30,7 +30,7 @@ class Entry(Block):
         single_step: whether its attack is one gradient: validated under more steps, and watched for catastrophic
             overfitting.
         replayed: whether it takes each batch `adv.replays` times.
-        inside: whether its attack goes by `adv.alpha` and has to reach the border of the ball; one of a single step
+        inside: whether its attack goes by `adv.alpha` and has to reach the border of the ball; a single step
             in that step.
         smooths: whether `train.label_smoothing` means something to it.
         classes: how many it needs at least.

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from medrobust.params.training import TrainParams
-from medrobust.processes import from_first, gather, rank, world
-from medrobust.records import atomic_file
-from medrobust.runtime import WORK, say
+from medrobust.core.params.training import TrainParams
+from medrobust.core.processes import from_first, gather, rank, world
+from medrobust.core.records import atomic_file
+from medrobust.core.runtime import WORK, say
 from medrobust.training.optim import build_average, build_optimiser, build_scheduler, precision
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from medrobust.core.errors import UserError
+from medrobust.core.metrics import strata
 from medrobust.data.store import Subset
-from medrobust.errors import UserError
-from medrobust.metrics import strata
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 

@@ -16,9 +16,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from medrobust.params.schema import override
-from medrobust.params.training import AugmentParams, SearchSpace, TrainParams, TuneParams
-from medrobust.runtime import WORK, say, seed_everything
+from medrobust.core.params.schema import override
+from medrobust.core.params.training import AugmentParams, SearchSpace, TrainParams, TuneParams
+from medrobust.core.runtime import WORK, say, seed_everything
 from medrobust.training.loop import DivergedError, Job, fit
 from medrobust.training.memory import TooLargeError, release, within_memory
 from medrobust.training.run import Images, image_hashes, new_classifier

@@ -12,10 +12,10 @@ import optuna
 import pandas as pd
 from optuna.trial import TrialState
 
-from medrobust.errors import UserError
-from medrobust.metrics import best_found
-from medrobust.records import atomic_dir, atomic_file, write_json, write_metrics, write_table
-from medrobust.runtime import say
+from medrobust.core.errors import UserError
+from medrobust.core.metrics import best_found
+from medrobust.core.records import atomic_dir, atomic_file, write_json, write_metrics, write_table
+from medrobust.core.runtime import say
 from medrobust.training.trials import TUNED, Trials, counted, shared
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from medrobust.core.params.data import DataParams
 from medrobust.data.prepare import download, prepare
 from medrobust.data.store import ImageStore
-from medrobust.params.data import DataParams
 from tests.data.sources.samples import SAMPLES
 
 Make = Callable[..., ImageStore]

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from medrobust.core.errors import UserError
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.base import SOURCES, get_source
 from medrobust.data.store import ImageStore
-from medrobust.errors import UserError
 
 
 def pack(folder: Path, kind: str) -> Path:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.records import read_json
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.base import SOURCES, get_source
 from medrobust.data.store import MANIFEST, ImageStore
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.records import read_json
 from tests.data.sources.samples import SAMPLES
 
 

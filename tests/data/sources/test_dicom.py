@@ -10,9 +10,9 @@ import pydicom
 import pytest
 from pydicom.pixels import apply_voi_lut
 
+from medrobust.core.errors import UserError
 from medrobust.data.sources import dicom
 from medrobust.data.sources.files import Files
-from medrobust.errors import UserError
 from tests.data.sources.conftest import Make
 from tests.data.sources.samples import slice_file
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from medrobust.core.errors import UserError
 from medrobust.data.prepare import download
 from medrobust.data.sources import fetch
-from medrobust.errors import UserError
 
 CONTENT = bytes(range(256)) * 400
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medrobust.core.errors import UserError
 from medrobust.data.sources import figshare_tumor
-from medrobust.errors import UserError
 from tests.data.sources.conftest import Make
 from tests.data.sources.samples import matlab, tumour
 

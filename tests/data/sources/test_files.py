@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from medrobust.core.errors import UserError
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources import files as module
 from medrobust.data.sources.files import Shared, open_files
 from medrobust.data.store import ImageStore
-from medrobust.errors import UserError
 from tests.data.sources.samples import encoded
 
 

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub.errors import HFValidationError
 from PIL import Image
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 from tests.data.sources.conftest import Make
 from tests.data.sources.samples import encoded, parquet
 

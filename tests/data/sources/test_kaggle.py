@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import requests
 
-from medrobust.errors import UserError
-from medrobust.records import read_json
+from medrobust.core.errors import UserError
+from medrobust.core.records import read_json
 from tests.data.sources.conftest import Make
 
 Sample = Callable[[str], dict[str, Any]]

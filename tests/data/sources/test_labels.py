@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medrobust.core.errors import UserError
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.labels import LEFT_OUT, Labels
 from medrobust.data.store import ImageStore
-from medrobust.errors import UserError
 from tests.data.sources.samples import encoded
 from tests.data.sources.test_files import tarred, zipped
 

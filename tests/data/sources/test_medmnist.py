@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medrobust.core.errors import UserError
+from medrobust.core.records import file_hash
 from medrobust.data.sources import medmnist
-from medrobust.errors import UserError
-from medrobust.records import file_hash
 from tests.data.sources.conftest import Make
 
 Sample = Callable[[str], dict[str, Any]]

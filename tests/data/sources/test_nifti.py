@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.sources import VolumeParams
 from medrobust.data.sources.volumes import chosen_slices
-from medrobust.errors import UserError
-from medrobust.params.sources import VolumeParams
 from tests.data.sources.conftest import Make
 from tests.data.sources.samples import volume
 

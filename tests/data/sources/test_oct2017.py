@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from medrobust.core.errors import UserError
 from medrobust.data.sources import oct2017
-from medrobust.errors import UserError
 from tests.data.sources.conftest import Make
 from tests.data.sources.samples import encoded
 

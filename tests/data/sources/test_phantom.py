@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medrobust.data.neighbours import pictures
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.data.audit.neighbours import pictures
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.phantom import RIPPLES
 from medrobust.data.store import ImageStore
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
 
 CLASSES = ["low", "middle", "high"]
 

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medrobust.data.audit import Audit, audit
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import AuditParams, DataParams
+from medrobust.core.records import read_table
+from medrobust.data.audit.run import Audit, audit
 from medrobust.data.prepare import download, prepare
 from medrobust.data.split import make_split
 from medrobust.data.store import ImageStore
-from medrobust.errors import UserError
-from medrobust.params.data import AuditParams, DataParams
-from medrobust.records import read_table
 from tests.data.stores import split_params
 
 CLASSES = ["low", "middle", "high"]

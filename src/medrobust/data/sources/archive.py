@@ -8,14 +8,14 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from medrobust.data.sources import alzheimer
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.records import read_json
+from medrobust.data import alzheimer_patients as alzheimer
 from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import bring
 from medrobust.data.sources.files import Files, open_files
 from medrobust.data.sources.labels import LEFT_OUT, SPLITS, Labels, locate, read_rows
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.records import read_json
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"}
 

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import pandas as pd
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
 from medrobust.data.images import Raster
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
 
 #: name in `data.source` -> module, imported when it is asked for
 SOURCES = {

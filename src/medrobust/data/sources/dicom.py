@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.records import read_json
+from medrobust.core.runtime import progress
 from medrobust.data.images import Raster, Window, to_bytes
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.fetch import bring
 from medrobust.data.sources.files import DAMAGED, Files, open_files
 from medrobust.data.sources.labels import locate, read_rows
 from medrobust.data.sources.volumes import chosen_slices, one_row_a_slice
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.records import read_json
-from medrobust.runtime import progress
 
 if TYPE_CHECKING:
     import pydicom

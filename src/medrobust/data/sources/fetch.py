@@ -7,11 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.records import file_hash
+from medrobust.core.runtime import WORK, say
 from medrobust.data.sources.files import copy_folder
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.records import file_hash
-from medrobust.runtime import WORK, say
 
 if TYPE_CHECKING:
     import requests

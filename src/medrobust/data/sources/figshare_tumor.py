@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pandas as pd
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.records import read_json
+from medrobust.core.runtime import progress
 from medrobust.data.images import Raster, to_bytes
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.fetch import bring, fetch_url
 from medrobust.data.sources.files import DAMAGED, Files, open_files, readers, spool, zip_files
 from medrobust.data.sources.labels import LEFT_OUT, Labels
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.records import read_json
-from medrobust.runtime import progress
 
 if TYPE_CHECKING:
     import h5py

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Generic, Protocol, TypeVar
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 
 #: An archive may unpack to this many times its size plus the slack; images are packed already and reach 2 or 3.
 MAX_RATIO, SLACK = 100, 2**30

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.params.sources import TableParams
+from medrobust.core.records import read_json
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.fetch import bring, expand
 from medrobust.data.sources.files import Shared, copy_folder
 from medrobust.data.sources.labels import SPLITS, tidy
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.params.sources import TableParams
-from medrobust.records import read_json
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

@@ -4,13 +4,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.records import read_json
 from medrobust.data.sources import archive
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.fetch import bring_table
 from medrobust.data.sources.files import copy_folder
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.records import read_json
 
 #: owner/name, and a version if it must stay the same.
 SLUG = re.compile(r"([\w-]+/[\w-]+)(?:/versions/(\d+))?")

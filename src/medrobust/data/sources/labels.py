@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.params.sources import TableParams
 from medrobust.data.sources.files import Files
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.params.sources import TableParams
 
 #: Names that mean a published split.
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",

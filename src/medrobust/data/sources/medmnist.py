@@ -14,14 +14,14 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.records import file_hash, read_json
 from medrobust.data.images import Raster
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.fetch import bring, expand, fetch_url
 from medrobust.data.sources.files import DAMAGED, spool
 from medrobust.data.sources.labels import LEFT_OUT, Labels
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.records import file_hash, read_json
 
 ZENODO = "https://zenodo.org/records/10519652/files/{name}.npz?download=1"
 #: `octmnist` has 28 pixels a side, `octmnist_64` 64.

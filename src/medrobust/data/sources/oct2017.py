@@ -3,14 +3,14 @@
 import re
 from pathlib import Path, PurePosixPath
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
+from medrobust.core.records import read_json
 from medrobust.data.sources.archive import class_folders
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.fetch import bring
 from medrobust.data.sources.files import open_files
 from medrobust.data.sources.labels import plain
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams
-from medrobust.records import read_json
 
 #: `CNV-1016042-1.jpeg`: class, patient, number of the image.
 NAME = re.compile(r"([A-Za-z]+)-(\d+)-(\d+)\.jpe?g")

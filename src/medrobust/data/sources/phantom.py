@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams, PhantomParams, PlantParams
+from medrobust.core.records import read_table, write_table
+from medrobust.core.runtime import progress
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.plants import plant
-from medrobust.errors import UserError
-from medrobust.params.data import DataParams, PhantomParams, PlantParams
-from medrobust.records import read_table, write_table
-from medrobust.runtime import progress
 
 #: Mean widening of the ventricles in mm and of the sulci (share of CSF) from the lowest to the highest grade.
 WIDENING, SULCI = (0.0, 7.0), (0.0, 1.0)

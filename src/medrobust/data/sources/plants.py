@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medrobust.errors import UserError
-from medrobust.params.data import PlantParams
-from medrobust.records import write_table
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import PlantParams
+from medrobust.core.records import write_table
 
 #: Levels by which the scanner's noise differs between two scans of one person (standard deviation).
 RESCAN_NOISE = 4.0

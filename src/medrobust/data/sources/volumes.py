@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from medrobust.params.sources import VolumeParams
+from medrobust.core.params.sources import VolumeParams
 
 
 def chosen_slices(count: int, volume: VolumeParams) -> list[int]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.params.training import AdvParams, TrainParams
-from medrobust.processes import world
+from medrobust.core.params.training import AdvParams, TrainParams
+from medrobust.core.processes import world
 from medrobust.training import distributed
 from medrobust.training.settings import Entry
 

@@ -5,7 +5,7 @@ import math
 from torch import Tensor, arange
 from torch.nn import functional as F
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 from medrobust.training.objectives.base import Step
 
 

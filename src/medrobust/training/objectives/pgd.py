@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from medrobust.params.training import AdvParams
+from medrobust.core.params.training import AdvParams
 from medrobust.training.objectives.base import Step, both
 from medrobust.training.objectives.inner import attack_with_pgd
 

@@ -1,7 +1,7 @@
 """Which objectives `train.objective` and `adv.objective` may name. To add one: its function, and a line here."""
 
-from medrobust.code_hash import code_hash
-from medrobust.errors import UserError
+from medrobust.core.code_hash import code_hash
+from medrobust.core.errors import UserError
 from medrobust.training.settings import Entry
 
 PACKAGE = "medrobust.training.objectives"

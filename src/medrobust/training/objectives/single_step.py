@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medrobust.attacks.base import project
-from medrobust.attacks.random import uniform
+from medrobust.core.seeds import uniform
 from medrobust.training.objectives.base import Step
 from medrobust.training.objectives.inner import ascend, attack_with_pgd
 

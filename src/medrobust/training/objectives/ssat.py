@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from medrobust.errors import UserError
+from medrobust.core.errors import UserError
 from medrobust.training.objectives.base import Step, both
 from medrobust.training.objectives.inner import attack_with_pgd
 

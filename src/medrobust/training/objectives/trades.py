@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medrobust.attacks.base import frozen
-from medrobust.attacks.random import normal
+from medrobust.core.seeds import normal
 from medrobust.training.objectives.base import Step, both
 from medrobust.training.objectives.inner import ascend, attack_view, attack_with_pgd, training_attack
 

@@ -1,0 +1,90 @@
+"""An attack cell: run the suite, and write what the checks, the report and DVC show of it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from medrobust.attacks.engine.attempts import stored_accuracy, worst_case
+from medrobust.attacks.engine.evaluate import attack_suite
+from medrobust.attacks.engine.resume import state_of
+from medrobust.attacks.engine.targeted import targeted_success
+from medrobust.core import metrics
+from medrobust.core.params.report import ReportParams
+from medrobust.core.records import write_metrics, write_table
+from medrobust.core.runtime import process_number
+from medrobust.data.store import Subset
+
+
+def run_suite(
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, bit_depth: int, seed: int,
+    report: ReportParams, records: Path, metrics_path: Path, curve: Path, train: Subset | None = None,
+) -> None:  # fmt: skip
+    """Evaluate a suite and write its records, metrics and robust-accuracy curve.
+
+    A run that was killed goes on with the images that it had not finished. Under torchrun the processes share the
+    images, and the first one writes.
+
+    Attacks that are fitted are fitted on `train`.
+    """
+    begin = time.monotonic()
+    state = state_of(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
+    attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, state=state, train=train)
+    if process_number() > 0:
+        return
+    table = worst_case(attempts, suite["eps"])
+    seconds = time.monotonic() - begin
+    points = [_point(table[table["eps"] == eps], subset.classes, report) for eps in suite["eps"]]
+    write_table(records, attempts)
+    write_table(curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
+    summary = _summary(table, attempts, subset, suite, points, seconds)
+    intervals = summary["robust_accuracy_ci"]
+    shown = {
+        f"robust@{eps}": metrics.supported(value, intervals[eps])
+        for eps, value in summary["robust_accuracy"].items()
+    }
+    write_metrics(metrics_path, summary | targeted_success(model, subset, suite, attempts, report), shown)
+    state.clear()
+
+
+def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dict[str, Any]:
+    """What one radius leaves: accuracies, macro F1, kappa and the recall of each class, with their intervals."""
+    settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
+    labels, patients = table["label"].to_numpy(), table["patient"].to_numpy()
+    point: dict[str, Any] = {}
+    for name, (value, interval) in metrics.measured(
+        labels, _worst_pred(table), patients, classes, **settings
+    ).items():
+        point |= dict(zip(metrics.curve_columns(name), (value, *(interval or (None, None))), strict=True))
+    return point
+
+
+def _worst_pred(table: pd.DataFrame) -> np.ndarray:
+    """The answer that counts: the wrong one where the image was fooled, else the true one."""
+    return np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
+
+
+def _summary(
+    table: pd.DataFrame, attempts: pd.DataFrame, subset: Subset, suite: dict[str, Any],
+    points: list[dict[str, Any]], seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    first = table.drop_duplicates("id")
+    clean = metrics.confusion(first["label"].to_numpy(), first["clean_pred"].to_numpy(), len(subset.classes))
+    stored = stored_accuracy(attempts, suite["eps"])
+    keyed = {f"{eps:g}": point for eps, point in zip(suite["eps"], points, strict=True)}
+    return {
+        "n": len(first),
+        "patients": int(first["patient"].nunique()),
+        "clean_accuracy": float(metrics.accuracy(clean)),
+        "clean_balanced_accuracy": float(metrics.balanced_accuracy(clean)),
+        "robust_accuracy": {eps: point["robust_accuracy"] for eps, point in keyed.items()},
+        "robust_accuracy_ci": {eps: [point["low"], point["high"]] for eps, point in keyed.items()},
+        "robust_balanced_accuracy": {eps: point["robust_balanced_accuracy"] for eps, point in keyed.items()},
+        "robust_accuracy_stored": {f"{eps:g}": v for eps, v in zip(suite["eps"], stored, strict=True)},
+        "gradient_evaluations": int(attempts["gradients"].sum()),
+        "queries": int(attempts["queries"].sum()),
+        "seconds": round(seconds, 1),
+    }

@@ -1,0 +1,58 @@
+"""Resolve a suite: check each attack's hyper-parameters and fix the code that they stand for.
+
+The result is a small file that attack cells depend on. Because it holds the hash of the source files that the
+suite's attacks use, an edit of one attack re-runs the cells that use it, and a new attack re-runs none.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from medrobust.attacks.base import Attack
+from medrobust.attacks.registry import ATTACKS
+from medrobust.core.code_hash import code_hash
+from medrobust.core.errors import UserError
+from medrobust.core.params.attacks import SuiteParams
+from medrobust.core.params.hyperparameters import build
+
+
+def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
+    """The suite as attack cells read it.
+
+    Returns:
+        `name`, `norm`, `eps` (rising), `precision`, `give_up`, `attacks`, `sources`.
+
+    Raises:
+        UserError: an unknown attack, a wrong hyper-parameter, a norm that an attack does not serve, or a
+            configuration that cannot reach its radius.
+    """
+    where = f"params.yaml: attacks.suites.{name}"
+    eps = sorted(set(suite.eps))
+    resolved, modules = [], set()
+    for spec in suite.attacks:
+        attack = str(spec.get("name"))
+        if attack not in ATTACKS:
+            raise UserError(f"{where}.attacks", f"no attack {attack!r}", f"Known: {', '.join(ATTACKS)}")
+        settings = {key: value for key, value in spec.items() if key != "name"}
+        module, _, kind = ATTACKS[attack].partition(":")
+        _check(getattr(import_module(module), kind), settings, suite, f"{where}.{attack}")
+        modules.add(module)
+        if isinstance(inner := settings.get("attack"), dict):  # what a transfer runs on its surrogate
+            modules.add(ATTACKS[inner["name"]].partition(":")[0])
+        resolved.append({"name": attack, "module": module, "class": kind, "hyperparameters": settings})
+    return {
+        "name": name,
+        "norm": suite.norm,
+        "eps": eps,
+        "precision": suite.precision,
+        "give_up": suite.give_up,
+        "attacks": resolved,
+        "sources": code_hash(modules),
+    }
+
+
+def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
+    if suite.norm not in kind.norms and kind.bound:
+        found = f"bounds {' and '.join(kind.norms)}, the suite {suite.norm}"
+        raise UserError(where, found, "Move it to a suite of its norm")
+    for eps in suite.eps:
+        build(kind, settings, where, eps=eps, norm=suite.norm)

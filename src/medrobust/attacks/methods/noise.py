@@ -1,0 +1,46 @@
+"""Random noise: the control that every attack must beat."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from medrobust.attacks.problem import Best, GoalAttack, Problem
+from medrobust.core.params.hyperparameters import Count
+from medrobust.core.seeds import signs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(GoalAttack):
+    """The worst of some random images in the ball (a control after Carlini et al. 2019).
+
+    Attributes:
+        draws: an image; each is a query.
+        kind: `uniform` in the ball's volume, or `corners`: every pixel at -eps or +eps (L2: a unit vector of
+            signs, scaled to eps).
+    """
+
+    draws: Count = 100
+    kind: Literal["uniform", "corners"] = "uniform"
+
+    @property
+    def cost(self) -> float:
+        """A query takes a third of a gradient."""
+        return self.draws / 3
+
+    def search(self, problem: Problem, start: Tensor) -> Tensor:
+        """The draw with the best margin."""
+        best = Best(problem.images)
+        for draw in range(self.draws):
+            rows = best.left()
+            if not len(rows):
+                break
+            part = problem.take(rows)
+            tried = part.noise(draw) if self.kind == "uniform" else self._corner(part, draw)
+            best.see(rows, tried, *part.judge(tried))
+        return best.images
+
+    def _corner(self, part: Problem, draw: int) -> Tensor:
+        shift = signs(part.seeds, draw, tuple(part.images.shape[1:])).to(part.images)
+        scale = 1.0 if self.norm == "Linf" else part.images[0].numel() ** -0.5
+        return part.project(part.images + self.eps * scale * shift)

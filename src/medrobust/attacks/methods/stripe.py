@@ -1,0 +1,123 @@
+"""Stripes: a "vertical perturbation" that is the same in every row of the image.
+
+Sahu et al. (2024) attack with a "vertical perturbation" that they neither define nor give a size for. This is our
+reading, after the vertical stripes with which Square begins (Andriushchenko et al. 2020, section 3.3):
+x' = clip(x + eps·s[column // band], 0, 1) with s in {-1, +1}, the same in all rows and channels.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medrobust.attacks.base import Norm
+from medrobust.attacks.goals import Loss
+from medrobust.attacks.problem import Best, GoalAttack, Problem
+from medrobust.core.params.hyperparameters import Count
+from medrobust.core.seeds import signs
+
+Mode = Literal["random", "best_of", "flip", "whitebox"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stripe(GoalAttack):
+    """Stripes of ±eps across the image; its Linf norm is eps wherever clipping leaves it.
+
+    Attributes:
+        mode: `random`: one draw (a control); `best_of`: the best of `queries` draws; `flip`: a greedy search that
+            turns one stripe after the other and keeps what helps (both score-based); `whitebox`: the signs of
+            the gradient summed over each stripe, accumulated over `steps`.
+        direction: of the stripes; `horizontal` is the twin that asks whether the direction matters.
+        band: width of a stripe in pixels.
+        queries: of `best_of` and `flip`.
+        steps: gradient evaluations of `whitebox`.
+        loss: of `whitebox`.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
+    mode: Mode = "best_of"
+    direction: Literal["vertical", "horizontal"] = "vertical"
+    band: Count = 1
+    queries: Count = 100
+    steps: Count = 10
+    loss: Loss = "margin"
+
+    @property
+    def cost(self) -> float:
+        """Gradient evaluations, or a third of the queries."""
+        return {"random": 1 / 3, "whitebox": float(self.steps)}.get(self.mode, self.queries / 3)
+
+    def search(self, problem: Problem, start: Tensor) -> Tensor:
+        """The best stripes."""
+        best = Best(problem.images)
+        if self.mode == "whitebox":
+            self._climb(problem, best)
+            return best.images
+        for query in range(self.queries if self.mode == "best_of" else 1):
+            if len(rows := best.left()):
+                part = problem.take(rows)
+                tried = self._apply(part, self._draw(part, query))
+                best.see(rows, tried, *part.judge(tried))
+        if self.mode == "flip":
+            self._flip(problem, self._draw(problem, 0), best)
+        return best.images
+
+    def _bands(self, problem: Problem) -> int:
+        extent = problem.images.shape[3 if self.direction == "vertical" else 2]
+        return -(-extent // self.band)
+
+    def _draw(self, problem: Problem, stream: int) -> Tensor:
+        """Random signs, n×bands."""
+        return signs(problem.seeds, stream, (self._bands(problem),)).to(problem.images)
+
+    def _apply(self, problem: Problem, stripes: Tensor) -> Tensor:
+        """Images with stripes, n×bands."""
+        height, width = problem.images.shape[2:]
+        if self.direction == "vertical":
+            wide = stripes.repeat_interleave(self.band, 1)[:, None, None, :width]
+        else:
+            wide = stripes.repeat_interleave(self.band, 1)[:, None, :height, None]
+        return problem.project(problem.images + self.eps * wide)
+
+    def _flip(self, problem: Problem, stripes: Tensor, best: Best) -> None:
+        """Turn one stripe after the other, from the first on and round again."""
+        for query in range(1, self.queries):
+            rows = best.left()
+            if not len(rows):
+                return
+            part = problem.take(rows)
+            turned = stripes[rows].clone()
+            turned[:, (query - 1) % turned.shape[1]] *= -1
+            tried = self._apply(part, turned)
+            margins, reached = part.judge(tried)
+            better = margins > best.margins[rows]
+            stripes[rows[better]] = turned[better]
+            best.see(rows, tried, margins, reached)
+
+    def _climb(self, problem: Problem, best: Best) -> None:
+        """Signs of the gradients that have been summed over each stripe and over the steps so far."""
+        total = torch.zeros_like(self._draw(problem, 0))
+        stripes = torch.zeros_like(total)
+        for step in range(self.steps + 1):
+            rows = best.left()
+            if not len(rows):
+                return
+            part = problem.take(rows)
+            at = self._apply(part, stripes[rows])
+            if step == self.steps:
+                best.see(rows, at, *part.judge(at))
+                return
+            logits, _, gradient = part.gradient(at, self.loss)
+            if step:  # the clean image has no stripes yet
+                best.see(rows, at, part.margins(logits), part.reached(logits))
+            total[rows] += self._per_band(gradient)
+            stripes[rows] = torch.where(total[rows] < 0, -1.0, 1.0).to(total)
+
+    def _per_band(self, gradient: Tensor) -> Tensor:
+        """The gradient by each stripe's sign, n×bands, scaled to a largest of 1."""
+        line = gradient.sum((1, 2) if self.direction == "vertical" else (1, 3))
+        padded = F.pad(line, (0, -line.shape[1] % self.band))
+        bands: Tensor = padded.view(len(padded), -1, self.band).sum(2)
+        return bands / bands.abs().amax(1, keepdim=True).clamp_min(1e-38)

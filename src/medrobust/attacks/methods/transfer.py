@@ -1,0 +1,92 @@
+"""Transfer: images made on another model, tried on this one, of which neither gradients nor answers are asked."""
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from medrobust.attacks.base import Attack, Norm, project
+from medrobust.attacks.registry import ATTACKS
+from medrobust.core.errors import UserError
+from medrobust.core.params.hyperparameters import build
+from medrobust.core.records import file_hash
+
+#: What transfers best of the simple attacks: momentum, and no stop at the surrogate's boundary (Dong et al. 2018).
+MOMENTUM = {
+    "name": "iterative", "loss": "margin", "momentum": 1.0, "random_start": False, "stop_when_fooled": False,
+}  # fmt: skip
+REMEDY = "Name one of attacks.surrogates, or give a checkpoint's folder and the sha256 of its card.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer(Attack):
+    """Attack a surrogate and hand the images to the victim (Papernot et al. 2016).
+
+    Attributes:
+        source: the surrogate: a checkpoint's folder, or a model (not in a suite). In a suite also the name of one
+            of `attacks.surrogates`, for which `resolved.read_suite` puts the folder and its hash.
+        sha256: of the checkpoint's weights, as its card.json says: a suite's results hang on it, and DVC does
+            not follow a folder.
+        attack: name in the registry and hyper-parameters. It should not stop at the surrogate's boundary, from
+            where little transfers.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    source: str | nn.Module = ""
+    sha256: str = ""
+    attack: dict[str, Any] = field(default_factory=lambda: dict(MOMENTUM))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.source, str) and not self.source:
+            raise UserError("attack.source", "no source", REMEDY)
+        self.inner()
+
+    @property
+    def cost(self) -> float:
+        """The surrogate's gradients cost what the victim's do."""
+        return self.inner().cost
+
+    def inner(self) -> Attack:
+        """The attack on the surrogate.
+
+        Raises:
+            UserError: it does not exist, does not serve the norm, or has no such hyper-parameter.
+        """
+        name = str(self.attack.get("name"))
+        if name not in ATTACKS or name == "transfer":
+            raise UserError("attack.attack", f"no attack {name!r}", f"Known: {', '.join(ATTACKS)}")
+        module, _, kind = ATTACKS[name].partition(":")
+        attack: type[Attack] = getattr(import_module(module), kind)
+        settings = {key: value for key, value in self.attack.items() if key != "name"}
+        if self.norm not in attack.norms:
+            raise UserError("attack.attack", f"{name} does not bound {self.norm}", "Take one that does")
+        return build(attack, settings, "attack.attack", eps=self.eps, norm=self.norm)
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
+        surrogate = self.source
+        if isinstance(surrogate, str):
+            if not self.sha256:
+                raise UserError("attack.source", f"source {surrogate!r} without sha256", REMEDY)
+            surrogate = _load(surrogate, self.sha256, images.device)
+        with torch.no_grad():
+            known, wanted = surrogate(images[:1]).shape[1], model(images[:1]).shape[1]
+        if known != wanted:
+            found = f"{known} classes, the victim has {wanted}"
+            raise UserError("attack.source", found, "Take another surrogate")
+        attacked = self.inner()(surrogate, images, labels, seeds=seeds)
+        return project(attacked, images, self.eps, self.norm)
+
+
+@lru_cache(maxsize=2)
+def _load(folder: str, sha256: str, device: torch.device) -> nn.Module:
+    from medrobust.models.checkpoint import load
+
+    weights = Path(folder) / "model.safetensors"
+    if weights.is_file() and (found := file_hash(weights)) != sha256:
+        raise UserError(folder, f"sha256 {found}, not {sha256}", "Give the sha256 of the surrogate that you mean")
+    return load(folder, device)

@@ -1,0 +1,110 @@
+"""Universal perturbation: one pattern for all images, fitted on training patients, tried on test patients."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from medrobust.attacks.base import Attack, Meter, Norm, ascent, frozen, project
+from medrobust.attacks.goals import objective
+from medrobust.core.errors import UserError
+from medrobust.core.params.base import Positive
+from medrobust.core.params.hyperparameters import Count
+from medrobust.core.seeds import uniform
+
+if TYPE_CHECKING:
+    from medrobust.data.store import Subset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Universal(Attack):
+    """One pattern that fools as many images as it can (Moosavi-Dezfooli et al. 2017), fitted by gradient steps.
+
+    Steps along the gradient of a batch's mean loss, each image's loss clipped from above so that images that are
+    fooled already do not lead (Shafahi et al. 2020, "Universal adversarial training"). It is fitted
+    once a model and radius, when the first image is attacked.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: training images a step.
+        fit_images: training images at most, evenly spread over the subset.
+        step: size of a step, a share of eps; it falls linearly to zero.
+        clip: largest cross-entropy of an image that counts.
+        train: the training images; the engine gives them.
+        fitted: patterns by model and radius.
+    """
+
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    epochs: Count = 30
+    batch_size: Count = 64
+    fit_images: Count = 1000
+    step: Positive = 0.1
+    clip: Positive = 9.0
+    train: "Subset | None" = field(default=None, repr=False, compare=False)
+    fitted: WeakKeyDictionary[nn.Module, dict[float, Tensor]] = field(
+        default_factory=WeakKeyDictionary, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.step * self.epochs * 0.5 < 1:
+            found = f"step {self.step:g} over {self.epochs} epochs"
+            raise UserError("attack", found, "Too little to reach eps: take more epochs or a larger step")
+
+    @property
+    def cost(self) -> float:
+        """A query an image; the fit is shared by all."""
+        return 1.0
+
+    def with_training(self, train: "Subset") -> "Universal":
+        """The same attack, to be fitted on these images."""
+        return replace(self, train=train, fitted=WeakKeyDictionary())
+
+    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
+        attacked = model.model if isinstance(model, Meter) else model
+        own = self.fitted.setdefault(attacked, {})
+        if self.eps not in own:
+            if self.train is None:
+                raise UserError("attack.universal", "no training images", "Call with_training(subset) first")
+            own[self.eps] = fit(self, attacked, self.train).cpu()
+        return project(images + own[self.eps].to(images), images, self.eps, self.norm)
+
+
+def fit(attack: Universal, model: nn.Module, train: "Subset") -> Tensor:
+    """The pattern, 1×C×H×W inside the ball around zero, that raises the loss of training images most.
+
+    Args:
+        attack: the settings.
+        model: [0, 1] images to logits.
+        train: images that are not those to be attacked.
+    """
+    like = next(model.parameters())
+    rows = torch.linspace(0, len(train) - 1, min(attack.fit_images, len(train))).round().long()
+    pattern = torch.zeros_like(train.batch([0])).to(like)
+    seed = torch.tensor([len(rows)])
+    total = attack.epochs * -(-len(rows) // attack.batch_size)
+    done = 0
+    with frozen(model):
+        for epoch in range(attack.epochs):
+            order = rows[uniform(seed, epoch, (len(rows),))[0].argsort()]
+            for batch in order.split(attack.batch_size):
+                images = train.batch(batch.numpy()).to(like)
+                labels = train.targets(batch.numpy()).to(like.device)
+                shift = pattern.clone().requires_grad_(True)
+                with torch.enable_grad(), torch.autocast(like.device.type, enabled=False):
+                    losses = objective(model((images + shift).clamp(0, 1)), labels, None, "ce")
+                    (gradient,) = torch.autograd.grad(losses.clamp_max(attack.clip).mean(), shift)
+                size = attack.step * attack.eps * (1 - done / total)
+                pattern = _inside(pattern + size * ascent(gradient, attack.norm), attack.eps, attack.norm)
+                done += 1
+    return pattern
+
+
+def _inside(pattern: Tensor, eps: float, norm: Norm) -> Tensor:
+    """A pattern brought into the ball around zero."""
+    if norm == "Linf":
+        return pattern.clamp(-eps, eps)
+    inside: Tensor = pattern * (eps / pattern.norm().clamp_min(eps))
+    return inside

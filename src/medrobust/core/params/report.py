@@ -1,0 +1,16 @@
+"""Block `report`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from medrobust.core.params.base import Block
+
+
+class ReportParams(Block):
+    """What the report says beyond the numbers."""
+
+    title: str
+    bootstrap: Annotated[int, Field(ge=1)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    sheet: Annotated[int, Field(ge=0)] = 6

@@ -1,0 +1,119 @@
+"""Blocks `models`, `augment`, `tune`, `train` and `adv`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from medrobust.core.params.base import Block, Eps, Positive, Range, Share, parse_fraction
+
+#: Images; BatchNorm has no variance of one.
+BatchSize = Annotated[int, Field(ge=2)]
+Optimiser = Literal["SGD", "RMSprop", "Adam"]
+#: Of an exponential moving average; 0 = none.
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Scheduler = Literal["StepLR", "CosineAnnealingLR", "ReduceLROnPlateau"]
+
+
+def _step_size(value: Any) -> Any:
+    """A step in [0, 1] pixel units (0.01 or 2/255), or auto."""
+    step = value if value == "auto" else parse_fraction(value)
+    if step != "auto" and not (isinstance(step, int | float) and 0 < step <= 1):
+        raise ValueError("Say auto, or a step above 0 and at most 1, such as 2/255")
+    return step
+
+
+class HeadParams(Block):
+    """The classifier on top of the backbone: linear, or an MLP with hidden layers of these widths."""
+
+    widths: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class ModelParams(Block):
+    """One backbone: a timm architecture, where its weights come from, what is trained, what it overrides."""
+
+    timm: str
+    weights: str
+    image_size: Annotated[int, Field(ge=8)]
+    trainable: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] = "all"
+    head: HeadParams = HeadParams()
+    train: dict[str, Any] = Field(default_factory=dict)
+    adv: dict[str, Any] = Field(default_factory=dict)
+
+
+class AugmentParams(Block):
+    """Random changes of training images; each happens with probability `p`."""
+
+    p: Share
+    horizontal_flip: bool
+    vertical_flip: bool
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    translate: Share
+    scale: Range
+    brightness: Share
+    contrast: Share
+    sharpness: Annotated[float, Field(ge=0)]
+
+
+class SearchSpace(Block):
+    """What Optuna may choose from."""
+
+    lr: Range
+    optimiser: Annotated[list[Optimiser], Field(min_length=1)]
+    batch_size: Annotated[list[BatchSize], Field(min_length=1)]
+    scheduler: Annotated[list[Scheduler], Field(min_length=1)]
+
+
+class TuneParams(Block):
+    """The Optuna study of each backbone."""
+
+    trials: Annotated[int, Field(ge=0)]
+    epochs: Annotated[int, Field(ge=1)]
+    objective: Literal["clean", "robust"] = "clean"
+    space: SearchSpace
+
+
+class TrainParams(Block):
+    """Clean training; `lr` to `scheduler` are the study's first trial and what it may replace."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    lr: Positive
+    optimiser: Optimiser
+    batch_size: BatchSize
+    scheduler: Scheduler
+    weight_decay: Annotated[float, Field(ge=0)]
+    label_smoothing: Share
+    class_weights: Literal["none", "balanced"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    objective: str = "cross_entropy"
+    gce_alpha: Annotated[float, BeforeValidator(parse_fraction), Field(gt=0)] = 1 / 3
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    ema: Decay = 0.0
+    channels_last: bool = True
+    compile: bool = False
+
+
+class AdvParams(Block):
+    """Adversarial training, started from the clean model.
+
+    `objective` is a name in the registry of objectives; each says in its docstring which of the other keys it
+    reads.
+    """
+
+    eps: Annotated[Eps, Field(gt=0)]
+    alpha: Annotated[Literal["auto"] | float, BeforeValidator(_step_size)]
+    steps: Annotated[int, Field(ge=1)]
+    mix: Share
+    epochs: Annotated[int, Field(ge=1)]
+    lr_scale: Positive
+    objective: str = "mixed"
+    beta: Annotated[float, Field(ge=0)] = 6.0
+    noise: Annotated[float, Field(ge=0)] = 2.0
+    replays: Annotated[int, Field(ge=1)] = 4
+    ramp: Share = 0.5
+    awp: Annotated[float, Field(ge=0)] = 0.0
+    ema: Decay = 0.0
+    unlabelled: Annotated[float, Field(ge=0, lt=1)] | str = 0.0
+    batch_norm: Literal["eval", "batch"] = "eval"
+    attack_precision: Literal["fp32", "train"] = "fp32"
+    val_steps: Annotated[int, Field(ge=1)] | None = None

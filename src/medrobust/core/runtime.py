@@ -1,0 +1,183 @@
+"""How a stage runs on the machine at hand: errors, locks, seeds, devices, progress.
+
+Machine settings are environment variables, never params, because they do not change results:
+`MEDROBUST_DEVICE` (cpu, cuda, cuda:1; default: a GPU if there is one), `MEDROBUST_THREADS`, and for
+training and attacks `MEDROBUST_TORCHRUN` (arguments of torchrun: several processes, on one machine or more).
+"""
+
+import ctypes
+import fcntl
+import os
+import platform
+import random
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from medrobust.core.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+#: Seconds between two progress lines where the output is no terminal.
+LINE_INTERVAL = 10.0
+WORK = Path("tmp")
+
+
+def run_stage(main: Callable[[], None], cell: str, *, parallel: bool = False) -> None:
+    """Run a stage's `main` under the lock of its cell; a user's error ends it with one message and exit 1.
+
+    Args:
+        main: the stage.
+        cell: the stage's name and the values of its matrix (`train-resnet34`).
+        parallel: whether torchrun may start it in several processes. The process that starts them holds the lock.
+    """
+    torchrun = os.environ.get("MEDROBUST_TORCHRUN") if parallel else None
+    own_sources()
+    keep_memory()
+    try:
+        if parallel and "RANK" in os.environ:
+            main()
+            return
+        with stage_lock(cell) as lock:
+            if torchrun:
+                _launch(torchrun, lock)
+            else:
+                main()
+    except UserError as error:
+        sys.exit(f"\n{cell}: {error}")
+
+
+def own_sources() -> None:
+    """Start the process again where Python found another copy of this package than the one that lies here.
+
+    A queued experiment runs in DVC's copy of the workspace, while the environment's installation leads to the
+    workspace itself, which may have been edited since; DVC would keep the result under the hash of the copy.
+    """
+    own = Path("src", "medrobust")
+    # Without __init__.py Python would find the other copy again.
+    if (own / "__init__.py").is_file() and not own.samefile(Path(__file__).parent):
+        paths = [str(own.parent.resolve()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+def keep_memory() -> None:
+    """Let the C library keep what is freed, for the next batch of the same sizes.
+
+    It would hand large blocks back to the system and get them again page by page: a tenth of a training on a CPU.
+    Other libraries than glibc have no such setting.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        trim, pad, mapped = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD of malloc.h
+        for setting, size in ((trim, 2**31 - 1), (pad, 2**26), (mapped, 2**25)):
+            ctypes.CDLL(None).mallopt(setting, size)
+
+
+def _launch(torchrun: str, lock: int) -> None:
+    """Run this command in the processes of torchrun; they hold the lock too, should this process be killed."""
+    command = [sys.executable, "-m", "torch.distributed.run", *shlex.split(torchrun), *sys.argv]
+    code = subprocess.run(command, pass_fds=[lock], check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+@contextmanager
+def stage_lock(cell: str) -> Iterator[int]:
+    """Hold the cell's lock file; wait, and say so, while another process holds it.
+
+    A killed `dvc` leaves its stage running. Without the lock that process would write over the outs of
+    the stage that the next `dvc repro` starts. Gives the lock file's descriptor.
+    """
+    path = WORK / "locks" / f"{cell}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            say(f"{cell}: process {holder} still runs this stage; waiting for it (kill it to go on at once)")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file.fileno()
+
+
+def process_number() -> int:
+    """This process's number among those that torchrun started for the stage; 0 alone writes files."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def say(message: str) -> None:
+    """Print a line at once, also where the output is a pipe."""
+    print(message, flush=True)  # noqa: T201
+
+
+def progress(items: Iterable[T], desc: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
+    """Iterate with a bar on a terminal, and with a plain line every few seconds elsewhere."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=desc, total=total, unit=unit, leave=False)
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= LINE_INTERVAL:
+            say(f"{desc}: {done}/{total or '?'} {unit}, {done / (now - start):.1f} {unit}/s")
+            last = now
+
+
+def device() -> "torch.device":
+    """The device to compute on, made ready: `MEDROBUST_DEVICE`, else a GPU if there is one, else the CPU.
+
+    Of several processes that torchrun started on a machine, or that work on one study, each takes its own GPU,
+    unless the variable says which (`cuda:1`). What asks for the current GPU gets it too, or every process would
+    hold memory of the first. From here on float32 is float32 on a GPU: torch would let convolutions round to TF32,
+    whose 10 bits leave an image that was just fooled on either side, as its batch happens to be large.
+
+    Raises:
+        UserError: the variable names a device that torch does not know or this machine does not have.
+    """
+    import torch
+
+    wanted = os.environ.get("MEDROBUST_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    if wanted == "cuda" and torch.cuda.is_available():
+        number = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
+        torch.cuda.set_device(number)
+        return torch.device(f"cuda:{number}")
+    try:
+        chosen = torch.device(wanted)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            "MEDROBUST_DEVICE", f"{wanted!r} cannot be used ({error})", "Say cpu, cuda or cuda:N"
+        ) from None
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return chosen
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch; called once at the start of a stage that draws at random."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if threads := os.environ.get("MEDROBUST_THREADS"):
+        torch.set_num_threads(int(threads))

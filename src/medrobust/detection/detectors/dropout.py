@@ -1,0 +1,97 @@
+"""Bayesian uncertainty from dropout samples (Feinman et al. 2017, section 4.2; Gal & Ghahramani 2016)."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from medrobust.core.errors import UserError
+from medrobust.core.seeds import uniform
+from medrobust.detection.base import Detector
+from medrobust.detection.features import Features, heads_of, recorded
+
+#: Streams of random numbers kept apart for the dropout layers, or the members of a vote, of one sample.
+LAYERS = 4096
+
+
+@dataclass(kw_only=True)
+class DropoutUncertainty(Detector):
+    """Variance of the predicted probabilities over dropout samples, summed over classes.
+
+    Attributes:
+        samples: forward passes an image.
+        rate: 0 = the model's own dropout layers (an error if it has none that drops); above 0 = that share of
+            the penultimate features is dropped instead, in a model that may never have been trained so.
+    """
+
+    samples: Annotated[int, Field(ge=2)] = 10
+    rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @property
+    def extractor(self) -> "DropoutSamples":
+        """Votes under dropout."""
+        return DropoutSamples(self.samples, self.rate)
+
+    def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
+        return {}
+
+    def suspicion(self, features: Features) -> Tensor:
+        assert features.votes is not None
+        return features.votes.double().var(1, unbiased=False).sum(1)
+
+
+@dataclass(frozen=True)
+class DropoutSamples:
+    """Probabilities of `samples` passes with dropout on; masks come from the images' seeds alone."""
+
+    samples: int
+    rate: float
+
+    def __call__(self, model: nn.Module, images: Tensor, seeds: Tensor) -> Features:
+        if self.rate > 0:
+            return self._head_samples(model, images, seeds)
+        layers = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
+        if not layers:
+            remedy = "Set detect.detectors.dropout.rate above 0, which drops penultimate features"
+            raise UserError("dropout", f"{type(model).__name__} has no dropout layer that drops", remedy)
+        votes = []
+        for sample in range(self.samples):
+            handles = [
+                layer.register_forward_hook(_mask(seeds, sample * LAYERS + number))
+                for number, layer in enumerate(layers)
+            ]
+            try:
+                votes.append(model(images).softmax(1))
+            finally:
+                for handle in handles:
+                    handle.remove()
+        return Features((), model(images), torch.stack(votes, 1))
+
+    def _head_samples(self, model: nn.Module, images: Tensor, seeds: Tensor) -> Features:
+        """Votes from one pass: only the heads run again. Members of a vote become one by the vote's own rule."""
+        heads = heads_of(model)
+        rule = getattr(model, "vote", lambda members: members[0])
+        with recorded(heads) as seen:
+            logits = model(images)
+        votes = []
+        for sample in range(self.samples):
+            members = [
+                head(_dropped(penultimate, self.rate, seeds, sample * LAYERS + number)).float().log_softmax(1)
+                for number, (head, (penultimate, _)) in enumerate(zip(heads, seen, strict=True))
+            ]
+            votes.append(rule(torch.stack(members)).exp())
+        return Features((), logits, torch.stack(votes, 1))
+
+
+def _mask(seeds: Tensor, stream: int) -> Any:
+    def hook(module: nn.Dropout, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return _dropped(output, module.p, seeds, stream)
+
+    return hook
+
+
+def _dropped(values: Tensor, rate: float, seeds: Tensor, stream: int) -> Tensor:
+    keep = uniform(seeds, stream, tuple(values.shape[1:])) >= rate
+    return values * keep.to(values.dtype) / (1 - rate)

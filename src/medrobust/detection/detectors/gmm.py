@@ -1,0 +1,75 @@
+"""Class-wise Gaussian mixtures on penultimate features, the "UAD" of Li, Pan & Zhu 2020 (arXiv 2006.13555)."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from medrobust.core.params.hyperparameters import Count, NotNegative
+from medrobust.detection.base import Detector, check_classes, moments, standardise
+from medrobust.detection.features import Features
+
+
+@dataclass(kw_only=True)
+class ClasswiseMixture(Detector):
+    """Negative log-density of the features under the mixture of the predicted class.
+
+    A mixture is fitted to each class by EM on standardised features, with a constant added to the diagonal of
+    every covariance, without which fewer images than features would give a density of infinity.
+
+    Attributes:
+        components: Gaussians a class.
+        loading: added to each variance, in units of a feature's variance over the training images.
+        covariance: `full`, or `diag` for features treated as independent.
+    """
+
+    components: Count = 1
+    loading: NotNegative = 0.1
+    covariance: Literal["full", "diag"] = "full"
+
+    def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
+        classes = features.logits.shape[1]
+        check_classes(labels, classes, max(self.components, 2), "gmm")
+        keep, mean, std = moments(features.penultimate, "gmm")
+        points = standardise(features.penultimate, keep, mean, std)
+        fitted = [self._mixture(points[labels == k], seed) for k in range(classes)]
+
+        def stacked(name: str) -> Tensor:
+            return torch.stack([torch.from_numpy(getattr(mixture, name)) for mixture in fitted]).to(points.device)
+
+        return {
+            "keep": keep, "mean": mean, "std": std, "centres": stacked("means_"),
+            "weights": stacked("weights_"), "factors": stacked("precisions_cholesky_"),
+        }  # fmt: skip
+
+    def _mixture(self, points: Tensor, seed: int) -> Any:
+        from sklearn.mixture import GaussianMixture
+
+        mixture = GaussianMixture(
+            self.components, covariance_type=self.covariance, reg_covar=self.loading, random_state=seed
+        )
+        return mixture.fit(points.cpu().numpy())
+
+    def suspicion(self, features: Features) -> Tensor:
+        points = standardise(features.penultimate, *(self.state[name] for name in ("keep", "mean", "std")))
+        preds = features.preds
+        result = points.new_zeros(len(points))
+        for k in preds.unique().tolist():
+            rows = torch.nonzero(preds == k).flatten()
+            result = result.index_add(0, rows, -self._log_density(points[rows], k))
+        return result
+
+    def _log_density(self, points: Tensor, k: int) -> Tensor:
+        """Log-density of n×d points under the mixture of class k, n."""
+        parts = []
+        for weight, centre, factor in zip(
+            self.state["weights"][k], self.state["centres"][k], self.state["factors"][k], strict=True
+        ):
+            offsets = points - centre
+            whitened = offsets @ factor if factor.ndim == 2 else offsets * factor
+            diagonal = factor.diagonal() if factor.ndim == 2 else factor
+            constant = weight.log() + diagonal.log().sum() - points.shape[1] / 2 * math.log(2 * math.pi)
+            parts.append(constant - whitened.pow(2).sum(1) / 2)
+        return torch.logsumexp(torch.stack(parts), 0)

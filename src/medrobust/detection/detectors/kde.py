@@ -1,0 +1,73 @@
+"""Kernel density of the predicted class (Feinman et al. 2017, section 4.1; on medical images Ma et al. 2020)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medrobust.core.params.base import Positive
+from medrobust.detection.base import Detector, check_classes, moments, standardise
+from medrobust.detection.detectors.distances import log_kernel_sums, nearest
+from medrobust.detection.features import Features
+
+#: Bandwidths that are tried, as multiples of the median distance to the nearest neighbour.
+FACTORS = tuple(2.0 ** (power / 2) for power in range(-6, 5))
+#: Images of a class that choose the bandwidth.
+CHOOSERS = 1000
+
+
+@dataclass(kw_only=True)
+class KernelDensity(Detector):
+    """Negative log of the Gaussian kernel density of the predicted class's training features.
+
+    Attributes:
+        bandwidth: of the kernel, in standard deviations of a feature; None = the one under which training
+            images are likeliest when each is left out (no attacked image is looked at).
+    """
+
+    bandwidth: Positive | None = None
+
+    def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
+        check_classes(labels, features.logits.shape[1], 2, "kde")
+        keep, mean, std = moments(features.penultimate, "kde")
+        points = standardise(features.penultimate, keep, mean, std)
+        order = labels.argsort(stable=True)
+        width = _likeliest_bandwidth(points, labels) if self.bandwidth is None else self.bandwidth
+        return {
+            "keep": keep, "mean": mean, "std": std, "points": points[order],
+            "counts": torch.bincount(labels, minlength=features.logits.shape[1]),
+            "bandwidth": points.new_tensor(width),
+        }  # fmt: skip
+
+    def suspicion(self, features: Features) -> Tensor:
+        points = standardise(features.penultimate, *(self.state[name] for name in ("keep", "mean", "std")))
+        groups = self.state["points"].split(self.state["counts"].tolist())
+        preds, width = features.preds, self.state["bandwidth"]
+        result = points.new_zeros(len(points))
+        for k in preds.unique().tolist():
+            rows = torch.nonzero(preds == k).flatten()
+            sums = log_kernel_sums(points[rows], groups[k], width[None]).squeeze(1)
+            result = result.index_add(0, rows, _constant(len(groups[k]), points.shape[1], width) - sums)
+        return result
+
+
+def _constant(count: int, dimensions: int, width: Tensor) -> Tensor:
+    """Log of count · (2πh²)^(D/2), by which the kernel sum is divided."""
+    return math.log(count) + dimensions / 2 * torch.log(2 * math.pi * width**2)
+
+
+def _likeliest_bandwidth(points: Tensor, labels: Tensor) -> float:
+    """The bandwidth of `FACTORS` with the highest leave-one-out likelihood, over all classes together."""
+    groups = [points[labels == k] for k in labels.unique().tolist()]
+    groups = [group[:: -(-len(group) // CHOOSERS)] for group in groups]
+    gaps = torch.cat([nearest(group, group, 1).squeeze(1) for group in groups])
+    gaps = gaps[torch.isfinite(gaps)].sqrt()
+    base = float(gaps.median()) if len(gaps) else 1.0
+    widths = points.new_tensor([factor * base for factor in FACTORS])
+    totals = points.new_zeros(len(widths))
+    for group in groups:
+        sums = log_kernel_sums(group, group, widths)
+        constants = torch.stack([_constant(max(len(group) - 1, 1), points.shape[1], h) for h in widths])
+        totals += (sums - constants)[torch.isfinite(sums).all(1)].sum(0)
+    return float(widths[totals.argmax()])

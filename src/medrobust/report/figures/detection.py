@@ -1,0 +1,88 @@
+"""The figures of detection: a column a detector; in every panel the unaware attacker beside the aware."""
+
+from typing import Any
+
+from medrobust.report.charts.detection import ATTACKERS, UNITS, Shown, shown
+from medrobust.report.charts.models import bend
+from medrobust.report.collect import Run
+
+#: Blue and vermilion of Okabe and Ito; the style tells them apart in grey.
+STYLES: dict[str, dict[str, Any]] = {
+    "unaware": {"color": "#0072B2", "ls": "-"},
+    "aware": {"color": "#D55E00", "ls": "--"},
+}
+GREY = "#7d858c"
+#: Inches of a panel.
+WIDTH, HEIGHT = 1.9, 1.75
+
+
+def detection_figures(run: Run) -> dict[str, Any]:
+    """A figure a guarded model and suite, by name: ROC, precision-recall, cost by share and by threshold."""
+    return {f"detection_{part.name}": _figure(part) for part in shown(run)}
+
+
+def _figure(part: Shown) -> Any:
+    import matplotlib.pyplot as plt
+
+    columns = len(part.detectors)
+    size = (max(WIDTH * columns, 2 * WIDTH) + 0.5, 5 * HEIGHT + 0.6)
+    figure, grid = plt.subplots(5, columns, figsize=size, squeeze=False, sharey="row", layout="constrained")
+    for detector, column in zip(part.detectors, grid.T, strict=True):
+        column[0].set_title(detector, fontsize=9)
+        _rates(column[0], part, "roc", detector)
+        _rates(column[1], part, "pr", detector)
+        for unit, axes in zip(UNITS, column[2:4], strict=True):
+            _risk(axes, part, unit, detector)
+        _threshold(column[4], part, detector)
+    labels = (
+        "true-positive rate", "precision", "cost by image", "cost by patient", f"cost, {part.share:.2g} attacked",
+    )  # fmt: skip
+    for label, row in zip(labels, grid, strict=True):
+        row[0].set_ylabel(label, fontsize=8)
+    for row in grid[2:]:  # at last, because it ends the scaling to what is drawn
+        row[0].set_ylim(bottom=0)
+    for axes in grid.flat:
+        axes.tick_params(labelsize=7)
+        axes.xaxis.label.set_size(7)
+    figure.suptitle(
+        f"{part.title}\n{part.sample()}\nROC and precision of successful attacks; costs in errors of one grade",
+        fontsize=9,
+    )
+    handles = {line.get_label(): line for axes in grid.flat for line in axes.lines if line.get_label()[0] != "_"}
+    figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
+def _rates(axes: Any, part: Shown, kind: str, detector: str) -> None:
+    for attacker in ATTACKERS:
+        if points := part.rates(kind, detector, attacker):
+            steps = "steps-post" if kind == "roc" else "steps-pre"
+            axes.plot(*zip(*points, strict=True), label=attacker, drawstyle=steps, **STYLES[attacker])
+            if kind == "pr":
+                base = part.base_rate(detector, attacker)
+                axes.axhline(base, color=STYLES[attacker]["color"], lw=0.7, ls=":", label="_base rate")
+    if kind == "roc":
+        axes.plot([0, 1], [0, 1], color=GREY, lw=0.7, ls=":", label="guessing (base rate)")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="false-positive rate" if kind == "roc" else "recall")
+
+
+def _risk(axes: Any, part: Shown, unit: str, detector: str) -> None:
+    without = part.paid(unit, detector, "unaware", "cost_without")
+    axes.plot(*zip(*without, strict=True), color=GREY, lw=1, marker="o", ms=2, label="no detector, unaware")
+    for attacker in ATTACKERS:
+        points = part.paid(unit, detector, attacker)
+        axes.plot(*zip(*points, strict=True), label=attacker, marker="o", ms=2, **STYLES[attacker])
+    shares = [point[0] for point in without]
+    if width := bend(shares):
+        axes.set_xscale("asinh", linear_width=width)
+        axes.set_xticks(shares, [f"{share:g}" for share in shares], rotation=45)
+        axes.minorticks_off()
+    axes.set_xlabel(f"share of attacked {unit}s")
+
+
+def _threshold(axes: Any, part: Shown, detector: str) -> None:
+    for attacker in ATTACKERS:
+        points = part.by_threshold(detector, attacker)
+        axes.plot(*zip(*points, strict=True), label=attacker, drawstyle="steps-post", **STYLES[attacker])
+    axes.axvline(part.chosen(detector), color=GREY, lw=0.9, ls="-.", label="cheapest on validation")
+    axes.set(xlim=(0, 1), xlabel="share of clean images rejected")

@@ -1,0 +1,40 @@
+"""The report's tables as LaTeX for papers: a `tabular` with booktabs rules, one file a table."""
+
+import re
+
+from medrobust.report.tables.cells import Table
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "ε": r"$\varepsilon$", "²": r"$^2$", "∞": r"$\infty$", "×": r"$\times$", "–": "--", "→": r"$\to$",
+    "“": "``", "”": "''",
+}  # fmt: skip
+
+
+def latex(table: Table) -> str:
+    r"""The table for `\input`; it needs the package booktabs. Title and note stand above it as comments."""
+    numbers = "".join("r" if _numeric(column) else "l" for column in zip(*table.rows, strict=True))
+    lines = [f"% {text}" for text in (table.title, table.note) if text]
+    lines += [rf"\begin{{tabular}}{{{numbers or 'l' * len(table.columns)}}}", r"\toprule", _row(table.columns)]
+    lines += [r"\midrule", *(_row(row) for row in table.rows), r"\bottomrule", r"\end{tabular}"]
+    return "\n".join(lines) + "\n"
+
+
+def file_name(table: Table) -> str:
+    """A file name from the table's title, without a suffix."""
+    return re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-")
+
+
+def escape(text: str) -> str:
+    """Text with LaTeX's special characters, and the signs that these tables use, as commands."""
+    return "".join(SPECIAL.get(sign, sign) for sign in text)
+
+
+def _row(cells: list[str]) -> str:
+    # A bracket at the start of a row would be read as the optional argument of the row before.
+    return " & ".join(f"{{{escape(cell)}}}" if cell.startswith("[") else escape(cell) for cell in cells) + r" \\"
+
+
+def _numeric(column: tuple[str, ...]) -> bool:
+    return any(re.match(r"-?\d", cell) for cell in column)

@@ -1,0 +1,47 @@
+"""A suite as its cells read it: surrogates of the run come with the hash of the weights that they have now."""
+
+from pathlib import Path
+
+import pytest
+
+from medrobust.attacks.engine.evaluate import build_attack
+from medrobust.attacks.engine.resolved import read_suite, write_surrogate
+from medrobust.attacks.engine.suite import resolve_suite
+from medrobust.attacks.methods.transfer import Transfer
+from medrobust.core.errors import UserError
+from medrobust.core.params.attacks import SuiteParams
+from medrobust.core.records import file_hash, write_json
+
+FOREIGN = {"source": "elsewhere", "sha256": "0" * 64}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A suite that tries images of a model of the run, and of one that is not."""
+    (tmp_path / "models" / "a" / "clean").mkdir(parents=True)
+    (tmp_path / "models" / "a" / "clean" / "model.safetensors").write_bytes(b"weights")
+    attacks = [{"name": "fgsm"}, {"name": "transfer", "source": "a-clean"}, {"name": "transfer", **FOREIGN}]
+    suite = resolve_suite("s", SuiteParams(norm="Linf", eps=[0.1], attacks=attacks))
+    write_json(tmp_path / "s" / "suite.json", suite)
+    return tmp_path / "s"
+
+
+def test_a_surrogate_is_the_folder_and_the_weights_that_its_stage_saw(folder: Path) -> None:
+    model = folder.parent / "models" / "a" / "clean"
+    write_surrogate(model, folder / "a-clean.json")
+    fgsm, ours, foreign = read_suite(folder)["attacks"]
+    weights = file_hash(model / "model.safetensors")
+    assert ours["hyperparameters"] == {"source": str(model), "sha256": weights}
+    assert foreign["hyperparameters"] == FOREIGN
+    assert fgsm["hyperparameters"] == {}
+    attack = build_attack(ours, 0.1, "Linf")
+    assert isinstance(attack, Transfer)
+    assert attack.sha256 == weights
+    (model / "model.safetensors").write_bytes(b"trained again")
+    write_surrogate(model, folder / "a-clean.json")
+    assert read_suite(folder)["attacks"][1]["hyperparameters"]["sha256"] != weights
+
+
+def test_a_surrogate_without_its_file_is_named(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"a-clean\.json: no such file"):
+        read_suite(folder)

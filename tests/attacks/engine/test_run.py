@@ -1,0 +1,83 @@
+"""What an attack cell writes."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
+from torch import nn
+
+from medrobust.attacks.engine.run import _point, run_suite
+from medrobust.attacks.engine.suite import resolve_suite
+from medrobust.core.params.attacks import SuiteParams
+from medrobust.core.params.report import ReportParams
+from medrobust.core.records import read_metrics, read_table
+from medrobust.data.store import Subset
+
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95)
+
+
+def worst_cases(classes: int) -> pd.DataFrame:
+    """Forty images of ten patients; those that were fooled have another answer than the truth."""
+    rng = np.random.default_rng(0)
+    label = np.arange(40) % classes
+    fooled = rng.random(40) < 0.4
+    answer = np.where(fooled, (label + rng.integers(1, classes, 40)) % classes, rng.integers(0, classes, 40))
+    patient = [f"p{number}" for number in label + classes * (np.arange(40) % 3)]
+    return pd.DataFrame({"label": label, "adv_pred": answer, "fooled": fooled, "patient": patient})
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_radius_is_judged_by_the_worst_case(classes: int) -> None:
+    """Of an image that stands, what the attack last tried counts for nothing."""
+    table = worst_cases(classes)
+    truth, answer = table["label"], np.where(table["fooled"], table["adv_pred"], table["label"])
+    point = _point(table, [f"c{k}" for k in range(classes)], REPORT)
+    assert point["robust_accuracy"] == pytest.approx((truth == answer).mean())
+    assert point["robust_balanced_accuracy"] == pytest.approx(balanced_accuracy_score(truth, answer))
+    assert point["robust_macro_f1"] == pytest.approx(f1_score(truth, answer, average="macro"))
+    assert point["robust_quadratic_kappa"] == pytest.approx(cohen_kappa_score(truth, answer, weights="quadratic"))
+    recalls = [point[f"robust_recall_c{k}"] for k in range(classes)]
+    assert recalls == pytest.approx(recall_score(truth, answer, average=None))
+    assert point["low"] <= point["robust_accuracy"] <= point["high"]
+    assert point["balanced_low"] <= point["robust_balanced_accuracy"] <= point["balanced_high"]
+    for name in ("macro_f1", "quadratic_kappa", *(f"recall_c{k}" for k in range(classes))):
+        assert point[f"robust_{name}_low"] <= point[f"robust_{name}"] <= point[f"robust_{name}_high"]
+
+
+def test_a_class_that_is_absent_has_no_recall() -> None:
+    point = _point(worst_cases(2), ["c0", "c1", "c2"], REPORT)
+    assert (point["robust_recall_c2"], point["robust_recall_c2_low"]) == (None, None)
+    assert point["robust_recall_c0"] is not None
+
+
+@pytest.mark.parametrize("target", [None, "next_up"])
+def test_the_three_files_of_a_cell_agree(
+    target: str | None, trained: nn.Module, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    attack = {"name": "cw_pgd", "steps": 5, **({"target": target} if target else {})}
+    suite = resolve_suite("s", SuiteParams(norm="Linf", eps=[0.1, 0.2], attacks=[attack]))
+    records, metrics, curve = tmp_path / "r.parquet", tmp_path / "m.json", tmp_path / "c.csv"
+    run_suite(
+        trained,
+        subset,
+        suite,
+        bit_depth=8,
+        seed=0,
+        report=REPORT,
+        records=records,
+        metrics_path=metrics,
+        curve=curve,
+    )
+    found, attempts, points = read_metrics(metrics), read_table(records), read_table(curve)
+    assert found["robust_accuracy"] == {
+        f"{point['eps']:g}": point["robust_accuracy"] for point in points.to_dict("records")
+    }
+    fooled = attempts[attempts["fooled"] & (attempts["attack"] != "stored") & (attempts["distance"] <= 0.2 + 1e-6)]
+    assert found["robust_accuracy"]["0.2"] == pytest.approx(1 - fooled["id"].nunique() / 40, abs=1e-4)
+    assert found["gradient_evaluations"] == attempts["gradients"].sum()
+    targeted = {key for key in found if key.startswith("targeted")}
+    assert targeted == ({"targeted_n", "targeted_success", "targeted_success_ci"} if target else set())
+    assert not list(tmp_path.glob("tmp/resume/*")), "what is finished needs no state"

@@ -1,0 +1,142 @@
+"""Images made on one model and judged by all: the matrix is what attacking by hand gives."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from medrobust.attacks.engine.suite import resolve_suite
+from medrobust.attacks.methods.pgd import PGD
+from medrobust.core import metrics
+from medrobust.core.params.attacks import SuiteParams
+from medrobust.core.params.report import ReportParams
+from medrobust.core.params.transfer import TransferParams
+from medrobust.core.seeds import image_seeds
+from medrobust.data.store import Subset
+from medrobust.ensembling.transfer import (
+    CLEAN,
+    MATRIX,
+    SEPARATE,
+    headline,
+    nothing,
+    run_to_the_end,
+    strongest,
+    transfer,
+)
+from medrobust.models.ensemble import EnsembleClassifier
+
+REPORT = ReportParams(title="", bootstrap=30, confidence=0.9)
+EPS = 0.05
+
+
+def member(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval()
+
+
+def pictures(count: int = 12) -> Subset:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8), dtype=np.uint8)
+    ids = np.array([f"i{k}" for k in range(count)])
+    return Subset(pixels, np.arange(count), np.arange(count) % 3, ids, ids, ["a", "b", "c"])
+
+
+def suite(*attacks: dict[str, Any]) -> dict[str, Any]:
+    chosen = list(attacks) or [{"name": "pgd", "steps": 3}]
+    return resolve_suite("s", SuiteParams(norm="Linf", eps=[0.01], attacks=chosen))
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, nn.Module]:
+    return {"x-clean": member(0), "x-adv": member(1)}
+
+
+@pytest.fixture(scope="module")
+def found(models: dict[str, nn.Module]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    vote = EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()
+    asked = TransferParams(suite="s", eps=EPS, images=8)
+    return transfer(
+        models, ("ensemble", vote), list(models), pictures(), suite(), params=asked, report=REPORT, seed=4
+    )
+
+
+def by_cell(table: pd.DataFrame) -> dict[tuple[str, str], dict[Any, Any]]:
+    return {(row["source"], row["judge"]): row for row in table.to_dict("records")}
+
+
+def attacked(model: nn.Module, subset: Subset) -> torch.Tensor:
+    attack = PGD(eps=EPS, steps=3, stop_when_fooled=False)
+    rows = range(len(subset))
+    return attack(model, subset.batch(rows), subset.targets(rows), seeds=image_seeds(subset.ids, 4))
+
+
+def test_every_cell_is_what_attacking_by_hand_gives(
+    models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
+) -> None:
+    cells, few = by_cell(found[0]), pictures().spread(8)
+    judges = {**models, "ensemble": EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()}
+    labels = torch.from_numpy(few.labels)
+    for source, made_on in {CLEAN: None, **judges}.items():
+        images = few.batch(range(8)) if made_on is None else attacked(made_on, few)
+        for judge, model in judges.items():
+            said = model(images).log_softmax(1).detach()
+            row = cells[source, judge]
+            assert row["accuracy"] == pytest.approx(float((said.argmax(1) == labels).float().mean()))
+            assert row["log_loss"] == pytest.approx(float(nn.functional.nll_loss(said, labels)), rel=1e-4)
+            assert row["brier"] == pytest.approx(metrics.brier(few.labels, said.double().numpy()), rel=1e-4)
+            assert row["low"] <= row["accuracy"] <= row["high"]
+            assert row["log_loss_low"] <= row["log_loss"] <= row["log_loss_high"]
+    assert len(cells) == (1 + 3) * 3 + 1
+
+
+def test_the_starting_studys_figure_gives_each_member_its_own_image(
+    models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
+) -> None:
+    few = pictures().spread(8)
+    parts = [model(attacked(model, few)).softmax(1) for model in models.values()]
+    expected = (torch.stack(parts).mean(0).argmax(1).numpy() == few.labels).mean()
+    assert by_cell(found[0])[SEPARATE, "ensemble"]["accuracy"] == pytest.approx(expected)
+    assert found[1]["models"]["ensemble"]["per_member"] == pytest.approx(expected)
+
+
+def test_the_summary_names_the_source_that_hurts_most(found: tuple[pd.DataFrame, dict[str, Any]]) -> None:
+    table, facts = found
+    assert (facts["suite"], facts["eps"], facts["n"], facts["patients"]) == ("s", EPS, 8, 8)
+    cells = table.set_index(["source", "judge"])["accuracy"]
+    for judge, entry in facts["models"].items():
+        others = [name for name in facts["models"] if name != judge]
+        assert entry["worst"] == min(cells[source, judge] for source in others)
+        assert cells[entry["worst_source"], judge] == entry["worst"]
+        assert entry["own"] == cells[judge, judge]
+        assert set(entry) >= {"own_ci", "worst_ci"}
+
+
+def test_attacks_do_not_stop_at_the_boundary() -> None:
+    attacks = run_to_the_end(suite({"name": "pgd", "steps": 3}, {"name": "bim"}, {"name": "fgsm"}), EPS)
+    assert [getattr(attack, "stop_when_fooled", False) for attack in attacks] == [False] * 3
+    assert {attack.eps for attack in attacks} == {EPS}
+
+
+def test_of_several_attacks_the_strongest_image_is_taken() -> None:
+    model, data = member(0), pictures()
+    images, labels = data.batch(range(12)), data.targets(range(12))
+    weak, strong = PGD(eps=0.001, steps=1), PGD(eps=0.2, steps=5, stop_when_fooled=False)
+    seeds = image_seeds(data.ids, 0)
+    for order in ([weak, strong], [strong, weak]):
+        made = strongest(model, order, images, labels, seeds)
+        assert torch.equal(made, strong(model, images, labels, seeds=seeds))
+
+
+def test_without_images_there_is_no_matrix() -> None:
+    table, facts = nothing()
+    assert list(table.columns) == MATRIX
+    assert facts == {"n": 0}
+
+
+def test_dvc_shows_the_vote_on_the_images_that_hurt_it_most() -> None:
+    row = {"own": 0.45, "own_ci": [0.3, 0.6], "worst": 0.4, "worst_ci": [0.3, 0.5], "per_member": 0.1}
+    assert headline({"eps": 0.02, "models": {"vote": row}}, "vote") == {"transfer@0.02": 0.4}
+    assert headline({"eps": 0.02, "models": {"vote": row | {"own": 0.3}}}, "vote") == {"transfer@0.02": 0.3}
+    assert headline(nothing()[1], "vote") == {}
