@@ -63,7 +63,7 @@ def own_sources() -> None:
     """
     own = Path("src", "medrobust")
     # Without __init__.py Python would find the other copy again.
-    if (own / "__init__.py").is_file() and not own.samefile(Path(__file__).parent):
+    if (own / "__init__.py").is_file() and not own.samefile(Path(__file__).parent.parent):
         paths = [str(own.parent.resolve()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         os.execv(sys.executable, [sys.executable, *sys.argv])
