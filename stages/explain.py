@@ -21,15 +21,15 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Explain the clean and the adversarially trained model."""
-    from medrobust.attacks.engine.resolved import read_suite
-    from medrobust.data.store import ImageStore
+    from medrobust.attacks.engine.suite import read_suite
+    from medrobust.data.store import open_splits
     from medrobust.explain.run import Outputs, explain_model
     from medrobust.explain.subject import Subject
     from medrobust.models.checkpoint import load
 
     params = load_params()
-    store, split = ImageStore.open(args.prepared), read_table(args.split, keep_default_na=False)
-    test, train = store.subset(split, "test"), store.subset(split, "train")
+    images = open_splits(args.prepared, args.split)
+    test, train = images.subset("test"), images.subset("train")
     for place, folder in enumerate(args.models):
         predictions = read_table(args.predictions[place])
         subject = Subject(

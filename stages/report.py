@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
     read = ("prepared", "metrics", "plots", "tuned", "checkpoints")
-    for name in (*read, "predictions", "lock", "out", "figures", "vectors", *tables):
+    for name in ("code", *read, "predictions", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()

@@ -4,14 +4,14 @@ import argparse
 from pathlib import Path
 
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import read_table, write_metrics, write_table
+from medrobust.core.records import write_metrics, write_table
 from medrobust.core.runtime import device, run_stage
 
 
 def main() -> None:
     """Attack every model, ask all of them, and write the matrix."""
-    from medrobust.attacks.engine.resolved import read_suite
-    from medrobust.data.store import ImageStore
+    from medrobust.attacks.engine.suite import read_suite
+    from medrobust.data.store import open_splits
     from medrobust.ensembling.transfer import headline, nothing, transfer
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import load_ensemble, voters
@@ -23,18 +23,18 @@ def main() -> None:
     params = load_params()
     matrix, facts = nothing()
     if params.transfer.images:
-        store, split = ImageStore.open(args.prepared), read_table(args.split, keep_default_na=False)
+        images = open_splits(args.prepared, args.split)
         cells = [(backbone, regime) for backbone in params.models for regime in ("clean", "adv")]
         matrix, facts = transfer(
             {"-".join(cell): load(args.models.joinpath(*cell), device()) for cell in cells},
             (args.ensemble.name, load_ensemble(args.ensemble, device())),
             voters(args.ensemble),
-            store.subset(split, "test"),
+            images.subset("test"),
             read_suite(args.suite),
             params=params.transfer,
             report=params.report,
             seed=params.seed,
-            train=store.subset(split, "train"),
+            train=images.subset("train"),
         )
     write_table(args.matrix, matrix)
     write_metrics(args.metrics, facts, headline(facts, args.ensemble.name))

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 #: Name -> module that has it, imported when asked for, so that no stage pays for what it does not use.
-FACE = {"load": "medrobust.models.checkpoint", "predict": "medrobust.detection.guard"}
+FACE = {"load": "medrobust.models.folder", "predict": "medrobust.detection.guard"}
 
 
 def __getattr__(name: str) -> Any:

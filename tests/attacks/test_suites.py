@@ -50,11 +50,10 @@ def test_the_defaults_of_an_attack_are_accepted(name: str, norm: str) -> None:
 
 
 def test_a_transfer_hangs_on_the_code_of_its_inner_attack() -> None:
-    suites = [
-        resolved("Linf", [0.1], {"name": "transfer", **SOURCE, "attack": {"name": name}})
-        for name in ("bim", "apgd")
-    ]
-    assert suites[0]["sources"] != suites[1]["sources"]
+    spec = {"name": "transfer", **SOURCE, "attack": {"name": "bim"}}
+    code = {f"attacks/{name}": name for name in ("apgd", "bim", "transfer")}
+    found = resolve_suite("s", SuiteParams(norm="Linf", eps=[0.1], attacks=[spec]), code)["code"]
+    assert found == {"attacks/bim": "bim", "attacks/transfer": "transfer"}
 
 
 @pytest.mark.parametrize("name", ATTACKS)

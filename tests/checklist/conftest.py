@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.attacks.methods.pgd import PGD
-from medrobust.checklist.run import Subject, check_model
+from medrobust.checklist.run import CheckedModel, check_model
 from medrobust.core.params.attacks import AttacksParams, SuiteParams
 from medrobust.core.params.report import ReportParams
 from medrobust.data.store import Subset
@@ -105,7 +105,7 @@ def check(images: Subset) -> Check:
         attempts = changes.pop("attempts", None) or {
             name: attack_suite(model, images, suite, seed=0, allow_weak=True) for name, suite in suites.items()
         }
-        subject = Subject(
+        subject = CheckedModel(
             model=model, subset=images, suites=suites, attempts=attempts, adversarial=True, **changes
         )
         specs = {"s": {"norm": "Linf", "eps": [EPS], "attacks": [{"name": "pgd"}]}}

@@ -45,4 +45,4 @@ def suite() -> dict[str, Any]:
         "class": "PGD",
         "hyperparameters": {"steps": 5},
     }
-    return {"name": "pgd", "norm": "Linf", "eps": [0.1], "attacks": [entry], "sources": ""}
+    return {"name": "pgd", "norm": "Linf", "eps": [0.1], "attacks": [entry], "code": {}}

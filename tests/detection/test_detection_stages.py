@@ -30,7 +30,7 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
     params["report"]["bootstrap"] = 20
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     write_data(tmp_path / "data")
-    write_json(tmp_path / "data" / "suites" / "pgd" / "suite.json", suite)
+    write_json(tmp_path / "data" / "resolved" / "suites" / "pgd" / "suite.json", suite)
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
     checkpoints = tmp_path / "data" / "checkpoints" / "resnet10t"
     folders = {regime: checkpoints / regime for regime in ("clean", "adv")}
@@ -52,7 +52,7 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
 def test_a_stage_guards_its_model_and_writes_every_out(
     stage: str, item: dict[str, str], name: str, root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_stage(root, monkeypatch, "detect_plan")
+    run_stage(root, monkeypatch, "detection")
     run_stage(root, monkeypatch, stage, **item)
     row = read_metrics(workplace / "metrics" / "detect" / f"{name}.json")["suites"]["pgd"]["gmm"]
     # By image and by patient, without and with the detector, for who knows it and who does not.

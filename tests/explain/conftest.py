@@ -30,7 +30,7 @@ def suite() -> dict[str, Any]:
         {"name": "pgd", "module": "medrobust.attacks.methods.pgd", "class": "PGD", "hyperparameters": entry}
         for entry in entries
     ]
-    return {"name": "pgd", "norm": "Linf", "eps": [0.02, 0.1], "attacks": attacks, "sources": ""}
+    return {"name": "pgd", "norm": "Linf", "eps": [0.02, 0.1], "attacks": attacks, "code": {}}
 
 
 @pytest.fixture(scope="session")

@@ -270,3 +270,28 @@ def _open_array(path: Path) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise UserError(str(path), f"cannot be read ({error})", REMEDY) from None
     return array
+
+
+@dataclass(frozen=True)
+class SplitImages:
+    """A prepared store and its split table."""
+
+    store: ImageStore
+    table: pd.DataFrame
+
+    def subset(self, name: str) -> Subset:
+        """The images of `train`, `val` or `test`."""
+        return self.store.subset(self.table, name)
+
+
+def open_splits(prepared: Path, split: Path) -> SplitImages:
+    """Open a prepared store with a split table.
+
+    Args:
+        prepared: folder of the stage `prepare`.
+        split: table of the stage `split`.
+
+    Raises:
+        UserError: a file is missing or damaged, or the two are not of the same images.
+    """
+    return SplitImages(ImageStore.open(prepared), read_table(split, keep_default_na=False))

@@ -48,7 +48,7 @@ def compare(
         try:
             rule = found.rules[name] = fitter(name, sample, params)(sample)
         except UserError as error:
-            found.records[name] = {"impossible": error.found}
+            found.records[name] = {"not_fitted": error.found}
         else:
             judged = _out_of_fold(sample, name, params)
             found.records[name] = {**judged, **_on_test(rule, test, votes, report)}

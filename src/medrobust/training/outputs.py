@@ -31,8 +31,7 @@ class Paths:
 
 def write_outputs(
     paths: Paths, classifier: Classifier, result: Fit, subsets: dict[str, Subset], *,
-    model: ModelParams, ordered: bool, report: ReportParams, card: dict[str, Any], seconds: float,
-    robust: bool,
+    model: ModelParams, ordered: bool, report: ReportParams, card: dict[str, Any], robust: bool,
 ) -> None:  # fmt: skip
     """Evaluate the trained classifier on validation and test, and write everything.
 
@@ -48,7 +47,7 @@ def write_outputs(
     )  # fmt: skip
     best = {"best_epoch": result.best_epoch + 1, "best_val_balanced_accuracy": result.best_value}
     stopped = {"stopped": result.stopped} if result.stopped else {}
-    metrics = {**summary, **best, **stopped, "seconds": round(seconds, 1)}
+    metrics = {**summary, **best, **stopped}
     val = {"val_robust" if robust else "val_clean": best_found(result.best_value)}
     write_metrics(paths.metrics, metrics, {**headline(summary), **val})
     _write_plots(paths.plots, result, test, logprobs["test"].argmax(1))

@@ -9,7 +9,8 @@ import pytest
 
 from medrobust.core.errors import UserError
 from medrobust.data.prepare import download, prepare
-from medrobust.data.sources.base import SOURCES, get_source
+from medrobust.data.sources.base import get_source
+from medrobust.data.sources.registry import SOURCES
 from medrobust.data.store import ImageStore
 
 

@@ -11,7 +11,8 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
 from medrobust.data.prepare import download, prepare
-from medrobust.data.sources.base import SOURCES, get_source
+from medrobust.data.sources.base import get_source
+from medrobust.data.sources.registry import SOURCES
 from medrobust.data.store import MANIFEST, ImageStore
 from tests.data.sources.samples import SAMPLES
 

@@ -11,19 +11,7 @@ import pandas as pd
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.data.images import Raster
-
-#: name in `data.source` -> module, imported when it is asked for
-SOURCES = {
-    "phantom": "medrobust.data.sources.phantom",
-    "archive": "medrobust.data.sources.archive",
-    "oct2017": "medrobust.data.sources.oct2017",
-    "figshare_tumor": "medrobust.data.sources.figshare_tumor",
-    "medmnist": "medrobust.data.sources.medmnist",
-    "huggingface": "medrobust.data.sources.huggingface",
-    "kaggle": "medrobust.data.sources.kaggle",
-    "nifti": "medrobust.data.sources.nifti",
-    "dicom": "medrobust.data.sources.dicom",
-}
+from medrobust.data.sources.registry import SOURCES
 
 
 @dataclass(frozen=True)

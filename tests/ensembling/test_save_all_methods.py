@@ -10,10 +10,11 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.training import ModelParams
 from medrobust.core.records import read_json
 from medrobust.ensembling.compare import Comparison
-from medrobust.ensembling.save_all_methods import keep
+from medrobust.ensembling.save_all_methods import save_all_methods
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
-from medrobust.models.ensemble import EnsembleClassifier, impossible, load_ensemble, load_members, voters
+from medrobust.models.ensemble import EnsembleClassifier, load_ensemble, load_members, voters
+from medrobust.models.folder import not_fitted
 from medrobust.models.vote import Rule
 from tests.ensembling.samples import draw, settings
 
@@ -34,9 +35,10 @@ def kept(tmp_path: Path) -> Path:
         members[name] = tmp_path / "models" / name.replace("-", "/")
         checkpoint.save(members[name], build_classifier(block, ["a", "b", "c"]), block, {})
     records: dict[str, dict[str, Any]] = {name: {"test_accuracy": 0.5} for name in RULES}
-    records["blending"] = {"impossible": "too few have c"}
-    keep(tmp_path / "data" / "votes", members, Comparison(records, RULES), draw([1.0, 1.0]), settings())
-    return tmp_path / "data" / "votes"
+    records["blending"] = {"not_fitted": "too few have c"}
+    folder = tmp_path / "data" / "methods"
+    save_all_methods(folder, members, Comparison(records, RULES), draw([1.0, 1.0]), settings())
+    return folder
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -47,7 +49,7 @@ def test_each_method_is_loaded_as_it_was_fitted(name: str, kept: Path) -> None:
     card = read_json(kept / name / "card.json")
     assert card["method"] == name
     assert card["fitted_on"].startswith(f"{name} vote of ")
-    assert impossible(kept / name) is None
+    assert not_fitted(kept / name) is None
 
 
 def test_who_votes_differs_between_methods(kept: Path) -> None:
@@ -55,6 +57,8 @@ def test_who_votes_differs_between_methods(kept: Path) -> None:
 
 
 def test_an_impossible_method_says_why_and_is_no_model(kept: Path) -> None:
-    assert impossible(kept / "blending") == "too few have c"
-    with pytest.raises(UserError, match=r"blending: this way to vote was not possible: too few have c\. Take"):
+    assert not_fitted(kept / "blending") == "too few have c"
+    with pytest.raises(
+        UserError, match=r"blending: this ensemble method could not be fitted: too few have c\. Set"
+    ):
         load_ensemble(kept / "blending")
