@@ -80,7 +80,7 @@ def test_a_method_that_was_impossible_ends_well_and_says_so(
     card = {"method": "stacking", "not_fitted": "too few validation patients have Mild"}
     write_json(workplace / "data" / "methods" / "stacking" / "card.json", card)
     run_stage(root, monkeypatch, "attack_method", method="stacking", suite="quick")
-    assert "stacking-quick: nothing to attack: too few validation patients have Mild" in capsys.readouterr().out
+    assert "nothing to attack: too few validation patients have Mild" in capsys.readouterr().out
     assert read_metrics(workplace / "metrics" / "methods" / "stacking-quick.json") == {
         "not_fitted": card["not_fitted"]
     }

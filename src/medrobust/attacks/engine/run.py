@@ -15,7 +15,7 @@ from medrobust.attacks.engine.targeted import targeted_success
 from medrobust.core import metrics
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_metrics, write_table
-from medrobust.core.runtime import process_number
+from medrobust.core.runtime import process_number, say
 from medrobust.data.store import Subset
 
 
@@ -61,6 +61,7 @@ def write_not_fitted(outs: Outs, reason: str) -> None:
     """Write the outs of a model that could not be fitted: tables without rows, and the reason in the metrics."""
     if process_number() > 0:
         return
+    say(f"nothing to attack: {reason}")
     write_table(outs.records, table_of([]))
     write_table(outs.curve, pd.DataFrame(columns=["eps", "robust_accuracy"]))
     write_metrics(outs.metrics, {"not_fitted": reason}, {"verdict": "not fitted"})
