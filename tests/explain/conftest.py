@@ -10,7 +10,7 @@ from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.data.store import Subset
 from medrobust.explain.subject import Subject
 from medrobust.models.classifier import Classifier
-from medrobust.models.predict import predict, predictions_table
+from medrobust.models.predict import log_probabilities, predictions_table
 from tests.small import fit, make_classifier, make_subset
 
 
@@ -43,7 +43,7 @@ def make_subject(model: nn.Module, test: Subset, suite: dict[str, Any]) -> Subje
     """A subject whose evaluation is run here."""
     return Subject(
         model=model, test=test, train=make_subset("train", 6, 0), suite=suite, cells=4, seed=3,
-        predictions=predictions_table(test, "test", predict(model, test)),
+        predictions=predictions_table(test, "test", log_probabilities(model, test)),
         attempts=attack_suite(model, test, suite, seed=3),
     )  # fmt: skip
 
