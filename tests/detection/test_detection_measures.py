@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from medrobust.detection.measures import (
     RATES,
-    Answers,
+    ScoredImages,
     by_class,
     clean_threshold,
     curve_points,
@@ -19,17 +19,17 @@ from medrobust.detection.measures import (
 )
 
 
-def sample(n: int, seed: int, gap: float, owners: int = 12) -> Answers:
-    """Answers on n images whose scores are `gap` above those of gap 0; scores have ties."""
+def sample(n: int, seed: int, gap: float, owners: int = 12) -> ScoredImages:
+    """ScoredImages on n images whose scores are `gap` above those of gap 0; scores have ties."""
     rng = np.random.default_rng(seed)
     owner = np.arange(n) % owners
     labels = owner % 3
     preds = np.where(rng.random(n) < 0.8, labels, (labels + 1) % 3)
     patients = np.array([f"p{o:02}" for o in owner])
-    return Answers(labels, np.eye(3)[preds], patients, rng.normal(gap, 1, n).round(1))
+    return ScoredImages(labels, np.eye(3)[preds], patients, rng.normal(gap, 1, n).round(1))
 
 
-def both(clean: Answers, attacked: Answers) -> tuple[np.ndarray, np.ndarray]:
+def both(clean: ScoredImages, attacked: ScoredImages) -> tuple[np.ndarray, np.ndarray]:
     scores = np.concatenate([clean.scores, attacked.scores])
     return scores, np.repeat([False, True], [len(clean), len(attacked)])
 

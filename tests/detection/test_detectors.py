@@ -16,17 +16,17 @@ from torch import Tensor
 
 from medrobust.core.errors import UserError
 from medrobust.core.seeds import image_seeds
-from medrobust.detection import base
+from medrobust.detection import registry
+from medrobust.detection.attacked_images import SuiteAttack, changed_images
 from medrobust.detection.base import Detector
-from medrobust.detection.detectors import distances
 from medrobust.detection.detectors.gmm import ClasswiseMixture
 from medrobust.detection.detectors.kde import KernelDensity
 from medrobust.detection.detectors.lid import IntrinsicDimensionality, local_dimensionality
 from medrobust.detection.detectors.squeeze import median, reduce_bits
-from medrobust.detection.extract import SuiteAttack, all_features, changed_images
-from medrobust.detection.features import DeepFeatures, Features, concatenate
+from medrobust.detection.features import DeepFeatures, Features, concatenate, extract_features
 from medrobust.detection.fitting import Splits
 from medrobust.detection.registry import DETECTORS
+from medrobust.detection.statistics import distances
 from medrobust.models.classifier import Classifier
 from tests.hyperparameters import refusable
 from tests.small import make_classifier
@@ -49,7 +49,7 @@ def blobs(n: int, seed: int, shift: float = 0.0, classes: int = 3, width: int = 
 
 
 def build_detector(name: str, settings: dict[str, Any]) -> Detector:
-    return base.build_detector(DETECTORS[name], settings, f"detect.detectors.{name}")
+    return registry.build_detector(name, settings, f"detect.detectors.{name}")
 
 
 def row(at: int, part: Tensor) -> Tensor:
@@ -88,10 +88,10 @@ def test_fitting_is_reproducible_and_leaves_the_global_random_state_alone(name: 
 
 def test_a_score_can_be_differentiated_by_the_image(name: str, model: Classifier, splits: Splits) -> None:
     detector = build_detector(name, SETTINGS.get(name, {}))
-    key, seeds = detector.extractor, image_seeds(splits.train.ids, 0)
-    clean = all_features(model, [key], splits.train, seeds)[key]
+    key = detector.extractor
+    clean = extract_features(model, [key], splits.train, 0)[key]
     noisy = changed_images(model, splits.train, lambda m, x, y, s: (x + (x - 0.4).sign() / 5).clamp(0, 1), 0, "")
-    attacked = all_features(model, [key], noisy, seeds)[key]
+    attacked = extract_features(model, [key], splits.train, 0, noisy)[key]
     detector.fit(clean, torch.from_numpy(splits.train.labels), attacked=attacked)
     images = splits.test.batch(range(8)).requires_grad_(True)
     detector.score(key(model, images, image_seeds(splits.test.ids, 0)[:8])).sum().backward()
@@ -260,7 +260,7 @@ def test_squeezers_do_what_they_say() -> None:
 def test_dropout_takes_the_models_own_layers(splits: Splits) -> None:
     model, seeds = make_classifier(0.5).eval(), image_seeds(splits.test.ids, 0)
     key = build_detector("dropout", {"samples": 6}).extractor
-    votes = all_features(model, [key], splits.test, seeds)[key].votes
+    votes = extract_features(model, [key], splits.test, 0)[key].votes
     assert votes is not None
     assert votes.shape == (len(splits.test), 6, 3)
     assert votes.std(1).max() > 0.01
@@ -272,7 +272,7 @@ def test_dropout_takes_the_models_own_layers(splits: Splits) -> None:
 
 def test_dropout_without_a_layer_is_an_error_that_names_the_way_out(model: Classifier, splits: Splits) -> None:
     key = build_detector("dropout", {}).extractor
-    with pytest.raises(UserError, match=r"no dropout layer that drops.*detect\.detectors\.dropout\.rate"):
+    with pytest.raises(UserError, match=r"no dropout layer with a rate above 0.*detect\.detectors\.dropout\.rate"):
         key(model, splits.test.batch([0]), torch.tensor([1]))
 
 
@@ -311,8 +311,8 @@ def test_deep_features_end_with_the_penultimate_ones(model: Classifier, splits: 
     torch.testing.assert_close(features.logits, model(images))
 
 
-def test_features_join_and_split(said: dict[str, Features]) -> None:
-    whole = said["test"]
+def test_features_join_and_split(deep_features: dict[str, Features]) -> None:
+    whole = deep_features["test"]
     parts = [whole.map(lambda part: part[:10]), whole.map(lambda part: part[10:])]
     assert torch.equal(concatenate(parts).penultimate, whole.penultimate)
 
@@ -415,6 +415,14 @@ def test_names_and_settings_are_checked() -> None:
         build_detector("dropout", {"samples": 1})
     with pytest.raises(UserError, match="odd window"):
         build_detector("squeeze", {"window": 2})
+
+
+def test_only_detectors_of_the_registry_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pathlib:Path", "medrobust.detection.detectors.gmm:ClasswiseMixture"):
+        with pytest.raises(UserError, match=rf"no detector '{name}'.*gmm, kde"):
+            build_detector(name, {})
+    monkeypatch.setitem(DETECTORS, "mine", "medrobust.detection.detectors.gmm:ClasswiseMixture")
+    assert build_detector("mine", {"components": 2}).hyperparameters()["components"] == 2
 
 
 def test_a_model_without_a_backbone_is_named() -> None:

@@ -28,10 +28,12 @@ def test_the_plan_holds_the_suites_and_the_code_in_use(tmp_path: Path) -> None:
     assert plan(tmp_path, detectors={"gmm": {}, "kde": {}})["sources"] != first["sources"]
 
 
-@pytest.mark.parametrize(("name", "helper"), [("gmm", "features"), ("kde", "distances"), ("lid", "logistic")])
+@pytest.mark.parametrize(
+    ("name", "helper"), [("gmm", "features"), ("kde", "distances"), ("lid", "logistic_regression")]
+)
 def test_the_code_of_a_detector_is_what_it_imports(name: str, helper: str) -> None:
     found = sources({DETECTORS[name].partition(":")[0]})
-    assert {f"medrobust.detection.{helper}", f"medrobust.detection.detectors.{helper}"} & set(found)
+    assert {f"medrobust.detection.{helper}", f"medrobust.detection.statistics.{helper}"} & set(found)
     others = {DETECTORS[other].partition(":")[0] for other in DETECTORS if other != name}
     assert not others & set(found)
 

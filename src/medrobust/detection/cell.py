@@ -38,7 +38,7 @@ def detect_cell(
     """
     from medrobust.data.store import ImageStore
     from medrobust.detection.fitting import Splits
-    from medrobust.detection.run import Outputs, run_detection
+    from medrobust.detection.run import DetectionOutputs, run_detection
 
     store, table = ImageStore.open(args.prepared), read_table(args.split, keep_default_na=False)
     train, val, test = (store.subset(table, name) for name in ("train", "val", "test"))
@@ -46,7 +46,7 @@ def detect_cell(
         load(args.model, device()),
         Splits(train, val, test, seed),
         read_json(args.plan),
-        Outputs(args.guard, args.scores, args.metrics, args.plots),
+        DetectionOutputs(args.guard, args.scores, args.metrics, args.plots),
         ordered=store.header.ordered,
         params=params,
         report=report,

@@ -1,4 +1,4 @@
-"""The risk of one model against one suite, with and without a detector: rows of tables from answers."""
+"""Risk and costs of one model against one suite, with and without a detector, as rows of tables."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,48 +6,48 @@ from typing import Any
 import numpy as np
 
 from medrobust.core.params.detection import RiskParams
-from medrobust.detection.measures import Answers
+from medrobust.detection.measures import ScoredImages
 from medrobust.detection.risk import (
     Prices,
     Unit,
     error_costs,
-    expected,
+    expected_cost,
     mean_costs,
     published_risk,
-    thresholds_of,
+    threshold_grid,
 )
 
-#: Thresholds among which the cheapest is sought, and points of a curve of costs.
+#: Number of candidate thresholds, which are also the points of a cost curve.
 POINTS = 60
 UNITS: tuple[Unit, ...] = ("image", "patient")
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Sides:
-    """The same images clean and attacked, as a model and one detector answer them."""
+class CleanAndAttacked:
+    """The same images clean and attacked, with predictions of a model and scores of one detector."""
 
-    clean: Answers
-    attacked: Answers
+    clean: ScoredImages
+    attacked: ScoredImages
 
     def costs(self, thresholds: np.ndarray, prices: Prices, unit: Unit) -> tuple[np.ndarray, ...]:
-        """Mean cost of the clean and of the attacked, and share of the clean rejected, at each threshold."""
+        """Mean cost of clean and of attacked images, and share of clean images rejected, at each threshold."""
         clean, rejected = mean_costs(self.clean, thresholds, prices, unit, attacked=False)
         return clean, mean_costs(self.attacked, thresholds, prices, unit, attacked=True)[0], rejected
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The threshold that is cheapest on validation images where `share` of all is attacked."""
+class CheapestThreshold:
+    """The threshold with the lowest cost on validation images if `share` of all images is attacked."""
 
     unit: Unit
     share: float
     threshold: float
 
 
-def published(sides: Sides, threshold: float) -> dict[str, Any]:
-    """The published measure: `cases` (attacked images misread), and R and r without and with rejection."""
-    clean, attacked = sides.clean, sides.attacked
+def published_measure(images: CleanAndAttacked, threshold: float) -> dict[str, Any]:
+    """The published measure: `cases` (misclassified attacked images), and R and r without and with rejection."""
+    clean, attacked = images.clean, images.attacked
     result: dict[str, Any] = {
         "cases": int(attacked.wrong.sum()),
         "attacked_accuracy": float(1 - attacked.wrong.mean()),
@@ -59,48 +59,47 @@ def published(sides: Sides, threshold: float) -> dict[str, Any]:
 
 
 def prices_of(params: RiskParams, classes: int, *, ordered: bool) -> Prices:
-    """The prices of params.yaml for so many classes."""
+    """The prices of params.yaml for a number of classes; `ordered` if the classes are grades."""
     return Prices(error_costs(classes, ordered, params.under, params.over), params.reject, params.reject_attacked)
 
 
-def candidates(val: Sides) -> np.ndarray:
-    """Thresholds among which the cheapest is sought: quantiles of the scores on validation images."""
-    return thresholds_of(np.concatenate([val.clean.scores, val.attacked.scores]), POINTS)
+def candidate_thresholds(val: CleanAndAttacked) -> np.ndarray:
+    """Thresholds from which the cheapest is chosen: quantiles of the scores on validation images."""
+    return threshold_grid(np.concatenate([val.clean.scores, val.attacked.scores]), POINTS)
 
 
-def cheapest(val: Sides, prices: Prices, shares: list[float]) -> list[Choice]:
-    """The cheapest threshold on validation for each unit and share; of equal ones the highest.
+def cheapest_thresholds(val: CleanAndAttacked, prices: Prices, shares: list[float]) -> list[CheapestThreshold]:
+    """The cheapest threshold on validation images for each unit and share; ties go to the highest.
 
-    Infinity where rejecting does not pay.
+    The threshold is infinity where rejecting does not pay.
     """
-    thresholds, found = candidates(val), []
+    thresholds, cheapest = candidate_thresholds(val), []
     for unit in UNITS:
         clean, attacked, _ = val.costs(thresholds, prices, unit)
         for share in shares:
-            costs = expected(clean, attacked, share)
+            costs = expected_cost(clean, attacked, share)
             best = len(costs) - 1 - int(costs[::-1].argmin())
-            found.append(Choice(unit, share, float(thresholds[best])))
-    return found
+            cheapest.append(CheapestThreshold(unit, share, float(thresholds[best])))
+    return cheapest
 
 
-def paid(test: Sides, choices: list[Choice], prices: Prices) -> list[Row]:
-    """What the choices cost on test images.
+def costs_by_share(test: CleanAndAttacked, thresholds: list[CheapestThreshold], prices: Prices) -> list[Row]:
+    """Cost of the given thresholds on test images.
 
     Returns:
-        A row (unit, share, threshold, cost_without, cost_with, clean_rejected) a choice.
+        One row (unit, share, threshold, cost_without, cost_with, clean_rejected) per threshold.
     """
     rows = []
-    for choice in choices:
-        thresholds = np.array([choice.threshold, np.inf])
-        clean, attacked, rejected = test.costs(thresholds, prices, choice.unit)
-        with_it, without = map(float, expected(clean, attacked, choice.share))
-        row: Row = {"unit": choice.unit, "share": choice.share, "threshold": choice.threshold}
+    for chosen in thresholds:
+        clean, attacked, rejected = test.costs(np.array([chosen.threshold, np.inf]), prices, chosen.unit)
+        with_it, without = map(float, expected_cost(clean, attacked, chosen.share))
+        row: Row = {"unit": chosen.unit, "share": chosen.share, "threshold": chosen.threshold}
         rows.append({**row, "cost_without": without, "cost_with": with_it, "clean_rejected": float(rejected[0])})
     return rows
 
 
-def by_threshold(test: Sides, thresholds: np.ndarray, prices: Prices) -> list[Row]:
-    """Rows (unit, threshold, cost_clean, cost_attacked, clean_rejected) of the curve of costs on test images.
+def costs_by_threshold(test: CleanAndAttacked, thresholds: np.ndarray, prices: Prices) -> list[Row]:
+    """Rows (unit, threshold, cost_clean, cost_attacked, clean_rejected) of the cost curve on test images.
 
     The curve of any share follows from it: (1 - share)·cost_clean + share·cost_attacked.
     """
