@@ -8,7 +8,7 @@ from torch import nn
 
 from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.data.store import Subset
-from medrobust.explain.subject import Subject
+from medrobust.explain.explained_model import ExplainedModel
 from medrobust.models.classifier import Classifier
 from medrobust.models.predict import log_probabilities, predictions_table
 from tests.small import fit, make_classifier, make_subset
@@ -34,14 +34,14 @@ def suite() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def subject(model: Classifier, suite: dict[str, Any]) -> Subject:
+def explained(model: Classifier, suite: dict[str, Any]) -> ExplainedModel:
     """The model, nine test patients, and what the suite did to them."""
-    return make_subject(model, make_subset("test", 9, 2), suite)
+    return make_explained(model, make_subset("test", 9, 2), suite)
 
 
-def make_subject(model: nn.Module, test: Subset, suite: dict[str, Any]) -> Subject:
-    """A subject whose evaluation is run here."""
-    return Subject(
+def make_explained(model: nn.Module, test: Subset, suite: dict[str, Any]) -> ExplainedModel:
+    """A model whose evaluation is run here."""
+    return ExplainedModel(
         model=model, test=test, train=make_subset("train", 6, 0), suite=suite, cells=4, seed=3,
         predictions=predictions_table(test, "test", log_probabilities(model, test)),
         attempts=attack_suite(model, test, suite, seed=3),
@@ -49,6 +49,6 @@ def make_subject(model: nn.Module, test: Subset, suite: dict[str, Any]) -> Subje
 
 
 @pytest.fixture(scope="session")
-def attempts(subject: Subject) -> pd.DataFrame:
+def attempts(explained: ExplainedModel) -> pd.DataFrame:
     """The suite's records."""
-    return subject.attempts
+    return explained.attempts

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from medrobust.explain.drift import (
     mass_inside,
     rank_correlation,
-    summarise,
+    summarise_drift,
     top_overlap,
     unrelated_overlap,
     with_interval,
@@ -91,10 +91,10 @@ def test_images_whose_answer_changed_are_told_apart() -> None:
         "id": list("abcd"), "patient": list("abcd"), "label": 0, "changed": [True, True, False, False],
         "iou": [0.1, 0.3, 0.8, 1.0], "rank": [0.0, 0.2, 0.9, 1.0], "inside_clean": 0.5,
     })  # fmt: skip
-    found = summarise(table, resamples=100, confidence=0.95)
+    found = summarise_drift(table, resamples=100, confidence=0.95)
     assert found["iou"] == pytest.approx(0.55)
     assert found["iou_changed"] == pytest.approx(0.2)
     assert found["rank_changed"] == pytest.approx(0.1)
     assert "inside_clean_changed" not in found
-    calm = summarise(table.assign(changed=False), resamples=100, confidence=0.95)
+    calm = summarise_drift(table.assign(changed=False), resamples=100, confidence=0.95)
     assert calm["iou_changed"] is None

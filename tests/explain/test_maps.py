@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.training import ModelParams
-from medrobust.explain.maps import choose_layer, explain
+from medrobust.explain.maps import choose_layer, explanation_maps
 from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
 from medrobust.models.feature_maps import MapLayer, map_layers
@@ -61,7 +61,7 @@ def test_gradcam_is_that_of_the_paper(networks: dict[str, tuple[Classifier, str]
     images, classes = torch.rand(6, 1, 40, 40, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
     chosen = map_layers(model)[-1]
     assert (chosen.name, chosen.prefix) == (layer, prefix)
-    found = explain(model, images, classes, chosen)["gradcam"]
+    found = explanation_maps(model, images, classes, chosen)["gradcam"]
     wanted = own_gradcam(model, layer, prefix, images, classes)
     seen = 0
     for mine, other in zip(found, wanted.numpy(), strict=True):
@@ -92,7 +92,7 @@ def test_saliency_is_the_slope_by_finite_differences(model: Classifier, channels
             nudge.view(-1)[place] = step
             slopes.view(-1)[place] = (logits(image + nudge) - logits(image - nudge))[0, 1] / (2 * step)
     wanted = slopes.abs().amax(1)
-    found = explain(model, image.float(), torch.tensor([1]), None)
+    found = explanation_maps(model, image.float(), torch.tensor([1]), None)
     assert set(found) == {"saliency"}, "no Grad-CAM without a layer"
     np.testing.assert_allclose(found["saliency"], (wanted / wanted.max()).numpy(), atol=1e-4)
 
@@ -102,7 +102,7 @@ def test_maps_leave_the_model_as_it_was(model: Classifier, with_layer: bool) -> 
     twin = copy.deepcopy(model).train()
     images = torch.rand(3, 1, 12, 12)
     layer = map_layers(twin)[-1] if with_layer else None
-    maps = explain(twin, images, torch.tensor([0, 1, 2]), layer)
+    maps = explanation_maps(twin, images, torch.tensor([0, 1, 2]), layer)
     assert twin.training
     assert all(p.grad is None and p.requires_grad for p in twin.parameters())
     assert not any(module._forward_hooks for module in twin.modules())
@@ -111,6 +111,14 @@ def test_maps_leave_the_model_as_it_was(model: Classifier, with_layer: bool) -> 
         assert found.shape == (3, 12, 12)
         assert found.min() >= 0
         assert found.max() <= 1
+
+
+def test_gradients_that_the_model_holds_are_kept(model: Classifier) -> None:
+    twin = copy.deepcopy(model)
+    for parameter in twin.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    explanation_maps(twin, torch.rand(2, 1, 12, 12), torch.tensor([0, 1]), map_layers(twin)[-1])
+    assert all(p.grad is not None and bool((p.grad == 1).all()) for p in twin.parameters())
 
 
 def test_the_deepest_layer_with_cells_enough_is_taken(model: Classifier) -> None:
