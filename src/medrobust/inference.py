@@ -52,7 +52,7 @@ def predict(
         seed: of detectors with random draws; the draw for an image depends on the seed and on the image alone.
 
     Raises:
-        UserError: images outside [0, 1] or of a wrong shape, or the guard of another model.
+        UserError: images outside [0, 1] or of a wrong shape, the guard of another model, or no such detector.
     """
     if isinstance(guard, Path | str):
         guard = load_guard(guard)
@@ -65,7 +65,10 @@ def predict(
         logits = model(batch).double()
         if guard is None:
             return [_answer(model, row, None, "") for row in logits.softmax(1)]
-        name, fitted = guard.select(detector)
+        name = next(iter(guard.detectors)) if detector is None else detector
+        if name not in guard.detectors:
+            raise UserError("detector", f"the guard has no {name!r}", f"It has: {', '.join(guard.detectors)}")
+        fitted = guard.detectors[name]
         fitted.detector.to(batch.device)
         image_seeds = [zlib.crc32(image.numpy().tobytes()) + (seed << 32) for image in batch.cpu()]
         features = fitted.detector.extractor(model, batch, torch.tensor(image_seeds, device=batch.device))

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 
 from medrobust.core.params.detection import RiskParams
 from medrobust.detection.cost_tables import (
-    CheapestThreshold,
     CleanAndAttacked,
-    candidate_thresholds,
-    cheapest_thresholds,
+    Thresholds,
+    choose_thresholds,
     costs_by_share,
     costs_by_threshold,
     prices_of,
@@ -119,10 +118,14 @@ def sides(seed: int) -> CleanAndAttacked:
 GRADES = prices_of(RiskParams(), 3, ordered=True)
 
 
+def cheapest(val: CleanAndAttacked, prices: Prices, shares: list[float]) -> Thresholds:
+    return choose_thresholds(val, 0, prices, shares)
+
+
 def test_the_cheapest_threshold_rejects_nothing_where_attacks_are_rare_and_most_attacks_where_common() -> None:
     rows = {
         (row["unit"], row["share"]): row
-        for row in costs_by_share(sides(1), cheapest_thresholds(sides(0), GRADES, [1e-4, 0.5]), GRADES)
+        for row in costs_by_share(sides(1), cheapest(sides(0), GRADES, [1e-4, 0.5]), GRADES)
     }
     rare, common = rows["image", 1e-4], rows["image", 0.5]
     assert rare["clean_rejected"] < 0.02
@@ -134,18 +137,18 @@ def test_the_cheapest_threshold_rejects_nothing_where_attacks_are_rare_and_most_
 
 def test_a_threshold_is_chosen_on_validation_and_paid_on_test() -> None:
     val, test, flat = sides(0), sides(1), prices_of(RiskParams(), 3, ordered=False)
-    (row, *_) = costs_by_share(test, cheapest_thresholds(val, flat, [0.3]), flat)
-    curve = costs_by_threshold(test, candidate_thresholds(val), flat)
+    (row, *_) = costs_by_share(test, cheapest(val, flat, [0.3]), flat)
+    curve = costs_by_threshold(test, cheapest(val, flat, [0.3]), flat)
     point = next(c for c in curve if c["unit"] == "image" and c["threshold"] == row["threshold"])
     assert row["cost_with"] == pytest.approx(0.7 * point["cost_clean"] + 0.3 * point["cost_attacked"])
     assert row["clean_rejected"] == point["clean_rejected"]
-    (own, *_) = costs_by_share(test, cheapest_thresholds(test, flat, [0.3]), flat)
+    (own, *_) = costs_by_share(test, cheapest(test, flat, [0.3]), flat)
     assert own["cost_with"] <= row["cost_with"] + 1e-12
 
 
 def test_where_rejecting_does_not_pay_the_threshold_is_infinite() -> None:
     dear = prices_of(RiskParams(reject=9, reject_attacked=9), 3, ordered=True)
-    assert cheapest_thresholds(sides(0), dear, [0.5])[0] == CheapestThreshold("image", 0.5, np.inf)
+    assert cheapest(sides(0), dear, [0.5]).cheapest["image", 0.5] == np.inf
 
 
 def test_published_counts_of_a_suite() -> None:

@@ -10,8 +10,7 @@ import pytest
 from medrobust.core.params.detection import RiskParams
 from medrobust.detection.cost_tables import (
     CleanAndAttacked,
-    candidate_thresholds,
-    cheapest_thresholds,
+    choose_thresholds,
     costs_by_share,
     costs_by_threshold,
     prices_of,
@@ -38,15 +37,14 @@ def run(tmp_path: Path) -> Run:
     """A guarded model: an unaware attack that a detector sees, and an aware one that it does not."""
     tables, prices = DetectionTables(), prices_of(RiskParams(), 2, ordered=True)
     clean, hidden, plain = answers(0, False, 0), answers(-0.5, True, 1), answers(4, True, 2)
-    known = CleanAndAttacked(clean, plain)
-    choices, sweep = cheapest_thresholds(known, prices, SHARES), candidate_thresholds(known)
+    thresholds = choose_thresholds(CleanAndAttacked(clean, plain), 0, prices, SHARES)
     for attacker, images, attacked in (
         ("unaware", "all", plain), ("unaware", "paired", plain), ("aware", "paired", hidden)
     ):  # fmt: skip
         label = RowLabel("pgd", "gmm", attacker, images)  # type: ignore[arg-type]
         both = CleanAndAttacked(clean, attacked)
         tables.add_curves(label, both)
-        risk, costs = costs_by_share(both, choices, prices), costs_by_threshold(both, sweep, prices)
+        risk, costs = costs_by_share(both, thresholds, prices), costs_by_threshold(both, thresholds, prices)
         tables.add_costs(label, risk, costs)
     tables.scores.append(pd.DataFrame({"id": ["a"]}))
     tables.write(tmp_path / "scores.parquet", tmp_path / "plots")

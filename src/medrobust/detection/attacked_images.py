@@ -10,8 +10,9 @@ from medrobust.attacks.engine.evaluate import build_attack
 from medrobust.core.runtime import progress
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
+from medrobust.detection.features import BATCH
+from medrobust.models.predict import batches
 
-BATCH = 64
 #: (model, images, labels, seeds) -> changed images
 Change = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
@@ -47,8 +48,7 @@ def changed_images(model: nn.Module, subset: Subset, change: Change, seed: int, 
     """All images of a subset after `change`, n×C×H×W on the CPU; `desc` labels the progress."""
     device, seeds = next(model.parameters()).device, image_seeds(subset.ids, seed)
     parts = []
-    for start in progress(range(0, len(subset), BATCH), desc, unit="batches"):
-        rows = range(start, min(start + BATCH, len(subset)))
+    for rows in progress(list(batches(len(subset), BATCH)), desc, unit="batches"):
         images, labels = subset.batch(rows).to(device), subset.targets(rows).to(device)
-        parts.append(change(model, images, labels, seeds[start : start + BATCH].to(device)).cpu())
+        parts.append(change(model, images, labels, seeds[rows].to(device)).cpu())
     return torch.cat(parts)

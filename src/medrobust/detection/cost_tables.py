@@ -37,12 +37,19 @@ class CleanAndAttacked:
 
 
 @dataclass(frozen=True)
-class CheapestThreshold:
-    """The threshold with the lowest cost on validation images if `share` of all images is attacked."""
+class Thresholds:
+    """Thresholds of a detector, all chosen on validation images.
 
-    unit: Unit
-    share: float
-    threshold: float
+    Attributes:
+        guard: the one at which the guard rejects.
+        candidates: quantiles of the scores between -infinity and infinity, ascending.
+        cheapest: (unit, share of attacked images) -> the candidate with the lowest cost; infinity where rejecting
+            does not pay.
+    """
+
+    guard: float
+    candidates: np.ndarray
+    cheapest: dict[tuple[Unit, float], float]
 
 
 def published_measure(images: CleanAndAttacked, threshold: float) -> dict[str, Any]:
@@ -63,43 +70,31 @@ def prices_of(params: RiskParams, classes: int, *, ordered: bool) -> Prices:
     return Prices(error_costs(classes, ordered, params.under, params.over), params.reject, params.reject_attacked)
 
 
-def candidate_thresholds(val: CleanAndAttacked) -> np.ndarray:
-    """Thresholds from which the cheapest is chosen: quantiles of the scores on validation images."""
-    return threshold_grid(np.concatenate([val.clean.scores, val.attacked.scores]), POINTS)
-
-
-def cheapest_thresholds(val: CleanAndAttacked, prices: Prices, shares: list[float]) -> list[CheapestThreshold]:
-    """The cheapest threshold on validation images for each unit and share; ties go to the highest.
-
-    The threshold is infinity where rejecting does not pay.
-    """
-    thresholds, cheapest = candidate_thresholds(val), []
+def choose_thresholds(val: CleanAndAttacked, guard: float, prices: Prices, shares: list[float]) -> Thresholds:
+    """The thresholds of a detector from validation images; among equally cheap candidates the highest."""
+    candidates = threshold_grid(np.concatenate([val.clean.scores, val.attacked.scores]), POINTS)
+    cheapest: dict[tuple[Unit, float], float] = {}
     for unit in UNITS:
-        clean, attacked, _ = val.costs(thresholds, prices, unit)
+        clean, attacked, _ = val.costs(candidates, prices, unit)
         for share in shares:
             costs = expected_cost(clean, attacked, share)
-            best = len(costs) - 1 - int(costs[::-1].argmin())
-            cheapest.append(CheapestThreshold(unit, share, float(thresholds[best])))
-    return cheapest
+            cheapest[unit, share] = float(candidates[len(costs) - 1 - int(costs[::-1].argmin())])
+    return Thresholds(guard, candidates, cheapest)
 
 
-def costs_by_share(test: CleanAndAttacked, thresholds: list[CheapestThreshold], prices: Prices) -> list[Row]:
-    """Cost of the given thresholds on test images.
-
-    Returns:
-        One row (unit, share, threshold, cost_without, cost_with, clean_rejected) per threshold.
-    """
+def costs_by_share(test: CleanAndAttacked, thresholds: Thresholds, prices: Prices) -> list[Row]:
+    """Rows (unit, share, threshold, cost_without, cost_with, clean_rejected): the cheapest ones on test images."""
     rows = []
-    for chosen in thresholds:
-        clean, attacked, rejected = test.costs(np.array([chosen.threshold, np.inf]), prices, chosen.unit)
-        with_it, without = map(float, expected_cost(clean, attacked, chosen.share))
-        row: Row = {"unit": chosen.unit, "share": chosen.share, "threshold": chosen.threshold}
+    for (unit, share), threshold in thresholds.cheapest.items():
+        clean, attacked, rejected = test.costs(np.array([threshold, np.inf]), prices, unit)
+        with_it, without = map(float, expected_cost(clean, attacked, share))
+        row: Row = {"unit": unit, "share": share, "threshold": threshold}
         rows.append({**row, "cost_without": without, "cost_with": with_it, "clean_rejected": float(rejected[0])})
     return rows
 
 
-def costs_by_threshold(test: CleanAndAttacked, thresholds: np.ndarray, prices: Prices) -> list[Row]:
-    """Rows (unit, threshold, cost_clean, cost_attacked, clean_rejected) of the cost curve on test images.
+def costs_by_threshold(test: CleanAndAttacked, thresholds: Thresholds, prices: Prices) -> list[Row]:
+    """Rows (unit, threshold, cost_clean, cost_attacked, clean_rejected): the cost curve on test images.
 
     The curve of any share follows from it: (1 - share)·cost_clean + share·cost_attacked.
     """
@@ -107,5 +102,5 @@ def costs_by_threshold(test: CleanAndAttacked, thresholds: np.ndarray, prices: P
     return [
         {"unit": unit, **dict(zip(names, map(float, row), strict=True))}
         for unit in UNITS
-        for row in zip(thresholds, *test.costs(thresholds, prices, unit), strict=True)
+        for row in zip(thresholds.candidates, *test.costs(thresholds.candidates, prices, unit), strict=True)
     ]

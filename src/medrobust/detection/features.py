@@ -11,6 +11,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
 from medrobust.models.feature_maps import recorded, stage_names
+from medrobust.models.predict import batches
 
 #: Layers of a network that are recorded besides the penultimate one.
 TAPS = 3
@@ -102,15 +103,14 @@ def extract_features(
         images: n×C×H×W in [0, 1], used instead of the subset's own (for instance attacked versions of them).
     """
     device, seeds = next(model.parameters()).device, image_seeds(subset.ids, seed)
-    batches: dict[Extractor, list[Features]] = {extractor: [] for extractor in extractors}
-    for start in range(0, len(seeds), BATCH):
-        rows = range(start, min(start + BATCH, len(seeds)))
-        batch = (subset.batch(rows) if images is None else images[rows.start : rows.stop]).to(device)
+    features: dict[Extractor, list[Features]] = {extractor: [] for extractor in extractors}
+    for rows in batches(len(seeds), BATCH):
+        batch = (subset.batch(rows) if images is None else images[rows]).to(device)
         with torch.no_grad():
-            for extractor, parts in batches.items():
-                features = extractor(model, batch, seeds[rows.start : rows.stop].to(device))
-                parts.append(features.map(lambda part: part.cpu()))
-    return {extractor: concatenate(parts) for extractor, parts in batches.items()}
+            for extractor, parts in features.items():
+                own = extractor(model, batch, seeds[rows].to(device))
+                parts.append(own.map(lambda part: part.cpu()))
+    return {extractor: concatenate(parts) for extractor, parts in features.items()}
 
 
 def tapped_stages(backbone: nn.Module) -> list[nn.Module]:

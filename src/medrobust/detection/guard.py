@@ -61,17 +61,6 @@ class Guard:
     fpr: float
     model: str
 
-    def select(self, name: str | None) -> tuple[str, FittedDetector]:
-        """The named detector, or the first.
-
-        Raises:
-            UserError: no such detector.
-        """
-        name = next(iter(self.detectors)) if name is None else name
-        if name not in self.detectors:
-            raise UserError("detector", f"the guard has no {name!r}", f"It has: {', '.join(self.detectors)}")
-        return name, self.detectors[name]
-
     def to(self, device: torch.device | str) -> None:
         """Move all detectors to a device."""
         for fitted in self.detectors.values():
@@ -93,11 +82,11 @@ def score_images(
     extractors = {fitted.detector.extractor for fitted in guard.detectors.values()} | {DeepFeatures()}
     features = extract_features(model, extractors, subset, seed, images)
     probabilities = (features[DeepFeatures()].logits.double() / guard.temperature).softmax(1).numpy()
-    scores = {
-        name: fitted.detector.score(features[fitted.detector.extractor]).numpy()
-        for name, fitted in guard.detectors.items()
-    }
-    return {name: ScoredImages(subset.labels, probabilities, subset.patients, own) for name, own in scores.items()}
+    scored = {}
+    for name, fitted in guard.detectors.items():
+        scores = fitted.detector.score(features[fitted.detector.extractor]).numpy()
+        scored[name] = ScoredImages(subset.labels, probabilities, subset.patients, scores)
+    return scored
 
 
 def save_guard(folder: Path, guard: Guard) -> None:
@@ -124,8 +113,6 @@ def save_guard(folder: Path, guard: Guard) -> None:
 
 def load_guard(folder: Path | str, device: torch.device | str = "cpu") -> Guard:
     """The guard that `save_guard` wrote.
-
-    Only detectors of the registry are built, so a card cannot make other code run.
 
     Raises:
         UserError: a file is missing, or the card names a detector that is not in the registry or a hyper-parameter

@@ -194,13 +194,6 @@ def summarise_evasion(
 
     `evasion` is the share of the `right` images (predicted right without an attack) that are both fooled and
     accepted, by false-positive rate; intervals are in `evasion_ci`. `successful` counts the fooled images.
-
-    Args:
-        clean: n images.
-        attacked: the same images, attacked.
-        val_scores: of clean validation images.
-        resamples: of whole patients.
-        confidence: of the intervals.
     """
     intervals: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
     hit, initially_right = successful(clean, attacked), ~clean.wrong

@@ -15,11 +15,10 @@ from medrobust.detection.adaptive.runs import AdaptiveRuns
 from medrobust.detection.attacked_images import SuiteAttack, changed_images
 from medrobust.detection.cost_tables import (
     UNITS,
-    CheapestThreshold,
     CleanAndAttacked,
     Row,
-    candidate_thresholds,
-    cheapest_thresholds,
+    Thresholds,
+    choose_thresholds,
     costs_by_share,
     costs_by_threshold,
     prices_of,
@@ -156,8 +155,7 @@ def _test_suite(cell: DetectionCell, name: str, suite: dict[str, Any], eps: floa
         val, test = (
             CleanAndAttacked(cell.clean[split][detector], attacked[split][detector]) for split in ("val", "test")
         )
-        cheapest = cheapest_thresholds(val, cell.prices, cell.params.risk.shares)
-        thresholds = Thresholds(fitted.threshold, cheapest, candidate_thresholds(val))
+        thresholds = choose_thresholds(val, fitted.threshold, cell.prices, cell.params.risk.shares)
         row = _unaware(cell, test, fitted.threshold)
         if fitted.detector.supervised:
             row["seen"] = name == cell.params.seen
@@ -183,28 +181,13 @@ def _unaware(cell: DetectionCell, images: CleanAndAttacked, threshold: float) ->
     return row
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """Thresholds of a detector, all chosen on validation images.
-
-    Attributes:
-        guard: the one at which the guard rejects.
-        cheapest: one per unit and share of attacked images.
-        candidates: those from which the cheapest were chosen.
-    """
-
-    guard: float
-    cheapest: list[CheapestThreshold]
-    candidates: np.ndarray
-
-
 def _costs(
     cell: DetectionCell, thresholds: Thresholds, label: RowLabel, images: CleanAndAttacked
 ) -> dict[str, Any]:
     """The published risk, and the cost by unit and share of attacked images; also adds rows to the tables."""
-    risk = costs_by_share(images, thresholds.cheapest, cell.prices)
+    risk = costs_by_share(images, thresholds, cell.prices)
     cell.tables.add_curves(label, images)
-    cell.tables.add_costs(label, risk, costs_by_threshold(images, thresholds.candidates, cell.prices))
+    cell.tables.add_costs(label, risk, costs_by_threshold(images, thresholds, cell.prices))
     return {"published_risk": published_measure(images, thresholds.guard), "risk": _by_unit(risk)}
 
 

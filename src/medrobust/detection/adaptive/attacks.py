@@ -49,13 +49,11 @@ class AdaptiveAttack(Attack):
     """Steps of steepest ascent inside the ball of the suite's norm.
 
     Attributes:
-        steps: gradient evaluations.
-        alpha: step size; None = 2.5·eps/steps.
+        steps: gradient evaluations; the step size is 2.5·eps/steps.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     steps: Count = 20
-    alpha: Positive | None = None
 
     def ascend(self, images: Tensor, start: Tensor, direction: Direction, eps: float | None = None) -> Tensor:
         """Take `steps` steps from `start` and return the last iterate.
@@ -67,7 +65,7 @@ class AdaptiveAttack(Attack):
             eps: another radius than the attack's.
         """
         eps = self.eps if eps is None else eps
-        size = 2.5 * eps / self.steps if self.alpha is None else self.alpha
+        size = 2.5 * eps / self.steps
         current = start.detach()
         for _ in range(self.steps):
             with torch.enable_grad():
