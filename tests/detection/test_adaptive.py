@@ -1,4 +1,4 @@
-"""Adaptive attacks: better than the unaware one at what they want, honest about the ball, equal in any batch."""
+"""Adaptive attacks: less suspicious than an unaware attack, inside the ball, independent of the batch."""
 
 from typing import Any
 
@@ -92,10 +92,10 @@ def test_results_do_not_depend_on_batch_mates(attack: Attack, model: Classifier,
     together = run(attack, model, splits)
     alone = torch.cat([run(attack, model, splits, [row]) for row in range(6)])
     same = ((alone - together[:6]).abs().flatten(1).amax(1) < 1e-4).float().mean()
-    assert same >= 5 / 6  # a sign of a gradient near zero may turn with the batch's rounding
+    assert same >= 5 / 6  # rounding by batch may flip the sign of a gradient near zero
 
 
-def test_the_model_comes_back_as_it_was(attack: Attack, model: Classifier, splits: Splits) -> None:
+def test_the_model_is_left_unchanged(attack: Attack, model: Classifier, splits: Splits) -> None:
     model.zero_grad()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     run(attack, model, splits)
@@ -105,7 +105,7 @@ def test_the_model_comes_back_as_it_was(attack: Attack, model: Classifier, split
 
 
 @pytest.mark.parametrize("kind", ["joint", "orthogonal"])
-def test_an_attacker_who_knows_is_less_suspicious_than_one_who_does_not(
+def test_an_aware_attacker_is_less_suspicious_than_an_unaware_one(
     kind: str, model: Classifier, splits: Splits, detector: FittedDetector, suite: dict[str, Any]
 ) -> None:
     hyperparameters = {"steps": 10, "stop_when_fooled": False}
@@ -123,7 +123,7 @@ def test_an_attacker_who_knows_is_less_suspicious_than_one_who_does_not(
     assert less[both].median() < scores[both].median() - 0.5
 
 
-def test_ind_hands_back_only_what_stays_as_likely_as_clean_images(
+def test_ind_returns_only_images_that_stay_as_likely_as_clean_ones(
     model: Classifier, splits: Splits, detector: FittedDetector, limit: float
 ) -> None:
     attack = InDistribution(eps=EPS, steps=20, detector=detector, limit=limit)
@@ -165,7 +165,7 @@ def test_ood_is_texture_of_a_confident_class(model: Classifier, splits: Splits) 
     assert (found[0] != found[1]).any()
 
 
-def test_what_is_left_is_orthogonal() -> None:
+def test_the_orthogonal_part_is_orthogonal() -> None:
     first, second = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
     left = orthogonal_part(first, second)
     torch.testing.assert_close((left * second).flatten(1).sum(1), torch.zeros(3), atol=1e-5, rtol=0)
@@ -188,7 +188,7 @@ def test_the_worst_case_is_the_least_suspicious_of_those_that_fool() -> None:
     assert successful(clean, worst).tolist() == [True, True, False, False]
 
 
-def test_evasion_needs_both_a_wrong_answer_and_acceptance() -> None:
+def test_evasion_needs_both_a_wrong_prediction_and_acceptance() -> None:
     labels = [0, 0, 0, 0, 0]
     clean = answers([0, 0, 0, 0, 1], [0.0, 0.1, 0.2, 0.3, 0.4], labels)
     attacked = answers([1, 1, 0, 0, 1], [0.5, 9, 0.5, 9, 0.5], labels)

@@ -1,4 +1,4 @@
-"""Detectors learn, judge and are attacked on another device as on the CPU."""
+"""Detectors are fitted, score images and are attacked on another device as on the CPU."""
 
 import copy
 from pathlib import Path
@@ -32,7 +32,7 @@ def run(folder: Path, model: Classifier, splits: Splits, suite: dict[str, Any]) 
 
 
 def judge(images: Tensor, model: Classifier, guard: Guard | Path, detector: str) -> list[float]:
-    """A detector's scores of images, as a user asks for them."""
+    """A detector's scores of images, by `medrobust.predict`."""
     scores = [answer.score for answer in predict(images, model, guard, detector=detector)]
     return [score for score in scores if score is not None]
 

@@ -1,4 +1,4 @@
-"""A whole cell on small images: what it writes, and the guard that it leaves for use."""
+"""A whole cell on small images: the files that it writes, and predictions with its guard."""
 
 import shutil
 from pathlib import Path
@@ -50,7 +50,7 @@ def cell(model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path_facto
     return folder
 
 
-def test_every_number_of_the_unaware_stands_beside_one_of_the_aware(cell: Path) -> None:
+def test_every_number_of_unaware_attackers_has_one_of_aware_attackers(cell: Path) -> None:
     record = read_metrics(cell / "metrics.json")
     assert list(record["suites"]) == ["pgd", "fgsm"]
     for suite in record["suites"].values():
@@ -65,7 +65,7 @@ def test_every_number_of_the_unaware_stands_beside_one_of_the_aware(cell: Path) 
     assert set(record["ood"]) == {"n", "reached", *DETECTORS}
 
 
-def test_supervised_detectors_say_which_attack_they_have_seen(cell: Path) -> None:
+def test_the_attack_that_supervised_detectors_have_seen_is_marked(cell: Path) -> None:
     suites = read_metrics(cell / "metrics.json")["suites"]
     for name in ("lid", "dfeat"):
         assert (suites["pgd"][name]["seen"], suites["fgsm"][name]["seen"]) == (True, False)
@@ -134,7 +134,7 @@ def test_an_image_unlike_all_training_images_is_rejected_with_reason_and_score(
         assert answer.reason == ""
 
 
-def test_a_saved_guard_answers_as_before(guarded: Path, model: Classifier, splits: Splits) -> None:
+def test_a_saved_guard_gives_the_same_answers(guarded: Path, model: Classifier, splits: Splits) -> None:
     images = splits.test.batch(range(8))
     one = [predict(images, model, load_guard(guarded), detector=name) for name in ("gmm", "kde")]
     assert one[0] == predict(images, model, guarded)  # the first detector is the default
@@ -143,12 +143,12 @@ def test_a_saved_guard_answers_as_before(guarded: Path, model: Classifier, split
         assert answer.score == pytest.approx(alone.score)
 
 
-def test_without_a_guard_every_image_is_answered(model: Classifier, splits: Splits) -> None:
+def test_without_a_guard_no_image_is_rejected(model: Classifier, splits: Splits) -> None:
     answers = predict(splits.test.batch(range(3)).numpy(), model)
     assert all(answer.label and not answer.rejected and answer.score is None for answer in answers)
 
 
-def test_a_vote_of_classifiers_can_be_guarded(model: Classifier, splits: Splits, plan: dict[str, Any]) -> None:
+def test_an_ensemble_can_be_guarded(model: Classifier, splits: Splits, plan: dict[str, Any]) -> None:
     from medrobust.models.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
@@ -159,7 +159,7 @@ def test_a_vote_of_classifiers_can_be_guarded(model: Classifier, splits: Splits,
     assert strange.rejected
 
 
-def test_a_cell_of_a_vote_is_that_of_a_model(
+def test_a_cell_of_an_ensemble_is_like_that_of_a_model(
     model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path
 ) -> None:
     from medrobust.models.ensemble import EnsembleClassifier
@@ -175,14 +175,16 @@ def test_a_cell_of_a_vote_is_that_of_a_model(
     assert set(row["risk"]) == {"image", "patient"}
 
 
-def test_the_temperature_mends_overconfidence() -> None:
+def test_the_temperature_fixes_overconfidence() -> None:
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(3000, 3, generator=rng)
     labels = torch.multinomial(logits.softmax(1), 1, generator=rng).squeeze(1)
     assert fit_temperature(logits * 4, labels) == pytest.approx(4, rel=0.1)
     assert fit_temperature(logits, labels) == pytest.approx(1, rel=0.1)
     sure = torch.eye(3)[torch.arange(48) % 3]
-    assert fit_temperature(sure, torch.arange(48) % 3) > 0.1  # all right: confident, but of 49 in 50
+    assert (
+        fit_temperature(sure, torch.arange(48) % 3) > 0.1
+    )  # all predictions are right: confident, but not more than 49 in 50
 
 
 def test_few_images_are_picked_evenly(splits: Splits) -> None:

@@ -103,7 +103,7 @@ def test_the_published_measure_is_a_case_of_the_general_one() -> None:
 
 
 def sides(seed: int) -> CleanAndAttacked:
-    """Attacked images are misread half of the time and score two higher."""
+    """Attacked images are misclassified half of the time, and their mean score is higher by 4."""
     rng = np.random.default_rng(seed)
     labels, patients = np.arange(120) % 3, np.array([f"p{i % 30:02}" for i in range(120)])
     wrong = rng.random(120) < 0.5
@@ -135,7 +135,7 @@ def test_the_cheapest_threshold_rejects_nothing_where_attacks_are_rare_and_most_
     assert set(rows) == {(unit, share) for unit in ("image", "patient") for share in (1e-4, 0.5)}
 
 
-def test_a_threshold_is_chosen_on_validation_and_paid_on_test() -> None:
+def test_a_threshold_is_chosen_on_validation_and_applied_to_test() -> None:
     val, test, flat = sides(0), sides(1), prices_of(RiskParams(), 3, ordered=False)
     (row, *_) = costs_by_share(test, cheapest(val, flat, [0.3]), flat)
     curve = costs_by_threshold(test, cheapest(val, flat, [0.3]), flat)

@@ -16,7 +16,7 @@ from tests.small import fit, make_classifier, make_subset
 
 @pytest.fixture(scope="session")
 def model() -> Classifier:
-    """Trained for so short a time that it errs now and then; in eval mode."""
+    """Trained for few steps, so that some predictions are wrong; in eval mode."""
     classifier = make_classifier()
     fit(classifier, make_subset("train", 30, 0), steps=30)
     return classifier
@@ -35,7 +35,7 @@ def suite() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def explained(model: Classifier, suite: dict[str, Any]) -> ExplainedModel:
-    """The model, nine test patients, and what the suite did to them."""
+    """The model, nine test patients, and the suite's evaluation."""
     return make_explained(model, make_subset("test", 9, 2), suite)
 
 

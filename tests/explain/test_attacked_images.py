@@ -28,7 +28,7 @@ def test_what_the_suite_fooled_is_fooled_here_and_stays_in_the_ball(explained: E
     assert wrong[fooled & ~natural].all()
 
 
-def test_the_attack_goes_on_after_its_first_success(explained: ExplainedModel) -> None:
+def test_the_attack_continues_after_its_first_success(explained: ExplainedModel) -> None:
     test, eps = explained.test, 0.1
     labels = test.targets(range(len(test)))
     worst = worst_case(explained.attempts, explained.suite["eps"])
@@ -39,19 +39,19 @@ def test_the_attack_goes_on_after_its_first_success(explained: ExplainedModel) -
     assert margins.mean() > worst["margin"].to_numpy()[rows].mean()
 
 
-def test_an_image_s_attack_does_not_depend_on_its_company(explained: ExplainedModel) -> None:
+def test_the_attack_on_an_image_does_not_depend_on_the_others(explained: ExplainedModel) -> None:
     everyone = explained.attacked(explained.test, 0.1)
     alone = explained.attacked(explained.test.take(np.array([5])), 0.1)
     assert torch.equal(everyone[5:6], alone)
 
 
-def test_a_lost_success_is_taken_from_the_first(explained: ExplainedModel) -> None:
-    """With a step that overshoots, the last place need not fool though an earlier one did."""
+def test_the_first_success_replaces_a_lost_one(explained: ExplainedModel) -> None:
+    """With a step that overshoots, the last iterate may fail although an earlier one succeeded."""
     hyper = {"steps": 3, "alpha": 0.2, "random_start": False}
     entry: dict[str, Any] = {**explained.suite["attacks"][0], "hyperparameters": hyper}
     suite = {**explained.suite, "eps": [0.1], "attacks": [entry]}
     facts = {"attack": "pgd", "eps": 0.1, "fooled": True, "margin": 0.1, "id": explained.test.ids}
-    # A record that claims all images: those that the attack fools on its way must be fooled in the end.
+    # The record claims a success on all images: those fooled at any step must be fooled in the result.
     other = replace(explained, suite=suite, attempts=pd.DataFrame(facts))
     test = explained.test
     labels = test.targets(range(len(test)))

@@ -1,4 +1,4 @@
-"""Maps, drift, loss surfaces and pictures are on another device what they are on the CPU."""
+"""Maps, drift, loss surfaces and pictures are the same on another device as on the CPU."""
 
 import copy
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.other_device import other_device
 from tests.small import make_subset
 
 
-def test_a_cell_writes_there_what_it_writes_here(model: Classifier, suite: dict[str, Any], tmp_path: Path) -> None:
+def test_a_cell_writes_the_same_on_both_devices(model: Classifier, suite: dict[str, Any], tmp_path: Path) -> None:
     images = make_subset("test", 5, 2)
     record, table, _ = run(make_explained(model, images, suite), tmp_path / "here")
     with other_device() as device:

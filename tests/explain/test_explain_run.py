@@ -1,4 +1,4 @@
-"""A cell: what it writes, and what it says where something is missing."""
+"""A cell: the files that it writes, and the reasons for what is missing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ def run(
 def done(
     explained: ExplainedModel, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], pd.DataFrame, Path]:
-    """What a cell wrote."""
+    """The record, the table and the pictures of a cell."""
     return run(explained, tmp_path_factory.mktemp("done"))
 
 
@@ -95,7 +95,7 @@ def test_regions_are_outlines_where_the_data_has_them(explained: ExplainedModel)
     assert not np.allclose(inside[1:], plain.tables["saliency"]["inside_clean"][1:])
 
 
-def test_what_was_not_fooled_and_never_wrong_is_said(explained: ExplainedModel, tmp_path: Path) -> None:
+def test_rules_that_choose_no_image_are_reported_as_missing(explained: ExplainedModel, tmp_path: Path) -> None:
     right = np.flatnonzero((explained.predictions["label"] == explained.predictions["pred"]).to_numpy())
     test = explained.test.take(right)
     calm = explained.attempts[explained.attempts["attack"] == "natural"]

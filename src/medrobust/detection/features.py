@@ -26,12 +26,12 @@ class Features:
     Attributes:
         layers: pooled activations, each float n×D_l, from early to late; the last are the penultimate features.
         logits: float n×K.
-        votes: float n×T×K, probabilities of T changed forward passes (dropout, squeezing); None without any.
+        samples: float n×T×K, probabilities of T changed forward passes (dropout, squeezing); None without any.
     """
 
     layers: tuple[Tensor, ...]
     logits: Tensor
-    votes: Tensor | None = None
+    samples: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -48,19 +48,19 @@ class Features:
 
     def parts(self) -> list[Tensor]:
         """Every tensor, each with n rows."""
-        return [*self.layers, self.logits, *([] if self.votes is None else [self.votes])]
+        return [*self.layers, self.logits, *([] if self.samples is None else [self.samples])]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Features":
         """The same features with `change` applied to every tensor (to select rows, or to move to a device)."""
-        votes = None if self.votes is None else change(self.votes)
-        return Features(tuple(change(layer) for layer in self.layers), change(self.logits), votes)
+        samples = None if self.samples is None else change(self.samples)
+        return Features(tuple(change(layer) for layer in self.layers), change(self.logits), samples)
 
 
 def concatenate(parts: list[Features]) -> Features:
     """Features of all images of the parts, in order."""
     layers = tuple(torch.cat(group) for group in zip(*(part.layers for part in parts), strict=True))
-    votes = [part.votes for part in parts if part.votes is not None]
-    return Features(layers, torch.cat([part.logits for part in parts]), torch.cat(votes) if votes else None)
+    samples = [part.samples for part in parts if part.samples is not None]
+    return Features(layers, torch.cat([part.logits for part in parts]), torch.cat(samples) if samples else None)
 
 
 class Extractor(Protocol):

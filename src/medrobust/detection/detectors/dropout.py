@@ -39,8 +39,8 @@ class DropoutUncertainty(Detector):
         return {}
 
     def suspicion(self, features: Features) -> Tensor:
-        assert features.votes is not None
-        return features.votes.double().var(1, unbiased=False).sum(1)
+        assert features.samples is not None
+        return features.samples.double().var(1, unbiased=False).sum(1)
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class DropoutSamples:
         if not layers:
             remedy = "Set detect.detectors.dropout.rate above 0, which drops penultimate features"
             raise UserError("dropout", f"{type(model).__name__} has no dropout layer with a rate above 0", remedy)
-        votes = []
+        samples = []
         for sample in range(self.samples):
             handles = [
                 layer.register_forward_hook(_mask(seeds, sample * LAYERS + number))
                 for number, layer in enumerate(layers)
             ]
             try:
-                votes.append(model(images).softmax(1))
+                samples.append(model(images).softmax(1))
             finally:
                 for handle in handles:
                     handle.remove()
-        return Features((), model(images), torch.stack(votes, 1))
+        return Features((), model(images), torch.stack(samples, 1))
 
     def _head_samples(self, model: nn.Module, images: Tensor, seeds: Tensor) -> Features:
         """One full pass, then only the heads run again; an ensemble combines its members by its own method."""
@@ -76,14 +76,14 @@ class DropoutSamples:
         combine = getattr(model, "vote", lambda members: members[0])
         with recorded(heads) as seen:
             logits = model(images)
-        votes = []
+        samples = []
         for sample in range(self.samples):
             members = [
                 head(_dropped(penultimate, self.rate, seeds, sample * LAYERS + number)).float().log_softmax(1)
                 for number, (head, (penultimate, _)) in enumerate(zip(heads, seen, strict=True))
             ]
-            votes.append(combine(torch.stack(members)).exp())
-        return Features((), logits, torch.stack(votes, 1))
+            samples.append(combine(torch.stack(members)).exp())
+        return Features((), logits, torch.stack(samples, 1))
 
 
 def _mask(seeds: Tensor, stream: int) -> Any:

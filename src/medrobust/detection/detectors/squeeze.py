@@ -40,9 +40,9 @@ class FeatureSqueezing(Detector):
         return {}
 
     def suspicion(self, features: Features) -> Tensor:
-        assert features.votes is not None
+        assert features.samples is not None
         own = features.logits.softmax(1)[:, None]
-        return (features.votes - own).abs().sum(2).amax(1).double()
+        return (features.samples - own).abs().sum(2).amax(1).double()
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Squeezed:
         versions = [reduce_bits(images, self.bits)] if self.bits else []
         if self.window:
             versions.append(median(images, self.window))
-        votes = torch.stack([model(version).softmax(1) for version in versions], 1)
-        return Features((), model(images), votes)
+        samples = torch.stack([model(version).softmax(1) for version in versions], 1)
+        return Features((), model(images), samples)
 
 
 def reduce_bits(images: Tensor, bits: int) -> Tensor:
