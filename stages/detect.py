@@ -22,7 +22,7 @@ def main() -> None:
     """Fit detectors on train, choose thresholds on val, test on test."""
     from medrobust.data.store import open_splits
     from medrobust.detection.fitting import Splits
-    from medrobust.detection.run import Outputs, run_detection
+    from medrobust.detection.run import DetectionOutputs, run_detection
     from medrobust.models.folder import load, weights_hash
 
     params = load_params()
@@ -31,7 +31,7 @@ def main() -> None:
         load(args.model, device()),
         Splits(images.subset("train"), images.subset("val"), images.subset("test"), params.seed),
         read_json(args.plan),
-        Outputs(args.guard, args.scores, args.metrics, args.plots),
+        DetectionOutputs(args.guard, args.scores, args.metrics, args.plots),
         ordered=images.store.header.ordered,
         params=params.detect,
         report=params.report,

@@ -23,8 +23,8 @@ def main() -> None:
     """Explain the clean and the adversarially trained model."""
     from medrobust.attacks.engine.suite import read_suite
     from medrobust.data.store import open_splits
-    from medrobust.explain.run import Outputs, explain_model
-    from medrobust.explain.subject import Subject
+    from medrobust.explain.explained_model import ExplainedModel
+    from medrobust.explain.run import ExplanationOutputs, explain_model
     from medrobust.models.checkpoint import load
 
     params = load_params()
@@ -32,7 +32,7 @@ def main() -> None:
     test, train = images.subset("test"), images.subset("train")
     for place, folder in enumerate(args.models):
         predictions = read_table(args.predictions[place])
-        subject = Subject(
+        explained = ExplainedModel(
             model=load(folder, device()),
             test=test,
             train=train,
@@ -42,8 +42,8 @@ def main() -> None:
             cells=params.explain.grid,
             seed=params.seed,
         )
-        out = Outputs(args.metrics[place], args.tables[place], args.plots[place])
-        explain_model(subject, out, params=params.explain, report=params.report)
+        out = ExplanationOutputs(args.metrics[place], args.tables[place], args.plots[place])
+        explain_model(explained, out, params=params.explain, report=params.report)
 
 
 if __name__ == "__main__":

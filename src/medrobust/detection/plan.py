@@ -16,7 +16,7 @@ from medrobust.detection.registry import DETECTORS
 
 
 def make_plan(detect: DetectParams, suites: Path, code: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The plan: `suites` (name -> resolved suite), `detectors` (name -> module:class), `code` (hashes).
+    """The plan: `suites` (name -> resolved suite), `detectors` (name -> hyper-parameters), `code` (hashes).
 
     Args:
         detect: the block `detect`.
@@ -33,4 +33,4 @@ def make_plan(detect: DetectParams, suites: Path, code: Mapping[str, str] | None
     resolved = {name: read_suite(suites / name) for name in detect.suites}
     used = {key: known for suite in resolved.values() for key, known in suite["code"].items()}
     used |= chosen_entries(code, "detectors", detect.detectors)
-    return {"suites": resolved, "detectors": {name: DETECTORS[name] for name in detect.detectors}, "code": used}
+    return {"suites": resolved, "detectors": detect.detectors, "code": used}

@@ -18,7 +18,7 @@ from medrobust.core.runtime import progress, say
 from medrobust.core.seeds import image_seeds
 from medrobust.data.augment import build_augmentation
 from medrobust.data.store import Subset, sent
-from medrobust.models.predict import batches, predict
+from medrobust.models.predict import batches, log_probabilities
 from medrobust.training import distributed
 from medrobust.training.compilation import compiled, compiling
 from medrobust.training.objectives.base import Objective, Step, load_objective
@@ -112,7 +112,7 @@ def validate(model: nn.Module, val: Subset, attack: Attack | None, seed: int) ->
     mine = val.take(share(np.arange(len(val))))
     counts, finite = np.zeros((len(val.classes), len(val.classes)), dtype=np.int64), True
     if len(mine):
-        answers = predict(model, mine, attack, seed)
+        answers = log_probabilities(model, mine, attack, seed)
         counts += confusion(mine.labels, answers.argmax(1), len(val.classes))
         finite = bool(np.isfinite(answers).all())
     found = gather((counts, finite))

@@ -15,7 +15,7 @@ from medrobust.core.records import atomic_dir, write_metrics, write_table
 from medrobust.data.store import Subset
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
-from medrobust.models.predict import predict, predictions_table
+from medrobust.models.predict import log_probabilities, predictions_table
 from medrobust.training.state import Fit
 
 
@@ -37,7 +37,7 @@ def write_outputs(
 
     `robust`: the best epoch was chosen by balanced accuracy on attacked validation images, not on clean ones.
     """
-    logprobs = {name: predict(classifier, subsets[name]) for name in ("val", "test")}
+    logprobs = {name: log_probabilities(classifier, subsets[name]) for name in ("val", "test")}
     tables = [predictions_table(subsets[name], name, found) for name, found in logprobs.items()]
     write_table(paths.predictions, pd.concat(tables, ignore_index=True))
     test = subsets["test"]

@@ -17,7 +17,7 @@ from medrobust.data.store import ImageStore, Subset, read_header
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
-from medrobust.models.predict import predict
+from medrobust.models.predict import log_probabilities
 from medrobust.training import distributed
 from medrobust.training.loop import Job, fit
 from medrobust.training.memory import within_memory
@@ -155,7 +155,7 @@ def _start(training: Training, adv: AdvParams, clean: Path) -> tuple[Classifier,
         fit(first)
         facts = {"clean": first.key, "unlabelled": {"images": len(unlabelled)}}
     if adv.unlabelled:
-        pseudo = predict(classifier, unlabelled).argmax(1)
+        pseudo = log_probabilities(classifier, unlabelled).argmax(1)
         if not isinstance(adv.unlabelled, str):
             facts["unlabelled"]["right_pseudo_labels"] = round(float(np.mean(pseudo == unlabelled.labels)), 4)
         parts["unlabelled"] = replace(unlabelled, labels=pseudo)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from medrobust.attacks.engine.attempts import table_of
-from medrobust.explain.choice import Choice, choose, strongest
+from medrobust.explain.chosen_images import ChosenImage, choose_images, strongest_attacks
 
 
 def predictions() -> pd.DataFrame:
@@ -26,10 +26,10 @@ def worst() -> pd.DataFrame:
 
 
 def test_rules_and_ties() -> None:
-    assert choose(predictions(), worst(), 1, 0.02) == [
-        Choice("right", 1, "a", 0.02), Choice("wrong", 1, "e", 0.02), Choice("fooled", 1, "b", 0.01)
+    assert choose_images(predictions(), worst(), 1, 0.02) == [
+        ChosenImage("right", 1, "a", 0.02), ChosenImage("wrong", 1, "e", 0.02), ChosenImage("fooled", 1, "b", 0.01)
     ]  # fmt: skip
-    two = choose(predictions(), worst(), 2, 0.02)
+    two = choose_images(predictions(), worst(), 2, 0.02)
     assert [choice.id for choice in two] == ["a", "b", "e", "d", "b", "c"]
     assert [choice.number for choice in two] == [1, 2] * 3
 
@@ -37,9 +37,9 @@ def test_rules_and_ties() -> None:
 def test_a_rule_without_an_image_chooses_none() -> None:
     right = predictions().assign(label=[0, 0, 0, 1, 1])
     calm = worst().assign(fooled=False)
-    assert [choice.rule for choice in choose(right, calm, 1, 0.02)] == ["right"]
+    assert [choice.rule for choice in choose_images(right, calm, 1, 0.02)] == ["right"]
     wrong = predictions().assign(label=[1, 1, 1, 0, 0])
-    assert [choice.rule for choice in choose(wrong, calm, 1, 0.02)] == ["wrong"]
+    assert [choice.rule for choice in choose_images(wrong, calm, 1, 0.02)] == ["wrong"]
 
 
 def attempt(name: str, attack: str, eps: float, fooled: bool, margin: float) -> dict[str, object]:
@@ -57,6 +57,6 @@ def test_the_strongest_attack_is_the_one_on_record() -> None:
         attempt("c", "natural", 0.0, True, 1.0), attempt("x", "one", 0.01, True, 1.0),
     ])  # fmt: skip
     ids = np.array(["a", "b", "c"])
-    assert strongest(attempts, ids, 0.02) == {"a": ("one", True), "b": ("two", False)}
-    assert strongest(attempts, ids, 0.01) == {"a": ("two", True), "b": ("two", False)}
-    assert strongest(attempts, ids, 0.005)["a"] == ("one", False), "what came nearest at a larger radius"
+    assert strongest_attacks(attempts, ids, 0.02) == {"a": ("one", True), "b": ("two", False)}
+    assert strongest_attacks(attempts, ids, 0.01) == {"a": ("two", True), "b": ("two", False)}
+    assert strongest_attacks(attempts, ids, 0.005)["a"] == ("one", False), "what came nearest at a larger radius"

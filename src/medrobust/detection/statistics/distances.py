@@ -1,4 +1,4 @@
-"""Distances to many reference points without ever holding them all: block by block, differentiable."""
+"""Distances to many reference points, computed in blocks to bound the memory, and differentiable."""
 
 from collections.abc import Iterator
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 #: Points on either side of one block of distances (1024² float64 = 8 MB).
 BLOCK = 1024
-#: Squared distance, as a share of the points' squared norms, at which two points count as the same.
+#: Two points count as the same if their squared distance is at most this share of their squared norms.
 SAME = 1e-10
 
 
 def square_distances(points: Tensor, references: Tensor) -> Iterator[Tensor]:
     """Squared Euclidean distances of n points to m references, in blocks n×b along the references.
 
-    A point's distance to its own copy comes out as infinite: neither a density nor a neighbourhood may be
-    estimated from the point itself.
+    The distance of a point to its own copy is infinite: neither a density nor a neighbourhood may be estimated
+    from the point itself.
 
     Args:
         points: float64 n×D, n at most `BLOCK`.
@@ -29,29 +29,29 @@ def square_distances(points: Tensor, references: Tensor) -> Iterator[Tensor]:
 
 
 def nearest(points: Tensor, references: Tensor, k: int) -> Tensor:
-    """Squared distances of each of n points to its k nearest references, rising, n×k.
+    """Squared distances of n points to their k nearest references, ascending, n×k.
 
     Args:
         points: float64 n×D, any n.
         references: float64 m×D; copies of a point do not count as its neighbours.
         k: at most m.
     """
-    found = []
+    results = []
     for rows in points.split(BLOCK):
         best = rows.new_full((len(rows), k), torch.inf)
         for block in square_distances(rows, references):
             best = torch.cat([best, block], 1).topk(k, 1, largest=False).values
-        found.append(best)
-    return torch.cat(found)
+        results.append(best)
+    return torch.cat(results)
 
 
 def log_kernel_sums(points: Tensor, references: Tensor, bandwidths: Tensor) -> Tensor:
-    """Log Σ_j exp(-‖x - r_j‖²/2h²) for each of n points and b bandwidths, n×b; copies of a point are left out."""
-    found = []
+    """Log Σ_j exp(-‖x - r_j‖²/2h²) for n points and b bandwidths, n×b; copies of a point are left out."""
+    results = []
     for rows in points.split(BLOCK):
         sums = rows.new_full((len(rows), len(bandwidths)), -torch.inf)
         for block in square_distances(rows, references):
             parts = [torch.logsumexp(-block / (2 * h**2), 1) for h in bandwidths]
             sums = torch.logaddexp(sums, torch.stack(parts, 1))
-        found.append(sums)
-    return torch.cat(found)
+        results.append(sums)
+    return torch.cat(results)

@@ -1,4 +1,4 @@
-"""What is explained: a model, the images that it answers, and the evaluation that attacked them."""
+"""A model with the images and the evaluation that its explanations are about."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,25 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.data.store import Subset
-from medrobust.explain.attacked import attacked_images
-from medrobust.explain.maps import choose_layer, explain
+from medrobust.explain.attacked_images import BATCH, attacked_images
+from medrobust.explain.maps import choose_layer, explanation_maps
 from medrobust.models.feature_maps import MapLayer
-
-BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model and one suite's evaluation of it.
+class ExplainedModel:
+    """A model and its evaluation under one suite.
 
     Attributes:
         model: in eval mode, on its device.
         test: the images that were attacked.
-        train: what fitted attacks are fitted on.
-        suite: as `attacks.suite.resolve_suite` gives it.
-        predictions: of the test images: `id`, `label`, `pred`, a `logprob_<k>` a class.
+        train: images that fitted attacks are fitted on.
+        suite: as `attacks.suite.resolve_suite` returns it.
+        predictions: of the test images: `id`, `label`, `pred`, one `logprob_<k>` per class.
         attempts: the evaluation's records, a table of `attempts.ATTEMPTS`.
-        cells: a side that Grad-CAM's layer has at least.
+        cells: least number of cells per side of Grad-CAM's layer.
         seed: of the run.
     """
 
@@ -43,25 +41,25 @@ class Subject:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     @cached_property
     def layer(self) -> tuple[MapLayer, tuple[int, int]] | None:
-        """What Grad-CAM looks at, and its grid; None of a model without maps."""
+        """The layer of Grad-CAM, and its grid; None for a model without feature maps."""
         return choose_layer(self.model, self.test.batch([0]).to(self.device), self.cells)
 
     def probabilities(self, images: Tensor) -> np.ndarray:
-        """What the model says of images (n×C×H×W): float32 n×K."""
+        """Predicted probabilities of images (n×C×H×W), float32 n×K."""
         with torch.no_grad():
             parts = [self.model(batch.to(self.device)).softmax(1).cpu() for batch in images.split(BATCH)]
         return torch.cat(parts).numpy()
 
     def maps(self, images: Tensor, classes: np.ndarray) -> dict[str, np.ndarray]:
-        """Maps by kind, n×H×W, each of what speaks for its image's class (int n)."""
+        """Maps by kind, n×H×W, each for the given class of its image (int n)."""
         layer = self.layer[0] if self.layer else None
-        return explain(self.model, images.to(self.device), torch.from_numpy(classes), layer)
+        return explanation_maps(self.model, images.to(self.device), torch.from_numpy(classes), layer)
 
     def attacked(self, some: Subset, eps: float) -> Tensor:
-        """The suite's attack on some test images, n×C×H×W on the CPU."""
+        """Some test images under the suite's attack, n×C×H×W, on the CPU."""
         return attacked_images(self.model, some, self.suite, self.attempts, eps, seed=self.seed, train=self.train)

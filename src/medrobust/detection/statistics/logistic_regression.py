@@ -1,19 +1,22 @@
-"""The logistic regression of the two supervised detectors: scikit-learn fits, torch scores."""
+"""Logistic regression of attacked against clean images: fitted by scikit-learn, evaluated in torch."""
 
 import torch
 from torch import Tensor
 
-from medrobust.detection.base import moments, standardise
+from medrobust.detection.statistics.standardise import moments, standardise
 
 
 def fit_logistic(clean: Tensor, attacked: Tensor, where: str, *, strength: float) -> dict[str, Tensor]:
-    """Fit clean (0) against attacked (1), both classes weighted alike.
+    """Fit clean (0) against attacked (1) with equal class weights.
 
     Args:
         clean: n×D.
         attacked: m×D.
-        where: whose fit it is, for messages.
+        where: name of the detector, for messages.
         strength: inverse of the L2 penalty (scikit-learn's C) on standardised columns.
+
+    Returns:
+        The state that `log_odds` needs.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -30,6 +33,6 @@ def fit_logistic(clean: Tensor, attacked: Tensor, where: str, *, strength: float
 
 
 def log_odds(values: Tensor, state: dict[str, Tensor]) -> Tensor:
-    """Log-odds of being attacked, n, of values n×D."""
+    """Log-odds of being attacked, n, from values n×D and the state of `fit_logistic`."""
     columns = standardise(values, *(state[f"logit_{name}"] for name in ("keep", "mean", "std")))
     return columns @ state["logit_weights"] + state["logit_bias"]
