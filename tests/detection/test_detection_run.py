@@ -16,7 +16,7 @@ from medrobust.core.records import read_metrics, read_table
 from medrobust.detection.fitting import Splits, fit_guard, pick
 from medrobust.detection.guard import Answer, load_guard, predict, save_guard
 from medrobust.detection.registry import DETECTORS
-from medrobust.detection.run import Outputs, headline, run_detection
+from medrobust.detection.run import Outputs, dvc_metrics, run_detection
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
 from tests.small import make_classifier
@@ -236,6 +236,6 @@ def test_dvc_shows_the_worst_suite_of_the_detector_that_rejects() -> None:
         "b": {"eps": 0.1, "first": row(0.701, 0.5), "other": other},
         "c": {"eps": 0.1, "first": row(None), "other": other},
     }
-    assert headline({"suites": suites}, "first") == {"auroc": 0.7, "auroc_aware": 0.31}
-    assert headline({"suites": {"b": {"first": row(0.701)}}}, "first") == {"auroc": 0.7}
-    assert headline({"suites": {"c": {"first": row(None)}}}, "first") == {}
+    assert dvc_metrics({"suites": suites}, "first") == {"auroc": 0.7, "auroc_aware": 0.31}
+    assert dvc_metrics({"suites": {"b": {"first": row(0.701)}}}, "first") == {"auroc": 0.7}
+    assert dvc_metrics({"suites": {"c": {"first": row(None)}}}, "first") == {}

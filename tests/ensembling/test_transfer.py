@@ -20,7 +20,7 @@ from medrobust.ensembling.transfer import (
     CLEAN,
     MATRIX,
     SEPARATE,
-    headline,
+    dvc_metrics,
     nothing,
     run_to_the_end,
     strongest,
@@ -137,6 +137,6 @@ def test_without_images_there_is_no_matrix() -> None:
 
 def test_dvc_shows_the_vote_on_the_images_that_hurt_it_most() -> None:
     row = {"own": 0.45, "own_ci": [0.3, 0.6], "worst": 0.4, "worst_ci": [0.3, 0.5], "per_member": 0.1}
-    assert headline({"eps": 0.02, "models": {"vote": row}}, "vote") == {"transfer@0.02": 0.4}
-    assert headline({"eps": 0.02, "models": {"vote": row | {"own": 0.3}}}, "vote") == {"transfer@0.02": 0.3}
-    assert headline(nothing()[1], "vote") == {}
+    assert dvc_metrics({"eps": 0.02, "models": {"vote": row}}, "vote") == {"transfer@0.02": 0.4}
+    assert dvc_metrics({"eps": 0.02, "models": {"vote": row | {"own": 0.3}}}, "vote") == {"transfer@0.02": 0.3}
+    assert dvc_metrics(nothing()[1], "vote") == {}

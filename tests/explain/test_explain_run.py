@@ -15,7 +15,7 @@ from medrobust.core.params.explain import ExplainParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_metrics, read_table
 from medrobust.explain.compare import compare
-from medrobust.explain.run import Outputs, explain_model, headline
+from medrobust.explain.run import Outputs, dvc_metrics, explain_model
 from medrobust.explain.subject import Subject
 from medrobust.models.classifier import Classifier
 from tests.explain.conftest import make_subject
@@ -149,6 +149,6 @@ def test_colour_images_and_l2_balls_are_explained_too(model: Classifier, tmp_pat
 
 def test_dvc_shows_grad_cams_drift_and_saliencys_where_there_is_none() -> None:
     saliency = {"iou": 0.512, "iou_ci": [0.4, 0.6]}
-    assert headline({"saliency": saliency, "gradcam": {"iou": 0.3, "iou_ci": [0.2, 0.4]}}) == {"map_iou": 0.3}
-    assert headline({"saliency": saliency}) == {"map_iou": 0.51}
-    assert headline({"saliency": {"iou": None, "iou_ci": None}}) == {}
+    assert dvc_metrics({"saliency": saliency, "gradcam": {"iou": 0.3, "iou_ci": [0.2, 0.4]}}) == {"map_iou": 0.3}
+    assert dvc_metrics({"saliency": saliency}) == {"map_iou": 0.51}
+    assert dvc_metrics({"saliency": {"iou": None, "iou_ci": None}}) == {}

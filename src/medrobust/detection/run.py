@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from medrobust.core.metrics import supported
+from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_metrics
@@ -123,10 +123,10 @@ def run_detection(
     record["seconds"] = round(time.monotonic() - begin, 1)
     save_guard(out.guard, guard)
     cell.tables.write(out.scores, out.plots)
-    write_metrics(out.metrics, record, headline(record, next(iter(guard.detectors))))
+    write_metrics(out.metrics, record, dvc_metrics(record, next(iter(guard.detectors))))
 
 
-def headline(record: dict[str, Any], detector: str) -> dict[str, float]:
+def dvc_metrics(record: dict[str, Any], detector: str) -> dict[str, float]:
     """What DVC shows of the detector that rejects: its worst AUROC over suites, of unaware and aware attackers.
 
     Both of successful attacks, as the report has them: to see an attack that fails is worth nothing.
@@ -138,7 +138,7 @@ def headline(record: dict[str, Any], detector: str) -> dict[str, float]:
     shown = {}
     for name, found in (("auroc", unaware), ("auroc_aware", aware)):
         if known := [pair for pair in found if pair[0] is not None]:
-            shown[name] = supported(*min(known))
+            shown[name] = round_to_interval(*min(known))
     return shown
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.core.metrics import supported
+from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.explain import ExplainParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import atomic_dir, write_metrics, write_table
@@ -38,7 +38,7 @@ def explain_model(subject: Subject, out: Outputs, *, params: ExplainParams, repo
         record["pictures"] = _digest(folder)
     record["seconds"] = round(time.monotonic() - begin, 1)
     write_table(out.table, pd.concat([t.assign(map=kind) for kind, t in found.tables.items()], ignore_index=True))
-    write_metrics(out.metrics, record, headline(record))
+    write_metrics(out.metrics, record, dvc_metrics(record))
 
 
 def _record(subject: Subject, found: Comparison, params: ExplainParams, report: ReportParams) -> dict[str, Any]:
@@ -62,10 +62,10 @@ def _record(subject: Subject, found: Comparison, params: ExplainParams, report: 
     }
 
 
-def headline(record: dict[str, Any]) -> dict[str, float]:
+def dvc_metrics(record: dict[str, Any]) -> dict[str, float]:
     """What DVC shows: how far the maps overlap after the attack; Grad-CAM's, saliency's where a model has none."""
     drift = record.get("gradcam") or record["saliency"]
-    return {} if drift["iou"] is None else {"map_iou": supported(drift["iou"], drift["iou_ci"])}
+    return {} if drift["iou"] is None else {"map_iou": round_to_interval(drift["iou"], drift["iou_ci"])}
 
 
 def _digest(folder: Path) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, Norm
 from medrobust.core.errors import UserError
-from medrobust.core.metrics import mean_ci
+from medrobust.core.intervals import mean_ci
 from medrobust.core.params.detection import AdaptiveParams
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
