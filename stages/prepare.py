@@ -8,7 +8,7 @@ from medrobust.core.runtime import run_stage
 
 
 def main() -> None:
-    """Turn the raw data into one array, a manifest and a header."""
+    """Convert the raw data to one array of images, a manifest and a header."""
     from medrobust.data.prepare import prepare
 
     parser = argparse.ArgumentParser(description=__doc__)

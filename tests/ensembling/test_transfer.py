@@ -75,7 +75,7 @@ def attacked(model: nn.Module, subset: Subset) -> torch.Tensor:
 def test_every_cell_is_what_attacking_by_hand_gives(
     models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
 ) -> None:
-    cells, few = by_cell(found[0]), pictures().spread(8)
+    cells, few = by_cell(found[0]), pictures().evenly_spaced(8)
     judges = {**models, "ensemble": EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()}
     labels = torch.from_numpy(few.labels)
     for source, made_on in {CLEAN: None, **judges}.items():
@@ -94,7 +94,7 @@ def test_every_cell_is_what_attacking_by_hand_gives(
 def test_the_starting_studys_figure_gives_each_member_its_own_image(
     models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
 ) -> None:
-    few = pictures().spread(8)
+    few = pictures().evenly_spaced(8)
     parts = [model(attacked(model, few)).softmax(1) for model in models.values()]
     expected = (torch.stack(parts).mean(0).argmax(1).numpy() == few.labels).mean()
     assert by_cell(found[0])[SEPARATE, "ensemble"]["accuracy"] == pytest.approx(expected)

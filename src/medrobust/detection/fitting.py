@@ -34,7 +34,7 @@ class Splits:
 
 def pick(subset: Subset, most: int) -> Subset:
     """At most `most` images of a subset, evenly spaced in its order, so that patients and classes stay mixed."""
-    return subset.spread(most)
+    return subset.evenly_spaced(most)
 
 
 def clean_features(model: nn.Module, extractors: Iterable[Extractor], subset: Subset, seed: int) -> Said:

@@ -171,7 +171,7 @@ def transfer(
         train: images for attacks that are fitted.
     """
     name, vote = ensemble
-    names, subset = [*models, name], subset.spread(params.images)
+    names, subset = [*models, name], subset.evenly_spaced(params.images)
     attacks = run_to_the_end(suite, params.eps, train)
     answers = cross_examine([*models.values(), vote], subset, attacks, seed)
     own = np.stack([answers.attacked[place, place] for place in map(names.index, voters)])

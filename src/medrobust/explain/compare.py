@@ -73,7 +73,7 @@ def compare(subject: Subject, count: int, eps: float, top: float) -> Comparison:
 def _regions(some: Subset, clean: Tensor) -> tuple[str, np.ndarray]:
     """Where a map should lie, bool n×H×W, found on clean images: an attack must not move it."""
     if some.store_masks is not None:
-        return "outlined", some.outlines(range(len(some)))[:, 0].numpy()
+        return "outlined", some.masks(range(len(some)))[:, 0].numpy()
     return "foreground", foreground(clean)[:, 0].numpy()
 
 

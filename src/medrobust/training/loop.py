@@ -17,7 +17,7 @@ from medrobust.core.processes import gather, rank, rows_of_rank, world_size
 from medrobust.core.runtime import progress, say
 from medrobust.core.seeds import image_seeds
 from medrobust.data.augment import build_augmentation
-from medrobust.data.store import Subset, sent
+from medrobust.data.store import Subset, to_device
 from medrobust.models.predict import batches, predict
 from medrobust.training import distributed
 from medrobust.training.compilation import compiled, compiling
@@ -229,7 +229,7 @@ class Epochs:
         """Augmented images, labels and seeds of some positions, on the device."""
         seeds = image_seeds(subset.ids[rows], self.job.seed + epoch + 1)
         images, labels, seeds = (
-            sent(part, self.device) for part in (subset.batch(rows), subset.targets(rows), seeds)
+            to_device(part, self.device) for part in (subset.batch(rows), subset.targets(rows), seeds)
         )
         # Once a batch, where the network's first layer would do it in every pass of the attack.
         wanted = torch.channels_last if self.job.settings.channels_last else torch.contiguous_format

@@ -12,7 +12,7 @@ from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.base import SOURCES, get_source
-from medrobust.data.store import MANIFEST, ImageStore
+from medrobust.data.store import MANIFEST_COLUMNS, ImageStore
 from tests.data.sources.samples import SAMPLES
 
 
@@ -36,7 +36,7 @@ def make(block: dict[str, Any], folder: Path) -> ImageStore:
 def test_the_store_says_what_it_holds(block: dict[str, Any], tmp_path: Path) -> None:
     store = make(block, tmp_path)
     assert read_json(tmp_path / "raw" / "source.json")["source"] == block["source"] == store.header.source
-    assert list(store.manifest) == MANIFEST
+    assert list(store.manifest) == MANIFEST_COLUMNS
     assert store.manifest["id"].is_unique
     assert (store.manifest["sha256"].str.len() == 64).all()
     assert store.manifest["sha256"].is_unique, "the sample has no copies"

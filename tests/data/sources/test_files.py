@@ -156,7 +156,7 @@ def test_a_damaged_member_is_a_bad_image(params: Any, tmp_path: Path) -> None:
     path.write_bytes(content)
     changes = {"path": str(path), "classes": ["Non Demented", "Mild"]}
     download(params(**changes), tmp_path / "raw", seed=0)
-    with pytest.raises(UserError, match=r"Mild/1\.png: does not decode \(damaged in a\.zip"):
+    with pytest.raises(UserError, match=r"Mild/1\.png: cannot be decoded \(damaged in a\.zip"):
         prepare(params(**changes), tmp_path / "raw", tmp_path / "prepared")
     prepare(params(**changes, on_bad_image="skip"), tmp_path / "raw", tmp_path / "prepared")
     store = ImageStore.open(tmp_path / "prepared")

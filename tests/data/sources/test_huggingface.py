@@ -50,7 +50,7 @@ def test_a_cell_without_an_image_is_a_bad_image(make: Make, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"the cell holds no image bytes"):
         make(block)
     skipped = make(block, on_bad_image="skip").header.skipped
-    assert [row["reason"] for row in skipped] == ["the cell holds no image bytes, but NoneType", "no image"]
+    assert [row["reason"] for row in skipped] == ["the cell holds no image bytes, but NoneType", "not an image"]
 
 
 def test_a_truncated_file_or_an_empty_folder_is_named(sample: Sample, make: Make, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
 from medrobust.core.runtime import progress
-from medrobust.data.images import Raster, Window, to_bytes
+from medrobust.data.images import Raster, Window, to_uint8
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.fetch import bring
 from medrobust.data.sources.files import DAMAGED, Files, open_files
@@ -164,8 +164,8 @@ def _read(files: Files, series: dict[str, _Series], window: Window | None, name:
     if frames > 1:
         raise ValueError(f"{frames} frames")
     if colour:
-        return Raster(to_bytes(values, (0.0, 2.0**bits - 1)), bits=bits)
-    pixels = to_bytes(values, window or _own_window(dataset))
+        return Raster(to_uint8(values, (0.0, 2.0**bits - 1)), bits=bits)
+    pixels = to_uint8(values, window or _own_window(dataset))
     if dataset.PhotometricInterpretation == "MONOCHROME1":  # the smallest value is white
         pixels = 255 - pixels
     return Raster(pixels, bits=bits)

@@ -13,7 +13,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
 from medrobust.core.runtime import progress
-from medrobust.data.images import Raster, to_bytes
+from medrobust.data.images import Raster, to_uint8
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.fetch import bring, fetch_url
 from medrobust.data.sources.files import DAMAGED, Files, open_files, readers, spool, zip_files
@@ -157,7 +157,7 @@ def _raster(content: bytes) -> Raster:
         values, mask = np.asarray(data["image"]).T, np.asarray(data["tumorMask"]).T != 0
         if values.ndim != 2 or values.shape != mask.shape or values.max() == values.min():
             raise ValueError(f"image {values.shape}, tumorMask {mask.shape}: no picture with its mask")
-        return Raster(to_bytes(values, (float(values.min()), float(values.max()))), mask, bits=16)
+        return Raster(to_uint8(values, (float(values.min()), float(values.max()))), mask, bits=16)
 
     return _with_data(content, read)
 

@@ -12,7 +12,7 @@ import numpy as np
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
-from medrobust.data.images import Raster, Window, to_bytes
+from medrobust.data.images import Raster, Window, to_uint8
 from medrobust.data.sources.base import Listing
 from medrobust.data.sources.fetch import bring
 from medrobust.data.sources.files import DAMAGED, Files, Readable, Shared, open_files
@@ -166,4 +166,4 @@ def _read(volumes: Shared[_Volume], name: str) -> Raster:
         values = volume.turn.axial(volume.image, int(number))
     except (OSError, ValueError, OverflowError) as error:
         raise ValueError(f"its volume is truncated ({error})") from None
-    return Raster(to_bytes(values, volume.window), bits=8 * volume.image.get_data_dtype().itemsize)
+    return Raster(to_uint8(values, volume.window), bits=8 * volume.image.get_data_dtype().itemsize)
