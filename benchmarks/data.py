@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from medrobust.core.params.data import AuditParams, DataParams, SplitParams
-from medrobust.data.audit.run import audit
+from medrobust.data.audit.audit_split import audit_split
 from medrobust.data.prepare import download, prepare
 from medrobust.data.split import make_split
 from medrobust.data.store import Header, ImageStore, write_store
@@ -87,7 +87,7 @@ def write_jpegs(path: Path, count: int) -> None:
 def run_audit(folder: Path) -> str:
     """Audit the store in `folder`; return the verdict."""
     store = ImageStore.open(folder)
-    metrics = audit(store, make_split(store.manifest, store.header, SPLIT, 1), RULES).metrics
+    metrics = audit_split(store, make_split(store.manifest, store.header, SPLIT, 1), RULES).metrics
     return f"{metrics['verdict']}, {metrics['near_pairs']} near pairs"
 
 

@@ -17,7 +17,7 @@ from medrobust.core.records import atomic_dir, write_json
 from medrobust.core.runtime import progress, say
 from medrobust.data.images import Raster, to_raster
 from medrobust.data.sources.base import Listing, Release, get_source
-from medrobust.data.sources.files import readers
+from medrobust.data.sources.files import reader_threads
 from medrobust.data.store import Header, pixel_hash, write_store
 
 #: Images that a thread decodes per task; neighbouring images often share a volume.
@@ -189,7 +189,7 @@ def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
 
     decoded = _Decoded(hashes, 8, {})
     starts = range(0, len(ids), BLOCK)
-    with ThreadPoolExecutor(readers()) as pool:  # Pillow and zlib release the GIL
+    with ThreadPoolExecutor(reader_threads()) as pool:  # Pillow and zlib release the GIL
         blocks = pool.map(decode_block, starts)
         for bits, peaks, faults in progress(blocks, "prepare", len(starts), f"x {BLOCK} images"):
             if faults and data.on_bad_image == "fail":

@@ -47,7 +47,7 @@ def merge_classes(labels: pd.Series, header: Header, split: SplitParams) -> pd.S
     """
     for name in (*split.merge, *split.merge.values()):
         if name not in header.classes:
-            raise UserError("params.yaml: split.merge", f"no class {name!r}", f"Known: {header.classes}")
+            raise UserError("params.yaml: split.merge", f"no class {name!r}", f"Use classes of {header.classes}")
     return labels.replace(split.merge) if split.small_class == "merge" else labels.copy()
 
 

@@ -1,4 +1,4 @@
-"""The audit finds what is planted, and nothing else."""
+"""The audit finds the faults of the test data, and nothing else."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from medrobust.core.params.data import AuditParams
+from medrobust.data.audit.audit_split import Audit, audit_split
 from medrobust.data.audit.contact_sheet import contact_sheet
-from medrobust.data.audit.run import Audit, audit
-from medrobust.data.audit.verdict import judge
+from medrobust.data.audit.verdict import decide_verdict
 from medrobust.data.split import make_split
 from medrobust.data.store import ImageStore
 from tests.data.stores import split_params as params
@@ -31,40 +31,40 @@ def table(data: ImageStore) -> pd.DataFrame:
     return make_split(data.manifest, data.header, params(), 0)
 
 
-def places(table: pd.DataFrame, name: str) -> np.ndarray:
+def rows_of(table: pd.DataFrame, name: str) -> np.ndarray:
     """Rows of one split."""
     return np.flatnonzero(table["split"] == name)
 
 
-def twin(data: ImageStore, row: int, of: int) -> None:
-    """Let one image be a byte-identical file of another."""
+def copy_file(data: ImageStore, row: int, of: int) -> None:
+    """Make one image a byte-identical copy of another."""
     data.images[row] = data.images[of]
     data.manifest.loc[row, "sha256"] = data.manifest["sha256"][of]
 
 
 def test_a_patient_split_is_clean(data: ImageStore, table: pd.DataFrame) -> None:
-    found = audit(data, table, RULES)
+    found = audit_split(data, table, RULES)
     assert (found.metrics["verdict"], found.metrics["reasons"]) == ("clean", [])
     assert found.metrics["nn_gap"] == 0
     assert found.metrics["near_pairs"] == len(found.pairs) == len(found.suspects) == 0
     assert found.metrics["patients_by_class"]["test"] == {"a": 2, "b": 2, "c": 2}
 
 
-def test_a_random_split_leaks_and_the_neighbour_shows_it(data: ImageStore) -> None:
+def test_a_random_split_leaks_and_the_nearest_neighbour_shows_it(data: ImageStore) -> None:
     table = make_split(data.manifest, data.header, params(strategy="random"), 0)
-    metrics = audit(data, table, RULES).metrics
+    metrics = audit_split(data, table, RULES).metrics
     assert metrics["verdict"] == "leaking"
     assert metrics["nn_accuracy"] == 1.0
     assert metrics["nn_accuracy_without_own_patient"] < 0.7
     assert metrics["nn_gap"] == 1 - metrics["nn_accuracy_without_own_patient"]
-    assert any("test patients also stand in train" in reason for reason in metrics["reasons"])
+    assert any("test patients are also in train" in reason for reason in metrics["reasons"])
 
 
-def test_near_copies_are_found_where_they_are_planted(data: ImageStore, table: pd.DataFrame) -> None:
-    test, val, train = (places(table, name) for name in ("test", "val", "train"))
+def test_near_copies_are_found(data: ImageStore, table: pd.DataFrame) -> None:
+    test, val, train = (rows_of(table, name) for name in ("test", "val", "train"))
     data.images[test[0]] = data.images[train[0]]
     data.images[train[5]] = data.images[val[2]] // 2
-    found = audit(data, table, RULES)
+    found = audit_split(data, table, RULES)
     ids = data.manifest["id"]
     listed = list(zip(found.pairs["id"], found.pairs["other_id"], found.pairs["kind"], strict=True))
     assert listed == [(ids[test[0]], ids[train[0]], "near copy"), (ids[val[2]], ids[train[5]], "near copy")]
@@ -74,12 +74,12 @@ def test_near_copies_are_found_where_they_are_planted(data: ImageStore, table: p
     assert found.metrics["reasons"][0] == "1 test images have a near copy in train or val"
 
 
-def test_byte_identical_files_are_found_and_are_a_leak(data: ImageStore, table: pd.DataFrame) -> None:
-    test, train = places(table, "test"), places(table, "train")
+def test_byte_identical_files_are_a_leak(data: ImageStore, table: pd.DataFrame) -> None:
+    test, train = rows_of(table, "test"), rows_of(table, "train")
     other_class = next(row for row in train if table["label"][row] != table["label"][test[1]])
-    twin(data, train[0], of=test[0])
-    twin(data, other_class, of=test[1])
-    found = audit(data, table, RULES)
+    copy_file(data, train[0], of=test[0])
+    copy_file(data, other_class, of=test[1])
+    found = audit_split(data, table, RULES)
     metrics = found.metrics
     assert metrics["verdict"] == "leaking"
     assert metrics["test_images_with_exact_copy"] == metrics["exact_pairs_across_splits"] == 2
@@ -89,30 +89,30 @@ def test_byte_identical_files_are_found_and_are_a_leak(data: ImageStore, table: 
     assert metrics["near_pairs_across_splits"] == metrics["near_label_conflicts"] == 0
 
 
-def test_a_blank_file_in_two_splits_is_an_exact_copy_and_no_near_one(
+def test_a_blank_file_in_two_splits_is_an_exact_copy_but_not_a_near_copy(
     data: ImageStore, table: pd.DataFrame
 ) -> None:
-    test, train = places(table, "test"), places(table, "train")
+    test, train = rows_of(table, "test"), rows_of(table, "train")
     data.images[[test[0], train[0], train[9]]] = 0
-    twin(data, train[0], of=test[0])
-    metrics = audit(data, table, RULES).metrics
+    copy_file(data, train[0], of=test[0])
+    metrics = audit_split(data, table, RULES).metrics
     assert (metrics["exact_pairs_across_splits"], metrics["near_pairs"]) == (1, 0)
 
 
 def test_near_copies_inside_a_split_count_when_their_labels_differ(data: ImageStore, table: pd.DataFrame) -> None:
-    train = places(table, "train")
+    train = rows_of(table, "train")
     first, other = train[0], next(row for row in train[::-1] if table["label"][row] != table["label"][train[0]])
     patient = data.manifest["patient"]
     same = np.flatnonzero((patient == patient[other]) & (np.arange(len(patient)) != other))[0]
     data.images[same] = data.images[other] = data.images[first]
-    found = audit(data, table, RULES)
+    found = audit_split(data, table, RULES)
     assert (found.metrics["near_pairs"], found.metrics["near_label_conflicts"]) == (3, 2)
     assert found.metrics["near_pairs_across_splits"] == 0
-    assert "2 pairs of near copies carry different labels" in found.metrics["reasons"]
+    assert "2 pairs of near copies have different labels" in found.metrics["reasons"]
 
 
 def test_synthetic_children_of_test_patients_are_a_leak(data: ImageStore, table: pd.DataFrame) -> None:
-    test = places(table, "test")
+    test = rows_of(table, "test")
     child = data.manifest.iloc[[test[0]]].assign(id="child", kind="synthetic", parent=data.manifest["id"][test[0]])
     child = child.assign(sha256="child", patient="")
     orphan = child.assign(id="orphan", sha256="orphan", parent="")
@@ -120,7 +120,7 @@ def test_synthetic_children_of_test_patients_are_a_leak(data: ImageStore, table:
     images = np.concatenate([data.images, 255 - data.images[test[:2]]])
     row = {"split": "train", "label": table["label"][test[0]], "reason": ""}
     table = pd.concat([table, pd.DataFrame([{"id": "child", **row}, {"id": "orphan", **row}])], ignore_index=True)
-    metrics = audit(ImageStore(images, manifest, data.header), table, RULES).metrics
+    metrics = audit_split(ImageStore(images, manifest, data.header), table, RULES).metrics
     assert metrics["verdict"] == "leaking"
     assert metrics["synthetic_children_of_test_patients"] == metrics["synthetic_of_unknown_parent"] == 1
     assert metrics["test_patients_in_train"] == metrics["synthetic_exact_copies"] == 0
@@ -128,7 +128,7 @@ def test_synthetic_children_of_test_patients_are_a_leak(data: ImageStore, table:
 
 
 def one_person(data: ImageStore, first: str, second: str, seed: int) -> None:
-    """Give the second patient's slices the first one's anatomy, a little changed."""
+    """Give the second patient's slices the anatomy of the first, slightly changed."""
     rng = np.random.default_rng(seed)
     patient = data.manifest["patient"]
     anatomy = data.images[patient == first].astype(int)
@@ -137,10 +137,10 @@ def one_person(data: ImageStore, first: str, second: str, seed: int) -> None:
 
 
 def test_one_person_under_two_ids_is_suspected(data: ImageStore, table: pd.DataFrame) -> None:
-    owner = {name: data.manifest["patient"][places(table, name)[0]] for name in ("train", "test")}
+    owner = {name: data.manifest["patient"][rows_of(table, name)[0]] for name in ("train", "test")}
     one_person(data, owner["train"], owner["test"], seed=1)
     strict = RULES.model_copy(update={"near_duplicate": 1.0})
-    found = audit(data, table, strict)
+    found = audit_split(data, table, strict)
     assert found.metrics["look_alike_patients"] == found.metrics["look_alike_patients_across_test"] == 1
     assert found.metrics["test_images_of_look_alike_patients_across"] == 4
     assert set(found.suspects["patient"]) == set(owner.values())
@@ -148,12 +148,12 @@ def test_one_person_under_two_ids_is_suspected(data: ImageStore, table: pd.DataF
     assert found.metrics["reasons"] == ["1 groups of patient ids look like one person each"]
 
 
-def test_without_ids_the_patients_are_suspected_from_their_looks() -> None:
+def test_without_ids_patients_are_suspected_by_their_similarity() -> None:
     data = store([4, 4, 4])
     true = data.manifest["patient"].copy()
     data.manifest["patient"] = ""
     table = make_split(data.manifest, data.header, params(strategy="random"), 0)
-    found = audit(data, table, RULES)
+    found = audit_split(data, table, RULES)
     assert found.metrics["verdict"] == "suspect"
     assert found.metrics["images_without_patient"] == 48
     truth = dict(zip(data.manifest["id"], true, strict=True))
@@ -164,46 +164,46 @@ def test_without_ids_the_patients_are_suspected_from_their_looks() -> None:
     assert across > 0
     assert found.metrics["reasons"] == [
         "48 images have no patient id: overlap cannot be ruled out",
-        f"{across} test images may be of one patient with images in train or val: alike, and a patient id is "
+        f"{across} test images may be of the same patient as similar images in train or val: a patient id is "
         "missing",
-        f"on images without a patient id a nearest neighbour loses {1 - without:.1%} of accuracy without the "
-        f"suspected patient's images and scores {without:.1%}",
+        f"on test images without a patient id, the accuracy of a 1-nearest-neighbour falls by {1 - without:.1%}, "
+        f"to {without:.1%}, without images of the suspected patient",
     ]
     assert (found.metrics["nn_gap"], found.metrics["nn_accuracy"]) == (0, 1)
     data.manifest["patient"] = true
-    assert without == audit(data, table, RULES).metrics["nn_accuracy_without_own_patient"] < 0.7
+    assert without == audit_split(data, table, RULES).metrics["nn_accuracy_without_own_patient"] < 0.7
 
 
-def test_a_single_test_patient_of_a_class_is_a_doubt() -> None:
+def test_a_single_test_patient_of_a_class_is_suspect() -> None:
     data = store([8, 8, 3])
-    metrics = audit(data, make_split(data.manifest, data.header, params(), 0), RULES).metrics
-    assert metrics["reasons"] == ["one test patient of c: figures of the class speak of one person"]
+    metrics = audit_split(data, make_split(data.manifest, data.header, params(), 0), RULES).metrics
+    assert metrics["reasons"] == ["only one test patient of c: metrics of the class describe one person"]
 
 
-def test_a_class_without_test_images_is_a_doubt() -> None:
+def test_a_class_without_test_images_is_suspect() -> None:
     data = store([8, 8, 2])
     table = make_split(data.manifest, data.header, params(small_class="train_only"), 0)
-    metrics = audit(data, table, RULES).metrics
-    assert metrics["reasons"] == ["no test image of c: figures say nothing of the class"]
+    metrics = audit_split(data, table, RULES).metrics
+    assert metrics["reasons"] == ["no test image of c: metrics do not cover the class"]
     assert metrics["verdict"] == "suspect"
-    data.manifest["patient"] = ""  # nobody is known, and a and b are in test all the same
-    reasons = audit(data, table, RULES).metrics["reasons"]
+    data.manifest["patient"] = ""  # no patient is known, but a and b are still in test
+    reasons = audit_split(data, table, RULES).metrics["reasons"]
     assert [reason for reason in reasons if reason.startswith("no test image")] == metrics["reasons"]
 
 
-def test_where_only_the_own_patient_is_left_there_is_no_gap_to_tell() -> None:
+def test_without_other_patients_there_is_no_gap() -> None:
     data = store([8, 8, 8])
     data.manifest["patient"] = "only"
     table = make_split(data.manifest, data.header, params(strategy="random"), 0)
-    metrics = audit(data, table, RULES).metrics
+    metrics = audit_split(data, table, RULES).metrics
     assert metrics["nn_accuracy_without_own_patient"] is None is metrics["nn_gap"]
-    assert judge(metrics)[0] == "leaking"
+    assert decide_verdict(metrics)[0] == "leaking"
 
 
-def test_the_curve_falls_from_all_to_the_share_of_copies(data: ImageStore, table: pd.DataFrame) -> None:
-    test, train = places(table, "test"), places(table, "train")
+def test_the_closeness_curve_falls_from_one_to_the_share_of_copies(data: ImageStore, table: pd.DataFrame) -> None:
+    test, train = rows_of(table, "test"), rows_of(table, "train")
     data.images[test[:3]] = data.images[train[:3]]
-    curve = audit(data, table, RULES).closeness
+    curve = audit_split(data, table, RULES).closeness
     for name in ("with_own_patient", "without_own_patient"):
         assert curve[name].is_monotonic_decreasing
         assert (curve[name].iloc[0], curve[name].iloc[-1]) == (1.0, pytest.approx(3 / len(test), abs=1e-4))
@@ -215,13 +215,13 @@ def sheet(data: ImageStore, found: Audit, path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_the_sheet_shows_the_planted_pair_first(data: ImageStore, table: pd.DataFrame, tmp_path: Path) -> None:
-    test, train = places(table, "test"), places(table, "train")
+def test_the_sheet_shows_the_worst_pair_first(data: ImageStore, table: pd.DataFrame, tmp_path: Path) -> None:
+    test, train = rows_of(table, "test"), rows_of(table, "train")
     data.images[test[4]] = data.images[train[4]]
-    pixels = sheet(data, audit(data, table, RULES), tmp_path / "pairs.png")
+    pixels = sheet(data, audit_split(data, table, RULES), tmp_path / "pairs.png")
     expected = np.asarray(Image.fromarray(data.images[test[4]]).convert("RGB").resize((128, 128)))
     np.testing.assert_array_equal(pixels[8:136, 8:136], expected)
     np.testing.assert_array_equal(pixels[8:136, 144:272], expected)
     plain = store([3, 3, 3])
     few = make_split(plain.manifest, plain.header, params(), 0)
-    assert sheet(plain, audit(plain, few, RULES), tmp_path / "few.png").shape[0] == 3 * 180
+    assert sheet(plain, audit_split(plain, few, RULES), tmp_path / "few.png").shape[0] == 3 * 180
