@@ -55,26 +55,26 @@ def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> 
     patients = pd.factorize(images["owner"].where(images["owner"] != ""))[0]
     is_test = (images["split"] == "test").to_numpy()
     vectors = thumbnails(store.images, images["row"].to_numpy())
-    found = search(vectors, patients, is_test, params.near_duplicate, params.same_patient)
-    pairs = copy_pairs(images, found)
-    same_person, clusters = look_alikes(images, found), suspected_patients(images, found)
+    result = search(vectors, patients, is_test, params.near_duplicate, params.same_patient)
+    pairs = copy_pairs(images, result)
+    same_person, clusters = look_alikes(images, result), suspected_patients(images, result)
     suspects = [
         suspect_table(images, same_person, "look-alike patients"),
         suspect_table(images, clusters, "images without a patient id"),
     ]
     metrics: dict[str, Any] = {
         **patient_overlap(images),
-        **duplicates(images, pairs, found, params.near_duplicate),
+        **duplicates(images, pairs, result, params.near_duplicate),
         **synthetic_images(table, images),
         **suspect_counts("look_alike_patients", suspects[0]),
         **suspect_counts("suspected_patients", suspects[1]),
-        **neighbour_accuracy(images, found.in_pool, found.in_pool_other_patients),
-        **suspected_neighbour_accuracy(images, vectors, clusters, found.in_pool),
+        **neighbour_accuracy(images, result.in_pool, result.in_pool_other_patients),
+        **suspected_neighbour_accuracy(images, vectors, clusters, result.in_pool),
         "patients_by_class": patients_by_class(images, store.header.classes),
         "classes_not_in_test": classes_not_in_test(images, store.header.classes),
     }
     verdict, reasons = decide_verdict(metrics)
-    in_pool = found.in_pool
+    in_pool = result.in_pool
     test = np.flatnonzero(in_pool.index >= 0)
     nearest = side_by_side(images, test, in_pool.index[test], in_pool.similarity[test]).assign(kind="nearest")
     return Audit(
@@ -82,7 +82,7 @@ def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> 
         pairs,
         nearest.sort_values("similarity", ascending=False, ignore_index=True),
         pd.concat(suspects, ignore_index=True),
-        closeness(in_pool, found.in_pool_other_patients),
+        closeness(in_pool, result.in_pool_other_patients),
     )
 
 
@@ -100,17 +100,17 @@ def patient_overlap(images: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def duplicates(images: pd.DataFrame, pairs: pd.DataFrame, found: SearchResult, near: float) -> dict[str, Any]:
+def duplicates(images: pd.DataFrame, pairs: pd.DataFrame, result: SearchResult, near: float) -> dict[str, Any]:
     """Count byte-identical files and near duplicates; a test image counts once, however many copies it has."""
     test, pool = images[images["split"] == "test"], images[images["split"] != "test"]
     crossing = pairs["split"] != pairs["other_split"]
     exact = pairs["kind"] == "byte-identical"
     return {
         "test_images_with_exact_copy": int(test["sha256"].isin(pool["sha256"]).sum()),
-        "test_images_with_near_copy": int((found.in_pool.similarity >= near).sum()),
+        "test_images_with_near_copy": int((result.in_pool.similarity >= near).sum()),
         "exact_pairs_across_splits": int((crossing & exact).sum()),
         "near_pairs_across_splits": int((crossing & ~exact).sum()),
-        "near_pairs": found.near_duplicates.count,
+        "near_pairs": result.near_duplicates.count,
         "label_conflicts": int((images.groupby("sha256")["label"].nunique() > 1).sum()),
         "near_label_conflicts": int((~exact & (pairs["label"] != pairs["other_label"])).sum()),
     }

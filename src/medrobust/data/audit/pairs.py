@@ -11,12 +11,12 @@ from medrobust.data.audit.neighbours import SearchResult
 IMAGE_COLUMNS = ["id", "split", "label", "owner", "row"]
 
 
-def copy_pairs(images: pd.DataFrame, found: SearchResult) -> pd.DataFrame:
+def copy_pairs(images: pd.DataFrame, result: SearchResult) -> pd.DataFrame:
     """Pairs of copies across splits, with two labels, or of two known patients; worst first.
 
     Args:
         images: one row per searched image.
-        found: result of the search among them.
+        result: result of the search among them.
 
     Returns:
         `kind` (byte-identical | near copy), `similarity` (correlation), and `IMAGE_COLUMNS` of both images.
@@ -27,7 +27,7 @@ def copy_pairs(images: pd.DataFrame, found: SearchResult) -> pd.DataFrame:
     first_file = ranked.index.to_series().groupby(ranked["sha256"]).transform("first")
     first_file = first_file[first_file != first_file.index]
     exact = side_by_side(images, first_file.to_numpy(), first_file.index.to_numpy(), 1.0)
-    near = found.near_duplicates
+    near = result.near_duplicates
     different = hashes[near.first] != hashes[near.second]
     first, second = near.first[different], near.second[different]
     rank = _split_rank(images["split"]).to_numpy()

@@ -12,37 +12,37 @@ from medrobust.data.audit.neighbours import SearchResult
 #: Two ids may be one person if this share of the images of one id have their nearest neighbour in the other ...
 MIN_SHARE = 0.5
 #: ... at a distance (1 - correlation) below this share of the median distance between patients in these data.
-MAX_DISTANCE = 0.25
+MAX_RELATIVE_DISTANCE = 0.25
 COLUMNS = ["suspect", "kind", "id", "split", "label", "patient"]
 
 
-def look_alikes(images: pd.DataFrame, found: SearchResult) -> np.ndarray:
+def look_alikes(images: pd.DataFrame, result: SearchResult) -> np.ndarray:
     """Find patients that may have two or more ids.
 
     Args:
         images: one row per searched image, with `owner` (patient, empty if unknown).
-        found: result of the search among them.
+        result: result of the search among them.
 
     Returns:
         int, n: number of the suspect that each image belongs to, -1 for none.
     """
     owner = images["owner"].to_numpy()
-    near, distance = found.other_patients.index, 1 - found.other_patients.similarity
+    near, distance = result.other_patients.index, 1 - result.other_patients.similarity
     between = (owner != "") & (near >= 0) & (owner[near] != "")
     if not between.any():
         return np.full(len(images), -1)
     names, person = np.unique(owner, return_inverse=True)
-    linked = between & (distance < MAX_DISTANCE * np.median(distance[between]))
-    pairs, votes = np.unique(np.stack([person[linked], person[near[linked]]], 1), axis=0, return_counts=True)
+    linked = between & (distance < MAX_RELATIVE_DISTANCE * np.median(distance[between]))
+    pairs, links = np.unique(np.stack([person[linked], person[near[linked]]], 1), axis=0, return_counts=True)
     sizes = np.bincount(person)[pairs[:, 0]]
-    group = _components(len(names), pairs[votes >= np.maximum(2, MIN_SHARE * sizes)])
+    group = _components(len(names), pairs[links >= np.maximum(2, MIN_SHARE * sizes)])
     return np.where(owner != "", group[person], -1)
 
 
-def suspected_patients(images: pd.DataFrame, found: SearchResult) -> np.ndarray:
+def suspected_patients(images: pd.DataFrame, result: SearchResult) -> np.ndarray:
     """Find clusters of similar images in which at least one has no patient id; returns as `look_alikes` does."""
     unknown = (images["owner"] == "").to_numpy()
-    edges = np.stack([found.same_patient.first, found.same_patient.second], 1)
+    edges = np.stack([result.same_patient.first, result.same_patient.second], 1)
     return _components(len(images), edges[unknown[edges].any(1)])
 
 
