@@ -96,7 +96,7 @@ class ImageStore:
             raise UserError("data/split.csv", "lists other images than data/prepared", "Run `dvc repro split`")
         rows = np.flatnonzero(split["split"].to_numpy() == name)
         if not len(rows):
-            raise UserError("data/split.csv", f"no image is in {name!r}", f"Increase split.{name}")
+            raise UserError("data/split.csv", f"no image is in {name!r}", "Change split.val or split.test")
         classes = [label for label in self.header.classes if (split["label"] == label).any()]
         index = {label: number for number, label in enumerate(classes)}
         patients = self.manifest["patient"].to_numpy()[rows].astype(str)
@@ -109,12 +109,7 @@ class ImageStore:
 
 @dataclass(frozen=True)
 class SplitStore:
-    """A store with its split table.
-
-    Attributes:
-        store: the prepared images.
-        table: `id`, `split`, `label` and `reason` per image, in the order of the manifest.
-    """
+    """A store with its split table (`id`, `split`, `label` and `reason` per image, in the manifest's order)."""
 
     store: ImageStore
     table: pd.DataFrame
@@ -243,11 +238,7 @@ def to_device(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
 
 
 def open_splits(prepared: Path | str, split: Path | str) -> SplitStore:
-    """Open the prepared store and read its split table.
-
-    Args:
-        prepared: a folder that `write_store` filled (data/prepared).
-        split: the table of the stage `split` (data/split.csv).
+    """Open a prepared store (data/prepared) with its split table (data/split.csv).
 
     Raises:
         UserError: a file is missing or damaged.
