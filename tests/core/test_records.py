@@ -133,7 +133,7 @@ def test_a_table_survives_a_round_trip(tmp_path: Path, name: str) -> None:
     pd.testing.assert_frame_equal(read_table(tmp_path / name), table)
 
 
-def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+def test_missing_and_damaged_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"m\.json: no such file"):
         read_json(tmp_path / "m.json")
     with pytest.raises(UserError, match=r"t\.csv: no such file"):
@@ -144,7 +144,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
-def test_a_damaged_table_is_named(name: str, tmp_path: Path) -> None:
+def test_a_damaged_table_is_reported(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(bytes(range(256)))
     with pytest.raises(UserError, match=rf"{name}: damaged table .*Delete it and run"):
         read_table(tmp_path / name)

@@ -43,11 +43,11 @@ def copy_file(data: ImageStore, row: int, of: int) -> None:
 
 
 def test_a_patient_split_is_clean(data: ImageStore, table: pd.DataFrame) -> None:
-    found = audit_split(data, table, RULES)
-    assert (found.metrics["verdict"], found.metrics["reasons"]) == ("clean", [])
-    assert found.metrics["nn_gap"] == 0
-    assert found.metrics["near_pairs"] == len(found.pairs) == len(found.suspects) == 0
-    assert found.metrics["patients_by_class"]["test"] == {"a": 2, "b": 2, "c": 2}
+    result = audit_split(data, table, RULES)
+    assert (result.metrics["verdict"], result.metrics["reasons"]) == ("clean", [])
+    assert result.metrics["nn_gap"] == 0
+    assert result.metrics["near_pairs"] == len(result.pairs) == len(result.suspects) == 0
+    assert result.metrics["patients_by_class"]["test"] == {"a": 2, "b": 2, "c": 2}
 
 
 def test_a_random_split_leaks_and_the_nearest_neighbour_shows_it(data: ImageStore) -> None:
@@ -64,14 +64,14 @@ def test_near_copies_are_found(data: ImageStore, table: pd.DataFrame) -> None:
     test, val, train = (rows_of(table, name) for name in ("test", "val", "train"))
     data.images[test[0]] = data.images[train[0]]
     data.images[train[5]] = data.images[val[2]] // 2
-    found = audit_split(data, table, RULES)
+    result = audit_split(data, table, RULES)
     ids = data.manifest["id"]
-    listed = list(zip(found.pairs["id"], found.pairs["other_id"], found.pairs["kind"], strict=True))
+    listed = list(zip(result.pairs["id"], result.pairs["other_id"], result.pairs["kind"], strict=True))
     assert listed == [(ids[test[0]], ids[train[0]], "near copy"), (ids[val[2]], ids[train[5]], "near copy")]
-    assert found.metrics["near_pairs"] == found.metrics["near_pairs_across_splits"] == 2
-    assert found.metrics["test_images_with_near_copy"] == 1
-    assert found.metrics["verdict"] == "suspect"
-    assert found.metrics["reasons"][0] == "1 test images have a near copy in train or val"
+    assert result.metrics["near_pairs"] == result.metrics["near_pairs_across_splits"] == 2
+    assert result.metrics["test_images_with_near_copy"] == 1
+    assert result.metrics["verdict"] == "suspect"
+    assert result.metrics["reasons"][0] == "1 test images have a near copy in train or val"
 
 
 def test_byte_identical_files_are_a_leak(data: ImageStore, table: pd.DataFrame) -> None:
@@ -79,13 +79,13 @@ def test_byte_identical_files_are_a_leak(data: ImageStore, table: pd.DataFrame) 
     other_class = next(row for row in train if table["label"][row] != table["label"][test[1]])
     copy_file(data, train[0], of=test[0])
     copy_file(data, other_class, of=test[1])
-    found = audit_split(data, table, RULES)
-    metrics = found.metrics
+    result = audit_split(data, table, RULES)
+    metrics = result.metrics
     assert metrics["verdict"] == "leaking"
     assert metrics["test_images_with_exact_copy"] == metrics["exact_pairs_across_splits"] == 2
     assert metrics["label_conflicts"] == 1 + (table["label"][train[0]] != table["label"][test[0]])
-    assert set(found.pairs["kind"]) == {"byte-identical"}
-    assert set(found.pairs["row"]) == {test[0], test[1]}
+    assert set(result.pairs["kind"]) == {"byte-identical"}
+    assert set(result.pairs["row"]) == {test[0], test[1]}
     assert metrics["near_pairs_across_splits"] == metrics["near_label_conflicts"] == 0
 
 
@@ -105,10 +105,10 @@ def test_near_copies_inside_a_split_count_when_their_labels_differ(data: ImageSt
     patient = data.manifest["patient"]
     same = np.flatnonzero((patient == patient[other]) & (np.arange(len(patient)) != other))[0]
     data.images[same] = data.images[other] = data.images[first]
-    found = audit_split(data, table, RULES)
-    assert (found.metrics["near_pairs"], found.metrics["near_label_conflicts"]) == (3, 2)
-    assert found.metrics["near_pairs_across_splits"] == 0
-    assert "2 pairs of near copies have different labels" in found.metrics["reasons"]
+    result = audit_split(data, table, RULES)
+    assert (result.metrics["near_pairs"], result.metrics["near_label_conflicts"]) == (3, 2)
+    assert result.metrics["near_pairs_across_splits"] == 0
+    assert "2 pairs of near copies have different labels" in result.metrics["reasons"]
 
 
 def test_synthetic_children_of_test_patients_are_a_leak(data: ImageStore, table: pd.DataFrame) -> None:
@@ -140,12 +140,12 @@ def test_one_person_under_two_ids_is_suspected(data: ImageStore, table: pd.DataF
     owner = {name: data.manifest["patient"][rows_of(table, name)[0]] for name in ("train", "test")}
     one_person(data, owner["train"], owner["test"], seed=1)
     strict = RULES.model_copy(update={"near_duplicate": 1.0})
-    found = audit_split(data, table, strict)
-    assert found.metrics["look_alike_patients"] == found.metrics["look_alike_patients_across_test"] == 1
-    assert found.metrics["test_images_of_look_alike_patients_across"] == 4
-    assert set(found.suspects["patient"]) == set(owner.values())
-    assert set(found.suspects["kind"]) == {"look-alike patients"}
-    assert found.metrics["reasons"] == ["1 groups of patient ids look like one person each"]
+    result = audit_split(data, table, strict)
+    assert result.metrics["look_alike_patients"] == result.metrics["look_alike_patients_across_test"] == 1
+    assert result.metrics["test_images_of_look_alike_patients_across"] == 4
+    assert set(result.suspects["patient"]) == set(owner.values())
+    assert set(result.suspects["kind"]) == {"look-alike patients"}
+    assert result.metrics["reasons"] == ["1 groups of patient ids look like one person each"]
 
 
 def test_without_ids_patients_are_suspected_by_their_similarity() -> None:
@@ -153,23 +153,23 @@ def test_without_ids_patients_are_suspected_by_their_similarity() -> None:
     true = data.manifest["patient"].copy()
     data.manifest["patient"] = ""
     table = make_split(data.manifest, data.header, params(strategy="random"), 0)
-    found = audit_split(data, table, RULES)
-    assert found.metrics["verdict"] == "suspect"
-    assert found.metrics["images_without_patient"] == 48
+    result = audit_split(data, table, RULES)
+    assert result.metrics["verdict"] == "suspect"
+    assert result.metrics["images_without_patient"] == 48
     truth = dict(zip(data.manifest["id"], true, strict=True))
-    assert (found.suspects["id"].map(truth).groupby(found.suspects["suspect"]).nunique() == 1).all()
-    assert (len(found.suspects), found.suspects["suspect"].nunique()) == (48, 12), "a suspect is a whole patient"
-    across = found.metrics["test_images_of_suspected_patients_across"]
-    without = found.metrics["nn_accuracy_without_suspected_patient"]
+    assert (result.suspects["id"].map(truth).groupby(result.suspects["suspect"]).nunique() == 1).all()
+    assert (len(result.suspects), result.suspects["suspect"].nunique()) == (48, 12), "a suspect is a whole patient"
+    across = result.metrics["test_images_of_suspected_patients_across"]
+    without = result.metrics["nn_accuracy_without_suspected_patient"]
     assert across > 0
-    assert found.metrics["reasons"] == [
+    assert result.metrics["reasons"] == [
         "48 images have no patient id: overlap cannot be ruled out",
         f"{across} test images may be of the same patient as similar images in train or val: a patient id is "
         "missing",
         f"on test images without a patient id, the accuracy of a 1-nearest-neighbour falls by {1 - without:.1%}, "
         f"to {without:.1%}, without images of the suspected patient",
     ]
-    assert (found.metrics["nn_gap"], found.metrics["nn_accuracy"]) == (0, 1)
+    assert (result.metrics["nn_gap"], result.metrics["nn_accuracy"]) == (0, 1)
     data.manifest["patient"] = true
     assert without == audit_split(data, table, RULES).metrics["nn_accuracy_without_own_patient"] < 0.7
 
@@ -209,8 +209,8 @@ def test_the_closeness_curve_falls_from_one_to_the_share_of_copies(data: ImageSt
         assert (curve[name].iloc[0], curve[name].iloc[-1]) == (1.0, pytest.approx(3 / len(test), abs=1e-4))
 
 
-def sheet(data: ImageStore, found: Audit, path: Path) -> np.ndarray:
-    contact_sheet(data, found.pairs, found.nearest, path)
+def sheet(data: ImageStore, result: Audit, path: Path) -> np.ndarray:
+    contact_sheet(data, result.pairs, result.nearest, path)
     with Image.open(path) as image:
         return np.asarray(image)
 

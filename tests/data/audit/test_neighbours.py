@@ -25,7 +25,7 @@ def test_the_blocked_search_agrees_with_the_whole_matrix(
     is_test = rng.random(count) < 0.4
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "BLOCK", block)
-        found = search(vectors, patients, is_test, near_duplicate=0.7, same_patient=0.5)
+        result = search(vectors, patients, is_test, near_duplicate=0.7, same_patient=0.5)
         across = search(vectors, patients, is_test, near_duplicate=0.7, across=True)
 
     matrix = vectors @ vectors.T
@@ -34,23 +34,23 @@ def test_the_blocked_search_agrees_with_the_whole_matrix(
     lookup = np.broadcast_to(is_test[:, None] & ~is_test, matrix.shape)
     doubtful = (patients[:, None] >= 0) & (patients == -1)
     for nearest, allowed in (
-        (found.in_pool, lookup), (found.in_pool_other_patients, lookup & ~own & ~doubtful),
-        (found.other_patients, ~own),
+        (result.in_pool, lookup), (result.in_pool_other_patients, lookup & ~own & ~doubtful),
+        (result.other_patients, ~own),
     ):  # fmt: skip
         masked = np.where(allowed, matrix, -np.inf)
         np.testing.assert_allclose(nearest.similarity, masked.max(1), atol=1e-6)
         some = nearest.index >= 0
         np.testing.assert_array_equal(some, np.isfinite(masked.max(1)))
         np.testing.assert_allclose(masked[some, nearest.index[some]], masked.max(1)[some], atol=1e-6)
-    listed = pair_sets(found.near_duplicates)
+    listed = pair_sets(result.near_duplicates)
     assert set(listed) == {frozenset(pair) for pair in np.argwhere(matrix >= 0.7).tolist()}
-    assert len(listed) == len(set(listed)) == found.near_duplicates.count
-    assert (np.diff(found.near_duplicates.similarity) <= 0).all()
+    assert len(listed) == len(set(listed)) == result.near_duplicates.count
+    assert (np.diff(result.near_duplicates.similarity) <= 0).all()
     candidates = (matrix >= 0.5) & ((patients[:, None] < 0) | (patients < 0))
-    assert set(pair_sets(found.same_patient)) >= {frozenset(pair) for pair in np.argwhere(candidates).tolist()}
+    assert set(pair_sets(result.same_patient)) >= {frozenset(pair) for pair in np.argwhere(candidates).tolist()}
     for nearest, same in (
-        (across.in_pool, found.in_pool),
-        (across.in_pool_other_patients, found.in_pool_other_patients),
+        (across.in_pool, result.in_pool),
+        (across.in_pool_other_patients, result.in_pool_other_patients),
     ):
         np.testing.assert_array_equal(nearest.index, same.index)
     assert set(pair_sets(across.near_duplicates)) == {pair for pair in listed if is_test[list(pair)].sum() == 1}
@@ -65,10 +65,10 @@ def test_all_pairs_are_counted_and_the_most_similar_are_kept(monkeypatch: pytest
     monkeypatch.setattr(neighbours, "BLOCK", 8)
     angle = np.arange(40, dtype=np.float32) ** 2 / 2000
     vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    found = search(vectors, np.arange(40), np.zeros(40, bool), near_duplicate=0.9).near_duplicates
+    result = search(vectors, np.arange(40), np.zeros(40, bool), near_duplicate=0.9).near_duplicates
     every = np.sort((vectors @ vectors.T)[np.triu_indices(40, 1)])[::-1]
-    assert found.count == (every >= 0.9).sum() > 40
-    np.testing.assert_allclose(found.similarity, every[:20], atol=1e-6)
+    assert result.count == (every >= 0.9).sum() > 40
+    np.testing.assert_allclose(result.similarity, every[:20], atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(7, 24, 24), (7, 50, 50), (7, 96, 96, 3), (7, 16, 16)])
@@ -77,10 +77,10 @@ def test_thumbnails_are_centred_block_means_of_length_one(shape: tuple[int, ...]
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     images[3] = 9
     rows = np.array([5, 0, 3])
-    found = thumbnails(images, rows)
-    assert found.shape == (3, min(shape[1], 24) ** 2)
-    np.testing.assert_allclose(found.mean(1), 0, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [1, 1, 0], atol=1e-5)
+    result = thumbnails(images, rows)
+    assert result.shape == (3, min(shape[1], 24) ** 2)
+    np.testing.assert_allclose(result.mean(1), 0, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(result, axis=1), [1, 1, 0], atol=1e-5)
     grey = (images.mean(3) if images.ndim == 4 else images.astype(float))[5]
     side = min(shape[1], 24)
     edges = np.linspace(0, shape[1], side + 1).astype(int)
@@ -89,6 +89,6 @@ def test_thumbnails_are_centred_block_means_of_length_one(shape: tuple[int, ...]
         for a, b in pairwise(edges)
     ]).ravel()  # fmt: skip
     small -= small.mean()
-    np.testing.assert_allclose(found[0], small / np.linalg.norm(small), atol=1e-5)
+    np.testing.assert_allclose(result[0], small / np.linalg.norm(small), atol=1e-5)
     np.save(tmp_path / "images.npy", images)
-    np.testing.assert_array_equal(thumbnails(np.load(tmp_path / "images.npy", mmap_mode="r"), rows), found)
+    np.testing.assert_array_equal(thumbnails(np.load(tmp_path / "images.npy", mmap_mode="r"), rows), result)

@@ -173,7 +173,7 @@ def test_a_name_in_utf8_without_the_flag_is_read(tmp_path: Path) -> None:
     assert open_files(path).names == ["Größe/ä.png"]
 
 
-def test_what_is_shared_is_loaded_once_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shared_cache_loads_each_key_once_and_drops_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDROBUST_THREADS", "1")
     loaded: list[str] = []
 

@@ -68,7 +68,7 @@ def test_scaled_and_float_volumes_keep_their_values(folder: Path, make: Make) ->
     assert np.abs(store.images[:10].astype(int) - store.images[10:]).max() <= 3, "10 of 1000 are 2.6 of 255"
 
 
-def test_without_a_window_the_percentiles_of_the_volume_count(folder: Path, make: Make) -> None:
+def test_without_a_window_percentiles_of_the_volume_are_used(folder: Path, make: Make) -> None:
     values = VALUES.astype(np.float32)
     values[0, 0, 0] = 1e6
     for number in range(2):
