@@ -1,4 +1,4 @@
-"""Bring the data set as published: reads params `data` and `seed`, writes data/raw (seconds for the phantom)."""
+"""Fetch the published data set: reads params `data` and `seed`, writes data/raw (seconds for the phantom)."""
 
 import argparse
 from pathlib import Path

@@ -10,7 +10,7 @@ from medrobust.core.runtime import device, run_stage, say
 
 def main() -> None:
     """Fit, evaluate on test, and write."""
-    from medrobust.core.metrics import classification_summary, headline
+    from medrobust.core.metrics import classification_summary, dvc_metrics
     from medrobust.data.store import open_splits
     from medrobust.ensembling.compare import compare
     from medrobust.ensembling.fit import answers, ask, facts_of, fit_rule, named
@@ -48,7 +48,7 @@ def main() -> None:
     )
     found = compare(sample, test, votes, params.ensemble, params.report)
     record = {**facts, **named(list(folders), rule), **summary, "methods": found.records}
-    write_metrics(args.metrics, record, headline(summary))
+    write_metrics(args.metrics, record, dvc_metrics(summary))
     save_all_methods(args.methods, folders, found, sample, params.ensemble)
 
 

@@ -17,7 +17,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Turn the raw data into one array, a manifest and a header."""
+    """Convert the raw data to one array of images, a manifest and a header."""
     from medrobust.data.prepare import prepare
 
     params = load_params()

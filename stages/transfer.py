@@ -12,7 +12,7 @@ def main() -> None:
     """Attack every model, ask all of them, and write the matrix."""
     from medrobust.attacks.engine.suite import read_suite
     from medrobust.data.store import open_splits
-    from medrobust.ensembling.transfer import headline, nothing, transfer
+    from medrobust.ensembling.transfer import dvc_metrics, nothing, transfer
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import load_ensemble, voters
 
@@ -37,7 +37,7 @@ def main() -> None:
             train=images.subset("train"),
         )
     write_table(args.matrix, matrix)
-    write_metrics(args.metrics, facts, headline(facts, args.ensemble.name))
+    write_metrics(args.metrics, facts, dvc_metrics(facts, args.ensemble.name))
 
 
 if __name__ == "__main__":

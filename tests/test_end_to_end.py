@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medrobust.core.metrics import supported
+from medrobust.core.intervals import round_to_interval
 from medrobust.core.records import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,7 +106,7 @@ def test_dvc_shows_a_few_flat_numbers_of_each_file(pipeline: Path) -> None:
         read_metrics(pipeline / "metrics" / "attack" / "resnet10t-adv-pgd.json"),
     )
     assert attacked == {
-        f"robust@{eps}": supported(value, record["robust_accuracy_ci"][eps])
+        f"robust@{eps}": round_to_interval(value, record["robust_accuracy_ci"][eps])
         for eps, value in record["robust_accuracy"].items()
     }
     assert rows["metrics/transfer.json"].keys() == {"transfer@0.01"}

@@ -105,7 +105,7 @@ def test_the_publisher_s_outlines_confine_an_attack(trained: nn.Module, subset: 
         attacked = table[table["fooled_by"] != "natural"].set_index("id")["distance"]
         moved = {name for name, away in attacked.items() if away > 0}
         assert moved == set(subset.ids[:20]) & set(attacked.index)
-    assert outlined.outlines([25, 3]).flatten(1).all(1).tolist() == [False, True]
+    assert outlined.masks([25, 3]).flatten(1).all(1).tolist() == [False, True]
 
 
 def test_a_universal_pattern_needs_training_images(trained: nn.Module, subset: Subset) -> None:

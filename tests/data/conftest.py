@@ -25,12 +25,12 @@ def params() -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Class folders inside train and test inside a wrapping folder; names with spaces and other signs."""
+    """Class folders in train and test in an outer folder; names with spaces and non-ASCII characters."""
     top = tmp_path / "raw data"
     for split in ("train", "Test"):
         for number, label in enumerate(("Non_Demented", "mild-demented")):
-            place = top / "wrap" / split / label
-            place.mkdir(parents=True)
+            path = top / "wrap" / split / label
+            path.mkdir(parents=True)
             for index in range(3):
-                (place / f"é {index}.png").write_bytes(encoded(number * 100 + index + len(split)))
+                (path / f"é {index}.png").write_bytes(encoded(number * 100 + index + len(split)))
     return top

@@ -12,7 +12,7 @@ CLASSES = ["a", "b", "c"]
 
 
 def store(patients: list[int], slices: int = 4, seed: int = 0) -> ImageStore:
-    """Images of some patients a class; slices of a patient look alike."""
+    """Images of the given number of patients per class; slices of a patient are similar."""
     rng = np.random.default_rng(seed)
     rows, pixels = [], []
     for label, count in zip(CLASSES, patients, strict=True):

@@ -41,7 +41,9 @@ def judge(images: Tensor, model: Classifier, guard: Guard | Path, detector: str)
 def test_every_detector_scores_there_as_here(
     model: Classifier, splits: Splits, suite: dict[str, Any], tmp_path: Path
 ) -> None:
-    few = Splits(splits.train.spread(60), splits.val.spread(16), splits.test.spread(8), splits.seed)
+    few = Splits(
+        splits.train.evenly_spaced(60), splits.val.evenly_spaced(16), splits.test.evenly_spaced(8), splits.seed
+    )
     images = few.test.batch(range(4))
     expected = run(tmp_path / "here", model, few, suite)
     answers = {name: judge(images, model, tmp_path / "here" / "guard", name) for name in DETECTORS}

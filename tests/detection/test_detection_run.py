@@ -188,10 +188,10 @@ def test_the_temperature_fixes_overconfidence() -> None:
 
 
 def test_few_images_are_picked_evenly(splits: Splits) -> None:
-    some = splits.test.spread(9)
+    some = splits.test.evenly_spaced(9)
     assert len(some) == 9
     assert len(set(some.patients)) == 9
-    assert len(splits.test.spread(10**6)) == len(splits.test)
+    assert len(splits.test.evenly_spaced(10**6)) == len(splits.test)
 
 
 def test_bad_requests_are_named(

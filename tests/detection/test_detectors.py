@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medrobust.core.errors import UserError
 from medrobust.core.seeds import image_seeds
+from medrobust.detection import base as detector_base
 from medrobust.detection.attacked_images import SuiteAttack, changed_images
 from medrobust.detection.base import Detector
 from medrobust.detection.detectors.gmm import ClasswiseMixture
@@ -48,7 +49,7 @@ def blobs(n: int, seed: int, shift: float = 0.0, classes: int = 3, width: int = 
 
 
 def build_detector(name: str, settings: dict[str, Any]) -> Detector:
-    return base.build_detector(name, settings, f"detect.detectors.{name}")
+    return detector_base.build_detector(name, settings, f"detect.detectors.{name}")
 
 
 def row(at: int, part: Tensor) -> Tensor:

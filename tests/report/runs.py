@@ -103,7 +103,7 @@ def write_run(tmp_path: Path) -> None:
     m, p = tmp_path / "metrics", tmp_path / "plots"
     part: dict[str, Any] = {"images": 20, "patients": 7, **dict.fromkeys(CLASSES, 6)}
     part["patients_by_class"] = dict(zip(CLASSES, (2, 3, 2), strict=True))
-    write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients also stand in train"]})
+    write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients are also in train"]})
     write_record(m / "split.json", {"train": part, "val": part, "test": part})
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
     write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)

@@ -196,7 +196,7 @@ class GoalAttack(Attack):
             UserError: the images have none.
         """
         if isinstance(self.mask, str) and self.mask == "outlined":
-            return replace(self, mask=subset.outlines(rows))
+            return replace(self, mask=subset.masks(rows))
         return self
 
     @abstractmethod

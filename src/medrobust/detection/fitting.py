@@ -51,7 +51,7 @@ def fit_guard(
         for name, settings in params.detectors.items()
     }
     extractors = {detector.extractor for detector in detectors.values()} | {DeepFeatures()}
-    train = splits.train.spread(params.train_images)
+    train = splits.train.evenly_spaced(params.train_images)
     clean = extract_features(model, extractors, train, splits.seed)
     attacked: dict[Extractor, Features] = {}
     if supervised := [name for name, detector in detectors.items() if detector.supervised]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medrobust.core.metrics import mean_ci, patient_weights, percentiles, strata
+from medrobust.core.intervals import mean_ci, patient_weights, percentiles, strata
 
 #: False-positive rates at which the true-positive rate is reported.
 RATES = (0.01, 0.05, 0.1)

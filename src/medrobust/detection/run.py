@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from medrobust.core.metrics import supported
+from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_metrics
@@ -100,10 +100,10 @@ def run_detection(
         report: resamples and confidence.
         weights: sha256 of the model's weights, stored in the guard.
     """
-    val, test = (part.spread(params.test_images) for part in (splits.val, splits.test))
+    val, test = (part.evenly_spaced(params.test_images) for part in (splits.val, splits.test))
     splits = replace(splits, val=val, test=test)
     guard, guides = fit_guard(model, splits, plan, params, weights)
-    few = test.spread(params.adaptive.images)
+    few = test.evenly_spaced(params.adaptive.images)
     adaptive = AdaptiveRuns(model, few, guard, guides, params.adaptive, splits.seed)
     prices = prices_of(params.risk, len(test.classes), ordered=ordered)
     cell = DetectionCell(model, splits, guard, prices, params, report, {}, adaptive, DetectionTables())
@@ -138,7 +138,7 @@ def dvc_metrics(record: dict[str, Any], detector: str) -> dict[str, float]:
     shown = {}
     for name, pairs in (("auroc", unaware), ("auroc_aware", aware)):
         if known := [pair for pair in pairs if pair[0] is not None]:
-            shown[name] = supported(*min(known))
+            shown[name] = round_to_interval(*min(known))
     return shown
 
 

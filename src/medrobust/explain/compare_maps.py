@@ -75,7 +75,7 @@ def compare_maps(explained: ExplainedModel, count: int, eps: float, top: float) 
 def _region_masks(some: Subset, clean: Tensor) -> tuple[str, np.ndarray]:
     """Where a map should lie, bool n×H×W; taken from the clean images, so that an attack cannot move it."""
     if some.store_masks is not None:
-        return "outlined", some.outlines(range(len(some)))[:, 0].numpy()
+        return "outlined", some.masks(range(len(some)))[:, 0].numpy()
     return "foreground", foreground(clean)[:, 0].numpy()
 
 

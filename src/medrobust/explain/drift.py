@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.core.metrics import mean_ci
+from medrobust.core.intervals import mean_ci
 
 
 def top_overlap(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.core.metrics import supported
+from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.explain import ExplainParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import atomic_dir, write_metrics, write_table
@@ -67,7 +67,7 @@ def _record(
 def dvc_metrics(record: dict[str, Any]) -> dict[str, float]:
     """The metric that DVC shows: overlap of the maps after the attack, of Grad-CAM or, without it, of saliency."""
     drift = record.get("gradcam") or record["saliency"]
-    return {} if drift["iou"] is None else {"map_iou": supported(drift["iou"], drift["iou_ci"])}
+    return {} if drift["iou"] is None else {"map_iou": round_to_interval(drift["iou"], drift["iou_ci"])}
 
 
 def _digest(folder: Path) -> str:

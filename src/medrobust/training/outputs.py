@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.core.metrics import best_found, classification_summary, headline
+from medrobust.core.metrics import classification_summary, dvc_metrics, round_best
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.training import ModelParams
 from medrobust.core.records import atomic_dir, write_metrics, write_table
@@ -48,8 +48,8 @@ def write_outputs(
     best = {"best_epoch": result.best_epoch + 1, "best_val_balanced_accuracy": result.best_value}
     stopped = {"stopped": result.stopped} if result.stopped else {}
     metrics = {**summary, **best, **stopped}
-    val = {"val_robust" if robust else "val_clean": best_found(result.best_value)}
-    write_metrics(paths.metrics, metrics, {**headline(summary), **val})
+    val = {"val_robust" if robust else "val_clean": round_best(result.best_value)}
+    write_metrics(paths.metrics, metrics, {**dvc_metrics(summary), **val})
     _write_plots(paths.plots, result, test, logprobs["test"].argmax(1))
     checkpoint.save(
         paths.model, classifier, model, {**card, "metrics": {k: summary[k] for k in ("n", "accuracy")}}

@@ -12,7 +12,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from medrobust.core.errors import UserError
-from medrobust.core.metrics import best_found
+from medrobust.core.metrics import round_best
 from medrobust.core.records import atomic_dir, atomic_file, write_json, write_metrics, write_table
 from medrobust.core.runtime import say
 from medrobust.training.trials import TUNED, Trials, counted, shared
@@ -91,7 +91,7 @@ def _write(trials: Trials, study: optuna.Study, outs: Outs) -> None:
         "trials": len(table),
         **{str(state): count for state, count in counts.items()},
     }
-    write_metrics(outs.metrics, summary, {f"val_{trials.tune.objective}": best_found(value)})
+    write_metrics(outs.metrics, summary, {f"val_{trials.tune.objective}": round_best(value)})
     say(f"{trials.settings.backbone}: best {chosen}")
 
 

@@ -1,4 +1,4 @@
-"""From a sample of a source to its store."""
+"""Fixtures that turn a sample of a source into its store."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ Make = Callable[..., ImageStore]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """(block, changes) -> the prepared store, freshly made in `tmp_path/raw` and `tmp_path/prepared`."""
+    """(block, changes) -> the store, prepared anew in `tmp_path/raw` and `tmp_path/prepared`."""
 
     def run(block: dict[str, Any], **changes: Any) -> ImageStore:
         base = {"ordered": True, "image_size": 24, "channels": 1, "on_bad_image": "fail"}
@@ -30,7 +30,7 @@ def make(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
-    """(source) -> the `data` block of its sample, which lies in `tmp_path/published`."""
+    """(source) -> the `data` block of its sample, which is written to `tmp_path/published`."""
 
     def write(name: str) -> dict[str, Any]:
         (tmp_path / "published").mkdir()

@@ -10,7 +10,7 @@ import pytest
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import AuditParams, DataParams
 from medrobust.core.records import read_table
-from medrobust.data.audit.run import Audit, audit
+from medrobust.data.audit.audit_split import Audit, audit_split
 from medrobust.data.prepare import download, prepare
 from medrobust.data.split import make_split
 from medrobust.data.store import ImageStore
@@ -35,7 +35,7 @@ def make(folder: Path, seed: int = 0, patients: int = 6, **plant: Any) -> tuple[
 
 def checked(store: ImageStore, **split: Any) -> Audit:
     """The audit of a split of the phantom."""
-    return audit(store, make_split(store.manifest, store.header, split_params(**split), 0), RULES)
+    return audit_split(store, make_split(store.manifest, store.header, split_params(**split), 0), RULES)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from medrobust.attacks.engine.schedule import Course
 from medrobust.attacks.engine.streaming import Batch, Pool, Room
 from medrobust.attacks.engine.twin import Twin
 from medrobust.attacks.state import Stepwise
-from medrobust.core.processes import gather, joined, share
+from medrobust.core.processes import gather, process_group, rows_of_rank
 from medrobust.core.runtime import progress
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
@@ -77,9 +77,9 @@ def attack_suite(
         UserError: labels that the model has no logit for; NaN, infinities or probabilities from it; a GPU
             whose memory does not hold a single image.
     """
-    with joined(), frozen(model):
+    with process_group(), frozen(model):
         known = state.read() if state else table_of([])
-        mine = share(np.arange(len(subset)))
+        mine = rows_of_rank(np.arange(len(subset)))
         known = known[known["id"].isin(subset.ids[mine])]
         todo = [row for row in mine if subset.ids[row] not in set(known["id"])]
         tables = [known]

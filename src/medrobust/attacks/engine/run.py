@@ -13,6 +13,7 @@ from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.engine.resume import state_of
 from medrobust.attacks.engine.targeted import targeted_success
 from medrobust.core import metrics
+from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_metrics, write_table
 from medrobust.core.runtime import process_number, say
@@ -50,7 +51,7 @@ def run_suite(
     summary = _summary(table, attempts, subset, suite, points)
     intervals = summary["robust_accuracy_ci"]
     shown = {
-        f"robust@{eps}": metrics.supported(value, intervals[eps])
+        f"robust@{eps}": round_to_interval(value, intervals[eps])
         for eps, value in summary["robust_accuracy"].items()
     }
     write_metrics(outs.metrics, summary | targeted_success(model, subset, suite, attempts, report), shown)
@@ -72,7 +73,7 @@ def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dic
     settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     labels, patients = table["label"].to_numpy(), table["patient"].to_numpy()
     point: dict[str, Any] = {}
-    for name, (value, interval) in metrics.measured(
+    for name, (value, interval) in metrics.estimates(
         labels, _worst_pred(table), patients, classes, **settings
     ).items():
         point |= dict(zip(metrics.curve_columns(name), (value, *(interval or (None, None))), strict=True))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.training import AdvParams, TrainParams
-from medrobust.core.processes import world
+from medrobust.core.processes import world_size
 from medrobust.training import distributed
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.settings import Entry
@@ -73,7 +73,7 @@ class Step:
         unlabelled images are shared otherwise than labelled ones, that is the mean over all labels only if each
         process counts by the weight of its own.
         """
-        if world() == 1:
+        if world_size() == 1:
             return 1.0
         weight = labels.new_ones(len(labels), dtype=torch.float32) if self.weight is None else self.weight[labels]
         own = torch.stack([weight.sum(), weight.new_tensor(len(self.images))])
