@@ -27,7 +27,7 @@ def main() -> None:
     images = open_splits(args.prepared, args.split)
     reasons = {path: not_fitted(folder) for folder, path in zip(args.models, args.metrics, strict=True)}
     models = {folder: load(folder, device()) for folder in args.models if not not_fitted(folder)}
-    found = {path: {"verdict": "not fitted", "not_fitted": reason} for path, reason in reasons.items() if reason}
+    found = {path: {"not_fitted": reason} for path, reason in reasons.items() if reason}
     for folder, records, path in zip(args.models, args.records, args.metrics, strict=True):
         if folder not in models:
             continue

@@ -120,8 +120,8 @@ def conclude(found: Mapping[Path, dict[str, Any]], on_invalid: str) -> None:
         UserError: a verdict is `invalid` and `on_invalid` is `fail`.
     """
     for path, record in found.items():
-        write_metrics(path, record, {"verdict": record["verdict"]})
-    failed = {path.stem: record for path, record in found.items() if record["verdict"] == "invalid"}
+        write_metrics(path, record, {"verdict": record.get("verdict", "not fitted")})
+    failed = {path.stem: record for path, record in found.items() if record.get("verdict") == "invalid"}
     if on_invalid == "fail" and failed:
         parts = [f"{name}: {', '.join(_failed(record))}" for name, record in failed.items()]
         remedy = "Mend the model or strengthen the suite, or set attacks.on_invalid: warn to see the report"
