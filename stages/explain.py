@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import read_table
+from medrobust.core.records import read_table, write_empty
 from medrobust.core.runtime import device, run_stage
 
 
@@ -20,14 +20,17 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Explain the clean and the adversarially trained model."""
+    """Explain the clean and the adversarially trained model, or write empty outs if `models.B.explain` is off."""
+    params = load_params()
+    if not params.models[args.backbone].explain:
+        write_empty(*args.metrics, *args.tables, *args.plots)
+        return
     from medrobust.attacks.engine.resolved import read_suite
     from medrobust.data.store import ImageStore
     from medrobust.explain.run import Outputs, explain_model
     from medrobust.explain.subject import Subject
     from medrobust.models.checkpoint import load
 
-    params = load_params()
     store, split = ImageStore.open(args.prepared), read_table(args.split, keep_default_na=False)
     test, train = store.subset(split, "test"), store.subset(split, "train")
     for place, folder in enumerate(args.models):

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import yaml
 
-from medrobust.core.params.schema import Params, load_params
+from medrobust.core.params.schema import Params, check_params
+from tests.params import preset, save
 from tools.imports import source_files
+from tools.preset import names
 from tools.write_deps import code_deps, is_code
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 #: Names in params.yaml that a matrix may run over.
 AXES = (
-    "models", "attacks.suites", "attacks.surrogates", "detect.models", "detect.regimes", "detect.ensemble",
-    "ensemble.attacked", "explain.models",
+    "models", "attacks.suites", "attacks.surrogates", "detect.ensemble", "ensemble.attacked",
 )  # fmt: skip
-PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 
 def used_blocks(script: Path) -> set[str]:
@@ -131,9 +131,9 @@ def outs_with(folder: Path, **ensemble: Any) -> dict[str, set[str]]:
     """Each stage's outs as DVC reads dvc.yaml beside params.yaml with another block `ensemble`."""
     from dvc.repo import Repo
 
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = preset()
     params["ensemble"] |= ensemble
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    save(folder, params)
     shutil.copy(ROOT / "dvc.yaml", folder)
     stages = Repo.init(str(folder), no_scm=True).index.stages
     return {stage.name: {str(out.def_path) for out in stage.outs} for stage in stages}
@@ -154,23 +154,23 @@ def test_the_votes_files_carry_its_regime_and_named_methods_are_attacked(tmp_pat
     assert outs["check_vote@stacking"] == {"metrics/checks/stacking-vote.json"}
 
 
-@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)
-def test_every_params_file_loads(path: Path) -> None:
-    params = load_params(path)
+@pytest.mark.parametrize("name", names())
+def test_every_preset_loads(name: str) -> None:
+    params = check_params(preset(name), name)
     assert params.adv.eps in {eps for suite in params.attacks.suites.values() for eps in suite.eps}
 
 
-@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)
-def test_every_params_file_holds_what_dvc_asks_of_it(path: Path) -> None:
-    # DVC knows no defaults: a name that dvc.yaml fills in or lists must stand in the file itself.
-    content = yaml.safe_load(path.read_text())
+@pytest.mark.parametrize("name", names())
+def test_every_preset_has_the_keys_that_dvc_reads(name: str) -> None:
+    # DVC knows no defaults: a key that dvc.yaml fills in or lists must be in the file itself.
+    content = preset(name)
     filled = set(re.findall(r"\$\{([\w.]+)\}", (ROOT / "dvc.yaml").read_text()))
     listed = {param for stage in STAGES.values() for param in stage["params"] if "${" not in param}
-    for name in {name for name in filled if not name.startswith("item.")} | listed:
-        place = content
-        for key in name.split("."):
-            assert key in place, f"{path.name} has no {name}"
-            place = place[key]
+    for path in {path for path in filled if not path.startswith("item.")} | listed:
+        values: Any = content
+        for key in path.split("."):
+            assert key in values, f"{name} has no {path}"
+            values = values[key]
 
 
 def test_the_reader_of_imports_sees_what_it_should(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from medrobust.report.charts.detection import GRID, Shown, detection_charts, sho
 from medrobust.report.collect import Run
 from medrobust.report.figures.detection import detection_figures
 from medrobust.report.figures.models import save
+from tests.params import default_block
 
 SHARES = [0.001, 0.1, 0.5]
 
@@ -29,7 +30,7 @@ def answers(gap: float, wrong: bool, seed: int) -> Answers:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A guarded model: an unaware attack that a detector sees, and an aware one that it does not."""
-    tables, prices = Tables(), prices_of(RiskParams(), 2, ordered=True)
+    tables, prices = Tables(), prices_of(default_block(RiskParams, "detect.risk"), 2, ordered=True)
     clean, hidden, plain = answers(0, False, 0), answers(-0.5, True, 1), answers(4, True, 2)
     choices, sweep = cheapest(Sides(clean, plain), prices, SHARES), candidates(Sides(clean, plain))
     for attacker, images, attacked in (

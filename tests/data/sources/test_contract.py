@@ -14,6 +14,7 @@ from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.base import SOURCES, get_source
 from medrobust.data.store import MANIFEST, ImageStore
 from tests.data.sources.samples import SAMPLES
+from tests.params import default_block
 
 
 @pytest.fixture(params=SOURCES)
@@ -27,7 +28,7 @@ def block(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def make(block: dict[str, Any], folder: Path) -> ImageStore:
-    data = DataParams.model_validate(block)
+    data = default_block(DataParams, "data", **block)
     download(data, folder / "raw", seed=1)
     prepare(data, folder / "raw", folder / "prepared")
     return ImageStore.open(folder / "prepared")
