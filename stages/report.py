@@ -30,8 +30,8 @@ def main() -> None:
     lineage = Lineage.of(args.lock, "report")
     run = collect(folders, list(params.models), list(suites), lineage, params.ensemble.regime)
     read_ensemble(run, folders, params.ensemble.attacked, args.predictions)
-    read_detection(run, folders, params.detect.cells())
-    read_explanations(run, args.metrics, params.explain.models)
+    read_detection(run, folders, params.detect.cells(params.models))
+    read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
     report = params.report
     points = {name: getattr(args, name) for name in tables}
     products = [*(lineage.writers if lineage else ()), args.out, args.figures, args.vectors, *points.values()]

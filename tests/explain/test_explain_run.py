@@ -21,8 +21,8 @@ from medrobust.models.classifier import Classifier
 from tests.explain.conftest import make_explained
 from tests.small import make_subset
 
-REPORT = ReportParams(title="t", bootstrap=50, confidence=0.95)
-PARAMS = ExplainParams(models=["m"], suite="pgd", eps=0.1, images=1, drift_images=10, grid=4, top=0.2, surface=3)
+REPORT = ReportParams(title="t", bootstrap=50, confidence=0.95, sheet=6)
+PARAMS = ExplainParams(suite="pgd", eps=0.1, images=1, drift_images=10, grid=4, top=0.2, surface=3)
 
 
 def run(

@@ -21,6 +21,7 @@ from medrobust.report.charts.detection import GRID, Shown, detection_charts, sho
 from medrobust.report.collect import Run
 from medrobust.report.figures.detection import detection_figures
 from medrobust.report.figures.models import save
+from tests.params import default_block
 
 SHARES = [0.001, 0.1, 0.5]
 
@@ -35,7 +36,7 @@ def answers(gap: float, wrong: bool, seed: int) -> ScoredImages:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A guarded model: an unaware attack that a detector sees, and an aware one that it does not."""
-    tables, prices = DetectionTables(), prices_of(RiskParams(), 2, ordered=True)
+    tables, prices = DetectionTables(), prices_of(default_block(RiskParams, "detect.risk"), 2, ordered=True)
     clean, hidden, plain = answers(0, False, 0), answers(-0.5, True, 1), answers(4, True, 2)
     thresholds = choose_thresholds(CleanAndAttacked(clean, plain), 0, prices, SHARES)
     for attacker, images, attacked in (

@@ -36,7 +36,7 @@ def training(folder: Path, regime: str, objective: str = "mixed", **changes: Any
     return Training(
         settings=chosen, images=Images.open(folder / "data" / "prepared", folder / "data" / "split.csv"),
         best=folder / "best.json", paths=Paths(out / "model", out / "p.parquet", out / "m.json", out / "plots"),
-        seed=1, augment=AUGMENT, report=ReportParams(title="t", bootstrap=10, confidence=0.95),
+        seed=1, augment=AUGMENT, report=ReportParams(title="t", bootstrap=10, confidence=0.95, sheet=6),
     )  # fmt: skip
 
 

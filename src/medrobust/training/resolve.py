@@ -45,8 +45,9 @@ def resolve_settings(
         remedy = "Say tune.objective: clean, trials: 0, or another adv.objective"
         raise UserError("params.yaml: tune.objective", "robust with ssat, but studies use labelled images", remedy)
     files, folders = _hashes(backbone, model, own_adv)
+    network = model.model_dump(include=set(ModelParams.model_fields) - {"train", "adv", "detect", "explain"})
     base = {
-        "backbone": backbone, "model": model.model_copy(update={"train": {}, "adv": {}}), "train": own,
+        "backbone": backbone, "model": ModelParams.model_validate(network), "train": own,
         "objective": clean, "code": chosen_entries(code, "objectives", {own.objective}), "files": files,
     }  # fmt: skip
     both = {

@@ -15,18 +15,22 @@ from medrobust.data.prepare import download, prepare
 from medrobust.data.split import make_split
 from medrobust.data.store import ImageStore
 from tests.data.stores import split_params
+from tests.params import default_block
 
 CLASSES = ["low", "middle", "high"]
-RULES = AuditParams(near_duplicate=0.999, on_leak="warn")
+RULES = default_block(AuditParams, "audit")
 
 
 def make(folder: Path, seed: int = 0, patients: int = 6, **plant: Any) -> tuple[ImageStore, pd.DataFrame]:
     """A phantom with something planted, and what was."""
-    phantom = {"patients": dict.fromkeys(CLASSES, patients), "slices": 3, "difficulty": 0.0, "plant": plant}
-    data = DataParams.model_validate({
-        "source": "phantom", "classes": CLASSES, "ordered": True, "image_size": 48, "channels": 1,
-        "on_bad_image": "fail", "phantom": phantom,
-    })  # fmt: skip
+    phantom = {
+        "patients": dict.fromkeys(CLASSES, patients),
+        "slices": 3,
+        "difficulty": 0.0,
+        "site": 0.0,
+        "plant": plant,
+    }
+    data = default_block(DataParams, "data", source="phantom", classes=CLASSES, image_size=48, phantom=phantom)
     download(data, folder / "raw", seed)
     prepare(data, folder / "raw", folder / "prepared")
     path = folder / "raw" / "planted.csv"
