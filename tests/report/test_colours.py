@@ -6,7 +6,7 @@ from importlib.resources import files
 import matplotlib as mpl
 import numpy as np
 
-from medrobust.report.figures.heatmap import ink
+from medrobust.report.figures.heat_map import ink
 
 
 def contrast(one: str, other: str) -> float:

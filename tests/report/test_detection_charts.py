@@ -11,10 +11,10 @@ from medrobust.core.params.detection import RiskParams
 from medrobust.detection.measures import Answers
 from medrobust.detection.pricing import Sides, by_threshold, candidates, cheapest, paid, prices_of
 from medrobust.detection.tables import Place, Tables
-from medrobust.report.charts.detection import GRID, Shown, detection_charts, shown
-from medrobust.report.collect import Run
+from medrobust.report.charts.detection import GRID, GuardedSuite, detection_charts, guarded_suites
 from medrobust.report.figures.detection import detection_figures
-from medrobust.report.figures.models import save
+from medrobust.report.figures.draw import save
+from medrobust.report.run import Run
 
 SHARES = [0.001, 0.1, 0.5]
 
@@ -52,8 +52,8 @@ def run(tmp_path: Path) -> Run:
     return found
 
 
-def part(run: Run) -> Shown:
-    (found,) = shown(run)
+def part(run: Run) -> GuardedSuite:
+    (found,) = guarded_suites(run)
     return found
 
 
@@ -115,7 +115,7 @@ def test_a_threshold_that_rejects_all_or_none_is_named(run: Run) -> None:
 
 
 def test_cost_by_threshold_goes_from_rejecting_none_to_rejecting_all(run: Run) -> None:
-    points = dict(part(run).by_threshold("gmm", "unaware"))
+    points = dict(part(run).costs_by_threshold("gmm", "unaware"))
     costs = run.drawn["net", "clean"]["costs"]
     rows = costs[(costs["attacker"] == "unaware") & (costs["images"] == "paired") & (costs["unit"] == "image")]
     everything = rows[np.isneginf(rows["threshold"])].iloc[0]

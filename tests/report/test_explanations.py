@@ -7,16 +7,17 @@ import pytest
 from PIL import Image
 
 from medrobust.core.records import read_metrics
-from medrobust.report.collect import Run
-from medrobust.report.page.page import render_html, render_markdown
+from medrobust.report.page.render import render_html, render_markdown
 from medrobust.report.page.write import write_report
+from medrobust.report.run import Run
 from medrobust.report.tables.explanations import (
     drift_table,
     explanation_pictures,
     explanation_text,
     read_explanations,
 )
-from tests.report.runs import SETTINGS, folders, lock, outputs, read, write_record
+from tests.report.pipeline import lock
+from tests.report.runs import SETTINGS, folders, outputs, read, write_record
 
 BACKBONES = ["one", "two"]
 
@@ -58,7 +59,7 @@ def test_drift_stands_beside_noise_with_intervals(explained: Path) -> None:
     first = rows[0]
     assert (first["model"], first["training"], first["map"]) == ("one", "clean", "Grad-CAM")
     assert (first["overlap"], first["overlap, noise"]) == ("0.100 [0.000, 0.900]", "0.300 [0.000, 0.900]")
-    assert (first["n (answer changed)"], first["region"]) == ("16 (12)", "0.500")
+    assert (first["n (prediction changed)"], first["region"]) == ("16 (12)", "0.500")
     assert "0.100 [0.000, 0.900]" in render_markdown(explain(explained), SETTINGS)
 
 
@@ -118,7 +119,7 @@ def test_a_run_without_explanations_has_no_section(folder: Path) -> None:
 def test_pictures_of_another_run_are_not_shown(explained: Path) -> None:
     lock(explained)
     run = explain(explained, checked=True)
-    assert run.explain == {}, "no stage of dvc.lock wrote them"
+    assert run.explain == {}, "no stage writes them"
     assert len(run.foreign) == 4
     assert read_metrics(explained / "metrics" / "explain" / "one-clean.json")
 

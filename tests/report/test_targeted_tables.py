@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from medrobust.core.records import read_metrics
-from medrobust.report.page.page import render_html, sections
+from medrobust.report.page.render import render_html
+from medrobust.report.page.sections import sections
 from medrobust.report.tables.targeted import targeted_tables
 from tests.report.runs import SETTINGS, read, write_record
 

@@ -13,8 +13,8 @@ from medrobust.data.store import ImageStore
 from medrobust.report.figures.contact_sheet import sheet_rows
 from medrobust.report.page.latex import escape, file_name, latex
 from medrobust.report.page.write import write_report
-from medrobust.report.tables.cells import Table
 from medrobust.report.tables.plot_tables import plot_tables
+from medrobust.report.tables.table import Table
 from tests.report.runs import SETTINGS, crossings, folders, outputs, read
 
 ROOT = Path(__file__).resolve().parent.parent.parent

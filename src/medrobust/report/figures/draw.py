@@ -1,4 +1,4 @@
-"""The report's figures, each written as PNG and SVG; colours are those of Okabe and Ito, safe for all eyes."""
+"""Draw all figures of the report as PNG and SVG, in the colour-blind safe palette of Okabe and Ito."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,25 +7,20 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from medrobust.report.charts.models import (
-    bend,
-    colour,
-    confusion_counts,
-    curve_points,
-    radius_label,
-    training_mark,
-)
-from medrobust.report.collect import REGIMES, Run
+from medrobust.report.charts.chart import bend, colour
+from medrobust.report.charts.confusion import confusion_counts
+from medrobust.report.charts.robustness import curve_points, radius_label, training_mark
 from medrobust.report.figures.detection import detection_figures
-from medrobust.report.figures.heatmap import heat_map, ink
-from medrobust.report.tables.ensemble import transfer_grids
-from medrobust.report.tables.models import TRAINING
+from medrobust.report.figures.heat_map import heat_map, ink
+from medrobust.report.run import REGIMES, Run
+from medrobust.report.tables.accuracy import TRAINING
+from medrobust.report.tables.transfer import transfer_grids
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-#: A shape a model, so that a grey print tells them apart.
+#: One shape per model, to distinguish them in grey prints.
 MARKERS = "osD^vPX"
 mpl.rcParams.update(
     {
@@ -39,7 +34,7 @@ mpl.rcParams.update(
 
 
 def draw_all(run: Run, folder: Path, norms: Mapping[str, str]) -> dict[str, Path]:
-    """Draw every figure that the run has data for; name -> PNG file (an SVG stands beside it).
+    """Draw every figure that the run has data for; name -> PNG file (the SVG is beside it).
 
     Args:
         run: the results.
@@ -49,7 +44,7 @@ def draw_all(run: Run, folder: Path, norms: Mapping[str, str]) -> dict[str, Path
     drawn = {f"robust_accuracy_{suite}": robust_accuracy(run, suite, norm) for suite, norm in norms.items()}
     drawn |= {
         f"transfer_{suite}": heat_map(grid)
-        for (suite, _), grid in zip(run.crossings, transfer_grids(run), strict=True)
+        for (suite, _), grid in zip(run.ensemble.matrices, transfer_grids(run), strict=True)
     }
     drawn |= {"training": training(run), "confusion": confusion(run), **detection_figures(run)}
     return {name: save(figure, folder, name) for name, figure in drawn.items() if figure is not None}
@@ -65,7 +60,7 @@ def save(figure: Any, folder: Path, name: str) -> Path:
 
 
 def robust_accuracy(run: Run, suite: str, norm: str) -> Any:
-    """Accuracy against the radius, all models in one figure, bands are patient intervals."""
+    """Accuracy against the radius, all models in one figure; bands are intervals over whole patients."""
     figure, axes = plt.subplots(figsize=(6.4, 3.8))
     radii: list[float] = []
     for model, regime in run.models():
@@ -73,12 +68,12 @@ def robust_accuracy(run: Run, suite: str, norm: str) -> Any:
         if not len(points):
             continue
         radii += points[:, 0].tolist()
-        number = colour(run, model) % len(COLOURS)
+        index = colour(run, model) % len(COLOURS)
         axes.plot(
-            points[:, 0], points[:, 1], ":" if regime == "clean" else "-", color=COLOURS[number],
-            marker=MARKERS[number], ms=4, label=f"{model}, {TRAINING[regime]}",
+            points[:, 0], points[:, 1], ":" if regime == "clean" else "-", color=COLOURS[index],
+            marker=MARKERS[index], ms=4, label=f"{model}, {TRAINING[regime]}",
         )  # fmt: skip
-        axes.fill_between(points[:, 0], points[:, 2], points[:, 3], color=COLOURS[number], alpha=0.08, lw=0)
+        axes.fill_between(points[:, 0], points[:, 2], points[:, 3], color=COLOURS[index], alpha=0.08, lw=0)
     if not radii:
         plt.close(figure)
         return None
@@ -87,8 +82,8 @@ def robust_accuracy(run: Run, suite: str, norm: str) -> Any:
         axes.set_xticks(sorted(set(radii)), [f"{radius:g}" for radius in sorted(set(radii))])
     if mark := training_mark(run, norm):
         axes.axvline(mark[0], color="grey", lw=0.8, ls="--")
-        words: dict[str, Any] = {"xytext": (3, -2), "textcoords": "offset points", "color": "grey", "fontsize": 8}
-        axes.annotate(mark[1], (mark[0], 1.0), **words)
+        style: dict[str, Any] = {"xytext": (3, -2), "textcoords": "offset points", "color": "grey", "fontsize": 8}
+        axes.annotate(mark[1], (mark[0], 1.0), **style)
     label = "accuracy under attack"
     axes.set(xlabel=radius_label(norm), ylabel=label, ylim=(0, 1.02), xlim=(0, None), title=suite)
     figure.legend(fontsize=7, ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0))
@@ -96,13 +91,13 @@ def robust_accuracy(run: Run, suite: str, norm: str) -> Any:
 
 
 def training(run: Run) -> Any:
-    """Loss and validation balanced accuracy by epoch, a row a regime."""
-    if not run.history:
+    """Loss and validation balanced accuracy by epoch, one row per regime."""
+    if not run.training.history:
         return None
     figure, grid = plt.subplots(2, 2, figsize=(7.2, 4.6), sharex="row", layout="constrained")
-    for (backbone, regime), history in run.history.items():
-        number = colour(run, backbone) % len(COLOURS)
-        row, style = grid[REGIMES.index(regime)], {"color": COLOURS[number], "marker": MARKERS[number], "ms": 3}
+    for (backbone, regime), history in run.training.history.items():
+        index = colour(run, backbone) % len(COLOURS)
+        row, style = grid[REGIMES.index(regime)], {"color": COLOURS[index], "marker": MARKERS[index], "ms": 3}
         robust = "val_robust_balanced_accuracy"
         row[0].plot(history["epoch"], history["loss"], label=backbone, **style)
         row[1].plot(history["epoch"], history["val_balanced_accuracy"], label=backbone, **style)
@@ -120,10 +115,10 @@ def training(run: Run) -> Any:
 
 
 def confusion(run: Run) -> Any:
-    """Confusion matrices on clean test images: counts, below them the share of the true class."""
+    """Confusion matrices on clean test images: counts, and below them shares of the true class."""
     if not run.confusion:
         return None
-    classes, columns = run.header.get("classes", []), len(run.backbones) + (run.vote() in run.confusion)
+    classes, columns = run.header.get("classes", []), len(run.backbones) + (run.ensemble.model in run.confusion)
     side = 0.62 * max(len(classes), 2) + 1.1
     size = (side * columns, side * len(REGIMES))
     figure, grid = plt.subplots(len(REGIMES), columns, figsize=size, squeeze=False, layout="constrained")
@@ -136,8 +131,8 @@ def confusion(run: Run) -> Any:
         rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (i, j), rate in np.ndenumerate(rates):
-            words = f"{counts[i, j]}\n{rate:.0%}" if counts[i].sum() else "–"
-            axes.text(j, i, words, ha="center", va="center", fontsize=7, color=ink(rate))
+            text = f"{counts[i, j]}\n{rate:.0%}" if counts[i].sum() else "–"
+            axes.text(j, i, text, ha="center", va="center", fontsize=7, color=ink(rate))
         axes.set_xticks(range(len(present)), present, rotation=45, ha="right", fontsize=7)
         axes.set_yticks(range(len(present)), present, fontsize=7)
         axes.set(xlabel="predicted", ylabel="true")
