@@ -19,7 +19,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Collect the results of the backbone, and write both folders."""
-    from medrobust.report.collect import Folders, collect_models
+    from medrobust.report.collect import Folders, collect
     from medrobust.report.provenance import Provenance
     from medrobust.report.publish.model_cards import PublishedModel, publish
     from medrobust.report.run import REGIMES
@@ -27,7 +27,7 @@ def main() -> None:
     params = load_params()
     suites = params.attacks.suites
     folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints)
-    run = collect_models(folders, [args.backbone], list(suites), Provenance.of(args.lock))
+    run = collect(folders, [args.backbone], list(suites), Provenance.of(args.lock))
     for regime, out in zip(REGIMES, args.out, strict=True):
         publish(PublishedModel(run, args.backbone, regime, suites, params.report.confidence), folders, out)
 

@@ -13,6 +13,8 @@ def main() -> None:
     from medrobust.report.page.sections import ReportSettings
     from medrobust.report.page.write import ReportOutputs, write_report
     from medrobust.report.provenance import Provenance
+    from medrobust.report.run import Ensemble
+    from medrobust.report.tables.accuracy import attacks_text
     from medrobust.report.tables.detection import read_detection
     from medrobust.report.tables.explanations import read_explanations
 
@@ -24,15 +26,17 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     folders = Folders(*(getattr(args, name) for name in read))
-    suites = {name: suite.norm for name, suite in params.attacks.suites.items()}
-    run = collect(
-        folders, list(params.models), list(suites), Provenance.of(args.lock),
-        regime=params.ensemble.regime, attacked=params.ensemble.attacked,
-    )  # fmt: skip
+    suites = params.attacks.suites
+    ensemble = Ensemble(params.ensemble.regime, tuple(params.ensemble.attacked))
+    run = collect(folders, list(params.models), list(suites), Provenance.of(args.lock), ensemble)
     read_detection(run, folders, params.detect.cells())
     read_explanations(run, args.metrics, params.explain.models)
     report = params.report
-    settings = ReportSettings(report.title, params.seed, params.split.strategy, report.confidence, suites)
+    settings = ReportSettings(
+        report.title, params.seed, params.split.strategy, report.confidence,
+        {name: suite.norm for name, suite in suites.items()},
+        {name: attacks_text(suite) for name, suite in suites.items()},
+    )  # fmt: skip
     points = {name: getattr(args, name) for name in tables}
     outputs = ReportOutputs(args.out, args.figures, args.vectors, points)
     say(write_report(run, settings, outputs, folders, report.sheet))

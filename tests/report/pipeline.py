@@ -86,6 +86,8 @@ def lock(folder: Path) -> None:
     with Repo(str(folder)) as repo, repo.lock:
         entries = {}
         for stage in repo.index.stages:
+            if not hasattr(stage, "name"):  # a file of `dvc add`
+                continue
             files = [*stage.deps, *stage.outs]
             if all(file.exists for file in files):
                 for file in files:

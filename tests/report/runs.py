@@ -17,7 +17,7 @@ from medrobust.report.collect import Folders, collect
 from medrobust.report.page.sections import ReportSettings
 from medrobust.report.page.write import ReportOutputs
 from medrobust.report.provenance import Provenance
-from medrobust.report.run import REGIMES, Run
+from medrobust.report.run import REGIMES, Ensemble, Run
 from tests.report.pipeline import lock, write_repository
 
 CLASSES = ["Non <b>", "Mild", "Severe"]
@@ -207,7 +207,7 @@ def read(
 ) -> Run:  # fmt: skip
     """The run of a folder; `checked` compares its files with dvc.lock."""
     provenance = Provenance.of(folder / "dvc.lock") if checked else None
-    return collect(folders(folder), list(backbones), ["pgd"], provenance, regime=vote, attacked=attacked)
+    return collect(folders(folder), list(backbones), ["pgd"], provenance, Ensemble(vote, attacked))
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.records import read_json, write_json
-from medrobust.report.collect import collect_models
+from medrobust.report.collect import collect
 from medrobust.report.provenance import Provenance
 from medrobust.report.publish.hub import HUB, licence_id
 from medrobust.report.publish.model_cards import CHECKPOINT, PublishedModel, model_card, publish
@@ -27,7 +27,7 @@ PGD = SuiteParams(norm="Linf", eps=[0.005, 0.01], attacks=[{"name": "pgd", "step
 
 def backbone(folder: Path, suites: tuple[str, ...] = ("pgd",), *, checked: bool = True) -> Run:
     provenance = Provenance.of(folder / "dvc.lock") if checked else None
-    return collect_models(folders(folder), ["one"], list(suites), provenance)
+    return collect(folders(folder), ["one"], list(suites), provenance)
 
 
 def published(run: Run, regime: str = "adv") -> PublishedModel:

@@ -13,12 +13,12 @@ def test_the_origin_is_told_with_what_was_verified(tmp_path: Path) -> None:
     write_run(tmp_path)
     assert data_text(read(tmp_path)) == [
         "Source: phantom (https://x). Licence: MIT.", "Cite: A & B.",
-        "Compared with the publication: nothing."
+        "Verified against the publication: nothing."
     ]  # fmt: skip
     path = tmp_path / "data" / "prepared" / "header.json"
     write_json(path, {**read_json(path), "url": "", "verified": "class counts of the release of 2018"})
     run = read(tmp_path)
-    verified = "Compared with the publication: class counts of the release of 2018."
+    verified = "Verified against the publication: class counts of the release of 2018."
     assert data_text(run)[0] == "Source: phantom. Licence: MIT."
     assert data_text(run)[2] == verified
     assert verified in render_html(run, {}, SETTINGS)

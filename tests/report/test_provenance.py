@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medrobust.core.records import write_json
+from medrobust.core.records import file_hash, write_json
 from medrobust.report.page.render import render_html
 from medrobust.report.page.verdicts import verdicts
 from medrobust.report.provenance import Provenance, folder_md5
@@ -194,6 +194,19 @@ def test_a_suite_that_was_taken_out_of_params_excludes_nothing(tmp_path: Path) -
     (tmp_path / "params.yaml").write_text("suites: {pgd: {eps: 1}}")
     assert reason(tmp_path, "check.json") is None
     assert reason(tmp_path, "data/suites/old.json") == "no stage of dvc.yaml writes it"
+
+
+def test_a_file_that_dvc_add_tracks_can_be_an_input(tmp_path: Path) -> None:
+    raw = tmp_path / "raw.txt"
+    raw.write_text("1")
+    tracked = {"outs": [{"path": "raw.txt", "hash": "md5", "md5": file_hash(raw, "md5")}]}
+    (tmp_path / "raw.txt.dvc").write_text(yaml.safe_dump(tracked))
+    (tmp_path / "out.txt").write_text("1")
+    write_repository(tmp_path, "stages: {copy: {cmd: x, deps: [raw.txt], outs: [out.txt]}}")
+    lock(tmp_path)
+    assert reason(tmp_path, "out.txt") is None
+    raw.write_text("2")
+    assert reason(tmp_path, "out.txt") == "stage copy ran on an earlier raw.txt"
 
 
 def test_a_lock_that_dvc_is_writing_is_read_when_it_is_complete(folder: Path) -> None:

@@ -195,7 +195,7 @@ def test_the_slider_has_every_radius_and_the_models_at_it(folder: Path) -> None:
     assert list(chart.rows) == ["0", "0.005", "0.01"]
     row = dict(zip(chart.columns, chart.rows["0.01"][0], strict=True))
     assert row["accuracy"] == "0.250 [0.200, 0.300]"
-    assert row["share of clean"] == "36%"
+    assert row["relative to clean"] == "36%"
     assert chart.series[0]["points"][0] == [0.0, 0.7, 0.5, 0.9]
 
 

@@ -1,6 +1,5 @@
 """Read what the stages wrote. Names come from params.yaml; what is missing is listed and never filled in."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,34 +59,17 @@ class Reader:
 
 
 def collect(
-    folders: Folders, backbones: list[str], suites: list[str], provenance: Provenance | None = None, *,
-    regime: str = "adv", attacked: Sequence[str] = (),
+    folders: Folders, backbones: list[str], suites: list[str], provenance: Provenance | None = None,
+    ensemble: Ensemble | None = None,
 ) -> Run:  # fmt: skip
-    """Read the records and tables of data, models, attacks and ensemble.
+    """Read the records and tables of data, models and attacks, and of the ensemble if one is given.
 
     Args:
         folders: where they are.
         backbones, suites: the names in params.yaml; files of other names are not read.
         provenance: which files belong to the run; None reads every file.
-        regime: of the members of the ensemble.
-        attacked: ensemble methods, beside the selected one, that suites attack.
+        ensemble: the ensemble to read, with `regime` and `attacked` from params.yaml.
     """
-    run = collect_models(folders, backbones, suites, provenance, Ensemble(regime, tuple(attacked)))
-    reader = Reader(run)
-    run.ensemble.record.update(reader.metrics(folders.metrics / "ensemble.json"))
-    _read_attacks(run, reader, folders, run.ensemble.model)
-    _read_methods(run, reader, folders)
-    _read_transfer(run, reader, folders)
-    if folders.predictions:
-        _read_predictions(run, reader, folders.predictions)
-    return run
-
-
-def collect_models(
-    folders: Folders, backbones: list[str], suites: list[str], provenance: Provenance | None = None,
-    ensemble: Ensemble | None = None,
-) -> Run:  # fmt: skip
-    """The same without the ensemble: the data, the backbones, and their evaluations."""
     code = folder_md5(folders.code) if folders.code else None
     run = Run(backbones, suites, ensemble=ensemble or Ensemble(), provenance=provenance, code=code)
     reader = Reader(run)
@@ -98,6 +80,13 @@ def collect_models(
         _read_backbone(run, reader, folders, backbone)
         for regime in REGIMES:
             _read_attacks(run, reader, folders, (backbone, regime))
+    if ensemble:
+        ensemble.record.update(reader.metrics(folders.metrics / "ensemble.json"))
+        _read_attacks(run, reader, folders, ensemble.model)
+        _read_methods(run, reader, folders)
+        _read_transfer(run, reader, folders)
+        if folders.predictions:
+            _read_predictions(run, reader, folders.predictions)
     return run
 
 

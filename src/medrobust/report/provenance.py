@@ -18,28 +18,23 @@ class Provenance:
     """Every stage of dvc.yaml with its record in dvc.lock."""
 
     def __init__(self, root: Path, graph: Any) -> None:
-        """Index a pipeline by the paths that its stages write.
-
-        Args:
-            root: the folder of dvc.yaml.
-            graph: DVC's stages, with an edge from each stage to every stage that it depends on.
-        """
+        """Index DVC's graph, with an edge from each stage to those that it depends on, by the paths of outs."""
         self.root, self.graph = root, graph
         self.writers = {Path(out.fs_path): (stage, out) for stage in graph for out in stage.outs}
         self.reasons: dict[Any, str | None] = {}
 
     @classmethod
     def of(cls, lock: Path) -> "Provenance | None":
-        """Read the pipeline that a lock file belongs to; None if it is missing or its folder is no DVC repository.
+        """Read the pipeline of a dvc.lock; None if it is missing or its folder is no DVC repository.
 
-        This waits while another DVC process writes dvc.lock. It works inside a stage, because the process that
-        started the stage does not hold DVC's lock while the stage runs.
+        This waits while another DVC process writes dvc.lock. It works inside a stage: the process that started
+        the stage does not hold DVC's lock while the stage runs.
         """
         if not lock.is_file() or not (lock.parent / ".dvc").is_dir():
             return None
         from dvc.repo import Repo
 
-        repo = Repo(str(lock.parent), _wait_for_lock=True)
+        repo = Repo(str(lock.parent.absolute()), _wait_for_lock=True)
         with repo.lock:
             return cls(Path(repo.root_dir), repo.index.graph)
 
@@ -48,14 +43,14 @@ class Provenance:
 
         The stage that wrote it, and every stage that this one depends on, must have run on the current inputs.
         """
-        # Only the folder is resolved: the file may be a link into DVC's cache.
-        known = path.parent.resolve() / path.name
+        known = path.absolute()  # not resolved: it may be a link into DVC's cache
         written = next((part for part in (known, *known.parents) if part in self.writers), None)
         if written is None:
             return "no stage of dvc.yaml writes it"
         stage, out = self.writers[written]
         if out.workspace_status():
-            return f"not what stage {_name(stage)} wrote when it last ended"
+            name = getattr(stage, "name", stage.addressing)
+            return f"not what stage {name} wrote when it last ended"
         return self.outdated(stage)
 
     def outdated(self, stage: Any) -> str | None:
@@ -74,7 +69,9 @@ class Provenance:
         """What differs from the record of a stage in dvc.lock, as sentences."""
         from dvc.dependency import ParamsDependency
 
-        name = _name(stage)
+        name = getattr(stage, "name", None)
+        if name is None:  # the file of `dvc add`, which runs nothing
+            return
         if stage.cmd_changed:
             yield f"the command of stage {name} has changed since it ran"
         for dep in stage.deps:
@@ -98,11 +95,6 @@ class Provenance:
         if path in self.writers:
             return bool(self.writers[path][1].hash_info != dep.hash_info)
         return not any(path in known.parents or known in path.parents for known in self.writers)
-
-
-def _name(stage: Any) -> str:
-    """A stage's name in dvc.yaml; its address also has the file if that is not in the current folder."""
-    return str(stage.addressing).rpartition(":")[2]
 
 
 def folder_md5(folder: Path) -> str | None:

@@ -19,59 +19,35 @@ Evaluation = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Training:
-    """Tuning and training.
+    """Tuning, by backbone, and training, by model."""
 
-    Attributes:
-        studies: backbone -> record of the hyper-parameter search.
-        chosen: backbone -> hyper-parameters that the search chose.
-        trials: backbone -> table of all trials.
-        records: model -> record with its results on clean test images.
-        cards: model -> card of the checkpoint.
-        history: model -> table with one row per epoch.
-    """
-
-    studies: dict[str, Any] = field(default_factory=dict)
-    chosen: dict[str, Any] = field(default_factory=dict)
+    studies: dict[str, Any] = field(default_factory=dict)  # record of the hyper-parameter search
+    chosen: dict[str, Any] = field(default_factory=dict)  # hyper-parameters
     trials: dict[str, pd.DataFrame] = field(default_factory=dict)
-    records: dict[Model, Any] = field(default_factory=dict)
-    cards: dict[Model, Any] = field(default_factory=dict)
-    history: dict[Model, pd.DataFrame] = field(default_factory=dict)
+    records: dict[Model, Any] = field(default_factory=dict)  # with the results on clean test images
+    cards: dict[Model, Any] = field(default_factory=dict)  # of the checkpoints
+    history: dict[Model, pd.DataFrame] = field(default_factory=dict)  # one row per epoch
 
 
 @dataclass(frozen=True)
 class Attacks:
-    """Evaluations by attack suites.
-
-    Attributes:
-        records: evaluation -> record; the ensemble's included.
-        curves: evaluation -> table of eps, robust_accuracy, low, high, ...
-        checks: model, or (label of an ensemble method, regime) -> record of the checklist.
-    """
+    """Evaluations of models and of the ensemble by attack suites, and the checklist's records."""
 
     records: dict[Evaluation, Any] = field(default_factory=dict)
-    curves: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)
-    checks: dict[Model, Any] = field(default_factory=dict)
+    curves: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)  # one row per radius
+    checks: dict[Model, Any] = field(default_factory=dict)  # also by (label of an ensemble method, regime)
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The ensemble, its alternative methods, and how attacks transfer between models.
+    """The ensemble, attacks on its alternative methods, and how attacks transfer between models."""
 
-    Attributes:
-        regime: of its members, as params.yaml has it.
-        attacked: methods, beside the selected one, that suites attack.
-        record: of the selected method, with its results on clean test images.
-        attacks: (method, suite) -> record of an attack on one of `attacked`.
-        transfer: record of the transfer stage.
-        matrices: (suite, eps) -> transfer matrix, one row per source and judge.
-    """
-
-    regime: str = "adv"
-    attacked: tuple[str, ...] = ()
-    record: dict[str, Any] = field(default_factory=dict)
-    attacks: dict[tuple[str, str], Any] = field(default_factory=dict)
-    transfer: dict[str, Any] = field(default_factory=dict)
-    matrices: dict[tuple[str, float], pd.DataFrame] = field(default_factory=dict)
+    regime: str = "adv"  # of its members
+    attacked: tuple[str, ...] = ()  # methods, beside the selected one, that suites attack
+    record: dict[str, Any] = field(default_factory=dict)  # of the selected method
+    attacks: dict[tuple[str, str], Any] = field(default_factory=dict)  # (method, suite) -> record
+    transfer: dict[str, Any] = field(default_factory=dict)  # record
+    matrices: dict[tuple[str, float], pd.DataFrame] = field(default_factory=dict)  # by (suite, eps)
 
     @property
     def model(self) -> Model:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from medrobust.report.run import Run
@@ -11,7 +10,10 @@ from medrobust.report.tables.accuracy import TRAINING
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix of the classes that occur: counts, and shares of the true class (None if absent)."""
+    """A confusion matrix of the classes that occur as truth or prediction, one row per true class.
+
+    `rates` are shares of the true class; None in the row of a class that no image has.
+    """
 
     title: str
     classes: list[str]
@@ -20,21 +22,13 @@ class Matrix:
 
 
 def matrices(run: Run) -> list[Matrix]:
-    """The confusion matrix of every model."""
-    found = []
+    """The confusion matrix of every model, in the order of `run.confusion`."""
+    classes, found = run.header.get("classes", []), []
     for (model, regime), table in run.confusion.items():
-        names, counts = confusion_counts(table, run.header.get("classes", []))
-        rates = [
-            [float(count / total) if total else None for count in row]
-            for row, total in zip(counts, counts.sum(1), strict=True)
-        ]
-        found.append(Matrix(f"{model}, {TRAINING[regime]}", names, counts.tolist(), rates))
+        seen = {*table["actual"], *table["predicted"]}
+        names = [name for name in classes if name in seen] + sorted(seen - set(classes))
+        counts = pd.crosstab(table["actual"], table["predicted"])
+        rows = counts.reindex(index=names, columns=names, fill_value=0).to_numpy().tolist()
+        rates = [[count / sum(row) if sum(row) else None for count in row] for row in rows]
+        found.append(Matrix(f"{model}, {TRAINING[regime]}", names, rows, rates))
     return found
-
-
-def confusion_counts(table: pd.DataFrame, classes: list[str]) -> tuple[list[str], np.ndarray]:
-    """The classes that occur as truth or prediction, in the header's order, and int K×K counts (rows: truth)."""
-    seen = {*table["actual"], *table["predicted"]}
-    names = [name for name in classes if name in seen] + sorted(seen - set(classes))
-    counts = pd.crosstab(table["actual"], table["predicted"]).reindex(index=names, columns=names, fill_value=0)
-    return names, counts.to_numpy()

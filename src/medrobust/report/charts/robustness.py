@@ -42,7 +42,7 @@ def robust_curve(run: Run, suite: str, norm: str) -> Chart | None:
     return Chart(
         f"curve-{suite}", f"Accuracy under {suite}", radius_label(norm), "accuracy", series, 1.0,
         training_mark(run, norm), bend(radii),
-        ("model", "training", "accuracy", "balanced accuracy", "share of clean", "checklist"), table,
+        ("model", "training", "accuracy", "balanced accuracy", "relative to clean", "checklist"), table,
     )  # fmt: skip
 
 

@@ -1,9 +1,11 @@
 """Figures of detection: one column per detector, and in every panel the unaware attacker beside the aware."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from medrobust.report.charts.chart import bend
-from medrobust.report.charts.detection import ATTACKERS, UNITS, GuardedSuite, guarded_suites
+from medrobust.report.charts.detection import ATTACKERS, UNITS, GuardedSuite, Points, guarded_suites
 from medrobust.report.run import Run
 
 #: Blue and vermilion of Okabe and Ito; line styles distinguish them in grey prints.
@@ -55,24 +57,20 @@ def _figure(part: GuardedSuite) -> Any:
 
 
 def _rates(axes: Any, part: GuardedSuite, kind: str, detector: str) -> None:
-    for attacker in ATTACKERS:
-        if points := part.rates(kind, detector, attacker):
-            steps = "steps-post" if kind == "roc" else "steps-pre"
-            axes.plot(*zip(*points, strict=True), label=attacker, drawstyle=steps, **STYLES[attacker])
-            if kind == "pr":
-                base = part.base_rate(detector, attacker)
-                axes.axhline(base, color=STYLES[attacker]["color"], lw=0.7, ls=":", label="_base rate")
+    steps = "steps-post" if kind == "roc" else "steps-pre"
+    _lines(axes, partial(part.rates, kind, detector), drawstyle=steps)
     if kind == "roc":
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.7, ls=":", label="guessing (base rate)")
+    for attacker in ATTACKERS if kind == "pr" else ():
+        if (base := part.base_rate(detector, attacker)) is not None:
+            axes.axhline(base, color=STYLES[attacker]["color"], lw=0.7, ls=":", label="_base rate")
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="false-positive rate" if kind == "roc" else "recall")
 
 
 def _risk(axes: Any, part: GuardedSuite, unit: str, detector: str) -> None:
     without = part.costs_by_share(unit, detector, "unaware", "cost_without")
     axes.plot(*zip(*without, strict=True), color=GREY, lw=1, marker="o", ms=2, label="no detector, unaware")
-    for attacker in ATTACKERS:
-        points = part.costs_by_share(unit, detector, attacker)
-        axes.plot(*zip(*points, strict=True), label=attacker, marker="o", ms=2, **STYLES[attacker])
+    _lines(axes, partial(part.costs_by_share, unit, detector), marker="o", ms=2)
     shares = [point[0] for point in without]
     if width := bend(shares):
         axes.set_xscale("asinh", linear_width=width)
@@ -82,8 +80,13 @@ def _risk(axes: Any, part: GuardedSuite, unit: str, detector: str) -> None:
 
 
 def _threshold(axes: Any, part: GuardedSuite, detector: str) -> None:
-    for attacker in ATTACKERS:
-        points = part.costs_by_threshold(detector, attacker)
-        axes.plot(*zip(*points, strict=True), label=attacker, drawstyle="steps-post", **STYLES[attacker])
+    _lines(axes, partial(part.costs_by_threshold, detector), drawstyle="steps-post")
     axes.axvline(part.chosen(detector), color=GREY, lw=0.9, ls="-.", label="cheapest on validation")
     axes.set(xlim=(0, 1), xlabel="share of clean images rejected")
+
+
+def _lines(axes: Any, read: Callable[[str], Points], **style: Any) -> None:
+    """Draw one line per attacker; `read` gives its points."""
+    for attacker in ATTACKERS:
+        if points := read(attacker):
+            axes.plot(*zip(*points, strict=True), label=attacker, **STYLES[attacker], **style)

@@ -7,9 +7,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 
-from medrobust.report.charts.chart import bend, colour
-from medrobust.report.charts.confusion import confusion_counts
-from medrobust.report.charts.robustness import curve_points, radius_label, training_mark
+from medrobust.report.charts.chart import Chart, colour
+from medrobust.report.charts.confusion import matrices
+from medrobust.report.charts.robustness import robust_curve
+from medrobust.report.charts.training import training_charts
 from medrobust.report.figures.detection import detection_figures
 from medrobust.report.figures.heat_map import heat_map, ink
 from medrobust.report.run import REGIMES, Run
@@ -61,57 +62,52 @@ def save(figure: Any, folder: Path, name: str) -> Path:
 
 def robust_accuracy(run: Run, suite: str, norm: str) -> Any:
     """Accuracy against the radius, all models in one figure; bands are intervals over whole patients."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.8))
-    radii: list[float] = []
-    for model, regime in run.models():
-        points = np.array(curve_points(run, (model, regime, suite)))
-        if not len(points):
-            continue
-        radii += points[:, 0].tolist()
-        index = colour(run, model) % len(COLOURS)
-        axes.plot(
-            points[:, 0], points[:, 1], ":" if regime == "clean" else "-", color=COLOURS[index],
-            marker=MARKERS[index], ms=4, label=f"{model}, {TRAINING[regime]}",
-        )  # fmt: skip
-        axes.fill_between(points[:, 0], points[:, 2], points[:, 3], color=COLOURS[index], alpha=0.08, lw=0)
-    if not radii:
-        plt.close(figure)
+    chart = robust_curve(run, suite, norm)
+    if chart is None:
         return None
-    if width := bend(radii):
-        axes.set_xscale("asinh", linear_width=width)
-        axes.set_xticks(sorted(set(radii)), [f"{radius:g}" for radius in sorted(set(radii))])
-    if mark := training_mark(run, norm):
-        axes.axvline(mark[0], color="grey", lw=0.8, ls="--")
+    figure, axes = plt.subplots(figsize=(6.4, 3.8))
+    _lines(axes, chart, ":", ms=4)
+    if chart.bend:
+        radii = sorted({point[0] for line in chart.series for point in line["points"]})
+        axes.set_xscale("asinh", linear_width=chart.bend)
+        axes.set_xticks(radii, [f"{radius:g}" for radius in radii])
+    if chart.mark:
+        axes.axvline(chart.mark[0], color="grey", lw=0.8, ls="--")
         style: dict[str, Any] = {"xytext": (3, -2), "textcoords": "offset points", "color": "grey", "fontsize": 8}
-        axes.annotate(mark[1], (mark[0], 1.0), **style)
-    label = "accuracy under attack"
-    axes.set(xlabel=radius_label(norm), ylabel=label, ylim=(0, 1.02), xlim=(0, None), title=suite)
+        axes.annotate(chart.mark[1], (chart.mark[0], 1.0), **style)
+    axes.set(ylim=(0, 1.02), xlim=(0, None), title=suite)
     figure.legend(fontsize=7, ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0))
     return figure
 
 
 def training(run: Run) -> Any:
     """Loss and validation balanced accuracy by epoch, one row per regime."""
-    if not run.training.history:
+    charts = {chart.name: chart for chart in training_charts(run)}
+    if not charts:
         return None
     figure, grid = plt.subplots(2, 2, figsize=(7.2, 4.6), sharex="row", layout="constrained")
-    for (backbone, regime), history in run.training.history.items():
-        index = colour(run, backbone) % len(COLOURS)
-        row, style = grid[REGIMES.index(regime)], {"color": COLOURS[index], "marker": MARKERS[index], "ms": 3}
-        robust = "val_robust_balanced_accuracy"
-        row[0].plot(history["epoch"], history["loss"], label=backbone, **style)
-        row[1].plot(history["epoch"], history["val_balanced_accuracy"], label=backbone, **style)
-        if robust in history:
-            row[1].plot(history["epoch"], history[robust], ls="--", **style)
     for regime, row in zip(REGIMES, grid, strict=True):
-        row[0].set(ylabel="training loss (nats)", title=f"{TRAINING[regime]} training", ylim=(0, None))
-        row[1].set(ylabel="balanced accuracy", ylim=(0, 1), title="validation (dashed: attacked)")
-        for axes in row:
-            axes.set_xlabel("epoch")
+        for axes, name in zip(row, ("loss", "validation"), strict=True):
+            if chart := charts.get(f"{name}-{regime}"):
+                _lines(axes, chart, "--", ms=3)
             axes.xaxis.get_major_locator().set_params(integer=True)
-    handles = {h.get_label(): h for axes in grid[:, 0] for h in axes.lines}
+        row[0].set(title=f"{TRAINING[regime]} training", ylim=(0, None))
+        row[1].set(title="validation (dashed: attacked)", ylim=(0, 1))
+    handles = {line.get_label(): line for axes in grid[:, 0] for line in axes.lines}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
+
+
+def _lines(axes: Any, chart: Chart, dash: str, ms: float) -> None:
+    """Draw the lines of a chart with their bands; `dash` is the style of dashed lines, `ms` the marker size."""
+    for line in chart.series:
+        index = line["colour"] % len(COLOURS)
+        x, y, *band = zip(*line["points"], strict=True)
+        style = {"color": COLOURS[index], "marker": MARKERS[index], "ms": ms, "label": line["name"]}
+        axes.plot(x, y, dash if line["dashed"] else "-", **style)
+        if band:
+            axes.fill_between(x, *band, color=COLOURS[index], alpha=0.08, lw=0)
+    axes.set(xlabel=chart.x, ylabel=chart.y)
 
 
 def confusion(run: Run) -> Any:
@@ -124,17 +120,16 @@ def confusion(run: Run) -> Any:
     figure, grid = plt.subplots(len(REGIMES), columns, figsize=size, squeeze=False, layout="constrained")
     for axes in grid.flat:
         axes.set_axis_off()
-    for (model, regime), table in run.confusion.items():
+    for (model, regime), matrix in zip(run.confusion, matrices(run), strict=True):
         axes = grid[REGIMES.index(regime)][colour(run, model)]
         axes.set_axis_on()
-        present, counts = confusion_counts(table, classes)
-        rates = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        rates = np.array(matrix.rates, float)
         axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
         for (i, j), rate in np.ndenumerate(rates):
-            text = f"{counts[i, j]}\n{rate:.0%}" if counts[i].sum() else "–"
+            text = "–" if np.isnan(rate) else f"{matrix.counts[i][j]}\n{rate:.0%}"
             axes.text(j, i, text, ha="center", va="center", fontsize=7, color=ink(rate))
-        axes.set_xticks(range(len(present)), present, rotation=45, ha="right", fontsize=7)
-        axes.set_yticks(range(len(present)), present, fontsize=7)
+        axes.set_xticks(range(len(rates)), matrix.classes, rotation=45, ha="right", fontsize=7)
+        axes.set_yticks(range(len(rates)), matrix.classes, fontsize=7)
         axes.set(xlabel="predicted", ylabel="true")
-        axes.set_title(f"{model}, {TRAINING[regime]}", fontsize=8)
+        axes.set_title(matrix.title, fontsize=8)
     return figure

@@ -1,6 +1,6 @@
 """The sections of the report, in the order in which a reader needs them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -17,7 +17,7 @@ from medrobust.report.tables.calibration import calibration_table, recall_table
 from medrobust.report.tables.checklist import checks_table, verdicts_table
 from medrobust.report.tables.cost import cost_table
 from medrobust.report.tables.data import audit_table, data_text, split_table
-from medrobust.report.tables.detection import detection_tables
+from medrobust.report.tables.detection import detection_tables, detection_text
 from medrobust.report.tables.ensemble import ensemble_text, methods_table, weights_table
 from medrobust.report.tables.ensemble_attacks import attacked_methods_table
 from medrobust.report.tables.explanations import (
@@ -26,7 +26,6 @@ from medrobust.report.tables.explanations import (
     explanation_folds,
     explanation_text,
 )
-from medrobust.report.tables.origin import origin_table, run_hashes
 from medrobust.report.tables.table import Table, zero_width_warning
 from medrobust.report.tables.targeted import targeted_tables
 from medrobust.report.tables.transfer import Grid, transfer_grids, transfer_tables
@@ -35,13 +34,19 @@ from medrobust.report.tables.tuning import trial_tables, tuning_table
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """The values of params.yaml that the report needs; `norms` is suite -> its norm."""
+    """The values of params.yaml that the report needs.
+
+    Attributes:
+        strategy: of the split.
+        norms, attacks: suite -> its norm, and its attacks as text.
+    """
 
     title: str
     seed: int
     strategy: str
     confidence: float
     norms: Mapping[str, str]
+    attacks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,14 +83,17 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
                 *targeted_tables(run, confidence),
                 recall_table(run, confidence), calibration_table(run, confidence),
             ],
-            [curve for curve in curves if curve],
+            [curve for curve in curves if curve], text=_suites_text(settings),
         ),
         Section(
             "backbones", "All numbers, by backbone",
             [backbone_table(run, model, confidence) for model in (*run.backbones, "ensemble")],
         ),
         Section("checks", CHECKLIST, [verdicts_table(run), checks_table(run)]),
-        Section("detection", "Detection", detection_tables(run, confidence), detection_charts(run)),
+        Section(
+            "detection", "Detection", detection_tables(run, confidence), detection_charts(run),
+            text=detection_text(run),
+        ),
         Section(
             "explanations", "Explanations", [drift_table(run, confidence)], pictures=explanation_example(run),
             text=explanation_text(run), folds=explanation_folds(run),
@@ -99,14 +107,9 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
             grids=transfer_grids(run), text=ensemble_text(run),
         ),
         Section("cost", "Cost", [cost_table(run)]),
-        Section("reproduce", "How to reproduce", [origin_table(run)], text=_reproduce_text(run, settings)),
+        Section("reproduce", "How to reproduce", [_origin_table(run)], text=_reproduce_text(run, settings)),
     ]  # fmt: skip
     return [s for s in found if any(t.rows for t in s.tables) or s.charts or s.matrices or s.name == "reproduce"]
-
-
-def every_table(run: Run, settings: ReportSettings) -> Iterator[Table]:
-    """All tables of the report that have rows."""
-    return (table for section in sections(run, settings) for table in section.tables if table.rows)
 
 
 def _reproduce_text(run: Run, settings: ReportSettings) -> list[str]:
@@ -119,12 +122,44 @@ def _reproduce_text(run: Run, settings: ReportSettings) -> list[str]:
     compared = "Every file behind this page was compared with dvc.lock: all belong to one run."
     return [
         *([compared] if run.provenance and not run.foreign else []),
-        *run_hashes(run),
+        *_run_hashes(run),
         "In a clone: run make setup, then dvc pull (if the results are stored) or dvc repro (from the data on).",
         f"Seed {settings.seed}; every other value is in params.yaml.",
         f"Trained with {versions}." if versions else "No checkpoint with its versions was found.",
         "The weights are in models/<model>/<clean or adv>, each with a model card (README.md).",
         f"Report by medrobust {version('medrobust')}.",
+    ]
+
+
+def _run_hashes(run: Run) -> list[str]:
+    """The hashes of the code and of the prepared data, and the command that finds the commits of this code."""
+    if run.code is None:
+        code = "The hash of the code is unknown: there is no folder data/code."
+    else:
+        code = (
+            f"Code: md5 {run.code} (of the folder data/code in dvc.lock). Commits with this code: "
+            f"git log --oneline -S{run.code} -- dvc.lock"
+        )
+    return [code, f"Prepared data: sha256 {run.header.get('sha256', 'unknown')}."]
+
+
+def _origin_table(run: Run) -> Table:
+    """The hash of each result in dvc.lock."""
+    names = ["data/prepared", "data/split.csv"]
+    names += [f"data/checkpoints/{backbone}/{regime}" for backbone, regime in run.training.cards]
+    names += ["data/ensemble"]
+    hashes = [(name, run.provenance.md5(name)) for name in names] if run.provenance else []
+    note = "Commits whose dvc.lock holds a result: git log --oneline -S<md5> -- dvc.lock"
+    return Table(
+        "Hashes of the results in dvc.lock", ["result", "md5"], [[n, md5] for n, md5 in hashes if md5], note
+    )
+
+
+def _suites_text(settings: ReportSettings) -> list[str]:
+    """The norm and the attacks of every suite."""
+    return [
+        f"Suite {name}: norm {settings.norms[name]}; attacks: {attacks}."
+        for name, attacks in settings.attacks.items()
     ]
 
 

@@ -11,7 +11,7 @@ from medrobust.report.figures.contact_sheet import class_sheet
 from medrobust.report.figures.draw import draw_all, save
 from medrobust.report.page.latex import file_name, latex
 from medrobust.report.page.render import render_html, render_markdown
-from medrobust.report.page.sections import ReportSettings, every_table
+from medrobust.report.page.sections import ReportSettings, sections
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import plain, short_table
 from medrobust.report.tables.explanations import explanation_pictures
@@ -55,7 +55,8 @@ def write_report(run: Run, settings: ReportSettings, outputs: ReportOutputs, fol
         (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")
         (page / "tables").mkdir()
-        for table in every_table(run, settings):
+        tables = (table for section in sections(run, settings) for table in section.tables if table.rows)
+        for table in tables:
             (page / "tables" / f"{file_name(table)}.tex").write_text(latex(table), encoding="utf-8")
     points = plot_tables(run)
     for name, path in outputs.tables.items():

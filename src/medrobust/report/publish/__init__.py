@@ -1,0 +1,1 @@
+"""Folders with weights and model cards, ready to share."""

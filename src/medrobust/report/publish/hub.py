@@ -4,8 +4,9 @@ Keys and values: Hugging Face Hub documentation, "Model Cards" (metadata specifi
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from medrobust.report.run import Run
 
@@ -45,23 +46,20 @@ def metadata(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> 
     url = str(run.header.get("url", ""))
     published = url.removeprefix(HUB) if url.startswith(HUB) else None
     data = published or str(run.header.get("source", "unknown"))
-    results = [
-        EvalResult(
-            task_type="image-classification", task_name="Image classification", dataset_type=data,
-            dataset_name=data, dataset_split="test", metric_type=kind, metric_name=name, metric_value=value,
-        )
-        for kind, name, value in _metrics(run, backbone, regime, norms)
-    ]  # fmt: skip
-    architecture = run.training.cards[backbone, regime]["model"]["timm"]
+    result = partial(
+        EvalResult, task_type="image-classification", task_name="Image classification", dataset_type=data,
+        dataset_name=data, dataset_split="test",
+    )  # fmt: skip
+    metrics = _metrics(run, backbone, regime, norms)
     return ModelCardData(
         license=licence_id(str(run.header.get("licence", ""))),
         library_name="medrobust",
         pipeline_tag="image-classification",
-        tags=["medical-imaging", "adversarial-robustness", architecture],
+        tags=["medical-imaging", "adversarial-robustness", run.training.cards[backbone, regime]["model"]["timm"]],
         datasets=[published] if published else None,
-        metrics=sorted({result.metric_type for result in results}),
+        metrics=sorted({metric["metric_type"] for metric in metrics}),
         model_name=f"{backbone}-{regime}",
-        eval_results=results,
+        eval_results=[result(**metric) for metric in metrics],
     )
 
 
@@ -71,18 +69,16 @@ def licence_id(licence: str) -> str | None:
     return slug if LICENCES.fullmatch(slug) else None
 
 
-def _metrics(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
+def _metrics(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> list[dict[str, Any]]:
     """Type, name and value of every number that may be published."""
     if run.audit.get("verdict") not in TRUSTED:
-        return
+        return []
     record = run.training.records.get((backbone, regime), {})
-    for name, kind in PUBLISHED.items():
-        if record.get(name) is not None:
-            yield kind, f"{name} (clean)", record[name]
+    values = [(kind, f"{name} (clean)", record.get(name)) for name, kind in PUBLISHED.items()]
     for suite in run.suites:
-        if run.verdict_of(backbone, regime, suite) in ("invalid", "unchecked"):
-            continue
-        for eps, value in (
-            run.attacks.records.get((backbone, regime, suite), {}).get("robust_accuracy", {}).items()
-        ):
-            yield "accuracy", f"robust accuracy ({suite}, {norms[suite]}, eps {eps})", value
+        if run.verdict_of(backbone, regime, suite) not in ("invalid", "unchecked"):
+            attacked = run.attacks.records.get((backbone, regime, suite), {}).get("robust_accuracy", {})
+            name = f"robust accuracy ({suite}, {norms[suite]}, eps"
+            values += [("accuracy", f"{name} {eps})", value) for eps, value in attacked.items()]
+    names = ("metric_type", "metric_name", "metric_value")
+    return [dict(zip(names, row, strict=True)) for row in values if row[-1] is not None]

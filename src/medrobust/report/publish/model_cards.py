@@ -20,7 +20,14 @@ from medrobust.core.records import atomic_dir
 from medrobust.report.collect import Folders
 from medrobust.report.publish.hub import licence_id, metadata
 from medrobust.report.run import Run
-from medrobust.report.tables.accuracy import TRAINING, attack_table, backbone_table, clean_table, short_table
+from medrobust.report.tables.accuracy import (
+    TRAINING,
+    attack_table,
+    attacks_text,
+    backbone_table,
+    clean_table,
+    short_table,
+)
 from medrobust.report.tables.checklist import checks_table
 from medrobust.report.tables.data import audit_reasons, data_text, split_table
 from medrobust.report.tables.table import Table
@@ -32,7 +39,7 @@ CHECKPOINT = ("model.safetensors", "card.json")
 #: The purpose of each regime.
 PURPOSES = {
     "clean": "trained on clean images only, as the baseline for its adversarially trained counterpart",
-    "adv": "adversarially trained, so that changes of pixels which no eye can see change its predictions less",
+    "adv": "adversarially trained, so that invisible changes of pixels affect its predictions less",
 }
 #: Initial weights of clean training, by `weights` of the backbone's block.
 STARTS = {"none": "random", "pretrained": "timm's pretrained ones, which have a licence of their own"}
@@ -193,17 +200,10 @@ def _evaluation(model: PublishedModel) -> list[str]:
     parts = ["## Evaluation", model.own(clean_table(run, confidence)).markdown(), *_confusion(model)]
     for name in run.suites:
         table, suite = model.own(attack_table(run, name, confidence)), model.suites[name]
-        attacks = "; ".join(_attack(entry) for entry in suite.attacks)
-        parts += [f"### {table.title}", f"Norm {suite.norm}. Attacks: {attacks}.", _untitled(table)]
+        parts += [f"### {table.title}", f"Norm {suite.norm}. Attacks: {attacks_text(suite)}.", _untitled(table)]
     targeted = [model.own(table) for table in targeted_tables(run, confidence)]
     parts += [table.markdown() for table in targeted if table.rows]
     return [*parts, Table("All numbers", full.columns[1:], rows, full.note).markdown()]
-
-
-def _attack(entry: dict[str, Any]) -> str:
-    """An attack of params.yaml as text; values that are not named have the default of its class."""
-    settings = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "name")
-    return f"{entry['name']} ({settings})" if settings else str(entry["name"])
 
 
 def _confusion(model: PublishedModel) -> list[str]:

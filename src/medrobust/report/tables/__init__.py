@@ -1,0 +1,1 @@
+"""Tables and text of the report, as strings that HTML, Markdown and LaTeX share."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from medrobust.core.metrics import curve_columns
+from medrobust.core.params.attacks import SuiteParams
 from medrobust.report.run import REGIMES, Evaluation, Model, Run, name_of
 from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
 
@@ -25,6 +26,15 @@ def clean_table(run: Run, confidence: float) -> Table:
     note += " kappa² is Cohen's kappa with quadratic weights." if graded(run) else ""
     note += " ECE is the expected calibration error of the predicted class. ECE and AUROC have no interval."
     return Table("Clean images", columns, rows, note).with_warning(confidence, run.test_patients())
+
+
+def attacks_text(suite: SuiteParams) -> str:
+    """The attacks of a suite as in params.yaml; values that are not named there have the default of the attack."""
+    texts = []
+    for entry in suite.attacks:
+        values = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "name")
+        texts.append(f"{entry['name']} ({values})" if values else str(entry["name"]))
+    return "; ".join(texts)
 
 
 def attack_table(run: Run, suite: str, confidence: float) -> Table:

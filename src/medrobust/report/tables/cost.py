@@ -26,7 +26,7 @@ def cost_table(run: Run) -> Table:
         *(f"{suite}, {count}" for suite in suites for count in ("gradients", "queries")),
     ]
     note = (
-        "Counted per image, over all images and radii. Gradients: forward passes with a backward pass. Queries: "
-        "forward passes alone."
+        "Sums over all images and radii, counted per image. Gradients: forward passes with a backward pass. "
+        "Queries: forward passes alone."
     )
     return Table("Cost of the attacks", columns, rows, note)

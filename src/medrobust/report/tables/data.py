@@ -18,7 +18,7 @@ def data_text(run: Run) -> list[str]:
     lines = [
         f"Source: {header.get('source')}{address}. Licence: {header.get('licence')}.",
         f"Cite: {header.get('citation')}.",
-        f"Compared with the publication: {header.get('verified', 'nothing')}.",
+        f"Verified against the publication: {header.get('verified', 'nothing')}.",
     ]
     if skipped := header.get("skipped"):
         reasons = Counter(row["reason"] for row in skipped).most_common()

@@ -37,6 +37,18 @@ def read_detection(run: Run, folders: Folders, cells: list[tuple[str, str]]) -> 
             run.drawn[cell] = found
 
 
+def detection_text(run: Run) -> list[str]:
+    """What a detector does, and who the two attackers are; [] if no model is guarded."""
+    if not run.detect:
+        return []
+    return [
+        "A detector gives each image a score, and images above a threshold are rejected. Two attackers are "
+        "compared: the unaware attacker does not know the detector and attacks the model alone; the aware "
+        "attacker knows it and tries to fool both (per image, the attack with the lowest score counts). Results "
+        "of an unaware attacker do not bound those of an aware one.",
+    ]
+
+
 def detection_tables(run: Run, confidence: float) -> list[Table]:
     """Detection rates, the two tables of the OCT study, and the costs; [] if no model is guarded."""
     if not run.detect:
@@ -84,12 +96,10 @@ def _rates(run: Run, confidence: float) -> Table:
     columns += ["AUROC, unaware", "AUROC, aware", "evasion, unaware", "evasion, aware", "compared images"]
     note = (
         "AUROC of telling attacked from clean test images; n is the number of attacked images. All, successful: "
-        "the unaware attacker, who does not know the detector, on all test images, and on those that fool the "
-        "model. The next columns compare the unaware with the aware attacker, who knows the detector (per image "
-        "the attack with the lowest score), on the images that the last column counts; their AUROC is that of "
-        "successful attacks. Evasion: share of the images that are classified correctly without an attack (the "
-        "number after “of”) which are misclassified and accepted, at a threshold that rejects 5 % of the clean "
-        "validation images. Results of an unaware attacker do not bound those of an aware one. Brackets are "
+        "the unaware attacker on all test images, and on those that fool the model. The next columns compare both "
+        "attackers on the images that the last column counts; their AUROC is that of successful attacks. Evasion: "
+        "share of the images that are classified correctly without an attack (the number after “of”) which are "
+        "misclassified and accepted, at a threshold that rejects 5 % of the clean validation images. Brackets are "
         f"{confidence:.0%} intervals over whole patients."
     )
     return Table("Detection of attacked images", columns, rows, note).with_warning(confidence)
@@ -129,7 +139,7 @@ def _published(run: Run) -> Table:
         risk = row.get("published_risk", {})
         shares = [number(risk.get(name)) for name in ("attacked_accuracy", "r_without", "r_with")]
         rows.append([*where, shares[0], str(risk.get("cases", NONE)), *shares[1:]])
-    columns = ["accuracy attacked", "errors attacked", "risk without", "risk with"]
+    columns = ["accuracy attacked", "errors attacked", "risk without detector", "risk with detector"]
     note = (
         "Risk of Li, Pan & Zhu 2020, equation 3: clean errors, clean rejections and accepted errors on attacked "
         "images, per image, from 0 to 2. It assumes as many attacked as clean images and gives all errors the "

@@ -118,7 +118,7 @@ def explanation_text(run: Run) -> list[str]:
         f"({first['suite']}, ε {first['eps']:g}). An overlap of 1 means the same place; two unrelated maps have "
         f"{first['unrelated_iou']:.2f}. Compare it with the overlap under random noise of the same size: if noise "
         "moves a map as far, its drift says little about the attack.",
-        "A map is no proof. It does not show that the model reasons as a radiologist does. A plausible map can "
+        "A map is no proof. It does not show that the model reasons as a clinician does. A plausible map can "
         f"belong to a wrong prediction, and a map within {REGIONS[first['region']]} can mark the wrong structure "
         "there.",
     ]

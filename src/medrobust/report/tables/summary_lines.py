@@ -43,8 +43,11 @@ def _backbones(run: Run) -> list[str]:
     for backbone in run.backbones:
         cards = (run.training.cards.get((backbone, regime), {}) for regime in REGIMES)
         if model := next((card["params"]["model"] for card in cards if card), None):
+            start = STARTS.get(model["weights"], f"the weights in {Path(model['weights']).name}")
+            last = model["trainable"].removeprefix("last:")
+            part = PARTS.get(model["trainable"], f"the last {last} blocks and the head")
             named = f"{backbone} (timm's {model['timm']}, {model['image_size']} pixels)"
-            ways.setdefault(f"{_start(model['weights'])}, {_part(model['trainable'])}", []).append(named)
+            ways.setdefault(f"{start}, {part}", []).append(named)
         else:
             unknown.append(backbone)
     lines = [f"Trained from {way}: {', '.join(named)}." for way, named in ways.items()]
@@ -53,12 +56,3 @@ def _backbones(run: Run) -> list[str]:
     if unknown:
         lines.append(f"No checkpoint of this run tells how {', '.join(unknown)} was trained.")
     return [" ".join(lines)]
-
-
-def _start(weights: str) -> str:
-    return STARTS.get(weights, f"the weights in {Path(weights).name}")
-
-
-def _part(trainable: str) -> str:
-    last = trainable.removeprefix("last:")
-    return PARTS.get(trainable, f"the last {last} blocks and the head")
