@@ -125,7 +125,7 @@ def _write_results(tmp_path: Path) -> None:
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
     write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)
     write_json(tmp_path / "data" / "votes" / "convex" / "card.json", {"method": "convex"})
-    write_vote(m, p)
+    write_ensemble(m, p)
     (p / "audit").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(p / "audit" / "pairs.png")
     for backbone in ("one", "two"):
@@ -158,15 +158,15 @@ def _write_results(tmp_path: Path) -> None:
 
 
 def crossings() -> pd.DataFrame:
-    """A transfer matrix in which a model's own images hurt it most."""
-    judges = ["one-clean", "one-adv", "two-clean", "two-adv", "ensemble"]
-    cells = [(source, judge) for source in ("no attack", *judges) for judge in judges]
+    """A transfer matrix in which each model errs most on images that were made on it."""
+    models = ["one-clean", "one-adv", "two-clean", "two-adv", "ensemble"]
+    cells = [(source, model) for source in ("no attack", *models) for model in models]
     rows = []
-    for source, judge in [*cells, ("per member", "ensemble")]:
-        right = {"no attack": 0.75, "per member": 0.5, judge: 0.25}.get(source, 0.625)
+    for source, model in [*cells, ("per member", "ensemble")]:
+        right = {"no attack": 0.75, "per member": 0.5, model: 0.25}.get(source, 0.625)
         rows.append(
             {
-                "source": source, "judge": judge, "accuracy": right, "low": right - 0.1, "high": right + 0.1,
+                "source": source, "judge": model, "accuracy": right, "low": right - 0.1, "high": right + 0.1,
                 "log_loss": 2 - right, "log_loss_low": 1.0, "log_loss_high": 2.0, "brier": 1 - right,
                 "ece": 0.3 - right / 4,
             }
@@ -174,7 +174,7 @@ def crossings() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_vote(metrics: Path, plots: Path) -> None:
+def write_ensemble(metrics: Path, plots: Path) -> None:
     """An ensemble of two adversarially trained models, the comparison of methods, and a transfer matrix."""
     facts = {
         "method": "convex", "objective": "weighted", "robust_share": 0.5, "members": ["one-adv", "two-adv"],
@@ -188,8 +188,8 @@ def write_vote(metrics: Path, plots: Path) -> None:
     write_table(plots / "transfer" / "matrix.csv", crossings())
 
 
-def write_attacked_vote(folder: Path) -> None:
-    """The rule of a method that is not in force, what a suite made of it, and what the checklist says of that."""
+def write_attacked_method(folder: Path) -> None:
+    """The files of a method that is not selected: its card, and the records of a suite and of the checklist."""
     write_json(folder / "data" / "votes" / "equal" / "card.json", {"method": "equal"})
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.375, "0.01": 0.125}}
     write_record(folder / "metrics" / "votes" / "equal-pgd.json", record)
@@ -202,12 +202,12 @@ def text_of(html: str) -> str:
 
 
 def read(
-    folder: Path, *, checked: bool = False, backbones: tuple[str, ...] = ("one", "two"), vote: str = "adv",
+    folder: Path, *, checked: bool = False, backbones: tuple[str, ...] = ("one", "two"), regime: str = "adv",
     attacked: tuple[str, ...] = (),
 ) -> Run:  # fmt: skip
     """The run of a folder; `checked` compares its files with dvc.lock."""
     provenance = Provenance.of(folder / "dvc.lock") if checked else None
-    return collect(folders(folder), list(backbones), ["pgd"], provenance, Ensemble(vote, attacked))
+    return collect(folders(folder), list(backbones), ["pgd"], provenance, Ensemble(regime, attacked))
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What one hands on: the weights as they are, and a card that the Hub reads, with the run's own numbers."""
+"""Published folders: unchanged weights, and a card with the run's own numbers that the Hub can read."""
 
 import shutil
 import subprocess
@@ -52,7 +52,7 @@ def rows(text: str, title: str) -> list[dict[str, str]]:
 
 def test_the_folder_has_the_weights_as_they_are_and_a_card(folder: Path) -> None:
     source, out = folder / "data" / "checkpoints" / "one" / "adv", folder / "models" / "one" / "adv"
-    # As DVC links it from its cache, which nobody may write to.
+    # As DVC links it to its cache, whose files are read-only.
     cached = folder / "cached"
     (source / "model.safetensors").rename(cached)
     cached.chmod(0o444)
@@ -67,14 +67,14 @@ def test_the_folder_has_the_weights_as_they_are_and_a_card(folder: Path) -> None
     assert cached.read_bytes() == b"weights of one-adv"
 
 
-def believable(folder: Path) -> None:
-    """Let the audit of the split say that nothing leaks."""
+def trusted(folder: Path) -> None:
+    """Write an audit whose verdict is that nothing leaks."""
     write_record(folder / "metrics" / "audit.json", {"verdict": "clean", "reasons": []})
     lock(folder)
 
 
 def test_the_hub_reads_the_card(folder: Path) -> None:
-    believable(folder)
+    trusted(folder)
     text = model_card(published(backbone(folder)))
     meta: Any = ModelCard(text).data
     assert meta.model_name == "one-adv"
@@ -109,7 +109,7 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
     assert {row["images"] for row in rows(text, "All numbers")} == {"clean", "pgd"}
 
 
-def test_a_stranger_learns_how_to_use_and_what_to_believe(folder: Path) -> None:
+def test_the_card_explains_use_and_limits(folder: Path) -> None:
     write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
     lock(folder)
     text = model_card(published(backbone(folder)))
@@ -144,7 +144,7 @@ def test_what_must_not_be_compared_is_kept_from_the_hub(folder: Path) -> None:
         return [metric["name"] for result in index["results"] for metric in result["metrics"]]
 
     assert named() == [], "the split leaks"
-    believable(folder)
+    trusted(folder)
     assert "robust accuracy (pgd, Linf, eps 0.01)" in named()
     write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
     lock(folder)
@@ -154,7 +154,7 @@ def test_what_must_not_be_compared_is_kept_from_the_hub(folder: Path) -> None:
     assert "robust accuracy (pgd, Linf, eps 0.01)" not in named()
 
 
-def test_no_card_tells_of_another_run(folder: Path) -> None:
+def test_no_card_holds_numbers_of_another_run(folder: Path) -> None:
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.8765, "0.01": 0.8765}}
     write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", record)
     with pytest.raises(UserError, match=r"one-adv-pgd\.json: not what stage attack@one-adv-pgd wrote"):
@@ -162,7 +162,7 @@ def test_no_card_tells_of_another_run(folder: Path) -> None:
     assert not (folder / "out").exists()
 
 
-def test_the_place_of_local_weights_is_not_handed_on(folder: Path) -> None:
+def test_the_path_of_local_weights_is_not_published(folder: Path) -> None:
     path = folder / "data" / "checkpoints" / "one" / "clean" / "card.json"
     found = read_json(path)
     found["params"]["model"] = {"weights": "/home/somebody/start.safetensors"}
@@ -172,9 +172,9 @@ def test_the_place_of_local_weights_is_not_handed_on(folder: Path) -> None:
     assert "somebody" not in text
 
 
-def test_without_a_lock_the_card_says_that_nothing_was_checked(folder: Path) -> None:
+def test_without_a_lock_the_card_states_that_nothing_was_checked(folder: Path) -> None:
     (folder / "dvc.lock").unlink()
-    assert "no dvc.lock tells which run the results belong to" in model_card(published(backbone(folder)))
+    assert "there is no dvc.lock to compare the results with" in model_card(published(backbone(folder)))
 
 
 def test_a_suite_without_any_result_leaves_its_name(folder: Path) -> None:
@@ -183,10 +183,10 @@ def test_a_suite_without_any_result_leaves_its_name(folder: Path) -> None:
     assert f"`{folder / 'metrics' / 'attack' / 'one-clean-new.json'}`: missing" in text
 
 
-def test_a_suite_with_a_target_tells_how_often_it_was_reached(folder: Path) -> None:
-    told = {"targeted_n": {"least": 12}, "targeted_success": {"least": {"0.005": 0.25, "0.01": 0.75}}}
-    told["targeted_success_ci"] = {"least": {"0.005": [0.1, 0.4], "0.01": [0.6, 0.9]}}
-    write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", attack_record() | told)
+def test_a_suite_with_targets_has_a_table_of_their_success(folder: Path) -> None:
+    targeted = {"targeted_n": {"least": 12}, "targeted_success": {"least": {"0.005": 0.25, "0.01": 0.75}}}
+    targeted["targeted_success_ci"] = {"least": {"0.005": [0.1, 0.4], "0.01": [0.6, 0.9]}}
+    write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", attack_record() | targeted)
     lock(folder)
     run = backbone(folder)
     (row,) = rows(model_card(published(run)), "Targeted success: pgd")
@@ -205,14 +205,14 @@ def test_without_data_and_results_there_still_is_a_card(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CHECKPOINT)
-def test_weights_that_are_missing_are_not_handed_on(folder: Path, name: str) -> None:
+def test_missing_weights_are_not_published(folder: Path, name: str) -> None:
     (folder / "data" / "checkpoints" / "one" / "adv" / name).unlink()
     with pytest.raises(UserError, match=rf"{name}: no such file\. Run `dvc repro`"):
         publish(published(backbone(folder)), folders(folder), folder / "out")
     assert not (folder / "out").exists()
 
 
-def test_weights_of_another_run_are_not_handed_on(folder: Path) -> None:
+def test_weights_of_another_run_are_not_published(folder: Path) -> None:
     checkpoint = folder / "data" / "checkpoints" / "one" / "adv"
     write_json(checkpoint / "card.json", {**card("one", "adv"), "seed": 2})
     with pytest.raises(UserError, match=r"card\.json: not what stage train@one-adv wrote"):
@@ -231,7 +231,7 @@ def test_a_licence_has_the_hubs_name_or_none(licence: str, expected: str | None)
 
 
 def test_a_data_set_of_the_hub_is_linked(folder: Path) -> None:
-    believable(folder)
+    trusted(folder)
     path = folder / "data" / "prepared" / "header.json"
     write_json(path, {**read_json(path), "url": f"{HUB}owner/images", "licence": "see its page"})
     text = model_card(published(backbone(folder, checked=False)))

@@ -48,7 +48,7 @@ def run() -> Run:
     return Run(["net"], [], {"classes": CLASSES})
 
 
-def test_aware_and_unaware_stand_side_by_side(run: Run) -> None:
+def test_aware_and_unaware_are_side_by_side(run: Run) -> None:
     run.detect["net", "adv"] = record()
     table = detection_tables(run, 0.95)[0]
     row = dict(zip(table.columns, table.rows[0], strict=True))
@@ -61,12 +61,12 @@ def test_aware_and_unaware_stand_side_by_side(run: Run) -> None:
     assert table.rows[1][3] == "dfeat (trained on another suite)"
 
 
-def test_a_detector_that_nobody_attacked_is_called_so(run: Run) -> None:
+def test_a_detector_without_aware_attacker_is_marked(run: Run) -> None:
     run.detect["net", "adv"] = record(adaptive=False)
     assert "not attacked" in detection_tables(run, 0.95)[0].rows[0]
 
 
-def test_tables_of_the_study_and_of_the_price(run: Run) -> None:
+def test_tables_of_the_study_and_of_the_costs(run: Run) -> None:
     run.detect["net", "clean"] = record()
     _, classes, published, priced = detection_tables(run, 0.95)
     assert classes.rows[0][4:] == ["unaware", "60", "0.900 (0.500)", "0.800 (0.400)", "–"]

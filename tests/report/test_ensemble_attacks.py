@@ -1,4 +1,4 @@
-"""Methods under attack: who was attacked has numbers of this run, and who was not is said to be so."""
+"""Ensemble methods under attack: attacked methods have numbers of this run, others are listed as not attacked."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.report.runs import (
     checks_record,
     read,
     text_of,
-    write_attacked_vote,
+    write_attacked_method,
     write_record,
     write_run,
 )
@@ -30,7 +30,7 @@ CLEAN = "0.700 [0.600, 0.800]"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_run(tmp_path)
-    write_attacked_vote(tmp_path)
+    write_attacked_method(tmp_path)
     lock(tmp_path)
     return tmp_path
 
@@ -39,7 +39,7 @@ def rows(run: Run) -> dict[str, list[str]]:
     return {row[0]: row[1:] for row in attacked_methods_table(run, 0.95).rows}
 
 
-def test_only_the_method_in_force_is_attacked_unless_others_are_named(folder: Path) -> None:
+def test_only_the_selected_method_is_attacked_unless_others_are_named(folder: Path) -> None:
     run = read(folder, checked=True)
     table = attacked_methods_table(run, 0.95)
     assert table.columns[1:] == ["clean", "pgd ε = 0.005", "pgd ε = 0.01", "checklist"]
@@ -66,7 +66,7 @@ def test_a_named_method_has_its_numbers_everywhere(folder: Path) -> None:
     ]
 
 
-def test_an_impossible_method_says_so_attacked_or_not(folder: Path) -> None:
+def test_a_method_that_was_not_fitted_is_named_attacked_or_not(folder: Path) -> None:
     write_record(folder / "metrics" / "votes" / "stacking-pgd.json", {"not_fitted": "too few"})
     for attacked in ((), ("equal", "stacking")):
         run = read(folder, attacked=attacked)
@@ -92,7 +92,7 @@ def test_a_number_that_no_stage_wrote_is_left_out(folder: Path) -> None:
 
 
 def test_an_attack_on_an_earlier_rule_is_left_out(folder: Path) -> None:
-    """The vote was fitted anew on its own (`dvc repro -s`), and the attack of before still stands."""
+    """The ensemble was fitted again alone (`dvc repro -s`); the attack was not run again."""
     before = (folder / "dvc.lock").read_text()
     write_json(folder / "data" / "votes" / "equal" / "card.json", {"method": "equal", "members": {}})
     lock(folder)
@@ -106,7 +106,7 @@ def test_an_attack_on_an_earlier_rule_is_left_out(folder: Path) -> None:
     assert run.foreign == {str(folder / "metrics" / "votes" / "equal-pgd.json"): reason}
 
 
-def test_what_the_checklist_says_of_a_named_method_counts(folder: Path) -> None:
+def test_the_checklist_of_a_named_method_counts(folder: Path) -> None:
     path = folder / "metrics" / "checks" / "equal-vote.json"
     assert read(folder).worst_verdict() == "no problem found"
     assert read(folder, attacked=("equal",)).worst_verdict() == "suspect"
@@ -120,7 +120,7 @@ def test_what_the_checklist_says_of_a_named_method_counts(folder: Path) -> None:
     assert run.missing == [str(path)]
 
 
-def test_without_the_comparison_attacked_rows_stand(folder: Path) -> None:
+def test_without_the_comparison_attacked_rows_remain(folder: Path) -> None:
     path = folder / "metrics" / "ensemble.json"
     write_record(path, {**read_metrics(path), "methods": {}})
     run = read(folder, attacked=("equal",))
@@ -128,11 +128,11 @@ def test_without_the_comparison_attacked_rows_stand(folder: Path) -> None:
     assert rows(run)["convex ensemble (selected)"][:2] == ["–", "0.500 [0.400, 0.600]"]
 
 
-def test_a_vote_of_clean_models_has_that_name(folder: Path) -> None:
+def test_an_ensemble_of_clean_models_has_that_name(folder: Path) -> None:
     write_record(
         folder / "metrics" / "attack" / "ensemble-clean-pgd.json", {**attack_record(), "clean_accuracy": 0.9}
     )
-    run = read(folder, vote="clean")
+    run = read(folder, regime="clean")
     assert list(run.models())[-1] == ("ensemble", "clean")
     assert run.attacks.records["ensemble", "clean", "pgd"]["clean_accuracy"] == 0.9
     assert ("ensemble", "adv", "pgd") not in run.attacks.records

@@ -1,4 +1,4 @@
-"""The ensemble's section says who votes and why; transfer and calibration stand where they can be read."""
+"""The section on the ensemble: members, methods, transfer and calibration."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def change(folder: Path, name: str, **facts: Any) -> None:
     write_record(path, {**read_metrics(path), **facts})
 
 
-def test_the_text_says_who_votes_how_and_that_test_was_not_used(folder: Path) -> None:
+def test_the_text_names_method_and_fit_and_that_test_was_not_used(folder: Path) -> None:
     text = " ".join(ensemble_text(read(folder)))
     assert "Selected method: convex" in text
     assert "20 validation images of 7 patients and minimises a log-loss with a weight of 50% on attacked" in text
@@ -39,7 +39,7 @@ def test_the_text_says_who_votes_how_and_that_test_was_not_used(folder: Path) ->
     )
 
 
-def test_a_vote_of_one_is_called_one_model(folder: Path) -> None:
+def test_an_ensemble_of_one_is_called_one_model(folder: Path) -> None:
     change(folder, "ensemble", weights={"one-adv": 0.0, "two-adv": 1.0}, absent_from_val=["Mild"])
     text = " ".join(ensemble_text(read(folder)))
     assert (
@@ -58,7 +58,7 @@ def test_members_have_their_weights_and_temperatures(folder: Path) -> None:
     assert weights_table(read(folder)).rows == rows
 
 
-def test_methods_stand_side_by_side_and_the_one_in_force_is_named(folder: Path) -> None:
+def test_methods_are_compared_and_the_selected_one_is_marked(folder: Path) -> None:
     rows = {row[0]: row for row in methods_table(read(folder), 0.95).rows}
     assert list(rows) == ["equal", "convex (selected)", "stacking"]
     assert rows["equal"][5] == "0.700 [0.600, 0.800]"
@@ -77,7 +77,7 @@ def test_the_heat_map_has_sources_as_rows(folder: Path) -> None:
     assert "made on ↓ evaluated on →" in render_html(read(folder), {}, SETTINGS)
 
 
-def test_calibration_stands_before_and_after_the_attack(folder: Path) -> None:
+def test_calibration_is_shown_before_and_after_the_attack(folder: Path) -> None:
     table = calibration_table(read(folder), 0.95)
     rows = [row for row in table.rows if row[:2] == ["one", "clean"]]
     assert [row[2] for row in rows] == ["clean", "pgd ε 0.01"]
@@ -90,13 +90,13 @@ def test_calibration_stands_before_and_after_the_attack(folder: Path) -> None:
     ]
 
 
-def test_recalls_stand_clean_and_attacked_at_the_radius_of_training(folder: Path) -> None:
+def test_recalls_are_shown_clean_and_attacked_at_the_training_radius(folder: Path) -> None:
     table = recall_table(read(folder), 0.95)
     first = [row for row in table.rows if row[:2] == ["one", "adversarial"]]
     assert [(row[2], row[4]) for row in first] == [("clean", "0.500"), ("pgd ε 0.01", "0.000 [0.000, 0.000]")]
 
 
-def test_without_a_matrix_the_rest_stands(folder: Path) -> None:
+def test_without_a_matrix_the_rest_remains(folder: Path) -> None:
     write_record(folder / "metrics" / "transfer.json", {"n": 0})
     run = read(folder)
     assert (transfer_grids(run), calibration_table(run, 0.95).rows) == ([], [])

@@ -41,8 +41,8 @@ def explained(folder: Path) -> Path:
         write_record(folder / "metrics" / "explain" / f"{name}.json", record())
         plots = folder / "plots" / "explain" / name
         plots.mkdir(parents=True)
-        for place, picture in enumerate(record()["captions"]):
-            Image.new("RGB", (4, 4), (10 * number, 10 * place, 0)).save(plots / f"{picture}.png")
+        for index, picture in enumerate(record()["captions"]):
+            Image.new("RGB", (4, 4), (10 * number, 10 * index, 0)).save(plots / f"{picture}.png")
     return folder
 
 
@@ -52,7 +52,7 @@ def explain(folder: Path, **options: Any) -> Run:
     return run
 
 
-def test_drift_stands_beside_noise_with_intervals(explained: Path) -> None:
+def test_drift_is_shown_next_to_noise_with_intervals(explained: Path) -> None:
     table = drift_table(explain(explained), 0.95)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert len(rows) == 8
@@ -63,7 +63,7 @@ def test_drift_stands_beside_noise_with_intervals(explained: Path) -> None:
     assert "0.100 [0.000, 0.900]" in render_markdown(explain(explained), SETTINGS)
 
 
-def test_a_measure_that_some_images_have_not_says_of_how_many_it_is(explained: Path) -> None:
+def test_a_measure_that_some_images_lack_has_its_number_of_images(explained: Path) -> None:
     kind = record()["gradcam"] | {"iou_n": 15, "rank_n": 16, "iou_noise": None, "iou_noise_n": 0}
     write_record(explained / "metrics" / "explain" / "one-adv.json", record(gradcam=kind))
     table = drift_table(explain(explained), 0.95)
@@ -94,7 +94,7 @@ def test_no_image_of_the_data_where_none_may_be_shown(explained: Path) -> None:
     assert {name.split("-", 2)[2] for name in found} == {"surface", "features"}
 
 
-def test_what_is_missing_is_said(explained: Path) -> None:
+def test_what_is_missing_is_listed(explained: Path) -> None:
     (explained / "metrics" / "explain" / "two-adv.json").unlink()
     (explained / "plots" / "explain" / "one-clean" / "right-1.png").unlink()
     lacking = {**record(missing={"fooled": "the suite fooled no image"}), "gradcam": None}
@@ -124,7 +124,7 @@ def test_pictures_of_another_run_are_not_shown(explained: Path) -> None:
     assert read_metrics(explained / "metrics" / "explain" / "one-clean.json")
 
 
-def test_who_is_not_explained_is_said(explained: Path) -> None:
+def test_backbones_without_explanations_are_listed(explained: Path) -> None:
     run = read(explained)
     read_explanations(run, explained / "metrics", ["one"])
     assert explanation_text(run)[-1] == "No explanations of two (explain.models)."

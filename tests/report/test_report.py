@@ -1,4 +1,4 @@
-"""The page says what is there, names what is missing, and needs no network."""
+"""The page shows what is there, lists what is missing, and needs no network."""
 
 import json
 import re
@@ -53,10 +53,10 @@ def chart_data(html: str) -> Any:
 def test_a_whole_run_lacks_nothing_and_opens_with_its_verdicts(folder: Path) -> None:
     html = text_of(page(folder))
     assert read(folder).missing == []
-    places = [
+    positions = [
         html.index(f'id="{name}"') for name in ("verdicts", "glance", "data", "tuning", "attacks", "reproduce")
     ]
-    assert places == sorted(places)
+    assert positions == sorted(positions)
     assert html.index("leaking") < html.index('id="glance"')
     assert "2 of 7 test patients also stand in train" in html
     assert "0.712 [0.500, 0.900]" in html
@@ -147,7 +147,7 @@ def test_a_class_that_merging_emptied_has_no_column(folder: Path) -> None:
     assert recall_table(read(folder), 0.95).columns[3:] == ["Non <b> (2 patients)", "Mild (3 patients)"]
 
 
-def test_all_results_of_a_backbone_stand_in_one_table(folder: Path) -> None:
+def test_all_results_of_a_backbone_are_in_one_table(folder: Path) -> None:
     table = tables.backbone_table(read(folder), "one", 0.95)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert [(row["training"], row["images"], row["ε"]) for row in rows] == [
@@ -175,7 +175,7 @@ def test_the_worst_verdict_is_the_runs(folder: Path) -> None:
     assert [card["tone"] for card in verdicts(read(folder))][:2] == ["bad", "bad"]
 
 
-def test_the_checklist_says_what_did_not_pass_and_what_that_means(folder: Path) -> None:
+def test_the_checklist_lists_what_did_not_pass_and_what_that_means(folder: Path) -> None:
     assert checks_table(read(folder)).rows == []
     write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("suspect"))
     run = read(folder)
@@ -200,7 +200,7 @@ def test_the_slider_has_every_radius_and_the_models_at_it(folder: Path) -> None:
 
 
 def test_the_slider_finds_radii_that_no_short_decimal_is(folder: Path) -> None:
-    """8/255 is accepted as a radius; a record spells it in six digits, a curve in full."""
+    """8/255 is accepted as a radius; a record has six of its digits, a curve all."""
     radii = [2 / 255, 4 / 255]
     path = folder / "metrics" / "attack" / "one-adv-pgd.json"
     keyed = {
@@ -253,7 +253,7 @@ def test_confusion_matrices_carry_the_right_names_and_only_present_classes(folde
     assert [text.get_text() for text in axes.texts] == ["1\n100%", "0\n0%", "1\n50%", "1\n50%"]
 
 
-def test_the_vote_has_a_confusion_matrix_like_every_model(folder: Path) -> None:
+def test_the_ensemble_has_a_confusion_matrix_like_every_model(folder: Path) -> None:
     found = {matrix.title: matrix for matrix in matrices(read(folder, checked=True))}
     assert list(found)[-1] == "ensemble, adversarial"
     assert found["ensemble, adversarial"].classes == CLASSES
@@ -318,33 +318,33 @@ def exact(patients: int) -> float:
     return float(binomtest(0, patients).proportion_ci(0.95, method="exact").high)
 
 
-def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> None:
+def test_an_interval_of_zero_width_has_a_warning(folder: Path) -> None:
     assert zero_width_warning(tables.attack_table(read(folder), "pgd", 0.95).rows, 0.95) == ""
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.5, "0.01": 0.0}}
     record["robust_accuracy_ci"] = {"0.005": [0.4, 0.6], "0.01": [0.0, 0.0]}
     write_record(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
     run = read(folder)
     count = record["patients"]
-    said = zero_width_warning(tables.short_table(run).rows, 0.95, count)
-    assert said.endswith(
+    warning = zero_width_warning(tables.short_table(run).rows, 0.95, count)
+    assert warning.endswith(
         f"{count} patients of equal outcome the true rate can still be up to {exact(count):.2f} away."
     )
     for text in (render_html(run, {}, SETTINGS), tables.attack_table(run, "pgd", 0.95).note):
-        assert said in text
+        assert warning in text
 
 
-def test_the_page_says_where_patients_are_too_few_for_its_intervals(folder: Path) -> None:
-    said = "Classes with fewer than 10 test patients"
+def test_the_page_warns_where_patients_are_too_few_for_its_intervals(folder: Path) -> None:
+    warning = "Classes with fewer than 10 test patients"
     page = text_of(render_html(read(folder), {}, SETTINGS))
     counts = ", ".join(f"{escape(name)} {count}" for name, count in zip(CLASSES, (2, 3, 2), strict=True))
-    assert f"{said} ({counts})" in page
+    assert f"{warning} ({counts})" in page
     split = read_metrics(folder / "metrics" / "split.json")
     split["test"]["patients_by_class"] = dict(zip(CLASSES, (10, 300, 20), strict=True))
     write_record(folder / "metrics" / "split.json", split)
-    assert said not in text_of(render_html(read(folder), {}, SETTINGS))
+    assert warning not in text_of(render_html(read(folder), {}, SETTINGS))
 
 
-def test_of_data_without_patient_ids_nothing_is_said_of_few_patients(folder: Path) -> None:
+def test_data_without_patient_ids_have_no_warning_about_few_patients(folder: Path) -> None:
     """The split counts no patient there; an evaluation takes each image for one of its own."""
     split = read_metrics(folder / "metrics" / "split.json")
     split["test"] |= {"patients": 0, "patients_by_class": dict.fromkeys(CLASSES, 0)}
@@ -360,12 +360,12 @@ def test_of_data_without_patient_ids_nothing_is_said_of_few_patients(folder: Pat
 
 
 @pytest.mark.parametrize("cell", ["0.550 [0.550, 0.550]", "0.5501 [0.550, 0.550]", "-0.100 [-0.100, -0.100]"])
-def test_a_value_between_nothing_and_all_has_no_bound(cell: str) -> None:
+def test_a_value_between_0_and_1_has_no_bound(cell: str) -> None:
     assert zero_width_warning([["a", cell]], 0.95, 7).endswith("so that resampling changes nothing.")
     assert zero_width_warning([["a", "0.550 [0.549, 0.550]", "0.550"]], 0.95, 7) == ""
 
 
-def test_a_recall_that_hides_much_is_told_of_its_own_patients(folder: Path) -> None:
+def test_the_warning_of_a_recall_counts_the_patients_of_its_class(folder: Path) -> None:
     note = recall_table(read(folder), 0.95).note
     assert f"With 3 patients of equal outcome the true rate can still be up to {exact(3):.2f} away." in note
 

@@ -1,4 +1,4 @@
-"""The report opens with what was trained on what, as the checkpoints' cards tell it."""
+"""The first lines of the report: which models were trained on which data, from the checkpoints' cards."""
 
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def test_data_backbones_and_radius_open_the_report(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "trainable", "said"),
+    ("weights", "trainable", "start"),
     [
         ("pretrained", "head", "timm's pretrained weights, the head alone"),
         (
@@ -45,15 +45,15 @@ def test_data_backbones_and_radius_open_the_report(folder: Path) -> None:
         ),
     ],
 )
-def test_each_start_has_its_line(folder: Path, weights: str, trainable: str, said: str) -> None:
+def test_each_start_has_its_line(folder: Path, weights: str, trainable: str, start: str) -> None:
     change(folder, "two", "clean", "model", weights=weights, trainable=trainable)
     found = summary_lines(read(folder), "patient")[1]
     assert found.startswith("Trained from random weights, all layers: one (")
-    assert f"Trained from {said}: two (" in found
+    assert f"Trained from {start}: two (" in found
     assert "/some" not in found
 
 
-def test_what_scanners_made_is_not_called_synthetic(folder: Path) -> None:
+def test_images_of_scanners_are_not_called_synthetic(folder: Path) -> None:
     path = folder / "data" / "prepared" / "header.json"
     write_json(path, {**read_json(path), "source": "oct2017"})
     assert (
@@ -74,7 +74,7 @@ def test_radii_are_those_that_models_were_trained_at(folder: Path) -> None:
     assert "0.500 [0.400, 0.600] (ε 0.005)" in tables.plain(tables.short_table(run))
 
 
-def test_after_an_edit_nothing_is_said_that_no_model_was_trained_at(folder: Path) -> None:
+def test_after_an_edit_no_radius_is_shown_that_no_model_was_trained_at(folder: Path) -> None:
     (folder / "params.yaml").write_text("seed: 1\nadv: {eps: 0.03}\n")
     run = read(folder, checked=True)
     assert not run.training_eps()
@@ -86,6 +86,4 @@ def test_after_an_edit_nothing_is_said_that_no_model_was_trained_at(folder: Path
 def test_a_backbone_without_a_checkpoint_is_named(folder: Path) -> None:
     for regime in ("clean", "adv"):
         (folder / "data" / "checkpoints" / "two" / regime / "card.json").unlink()
-    assert summary_lines(read(folder), "patient")[1].endswith(
-        "No checkpoint of this run tells how two was trained."
-    )
+    assert summary_lines(read(folder), "patient")[1].endswith("No checkpoint of two belongs to this run.")

@@ -17,7 +17,7 @@ class Folders:
 
     Attributes:
         predictions: the ensemble's predictions on test images, a file.
-        code: one hash per stage; None if nobody asks for it.
+        code: one hash of the code per stage; None if it is not needed.
     """
 
     prepared: Path

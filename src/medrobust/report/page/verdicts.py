@@ -28,7 +28,7 @@ def verdicts(run: Run) -> list[dict[str, Any]]:
     if run.foreign:
         cards.append(_foreign(run))
     elif run.provenance is None:
-        reasons = ["there is no DVC repository with a dvc.lock that tells which run a file belongs to"]
+        reasons = ["there is no DVC repository with a dvc.lock to compare the files with"]
         cards.append({"of": "Origin of the numbers", "verdict": "not checked", "reasons": reasons})
     return [{**card, "tone": TONES.get(str(card["verdict"]), "bad")} for card in cards]
 

@@ -130,7 +130,7 @@ def _gaps(model: PublishedModel) -> list[str]:
     run = model.run
     lines = [f"- `{path}`: missing" for path in run.missing]
     if run.provenance is None:
-        lines.append("- no dvc.lock tells which run the results belong to: they were not checked")
+        lines.append("- there is no dvc.lock to compare the results with: they were not checked")
     return ["## Missing in this card", "\n".join(lines)] if lines else []
 
 

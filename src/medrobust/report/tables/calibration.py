@@ -45,7 +45,7 @@ def recall_table(run: Run, confidence: float) -> Table:
             recalls = (curve_value(point, f"recall_{name}") for name in classes)
             rows.append([model, TRAINING[regime], f"{suite} ε {near}", *recalls])
     note = (
-        "Shows classes that an attack harms more than the mean tells. Attacked rows are the worst case over the "
+        "Shows classes that an attack harms more than the mean shows. Attacked rows are the worst case over the "
         f"attacks of the suite. Brackets are {confidence:.0%} intervals over the patients of the class."
     )
     counts = [run.test_patients(name) for name in classes]

@@ -1,4 +1,4 @@
-"""Tables of detection: every result of an unaware attacker stands beside that of an aware attacker.
+"""Tables of detection: every result of an unaware attacker is next to that of an aware attacker.
 
 An aware attacker knows the detector and tries to evade it; an unaware attacker attacks only the model.
 """

@@ -54,5 +54,5 @@ def _backbones(run: Run) -> list[str]:
     if radii := sorted(set(run.training_eps().values())):
         lines.append(f"Then trained adversarially, at ε = {' and '.join(f'{eps:g}' for eps in radii)}.")
     if unknown:
-        lines.append(f"No checkpoint of this run tells how {', '.join(unknown)} was trained.")
+        lines.append(f"No checkpoint of {', '.join(unknown)} belongs to this run.")
     return [" ".join(lines)]
