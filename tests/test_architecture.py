@@ -60,6 +60,8 @@ def test_files_and_functions_stay_readable(path: Path) -> None:
             assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
 
 
-def test_package_files_are_empty() -> None:
+def test_package_files_hold_at_most_a_docstring() -> None:
     inner = [path for path in FILES if path.name == "__init__.py" and path.parent.name != "medrobust"]
-    assert [str(path) for path in inner if path.stat().st_size] == []
+    for path in inner:
+        module = ast.parse(path.read_text())
+        assert len(module.body) == (ast.get_docstring(module) is not None), path
