@@ -114,7 +114,7 @@ def test_a_stranger_learns_how_to_use_and_what_to_believe(folder: Path) -> None:
     text = model_card(subject(backbone(folder)))
     for words in (
         'medrobust.load("models/one/adv")', "lr: 0.001", "Cite: A & B.", "a" * 64, "no medical device",
-        "Norm Linf. Attacks: pgd (steps 10, loss margin).", "the split: **leaking**. 2 of 7 test patients also",
+        "Norm Linf. Attacks: pgd (steps 10, loss margin).", "the split: **leaking**. 2 of 7 test patients are",
         "pgd **invalid**", "The licence on top of this card is that of the images", "Licence: MIT.",
         f"those of the clean model (sha256 `{'b' * 64}`)", "torch 2.0",
     ):  # fmt: skip
