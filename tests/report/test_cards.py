@@ -117,7 +117,7 @@ def test_the_card_explains_use_and_limits(folder: Path) -> None:
     for words in (
         'medrobust.load("models/one/adv")', "lr: 0.001", "Cite: A & B.", "a" * 64, "no medical device",
         "Norm Linf. Attacks: pgd (steps 10, loss margin).", "the split: **leaking**. 2 of 7 test patients are",
-        "pgd **invalid**", "The licence on top of this card is that of the images", "Licence: MIT.",
+        "pgd **invalid**", "The licence in the metadata of this card is that of the images", "Licence: MIT.",
         f"those of the clean model (sha256 `{'b' * 64}`)", "torch 2.0",
     ):  # fmt: skip
         assert words in text, words
