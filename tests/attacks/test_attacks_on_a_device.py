@@ -40,7 +40,7 @@ def test_every_attack_finds_there_what_it_finds_here(
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("settings", [{}, {"precision": "bf16", "give_up": True}])
+@pytest.mark.parametrize("settings", [{}, {"give_up": True}])
 def test_a_suite_gives_there_the_records_of_here(
     settings: dict[str, Any], trained: nn.Module, subset: Subset
 ) -> None:

@@ -5,14 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from torch import nn
 
-from medrobust.attacks.base import margin
 from medrobust.attacks.engine.attempts import ATTEMPTS, RECORDS, stored_accuracy, table_of, worst_case
 from medrobust.attacks.engine.evaluate import attack_suite, named_attacks
 from medrobust.attacks.engine.suite import resolve_suite
-from medrobust.attacks.methods.pgd import PGD
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.data.store import Subset
 
@@ -120,36 +117,3 @@ def test_a_hopeless_attempt_ends_early_and_the_answers_stay(trained: nn.Module, 
     assert abs(fooled[0].sum() - fooled[1].sum()) <= 1
     assert early["gradients"].sum() < 0.8 * full["gradients"].sum()
     assert early["queries"].sum() < 0.8 * full["queries"].sum()
-
-
-def test_a_bfloat16_twin_proposes_and_the_model_judges(trained: nn.Module, subset: Subset) -> None:
-    attacks = [{"name": "pgd", "steps": 10}]
-    plain = SuiteParams(norm="Linf", eps=[0.02, 0.05, 0.1], attacks=attacks)
-    half = resolve_suite("s", plain.model_copy(update={"precision": "bf16"}))
-    tables = [attack_suite(trained, subset, suite, seed=0) for suite in (resolve_suite("s", plain), half)]
-    fooled = [worst_case(table, plain.eps)["fooled"] for table in tables]
-    assert abs(fooled[0].sum() - fooled[1].sum()) <= 1
-    assert next(trained.parameters()).dtype == torch.float32
-
-
-def test_what_the_twin_claims_is_not_believed(trained: nn.Module, subset: Subset) -> None:
-    """A twin that is wrong about everything changes what is tried, never what counts."""
-    from collections import deque
-
-    from medrobust.attacks.engine.streaming import Pool, Room, Task
-
-    class Liar(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = -trained(images)
-            return logits
-
-    def fetch(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return subset.batch(rows), subset.targets(rows), torch.tensor(rows)
-
-    pool = Pool(trained, Liar(), PGD(eps=0.05, steps=6), fetch, Room(16))
-    pool.queue = deque(Task(number, 0.05, 0, 6, None) for number in range(40))
-    while pool.load:
-        for outcome in pool.step():
-            label = torch.tensor([subset.labels[outcome.task.row]])
-            exact = margin(trained(outcome.found[None]), label)
-            assert outcome.margin == pytest.approx(exact.item(), abs=1e-5)

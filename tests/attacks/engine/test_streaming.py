@@ -20,7 +20,7 @@ def work(model: nn.Module, attack: Stepwise, subset: Subset, tasks: list[Task], 
     def fetch(rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         return subset.batch(rows), subset.targets(rows), torch.tensor(rows) + 7
 
-    pool, found = Pool(model, model, attack, fetch, Room(size)), {}
+    pool, found = Pool(model, attack, fetch, Room(size)), {}
     pool.queue = deque(tasks)
     while pool.load:
         for outcome in pool.step():

@@ -23,7 +23,6 @@ from medrobust.attacks.engine.attempts import RECORDS, table_of, worst_case
 from medrobust.attacks.engine.resume import State
 from medrobust.attacks.engine.schedule import Course
 from medrobust.attacks.engine.streaming import Batch, Pool, Room
-from medrobust.attacks.engine.twin import Twin
 from medrobust.attacks.state import Stepwise
 from medrobust.core.processes import gather, joined, share
 from medrobust.core.runtime import progress
@@ -118,8 +117,6 @@ class _Job:
         self.levels, self.allow_weak = 2**bit_depth - 1, allow_weak
         self.device, self.room = next(model.parameters()).device, Room(batch_size)
         self.seeds = image_seeds(subset.ids, seed)
-        probe = subset.batch(range(min(4, len(subset)))).to(self.device)
-        self.fast = Twin(model, probe) if suite.get("precision") == "bf16" else model
         self.give_up = bool(suite.get("give_up"))
         named = named_attacks(suite)
         self.names, self.attacks = [name for name, _ in named], [attack for _, attack in named]
@@ -131,7 +128,7 @@ class _Job:
 
     def _stage(self, attack: Attack) -> Pool | Batch:
         if isinstance(attack, Stepwise):
-            return Pool(self.model, self.fast, attack, self._fetch, self.room, give_up=self.give_up)
+            return Pool(self.model, attack, self._fetch, self.room, give_up=self.give_up)
         return Batch(
             self.model, attack, self._fetch, self.room, lambda attack, rows: attack.for_images(self.subset, rows)
         )

@@ -54,7 +54,7 @@ class Outcome:
     Attributes:
         task: that was done.
         found: C×H×W on the CPU; the image that fooled the model, or the one with the largest margin.
-        pred: the answer that the exact model gives it.
+        pred: the answer that the model gives it.
         margin: its largest other logit less the true one; positive where it is wrong.
         distance: from the clean image in the suite's norm.
         saturation: share of the pixels not at 0 or 1 that moved by at least 99 % of eps.
@@ -115,9 +115,7 @@ class Pool:
     """The tasks of one stepwise attack.
 
     Args:
-        exact: the model that judges.
-        fast: the model that gives gradients and first answers: the exact one or a quicker twin of it. What the
-            twin calls fooled, and every last place, is judged by the exact model.
+        model: the attacked model.
         attack: its own eps is not used, each task has one.
         fetch: how to get at images.
         room: images at once.
@@ -125,15 +123,12 @@ class Pool:
     """
 
     def __init__(
-        self, exact: nn.Module, fast: nn.Module, attack: Stepwise, fetch: Fetch, room: Room, *,
-        give_up: bool = False,
-    ) -> None:  # fmt: skip
-        self.exact, self.fast, self.attack, self.fetch, self.room = exact, fast, attack, fetch, room
-        self.give_up = give_up
+        self, model: nn.Module, attack: Stepwise, fetch: Fetch, room: Room, *, give_up: bool = False
+    ) -> None:
+        self.model, self.attack, self.fetch, self.room, self.give_up = model, attack, fetch, room, give_up
         self.queue: deque[Task] = deque()
         self._tasks: list[Task] = []
         self._walk: Walk | None = None
-        self._asked: list[int] = []
 
     @property
     def load(self) -> int:
@@ -143,15 +138,12 @@ class Pool:
     def step(self) -> list[Outcome]:
         """Refill, look once and move once; what came of those who left."""
         walk = self._refill()
-        looks = self.room.split(len(self._tasks), lambda rows: self.attack.look(self.fast, walk.take(rows)))
+        looks = self.room.split(len(self._tasks), lambda rows: self.attack.look(self.model, walk.take(rows)))
         logits, gradient = (torch.cat(part) for part in zip(*looks, strict=True))
-        if self.fast is not self.exact:
-            logits = self._confirm(walk, logits)
         walk.note(logits)
         leaving = walk.score > 0
-        if self.give_up and (hopeless := self._hopeless(walk) & ~leaving).any():
-            self._judge_best(walk, hopeless)
-            leaving |= hopeless
+        if self.give_up:
+            leaving |= self._hopeless(walk)
         stay = ~leaving
         outcomes, walk = self._leave(walk, leaving), walk.take(stay)
         if self._tasks:
@@ -160,7 +152,7 @@ class Pool:
             last = walk.step >= limit
             if last.any():
                 self._last_look(walk, last)
-                outcomes, walk = outcomes + self._leave(walk, last), walk.take(~last)
+                outcomes, walk = outcomes + self._leave(walk, last, looked=True), walk.take(~last)
         self._walk = walk if self._tasks else None
         return outcomes
 
@@ -175,23 +167,9 @@ class Pool:
             self.attack.begin(new, torch.tensor(warm, device=images.device))
             new.origin = new.current
             self._walk = new if self._walk is None else self._walk.join(new)
-            self._tasks, self._asked = self._tasks + entering, self._asked + [0] * len(entering)
+            self._tasks = self._tasks + entering
         assert self._walk is not None, "a step needs a task"
         return self._walk
-
-    def _judge(self, images: Tensor) -> Tensor:
-        """The exact model's logits."""
-        with torch.no_grad():
-            return torch.cat(self.room.split(len(images), lambda rows: self.exact(images[rows])))
-
-    def _confirm(self, walk: Walk, logits: Tensor) -> Tensor:
-        """Ask the exact model about the images that the fast one calls fooled."""
-        doubt = margin(logits, walk.labels) > 0
-        if doubt.any():
-            logits = logits.clone()
-            logits[doubt] = self._judge(walk.current[doubt])
-            self._count(doubt, 1)
-        return logits
 
     def _hopeless(self, walk: Walk) -> Tensor:
         """Which attempts to end early, bool n: where even twice the progress of the last stretch would not do.
@@ -206,61 +184,43 @@ class Pool:
         walk.mark = torch.where(due, walk.score, walk.mark)
         return hopeless
 
-    def _judge_best(self, walk: Walk, rows: Tensor) -> None:
-        """Ask the exact model about best places that the fast one chose."""
-        if self.fast is not self.exact:
-            logits = self._judge(walk.best[rows])
-            walk.score[rows], walk.pred[rows] = margin(logits, walk.labels[rows]), logits.argmax(1)
-            self._count(rows, 1)
-
     def _last_look(self, walk: Walk, last: Tensor) -> None:
-        """Judge the last places and, where the fast model chose them, the best ones, in one pass."""
+        """Judge the last places, without a gradient."""
         rows = walk.take(last)
-        if self.fast is self.exact:
-            rows.note(self._judge(rows.current))
-            self._count(last, 1)
-        else:
-            best, current = self._judge(torch.cat([rows.best, rows.current])).chunk(2)
-            rows.score, rows.pred = margin(best, rows.labels), best.argmax(1)
-            rows.note(current)
-            self._count(last, 2)
+        with torch.no_grad():
+            logits = self.room.split(len(rows.images), lambda part: self.model(rows.current[part]))
+        rows.note(torch.cat(logits))
         walk.best[last], walk.score[last], walk.pred[last] = rows.best, rows.score, rows.pred
 
-    def _count(self, rows: Tensor, queries: int) -> None:
-        self._asked = [n + queries * flag for n, flag in zip(self._asked, rows.tolist(), strict=True)]
-
-    def _leave(self, walk: Walk, leaving: Tensor) -> list[Outcome]:
-        """What came of those who leave; their places are free afterwards."""
+    def _leave(self, walk: Walk, leaving: Tensor, looked: bool = False) -> list[Outcome]:
+        """What came of those who leave, after a last look without a gradient where they `looked`."""
         flags = leaving.tolist()
         if not any(flags):
             return []
         gone = walk.take(leaving)
-        leavers = [
-            (task, asked) for task, asked, flag in zip(self._tasks, self._asked, flags, strict=True) if flag
-        ]
+        leavers = [task for task, flag in zip(self._tasks, flags, strict=True) if flag]
         costs = []
-        for (task, asked), steps in zip(leavers, gone.step.tolist(), strict=True):
-            # A fooled image has looked once more than it has moved; the last look is among those asked.
-            looks = min(steps + 1, task.moves)
-            costs.append((steps, looks, asked) if self.attack.gradient else (steps, 0, looks + asked))
+        for steps in gone.step.tolist():
+            # Who leaves before the last look has looked once more than it has moved.
+            looks, last = (steps, 1) if looked else (steps + 1, 0)
+            costs.append((steps, looks, last) if self.attack.gradient else (steps, 0, looks + last))
         self._tasks = [task for task, flag in zip(self._tasks, flags, strict=True) if not flag]
-        self._asked = [asked for asked, flag in zip(self._asked, flags, strict=True) if not flag]
-        return outcomes([task for task, _ in leavers], gone, self.attack.norm, costs)
+        return outcomes(leavers, gone, self.attack.norm, costs)
 
 
 class Batch:
     """The tasks of an attack that runs to its end by itself; a step is one batch of one radius.
 
     Args:
-        exact, attack, fetch, room: as of a `Pool`.
+        model, attack, fetch, room: as of a `Pool`.
         fit: gives the attack as it meets the images of some rows; None: the same for all.
     """
 
     def __init__(
-        self, exact: nn.Module, attack: Attack, fetch: Fetch, room: Room,
+        self, model: nn.Module, attack: Attack, fetch: Fetch, room: Room,
         fit: Callable[[Attack, list[int]], Attack] | None = None,
     ) -> None:  # fmt: skip
-        self.exact, self.attack, self.fetch, self.room, self.fit = exact, attack, fetch, room, fit
+        self.model, self.attack, self.fetch, self.room, self.fit = model, attack, fetch, room, fit
         self.queue: deque[Task] = deque()
 
     @property
@@ -284,12 +244,12 @@ class Batch:
         images, labels, seeds = self.fetch(rows)
         attack = replace(self.attack, eps=eps)
         attack = attack if self.fit is None else self.fit(attack, rows)
-        meter = Meter(self.exact, len(tasks))
+        meter = Meter(self.model, len(tasks))
         place = _places(tasks, images, self.attack.norm) if any(task.place is not None for task in tasks) else None
         found = attack(meter, images, labels, seeds=seeds, start=place)
         walk = Stepwise.enter(images, labels, seeds, eps, 0, images if place is None else place)
         with torch.no_grad():
-            logits = self.exact(found)
+            logits = self.model(found)
         walk.best, walk.score, walk.pred = found, margin(logits, labels), logits.argmax(1)
         counts = zip(meter.gradients.tolist(), meter.queries.tolist(), strict=True)
         return outcomes(tasks, walk, self.attack.norm, [(gradients, gradients, n + 1) for gradients, n in counts])

@@ -19,7 +19,7 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
     """The suite as attack cells read it.
 
     Returns:
-        `name`, `norm`, `eps` (rising), `precision`, `give_up`, `attacks`, `sources`.
+        `name`, `norm`, `eps` (rising), `give_up`, `attacks`, `sources`.
 
     Raises:
         UserError: an unknown attack, a wrong hyper-parameter, a norm that an attack does not serve, or a
@@ -43,7 +43,6 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
         "name": name,
         "norm": suite.norm,
         "eps": eps,
-        "precision": suite.precision,
         "give_up": suite.give_up,
         "attacks": resolved,
         "sources": code_hash(modules),

@@ -12,15 +12,13 @@ class SuiteParams(Block):
     """A threat model (norm and eps grid) and the attacks whose worst case is reported.
 
     Each attack is a mapping with `name` (a key of the attack registry) and its hyper-parameters; the
-    attack's own dataclass checks them. Two settings buy speed with a little strength, and are off by default:
-    `precision: bf16` lets a copy of the model in bfloat16 propose while the model judges, `give_up` ends attempts
-    that make too little progress to succeed (attacks/pool.py).
+    attack's own dataclass checks them. `give_up` buys speed with a little strength and is off by default: it ends
+    attempts that make too little progress to succeed (attacks/engine/streaming.py).
     """
 
     norm: Literal["Linf", "L2"]
     eps: Annotated[list[Radius], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    precision: Literal["fp32", "bf16"] = "fp32"
     give_up: bool = False
 
     @field_validator("eps")
