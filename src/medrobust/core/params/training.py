@@ -90,7 +90,6 @@ class TrainParams(Block):
     sampling: Literal["shuffle", "balanced"] = "shuffle"
     ema: Decay = 0.0
     channels_last: bool = True
-    compile: bool = False
 
 
 class AdvParams(Block):
