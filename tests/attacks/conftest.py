@@ -16,8 +16,8 @@ from tests.small import fit
 
 #: Settings that keep an attack quick; most are far too weak to be believed.
 QUICK: dict[str, dict[str, Any]] = {
-    "cw": {"steps": 10, "searches": 2}, "library_cw": {"steps": 10}, "square": {"queries": 20},
-    "square_l2": {"queries": 20}, "library_square": {"queries": 20}, "apgd": {"steps": 10},
+    "cw": {"steps": 10, "searches": 2}, "square": {"queries": 20}, "square_l2": {"queries": 20},
+    "torchattacks": {"attack": "APGD", "steps": 10}, "apgd": {"steps": 10},
     "apgd_t": {"steps": 10, "targets": 2}, "fab": {"steps": 5}, "fab_t": {"steps": 5, "targets": 2},
     "autoattack": {"steps": 6, "queries": 10, "targets": 2, "allow_weak": True}, "deepfool": {"steps": 5},
     "one_pixel": {"population": 10, "generations": 3, "allow_weak": True}, "stripe": {"queries": 20},

@@ -30,21 +30,32 @@ class Attack(ABC):
         eps: radius of the ball in [0, 1] pixel units.
         norm: of the ball; the suite's.
         norms: those that the method serves.
-        bound: whether the method keeps to the ball by itself. What an unbound one (CW-L2 in a Linf suite)
-            finds counts only where it lies inside the ball; elsewhere the clean image is returned.
-        nests: whether a failure in a ball is taken for one in the smaller balls inside (iterative attacks); the
-            engine tries the others at every radius.
     """
 
     eps: NotNegative
     norm: Norm = "Linf"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
-    bound: ClassVar[bool] = True
-    nests: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Refuse what the annotations do not allow; a method with more to refuse calls this first."""
         check_values(self, "attack")
+
+    @property
+    def bound(self) -> bool:
+        """Whether the method keeps to the ball by itself.
+
+        What an unbound one (CW-L2 in a Linf suite) finds counts only where it lies inside the ball; elsewhere the
+        clean image is returned.
+        """
+        return True
+
+    @property
+    def nests(self) -> bool:
+        """Whether failing at one radius implies failing at smaller ones (iterative attacks).
+
+        The engine tries the others at every radius.
+        """
+        return False
 
     @property
     def cost(self) -> float:

@@ -27,6 +27,5 @@ ATTACKS = {
     "noise": "medrobust.attacks.methods.noise:Noise",
     "universal": "medrobust.attacks.methods.universal:Universal",
     "transfer": "medrobust.attacks.methods.transfer:Transfer",
-    "library_cw": "medrobust.attacks.methods.library:LibraryCW",
-    "library_square": "medrobust.attacks.methods.library:LibrarySquare",
+    "torchattacks": "medrobust.attacks.methods.torchattacks_adapter:Torchattacks",
 }
