@@ -13,15 +13,6 @@ def _number_as_text(name: Any) -> Any:
     return str(name) if type(name) is int else name
 
 
-class PlantParams(Block):
-    """What goes wrong in real data sets, planted in the phantom so that rules and audit can be tested."""
-
-    synthetic: Annotated[float, Field(ge=0)] = 0.0
-    exact_copies: Annotated[int, Field(ge=0)] = 0
-    near_copies: Annotated[int, Field(ge=0)] = 0
-    second_ids: Annotated[int, Field(ge=0)] = 0
-
-
 class PhantomParams(Block):
     """How many synthetic patients the built-in data set has, and how hard they are to grade."""
 
@@ -29,7 +20,6 @@ class PhantomParams(Block):
     slices: Annotated[int, Field(ge=1)]
     difficulty: Annotated[float, Field(ge=0)]
     site: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    plant: PlantParams = Field(default_factory=PlantParams)
 
 
 class DataParams(Block):
