@@ -1,7 +1,6 @@
 """Small models and images for attacks."""
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack
-from medrobust.attacks.registry import ATTACKS
+from medrobust.attacks.registry import load_attack
 from medrobust.data.store import Subset
 from tests.small import fit
 
@@ -30,9 +29,8 @@ def make_attack(subset: Subset) -> Callable[..., Attack]:
     """(name, eps, model, train=..., **settings) -> a registered attack with quick settings, ready to be called."""
 
     def make(name: str, eps: float, model: nn.Module, train: Subset = subset, **settings: Any) -> Attack:
-        module, _, kind = ATTACKS[name].partition(":")
         known = {**QUICK.get(name, {}), **({"source": model} if name == "transfer" else {}), **settings}
-        attack: Attack = getattr(import_module(module), kind)(eps=eps, **known)
+        attack: Attack = load_attack(name)(eps=eps, **known)
         return attack.with_training(train)
 
     return make

@@ -1,7 +1,6 @@
 """What every registered attack promises, for every number of classes and channels and in every norm it serves."""
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, distance
-from medrobust.attacks.registry import ATTACKS
+from medrobust.attacks.registry import ATTACKS, load_attack
 from medrobust.core.errors import UserError
 from medrobust.data.store import Subset
 from tests.attacks.conftest import Victim
@@ -19,14 +18,8 @@ from tests.hyperparameters import refusable
 Make = Callable[..., Attack]
 
 
-def kind_of(name: str) -> type[Attack]:
-    module, _, kind = ATTACKS[name].partition(":")
-    found: type[Attack] = getattr(import_module(module), kind)
-    return found
-
-
-#: Every attack in every norm that it serves, and unbound ones in Linf too.
-CASES = [(name, norm) for name in ATTACKS for norm in kind_of(name).norms]
+#: Every attack in every norm that it serves.
+CASES = [(name, norm) for name in ATTACKS for norm in load_attack(name).norms]
 
 
 def seeds(n: int) -> Tensor:
@@ -117,7 +110,7 @@ def test_every_attack_runs_on_a_gpu(
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_the_annotations_do_not_allow_is_refused(name: str) -> None:
     """Counts below one, words that mean nothing, other types: with the name of the hyper-parameter."""
-    kind = kind_of(name)
+    kind = load_attack(name)
     for key, value in refusable(kind):
         with pytest.raises(UserError, match=rf"^attack\.{key}: got "):
             kind(**{"eps": 0.1, key: value})

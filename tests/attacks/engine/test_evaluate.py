@@ -114,6 +114,13 @@ def test_a_wrong_suite_is_refused_before_any_training(spec: dict[str, Any], mess
         suite(attacks=[spec])
 
 
+def test_a_resolved_suite_cannot_name_code_to_run(trained: nn.Module, subset: Subset) -> None:
+    """Such a file may come with `dvc pull`; only names of the registry count."""
+    own = {"name": "os", "module": "os", "class": "system", "hyperparameters": {}}
+    with pytest.raises(UserError, match=r"suite: no attack 'os'\. Known: fgsm, pgd"):
+        evaluate_suite(trained, subset, {**suite(), "attacks": [own]}, seed=0)
+
+
 def test_a_suite_of_another_norm_is_refused() -> None:
     with pytest.raises(UserError, match="bounds Linf, the suite L2"):
         resolve_suite("s", SuiteParams(norm="L2", eps=[0.1], attacks=[{"name": "pgd"}]))

@@ -10,7 +10,6 @@ of processes or interruptions.
 
 import time
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from medrobust.attacks.engine.attempts import RECORDS, table_of, worst_case
 from medrobust.attacks.engine.resume import State
 from medrobust.attacks.engine.schedule import Course
 from medrobust.attacks.engine.streaming import Batch, Pool, Room
+from medrobust.attacks.registry import load_attack
 from medrobust.attacks.state import Stepwise
 from medrobust.core.processes import gather, joined, share
 from medrobust.core.runtime import progress
@@ -37,9 +37,7 @@ FLUSH = 10.0
 
 def build_attack(entry: dict[str, Any], eps: float, norm: Norm) -> Attack:
     """The attack of one entry of a resolved suite at a radius."""
-    kind = getattr(import_module(entry["module"]), entry["class"])
-    attack: Attack = kind(eps=eps, norm=norm, **entry["hyperparameters"])
-    return attack
+    return load_attack(entry["name"], "suite")(eps=eps, norm=norm, **entry["hyperparameters"])
 
 
 def evaluate_suite(

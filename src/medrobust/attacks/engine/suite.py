@@ -4,11 +4,10 @@ The result is a small file that attack cells depend on. Because it holds the has
 suite's attacks use, an edit of one attack re-runs the cells that use it, and a new attack re-runs none.
 """
 
-from importlib import import_module
 from typing import Any
 
 from medrobust.attacks.base import Attack
-from medrobust.attacks.registry import ATTACKS
+from medrobust.attacks.registry import ATTACKS, load_attack
 from medrobust.core.code_hash import code_hash
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
@@ -30,15 +29,12 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
     resolved, modules = [], set()
     for spec in suite.attacks:
         attack = str(spec.get("name"))
-        if attack not in ATTACKS:
-            raise UserError(f"{where}.attacks", f"no attack {attack!r}", f"Known: {', '.join(ATTACKS)}")
         settings = {key: value for key, value in spec.items() if key != "name"}
-        module, _, kind = ATTACKS[attack].partition(":")
-        _check(getattr(import_module(module), kind), settings, suite, f"{where}.{attack}")
-        modules.add(module)
+        _check(load_attack(attack, f"{where}.attacks"), settings, suite, f"{where}.{attack}")
+        modules.add(ATTACKS[attack].partition(":")[0])
         if isinstance(inner := settings.get("attack"), dict):  # what a transfer runs on its surrogate
             modules.add(ATTACKS[inner["name"]].partition(":")[0])
-        resolved.append({"name": attack, "module": module, "class": kind, "hyperparameters": settings})
+        resolved.append({"name": attack, "hyperparameters": settings})
     return {
         "name": name,
         "norm": suite.norm,

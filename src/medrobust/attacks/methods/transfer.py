@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, Norm, project
-from medrobust.attacks.registry import ATTACKS
+from medrobust.attacks.registry import load_attack
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import build
 from medrobust.core.records import file_hash
@@ -58,10 +57,9 @@ class Transfer(Attack):
             UserError: it does not exist, does not serve the norm, or has no such hyper-parameter.
         """
         name = str(self.attack.get("name"))
-        if name not in ATTACKS or name == "transfer":
-            raise UserError("attack.attack", f"no attack {name!r}", f"Known: {', '.join(ATTACKS)}")
-        module, _, kind = ATTACKS[name].partition(":")
-        attack: type[Attack] = getattr(import_module(module), kind)
+        if name == "transfer":
+            raise UserError("attack.attack", "transfer inside transfer", "Name the attack for the surrogate")
+        attack = load_attack(name, "attack.attack")
         settings = {key: value for key, value in self.attack.items() if key != "name"}
         if self.norm not in attack.norms:
             raise UserError("attack.attack", f"{name} does not bound {self.norm}", "Take one that does")
