@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Meter, Norm, distance, margin
+from medrobust.attacks.base import Norm, QueryCounter, distance, margin
 from medrobust.attacks.engine.evaluate import attack_suite, evaluate_suite
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.attacks.methods.torchattacks_adapter import COLOUR_ONLY, NORMS, Torchattacks, defaults
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.data.store import Subset
-from tests.attacks.conftest import Victim
+from tests.attacks.conftest import AttackedModel
 
-Make = Callable[..., Victim]
+Make = Callable[..., AttackedModel]
 SEEDS = torch.arange(4)
 #: Settings that keep the slower attacks quick.
 QUICK: dict[str, dict[str, Any]] = {
@@ -120,11 +120,11 @@ def test_what_the_adapter_fills_in_cannot_be_set() -> None:
         attack_of("APGDT", seed=1)
 
 
-def test_steps_reach_every_radius(victim: Make) -> None:
+def test_steps_reach_every_radius(attacked_model: Make) -> None:
     """The library's default of 2/255 for alpha does not reach the border of a large ball in ten steps."""
     import torchattacks
 
-    model = victim(4)
+    model = attacked_model(4)
     images, labels = model.images[:4], model.labels[:4]
     plain = torchattacks.BIM(model, eps=0.5)(images, labels)
     ours = attack_of("BIM", eps=0.5)(model, images, labels, seeds=SEEDS)
@@ -132,9 +132,9 @@ def test_steps_reach_every_radius(victim: Make) -> None:
     assert distance(ours, images).min() > 0.45
 
 
-def test_a_failure_of_the_library_is_a_user_error(victim: Make) -> None:
+def test_a_failure_of_the_library_is_a_user_error(attacked_model: Make) -> None:
     """APGDT takes no fewer than four classes, and Square in L2 fails on images of 12×10."""
-    model = victim(3)
+    model = attacked_model(3)
     with pytest.raises(UserError, match=r"APGDT of torchattacks fails on images of 1 x 12 x 10: IndexError"):
         attack_of("APGDT")(model, model.images[:1], model.labels[:1], seeds=SEEDS[:1])
     with pytest.raises(UserError, match=r"Square of torchattacks fails on images of 1 x 12 x 10"):
@@ -170,11 +170,11 @@ def test_an_image_without_a_gradient_stays_clean(images: Callable[..., Tensor]) 
     assert torch.equal(attack_of("DeepFool")(model, clean, labels, seeds=SEEDS[:2]), clean)
 
 
-def test_jsma_knows_the_number_of_classes(victim: Make) -> None:
+def test_jsma_knows_the_number_of_classes(attacked_model: Make) -> None:
     """The library's takes the next of ten classes for its target."""
     import torchattacks
 
-    model = victim(4)
+    model = attacked_model(4)
     rows = torch.nonzero(model.labels == 3).squeeze(1)[:1]
     with pytest.raises(IndexError):
         torchattacks.JSMA(model)(model.images[rows], model.labels[rows])
@@ -198,10 +198,10 @@ def test_the_radius_can_be_replaced() -> None:
     assert (attack_of("CW").steps, attack_of("FGSM").steps) == (10, 0)
 
 
-def test_the_global_random_state_is_left_alone(victim: Make) -> None:
+def test_the_global_random_state_is_left_alone(attacked_model: Make) -> None:
     import torchattacks
 
-    model = victim(4)
+    model = attacked_model(4)
     state = torch.get_rng_state()
     with torch.random.fork_rng():
         torchattacks.Square(model, n_queries=3)(model.images, model.labels)
@@ -210,11 +210,11 @@ def test_the_global_random_state_is_left_alone(victim: Make) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_cw_does_not_depend_on_batch_mates(victim: Make) -> None:
+def test_cw_does_not_depend_on_batch_mates(attacked_model: Make) -> None:
     """The library's stops when the sum of the batch's losses stops falling."""
     import torchattacks
 
-    model = victim(4)
+    model = attacked_model(4)
     images, labels = model.images[:6], model.labels[:6]
     settings: dict[str, Any] = {"c": 1.0, "steps": 30, "lr": 0.5}
     plain = torchattacks.CW(model, **settings)
@@ -228,10 +228,10 @@ def test_cw_does_not_depend_on_batch_mates(victim: Make) -> None:
         parameter.grad = None
 
 
-def test_square_does_not_depend_on_batch_mates(victim: Make) -> None:
+def test_square_does_not_depend_on_batch_mates(attacked_model: Make) -> None:
     import torchattacks
 
-    model = victim(4)
+    model = attacked_model(4)
     images, labels = model.images[:4], model.labels[:4]
     with torch.random.fork_rng():
         plain = torchattacks.Square(model, eps=0.2, n_queries=30)
@@ -244,10 +244,10 @@ def test_square_does_not_depend_on_batch_mates(victim: Make) -> None:
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-def test_no_gradient_stays_on_the_parameters(victim: Make) -> None:
+def test_no_gradient_stays_on_the_parameters(attacked_model: Make) -> None:
     import torchattacks
 
-    model = victim(4)
+    model = attacked_model(4)
     torchattacks.CW(model, steps=3)(model.images, model.labels)
     assert all(parameter.grad is not None for parameter in model.parameters()), "training would start from these"
     for parameter in model.parameters():
@@ -287,9 +287,9 @@ def test_cw_can_move_pixels_at_the_ends() -> None:
     assert model(ours).argmax(1).item() == 1
 
 
-def test_each_image_is_charged_for_its_own_queries(victim: Make) -> None:
-    model = victim(4)
-    meter = Meter(model, 4)
-    attack_of("Square", eps=1e-4, n_queries=10)(meter, model.images[:4], model.labels[:4], seeds=SEEDS)
-    assert meter.queries.max() - meter.queries.min() <= 1
-    assert 10 <= meter.queries.max() <= 14
+def test_each_image_is_charged_for_its_own_queries(attacked_model: Make) -> None:
+    model = attacked_model(4)
+    counter = QueryCounter(model, 4)
+    attack_of("Square", eps=1e-4, n_queries=10)(counter, model.images[:4], model.labels[:4], seeds=SEEDS)
+    assert counter.queries.max() - counter.queries.min() <= 1
+    assert 10 <= counter.queries.max() <= 14

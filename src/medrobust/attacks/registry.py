@@ -15,7 +15,7 @@ ATTACKS = {
     "bim": "medrobust.attacks.methods.iterative:BIM",
     "targeted_bim": "medrobust.attacks.methods.iterative:TargetedBIM",
     "mifgsm": "medrobust.attacks.methods.iterative:MIFGSM",
-    "iterative": "medrobust.attacks.methods.iterative:Iterative",
+    "iterative": "medrobust.attacks.methods.iterative:IteratedGradient",
     "pgd_l2": "medrobust.attacks.methods.iterative:PGDL2",
     "cw_pgd": "medrobust.attacks.methods.iterative:CWPGD",
     "tifgsm": "medrobust.attacks.methods.iterative:TIFGSM",

@@ -209,4 +209,4 @@ def _steps(subject: Subject) -> int:
         for suite in subject.suites.values()
         for entry in suite["attacks"]
     ]
-    return max([STEPS, *(int(getattr(attack, "steps", 0)) for attack in attacks if attack.bound)])
+    return max([STEPS, *(int(getattr(attack, "steps", 0)) for attack in attacks if attack.respects_ball)])

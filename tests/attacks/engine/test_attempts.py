@@ -27,7 +27,7 @@ def row(name: str, attack: str, eps: float, fooled: bool, distance: float, gap: 
 
 @pytest.fixture
 def attempts() -> pd.DataFrame:
-    """One image that is wrong, one that falls at 0.02, one that stands, one that only a far image fools."""
+    """One image that is wrong, one fooled at 0.02, one never fooled, one fooled only outside the ball."""
     return table_of([
         row("wrong", "natural", 0, True, 0, 1.0),
         row("falls", "natural", 0, False, 0, -3.0),
@@ -66,7 +66,7 @@ def test_robust_accuracy_of_stored_images(attempts: pd.DataFrame) -> None:
     assert stored_accuracy(attempts, EPS) == [0.75, 0.75, 0.5]
 
 
-def test_the_cheap_run_first_and_twins_are_told_apart() -> None:
+def test_cheap_attacks_run_first_and_equal_names_are_distinguished() -> None:
     attacks = [
         {"name": "square", "queries": 30}, {"name": "cw"}, {"name": "pgd", "steps": 5},
         {"name": "pgd", "steps": 5, "loss": "margin"}, {"name": "fgsm"},
@@ -92,23 +92,23 @@ def test_records_of_an_evaluation(trained: nn.Module, subset: Subset) -> None:
     assert tried["saturation"].between(0, 1).all()
 
 
-def test_stored_images_are_on_the_files_grid(trained: nn.Module, subset: Subset) -> None:
+def test_stored_images_have_the_levels_of_a_file(trained: nn.Module, subset: Subset) -> None:
     radii = [0.001, 0.0882]
     suite = resolve_suite("s", SuiteParams(norm="Linf", eps=radii, attacks=[{"name": "pgd", "steps": 4}]))
     table = attack_suite(trained, subset, suite, seed=0, bit_depth=8)
     stored = table[table["attack"] == "stored"]
     levels = stored["distance"] * 255
     assert np.allclose(levels, levels.round(), atol=1e-3)
-    # 22.49 levels become 22, up and down; cut off they would be 23 downwards.
+    # 22.49 levels are rounded to 22 in both directions; truncation would give 23 downwards.
     assert (stored["distance"] <= stored["eps"] + 0.5 / 255 + 1e-6).all()
-    assert not len(stored[(stored["eps"] == 0.001) & stored["fooled"]]), "below half a level nothing is left"
+    assert not len(stored[(stored["eps"] == 0.001) & stored["fooled"]]), "less than half a level disappears"
     robust = stored_accuracy(table, radii)
     fooled = worst_case(table, radii).groupby("eps")["fooled"].mean()
     assert robust[0] == table[table["attack"] == "natural"]["fooled"].eq(False).mean()
     assert robust[1] >= 1 - fooled[0.0882] - 1e-9
 
 
-def test_a_hopeless_attempt_ends_early_and_the_answers_stay(trained: nn.Module, subset: Subset) -> None:
+def test_hopeless_attempts_end_early_and_results_stay(trained: nn.Module, subset: Subset) -> None:
     attacks = [{"name": "pgd", "steps": 30, "loss": "margin"}, {"name": "square", "queries": 100}]
     plain = SuiteParams(norm="Linf", eps=[0.02, 0.05, 0.1], attacks=attacks)
     full = attack_suite(trained, subset, resolve_suite("s", plain), seed=0)

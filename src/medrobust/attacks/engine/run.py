@@ -1,4 +1,4 @@
-"""An attack cell: run the suite, and write what the checks, the report and DVC show of it."""
+"""Run the suite of an attack cell and write its attempts, metrics and robust-accuracy curve."""
 
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 
 from medrobust.attacks.engine.attempts import stored_accuracy, worst_case
 from medrobust.attacks.engine.evaluate import attack_suite
-from medrobust.attacks.engine.resume import state_of
+from medrobust.attacks.engine.resume import resume_folder
 from medrobust.attacks.engine.targeted import targeted_success
 from medrobust.core import metrics
 from medrobust.core.params.report import ReportParams
@@ -25,14 +25,12 @@ def run_suite(
 ) -> None:  # fmt: skip
     """Evaluate a suite and write its records, metrics and robust-accuracy curve.
 
-    A run that was killed goes on with the images that it had not finished. Under torchrun the processes share the
-    images, and the first one writes.
-
-    Attacks that are fitted are fitted on `train`.
+    After an interruption, the evaluation continues with the images that were not finished. Under torchrun the
+    processes share the images, and the first one writes. Attacks that are fitted are fitted on `train`.
     """
     begin = time.monotonic()
-    state = state_of(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
-    attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, state=state, train=train)
+    resume = resume_folder(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
+    attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, resume=resume, train=train)
     if process_number() > 0:
         return
     table = worst_case(attempts, suite["eps"])
@@ -47,11 +45,11 @@ def run_suite(
         for eps, value in summary["robust_accuracy"].items()
     }
     write_metrics(metrics_path, summary | targeted_success(model, subset, suite, attempts, report), shown)
-    state.clear()
+    resume.clear()
 
 
 def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dict[str, Any]:
-    """What one radius leaves: accuracies, macro F1, kappa and the recall of each class, with their intervals."""
+    """The curve at one radius: accuracies, macro F1, kappa and the recall of each class, with their intervals."""
     settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     labels, patients = table["label"].to_numpy(), table["patient"].to_numpy()
     point: dict[str, Any] = {}
@@ -63,7 +61,7 @@ def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dic
 
 
 def _worst_pred(table: pd.DataFrame) -> np.ndarray:
-    """The answer that counts: the wrong one where the image was fooled, else the true one."""
+    """The prediction in the worst case: the adversarial one where the image was fooled, else the true class."""
     return np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
 
 

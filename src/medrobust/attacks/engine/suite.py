@@ -47,7 +47,7 @@ def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
 
 def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
     if suite.norm not in kind.norms:
-        found = f"bounds {' and '.join(kind.norms)}, the suite {suite.norm}"
-        raise UserError(where, found, "Move it to a suite of its norm")
+        found = f"supports {' and '.join(kind.norms)}, but the suite has {suite.norm}"
+        raise UserError(where, found, "Move it to a suite with its norm")
     for eps in suite.eps:
         build(kind, settings, where, eps=eps, norm=suite.norm)

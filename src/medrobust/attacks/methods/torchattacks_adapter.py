@@ -112,12 +112,12 @@ class Torchattacks(Attack):
         return int(self.keywords.get("steps", defaults(self.attack).get("steps", 0)))
 
     @property
-    def bound(self) -> bool:
+    def respects_ball(self) -> bool:
         """Whether the named attack keeps to a ball."""
         return self.attack not in WITHOUT_BALL
 
     @property
-    def nests(self) -> bool:
+    def failure_covers_smaller_eps(self) -> bool:
         """As for this project's own attacks: not for one step, which may overshoot a small ball."""
         return self.attack not in ONE_STEP
 
