@@ -1,4 +1,4 @@
-"""The torchattacks adapter: what it works around, each shown on the plain library first."""
+"""The torchattacks adapter, and the faults of the library that it handles, each shown on the library itself."""
 
 import random
 from collections.abc import Callable
@@ -28,7 +28,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "Pixle": {"restarts": 2, "max_iterations": 2, "x_dimensions": [2, 4], "y_dimensions": [2, 4]},
     "SPSA": {"nb_sample": 8, "lr": 0.1}, "Square": {"n_queries": 10}, "CW": {"steps": 10}, "FAB": {"steps": 3},
 }  # fmt: skip
-#: Every attack in every norm that it serves. AutoAttack has no setting that makes it quick.
+#: Every attack in every norm that it supports. AutoAttack has no setting that makes it quick.
 CASES = [(name, norm) for name, norms in NORMS.items() for norm in norms if name != "AutoAttack"]
 
 
@@ -66,10 +66,10 @@ def test_every_class_keeps_the_contract(
     assert adv.max() <= 1
     assert (adv.shape, adv.dtype) == (clean.shape, clean.dtype)
     alone = torch.cat([attack(model, clean[i, None], labels[i, None], seeds=SEEDS[i, None]) for i in range(3)])
-    assert torch.equal(adv, alone), "a result does not depend on batch mates and repeats under its seed"
+    assert torch.equal(adv, alone), "a result depends on the image and its seed alone"
 
 
-def test_every_class_of_the_library_is_known_or_is_no_attack_of_its_own() -> None:
+def test_the_table_lists_every_attack_of_the_library() -> None:
     import torchattacks
 
     assert set(torchattacks.__all__) - set(NORMS) == {"VANILA", "MultiAttack", "LGV"}
@@ -80,7 +80,7 @@ def test_every_class_of_the_library_is_known_or_is_no_attack_of_its_own() -> Non
     ("name", "norm"), [("VNIFGSM", "Linf"), ("NIFGSM", "Linf"), ("PGDL2", "L2"), ("FAB", "L2")]
 )
 def test_a_suite_runs_it_by_name(name: str, norm: Norm, trained: nn.Module, subset: Subset) -> None:
-    """And gives the same answers in batches of another size."""
+    """The results are the same in batches of another size."""
     eps = [0.05, 0.2] if norm == "Linf" else [0.5, 2.0]
     spec = {"name": "torchattacks", "attack": name, "steps": 5}
     suite = resolve_suite("s", SuiteParams(norm=norm, eps=eps, attacks=[spec]))
@@ -95,26 +95,26 @@ def test_a_suite_runs_it_by_name(name: str, norm: Norm, trained: nn.Module, subs
     [
         ({}, r"attack: torchattacks has no attack ''.*Known: APGD, .*VNIFGSM"),
         ({"attack": "LGV"}, r"attack: torchattacks has no attack 'LGV'"),
-        ({"attack": "PGDL2"}, r"attack: PGDL2 serves L2, the suite is Linf\. For Linf: APGD"),
+        ({"attack": "PGDL2"}, r"attack: PGDL2 supports L2, but the suite has Linf\. Use one for Linf: APGD"),
         (
             {"attack": "PGD", "stepps": 3},
             r"stepps: unknown hyper-parameter\. Known: attack, allow_weak, alpha, steps",
         ),
         ({"attack": "PGD", "model": 3}, r"model: unknown hyper-parameter"),
-        ({"attack": "PGD", "steps": "many"}, r"steps: got 'many'\. Give a value like the default 10"),
+        ({"attack": "PGD", "steps": "many"}, r"steps: got 'many'\. Use a value like the default 10"),
         ({"attack": "PGD", "steps": 2.5}, r"steps: got 2\.5"),
         ({"attack": "PGD", "steps": True}, r"steps: got True"),
         ({"attack": "PGD", "random_start": 1}, r"random_start: got 1"),
         ({"attack": "PGD", "alpha": 1e-4}, r"alpha 0\.0001 x 10 steps reaches 0\.001 of eps 0\.1"),
     ],
 )
-def test_a_wrong_spec_is_refused_with_the_suite(spec: dict[str, Any], message: str) -> None:
+def test_a_wrong_entry_is_refused_when_the_suite_is_resolved(spec: dict[str, Any], message: str) -> None:
     attacks = [{"name": "torchattacks", **spec}]
     with pytest.raises(UserError, match=rf"^params\.yaml: attacks\.suites\.s\.torchattacks[.: ]+{message}"):
         resolve_suite("s", SuiteParams(norm="Linf", eps=[0.1], attacks=attacks))
 
 
-def test_what_the_adapter_fills_in_cannot_be_set() -> None:
+def test_keywords_that_the_adapter_sets_are_refused() -> None:
     assert {"seed", "n_classes"} <= set(defaults("APGDT"))
     with pytest.raises(UserError, match="seed: unknown hyper-parameter"):
         attack_of("APGDT", seed=1)
@@ -156,7 +156,7 @@ def test_grey_images_are_attacked_as_colour_ones(
 
 
 def test_an_image_without_a_gradient_stays_clean(images: Callable[..., Tensor]) -> None:
-    """The library's DeepFool divides 0 by 0 there."""
+    """In the library, DeepFool divides 0 by 0 there."""
     import torchattacks
 
     class Flat(nn.Sequential):
@@ -170,8 +170,8 @@ def test_an_image_without_a_gradient_stays_clean(images: Callable[..., Tensor]) 
     assert torch.equal(attack_of("DeepFool")(model, clean, labels, seeds=SEEDS[:2]), clean)
 
 
-def test_jsma_knows_the_number_of_classes(attacked_model: Make) -> None:
-    """The library's takes the next of ten classes for its target."""
+def test_jsma_works_for_any_number_of_classes(attacked_model: Make) -> None:
+    """In the library, the target is the next of ten classes."""
     import torchattacks
 
     model = attacked_model(4)
@@ -183,7 +183,7 @@ def test_jsma_knows_the_number_of_classes(attacked_model: Make) -> None:
     assert margin(model(adv), labels) > margin(model(images), labels)
 
 
-def test_an_attack_without_a_ball_runs_once_at_the_largest_radius(trained: nn.Module, subset: Subset) -> None:
+def test_an_attack_without_a_radius_runs_once_per_image(trained: nn.Module, subset: Subset) -> None:
     for name, rounds in (("CW", 1), ("FGSM", 3)):
         spec = {"name": "torchattacks", "attack": name, **({"steps": 5} if name == "CW" else {})}
         suite = resolve_suite("s", SuiteParams(norm="Linf", eps=[1e-4, 2e-4, 3e-4], attacks=[spec]))
@@ -205,13 +205,13 @@ def test_the_global_random_state_is_left_alone(attacked_model: Make) -> None:
     state = torch.get_rng_state()
     with torch.random.fork_rng():
         torchattacks.Square(model, n_queries=3)(model.images, model.labels)
-        assert not torch.equal(torch.get_rng_state(), state), "the library starts it anew"
+        assert not torch.equal(torch.get_rng_state(), state), "the library reseeds it"
     attack_of("Square", n_queries=3)(model, model.images, model.labels, seeds=model.seeds)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_cw_does_not_depend_on_batch_mates(attacked_model: Make) -> None:
-    """The library's stops when the sum of the batch's losses stops falling."""
+def test_cw_does_not_depend_on_the_other_images_of_a_batch(attacked_model: Make) -> None:
+    """In the library, CW stops when the sum of the batch's losses stops falling."""
     import torchattacks
 
     model = attacked_model(4)
@@ -228,7 +228,7 @@ def test_cw_does_not_depend_on_batch_mates(attacked_model: Make) -> None:
         parameter.grad = None
 
 
-def test_square_does_not_depend_on_batch_mates(attacked_model: Make) -> None:
+def test_square_does_not_depend_on_the_other_images_of_a_batch(attacked_model: Make) -> None:
     import torchattacks
 
     model = attacked_model(4)
@@ -249,7 +249,7 @@ def test_no_gradient_stays_on_the_parameters(attacked_model: Make) -> None:
 
     model = attacked_model(4)
     torchattacks.CW(model, steps=3)(model.images, model.labels)
-    assert all(parameter.grad is not None for parameter in model.parameters()), "training would start from these"
+    assert all(parameter.grad is not None for parameter in model.parameters()), "training would add to these"
     for parameter in model.parameters():
         parameter.grad = None
     attack_of("CW", eps=1.0, steps=3)(model, model.images, model.labels, seeds=model.seeds)
@@ -257,7 +257,7 @@ def test_no_gradient_stays_on_the_parameters(attacked_model: Make) -> None:
 
 
 def test_a_frozen_norm_layer_stays_frozen(build: Any, images: Any) -> None:
-    """The library puts the whole tree back into train mode."""
+    """The library puts all modules back into train mode."""
     import torchattacks
 
     for frozen in (True, False):
@@ -273,7 +273,7 @@ def test_a_frozen_norm_layer_stays_frozen(build: Any, images: Any) -> None:
 
 
 def test_cw_can_move_pixels_at_the_ends() -> None:
-    """The library's cannot: arctanh is infinite at exact 0 and 1."""
+    """In the library they cannot move, because arctanh is infinite at exactly 0 and 1."""
     import torchattacks
 
     linear = nn.Linear(16, 2)

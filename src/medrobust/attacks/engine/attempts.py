@@ -81,8 +81,7 @@ def stored_accuracy(attempts: pd.DataFrame, eps: list[float]) -> list[float]:
     """Robust accuracy at every radius if attacked images are stored at the file's bit depth.
 
     An image counts as fooled if it is wrong without an attack, or if its adversarial image is still wrong after it
-    was scaled to a radius up to this one and rounded as in a file. Perturbations below half a grey level
-    disappear.
+    was scaled to a radius up to this one and rounded as in a file. Less than half a grey level disappears.
     """
     images = attempts["id"].nunique()
     wrong = attempts[attempts["fooled"] & attempts["attack"].isin(["natural", "stored"])]

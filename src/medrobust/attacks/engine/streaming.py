@@ -20,8 +20,7 @@ from medrobust.core.runtime import say
 T = TypeVar("T")
 #: Steps over which `give_up` measures progress: a tenth of an attack's steps, but at least this many.
 STRETCH = 3
-#: An attempt is hopeless if this multiple of the last stretch's progress, in all remaining ones, would not
-#: suffice.
+#: An attempt is hopeless if this multiple of the last stretch's progress would not suffice in all remaining ones.
 HOPE = 2.0
 #: rows -> images n×C×H×W, labels and seeds, on the device of the model
 Fetch = Callable[[list[int]], tuple[Tensor, Tensor, Tensor]]

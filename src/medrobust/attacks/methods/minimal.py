@@ -16,8 +16,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.base import Positive
 from medrobust.core.params.hyperparameters import Count, NotNegative, Part
 
-#: A difference of logits that float32 distinguishes from 0, as a share of the largest logit: about 80 of its
-#: units.
+#: A difference of logits that float32 distinguishes from 0, as a share of the largest logit: about 80 units.
 ROUNDING = 1e-5
 
 

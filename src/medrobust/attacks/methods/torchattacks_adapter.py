@@ -15,7 +15,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from inspect import signature
 from typing import Any, ClassVar
 
@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm, check_alpha, focus, project
+from medrobust.attacks.base import Attack, Norm, check_alpha, focus, per_image, project
 from medrobust.core.errors import UserError
 
-#: Attacks that take no radius, or look for the smallest change: results count where they lie inside the ball.
+#: Attacks that take no radius or look for the smallest change.
 WITHOUT_BALL = ("CW", "DeepFool", "EADEN", "EADL1", "FAB", "GN", "JSMA", "OnePixel", "Pixle", "SparseFool")
-#: Every attack that can be named and the norms of the suites that it serves.
+#: Every attack that can be named -> norms that it supports.
 NORMS: dict[str, tuple[Norm, ...]] = {
     **dict.fromkeys(WITHOUT_BALL, ("Linf", "L2")),
     **dict.fromkeys(("APGD", "APGDT", "AutoAttack", "Square"), ("Linf", "L2")),
@@ -42,11 +42,11 @@ NORMS: dict[str, tuple[Norm, ...]] = {
     ),
 }  # fmt: skip
 ONE_STEP = ("FFGSM", "FGSM")
-#: Attacks whose kernels have three channels. Grey images are attacked as the mean of three equal channels.
+#: Attacks with kernels for three channels. Grey images pass them as three equal channels.
 COLOUR_ONLY = ("PIFGSM", "PIFGSMPP", "TIFGSM")
-#: Keywords of constructors that the adapter fills in itself.
-FILLED_IN = {"self", "model", "eps", "max_epsilon", "norm", "seed", "n_classes", "verbose"}
-#: Keywords with an integer default that take any number.
+#: Keywords of constructors that the adapter sets itself.
+SET_BY_ADAPTER = {"self", "model", "eps", "max_epsilon", "norm", "seed", "n_classes", "verbose"}
+#: Keywords that take any number although their default is an integer.
 REAL = {"c", "kappa", "lam", "nsig", "scale"}
 
 
@@ -54,13 +54,13 @@ REAL = {"c", "kappa", "lam", "nsig", "scale"}
 class Torchattacks(Attack):
     """One attack of torchattacks, one image at a time.
 
-    Besides the attributes below it takes every keyword of the named class, with the class's default. Only `alpha`
-    has another default: 2.5·eps/steps, and 1.25·eps for an attack without `steps`.
+    Besides the attributes below, it accepts every keyword of the named class, with the class's default. Only the
+    default of `alpha` differs: 2.5·eps/steps, or 1.25·eps for a class without `steps`.
 
     Attributes:
         attack: name of the class, a key of `NORMS`.
         allow_weak: accept alpha·steps < eps.
-        keywords: those of the named class that are set.
+        keywords: values for the class's keywords.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
@@ -83,9 +83,9 @@ class Torchattacks(Attack):
             found = f"torchattacks has no attack {self.attack!r} that can be used here"
             raise UserError("attack.attack", found, f"Known: {', '.join(sorted(NORMS))}")
         if self.norm not in NORMS[self.attack]:
-            found = f"{self.attack} serves {NORMS[self.attack][0]}, the suite is {self.norm}"
+            found = f"{self.attack} supports {NORMS[self.attack][0]}, but the suite has {self.norm}"
             known = sorted(name for name, norms in NORMS.items() if self.norm in norms)
-            raise UserError("attack.attack", found, f"For {self.norm}: {', '.join(known)}")
+            raise UserError("attack.attack", found, f"Use one for {self.norm}: {', '.join(known)}")
         for key, value in self.keywords.items():
             self._check(key, value)
         if "alpha" in self.keywords and self.steps:
@@ -93,7 +93,7 @@ class Torchattacks(Attack):
 
     def _check(self, key: str, value: Any) -> None:
         """Refuse a keyword that the class does not have, or a value of another type than its default."""
-        known = {name: value for name, value in defaults(self.attack).items() if name not in FILLED_IN}
+        known = {name: value for name, value in defaults(self.attack).items() if name not in SET_BY_ADAPTER}
         if key not in known:
             names = ", ".join(["attack", "allow_weak", *known])
             raise UserError(f"attack.{key}", "unknown hyper-parameter", f"Known: {names}")
@@ -104,46 +104,46 @@ class Torchattacks(Attack):
         elif isinstance(default, tuple):
             kinds = (list, tuple)
         if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-            raise UserError(f"attack.{key}", f"got {value!r}", f"Give a value like the default {default!r}")
+            raise UserError(f"attack.{key}", f"got {value!r}", f"Use a value like the default {default!r}")
 
     @property
     def steps(self) -> int:
-        """Steps of the attack; 0 for one without this keyword."""
+        """Value of the keyword `steps`; 0 for a class without it."""
         return int(self.keywords.get("steps", defaults(self.attack).get("steps", 0)))
 
     @property
     def respects_ball(self) -> bool:
-        """Whether the named attack keeps to a ball."""
+        """Whether the named class takes a radius and keeps its results inside the ball."""
         return self.attack not in WITHOUT_BALL
 
     @property
     def failure_covers_smaller_eps(self) -> bool:
-        """As for this project's own attacks: not for one step, which may overshoot a small ball."""
+        """False for single-step attacks, which may overshoot, as for this project's own attacks."""
         return self.attack not in ONE_STEP
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         results = []
         for row, seed in enumerate(seeds.tolist()):
             own = torch.tensor([row], device=images.device)
-            with own_random_state(seed, images.device), torch.enable_grad():
+            with seeded_random_state(seed, images.device), torch.enable_grad():
                 results.append(self._perturb_one(focus(model, own), images[own], labels[own]))
-        found = torch.cat(results)
-        finite = torch.isfinite(found).flatten(1).all(1).view(-1, 1, 1, 1)
-        return project(torch.where(finite, found, images), images, self.eps, self.norm)
+        result = torch.cat(results)
+        finite = per_image(torch.isfinite(result).flatten(1).all(1))
+        return project(torch.where(finite, result, images), images, self.eps, self.norm)
 
     def _perturb_one(self, model: nn.Module, image: Tensor, label: Tensor) -> Tensor:
-        """Attack an image, 1×C×H×W, in the global random state that is set.
+        """Attack an image, 1×C×H×W, with the current global random state.
 
         Raises:
             UserError: torchattacks fails on images of this shape or on this number of classes.
         """
         grey = self.attack in COLOUR_ONLY and image.shape[1] == 1
         inner = image.expand(-1, 3, -1, -1) if grey else image
-        if self.attack == "CW":  # an eighth of a grey level off the ends, so that every pixel can move
+        if self.attack == "CW":  # an eighth of a grey level away from 0 and 1, so that every pixel can move
             inner = inner.clamp(5e-4, 1 - 5e-4)
         try:
             attack = self._build(MeanOfChannels(model) if grey else model, image)
-            found: Tensor = attack(inner, label).detach().to(image).view_as(inner)
+            result: Tensor = attack(inner, label).detach().to(image).view_as(inner)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
@@ -151,31 +151,31 @@ class Torchattacks(Attack):
             reason = f"{self.attack} of torchattacks fails on images of {shape}: {type(error).__name__}: {error}"
             remedy = "Use another attack; docs/attacks.md lists the known faults"
             raise UserError("attack.attack", reason, remedy) from error
-        found = torch.where((found - inner).abs() < 1e-6, image, found)
-        return found.mean(1, keepdim=True) if grey else found
+        result = torch.where((result - inner).abs() < 1e-6, image, result)
+        return result.mean(1, keepdim=True) if grey else result
 
     def _build(self, model: nn.Module, image: Tensor) -> Any:
         """The object of torchattacks."""
         import torchattacks
 
         known = defaults(self.attack)
-        filled: dict[str, Any] = {"eps": self.eps, "max_epsilon": self.eps, "norm": self.norm}
-        filled["seed"] = int(torch.initial_seed() % 2**31)
-        filled["alpha"] = 2.5 * self.eps / self.steps if self.steps else 1.25 * self.eps
-        if "n_classes" in known:
+        values: dict[str, Any] = {"eps": self.eps, "max_epsilon": self.eps, "norm": self.norm}
+        values["seed"] = int(torch.initial_seed() % 2**31)
+        values["alpha"] = 2.5 * self.eps / self.steps if self.steps else 1.25 * self.eps
+        if "n_classes" in known or self.attack == "JSMA":
             with torch.no_grad():
-                filled["n_classes"] = model(image).shape[1]
-        own = {key: tuple(value) if isinstance(value, list) else value for key, value in self.keywords.items()}
+                values["n_classes"] = model(image).shape[1]
+        values |= {key: tuple(value) if isinstance(value, list) else value for key, value in self.keywords.items()}
         attack = getattr(torchattacks, self.attack)(
-            model, **{key: value for key, value in filled.items() if key in known}, **own
+            model, **{key: value for key, value in values.items() if key in known}
         )
-        if self.attack == "JSMA":
-            attack.set_mode_targeted_by_function(partial(likeliest_wrong, model), quiet=True)
+        if self.attack == "JSMA":  # it needs a target: the most likely wrong class
+            attack.set_mode_targeted_least_likely(kth_min=values["n_classes"] - 1, quiet=True)
         return attack
 
 
 class MeanOfChannels(nn.Module):
-    """A model of grey images that takes three channels: logits of their mean."""
+    """A model of grey images for inputs with three channels, of which it takes the mean."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -185,14 +185,6 @@ class MeanOfChannels(nn.Module):
         """Logits, n×K, of images n×3×H×W."""
         logits: Tensor = self.model(images.mean(1, keepdim=True))
         return logits
-
-
-def likeliest_wrong(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """The wrong class with the largest logit, n."""
-    with torch.no_grad():
-        logits = model(images)
-    wrong: Tensor = logits.scatter(1, labels[:, None], -torch.inf).argmax(1)
-    return wrong
 
 
 @cache
@@ -205,8 +197,8 @@ def defaults(attack: str) -> dict[str, Any]:
 
 
 @contextmanager
-def own_random_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeded global random states (torch, NumPy, Python) inside; afterwards they are what they were."""
+def seeded_random_state(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the global random states of torch, NumPy and Python, and restore them afterwards."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
