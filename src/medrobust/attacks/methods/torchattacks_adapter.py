@@ -44,6 +44,8 @@ NORMS: dict[str, tuple[Norm, ...]] = {
 ONE_STEP = ("FFGSM", "FGSM")
 #: Attacks with kernels for three channels. Grey images pass them as three equal channels.
 COLOUR_ONLY = ("PIFGSM", "PIFGSMPP", "TIFGSM")
+#: Errors that torchattacks raises on images or numbers of classes that it cannot handle.
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 #: Keywords of constructors that the adapter sets itself.
 SET_BY_ADAPTER = {"self", "model", "eps", "max_epsilon", "norm", "seed", "n_classes", "verbose"}
 #: Keywords that take any number although their default is an integer.
@@ -146,7 +148,7 @@ class Torchattacks(Attack):
             result: Tensor = attack(inner, label).detach().to(image).view_as(inner)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:
+        except FAILURES as error:
             shape = " x ".join(map(str, image.shape[1:]))
             reason = f"{self.attack} of torchattacks fails on images of {shape}: {type(error).__name__}: {error}"
             remedy = "Use another attack; docs/attacks.md lists the known faults"
