@@ -1,7 +1,7 @@
 """The optimisation problem of a batch under attack: model, ball, target class and mask of each image."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -169,6 +169,14 @@ class BestImages:
     def unreached(self) -> Tensor:
         """Rows for which the attack has not succeeded."""
         return torch.nonzero(~self.reached).squeeze(1)
+
+    def rounds(self, problem: Problem, numbers: Iterable[int]) -> Iterator[tuple[int, Tensor, Problem]]:
+        """Yield each number with the unreached rows and their problem; stop when no row is left."""
+        for number in numbers:
+            rows = self.unreached()
+            if not len(rows):
+                return
+            yield number, rows, problem.take(rows)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,20 +42,16 @@ class APGD(TargetableAttack):
     def search(self, problem: Problem, start: Tensor) -> Tensor:
         """The best image of all restarts."""
         best = BestImages(start)
-        for restart in range(self.restarts):
-            rows = best.unreached()
-            if not len(rows):
-                break
-            self._run(problem, start[rows] if restart == 0 else None, rows, best, restart * STREAMS)
+        for restart, rows, part in best.rounds(problem, range(self.restarts)):
+            self._run(part, start[rows] if restart == 0 else None, rows, best, restart * STREAMS)
         return best.images
 
-    def _run(self, problem: Problem, warm: Tensor | None, rows: Tensor, best: BestImages, stream: int) -> None:
+    def _run(self, part: Problem, warm: Tensor | None, rows: Tensor, best: BestImages, stream: int) -> None:
         """Run one restart, from an earlier attack's result where there is one, else from a random image."""
-        part = problem.take(rows)
         first = part.project(part.images + part.eps * part.direction(stream))
         if warm is not None:
             first = torch.where(per_image(part.moved(warm)), warm, first)
-        _Restart(problem, first, rows, best, self).run()
+        _Restart(part, first, rows, best, self).run()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +81,9 @@ class APGDT(APGD):
         """The best image of all targets."""
         best = BestImages(start)
         for number, classes in enumerate(wrong_classes(problem, self.targets)):
-            for restart in range(self.restarts):
-                rows = best.unreached()
-                if not len(rows):
-                    return best.images
+            for restart, rows, part in best.rounds(problem.with_loss_targets(classes), range(self.restarts)):
                 warm = start[rows] if number == restart == 0 else None
-                self._run(problem.with_loss_targets(classes), warm, rows, best, number + restart * STREAMS)
+                self._run(part, warm, rows, best, number + restart * STREAMS)
         return best.images
 
 
@@ -107,15 +100,15 @@ class _Restart:
     """One restart. Every tensor holds one row per image for which the attack has not succeeded.
 
     Args:
-        problem: all images.
-        first: first iterates of the images in `rows`.
-        rows: indices of these images in the problem.
+        problem: of the images.
+        first: their first iterates.
+        rows: their indices in `best`.
         best: is updated with every evaluated iterate.
         attack: its loss, steps, rho and eot are used.
     """
 
     def __init__(self, problem: Problem, first: Tensor, rows: Tensor, best: BestImages, attack: APGD) -> None:
-        self.problem, self.best, self.rows, self.attack = problem.take(rows), best, rows, attack
+        self.problem, self.best, self.rows, self.attack = problem, best, rows, attack
         self.current = self.previous = first
         self.loss, self.gradient = self._evaluate()
         self.top_loss, self.top, self.top_gradient = self.loss, self.current, self.gradient

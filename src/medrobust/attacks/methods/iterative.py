@@ -97,11 +97,7 @@ class IteratedGradient(TargetableAttack):
     def search(self, problem: Problem, start: Tensor) -> Tensor:
         """The best image of all restarts."""
         best = BestImages(start)
-        for restart in range(self.restarts):
-            rows = best.unreached()
-            if not len(rows):
-                break
-            part = problem.take(rows)
+        for restart, rows, part in best.rounds(problem, range(self.restarts)):
             first = part.project(start[rows])
             if self.random_start:
                 warm = part.moved(first) & (restart == 0)

@@ -31,11 +31,7 @@ class Noise(TargetableAttack):
     def search(self, problem: Problem, start: Tensor) -> Tensor:
         """The draw with the largest margin."""
         best = BestImages(problem.images)
-        for draw in range(self.draws):
-            rows = best.unreached()
-            if not len(rows):
-                break
-            part = problem.take(rows)
+        for draw, rows, part in best.rounds(problem, range(self.draws)):
             images = part.noise(draw) if self.kind == "uniform" else self._corner(part, draw)
             best.update(rows, images, *part.evaluate(images))
         return best.images

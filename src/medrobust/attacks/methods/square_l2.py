@@ -37,13 +37,8 @@ class SquareL2(TargetableAttack):
     def search(self, problem: Problem, start: Tensor) -> Tensor:
         """The image with the largest margin of all queries."""
         best = BestImages(problem.images)
-        rows = best.unreached()
-        self._try(problem, rows, self._tiles(problem), best)
-        for query in range(1, self.queries):
-            rows = best.unreached()
-            if not len(rows):
-                break
-            part = problem.take(rows)
+        self._try(problem, best.unreached(), self._tiles(problem), best)
+        for query, rows, part in best.rounds(problem, range(1, self.queries)):
             shift = self._exchange(part, best.images[rows] - part.images, query)
             self._try(part, rows, shift, best)
         return best.images

@@ -55,11 +55,9 @@ class Stripe(TargetableAttack):
         if self.mode == "whitebox":
             self._ascend(problem, best)
             return best.images
-        for query in range(self.queries if self.mode == "best_of" else 1):
-            if len(rows := best.unreached()):
-                part = problem.take(rows)
-                images = self._apply(part, self._draw(part, query))
-                best.update(rows, images, *part.evaluate(images))
+        for query, rows, part in best.rounds(problem, range(self.queries if self.mode == "best_of" else 1)):
+            images = self._apply(part, self._draw(part, query))
+            best.update(rows, images, *part.evaluate(images))
         if self.mode == "flip":
             self._flip(problem, self._draw(problem, 0), best)
         return best.images
@@ -83,11 +81,7 @@ class Stripe(TargetableAttack):
 
     def _flip(self, problem: Problem, stripes: Tensor, best: BestImages) -> None:
         """Flip one stripe after the other, cyclically from the first one, and keep improvements."""
-        for query in range(1, self.queries):
-            rows = best.unreached()
-            if not len(rows):
-                return
-            part = problem.take(rows)
+        for query, rows, part in best.rounds(problem, range(1, self.queries)):
             flipped = stripes[rows].clone()
             flipped[:, (query - 1) % flipped.shape[1]] *= -1
             images = self._apply(part, flipped)
@@ -100,11 +94,7 @@ class Stripe(TargetableAttack):
         """Use the signs of gradients that are summed over each stripe and over all steps so far."""
         total = torch.zeros_like(self._draw(problem, 0))
         stripes = torch.zeros_like(total)
-        for step in range(self.steps + 1):
-            rows = best.unreached()
-            if not len(rows):
-                return
-            part = problem.take(rows)
+        for step, rows, part in best.rounds(problem, range(self.steps + 1)):
             images = self._apply(part, stripes[rows])
             if step == self.steps:
                 best.update(rows, images, *part.evaluate(images))
