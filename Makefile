@@ -6,7 +6,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SOURCES := src stages tests tools benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint bench deps lock preset clean
+.PHONY: help setup repro test lint bench timings lock preset clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,15 +36,14 @@ lint: setup ## ruff and mypy
 bench: setup ## time the attack engine against other libraries on the models of the last run (half an hour)
 	@$(RUN) python benchmarks/attacks.py
 
-deps: setup ## write the source files that each stage imports into dvc.yaml
-	@$(RUN) python -m tools.write_deps
+timings: setup ## print how long each stage took when it last ran here
+	@$(RUN) python -m tools.timings
 
 lock: ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --upgrade --extra s3 --extra kaggle --extra formats --extra oracles --extra dev pyproject.toml -o requirements.lock
 
-preset: ## make preset NAME=smoke: take presets/NAME.yaml as params.yaml
-	@test -f "presets/$(NAME).yaml" || { echo "make preset NAME=... with one of: $(notdir $(basename $(wildcard presets/*.yaml)))"; exit 2; }
-	cp presets/$(NAME).yaml params.yaml
+preset: setup ## make preset NAME=smoke: write presets/smoke.yaml as params.yaml (FORCE=1: over unsaved edits)
+	@$(RUN) python -m tools.preset $(NAME) $(if $(filter 1,$(FORCE)),--force)
 
 clean: ## remove the environment and all caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache tmp

@@ -1,8 +1,8 @@
-"""How fast data are prepared, audited and generated here: `python benchmarks/data.py [part ...] [--images N]`.
+"""Time to prepare, audit and generate data on this machine: `python benchmarks/data.py [part ...] [--images N]`.
 
-Everything is generated in a temporary folder and deleted. Each part runs in a process of its own, so that its peak
-memory is its own (resident set, which counts what is mapped from files). Processor time over all cores stands
-beside the time on the clock: on a busy machine it says more.
+All data are generated in a temporary folder and deleted afterwards. Each part runs in a separate process to
+measure its peak memory (resident set, which includes mapped files). Besides elapsed time, the benchmark prints
+processor time over all cores, which is more reliable on a busy machine.
 """
 
 import argparse
@@ -22,21 +22,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.core.params.data import AuditParams, DataParams, SplitParams
-from medrobust.data.audit.run import audit
+from medrobust.core.params.schema import load_params, override
+from medrobust.data.audit.audit_split import audit_split
 from medrobust.data.prepare import download, prepare
 from medrobust.data.split import make_split
 from medrobust.data.store import Header, ImageStore, write_store
 
 CLASSES = ["a", "b", "c", "d"]
-SLICES = 20  # a patient, in the audit's images
-SPLIT = SplitParams(strategy="patient", val=0.2, test=0.25, small_class="fail")
-RULES = AuditParams(near_duplicate=0.999, on_leak="warn")
-BLOCK: dict[str, Any] = {"classes": CLASSES, "ordered": True, "channels": 1, "on_bad_image": "fail"}
+SLICES = 20  # per patient, in the images of the audit
+DEFAULT = load_params(Path(__file__).parent.parent / "presets" / "default.yaml")
+BLOCK: dict[str, Any] = {"classes": CLASSES, "image_size": 64}
 
 
 def smooth(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Uint8, count×size×size: smooth random shapes, alike inside a group of `SLICES`, with noise on top."""
+    """Smooth random images with noise, uint8 count×size×size; those within a group of `SLICES` are similar."""
     from scipy import ndimage
 
     coarse = np.repeat(rng.normal(size=(-(-count // SLICES), 8, 8)), SLICES, axis=0)[:count]
@@ -47,18 +46,18 @@ def smooth(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
     return levels
 
 
-def stretches(count: int, size: int, most: int = 1000) -> Iterator[tuple[int, np.ndarray]]:
-    """(position, images): `count` images, some at a time."""
-    for start in range(0, count, most):
-        yield start, smooth(min(most, count - start), size, np.random.default_rng(start))
+def chunks(count: int, size: int, length: int = 1000) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (start, images) of `count` images in chunks."""
+    for start in range(0, count, length):
+        yield start, smooth(min(length, count - start), size, np.random.default_rng(start))
 
 
 def write_images(folder: Path, count: int, size: int) -> None:
-    """A prepared store of `count` images."""
+    """Write a prepared store of `count` images."""
     folder.mkdir()
     shape = (count, size, size)
     images = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for start, part in stretches(count, size):
+    for start, part in chunks(count, size):
         images[start : start + len(part)] = part
     images.flush()
     patient = np.arange(count) // SLICES
@@ -73,11 +72,11 @@ def write_images(folder: Path, count: int, size: int) -> None:
 
 
 def write_jpegs(path: Path, count: int) -> None:
-    """A zip of class folders with `count` grey JPEG files of 128×128."""
+    """Write a zip of class folders with `count` grey JPEG files of 128×128 pixels."""
     from PIL import Image
 
     with zipfile.ZipFile(path, "w") as archive:
-        for start, part in stretches(count, 128):
+        for start, part in chunks(count, 128):
             for number, pixels in enumerate(part, start):
                 buffer = io.BytesIO()
                 Image.fromarray(pixels).save(buffer, "JPEG")
@@ -87,49 +86,49 @@ def write_jpegs(path: Path, count: int) -> None:
 def run_audit(folder: Path) -> str:
     """Audit the store in `folder`; return the verdict."""
     store = ImageStore.open(folder)
-    metrics = audit(store, make_split(store.manifest, store.header, SPLIT, 1), RULES).metrics
+    metrics = audit_split(store, make_split(store.manifest, store.header, DEFAULT.split, 1), DEFAULT.audit).metrics
     return f"{metrics['verdict']}, {metrics['near_pairs']} near pairs"
 
 
 def run_prepare(archive: Path, folder: Path) -> str:
-    """Prepare the archive at 64 pixels, the way from the archive to the store."""
-    data = DataParams.model_validate({**BLOCK, "source": "archive", "path": str(archive), "image_size": 64})
+    """Prepare an archive at 64×64 pixels, from the archive to the store."""
+    data = override(DEFAULT.data, {**BLOCK, "source": "archive", "path": str(archive)}, "data")
     download(data, folder / "raw", seed=1)
     prepare(data, folder / "raw", folder / "prepared")
     return f"{ImageStore.open(folder / 'prepared').header.images} images"
 
 
 def run_phantom(folder: Path, patients: int, slices: int) -> str:
-    """Generate the phantom's slices at 64 pixels."""
-    phantom = {"patients": dict.fromkeys(CLASSES, patients), "slices": slices, "difficulty": 0.6}
-    data = DataParams.model_validate({**BLOCK, "source": "phantom", "image_size": 64, "phantom": phantom})
+    """Generate phantom slices of 64×64 pixels."""
+    phantom = {"patients": dict.fromkeys(CLASSES, patients), "slices": slices, "difficulty": 0.6, "site": 0.0}
+    data = override(DEFAULT.data, {**BLOCK, "phantom": phantom}, "data")
     download(data, folder / "phantom", seed=1)
     return f"{len(CLASSES) * patients * slices} slices"
 
 
-def measured(work: Callable[..., str], *args: Any) -> tuple[str, float, float, float]:
-    """What `work` returns, its seconds, its seconds of processor time, and this process's peak memory in GiB."""
-    start, busy = time.perf_counter(), time.process_time()
+def measure(work: Callable[..., str], *args: Any) -> tuple[str, float, float, float]:
+    """Return the result of `work`, seconds, seconds of processor time, and peak memory of this process in GiB."""
+    start, cpu = time.perf_counter(), time.process_time()
     result = work(*args)
-    seconds, busy = time.perf_counter() - start, time.process_time() - busy
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return result, seconds, busy, peak / 2**30
+    return result, seconds, cpu, peak / 2**30
 
 
-def alone(work: Callable[..., Any], *args: Any) -> Any:
-    """Run in a fresh process."""
+def run_in_process(work: Callable[..., Any], *args: Any) -> Any:
+    """Run `work` in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *args).result()
 
 
 def main() -> None:
-    """Print a line a part."""
+    """Print one line per part."""
     parts = ["prepare", "audit", "phantom"]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help=f"some of {', '.join(parts)}; all if none is named")
-    parser.add_argument("--images", type=int, default=100_000, help="images to audit")
-    parser.add_argument("--size", type=int, default=64, help="their side in pixels")
-    parser.add_argument("--jpegs", type=int, default=11_519, help="JPEG files to prepare")
+    parser.add_argument("parts", nargs="*", help=f"one or more of {', '.join(parts)}; default: all")
+    parser.add_argument("--images", type=int, default=100_000, help="number of images to audit")
+    parser.add_argument("--size", type=int, default=64, help="their side length in pixels")
+    parser.add_argument("--jpegs", type=int, default=11_519, help="number of JPEG files to prepare")
     args = parser.parse_args()
     if unknown := set(args.parts) - set(parts):
         parser.error(f"no part {', '.join(unknown)}: choose from {', '.join(parts)}")
@@ -139,13 +138,13 @@ def main() -> None:
         for part in args.parts or parts:
             work: tuple[Any, ...] = (run_phantom, folder, 25, 10)
             if part == "prepare":
-                alone(write_jpegs, folder / "images.zip", args.jpegs)
+                run_in_process(write_jpegs, folder / "images.zip", args.jpegs)
                 work = (run_prepare, folder / "images.zip", folder)
             elif part == "audit":
-                alone(write_images, folder / "store", args.images, args.size)
+                run_in_process(write_images, folder / "store", args.images, args.size)
                 work = (run_audit, folder / "store")
-            result, seconds, busy, peak = alone(measured, *work)
-            line = f"{part}: {seconds:.1f} s ({busy:.1f} s of processor time), peak {peak:.2f} GiB: {result}"
+            result, seconds, cpu, peak = run_in_process(measure, *work)
+            line = f"{part}: {seconds:.1f} s ({cpu:.1f} s of processor time), peak {peak:.2f} GiB: {result}"
             print(line, flush=True)
 
 

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 
 from medrobust.core.params.training import ModelParams
-from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
 from medrobust.detection.base import build_detector
-from medrobust.detection.extract import all_features
+from medrobust.detection.features import extract_features
 from medrobust.detection.registry import DETECTORS
 from medrobust.models.build import build_classifier
 
@@ -98,15 +97,14 @@ def timed(
     clock: Callable[[], float],
 ) -> list[float]:
     """Seconds of the features of the training and of the test images, of fitting and of scoring."""
-    detector, (train, test) = build_detector(DETECTORS[name], settings, name), parts
+    detector, (train, test) = build_detector(name, settings, name), parts
     images = train.batch(range(len(train)))
     noisy = (images + 0.05 * torch.randn(images.shape)).clamp(0, 1)
     key, marks = detector.extractor, [clock()]
-    seeds = image_seeds(train.ids, 0)
-    clean = all_features(model, [key], train, seeds)[key]
-    attacked = all_features(model, [key], noisy, seeds)[key] if detector.supervised else None
+    clean = extract_features(model, [key], train, 0)[key]
+    attacked = extract_features(model, [key], train, 0, noisy)[key] if detector.supervised else None
     marks.append(clock())
-    features = all_features(model, [key], test, image_seeds(test.ids, 0))[key]
+    features = extract_features(model, [key], test, 0)[key]
     marks.append(clock())
     detector.fit(clean, torch.from_numpy(train.labels), attacked=attacked)
     marks.append(clock())

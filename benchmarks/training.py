@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ import torchattacks
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from medrobust.core.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
+from medrobust.core.params.schema import load_params, override
+from medrobust.core.params.training import ModelParams, TrainParams
 from medrobust.core.runtime import device
 from medrobust.data.store import Subset
 from medrobust.models.build import build_classifier
@@ -44,10 +46,7 @@ HALF, ROUNDS = {"cpu": 32, "cuda": 256}, {"cpu": 6, "cuda": 20}
 PRODUCT = {"cpu": (3072, 1), "cuda": (8192, 8)}
 CLASSES = ["a", "b", "c", "d"]
 EPS, STEPS = 8 / 255, 7
-AUGMENT = AugmentParams(
-    p=0.3, horizontal_flip=True, vertical_flip=False, rotation=10, translate=0.05, scale=[0.95, 1.05],
-    brightness=0.1, contrast=0.1, sharpness=0.5,
-)  # fmt: skip
+DEFAULT = load_params(Path(__file__).parent.parent / "presets" / "default.yaml")
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,8 @@ class Format:
 
 def train_params(form: Format, batch: int) -> TrainParams:
     """Settings as params.yaml has them, in one format."""
-    return TrainParams.model_validate(
-        {
-            "epochs": 1, "lr": 1e-4, "optimiser": "Adam", "batch_size": batch, "scheduler": "CosineAnnealingLR",
-            "weight_decay": 0.0, "label_smoothing": 0.0, "class_weights": "none", **asdict(form),
-        }
-    )  # fmt: skip
+    changes = {"epochs": 1, "lr": 1e-4, "batch_size": batch, "class_weights": "none", **asdict(form)}
+    return override(DEFAULT.train, changes, "train")
 
 
 def classifier(name: str, size: int) -> Classifier:
@@ -90,13 +85,13 @@ class Ours:
 
     def __init__(self, name: str, size: int, objective: str, batch: int, form: Format) -> None:
         attack = "fp32" if form.precision == "fp32" else "train"
-        block = {"eps": EPS, "alpha": "auto", "steps": STEPS, "mix": 0.5, "epochs": 1, "lr_scale": 1}
-        adv = AdvParams.model_validate({**block, "attack_precision": attack})
+        changes = {"eps": EPS, "steps": STEPS, "epochs": 1, "lr_scale": 1, "attack_precision": attack}
+        adv = override(DEFAULT.adv, changes, "adv")
         settings = train_params(form, batch)
         model, data = classifier(name, size), subset(size, max(512, batch))
         if not form.channels_last:
             model.to(memory_format=torch.contiguous_format)
-        job = Job(model, data, data, settings, AUGMENT, OBJECTIVES[objective], 0, adv=adv)
+        job = Job(model, data, data, settings, DEFAULT.augment, OBJECTIVES[objective], 0, adv=adv)
         self.epochs, self.batch = Epochs(job, State.fresh(model, settings)), batch
         self.rows = np.arange(batch)
         model.train()

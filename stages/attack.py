@@ -1,18 +1,47 @@
-"""Attack one model with one suite: records, metrics and curve (seconds to a minute a cell on two cores)."""
+"""Attack one model with one suite: records, metrics and curve (seconds to a minute per cell on two cores)."""
 
-from medrobust.attacks.engine.cell import attack_cell, parse
+import argparse
+from pathlib import Path
+
+from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
-from medrobust.core.runtime import run_stage
+from medrobust.core.runtime import device, run_stage
+
+
+def parse() -> argparse.Namespace:
+    """The command line of dvc.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("model", "prepared", "split", "suite", "records", "metrics", "curve"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Run the suite on the test images."""
-    from medrobust.models.checkpoint import load
+    """Run the suite on the test images; of a model that could not be fitted, write that and why."""
+    from medrobust.attacks.engine.run import Outs, run_suite, write_not_fitted
+    from medrobust.attacks.engine.suite import read_suite
+    from medrobust.data.store import open_splits
+    from medrobust.models.folder import load, not_fitted
 
     params = load_params()
-    attack_cell(load, args, seed=params.seed, report=params.report)
+    outs = Outs(args.records, args.metrics, args.curve)
+    if reason := not_fitted(args.model):
+        write_not_fitted(outs, reason)
+        return
+    images = open_splits(args.prepared, args.split)
+    run_suite(
+        load(args.model, device()),
+        images.subset("test"),
+        read_suite(args.suite),
+        outs,
+        bit_depth=images.store.header.bit_depth,
+        seed=params.seed,
+        report=params.report,
+        train=images.subset("train"),
+    )
 
 
 if __name__ == "__main__":
-    args = parse(__doc__)
-    run_stage(main, f"attack-{args.name}", parallel=True)
+    args = parse()
+    run_stage(main, f"attack-{args.name}", parallel=True, entries=read_entries(args.suite / "suite.json"))

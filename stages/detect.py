@@ -1,20 +1,48 @@
 """Give one model its detectors and measure what they are worth (see docs/detection.md for the time it takes)."""
 
+import argparse
+from pathlib import Path
+
+from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import read_json
-from medrobust.core.runtime import run_stage
-from medrobust.detection.cell import detect_cell, parse
+from medrobust.core.records import read_json, write_empty
+from medrobust.core.runtime import device, run_stage
+
+
+def parse() -> argparse.Namespace:
+    """The command line of dvc.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("model", "prepared", "split", "plan", "guard", "scores", "metrics", "plots"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--backbone", help="whose block in params.yaml says which regimes get detectors")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Guard the model."""
-    from medrobust.models.checkpoint import load
-
+    """Fit detectors on train, choose thresholds on val, test on test; if switched off, write empty outs."""
     params = load_params()
-    weights = read_json(args.model / "card.json")["sha256"]
-    detect_cell(load, args, weights=weights, seed=params.seed, params=params.detect, report=params.report)
+    if args.backbone and args.model.name not in params.models[args.backbone].detect:
+        write_empty(args.guard, args.scores, args.metrics, args.plots / "curves.csv")
+        return
+    from medrobust.data.store import open_splits
+    from medrobust.detection.fitting import Splits
+    from medrobust.detection.run import DetectionOutputs, run_detection
+    from medrobust.models.folder import load, weights_hash
+
+    images = open_splits(args.prepared, args.split)
+    run_detection(
+        load(args.model, device()),
+        Splits(images.subset("train"), images.subset("val"), images.subset("test"), params.seed),
+        read_json(args.plan),
+        DetectionOutputs(args.guard, args.scores, args.metrics, args.plots),
+        ordered=images.store.header.ordered,
+        params=params.detect,
+        report=params.report,
+        weights=weights_hash(args.model),
+    )
 
 
 if __name__ == "__main__":
-    args = parse(__doc__)
-    run_stage(main, f"detect-{args.name}")
+    args = parse()
+    run_stage(main, f"detect-{args.name}", entries=read_entries(args.plan))

@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
     read = ("prepared", "metrics", "plots", "tuned", "checkpoints")
-    for name in (*read, "predictions", "lock", "out", "figures", "vectors", *tables):
+    for name in ("code", *read, "predictions", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
@@ -30,8 +30,8 @@ def main() -> None:
     lineage = Lineage.of(args.lock, "report")
     run = collect(folders, list(params.models), list(suites), lineage, params.ensemble.regime)
     read_ensemble(run, folders, params.ensemble.attacked, args.predictions)
-    read_detection(run, folders, params.detect.cells())
-    read_explanations(run, args.metrics, params.explain.models)
+    read_detection(run, folders, params.detect.cells(params.models))
+    read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
     report = params.report
     points = {name: getattr(args, name) for name in tables}
     products = [*(lineage.writers if lineage else ()), args.out, args.figures, args.vectors, *points.values()]

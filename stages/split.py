@@ -1,4 +1,4 @@
-"""Deal images to train, validation and test: reads the manifest, writes data/split.csv (a second)."""
+"""Assign images to train, validation and test: reads the manifest, writes data/split.csv (about a second)."""
 
 import argparse
 from pathlib import Path

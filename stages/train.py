@@ -1,8 +1,9 @@
-"""Train a backbone on clean images with the tuned hyper-parameters (about a minute on two cores)."""
+"""Train a backbone on clean images, or adversarially from its clean model (about a minute on two cores)."""
 
 import argparse
 from pathlib import Path
 
+from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
 from medrobust.core.runtime import run_stage
 
@@ -12,13 +13,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("settings", "prepared", "split", "best", "out", "predictions", "metrics", "plots"):
         parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--clean", type=Path, help="the clean model: train it adversarially")
     return parser.parse_args()
 
 
 def main() -> None:
     """Train, evaluate and write."""
     from medrobust.training.outputs import Paths
-    from medrobust.training.run import Images, Training, train_stage
+    from medrobust.training.run import Images, Training, adv_train_stage, train_stage
     from medrobust.training.settings import read_settings
 
     params = load_params()
@@ -31,9 +33,13 @@ def main() -> None:
         augment=params.augment,
         report=params.report,
     )
-    train_stage(training)
+    if args.clean:
+        adv_train_stage(training, args.clean)
+    else:
+        train_stage(training)
 
 
 if __name__ == "__main__":
     args = parse()
-    run_stage(main, f"train-{args.settings.parent.name}", parallel=True)
+    entries = read_entries(args.settings)
+    run_stage(main, f"train-{args.settings.parent.name}-{args.out.name}", parallel=True, entries=entries)

@@ -3,42 +3,48 @@
 import argparse
 from pathlib import Path
 
+from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import read_table, write_metrics, write_table
+from medrobust.core.records import write_metrics, write_table
 from medrobust.core.runtime import device, run_stage
+
+
+def parse() -> argparse.Namespace:
+    """The command line of dvc.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    return parser.parse_args()
 
 
 def main() -> None:
     """Attack every model, ask all of them, and write the matrix."""
-    from medrobust.attacks.engine.resolved import read_suite
-    from medrobust.data.store import ImageStore
-    from medrobust.ensembling.transfer import headline, nothing, transfer
+    from medrobust.attacks.engine.suite import read_suite
+    from medrobust.data.store import open_splits
+    from medrobust.ensembling.transfer import dvc_metrics, nothing, transfer
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import load_ensemble, voters
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    args = parser.parse_args()
     params = load_params()
     matrix, facts = nothing()
     if params.transfer.images:
-        store, split = ImageStore.open(args.prepared), read_table(args.split, keep_default_na=False)
+        images = open_splits(args.prepared, args.split)
         cells = [(backbone, regime) for backbone in params.models for regime in ("clean", "adv")]
         matrix, facts = transfer(
             {"-".join(cell): load(args.models.joinpath(*cell), device()) for cell in cells},
             (args.ensemble.name, load_ensemble(args.ensemble, device())),
             voters(args.ensemble),
-            store.subset(split, "test"),
+            images.subset("test"),
             read_suite(args.suite),
             params=params.transfer,
             report=params.report,
             seed=params.seed,
-            train=store.subset(split, "train"),
+            train=images.subset("train"),
         )
     write_table(args.matrix, matrix)
-    write_metrics(args.metrics, facts, headline(facts, args.ensemble.name))
+    write_metrics(args.metrics, facts, dvc_metrics(facts, args.ensemble.name))
 
 
 if __name__ == "__main__":
-    run_stage(main, "transfer")
+    args = parse()
+    run_stage(main, "transfer", entries=read_entries(args.suite / "suite.json"))

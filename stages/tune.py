@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
 from medrobust.core.runtime import run_stage
 
@@ -28,4 +29,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     args = parse()
-    run_stage(main, f"tune-{args.settings.parent.name}")
+    run_stage(main, f"tune-{args.settings.parent.name}", entries=read_entries(args.settings))

@@ -39,6 +39,7 @@ def write_data(folder: Path) -> None:
 def run_stage(root: Path, monkeypatch: pytest.MonkeyPatch, name: str, **item: str) -> None:
     """Run a stage's script with its command of dvc.yaml."""
     command = yaml.safe_load((root / "dvc.yaml").read_text())["stages"][name]["cmd"]
+    command = command.replace("${key}", "-".join(item.values()))
     for key, value in item.items():
         command = command.replace(f"${{item.{key}}}", value)
     _, script, *arguments = shlex.split(command)

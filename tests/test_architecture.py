@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.imports import imported_modules, module_file
+from medrobust.core.code import _file_of, named_modules
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src"
@@ -14,7 +14,7 @@ CODE = [*FILES, *sorted((ROOT / "stages").glob("*.py")), *sorted((ROOT / "tools"
 #: Part of the package -> level; a module imports only from its own level or below.
 LEVELS = {
     "core": 0, "data": 1, "models": 1, "attacks": 2, "training": 3, "detection": 3, "checklist": 3,
-    "ensembling": 4, "explain": 4, "report": 5,
+    "ensembling": 4, "explain": 4, "inference": 4, "report": 5,
 }  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def part(path: Path) -> str:
 
 
 def imports(path: Path) -> set[Path]:
-    return {file for module in imported_modules(path) if (file := module_file(module, SRC)) is not None}
+    return {file for module in named_modules(path.read_text())[0] if (file := _file_of(module)) is not None}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SRC).as_posix())
@@ -53,13 +53,17 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 @pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= (60 if path.parent.name == "stages" else 350)
+    assert text.count("\n") <= (75 if path.parent.name == "stages" else 350)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= 60, f"{path}:{node.lineno} {node.name} has {length} lines"
 
 
-def test_package_files_are_empty() -> None:
+def test_package_files_hold_a_docstring_of_one_line_and_nothing_else() -> None:
     inner = [path for path in FILES if path.name == "__init__.py" and path.parent.name != "medrobust"]
-    assert [str(path) for path in inner if path.stat().st_size] == []
+    assert {path.parent for path in inner} >= {path.parent for path in FILES} - {SRC / "medrobust"}
+    for path in inner:
+        text, tree = path.read_text(), ast.parse(path.read_text())
+        assert text.count("\n") == len(tree.body) == 1, path
+        assert ast.get_docstring(tree), path

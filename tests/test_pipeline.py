@@ -1,4 +1,4 @@
-"""dvc.yaml tells the truth: each stage lists the code it runs and the params it reads, and names that exist."""
+"""dvc.yaml tells the truth: each stage depends on its code and lists the params it reads, and names that exist."""
 
 import ast
 import re
@@ -10,26 +10,26 @@ from typing import Any
 import pytest
 import yaml
 
-from medrobust.core.params.schema import Params, load_params
-from tools.imports import source_files
-from tools.write_deps import code_deps, is_code
+from medrobust.core.params.schema import Params, check_params
+from tests.params import preset, save
+from tools.preset import names
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 #: Names in params.yaml that a matrix may run over.
 AXES = (
-    "models", "attacks.suites", "attacks.surrogates", "detect.models", "detect.regimes", "detect.ensemble",
-    "ensemble.attacked", "explain.models",
+    "models", "attacks.suites", "attacks.surrogates", "detect.ensemble", "ensemble.attacked",
 )  # fmt: skip
-PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 
-def used_blocks(script: Path) -> set[str]:
-    """Blocks of params.yaml that a script uses: `params.adv` -> `adv`, `params.report.x` -> `report.x`.
+def used_blocks(script: Path, function: str | None = None) -> set[str]:
+    """Blocks of params.yaml that a script, or one function in it, uses: `params.adv` -> `adv`.
 
     The bare name `params` may only be assigned: whoever passes it on reads everything.
     """
-    tree = ast.parse(script.read_text())
+    tree: ast.AST = ast.parse(script.read_text())
+    if function:
+        tree = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     blocks = set()
     for node in ast.walk(tree):
@@ -41,25 +41,58 @@ def used_blocks(script: Path) -> set[str]:
     return blocks
 
 
+def script_of(name: str) -> Path:
+    """The script that a stage runs."""
+    return ROOT / str(STAGES[name]["cmd"].split()[1])
+
+
+def listed_blocks(name: str) -> set[str]:
+    """The blocks of params.yaml that dvc.yaml lists for a stage."""
+    return {param.split(".")[0] for param in STAGES[name]["params"]}
+
+
+def test_every_script_belongs_to_a_stage() -> None:
+    assert {*(ROOT / "stages").glob("*.py")} == {script_of(name) for name in STAGES}
+
+
+def test_the_pipeline_stays_small() -> None:
+    assert (ROOT / "dvc.yaml").read_text().count("\n") < 350
+    assert len([*(ROOT / "stages").glob("*.py")]) <= 16
+
+
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_is_a_script_of_its_name(name: str) -> None:
-    assert STAGES[name]["cmd"].split()[:2] == ["python", f"stages/{name}.py"]
-    assert (ROOT / "stages" / f"{name}.py").is_file()
-
-
-def test_every_script_is_a_stage() -> None:
-    assert {path.stem for path in (ROOT / "stages").glob("*.py")} == set(STAGES)
-
-
-@pytest.mark.parametrize("name", STAGES)
-def test_a_stage_lists_the_code_that_it_runs(name: str) -> None:
-    assert [dep for dep in STAGES[name]["deps"] if is_code(dep)] == code_deps(name), "run `make deps`"
+def test_a_stage_depends_on_the_code_that_it_runs(name: str) -> None:
+    """One file of `data/code`, that of its script; only the stage `code` looks at source files."""
+    deps = [dep for dep in STAGES[name]["deps"] if not dep.endswith(".json")]
+    assert not [dep for dep in deps if dep.startswith(("src", "stages"))] or name == "code"
+    code = [dep for dep in deps if dep.startswith("data/code")]
+    wanted = {"code": [], "report": ["data/code"]}
+    assert code == wanted.get(name, [f"data/code/{script_of(name).stem}"])
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_a_stage_lists_the_params_that_it_reads(name: str) -> None:
-    listed = {param.split(".")[0] for param in STAGES[name]["params"]}
-    assert used_blocks(ROOT / "stages" / f"{name}.py") == listed
+def test_a_stage_depends_on_the_registry_whose_entries_it_uses(name: str) -> None:
+    """Directly, or by a file of stages/resolve.py that holds their hashes."""
+    registries = {dep for dep in STAGES[name]["deps"] if dep.startswith("data/code/") and dep.endswith(".json")}
+    wanted = {
+        "download": "sources", "prepare": "sources", "suite": "attacks", "settings": "objectives",
+        "detection": "detectors",
+    }  # fmt: skip
+    assert registries == ({f"data/code/{wanted[name]}.json"} if name in wanted else set())
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "stages").glob("*.py")), ids=lambda path: path.stem)
+def test_the_stages_of_a_script_list_the_params_that_it_reads(script: Path) -> None:
+    """A stage of stages/resolve.py is a function of that name; other scripts read all that their stages list."""
+    stages = [name for name in STAGES if script_of(name) == script]
+    if script.stem == "resolve":
+        for name in stages:
+            assert used_blocks(script, name) == listed_blocks(name)
+    else:
+        used = used_blocks(script)
+        assert used == set().union(*map(listed_blocks, stages))
+        # Only what depends on a backbone's block is different for the ensemble.
+        assert all(used - listed_blocks(name) <= {"models"} for name in stages)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -131,15 +164,15 @@ def outs_with(folder: Path, **ensemble: Any) -> dict[str, set[str]]:
     """Each stage's outs as DVC reads dvc.yaml beside params.yaml with another block `ensemble`."""
     from dvc.repo import Repo
 
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = preset()
     params["ensemble"] |= ensemble
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    save(folder, params)
     shutil.copy(ROOT / "dvc.yaml", folder)
     stages = Repo.init(str(folder), no_scm=True).index.stages
     return {stage.name: {str(out.def_path) for out in stage.outs} for stage in stages}
 
 
-def test_the_votes_files_carry_its_regime_and_named_methods_are_attacked(tmp_path: Path) -> None:
+def test_the_ensembles_files_carry_its_regime_and_named_methods_are_attacked(tmp_path: Path) -> None:
     outs = outs_with(tmp_path, regime="clean", attacked=["equal", "stacking"])
     assert outs["attack_ensemble@pgd"] == {
         "data/attacks/ensemble-clean/pgd.parquet",
@@ -148,43 +181,29 @@ def test_the_votes_files_carry_its_regime_and_named_methods_are_attacked(tmp_pat
     }
     assert outs["check_ensemble"] == {"metrics/checks/ensemble-clean.json"}
     assert not [path for paths in outs.values() for path in paths if "ensemble-adv" in path]
-    cells = {name: paths for name, paths in outs.items() if name.startswith("attack_vote")}
-    assert set(cells) == {f"attack_vote@{m}-{s}" for m in ("equal", "stacking") for s in ("fgsm", "pgd")}
-    assert "metrics/votes/stacking-fgsm.json" in cells["attack_vote@stacking-fgsm"]
-    assert outs["check_vote@stacking"] == {"metrics/checks/stacking-vote.json"}
+    cells = {name: paths for name, paths in outs.items() if name.startswith("attack_method")}
+    assert set(cells) == {f"attack_method@{m}-{s}" for m in ("equal", "stacking") for s in ("fgsm", "pgd")}
+    assert "metrics/methods/stacking-fgsm.json" in cells["attack_method@stacking-fgsm"]
+    assert outs["check_method@stacking"] == {"metrics/checks/stacking-method.json"}
 
 
-@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)
-def test_every_params_file_loads(path: Path) -> None:
-    params = load_params(path)
+@pytest.mark.parametrize("name", names())
+def test_every_preset_loads(name: str) -> None:
+    params = check_params(preset(name), name)
     assert params.adv.eps in {eps for suite in params.attacks.suites.values() for eps in suite.eps}
 
 
-@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)
-def test_every_params_file_holds_what_dvc_asks_of_it(path: Path) -> None:
-    # DVC knows no defaults: a name that dvc.yaml fills in or lists must stand in the file itself.
-    content = yaml.safe_load(path.read_text())
+@pytest.mark.parametrize("name", names())
+def test_every_preset_has_the_keys_that_dvc_reads(name: str) -> None:
+    # DVC knows no defaults: a key that dvc.yaml fills in or lists must be in the file itself.
+    content = preset(name)
     filled = set(re.findall(r"\$\{([\w.]+)\}", (ROOT / "dvc.yaml").read_text()))
     listed = {param for stage in STAGES.values() for param in stage["params"] if "${" not in param}
-    for name in {name for name in filled if not name.startswith("item.")} | listed:
-        place = content
-        for key in name.split("."):
-            assert key in place, f"{path.name} has no {name}"
-            place = place[key]
-
-
-def test_the_reader_of_imports_sees_what_it_should(tmp_path: Path) -> None:
-    package = tmp_path / "src" / "medrobust"
-    package.mkdir(parents=True)
-    (package / "a.py").write_text("def f():\n    from medrobust import b\n")
-    (package / "b.py").write_text(
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from medrobust import c\n"
-    )
-    (package / "c.py").write_text("x = 1\n")
-    (package / "d.py").write_text("x = 1\n")
-    script = tmp_path / "stage.py"
-    script.write_text("from medrobust.a import f\n")
-    assert {path.name for path in source_files(script, tmp_path / "src")} == {"a.py", "b.py"}
+    for path in {path for path in filled if not path.startswith(("item.", "key"))} | listed:
+        values: Any = content
+        for key in path.split("."):
+            assert key in values, f"{name} has no {path}"
+            values = values[key]
 
 
 def test_the_reader_of_params_refuses_a_bare_name(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ stages of one thread each make more of two cores than one stage of two threads: 
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -19,6 +18,9 @@ from dvc.repo import Repo
 from medrobust.core.runtime import say
 
 Needs = Mapping[str, set[str]]
+
+#: Stages that hash code or resolve params: seconds, and mostly the same result as before.
+CHEAP = {"code", "suite", "surrogate", "settings", "detection"}
 
 #: What DVC says after every stage, and what `say` says already.
 CHATTER = (
@@ -70,7 +72,7 @@ def run(needs: Needs, jobs: int) -> list[str]:
             started = done | set(failed) | set(running.values())
             ready = [name for name in order if name not in started and needs[name] <= done]
             for name in ready[: 0 if failed else jobs - len(running)]:
-                running[pool.submit(reproduce, name, jobs)] = name
+                running[pool.submit(reproduce, name)] = name
             if not running:
                 return failed
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -81,15 +83,15 @@ def run(needs: Needs, jobs: int) -> list[str]:
                     failed.append(name)
 
 
-def reproduce(name: str, jobs: int) -> bool:
-    """One stage by DVC, each line of its output behind its name; whether it succeeded.
+def reproduce(name: str) -> bool:
+    """Run one stage by DVC and print each line of its output behind its name.
 
-    Its share of the processor is fixed, because the rounding of a result may hang on the number of threads.
+    Returns:
+        Whether it succeeded.
     """
-    threads = str(max((os.cpu_count() or 1) // jobs, 1))
     begin = time.monotonic()
     process = subprocess.Popen(
-        ["dvc", "--wait-for-lock", "repro", "--single-item", name], env={"OMP_NUM_THREADS": threads, **os.environ},
+        ["dvc", "--wait-for-lock", "repro", "--single-item", name],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -101,17 +103,39 @@ def reproduce(name: str, jobs: int) -> bool:
     return succeeded
 
 
+def cheap_first(needs: Needs, changed: set[str]) -> Needs:
+    """The changed stages that only hash code or resolve params, and that wait for no other changed stage.
+
+    They take seconds and often give what was there before, so that what stands on them has nothing to do.
+    """
+    waiting = affected(needs, {name for name in changed if name.partition("@")[0] not in CHEAP})
+    return {name: needs[name] & changed for name in affected(needs, changed) if name in changed - set(waiting)}
+
+
+def repro(jobs: int) -> list[str]:
+    """Run what changed, `jobs` stages at a time; the names of those that failed."""
+    needs, changed = pipeline()
+    while cheap := cheap_first(needs, changed):
+        if failed := run(cheap, jobs):
+            return failed
+        before, (needs, changed) = changed, pipeline()
+        if before == changed:
+            break
+    return run(affected(needs, changed), jobs) if changed else []
+
+
 def main() -> None:
     """Run what changed; exit 1 if a stage failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time; 1 = plain `dvc repro`")
     args = parser.parse_args()
-    if args.jobs > 1:
-        needs, changed = pipeline()
-        if failed := run(affected(needs, changed), args.jobs):
-            sys.exit(f"failed: {', '.join(failed)}")
-    # What is left, which is nothing but where `jobs` is 1; and DVC's own word that all is up to date.
-    sys.exit(subprocess.run(["dvc", "repro"], check=False).returncode)
+    if args.jobs == 1:
+        sys.exit(subprocess.run(["dvc", "repro"], check=False).returncode)
+    if failed := repro(args.jobs):
+        sys.exit(f"failed: {', '.join(failed)}")
+    if left := pipeline()[1]:
+        sys.exit(f"still changed after the run: {', '.join(sorted(left))}; run `dvc repro`")
+    say("Data and pipelines are up to date.")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 from importlib import import_module
 from typing import Any
 
-#: Name -> module that has it, imported when asked for, so that no stage pays for what it does not use.
-FACE = {"load": "medrobust.models.checkpoint", "predict": "medrobust.detection.guard"}
+#: Public name -> module that defines it; imported on first use, so that a stage imports only what it needs.
+PUBLIC = {"load": "medrobust.models.folder", "predict": "medrobust.inference"}
 
 
 def __getattr__(name: str) -> Any:
-    """Give `medrobust.load` and `medrobust.predict` without making every stage import torch."""
-    if name in FACE:
-        return getattr(import_module(FACE[name]), name)
+    """Provide `medrobust.load` and `medrobust.predict` without importing torch in every stage."""
+    if name in PUBLIC:
+        return getattr(import_module(PUBLIC[name]), name)
     raise AttributeError(name)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack
-from medrobust.attacks.registry import load_attack
+from medrobust.attacks.lookup import load_attack
 from medrobust.data.store import Subset
 from tests.small import fit
 

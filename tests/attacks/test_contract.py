@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, distance
-from medrobust.attacks.registry import ATTACKS, load_attack
+from medrobust.attacks.lookup import load_attack
+from medrobust.attacks.registry import ATTACKS
 from medrobust.core.errors import UserError
 from medrobust.data.store import Subset
 from tests.attacks.conftest import AttackedModel

@@ -52,11 +52,10 @@ def test_the_defaults_of_an_attack_are_accepted(name: str, norm: str) -> None:
 
 
 def test_a_transfer_depends_on_the_code_of_its_inner_attack() -> None:
-    suites = [
-        resolved("Linf", [0.1], {"name": "transfer", **SOURCE, "attack": {"name": name}})
-        for name in ("bim", "apgd")
-    ]
-    assert suites[0]["sources"] != suites[1]["sources"]
+    spec = {"name": "transfer", **SOURCE, "attack": {"name": "bim"}}
+    code = {f"attacks/{name}": name for name in ("apgd", "bim", "transfer")}
+    found = resolve_suite("s", SuiteParams(norm="Linf", eps=[0.1], attacks=[spec]), code)["code"]
+    assert found == {"attacks/bim": "bim", "attacks/transfer": "transfer"}
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -108,7 +107,7 @@ def test_masks_of_the_publisher_confine_an_attack(trained: nn.Module, subset: Su
         attacked = table[table["fooled_by"] != "natural"].set_index("id")["distance"]
         moved = {name for name, away in attacked.items() if away > 0}
         assert moved == set(subset.ids[:20]) & set(attacked.index)
-    assert outlined.outlines([25, 3]).flatten(1).all(1).tolist() == [False, True]
+    assert outlined.masks([25, 3]).flatten(1).all(1).tolist() == [False, True]
 
 
 def test_a_universal_pattern_needs_training_images(trained: nn.Module, subset: Subset) -> None:

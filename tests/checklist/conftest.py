@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.attacks.methods.pgd import PGD
-from medrobust.checklist.run import Subject, check_model
+from medrobust.checklist.run import CheckedModel, check_model
 from medrobust.core.params.attacks import AttacksParams, SuiteParams
 from medrobust.core.params.report import ReportParams
 from medrobust.data.store import Subset
@@ -26,7 +26,7 @@ SOUND = [
     {"name": "pgd", "steps": 10, "loss": "margin", "alpha": EPS},
     {"name": "pgd", "steps": 20, "restarts": 2},
 ]
-REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95)
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, sheet=6)
 
 Check = Callable[..., dict[str, Any]]
 
@@ -105,11 +105,14 @@ def check(images: Subset) -> Check:
         attempts = changes.pop("attempts", None) or {
             name: attack_suite(model, images, suite, seed=0, allow_weak=True) for name, suite in suites.items()
         }
-        subject = Subject(
+        subject = CheckedModel(
             model=model, subset=images, suites=suites, attempts=attempts, adversarial=True, **changes
         )
         specs = {"s": {"norm": "Linf", "eps": [EPS], "attacks": [{"name": "pgd"}]}}
-        params = AttacksParams(on_invalid="warn", check_images=count, check_queries=queries, suites=specs)
+        params = AttacksParams.model_validate({
+            "suites": specs, "surrogates": [], "on_invalid": "warn",
+            "check_images": count, "check_queries": queries,
+        })  # fmt: skip
         return check_model(subject, eps=EPS, params=params, report=REPORT, seed=0)
 
     return run

@@ -1,4 +1,4 @@
-"""Random numbers by image."""
+"""Random numbers per image are reproducible, uniform and independent."""
 
 import torch
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from medrobust.core.seeds import image_seeds, signs, uniform
 
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=5, unique=True), st.integers(0, 2**31))
 @settings(max_examples=50, deadline=None)
-def test_a_row_depends_on_its_seed_and_stream_alone(values: list[int], stream: int) -> None:
+def test_a_row_depends_only_on_its_seed_and_stream(values: list[int], stream: int) -> None:
     whole = uniform(torch.tensor(values), stream, (2, 3))
     for row, value in zip(whole, values, strict=True):
         assert torch.equal(row, uniform(torch.tensor([value]), stream, (2, 3))[0])
@@ -27,7 +27,7 @@ def test_draws_are_uniform_and_uncorrelated() -> None:
     assert abs(signs(torch.arange(400), 3, (500,)).mean()) < 0.01
 
 
-def test_the_seed_of_an_image_is_of_its_id_and_the_run_s_seed_alone() -> None:
+def test_an_image_seed_depends_only_on_its_id_and_the_seed_of_the_run() -> None:
     one, two = image_seeds(["a", "b"], 1).tolist()
     assert one != two
     assert image_seeds(["b", "c", "a"], 1).tolist()[::2] == [two, one]

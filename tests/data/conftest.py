@@ -7,6 +7,7 @@ import pytest
 
 from medrobust.core.params.data import DataParams
 from tests.data.sources.samples import encoded
+from tests.params import default_block
 
 
 @pytest.fixture
@@ -14,23 +15,23 @@ def params() -> Any:
     """(changes) -> the `data` block of an archive with classes Non and Mild."""
 
     def make(**changes: Any) -> DataParams:
-        block = {
+        values = {
             "source": "archive", "classes": ["Non Demented", "Mild_Demented"], "ordered": True, "image_size": 16,
-            "channels": 1, "on_bad_image": "fail", **changes,
+            "channels": 1, "on_bad_image": "fail", "phantom": None, **changes,
         }  # fmt: skip
-        return DataParams.model_validate(block)
+        return default_block(DataParams, "data", **values)
 
     return make
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Class folders inside train and test inside a wrapping folder; names with spaces and other signs."""
+    """Class folders in train and test in an outer folder; names with spaces and non-ASCII characters."""
     top = tmp_path / "raw data"
     for split in ("train", "Test"):
         for number, label in enumerate(("Non_Demented", "mild-demented")):
-            place = top / "wrap" / split / label
-            place.mkdir(parents=True)
+            path = top / "wrap" / split / label
+            path.mkdir(parents=True)
             for index in range(3):
-                (place / f"é {index}.png").write_bytes(encoded(number * 100 + index + len(split)))
+                (path / f"é {index}.png").write_bytes(encoded(number * 100 + index + len(split)))
     return top

@@ -7,12 +7,13 @@ import pandas as pd
 
 from medrobust.core.params.data import SplitParams
 from medrobust.data.store import Header, ImageStore
+from tests.params import default_block
 
 CLASSES = ["a", "b", "c"]
 
 
 def store(patients: list[int], slices: int = 4, seed: int = 0) -> ImageStore:
-    """Images of some patients a class; slices of a patient look alike."""
+    """Images of the given number of patients per class; slices of a patient are similar."""
     rng = np.random.default_rng(seed)
     rows, pixels = [], []
     for label, count in zip(CLASSES, patients, strict=True):
@@ -31,6 +32,4 @@ def store(patients: list[int], slices: int = 4, seed: int = 0) -> ImageStore:
 
 
 def split_params(**changes: Any) -> SplitParams:
-    return SplitParams.model_validate(
-        {"strategy": "patient", "val": 0.2, "test": 0.25, "small_class": "fail", **changes}
-    )
+    return default_block(SplitParams, "split", **changes)

@@ -1,4 +1,4 @@
-"""One image at a time: what decodes, and what is said of what does not."""
+"""Decoding of single images: which images decode, and the reasons why others do not."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medrobust.data import images as module
-from medrobust.data.images import decode, fit, to_bytes
+from medrobust.data.images import decode, to_raster, to_uint8
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -49,19 +49,19 @@ def test_sixteen_bits_keep_the_top_eight() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "an empty file"),
-        (b"I am a text", "no image"),
+        (b"", "the file is empty"),
+        (b"I am a text", "not an image"),
         (jpeg()[: len(jpeg()) // 2], "(?i)truncated"),
-        (encode(grey(), "GIF", save_all=True, append_images=[grey().rotate(90)]), "2 frames"),
+        (encode(grey(), "GIF", save_all=True, append_images=[grey().rotate(90)]), "it has 2 frames"),
     ],
 )
-def test_what_does_not_decode_is_said(content: bytes, message: str) -> None:
+def test_an_image_that_does_not_decode_is_reported(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode(content, 8, 1)
 
 
 def png(width: int, height: int) -> bytes:
-    """A PNG that says how large it is and holds next to nothing."""
+    """A PNG whose header gives any size, with almost no data."""
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
@@ -78,7 +78,7 @@ def png(width: int, height: int) -> bytes:
         (png(500, 500), "(?i)truncated|unrecognized"),
     ],
 )
-def test_a_bomb_is_refused_before_it_unpacks(content: bytes, message: str) -> None:
+def test_a_bomb_is_refused_before_it_is_decompressed(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode(content, 8, 1)
 
@@ -86,10 +86,10 @@ def test_a_bomb_is_refused_before_it_unpacks(content: bytes, message: str) -> No
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_deep_pixels_are_windowed(kind: str) -> None:
     values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 60  # 12 of 16 bits
-    found = fit(encode(Image.fromarray(values), kind), 8, 1, (0, 4095))
+    found = to_raster(encode(Image.fromarray(values), kind), 8, 1, (0, 4095))
     assert np.array_equal(found.pixels, np.rint(np.clip(values / 4095, 0, 1) * 255))
     assert found.bits == 16
-    assert fit(jpeg(), 8, 1, (0, 4095)).bits == 8
+    assert to_raster(jpeg(), 8, 1, (0, 4095)).bits == 8
 
 
 @pytest.mark.parametrize("kind", [".png", ".tiff"])
@@ -97,14 +97,14 @@ def test_deep_colours_keep_the_top_eight_bits(kind: str) -> None:
     import cv2
 
     values = np.random.default_rng(0).integers(0, 2**16, (8, 8, 3)).astype(np.uint16)
-    content = cv2.imencode(kind, values[..., ::-1])[1].tobytes()  # OpenCV takes blue first
+    content = cv2.imencode(kind, values[..., ::-1])[1].tobytes()  # OpenCV expects blue first
     assert np.array_equal(decode(content, 8, 3), values >> 8)
 
 
 def test_intensities_without_a_known_range_need_a_window() -> None:
     values = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
     content = encode(Image.fromarray(values), "TIFF")
-    with pytest.raises(ValueError, match=r"intensities from -1 to 1: data\.window must say what is white"):
+    with pytest.raises(ValueError, match=r"intensities range from -1 to 1; set data\.window"):
         decode(content, 8, 1)
     assert decode(content, 8, 1, (-1, 1))[[0, -1], [0, -1]].tolist() == [0, 255]
 
@@ -112,11 +112,11 @@ def test_intensities_without_a_known_range_need_a_window() -> None:
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=2), low=st.floats(-1e5, 1e5), width=st.floats(1e-3, 1e5))
 def test_a_window_keeps_the_order_and_its_ends(values: list[float], low: float, width: float) -> None:
     array = np.array(values)
-    pixels = to_bytes(array, (low, low + width))
+    pixels = to_uint8(array, (low, low + width))
     assert (np.diff(pixels[np.argsort(array)].astype(int)) >= 0).all()
     assert (pixels[array <= low] == 0).all()
     assert (pixels[array >= low + width] == 255).all()
-    assert to_bytes(np.array([np.nan]), (0, 1)) == 0
+    assert to_uint8(np.array([np.nan]), (0, 1)) == 0
 
 
 def test_transparent_pixels_are_black() -> None:
@@ -145,7 +145,7 @@ def test_the_orientation_of_the_camera_is_applied() -> None:
     assert decode(content, 8, 1)[[0, 7], 0].tolist() == [255, 0]
 
 
-@pytest.mark.filterwarnings("ignore")  # what the decoders think of damaged files
+@pytest.mark.filterwarnings("ignore")  # the decoders warn about damaged files
 @settings(max_examples=200)
 @given(
     kind=st.sampled_from(["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"]),

@@ -10,7 +10,7 @@ import pytest
 
 from medrobust.core.params.data import AuditParams, DataParams
 from medrobust.core.records import read_table, write_table
-from medrobust.data.audit.run import Audit, audit
+from medrobust.data.audit.audit_split import Audit, audit_split
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources import phantom
 from medrobust.data.sources.base import Listing
@@ -18,18 +18,16 @@ from medrobust.data.split import make_split
 from medrobust.data.store import ImageStore
 from tests.data.planted import Plan, plant
 from tests.data.stores import split_params
+from tests.params import default_block
 
 CLASSES = ["low", "middle", "high"]
-RULES = AuditParams(near_duplicate=0.999, on_leak="warn")
+RULES = default_block(AuditParams, "audit")
 
 
 def make(folder: Path, seed: int = 0, patients: int = 6, **plan: Any) -> tuple[ImageStore, pd.DataFrame]:
     """A phantom with the faults of a plan, and the table of these."""
-    block = {"patients": dict.fromkeys(CLASSES, patients), "slices": 3, "difficulty": 0.0}
-    data = DataParams.model_validate({
-        "source": "phantom", "classes": CLASSES, "ordered": True, "image_size": 48, "channels": 1,
-        "on_bad_image": "fail", "phantom": block,
-    })  # fmt: skip
+    block = {"patients": dict.fromkeys(CLASSES, patients), "slices": 3, "difficulty": 0.0, "site": 0.0}
+    data = default_block(DataParams, "data", source="phantom", classes=CLASSES, image_size=48, phantom=block)
     download(data, folder / "raw", seed)
     if not plan:
         prepare(data, folder / "raw", folder / "prepared")
@@ -50,7 +48,7 @@ def make(folder: Path, seed: int = 0, patients: int = 6, **plan: Any) -> tuple[I
 
 def checked(store: ImageStore, **split: Any) -> Audit:
     """The audit of a split of the phantom."""
-    return audit(store, make_split(store.manifest, store.header, split_params(**split), 0), RULES)
+    return audit_split(store, make_split(store.manifest, store.header, split_params(**split), 0), RULES)
 
 
 @pytest.fixture(scope="module")

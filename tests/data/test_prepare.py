@@ -1,4 +1,4 @@
-"""From raw data to the store: each file read once, bad ones named, nothing half written."""
+"""From raw data to the store: each file is read once, bad ones are reported, and writes are atomic."""
 
 import io
 from pathlib import Path
@@ -24,17 +24,17 @@ def test_a_bad_image_stops_the_run_or_is_counted(folder: Path, params: Any, tmp_
     bad.write_bytes(b"no image at all")
     data = params(path=str(folder))
     download(data, tmp_path / "raw", seed=0)
-    with pytest.raises(UserError, match=r"does not decode \(no image\).*on_bad_image: skip"):
+    with pytest.raises(UserError, match=r"cannot be decoded \(not an image\).*on_bad_image: skip"):
         prepare(data, tmp_path / "raw", tmp_path / "prepared")
     assert not (tmp_path / "prepared").exists()
     prepare(params(path=str(folder), on_bad_image="skip"), tmp_path / "raw", tmp_path / "prepared")
     store = ImageStore.open(tmp_path / "prepared")
     assert len(store.images) == 11
-    assert store.header.skipped == [{"id": bad.relative_to(folder).as_posix(), "reason": "no image"}]
+    assert store.header.skipped == [{"id": bad.relative_to(folder).as_posix(), "reason": "not an image"}]
 
 
 def listing(count: int, read: Any, **more: Any) -> Listing:
-    """A listing of images of two classes in turns."""
+    """A listing of images that alternate between two classes."""
     table = pd.DataFrame({"id": [f"{n:03d}" for n in range(count)]})
     table["label"] = [("Non Demented", "Mild_Demented")[n % 2] for n in range(count)]
     table = table.assign(patient="", slice=None, kind="real", parent="", published_split="")
@@ -58,7 +58,7 @@ def run(params: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
-def test_each_file_is_read_once_and_its_hash_is_told(run: Any) -> None:
+def test_each_file_is_read_once_and_its_hash_is_passed_on(run: Any) -> None:
     reads: list[str] = []
 
     def read(name: str) -> bytes:
@@ -74,7 +74,7 @@ def test_each_file_is_read_once_and_its_hash_is_told(run: Any) -> None:
     assert (store.header.licence, store.header.citation, store.header.verified) == ("a", "b", "hashes")
 
 
-def test_what_stays_after_a_skip_keeps_its_place(run: Any) -> None:
+def test_rows_stay_aligned_after_skipped_images(run: Any) -> None:
     """More images than a block, so that rows move between blocks."""
 
     def read(name: str) -> bytes | Raster:
@@ -93,7 +93,7 @@ def test_what_stays_after_a_skip_keeps_its_place(run: Any) -> None:
     assert [row["id"] for row in store.header.skipped[:3]] == ["000", "007", "014"]
 
 
-def test_all_images_of_a_class_bad_is_an_error(run: Any) -> None:
+def test_a_class_whose_images_are_all_skipped_is_an_error(run: Any) -> None:
     with pytest.raises(UserError, match="Mild_Demented: no image of this class"):
         run(listing(10, lambda name: encoded(1) if int(name) % 2 == 0 else b""), on_bad_image="skip")
 
@@ -101,11 +101,11 @@ def test_all_images_of_a_class_bad_is_an_error(run: Any) -> None:
 def test_two_images_of_one_id_are_refused(run: Any) -> None:
     found = listing(4, lambda name: encoded(1))
     found.table["id"] = ["a", "b", "b", "c"]
-    with pytest.raises(UserError, match="b: stands twice in the data"):
+    with pytest.raises(UserError, match="b: occurs twice in the data"):
         run(found)
 
 
-def test_depth_and_notes_are_recorded(run: Any) -> None:
+def test_the_header_records_depth_and_notes_of_the_source(run: Any) -> None:
     values = io.BytesIO()
     Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 200).save(values, "PNG")
     found = listing(
@@ -117,7 +117,7 @@ def test_depth_and_notes_are_recorded(run: Any) -> None:
     assert header.skipped == [{"id": "x", "reason": "gone"}]
 
 
-def test_a_defect_of_a_source_is_no_bad_image(run: Any) -> None:
+def test_a_bug_in_a_source_is_not_a_bad_image(run: Any) -> None:
     def read(name: str) -> bytes:
         raise KeyError(name)
 
@@ -125,19 +125,19 @@ def test_a_defect_of_a_source_is_no_bad_image(run: Any) -> None:
         run(listing(4, read), on_bad_image="skip")
 
 
-def test_a_disk_without_room_is_named_before_the_work(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_decoding(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(UserError, match=r"images\.npy: 1\.02e-06 GB are needed, 1e-06 GB are free. Make room"):
-        run(listing(4, lambda name: pytest.fail("nothing is to be read")))
+    with pytest.raises(UserError, match=r"images\.npy: needs 1\.02e-06 GB, but only 1e-06 GB are free\. Free"):
+        run(listing(4, lambda name: pytest.fail("no image must be read")))
 
 
-def test_twelve_bits_in_sixteen_need_a_window(run: Any) -> None:
+def test_twelve_bit_images_in_sixteen_bit_files_need_a_window(run: Any) -> None:
     def read(name: str) -> bytes:
         content = io.BytesIO()
         values = np.random.default_rng(int(name)).integers(0, 4096, (16, 16)).astype(np.uint16)
         Image.fromarray(values).save(content, "PNG")
         return content.getvalue()
 
-    with pytest.raises(UserError, match=r"window: None, and of 256 grey levels .* the lowest 16.*\[0, 4095\]"):
+    with pytest.raises(UserError, match=r"window: None: .* only 16 of 256 grey levels.*\[0, 4095\]"):
         run(listing(40, read))
     assert run(listing(40, read), window=(0, 4095)).images.max() > 250

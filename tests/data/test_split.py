@@ -1,4 +1,4 @@
-"""No patient in two splits, every patient tested once in a cross-validation, synthetic images in train only."""
+"""No patient is in two splits, cross-validation tests every patient once, synthetic images are in train only."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.data.stores import store
 
 @given(st.lists(st.integers(3, 12), min_size=3, max_size=3), st.integers(0, 1000))
 @settings(max_examples=30, deadline=None)
-def test_no_patient_stands_in_two_splits(patients: list[int], seed: int) -> None:
+def test_no_patient_is_in_two_splits(patients: list[int], seed: int) -> None:
     data = store(patients, slices=2)
     table = make_split(data.manifest, data.header, params(), seed)
     assert (table["split"].groupby(data.manifest["patient"]).nunique() == 1).all()
@@ -30,13 +30,13 @@ def test_a_small_class_needs_an_explicit_choice() -> None:
     data = store([6, 6, 2])
     with pytest.raises(UserError, match="class c has 2 patients, too few"):
         make_split(data.manifest, data.header, params(), 0)
-    deal = {
+    splits = {
         choice: set(
             make_split(data.manifest, data.header, params(small_class=choice), 0).query("label == 'c'")["split"]
         )
         for choice in ("train_only", "no_val")
     }
-    assert deal == {"train_only": {"train"}, "no_val": {"train", "test"}}
+    assert splits == {"train_only": {"train"}, "no_val": {"train", "test"}}
     merged = make_split(data.manifest, data.header, params(small_class="merge", merge={"c": "b"}), 0)
     assert set(merged["label"]) == {"a", "b"}
     assert data.subset(merged, "test").classes == ["a", "b"]
@@ -44,7 +44,7 @@ def test_a_small_class_needs_an_explicit_choice() -> None:
         make_split(data.manifest, data.header, params(small_class="merge", merge={"c": "d"}), 0)
 
 
-def test_each_strategy_says_what_it_lacks() -> None:
+def test_each_strategy_reports_what_the_data_lack() -> None:
     data = store([6, 6, 6])
     with pytest.raises(UserError, match="no train and test folders"):
         make_split(data.manifest, data.header, params(strategy="published"), 0)
@@ -62,19 +62,19 @@ def test_synthetic_images_follow_their_parent_into_train_only() -> None:
     orphan = copies.iloc[:1].assign(id="orphan", parent="")
     manifest = pd.concat([data.manifest, copies, orphan], ignore_index=True)
     table = make_split(manifest, data.header, params(), 0)
-    dealt = dict(zip(table["id"], table["split"], strict=True))
+    split_of = dict(zip(table["id"], table["split"], strict=True))
     for child, parent in zip(copies["id"], copies["parent"], strict=True):
-        assert dealt[child] == ("train" if dealt[parent] == "train" else "excluded")
-    assert dealt["orphan"] == "excluded"
+        assert split_of[child] == ("train" if split_of[parent] == "train" else "excluded")
+    assert split_of["orphan"] == "excluded"
     assert "unknown parent" in table["reason"].iloc[-1]
 
 
-def test_counts_add_up() -> None:
+def test_the_counts_add_up() -> None:
     data = store([5, 5, 5])
     counts = split_metrics(make_split(data.manifest, data.header, params(), 0), data.manifest, data.header)
     assert sum(part["images"] for part in counts.values()) == 60
     assert sum(part["patients"] for part in counts.values()) == 15
-    for part in counts.values():  # four slices a patient
+    for part in counts.values():  # four slices per patient
         assert part["patients_by_class"] == {label: part[label] // 4 for label in data.header.classes}
 
 
@@ -93,7 +93,7 @@ def test_a_cross_validation_tests_every_patient_once(patients: list[int], folds:
         sizes.append(counts["test"])
     assert (tested == 1).all()
     spread = pd.concat(sizes, axis=1)
-    assert (spread.max(axis=1) - spread.min(axis=1) <= 2).all(), "a class has 2 slices a patient in each fold"
+    assert (spread.max(axis=1) - spread.min(axis=1) <= 2).all(), "a class has 2 slices per patient in each fold"
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_a_cross_validation_tests_every_patient_once(patients: list[int], folds:
         {"test": 0.0, "val": 0.0}, {"strategy": "kfold", "folds": 3, "fold": 2, "val": 0.9},
     ],
 )  # fmt: skip
-def test_three_patients_of_a_class_are_one_in_each_split_at_least(changes: dict[str, Any]) -> None:
-    """Whatever the shares say: a class without validation patients would be judged by nothing."""
+def test_three_patients_of_a_class_give_every_split_at_least_one(changes: dict[str, Any]) -> None:
+    """Whatever the shares are: without validation patients, a class could not be evaluated during training."""
     data = store([3, 4, 12])
     table = make_split(data.manifest, data.header, params(**changes), 0)
     assert (pd.crosstab(table["label"], table["split"])[["train", "val", "test"]] > 0).to_numpy().all()
@@ -142,7 +142,7 @@ def test_a_fold_that_does_not_exist_is_refused() -> None:
         params(strategy="kfold", fold=5)
 
 
-def test_lineage_is_followed_over_generations_and_by_choice_orphans_are_trained_on() -> None:
+def test_parents_are_followed_over_generations_and_orphans_are_trained_on_if_requested() -> None:
     data = store([6, 6, 6])
     child = data.manifest.iloc[:1].assign(id="child", kind="synthetic", parent=data.manifest["id"][0], patient="")
     grandchild = child.assign(id="grandchild", parent="child")
@@ -155,5 +155,5 @@ def test_lineage_is_followed_over_generations_and_by_choice_orphans_are_trained_
         assert where["orphan"] == "train"
         assert where["grandchild"] == ("train" if where[data.manifest["id"][0]] == "train" else "excluded")
     manifest.loc[manifest["id"] == "child", "parent"] = "grandchild"
-    with pytest.raises(UserError, match="child descends from itself"):
+    with pytest.raises(UserError, match="child is its own ancestor"):
         patient_of(manifest)

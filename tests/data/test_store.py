@@ -1,4 +1,4 @@
-"""The store on disk: what is damaged is named, a set larger than memory works, and a GPU keeps what fits."""
+"""The prepared store: damage is reported, data larger than memory works, and images that fit stay on a GPU."""
 
 import json
 import subprocess
@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from medrobust.core.errors import UserError
-from medrobust.data.store import GPU_SHARE, Header, ImageStore, pixel_hash, write_store
+from medrobust.data.store import GPU_SHARE, Header, ImageStore, open_splits, pixel_hash, write_store
 
 SIZE = 8
 
 
 def write(folder: Path, count: int, size: int = SIZE, channels: int = 1, fill: bool = True) -> pd.DataFrame:
-    """A store of random (or, sparse, of no) pixels; returns a split table that deals it half and half."""
+    """Write a store of random pixels (or sparse files); return a split table with half in train, half in test."""
     folder.mkdir(exist_ok=True)
     shape = (count, size, size, *((3,) if channels == 3 else ()))
     pixels = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
@@ -53,7 +53,7 @@ def cut(path: Path, end: int) -> None:
     path.write_bytes(path.read_bytes()[:end])
 
 
-SPOIL: dict[str, Any] = {
+DAMAGE: dict[str, Any] = {
     "no folder": lambda folder: folder.rename(folder.with_name("gone")),
     "no images": lambda folder: (folder / "images.npy").unlink(),
     "truncated": lambda folder: cut(folder / "images.npy", -1),
@@ -85,14 +85,22 @@ SPOIL: dict[str, Any] = {
         ("no column", r"manifest\.csv: lacks the columns patient"),
         ("bytes", r"manifest\.csv: damaged table"),
         ("half a header", r"header\.json: damaged JSON"),
-        ("old header", r"header\.json: is no header of this version .*colour"),
+        ("old header", r"header\.json: is not a header of this version .*colour"),
     ],
 )
-def test_a_damaged_store_says_what_and_what_to_do(fault: str, message: str, tmp_path: Path) -> None:
+def test_a_damaged_store_is_reported_with_its_remedy(fault: str, message: str, tmp_path: Path) -> None:
     write(tmp_path / "store", 12)
-    SPOIL[fault](tmp_path / "store")
+    DAMAGE[fault](tmp_path / "store")
     with pytest.raises(UserError, match=message):
         ImageStore.open(tmp_path / "store")
+
+
+def test_splits_are_read_with_their_store(tmp_path: Path) -> None:
+    split = write(tmp_path, 12)
+    split.to_csv(tmp_path / "split.csv", index=False)
+    data = open_splits(tmp_path, tmp_path / "split.csv")
+    pd.testing.assert_frame_equal(data.table, split)
+    assert data.subset("test").ids.tolist() == data.store.subset(split, "test").ids.tolist()
 
 
 def test_a_split_of_other_images_is_refused(tmp_path: Path) -> None:
@@ -105,7 +113,7 @@ def test_a_split_of_other_images_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_batch_is_the_stored_pixels(channels: int, tmp_path: Path) -> None:
+def test_a_batch_holds_the_stored_pixels(channels: int, tmp_path: Path) -> None:
     split = write(tmp_path, 12, channels=channels)
     subset = ImageStore.open(tmp_path).subset(split, "test")
     batch = subset.batch([4, 0])
@@ -122,20 +130,20 @@ def test_a_subset_goes_to_the_device_where_it_fits(channels: int, tmp_path: Path
     split = write(tmp_path, 3000, channels=channels)
     subset = ImageStore.open(tmp_path).subset(split, "train")
     size = 1500 * SIZE * SIZE * channels
-    assert subset.resident("cpu") is subset, "the CPU reads from the disk's cache"
+    assert subset.resident("cpu") is subset, "on the CPU nothing is copied"
     assert subset.resident("cpu", free=int(size / GPU_SHARE) - 1).on_device is None
     resident = subset.resident("cpu", free=int(size / GPU_SHARE) + 1)
     assert resident.on_device is not None
-    assert resident.on_device.pixels.numel() == size, "only its own images"
+    assert resident.on_device.pixels.numel() == size, "only the images of the subset"
     rows = np.array([1499, 0, 7])
     assert torch.equal(resident.batch(rows), subset.batch(rows))
     assert torch.equal(resident.batch(range(1500)), subset.batch(range(1500)))
-    part = replace(resident, rows=resident.rows[rows])  # how a part of a subset is made
+    part = replace(resident, rows=resident.rows[rows])  # as `Subset.take` does
     assert torch.equal(part.batch([2, 0]), subset.batch([7, 1499]))
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_the_same_numbers_come_out(tmp_path: Path) -> None:
+def test_batches_on_a_gpu_equal_those_on_the_cpu(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     split = write(tmp_path, 3000)
@@ -146,7 +154,7 @@ def test_on_a_gpu_the_same_numbers_come_out(tmp_path: Path) -> None:
     assert torch.equal(resident.batch(range(1500)).cpu(), subset.batch(range(1500)))
 
 
-def test_the_hash_is_of_the_pixels_alone(tmp_path: Path) -> None:
+def test_the_pixel_hash_ignores_the_header_of_the_file(tmp_path: Path) -> None:
     import hashlib
 
     array = np.random.default_rng(0).integers(0, 256, (5, 8, 8), dtype=np.uint8)
@@ -156,50 +164,49 @@ def test_the_hash_is_of_the_pixels_alone(tmp_path: Path) -> None:
         assert pixel_hash(tmp_path / "a.npy") == hashlib.sha256(array.tobytes()).hexdigest()
 
 
-def test_the_header_comes_back_as_it_went(tmp_path: Path) -> None:
+def test_the_header_survives_a_round_trip(tmp_path: Path) -> None:
     write(tmp_path, 12)
     header = ImageStore.open(tmp_path).header
     assert Header(**asdict(header)) == header
 
 
-WALK = """
+READ_ALL = """
 import sys
-from medrobust.data.store import ImageStore
-from medrobust.core.records import read_table
-store = ImageStore.open(sys.argv[1])
-subset = store.subset(read_table(sys.argv[1] + "/split.csv", dtype=str, keep_default_na=False), "train")
+from medrobust.data.store import open_splits
+data = open_splits(sys.argv[1], sys.argv[1] + "/split.csv")
+subset = data.subset("train")
 def anonymous():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
 subset.batch(range(8))
 before = anonymous()
 for start in range(0, len(subset), int(sys.argv[2])):
     assert float(subset.batch(range(start, min(start + 8, len(subset)))).sum()) == 0
-print(store.images.nbytes, len(subset), anonymous() - before)
+print(data.store.images.nbytes, len(subset), anonymous() - before)
 """
 
 
-def walk(folder: Path, stride: int) -> tuple[float, int, float]:
-    """Open a sparse store of 30 GB in a process of its own and read 8 images in every `stride` of its subset.
+def read_sparse_store(folder: Path, stride: int) -> tuple[float, int, float]:
+    """Open a sparse store of 30 GB in a separate process and read 8 of every `stride` images of its subset.
 
     Returns:
-        Bytes of its array, images of the subset, and MiB by which the process's own memory grew (pages of the
-        mapped file are not its own: the system takes them back when it needs them).
+        Bytes of the array, images of the subset, and growth of the process's anonymous memory in MiB (pages of the
+        mapped file do not count: the system reclaims them when it needs memory).
     """
     if not Path("/proc/self/status").exists():
-        pytest.skip("memory is read from /proc")
+        pytest.skip("needs /proc to measure memory")
     size, channels = 512, 3
     count = 30_000_000_000 // (size * size * channels) + 1
     write(folder, count, size, channels, fill=False).to_csv(folder / "split.csv", index=False)
     if (folder / "images.npy").stat().st_blocks * 512 > 1e9:
-        pytest.skip("this file system has no sparse files")
-    command = [sys.executable, "-c", WALK, str(folder), str(stride)]
+        pytest.skip("the file system does not support sparse files")
+    command = [sys.executable, "-c", READ_ALL, str(folder), str(stride)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     numbers = done.stdout.split()
     return float(numbers[0]), int(numbers[1]), float(numbers[2])
 
 
-def test_a_set_of_30_gb_is_opened_and_read_in_little_memory(tmp_path: Path) -> None:
-    size, images, grown = walk(tmp_path, stride=400)
+def test_a_store_of_30_gb_is_read_in_little_memory(tmp_path: Path) -> None:
+    size, images, grown = read_sparse_store(tmp_path, stride=400)
     assert size > 30e9
     assert images > 19_000
     assert grown < 200, "MiB"

@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 
-from medrobust.core.seeds import image_seeds
-from medrobust.detection.extract import all_features
-from medrobust.detection.features import DeepFeatures, Features
+from medrobust.detection.features import DeepFeatures, Features, extract_features
 from medrobust.detection.fitting import Splits
 from medrobust.models.classifier import Classifier
 from tests.small import fit, make_classifier, make_subset
@@ -27,12 +25,11 @@ def model(splits: Splits) -> Classifier:
 
 
 @pytest.fixture(scope="session")
-def said(model: Classifier, splits: Splits) -> dict[str, Features]:
-    """Deep features of train, val and test."""
+def deep_features(model: Classifier, splits: Splits) -> dict[str, Features]:
+    """Deep features of train, val and test, by split."""
     parts = {name: getattr(splits, name) for name in ("train", "val", "test")}
     return {
-        name: all_features(model, [DeepFeatures()], part, image_seeds(part.ids, 5))[DeepFeatures()]
-        for name, part in parts.items()
+        name: extract_features(model, [DeepFeatures()], part, 5)[DeepFeatures()] for name, part in parts.items()
     }
 
 
@@ -40,4 +37,4 @@ def said(model: Classifier, splits: Splits) -> dict[str, Features]:
 def suite() -> dict[str, Any]:
     """A resolved suite of one attack."""
     entry = {"name": "pgd", "hyperparameters": {"steps": 5}}
-    return {"name": "pgd", "norm": "Linf", "eps": [0.1], "attacks": [entry], "sources": ""}
+    return {"name": "pgd", "norm": "Linf", "eps": [0.1], "attacks": [entry], "code": {}}

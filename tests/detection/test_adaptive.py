@@ -1,4 +1,4 @@
-"""Adaptive attacks: better than the unaware one at what they want, honest about the ball, equal in any batch."""
+"""Adaptive attacks: less suspicious than an unaware attack, inside the ball, independent of the batch."""
 
 from typing import Any
 
@@ -15,15 +15,14 @@ from medrobust.detection.adaptive.attacks import (
     Matching,
     OffAnatomy,
     Orthogonal,
-    Suspicion,
-    without,
+    orthogonal_part,
 )
-from medrobust.detection.adaptive.runs import least_suspicious, left_of, successful
+from medrobust.detection.attacked_images import SuiteAttack, changed_images
 from medrobust.detection.detectors.gmm import ClasswiseMixture
-from medrobust.detection.extract import SuiteAttack, changed_images
 from medrobust.detection.features import DeepFeatures, Features
 from medrobust.detection.fitting import Splits
-from medrobust.detection.measures import Answers
+from medrobust.detection.guard import FittedDetector
+from medrobust.detection.measures import ScoredImages, least_suspicious, successful, summarise_evasion
 from medrobust.models.classifier import Classifier
 
 EPS = 0.12
@@ -31,28 +30,27 @@ COUNT = 24
 
 
 @pytest.fixture(scope="module")
-def suspicion(said: dict[str, Features], splits: Splits) -> Suspicion:
-    detector = ClasswiseMixture().fit(said["train"], torch.from_numpy(splits.train.labels))
-    scores = detector.score(said["val"])
-    return Suspicion(detector, float(scores.mean()), float(scores.std()))
+def detector(deep_features: dict[str, Features], splits: Splits) -> FittedDetector:
+    mixture = ClasswiseMixture().fit(deep_features["train"], torch.from_numpy(splits.train.labels))
+    scores = mixture.score(deep_features["val"])
+    return FittedDetector(mixture, float(scores.quantile(0.9)), float(scores.mean()), float(scores.std()))
 
 
 @pytest.fixture(scope="module")
-def limit(suspicion: Suspicion, said: dict[str, Features]) -> float:
+def limit(detector: FittedDetector) -> float:
     """The standardised score that a tenth of the validation images exceeds."""
-    scores = suspicion.detector.score(said["val"])
-    return float((scores.quantile(0.9) - suspicion.middle) / suspicion.spread)
+    return detector.standardised_threshold
 
 
 @pytest.fixture(params=["joint", "orthogonal", "matching", "ind", "ood"])
 def attack(
-    request: pytest.FixtureRequest, suspicion: Suspicion, limit: float, said: dict[str, Features]
+    request: pytest.FixtureRequest, detector: FittedDetector, limit: float, deep_features: dict[str, Features]
 ) -> Attack:
     made: dict[str, Attack] = {
-        "joint": Joint(eps=EPS, steps=8, searches=2, suspicion=suspicion),
-        "orthogonal": Orthogonal(eps=EPS, steps=8, suspicion=suspicion),
-        "matching": Matching(eps=EPS, steps=8, guides=said["train"]),
-        "ind": InDistribution(eps=EPS, steps=8, suspicion=suspicion, limit=limit),
+        "joint": Joint(eps=EPS, steps=8, searches=2, detector=detector),
+        "orthogonal": Orthogonal(eps=EPS, steps=8, detector=detector),
+        "matching": Matching(eps=EPS, steps=8, guides=deep_features["train"]),
+        "ind": InDistribution(eps=EPS, steps=8, detector=detector, limit=limit),
         "ood": OffAnatomy(steps=8),
     }
     return made[request.param]
@@ -63,10 +61,10 @@ def run(attack: Attack, model: Classifier, splits: Splits, rows: Any = range(COU
     return attack(model, splits.test.batch(rows), splits.test.targets(rows), seeds=seeds)
 
 
-def look(model: Classifier, suspicion: Suspicion, images: Tensor, splits: Splits) -> tuple[Tensor, Tensor]:
+def look(model: Classifier, detector: FittedDetector, images: Tensor, splits: Splits) -> tuple[Tensor, Tensor]:
     """Which of the first images are wrong, and their standardised scores."""
     with torch.no_grad():
-        logits, scores = suspicion(model, images, image_seeds(splits.test.ids, 5)[: len(images)])
+        logits, scores = detector.logits_and_score(model, images, image_seeds(splits.test.ids, 5)[: len(images)])
     return margin(logits, splits.test.targets(range(len(images)))) > 0, scores
 
 
@@ -80,24 +78,24 @@ def test_the_ball_and_the_range_hold(attack: Attack, model: Classifier, splits: 
 
 @pytest.mark.parametrize("kind", [Joint, Orthogonal])
 def test_an_l2_ball_is_kept_and_used(
-    kind: type[Joint] | type[Orthogonal], model: Classifier, splits: Splits, suspicion: Suspicion
+    kind: type[Joint] | type[Orthogonal], model: Classifier, splits: Splits, detector: FittedDetector
 ) -> None:
     images = splits.test.batch(range(COUNT))
-    found = run(kind(eps=1.0, norm="L2", steps=10, suspicion=suspicion), model, splits)
+    found = run(kind(eps=1.0, norm="L2", steps=10, detector=detector), model, splits)
     lengths = (found - images).flatten(1).norm(dim=1)
     assert lengths.max() <= 1 + 1e-5
     assert lengths.median() > 0.5
-    assert look(model, suspicion, found, splits)[0].any()
+    assert look(model, detector, found, splits)[0].any()
 
 
 def test_results_do_not_depend_on_batch_mates(attack: Attack, model: Classifier, splits: Splits) -> None:
     together = run(attack, model, splits)
     alone = torch.cat([run(attack, model, splits, [row]) for row in range(6)])
     same = ((alone - together[:6]).abs().flatten(1).amax(1) < 1e-4).float().mean()
-    assert same >= 5 / 6  # a sign of a gradient near zero may turn with the batch's rounding
+    assert same >= 5 / 6  # rounding by batch may flip the sign of a gradient near zero
 
 
-def test_the_model_comes_back_as_it_was(attack: Attack, model: Classifier, splits: Splits) -> None:
+def test_the_model_is_left_unchanged(attack: Attack, model: Classifier, splits: Splits) -> None:
     model.zero_grad()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     run(attack, model, splits)
@@ -107,31 +105,31 @@ def test_the_model_comes_back_as_it_was(attack: Attack, model: Classifier, split
 
 
 @pytest.mark.parametrize("kind", ["joint", "orthogonal"])
-def test_an_attacker_who_knows_is_less_suspicious_than_one_who_does_not(
-    kind: str, model: Classifier, splits: Splits, suspicion: Suspicion, suite: dict[str, Any]
+def test_an_aware_attacker_is_less_suspicious_than_an_unaware_one(
+    kind: str, model: Classifier, splits: Splits, detector: FittedDetector, suite: dict[str, Any]
 ) -> None:
     hyperparameters = {"steps": 10, "stop_when_fooled": False}
     full = {**suite, "attacks": [{**suite["attacks"][0], "hyperparameters": hyperparameters}]}
     unaware = changed_images(model, splits.test, SuiteAttack(full, EPS), 5, "")
     kinds: dict[str, Attack] = {
-        "joint": Joint(eps=EPS, steps=20, searches=4, suspicion=suspicion),
-        "orthogonal": Orthogonal(eps=EPS, steps=40, suspicion=suspicion),
+        "joint": Joint(eps=EPS, steps=20, searches=4, detector=detector),
+        "orthogonal": Orthogonal(eps=EPS, steps=40, detector=detector),
     }
     aware = run(kinds[kind], model, splits, range(len(splits.test)))
-    (wrong, scores), (fooled, less) = (look(model, suspicion, images, splits) for images in (unaware, aware))
+    (wrong, scores), (fooled, less) = (look(model, detector, images, splits) for images in (unaware, aware))
     assert fooled.sum() >= 0.8 * wrong.sum()
     both = wrong & fooled
     assert both.sum() >= 5
     assert less[both].median() < scores[both].median() - 0.5
 
 
-def test_ind_hands_back_only_what_stays_as_likely_as_clean_images(
-    model: Classifier, splits: Splits, suspicion: Suspicion, limit: float
+def test_ind_returns_only_images_that_stay_as_likely_as_clean_ones(
+    model: Classifier, splits: Splits, detector: FittedDetector, limit: float
 ) -> None:
-    attack = InDistribution(eps=EPS, steps=20, suspicion=suspicion, limit=limit)
+    attack = InDistribution(eps=EPS, steps=20, detector=detector, limit=limit)
     rows = range(len(splits.test))
     found = run(attack, model, splits, rows)
-    wrong, scores = look(model, suspicion, found, splits)
+    wrong, scores = look(model, detector, found, splits)
     moved = (found != splits.test.batch(rows)).flatten(1).any(1)
     assert moved.any()
     assert wrong[moved].all()
@@ -139,17 +137,19 @@ def test_ind_hands_back_only_what_stays_as_likely_as_clean_images(
 
 
 def test_matching_moves_features_to_another_class(
-    model: Classifier, splits: Splits, said: dict[str, Features]
+    model: Classifier, splits: Splits, deep_features: dict[str, Features]
 ) -> None:
     rows = range(len(splits.test))
-    found = run(Matching(eps=EPS, steps=20, guides=said["train"]), model, splits, rows)
+    found = run(Matching(eps=EPS, steps=20, guides=deep_features["train"]), model, splits, rows)
     with torch.no_grad():
         features = DeepFeatures()(model, found, torch.arange(len(found)))
     fooled = features.preds != splits.test.targets(rows)
     assert fooled.float().mean() > 0.4
-    others = said["train"].preds[None, :] != splits.test.targets(rows)[:, None]
-    before = torch.cdist(said["test"].penultimate, said["train"].penultimate).masked_fill(~others, torch.inf)
-    after = torch.cdist(features.penultimate, said["train"].penultimate).masked_fill(~others, torch.inf)
+    others = deep_features["train"].preds[None, :] != splits.test.targets(rows)[:, None]
+    before = torch.cdist(deep_features["test"].penultimate, deep_features["train"].penultimate).masked_fill(
+        ~others, torch.inf
+    )
+    after = torch.cdist(features.penultimate, deep_features["train"].penultimate).masked_fill(~others, torch.inf)
     assert (after.amin(1) < before.amin(1))[fooled].all()
 
 
@@ -165,16 +165,16 @@ def test_ood_is_texture_of_a_confident_class(model: Classifier, splits: Splits) 
     assert (found[0] != found[1]).any()
 
 
-def test_what_is_left_is_orthogonal() -> None:
+def test_the_orthogonal_part_is_orthogonal() -> None:
     first, second = torch.randn(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
-    left = without(first, second)
+    left = orthogonal_part(first, second)
     torch.testing.assert_close((left * second).flatten(1).sum(1), torch.zeros(3), atol=1e-5, rtol=0)
-    assert torch.equal(without(first, torch.zeros_like(first)), first)
+    assert torch.equal(orthogonal_part(first, torch.zeros_like(first)), first)
 
 
-def answers(preds: list[int], scores: list[float], labels: list[int]) -> Answers:
+def answers(preds: list[int], scores: list[float], labels: list[int]) -> ScoredImages:
     names = np.array([f"p{i}" for i in range(len(preds))])
-    return Answers(np.array(labels), np.eye(2)[preds], names, np.array(scores))
+    return ScoredImages(np.array(labels), np.eye(2)[preds], names, np.array(scores))
 
 
 def test_the_worst_case_is_the_least_suspicious_of_those_that_fool() -> None:
@@ -188,11 +188,11 @@ def test_the_worst_case_is_the_least_suspicious_of_those_that_fool() -> None:
     assert successful(clean, worst).tolist() == [True, True, False, False]
 
 
-def test_evasion_needs_both_a_wrong_answer_and_acceptance() -> None:
+def test_evasion_needs_both_a_wrong_prediction_and_acceptance() -> None:
     labels = [0, 0, 0, 0, 0]
     clean = answers([0, 0, 0, 0, 1], [0.0, 0.1, 0.2, 0.3, 0.4], labels)
     attacked = answers([1, 1, 0, 0, 1], [0.5, 9, 0.5, 9, 0.5], labels)
-    found = left_of(clean, attacked, np.linspace(0, 1, 101), resamples=10, confidence=0.9)
+    found = summarise_evasion(clean, attacked, np.linspace(0, 1, 101), resamples=10, confidence=0.9)
     assert found["success"] == 0.5  # two of four that were right
     assert found["evasion"] == {"0.01": 0.25, "0.05": 0.25, "0.1": 0.25}
     assert (found["n"], found["patients"], found["right"], found["successful"]) == (5, 5, 4, 2)

@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from medrobust.detection.measures import (
     RATES,
-    Answers,
+    ScoredImages,
     by_class,
     clean_threshold,
     curve_points,
@@ -19,17 +19,17 @@ from medrobust.detection.measures import (
 )
 
 
-def sample(n: int, seed: int, gap: float, owners: int = 12) -> Answers:
-    """Answers on n images whose scores are `gap` above those of gap 0; scores have ties."""
+def sample(n: int, seed: int, gap: float, owners: int = 12) -> ScoredImages:
+    """Predictions and scores on n images; the mean score is `gap`, and scores have ties."""
     rng = np.random.default_rng(seed)
     owner = np.arange(n) % owners
     labels = owner % 3
     preds = np.where(rng.random(n) < 0.8, labels, (labels + 1) % 3)
     patients = np.array([f"p{o:02}" for o in owner])
-    return Answers(labels, np.eye(3)[preds], patients, rng.normal(gap, 1, n).round(1))
+    return ScoredImages(labels, np.eye(3)[preds], patients, rng.normal(gap, 1, n).round(1))
 
 
-def both(clean: Answers, attacked: Answers) -> tuple[np.ndarray, np.ndarray]:
+def both(clean: ScoredImages, attacked: ScoredImages) -> tuple[np.ndarray, np.ndarray]:
     scores = np.concatenate([clean.scores, attacked.scores])
     return scores, np.repeat([False, True], [len(clean), len(attacked)])
 
@@ -52,7 +52,7 @@ def test_measures_agree_with_scikit_learn(seed: int, n: int, m: int, gap: float)
         assert found[f"tpr_at_{rate:g}"][0] == pytest.approx(tpr[fpr <= rate + 1e-12].max())
 
 
-def test_all_weightings_at_once_are_those_one_by_one() -> None:
+def test_all_weightings_at_once_give_the_same_as_one_by_one() -> None:
     scores, side = both(sample(30, 0, 0), sample(25, 1, 1))
     weights = np.random.default_rng(0).integers(0, 3, (7, 55)).astype(float)
     together = roc_measures(scores, side, weights)
@@ -74,7 +74,7 @@ def test_the_interval_counts_patients_and_not_images() -> None:
     assert np.ptp(clustered["auroc_ci"]) != pytest.approx(np.ptp(naive["auroc_ci"]), rel=0.1)
 
 
-def test_the_summary_says_the_base_rate_and_both_directions() -> None:
+def test_the_summary_has_the_base_rate_and_both_directions() -> None:
     clean, attacked = sample(40, 0, 0), sample(10, 1, 2)
     found = summarise(clean, attacked, resamples=50, confidence=0.9)
     assert (found["n_clean"], found["n_attacked"], found["base_rate"]) == (40, 10, 0.2)

@@ -1,5 +1,6 @@
-"""A whole cell on small images: what it writes, and the guard that it leaves for use."""
+"""A whole cell on small images: the files that it writes, and predictions with its guard."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +13,45 @@ from medrobust.core.calibration import fit_temperature
 from medrobust.core.errors import UserError
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.report import ReportParams
-from medrobust.core.records import read_metrics, read_table
-from medrobust.detection.fitting import Splits, fit_guard, pick
-from medrobust.detection.guard import Answer, load_guard, predict, save_guard
+from medrobust.core.records import read_json, read_metrics, read_table, write_json
+from medrobust.detection.fitting import Splits, fit_guard
+from medrobust.detection.guard import load_guard, save_guard
 from medrobust.detection.registry import DETECTORS
-from medrobust.detection.run import Outputs, headline, run_detection
+from medrobust.detection.run import DetectionOutputs, dvc_metrics, run_detection
+from medrobust.inference import Answer, predict
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
+from tests.params import default_block
 from tests.small import make_classifier
 
-REPORT = ReportParams(title="", bootstrap=40, confidence=0.9)
+REPORT = ReportParams(title="", bootstrap=40, confidence=0.9, sheet=6)
 ALL = {"dropout": {"rate": 0.3, "samples": 3}, "lid": {"neighbours": 5, "reference": 30}}
 DETECTORS_SET = {name: ALL.get(name, {}) for name in DETECTORS}
 ATTACKS = ["joint", "orthogonal", "matching", "ind", "ood"]
 
 
 def settings(**changes: Any) -> DetectParams:
-    block: dict[str, Any] = {"models": ["m"], "detectors": DETECTORS_SET, "suites": {"pgd": 0.1, "fgsm": 0.1}}
-    block |= {"seen": "pgd", "adaptive": {"attacks": ATTACKS, "images": 12, "steps": 4, "searches": 2}}
-    return DetectParams.model_validate({**block, **changes})
+    values: dict[str, Any] = {"detectors": DETECTORS_SET, "suites": {"pgd": 0.1, "fgsm": 0.1}}
+    values |= {"seen": "pgd", "adaptive": {"attacks": ATTACKS, "images": 12, "steps": 4, "searches": 2}}
+    return default_block(DetectParams, "detect", **{**values, **changes})
 
 
 @pytest.fixture(scope="module")
 def plan(suite: dict[str, Any]) -> dict[str, Any]:
     one = {"name": "fgsm", "hyperparameters": {}}
     resolved = {"pgd": suite, "fgsm": {**suite, "name": "fgsm", "attacks": [one]}}
-    return {"suites": resolved, "detectors": DETECTORS}
+    return {"suites": resolved}
 
 
 @pytest.fixture(scope="module")
 def cell(model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path_factory: Any) -> Path:
     folder = Path(tmp_path_factory.mktemp("cell"))
-    out = Outputs(folder / "guard", folder / "scores.parquet", folder / "metrics.json", folder / "plots")
+    out = DetectionOutputs(folder / "guard", folder / "scores.parquet", folder / "metrics.json", folder / "plots")
     run_detection(model, splits, plan, out, ordered=True, params=settings(), report=REPORT, weights="w")
     return folder
 
 
-def test_every_number_of_the_unaware_stands_beside_one_of_the_aware(cell: Path) -> None:
+def test_every_number_of_unaware_attackers_has_one_of_aware_attackers(cell: Path) -> None:
     record = read_metrics(cell / "metrics.json")
     assert list(record["suites"]) == ["pgd", "fgsm"]
     for suite in record["suites"].values():
@@ -63,7 +66,7 @@ def test_every_number_of_the_unaware_stands_beside_one_of_the_aware(cell: Path) 
     assert set(record["ood"]) == {"n", "reached", *DETECTORS}
 
 
-def test_supervised_detectors_say_which_attack_they_have_seen(cell: Path) -> None:
+def test_the_attack_that_supervised_detectors_have_seen_is_marked(cell: Path) -> None:
     suites = read_metrics(cell / "metrics.json")["suites"]
     for name in ("lid", "dfeat"):
         assert (suites["pgd"][name]["seen"], suites["fgsm"][name]["seen"]) == (True, False)
@@ -95,7 +98,9 @@ def test_a_second_run_writes_the_same(
     cell: Path, model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path
 ) -> None:
     few = settings(detectors={"gmm": {}, "lid": ALL["lid"]}, suites={"pgd": 0.1})
-    out = Outputs(tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots")
+    out = DetectionOutputs(
+        tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots"
+    )
     run_detection(model, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")
     first, second = (read_metrics(folder / "metrics.json")["suites"]["pgd"] for folder in (cell, tmp_path))
     assert {name: first[name] for name in ("gmm", "lid")} == {name: second[name] for name in ("gmm", "lid")}
@@ -130,7 +135,7 @@ def test_an_image_unlike_all_training_images_is_rejected_with_reason_and_score(
         assert answer.reason == ""
 
 
-def test_a_saved_guard_answers_as_before(guarded: Path, model: Classifier, splits: Splits) -> None:
+def test_a_saved_guard_gives_the_same_answers(guarded: Path, model: Classifier, splits: Splits) -> None:
     images = splits.test.batch(range(8))
     one = [predict(images, model, load_guard(guarded), detector=name) for name in ("gmm", "kde")]
     assert one[0] == predict(images, model, guarded)  # the first detector is the default
@@ -139,12 +144,12 @@ def test_a_saved_guard_answers_as_before(guarded: Path, model: Classifier, split
         assert answer.score == pytest.approx(alone.score)
 
 
-def test_without_a_guard_every_image_is_answered(model: Classifier, splits: Splits) -> None:
+def test_without_a_guard_no_image_is_rejected(model: Classifier, splits: Splits) -> None:
     answers = predict(splits.test.batch(range(3)).numpy(), model)
     assert all(answer.label and not answer.rejected and answer.score is None for answer in answers)
 
 
-def test_a_vote_of_classifiers_can_be_guarded(model: Classifier, splits: Splits, plan: dict[str, Any]) -> None:
+def test_an_ensemble_can_be_guarded(model: Classifier, splits: Splits, plan: dict[str, Any]) -> None:
     from medrobust.models.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
@@ -155,35 +160,39 @@ def test_a_vote_of_classifiers_can_be_guarded(model: Classifier, splits: Splits,
     assert strange.rejected
 
 
-def test_a_cell_of_a_vote_is_that_of_a_model(
+def test_a_cell_of_an_ensemble_is_like_that_of_a_model(
     model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path
 ) -> None:
     from medrobust.models.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
     few = settings(detectors={"mahalanobis": {}, "gmm": {}}, suites={"pgd": 0.1}, seen=None)
-    out = Outputs(tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots")
+    out = DetectionOutputs(
+        tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots"
+    )
     run_detection(vote, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")
     row = read_metrics(tmp_path / "metrics.json")["suites"]["pgd"]["gmm"]
     assert row["adaptive"]["worst"]["evasion"]["0.05"] >= row["adaptive"]["unaware"]["evasion"]["0.05"]
     assert set(row["risk"]) == {"image", "patient"}
 
 
-def test_the_temperature_mends_overconfidence() -> None:
+def test_the_temperature_fixes_overconfidence() -> None:
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(3000, 3, generator=rng)
     labels = torch.multinomial(logits.softmax(1), 1, generator=rng).squeeze(1)
     assert fit_temperature(logits * 4, labels) == pytest.approx(4, rel=0.1)
     assert fit_temperature(logits, labels) == pytest.approx(1, rel=0.1)
     sure = torch.eye(3)[torch.arange(48) % 3]
-    assert fit_temperature(sure, torch.arange(48) % 3) > 0.1  # all right: confident, but of 49 in 50
+    assert (
+        fit_temperature(sure, torch.arange(48) % 3) > 0.1
+    )  # all predictions are right: confident, but not more than 49 in 50
 
 
 def test_few_images_are_picked_evenly(splits: Splits) -> None:
-    some = pick(splits.test, 9)
+    some = splits.test.evenly_spaced(9)
     assert len(some) == 9
     assert len(set(some.patients)) == 9
-    assert len(pick(splits.test, 10**6)) == len(splits.test)
+    assert len(splits.test.evenly_spaced(10**6)) == len(splits.test)
 
 
 def test_bad_requests_are_named(
@@ -216,9 +225,31 @@ def test_the_guard_of_another_model_is_refused(guarded: Path, splits: Splits, tm
         predict(splits.test.batch([0]), tmp_path / "m", guarded)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("os:system", {}, r"detectors\.os:system: no detector 'os:system'.*gmm"),
+        ("gmm", {"components": "os.system"}, r"detectors\.gmm\.components: got 'os\.system'"),
+        ("gmm", {"state": {}}, r"detectors\.gmm\.state: unknown hyper-parameter"),
+    ],
+)
+def test_a_card_cannot_make_other_code_run(
+    name: str, settings: dict[str, Any], message: str, guarded: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(guarded, tmp_path / "g")
+    card = read_json(tmp_path / "g" / "card.json")
+    assert set(card["detectors"]["gmm"]) == {"settings", "threshold", "middle", "spread"}
+    card["detectors"] = {name: card["detectors"]["gmm"] | {"settings": settings, "kind": "os:system"}}
+    write_json(tmp_path / "g" / "card.json", card)
+    with pytest.raises(UserError, match=message):
+        load_guard(tmp_path / "g")
+
+
 def test_ind_needs_a_density(model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path) -> None:
-    params = settings(detectors={"squeeze": {}}, adaptive={"attacks": ["ind"], "images": 4, "steps": 1})
-    out = Outputs(tmp_path / "g", tmp_path / "s.parquet", tmp_path / "m.json", tmp_path / "p")
+    params = settings(
+        detectors={"squeeze": {}}, adaptive={"attacks": ["ind"], "images": 4, "steps": 1, "searches": 2}
+    )
+    out = DetectionOutputs(tmp_path / "g", tmp_path / "s.parquet", tmp_path / "m.json", tmp_path / "p")
     with pytest.raises(UserError, match=r"detect\.adaptive\.attacks: `ind` has no density.*gmm, kde"):
         run_detection(model, splits, plan, out, ordered=True, params=params, report=REPORT, weights="w")
 
@@ -236,6 +267,6 @@ def test_dvc_shows_the_worst_suite_of_the_detector_that_rejects() -> None:
         "b": {"eps": 0.1, "first": row(0.701, 0.5), "other": other},
         "c": {"eps": 0.1, "first": row(None), "other": other},
     }
-    assert headline({"suites": suites}, "first") == {"auroc": 0.7, "auroc_aware": 0.31}
-    assert headline({"suites": {"b": {"first": row(0.701)}}}, "first") == {"auroc": 0.7}
-    assert headline({"suites": {"c": {"first": row(None)}}}, "first") == {}
+    assert dvc_metrics({"suites": suites}, "first") == {"auroc": 0.7, "auroc_aware": 0.31}
+    assert dvc_metrics({"suites": {"b": {"first": row(0.701)}}}, "first") == {"auroc": 0.7}
+    assert dvc_metrics({"suites": {"c": {"first": row(None)}}}, "first") == {}

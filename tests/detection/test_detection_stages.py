@@ -1,11 +1,10 @@
-"""The stages as scripts, on tiny models: what dvc.yaml runs, with the command lines that stand there."""
+"""The stage scripts on tiny models, with the command lines of dvc.yaml."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from medrobust.core.params.training import ModelParams
 from medrobust.core.records import file_hash, read_metrics, read_table, write_json
@@ -14,13 +13,14 @@ from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.models.ensemble import save_ensemble
 from medrobust.models.vote import Rule
+from tests.params import preset, save
 from tests.stages import CLASSES, SIDE, run_stage, write_data
 
 
 @pytest.fixture
 def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with data, two models, their vote, a suite and params, in which stages run."""
-    params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
+    """A folder with data, two models, their ensemble, a suite and params, in which stages run."""
+    params = preset("smoke")
     params["attacks"]["suites"] = {"pgd": {"norm": "Linf", "eps": [0.05], "attacks": [{"name": "pgd"}]}}
     adaptive = {"attacks": ["joint", "matching"], "images": 4, "steps": 1, "searches": 1}
     params["detect"] |= {
@@ -28,9 +28,9 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
         "suites": {"pgd": 0.05}, "adaptive": adaptive,
     }  # fmt: skip
     params["report"]["bootstrap"] = 20
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    save(tmp_path, params)
     write_data(tmp_path / "data")
-    write_json(tmp_path / "data" / "suites" / "pgd" / "suite.json", suite)
+    write_json(tmp_path / "data" / "resolved" / "suites" / "pgd" / "suite.json", suite)
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
     checkpoints = tmp_path / "data" / "checkpoints" / "resnet10t"
     folders = {regime: checkpoints / regime for regime in ("clean", "adv")}
@@ -52,10 +52,10 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
 def test_a_stage_guards_its_model_and_writes_every_out(
     stage: str, item: dict[str, str], name: str, root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_stage(root, monkeypatch, "detect_plan")
+    run_stage(root, monkeypatch, "detection")
     run_stage(root, monkeypatch, stage, **item)
     row = read_metrics(workplace / "metrics" / "detect" / f"{name}.json")["suites"]["pgd"]["gmm"]
-    # By image and by patient, without and with the detector, for who knows it and who does not.
+    # By image and by patient, without and with the detector, for unaware and aware attackers.
     for record in (row, row["adaptive"]["unaware"], row["adaptive"]["worst"]):
         for unit in ("image", "patient"):
             assert all({"cost_without", "cost_with"} <= set(cost) for cost in record["risk"][unit].values())
@@ -68,5 +68,5 @@ def test_a_stage_guards_its_model_and_writes_every_out(
     guard = load_guard(workplace / "data" / "guards" / name)
     if stage == "detect_ensemble":
         assert guard.model == file_hash(workplace / "data" / "ensemble" / "card.json")
-        # Features of the vote: the 512 of each member, and all of them side by side.
+        # Features of the ensemble: the 512 of each member, and all of them concatenated.
         assert guard.detectors["gmm"].detector.state["widths"].tolist()[:3] == [512, 512, 1024]

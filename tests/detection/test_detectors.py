@@ -1,4 +1,4 @@
-"""Every detector keeps the contract; each one's maths against something independent; bad input is named."""
+"""Every detector obeys the contract; its maths is compared with an independent one; bad input is named."""
 
 import math
 from collections.abc import Iterator
@@ -16,17 +16,17 @@ from torch import Tensor
 
 from medrobust.core.errors import UserError
 from medrobust.core.seeds import image_seeds
-from medrobust.detection import base
+from medrobust.detection import base as detector_base
+from medrobust.detection.attacked_images import SuiteAttack, changed_images
 from medrobust.detection.base import Detector
-from medrobust.detection.detectors import distances
 from medrobust.detection.detectors.gmm import ClasswiseMixture
 from medrobust.detection.detectors.kde import KernelDensity
 from medrobust.detection.detectors.lid import IntrinsicDimensionality, local_dimensionality
 from medrobust.detection.detectors.squeeze import median, reduce_bits
-from medrobust.detection.extract import SuiteAttack, all_features, changed_images
-from medrobust.detection.features import DeepFeatures, Features, concatenate
+from medrobust.detection.features import DeepFeatures, Features, concatenate, extract_features
 from medrobust.detection.fitting import Splits
 from medrobust.detection.registry import DETECTORS
+from medrobust.detection.statistics import distances
 from medrobust.models.classifier import Classifier
 from tests.hyperparameters import refusable
 from tests.small import make_classifier
@@ -39,17 +39,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def blobs(n: int, seed: int, shift: float = 0.0, classes: int = 3, width: int = 6) -> tuple[Features, Tensor]:
-    """Features of well-separated classes whose logits say the true class."""
+    """Features of well-separated classes whose logits predict the true class."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % classes
     values = torch.randn(n, width, generator=rng) + 3 * torch.eye(classes, width)[labels] + shift
     logits = 5 * torch.eye(classes)[labels]
-    votes = torch.randn(n, 4, classes, generator=rng).softmax(2)
-    return Features((values[:, :4] * 2, values), logits, votes), labels
+    samples = torch.randn(n, 4, classes, generator=rng).softmax(2)
+    return Features((values[:, :4] * 2, values), logits, samples), labels
 
 
 def build_detector(name: str, settings: dict[str, Any]) -> Detector:
-    return base.build_detector(DETECTORS[name], settings, f"detect.detectors.{name}")
+    return detector_base.build_detector(name, settings, f"detect.detectors.{name}")
 
 
 def row(at: int, part: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_scores_are_finite_one_an_image_and_do_not_depend_on_batch_mates(name: str) -> None:
+def test_scores_are_finite_one_per_image_and_independent_of_the_batch(name: str) -> None:
     detector, (features, _) = fitted(name), blobs(40, 7)
     scores = detector.score(features)
     assert scores.shape == (40,)
@@ -88,10 +88,10 @@ def test_fitting_is_reproducible_and_leaves_the_global_random_state_alone(name: 
 
 def test_a_score_can_be_differentiated_by_the_image(name: str, model: Classifier, splits: Splits) -> None:
     detector = build_detector(name, SETTINGS.get(name, {}))
-    key, seeds = detector.extractor, image_seeds(splits.train.ids, 0)
-    clean = all_features(model, [key], splits.train, seeds)[key]
+    key = detector.extractor
+    clean = extract_features(model, [key], splits.train, 0)[key]
     noisy = changed_images(model, splits.train, lambda m, x, y, s: (x + (x - 0.4).sign() / 5).clamp(0, 1), 0, "")
-    attacked = all_features(model, [key], noisy, seeds)[key]
+    attacked = extract_features(model, [key], splits.train, 0, noisy)[key]
     detector.fit(clean, torch.from_numpy(splits.train.labels), attacked=attacked)
     images = splits.test.batch(range(8)).requires_grad_(True)
     detector.score(key(model, images, image_seeds(splits.test.ids, 0)[:8])).sum().backward()
@@ -102,13 +102,13 @@ def test_a_score_can_be_differentiated_by_the_image(name: str, model: Classifier
 
 def test_far_away_is_more_suspicious(name: str) -> None:
     if name in {"dropout", "squeeze"}:
-        pytest.skip("looks at votes, not at places in feature space")
+        pytest.skip("uses predictions, not positions in feature space")
     detector = fitted(name)
     near, far = (detector.score(blobs(60, 9, shift=shift)[0]).mean() for shift in (0.0, 2.0))
     assert far > near
 
 
-def test_disagreeing_votes_are_more_suspicious() -> None:
+def test_disagreeing_samples_are_more_suspicious() -> None:
     logits = 5 * torch.eye(3)
     calm = logits.softmax(1)[:, None].expand(3, 4, 3)
     torn = torch.eye(3)[torch.tensor([0, 1, 2, 0])].expand(3, 4, 3)
@@ -165,7 +165,7 @@ def test_kernel_density_agrees_with_scikit_learn() -> None:
         np.testing.assert_allclose(scores[rows], wanted, atol=1e-5)
 
 
-def test_the_bandwidth_is_the_likeliest_when_each_image_is_left_out() -> None:
+def test_the_bandwidth_has_the_highest_leave_one_out_likelihood() -> None:
     from sklearn.model_selection import LeaveOneOut, cross_val_score
     from sklearn.neighbors import KernelDensity as Theirs
 
@@ -247,7 +247,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(KernelDensity().fit(clean, labels).score(clean), whole)
 
 
-def test_squeezers_do_what_they_say() -> None:
+def test_squeezers_round_and_filter() -> None:
     images = torch.rand(2, 1, 9, 8, generator=torch.Generator().manual_seed(0))
     assert len(reduce_bits(images, 2).mul(3).round(decimals=4).unique()) <= 4
     assert (reduce_bits(images, 2) - images).abs().max() <= 1 / 6 + 1e-6
@@ -257,26 +257,26 @@ def test_squeezers_do_what_they_say() -> None:
     np.testing.assert_array_equal(median(images, 3).numpy(), wanted)
 
 
-def test_dropout_takes_the_models_own_layers(splits: Splits) -> None:
+def test_dropout_uses_the_models_own_layers(splits: Splits) -> None:
     model, seeds = make_classifier(0.5).eval(), image_seeds(splits.test.ids, 0)
     key = build_detector("dropout", {"samples": 6}).extractor
-    votes = all_features(model, [key], splits.test, seeds)[key].votes
-    assert votes is not None
-    assert votes.shape == (len(splits.test), 6, 3)
-    assert votes.std(1).max() > 0.01
-    again = key(model, splits.test.batch([4]), seeds[4:5]).votes
+    samples = extract_features(model, [key], splits.test, 0)[key].samples
+    assert samples is not None
+    assert samples.shape == (len(splits.test), 6, 3)
+    assert samples.std(1).max() > 0.01
+    again = key(model, splits.test.batch([4]), seeds[4:5]).samples
     assert again is not None
-    torch.testing.assert_close(again[0], votes[4])  # the image's seed alone decides
+    torch.testing.assert_close(again[0], samples[4])  # depends on the image's seed alone
     assert not any(module.training for module in model.modules())
 
 
-def test_dropout_without_a_layer_is_an_error_that_names_the_way_out(model: Classifier, splits: Splits) -> None:
+def test_dropout_without_a_layer_is_an_error_that_names_the_remedy(model: Classifier, splits: Splits) -> None:
     key = build_detector("dropout", {}).extractor
-    with pytest.raises(UserError, match=r"no dropout layer that drops.*detect\.detectors\.dropout\.rate"):
+    with pytest.raises(UserError, match=r"no dropout layer with a rate above 0.*detect\.detectors\.dropout\.rate"):
         key(model, splits.test.batch([0]), torch.tensor([1]))
 
 
-def test_dropout_samples_of_a_vote_are_weighed_as_the_vote_weighs_them(model: Classifier, splits: Splits) -> None:
+def test_dropout_samples_of_an_ensemble_are_weighted_by_its_method(model: Classifier, splits: Splits) -> None:
     from medrobust.models.ensemble import EnsembleClassifier
 
     vote = EnsembleClassifier([model, make_classifier().eval()], [0.7, 0.3]).eval()
@@ -286,12 +286,12 @@ def test_dropout_samples_of_a_vote_are_weighed_as_the_vote_weighs_them(model: Cl
             build_detector("dropout", {"samples": 3, "rate": rate}).extractor(vote, images, seeds)
             for rate in (1e-9, 0.5)
         )
-    assert barely.votes is not None
-    assert half.votes is not None
+    assert barely.samples is not None
+    assert half.samples is not None
     wanted = barely.logits.softmax(1)[:, None].expand(-1, 3, -1)
-    torch.testing.assert_close(barely.votes, wanted, atol=1e-5, rtol=0)
-    torch.testing.assert_close(half.votes.sum(2), torch.ones(5, 3))
-    assert half.votes.std(1).max() > 0.01
+    torch.testing.assert_close(barely.samples, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(half.samples.sum(2), torch.ones(5, 3))
+    assert half.samples.std(1).max() > 0.01
 
 
 def test_dropped_features_are_unbiased(model: Classifier, splits: Splits) -> None:
@@ -311,8 +311,8 @@ def test_deep_features_end_with_the_penultimate_ones(model: Classifier, splits: 
     torch.testing.assert_close(features.logits, model(images))
 
 
-def test_features_join_and_split(said: dict[str, Features]) -> None:
-    whole = said["test"]
+def test_features_join_and_split(deep_features: dict[str, Features]) -> None:
+    whole = deep_features["test"]
     parts = [whole.map(lambda part: part[:10]), whole.map(lambda part: part[10:])]
     assert torch.equal(concatenate(parts).penultimate, whole.penultimate)
 
@@ -379,7 +379,7 @@ def test_too_few_references_for_the_neighbours_are_named() -> None:
         IntrinsicDimensionality(reference=10).fit(clean, labels, attacked=clean)
 
 
-def test_supervised_detectors_say_that_they_need_attacked_images(name: str) -> None:
+def test_supervised_detectors_refuse_clean_images_only(name: str) -> None:
     clean, labels = blobs(90, 0)
     detector = build_detector(name, SETTINGS.get(name, {}))
     assert detector.supervised == (name in {"lid", "dfeat"})
@@ -415,6 +415,14 @@ def test_names_and_settings_are_checked() -> None:
         build_detector("dropout", {"samples": 1})
     with pytest.raises(UserError, match="odd window"):
         build_detector("squeeze", {"window": 2})
+
+
+def test_only_detectors_of_the_registry_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pathlib:Path", "medrobust.detection.detectors.gmm:ClasswiseMixture"):
+        with pytest.raises(UserError, match=rf"no detector '{name}'.*gmm, kde"):
+            build_detector(name, {})
+    monkeypatch.setitem(DETECTORS, "mine", "medrobust.detection.detectors.gmm:ClasswiseMixture")
+    assert build_detector("mine", {"components": 2}).hyperparameters()["components"] == 2
 
 
 def test_a_model_without_a_backbone_is_named() -> None:

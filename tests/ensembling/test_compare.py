@@ -13,8 +13,9 @@ from medrobust.ensembling.compare import compare
 from medrobust.ensembling.fit import answers, ask, facts_of, fit_rule, named
 from medrobust.ensembling.registry import METHODS
 from tests.ensembling.samples import draw, settings
+from tests.params import default_block
 
-REPORT = ReportParams(title="", bootstrap=40, confidence=0.9)
+REPORT = ReportParams(title="", bootstrap=40, confidence=0.9, sheet=6)
 
 
 def pictures(count: int = 24) -> Subset:
@@ -80,8 +81,8 @@ def test_what_validation_does_not_allow_is_named_and_the_others_stand() -> None:
     sample = draw([1.0, 1.0])
     sample = sample.take(sample.labels != 2)
     found = compare(sample, pictures(), draw([1.0, 1.0], patients=12, slices=2).clean, settings(), REPORT)
-    assert "too few validation patients have c2" in found.records["stacking"]["impossible"]
-    assert "too few validation patients have c2" in found.records["blending"]["impossible"]
+    assert "too few validation patients have c2" in found.records["stacking"]["not_fitted"]
+    assert "too few validation patients have c2" in found.records["blending"]["not_fitted"]
     assert set(found.rules) == {"equal", "convex"}
     assert "test_accuracy" in found.records["convex"]
 
@@ -95,12 +96,12 @@ def test_one_patient_allows_a_vote_but_no_figures_out_of_fold() -> None:
         assert "6 validation images of 1 patients cannot be dealt into folds" in found.records[name]["val_missing"]
         assert "val_log_loss" not in found.records[name]
         assert "test_accuracy_ci" in found.records[name]
-    assert "cannot be dealt into folds" in found.records["stacking"]["impossible"]
+    assert "cannot be dealt into folds" in found.records["stacking"]["not_fitted"]
 
 
 def test_members_are_asked_about_one_attacked_image() -> None:
     """The attack is made on the vote: every member sees the same image, and it differs from the clean one."""
-    adv = AdvParams(eps=0.1, alpha="auto", steps=2, mix=0.5, epochs=1, lr_scale=1.0)
+    adv = default_block(AdvParams, "adv", eps=0.1, steps=2, epochs=1, lr_scale=1.0)
     members = [member(0), member(1)]
     sample = ask(members, pictures(), adv, seed=0)
     alone = ask(members[:1], pictures(), adv, seed=0)

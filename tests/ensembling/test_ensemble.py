@@ -14,7 +14,7 @@ from medrobust.data.store import Subset
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.models.ensemble import EnsembleClassifier, load_ensemble, load_members, save_ensemble, voters
-from medrobust.models.predict import predict, predictions_table
+from medrobust.models.predict import log_probabilities, predictions_table
 from medrobust.models.vote import Rule
 
 BLOCK = ModelParams(timm="resnet10t", weights="none", image_size=16)
@@ -109,7 +109,7 @@ def test_a_changed_member_is_refused_whether_it_votes_or_not(name: str, tmp_path
 
 def test_predictions_are_log_probabilities_and_modes_come_back() -> None:
     model, data = member(0).train(), subset()
-    logprobs = predict(model, data)
+    logprobs = log_probabilities(model, data)
     assert model.training
     assert np.allclose(np.exp(logprobs).sum(1), 1)
     table = predictions_table(data, "val", logprobs)

@@ -20,7 +20,7 @@ from medrobust.ensembling.transfer import (
     CLEAN,
     MATRIX,
     SEPARATE,
-    headline,
+    dvc_metrics,
     nothing,
     run_to_the_end,
     strongest,
@@ -28,7 +28,7 @@ from medrobust.ensembling.transfer import (
 )
 from medrobust.models.ensemble import EnsembleClassifier
 
-REPORT = ReportParams(title="", bootstrap=30, confidence=0.9)
+REPORT = ReportParams(title="", bootstrap=30, confidence=0.9, sheet=6)
 EPS = 0.05
 
 
@@ -75,7 +75,7 @@ def attacked(model: nn.Module, subset: Subset) -> torch.Tensor:
 def test_every_cell_is_what_attacking_by_hand_gives(
     models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
 ) -> None:
-    cells, few = by_cell(found[0]), pictures().spread(8)
+    cells, few = by_cell(found[0]), pictures().evenly_spaced(8)
     judges = {**models, "ensemble": EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()}
     labels = torch.from_numpy(few.labels)
     for source, made_on in {CLEAN: None, **judges}.items():
@@ -94,7 +94,7 @@ def test_every_cell_is_what_attacking_by_hand_gives(
 def test_the_starting_studys_figure_gives_each_member_its_own_image(
     models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
 ) -> None:
-    few = pictures().spread(8)
+    few = pictures().evenly_spaced(8)
     parts = [model(attacked(model, few)).softmax(1) for model in models.values()]
     expected = (torch.stack(parts).mean(0).argmax(1).numpy() == few.labels).mean()
     assert by_cell(found[0])[SEPARATE, "ensemble"]["accuracy"] == pytest.approx(expected)
@@ -137,6 +137,6 @@ def test_without_images_there_is_no_matrix() -> None:
 
 def test_dvc_shows_the_vote_on_the_images_that_hurt_it_most() -> None:
     row = {"own": 0.45, "own_ci": [0.3, 0.6], "worst": 0.4, "worst_ci": [0.3, 0.5], "per_member": 0.1}
-    assert headline({"eps": 0.02, "models": {"vote": row}}, "vote") == {"transfer@0.02": 0.4}
-    assert headline({"eps": 0.02, "models": {"vote": row | {"own": 0.3}}}, "vote") == {"transfer@0.02": 0.3}
-    assert headline(nothing()[1], "vote") == {}
+    assert dvc_metrics({"eps": 0.02, "models": {"vote": row}}, "vote") == {"transfer@0.02": 0.4}
+    assert dvc_metrics({"eps": 0.02, "models": {"vote": row | {"own": 0.3}}}, "vote") == {"transfer@0.02": 0.3}
+    assert dvc_metrics(nothing()[1], "vote") == {}

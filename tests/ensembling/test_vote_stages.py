@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from medrobust.attacks.engine.attempts import ATTEMPTS
 from medrobust.checklist.registry import CHECKS
@@ -14,6 +13,7 @@ from medrobust.ensembling.registry import METHODS
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.models.ensemble import load_ensemble
+from tests.params import preset, save
 from tests.stages import CLASSES, SIDE, run_stage, write_data
 
 SUITE = {"norm": "Linf", "eps": [0.05, 0.1], "attacks": [{"name": "fgsm"}]}
@@ -22,14 +22,14 @@ SUITE = {"norm": "Linf", "eps": [0.05, 0.1], "attacks": [{"name": "fgsm"}]}
 @pytest.fixture
 def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data, two models, params and a checked suite, in which stages run."""
-    params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
+    params = preset("smoke")
     params["attacks"]["suites"] = {"quick": SUITE}
-    params["detect"] = {"models": [], "ensemble": []}
-    params["explain"]["models"], params["explain"]["suite"] = [], "quick"
-    params["transfer"]["suite"] = "quick"
+    params["models"]["resnet10t"] |= {"detect": [], "explain": False}
+    params["detect"] |= {"ensemble": [], "suites": {}, "seen": None}
+    params["explain"]["suite"] = params["transfer"]["suite"] = "quick"
     params["ensemble"] |= {"members": ["resnet10t-clean", "resnet10t-adv"], "folds": 2}
     params["report"]["bootstrap"] = 20
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    save(tmp_path, params)
     write_data(tmp_path / "data")
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
     for seed, regime in enumerate(("clean", "adv")):
@@ -45,7 +45,7 @@ def test_every_method_is_kept_and_one_that_is_not_in_force_is_attacked(
     root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_stage(root, monkeypatch, "ensemble")
-    votes = workplace / "data" / "votes"
+    votes = workplace / "data" / "methods"
     assert {folder.name for folder in votes.iterdir()} == set(METHODS)
     in_force, kept = (
         read_json(folder / "card.json") for folder in (workplace / "data" / "ensemble", votes / "convex")
@@ -56,18 +56,18 @@ def test_every_method_is_kept_and_one_that_is_not_in_force_is_attacked(
         load_ensemble(votes / "convex")(images), load_ensemble(workplace / "data" / "ensemble")(images)
     )
 
-    run_stage(root, monkeypatch, "attack_vote", method="equal", suite="quick")
-    record = read_metrics(workplace / "metrics" / "votes" / "equal-quick.json")
+    run_stage(root, monkeypatch, "attack_method", method="equal", suite="quick")
+    record = read_metrics(workplace / "metrics" / "methods" / "equal-quick.json")
     compared = read_metrics(workplace / "metrics" / "ensemble.json")["methods"]["equal"]
     assert record["clean_accuracy"] == compared["test_accuracy"]
     assert record["robust_accuracy"]["0.1"] <= record["robust_accuracy"]["0.05"] <= record["clean_accuracy"]
     assert set(record["robust_accuracy_ci"]) == {"0.05", "0.1"}
-    attempts = read_table(workplace / "data" / "attacks" / "votes" / "equal" / "quick.parquet")
+    attempts = read_table(workplace / "data" / "attacks" / "methods" / "equal" / "quick.parquet")
     assert set(attempts["attack"]) >= {"natural", "fgsm"}
-    assert len(read_table(workplace / "plots" / "votes" / "equal-quick.csv")) == 2
+    assert len(read_table(workplace / "plots" / "methods" / "equal-quick.csv")) == 2
 
-    run_stage(root, monkeypatch, "check_vote", method="equal")
-    found = read_metrics(workplace / "metrics" / "checks" / "equal-vote.json")
+    run_stage(root, monkeypatch, "check_method", method="equal")
+    found = read_metrics(workplace / "metrics" / "checks" / "equal-method.json")
     assert found["suites"]["quick"]["eps"] == 0.05
     asked = found["model"] | found["suites"]["quick"]["checks"]
     assert {check.name for check in CHECKS} == set(asked)
@@ -77,17 +77,17 @@ def test_every_method_is_kept_and_one_that_is_not_in_force_is_attacked(
 def test_a_method_that_was_impossible_ends_well_and_says_so(
     root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    card = {"method": "stacking", "impossible": "too few validation patients have Mild"}
-    write_json(workplace / "data" / "votes" / "stacking" / "card.json", card)
-    run_stage(root, monkeypatch, "attack_vote", method="stacking", suite="quick")
-    assert "stacking-quick: nothing to attack: too few validation patients have Mild" in capsys.readouterr().out
-    assert read_metrics(workplace / "metrics" / "votes" / "stacking-quick.json") == {
-        "impossible": card["impossible"]
+    card = {"method": "stacking", "not_fitted": "too few validation patients have Mild"}
+    write_json(workplace / "data" / "methods" / "stacking" / "card.json", card)
+    run_stage(root, monkeypatch, "attack_method", method="stacking", suite="quick")
+    assert "nothing to attack: too few validation patients have Mild" in capsys.readouterr().out
+    assert read_metrics(workplace / "metrics" / "methods" / "stacking-quick.json") == {
+        "not_fitted": card["not_fitted"]
     }
-    attempts = read_table(workplace / "data" / "attacks" / "votes" / "stacking" / "quick.parquet")
+    attempts = read_table(workplace / "data" / "attacks" / "methods" / "stacking" / "quick.parquet")
     assert (list(attempts.columns), len(attempts)) == (list(ATTEMPTS), 0)
-    assert read_table(workplace / "plots" / "votes" / "stacking-quick.csv").empty
-    run_stage(root, monkeypatch, "check_vote", method="stacking")
-    checks = workplace / "metrics" / "checks" / "stacking-vote.json"
-    assert read_metrics(checks) == {"impossible": card["impossible"]}
-    assert read_json(checks)["verdict"] == "impossible"
+    assert read_table(workplace / "plots" / "methods" / "stacking-quick.csv").empty
+    run_stage(root, monkeypatch, "check_method", method="stacking")
+    checks = workplace / "metrics" / "checks" / "stacking-method.json"
+    assert read_metrics(checks) == {"not_fitted": card["not_fitted"]}
+    assert read_json(checks)["verdict"] == "not_fitted"

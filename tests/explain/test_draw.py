@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medrobust.explain.draw import Panel, Side, draw_panel, draw_surfaces, save
+from medrobust.explain.draw import ImageVersion, Panel, draw_panel, draw_surfaces, save
 from medrobust.explain.landscape import Surface
 
 
@@ -18,8 +18,8 @@ def panel() -> Panel:
     image = np.clip(1.2 - 2 * np.hypot(down - 0.5, across - 0.5) + rng.normal(0, 0.05, (64, 64)), 0, 1)
     maps = {"gradcam": np.exp(-((across - 0.6) ** 2 + (down - 0.5) ** 2) / 0.06), "saliency": rng.random((64, 64))}
     attacked = np.clip(image + 0.02 * rng.uniform(-1, 1, image.shape), 0, 1)
-    clean = Side(image, maps, "Non (40%)")
-    return Panel("right-1", "ModerateDemented", clean, Side(attacked, maps, "Mild (50%)"), 25, "words")
+    clean = ImageVersion(image, maps, "Non (40%)")
+    return Panel("right-1", "ModerateDemented", clean, ImageVersion(attacked, maps, "Mild (50%)"), 25, "words")
 
 
 def test_few_colours_are_close_to_all(panel: Panel, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from medrobust.explain.drift import (
     mass_inside,
     rank_correlation,
-    summarise,
+    summarise_drift,
     top_overlap,
     unrelated_overlap,
     with_interval,
@@ -42,7 +42,7 @@ def test_overlap_is_symmetric_and_blind_to_scale(seed: int, share: float) -> Non
     assert ((found >= 0) & (found <= 1)).all()
 
 
-def test_unrelated_maps_overlap_as_said() -> None:
+def test_independent_maps_overlap_as_computed() -> None:
     found = top_overlap(maps(0, 2000), maps(1, 2000), 0.2)
     assert found.mean() == pytest.approx(unrelated_overlap(0.2), abs=0.005)
 
@@ -55,7 +55,7 @@ def test_rank_correlation_is_pearsons_of_the_ranks() -> None:
     assert np.isnan(rank_correlation(first, flat)).all()
 
 
-def test_mass_inside_is_a_share_and_knows_when_there_is_none() -> None:
+def test_mass_inside_is_a_share_or_not_defined() -> None:
     region = np.zeros((3, 10, 10), dtype=bool)
     region[:2, :5] = True
     even = np.ones((3, 10, 10))
@@ -78,7 +78,7 @@ def test_an_interval_is_over_patients_not_over_images() -> None:
     assert wide["iou_ci"][0] <= values.mean() <= wide["iou_ci"][1]
 
 
-def test_what_is_not_defined_is_left_out_and_never_invented() -> None:
+def test_what_is_not_defined_is_left_out() -> None:
     patients, labels = np.array(["a", "b", "c"]), np.array([0, 0, 0])
     found = with_interval(np.array([0.5, np.nan, 0.7]), patients, labels, "x", resamples=50, confidence=0.9)
     assert (found["x"], found["x_n"]) == (pytest.approx(0.6), 2)
@@ -86,15 +86,15 @@ def test_what_is_not_defined_is_left_out_and_never_invented() -> None:
     assert none == {"x": None, "x_ci": None, "x_n": 0}
 
 
-def test_images_whose_answer_changed_are_told_apart() -> None:
+def test_images_whose_prediction_changed_are_summarised_apart() -> None:
     table = pd.DataFrame({
         "id": list("abcd"), "patient": list("abcd"), "label": 0, "changed": [True, True, False, False],
         "iou": [0.1, 0.3, 0.8, 1.0], "rank": [0.0, 0.2, 0.9, 1.0], "inside_clean": 0.5,
     })  # fmt: skip
-    found = summarise(table, resamples=100, confidence=0.95)
+    found = summarise_drift(table, resamples=100, confidence=0.95)
     assert found["iou"] == pytest.approx(0.55)
     assert found["iou_changed"] == pytest.approx(0.2)
     assert found["rank_changed"] == pytest.approx(0.1)
     assert "inside_clean_changed" not in found
-    calm = summarise(table.assign(changed=False), resamples=100, confidence=0.95)
+    calm = summarise_drift(table.assign(changed=False), resamples=100, confidence=0.95)
     assert calm["iou_changed"] is None

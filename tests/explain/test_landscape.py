@@ -52,7 +52,7 @@ def test_features_are_the_penultimate_ones(model: Classifier) -> None:
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_the_surface_is_the_loss_where_it_says(model: Classifier, norm: str) -> None:
+def test_the_surface_is_the_loss_at_its_offsets(model: Classifier, norm: str) -> None:
     image, label = torch.full((1, 1, 12, 12), 0.5), torch.tensor([1])
     eps = 0.05 if norm == "Linf" else 0.5
     found = loss_surface(model, image, label, torch.tensor([7]), eps, norm, 5)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Maps are what the papers say, checked against fifteen lines of our own and against finite differences."""
+"""Maps agree with an independent implementation of the papers and with finite differences."""
 
 import copy
 
@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.training import ModelParams
-from medrobust.explain.maps import choose_layer, explain
+from medrobust.explain.maps import choose_layer, explanation_maps
 from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
 from medrobust.models.feature_maps import MapLayer, map_layers
 
 
 def tiny(**options: object) -> Classifier:
-    """A small untrained vision transformer, whose class token and registers stand before 3×3 patches."""
+    """A small untrained vision transformer with class token and registers before 3×3 patches."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         sizes = {"img_size": 24, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 3}
@@ -29,7 +29,7 @@ def tiny(**options: object) -> Classifier:
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, tuple[Classifier, str]]:
-    """Name -> a classifier, and the layer whose maps are looked at."""
+    """Name -> a classifier, and the layer of its maps."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         params = ModelParams(timm="resnet10t", weights="none", image_size=96)
@@ -56,12 +56,14 @@ def own_gradcam(model: Classifier, layer: str, tokens: int, images: Tensor, clas
 
 
 @pytest.mark.parametrize(("name", "prefix"), [("cnn", 0), ("vit", 3)])
-def test_gradcam_is_that_of_the_paper(networks: dict[str, tuple[Classifier, str]], name: str, prefix: int) -> None:
+def test_grad_cam_agrees_with_the_paper(
+    networks: dict[str, tuple[Classifier, str]], name: str, prefix: int
+) -> None:
     model, layer = networks[name]
     images, classes = torch.rand(6, 1, 40, 40, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
     chosen = map_layers(model)[-1]
     assert (chosen.name, chosen.prefix) == (layer, prefix)
-    found = explain(model, images, classes, chosen)["gradcam"]
+    found = explanation_maps(model, images, classes, chosen)["gradcam"]
     wanted = own_gradcam(model, layer, prefix, images, classes)
     seen = 0
     for mine, other in zip(found, wanted.numpy(), strict=True):
@@ -78,7 +80,7 @@ def test_saliency_is_the_slope_by_finite_differences(model: Classifier, channels
     double = copy.deepcopy(model).double()
     generator = torch.Generator().manual_seed(2)
     image = torch.rand(1, channels, 12, 12, generator=generator, dtype=torch.float64) * 0.8 + 0.1
-    # `forward` gives float32: differences need the logits before that.
+    # `forward` returns float32; finite differences need the float64 logits.
 
     def logits(pixels: Tensor) -> Tensor:
         found: Tensor = double.backbone(double._normalise(pixels))
@@ -92,17 +94,17 @@ def test_saliency_is_the_slope_by_finite_differences(model: Classifier, channels
             nudge.view(-1)[place] = step
             slopes.view(-1)[place] = (logits(image + nudge) - logits(image - nudge))[0, 1] / (2 * step)
     wanted = slopes.abs().amax(1)
-    found = explain(model, image.float(), torch.tensor([1]), None)
+    found = explanation_maps(model, image.float(), torch.tensor([1]), None)
     assert set(found) == {"saliency"}, "no Grad-CAM without a layer"
     np.testing.assert_allclose(found["saliency"], (wanted / wanted.max()).numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("with_layer", [True, False])
-def test_maps_leave_the_model_as_it_was(model: Classifier, with_layer: bool) -> None:
+def test_the_model_is_left_unchanged(model: Classifier, with_layer: bool) -> None:
     twin = copy.deepcopy(model).train()
     images = torch.rand(3, 1, 12, 12)
     layer = map_layers(twin)[-1] if with_layer else None
-    maps = explain(twin, images, torch.tensor([0, 1, 2]), layer)
+    maps = explanation_maps(twin, images, torch.tensor([0, 1, 2]), layer)
     assert twin.training
     assert all(p.grad is None and p.requires_grad for p in twin.parameters())
     assert not any(module._forward_hooks for module in twin.modules())
@@ -113,7 +115,15 @@ def test_maps_leave_the_model_as_it_was(model: Classifier, with_layer: bool) -> 
         assert found.max() <= 1
 
 
-def test_the_deepest_layer_with_cells_enough_is_taken(model: Classifier) -> None:
+def test_gradients_that_the_model_holds_are_kept(model: Classifier) -> None:
+    twin = copy.deepcopy(model)
+    for parameter in twin.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    explanation_maps(twin, torch.rand(2, 1, 12, 12), torch.tensor([0, 1]), map_layers(twin)[-1])
+    assert all(p.grad is not None and bool((p.grad == 1).all()) for p in twin.parameters())
+
+
+def test_the_deepest_layer_with_enough_cells_is_used(model: Classifier) -> None:
     image = torch.rand(1, 1, 12, 12)
     for cells, name, grid in (
         (3, "deep", (6, 6)),

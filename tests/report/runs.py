@@ -103,7 +103,7 @@ def write_run(tmp_path: Path) -> None:
     m, p = tmp_path / "metrics", tmp_path / "plots"
     part: dict[str, Any] = {"images": 20, "patients": 7, **dict.fromkeys(CLASSES, 6)}
     part["patients_by_class"] = dict(zip(CLASSES, (2, 3, 2), strict=True))
-    write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients also stand in train"]})
+    write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients are also in train"]})
     write_record(m / "split.json", {"train": part, "val": part, "test": part})
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
     write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)
@@ -164,7 +164,7 @@ def write_vote(metrics: Path, plots: Path) -> None:
         "val_n": 20, "val_patients": 7, "absent_from_val": [], "weights": {"one-adv": 0.25, "two-adv": 0.75},
     }  # fmt: skip
     tested = {"test_accuracy": 0.7, "test_accuracy_ci": [0.6, 0.8], "test_ece": 0.1, "val_log_loss": 0.91}
-    impossible = {"impossible": "too few validation patients have Severe"}
+    impossible = {"not_fitted": "too few validation patients have Severe"}
     methods = {"equal": tested, "convex": {**tested, "test_accuracy": 0.72}, "stacking": impossible}
     write_record(metrics / "ensemble.json", {**facts, **clean_record(), "methods": methods})
     write_record(metrics / "transfer.json", {"suite": "pgd", "norm": "Linf", "eps": 0.01, "n": 8, "patients": 6})

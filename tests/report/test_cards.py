@@ -17,6 +17,7 @@ from medrobust.report.collect import REGIMES, Run, collect_models
 from medrobust.report.provenance.lineage import Lineage
 from medrobust.report.publish.hub import HUB, licence_id
 from medrobust.report.publish.model_cards import CHECKPOINT, Subject, model_card, publish
+from tests.params import preset, save
 from tests.report.runs import attack_record, card, checks_record, clean_record, folders, lock, write_record
 from tests.stages import run_stage
 
@@ -239,12 +240,11 @@ def test_a_data_set_of_the_hub_is_linked(folder: Path) -> None:
 
 
 def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
+    params = preset("smoke")
     params |= {"seed": 1, "adv": {**params["adv"], "eps": 0.01}}
     params["attacks"]["suites"] = {"pgd": params["attacks"]["suites"]["pgd"]}
-    params["explain"] = {**params["explain"], "suite": "pgd"}
-    params["detect"], params["transfer"] = {**params["detect"], "suites": {"pgd": 0.01}}, {"suite": "pgd"}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    params["detect"]["suites"] = {"pgd": 0.01}
+    save(folder, params)
     monkeypatch.chdir(folder)
     run_stage(root, monkeypatch, "publish", backbone="one")
     for regime in REGIMES:

@@ -53,7 +53,7 @@ def test_of_many_reasons_the_first_are_named(tmp_path: Path) -> None:
 def test_a_clean_audit_says_what_was_looked_for_and_a_gap_in_it_nothing(tmp_path: Path) -> None:
     write_run(tmp_path)
     path = tmp_path / "metrics" / "audit.json"
-    assert audit_words(read(tmp_path)) == ["2 of 7 test patients also stand in train"]
+    assert audit_words(read(tmp_path)) == ["2 of 7 test patients are also in train"]
     patients = {f"test_patients_in_{part}": 0 for part in ("train", "val")}
     copies = {f"{kind}_pairs_across_splits": 0 for kind in ("exact", "near")}
     clean: dict[str, Any] = {"verdict": "clean", "reasons": [], "test_patients": 7, "nn_gap": None}

@@ -8,36 +8,45 @@ import pandas as pd
 import pytest
 
 from medrobust.core.params.detection import RiskParams
-from medrobust.detection.measures import Answers
-from medrobust.detection.pricing import Sides, by_threshold, candidates, cheapest, paid, prices_of
-from medrobust.detection.tables import Place, Tables
+from medrobust.detection.cost_tables import (
+    CleanAndAttacked,
+    choose_thresholds,
+    costs_by_share,
+    costs_by_threshold,
+    prices_of,
+)
+from medrobust.detection.measures import ScoredImages
+from medrobust.detection.result_tables import DetectionTables, RowLabel
 from medrobust.report.charts.detection import GRID, Shown, detection_charts, shown
 from medrobust.report.collect import Run
 from medrobust.report.figures.detection import detection_figures
 from medrobust.report.figures.models import save
+from tests.params import default_block
 
 SHARES = [0.001, 0.1, 0.5]
 
 
-def answers(gap: float, wrong: bool, seed: int) -> Answers:
+def answers(gap: float, wrong: bool, seed: int) -> ScoredImages:
     rng = np.random.default_rng(seed)
     labels = np.arange(60) % 2
     said = np.eye(2)[(labels + wrong) % 2] * 0.8 + 0.1
-    return Answers(labels, said, np.array([f"p{n // 4:02}" for n in range(60)]), rng.normal(gap, 1, 60))
+    return ScoredImages(labels, said, np.array([f"p{n // 4:02}" for n in range(60)]), rng.normal(gap, 1, 60))
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A guarded model: an unaware attack that a detector sees, and an aware one that it does not."""
-    tables, prices = Tables(), prices_of(RiskParams(), 2, ordered=True)
+    tables, prices = DetectionTables(), prices_of(default_block(RiskParams, "detect.risk"), 2, ordered=True)
     clean, hidden, plain = answers(0, False, 0), answers(-0.5, True, 1), answers(4, True, 2)
-    choices, sweep = cheapest(Sides(clean, plain), prices, SHARES), candidates(Sides(clean, plain))
+    thresholds = choose_thresholds(CleanAndAttacked(clean, plain), 0, prices, SHARES)
     for attacker, images, attacked in (
         ("unaware", "all", plain), ("unaware", "paired", plain), ("aware", "paired", hidden)
     ):  # fmt: skip
-        place, sides = Place("pgd", "gmm", attacker, images), Sides(clean, attacked)  # type: ignore[arg-type]
-        tables.draw(place, sides)
-        tables.price(place, paid(sides, choices, prices), by_threshold(sides, sweep, prices))
+        label = RowLabel("pgd", "gmm", attacker, images)  # type: ignore[arg-type]
+        both = CleanAndAttacked(clean, attacked)
+        tables.add_curves(label, both)
+        risk, costs = costs_by_share(both, thresholds, prices), costs_by_threshold(both, thresholds, prices)
+        tables.add_costs(label, risk, costs)
     tables.scores.append(pd.DataFrame({"id": ["a"]}))
     tables.write(tmp_path / "scores.parquet", tmp_path / "plots")
     found = Run(["net"], [])

@@ -126,5 +126,5 @@ def test_pictures_of_another_run_are_not_shown(explained: Path) -> None:
 def test_who_is_not_explained_is_said(explained: Path) -> None:
     run = read(explained)
     read_explanations(run, explained / "metrics", ["one"])
-    assert explanation_text(run)[-1] == "No explanations of two (explain.models)."
+    assert explanation_text(run)[-1] == "Not explained (models.*.explain in params.yaml): two."
     assert not [line for line in explanation_text(explain(explained)) if line.startswith("No explanations")]

@@ -53,7 +53,7 @@ def test_a_whole_run_lacks_nothing_and_opens_with_its_verdicts(folder: Path) -> 
     ]
     assert places == sorted(places)
     assert html.index("leaking") < html.index('id="glance"')
-    assert "2 of 7 test patients also stand in train" in html
+    assert "2 of 7 test patients are also in train" in html
     assert "0.712 [0.500, 0.900]" in html
     assert "0.250 [0.200, 0.300]" in html
 

@@ -66,7 +66,7 @@ def test_a_named_method_has_its_numbers_everywhere(folder: Path) -> None:
 
 
 def test_an_impossible_method_says_so_attacked_or_not(folder: Path) -> None:
-    write_record(folder / "metrics" / "votes" / "stacking-pgd.json", {"impossible": "too few"})
+    write_record(folder / "metrics" / "votes" / "stacking-pgd.json", {"not_fitted": "too few"})
     for attacked in ((), ("equal", "stacking")):
         run = read(folder, attacked=attacked)
         assert rows(run)["stacking vote"] == ["not possible", "–", "–", "–"]

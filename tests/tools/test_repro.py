@@ -21,7 +21,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch, failing: str = "") -> list[str]:
     """The stages in the order in which they are run; all but `failing` succeed."""
     started: list[str] = []
 
-    def reproduce(name: str, jobs: int) -> bool:
+    def reproduce(name: str) -> bool:
         started.append(name)
         return name != failing
 
@@ -52,7 +52,7 @@ def test_as_many_run_at_once_as_asked_for_and_none_too_early(monkeypatch: pytest
     most = []
     lock = threading.Lock()
 
-    def reproduce(name: str, jobs: int) -> bool:
+    def reproduce(name: str) -> bool:
         with lock:
             assert needs[name] <= done
             running.add(name)

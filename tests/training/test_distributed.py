@@ -76,11 +76,11 @@ def test_without_torchrun_nothing_happens() -> None:
     assert all(
         torch.equal(a, p.grad) for a, p in zip(before, model.parameters(), strict=True) if p.grad is not None
     )
-    assert (processes.rank(), processes.world()) == (0, 1)
+    assert (processes.rank(), processes.world_size()) == (0, 1)
     assert distributed.total(torch.tensor([2.0])).tolist() == [2.0]
-    assert processes.share(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
+    assert processes.rows_of_rank(np.arange(5)).tolist() == [0, 1, 2, 3, 4]
     assert processes.gather("x") == ["x"]
-    assert processes.from_first(lambda: 3) == 3
+    assert processes.from_rank_0(lambda: 3) == 3
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_nccl_carries_tensors_where_each_process_has_a_gpu_and_objects_never(
     monkeypatch.delenv("MEDROBUST_DEVICE", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(distributed, "joined", nullcontext)
+    monkeypatch.setattr(distributed, "process_group", nullcontext)
     with distributed.processes() as asked:
         assert asked == backend
 

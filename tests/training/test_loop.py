@@ -105,7 +105,7 @@ def test_every_process_goes_on_with_what_its_own_objective_kept(monkeypatch: pyt
     first.keep("two")
     for rank, world, expected in ((0, 2, [0.0, 0.0]), (1, 2, [1.0, 1.0]), (0, 1, None)):
         monkeypatch.setattr(training_state, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(training_state, "world", lambda world=world: world)
+        monkeypatch.setattr(training_state, "world_size", lambda world=world: world)
         resumed = state()
         resumed.restore("two")
         delta = resumed.memory.get("delta")
@@ -346,9 +346,9 @@ def test_balanced_sampling_draws_classes_equally_often() -> None:
 def test_a_batch_has_two_images_for_every_process_or_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     epochs = epochs_of(make_job(train=subset(44)))
     for processes, expected in ((1, [16, 16, 12]), (6, [16, 16, 12]), (7, [16, 16]), (8, [16, 16])):
-        monkeypatch.setattr(loop, "world", lambda processes=processes: processes)
+        monkeypatch.setattr(loop, "world_size", lambda processes=processes: processes)
         assert [len(rows) for rows in epochs.order(0)] == expected
-    monkeypatch.setattr(loop, "world", lambda: 9)
+    monkeypatch.setattr(loop, "world_size", lambda: 9)
     said = r"train\.batch_size: batches of 16 images for 9 processes, each of which needs two.*to 18 or more"
     with pytest.raises(UserError, match=said):
         epochs.order(0)

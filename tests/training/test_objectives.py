@@ -17,9 +17,10 @@ from medrobust.training.loop import fit
 from medrobust.training.objectives.base import Step, load_objective
 from medrobust.training.objectives.inner import attack_with_pgd, training_attack, validation_attack
 from medrobust.training.objectives.pgd import scheduled
-from medrobust.training.objectives.registry import OBJECTIVES, find, source_hash
+from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.objectives.trades import divergence
 from medrobust.training.perturbation import perturbed_weights
+from medrobust.training.resolve import find
 from tests.training.conftest import adv, make_job, network, settings, subset
 
 WEIGHT = torch.tensor([0.5, 2.0])
@@ -367,6 +368,7 @@ def test_unknown_objectives_are_refused_with_what_there_is() -> None:
         find("trades", "train", attacks=False)
 
 
-def test_the_source_hash_tells_files_apart() -> None:
-    assert source_hash([OBJECTIVES["mixed"]]) == source_hash([OBJECTIVES["pgd_at"]])
-    assert source_hash([OBJECTIVES["mixed"]]) != source_hash([OBJECTIVES["trades"]])
+def test_a_settings_file_names_no_code_of_its_own() -> None:
+    entry = OBJECTIVES["mixed"].model_copy(update={"target": "os:abort"})
+    with pytest.raises(UserError, match="no objective at 'os:abort'"):
+        load_objective(entry)

@@ -28,7 +28,7 @@ def training(folder: Path, regime: str, objective: str = "mixed", **changes: Any
     model = ModelParams(timm="resnet10t", weights="none", image_size=16)
     block = adv(objective=objective, steps=1, **changes) if regime != "clean" else None
     chosen = Settings(
-        backbone="b", model=model, train=settings(epochs=1, class_weights="balanced"), sources="",
+        backbone="b", model=model, train=settings(epochs=1, class_weights="balanced"),
         objective=OBJECTIVES["cross_entropy"], adv=block, adv_objective=OBJECTIVES[objective] if block else None,
     )  # fmt: skip
     write_json(folder / "best.json", {"lr": 2e-3, "value": None, "trial": None})
@@ -36,7 +36,7 @@ def training(folder: Path, regime: str, objective: str = "mixed", **changes: Any
     return Training(
         settings=chosen, images=Images.open(folder / "data" / "prepared", folder / "data" / "split.csv"),
         best=folder / "best.json", paths=Paths(out / "model", out / "p.parquet", out / "m.json", out / "plots"),
-        seed=1, augment=AUGMENT, report=ReportParams(title="t", bootstrap=10, confidence=0.95),
+        seed=1, augment=AUGMENT, report=ReportParams(title="t", bootstrap=10, confidence=0.95, sheet=6),
     )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def make_trials(folder: Path, count: int, robust: bool = False, epochs: int = 1)
     chosen = Settings(
         backbone="b", model=ModelParams(timm="resnet10t", weights="none", image_size=16),
         train=settings(lr=1e-2), objective=OBJECTIVES["cross_entropy"], tune=TuneParams.model_validate(block),
-        adv=adv(steps=1) if robust else None, adv_objective=OBJECTIVES["mixed"] if robust else None, sources="",
+        adv=adv(steps=1) if robust else None, adv_objective=OBJECTIVES["mixed"] if robust else None,
     )  # fmt: skip
     return Trials(chosen, folder / "data" / "prepared", folder / "data" / "split.csv", 0, AUGMENT)
 

@@ -1,0 +1,1 @@
+"""Adversarial attacks: the attack contract, targets and regions, attack methods, and their evaluation."""

@@ -208,7 +208,7 @@ class TargetableAttack(Attack):
             UserError: the images have no masks.
         """
         if isinstance(self.mask, str) and self.mask == "outlined":
-            return replace(self, mask=subset.outlines(rows))
+            return replace(self, mask=subset.masks(rows))
         return self
 
     @abstractmethod

@@ -8,10 +8,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from medrobust.attacks.base import frozen
 from medrobust.core.errors import UserError
-from medrobust.models.feature_maps import map_layers
+from medrobust.models.feature_maps import grad_cam, map_layers
 
 #: Regions by name. `background` is the complement of `foreground` and serves as a control. `outlined` is the mask
 #: that the publisher of the images provides (of a tumour, for instance); it comes with the images of a subset.
@@ -68,7 +68,7 @@ def foreground(images: Tensor) -> Tensor:
 
 
 def gradcam(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Importance of each pixel for the true class, n×H×W, 0 to 1 (Selvaraju et al. 2017).
+    """Importance of each pixel for the true class, n×H×W, 0 to 1 (`feature_maps.grad_cam`).
 
     The maps are those of the last stage; of a vision transformer, the tokens that enter the last attention. An
     ensemble's importance is its members' mean.
@@ -81,21 +81,6 @@ def gradcam(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         return torch.stack([gradcam(member, images, labels) for member in members]).mean(0)
     if not (layers := map_layers(model)):
         raise UserError("attack.mask", f"no Grad-CAM for {type(model).__name__}", "Give the masks as a tensor")
-    layer = layers[-1]
-    kept: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-        kept.append(output.detach().requires_grad_(True))
-        return kept[0]
-
-    handle = layer.module.register_forward_hook(keep)
-    try:
-        with torch.enable_grad():
-            score = model(images).gather(1, labels[:, None]).sum()
-            (gradient,) = torch.autograd.grad(score, kept[0])
-    finally:
-        handle.remove()
-    maps, slopes = layer.maps(kept[0].detach()), layer.maps(gradient)
-    importance = (slopes.mean((2, 3), keepdim=True) * maps).sum(1, keepdim=True).relu()
-    large = F.interpolate(importance, size=images.shape[-2:], mode="bilinear", align_corners=False).squeeze(1)
-    return large / large.flatten(1).amax(1).clamp_min(1e-12)[:, None, None]
+    with frozen(model):
+        maps, _ = grad_cam(model, images, labels, layers[-1])
+    return torch.from_numpy(maps).to(images.device)

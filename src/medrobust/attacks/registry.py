@@ -1,13 +1,5 @@
 """Attacks that a suite may name. To add one: write its file, add a line here, and name it in params.yaml."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
-from medrobust.core.errors import UserError
-
-if TYPE_CHECKING:
-    from medrobust.attacks.base import Attack
-
 #: name in a suite -> module:class, imported on first use
 ATTACKS = {
     "fgsm": "medrobust.attacks.methods.pgd:FGSM",
@@ -37,20 +29,3 @@ ATTACKS = {
     "transfer": "medrobust.attacks.methods.transfer:Transfer",
     "torchattacks": "medrobust.attacks.methods.torchattacks_adapter:Torchattacks",
 }
-
-
-def load_attack(name: str, where: str = "attack") -> "type[Attack]":
-    """The class of a registered attack.
-
-    Args:
-        name: a key of `ATTACKS`.
-        where: the key of params.yaml, for the message.
-
-    Raises:
-        UserError: there is no attack of that name. So a file with resolved attacks cannot name code to run.
-    """
-    if name not in ATTACKS:
-        raise UserError(where, f"no attack {name!r}", f"Known: {', '.join(ATTACKS)}")
-    module, _, kind = ATTACKS[name].partition(":")
-    found: type[Attack] = getattr(import_module(module), kind)
-    return found

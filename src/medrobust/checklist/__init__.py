@@ -1,0 +1,1 @@
+"""Checks that detect unreliable models and unreliable robustness evaluations."""

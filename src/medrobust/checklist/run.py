@@ -1,6 +1,5 @@
 """Ask every check about a model and its evaluations, and write what they found."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import nn
 from medrobust.attacks.base import Norm
 from medrobust.attacks.engine.attempts import worst_case
 from medrobust.attacks.engine.evaluate import build_attack
-from medrobust.attacks.engine.resolved import read_suite
+from medrobust.attacks.engine.suite import read_suite
 from medrobust.checklist.base import (
     Challenge,
     Finding,
@@ -37,7 +36,7 @@ STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class CheckedModel:
     """A model, and what was said of it.
 
     Attributes:
@@ -72,7 +71,7 @@ def read_evaluations(
 
 
 def check_model(
-    subject: Subject, *, eps: float, params: AttacksParams, report: ReportParams, seed: int
+    subject: CheckedModel, *, eps: float, params: AttacksParams, report: ReportParams, seed: int
 ) -> dict[str, Any]:
     """Ask all checks; what `metrics/checks/*.json` holds.
 
@@ -86,9 +85,8 @@ def check_model(
 
     Returns:
         `verdict`, `images`, `model` (check -> outcome and number), `suites` (suite -> `verdict`, `eps`, `checks`),
-        `means` and `remedies` (check that did not pass -> what that means, what to do), `seconds`.
+        `means` and `remedies` (check that did not pass -> what that means, what to do).
     """
-    begin = time.monotonic()
     records = {name: worst_case(subject.attempts[name], suite["eps"]) for name, suite in subject.suites.items()}
     radii = {name: _radius(suite, eps) for name, suite in subject.suites.items()}
     about = _asked("model", _model_evidence(subject, next(iter(records.values())), eps, params, seed))
@@ -112,7 +110,6 @@ def check_model(
         "suites": suites,
         "means": {check.name: check.means for check in doubtful},
         "remedies": {check.name: check.remedy for check in doubtful},
-        "seconds": round(time.monotonic() - begin, 1),
     }
 
 
@@ -123,8 +120,8 @@ def conclude(found: Mapping[Path, dict[str, Any]], on_invalid: str) -> None:
         UserError: a verdict is `invalid` and `on_invalid` is `fail`.
     """
     for path, record in found.items():
-        write_metrics(path, record, {"verdict": record["verdict"]})
-    failed = {path.stem: record for path, record in found.items() if record["verdict"] == "invalid"}
+        write_metrics(path, record, {"verdict": record.get("verdict", "not fitted")})
+    failed = {path.stem: record for path, record in found.items() if record.get("verdict") == "invalid"}
     if on_invalid == "fail" and failed:
         parts = [f"{name}: {', '.join(_failed(record))}" for name, record in failed.items()]
         remedy = "Mend the model or strengthen the suite, or set attacks.on_invalid: warn to see the report"
@@ -149,7 +146,7 @@ def _asked(kind: str, evidence: ModelEvidence | SuiteEvidence) -> list[Finding]:
     return [judge(check, evidence) for check in CHECKS if check.of == kind]
 
 
-def _sample(subject: Subject, among: np.ndarray, count: int, seed: int) -> Sample:
+def _sample(subject: CheckedModel, among: np.ndarray, count: int, seed: int) -> Sample:
     """Some of the images at the positions `among`, drawn by seed and in the order of the subset."""
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(among, min(count, len(among)), replace=False))
@@ -160,7 +157,7 @@ def _sample(subject: Subject, among: np.ndarray, count: int, seed: int) -> Sampl
 
 
 def _model_evidence(
-    subject: Subject, records: pd.DataFrame, eps: float, params: AttacksParams, seed: int
+    subject: CheckedModel, records: pd.DataFrame, eps: float, params: AttacksParams, seed: int
 ) -> ModelEvidence:
     """A sample of all images, the clean answers, and the curve of a sample that is answered rightly."""
     table = records.drop_duplicates("id").set_index("id").loc[subject.subset.ids]
@@ -182,7 +179,7 @@ def _radius(suite: Mapping[str, Any], eps: float) -> float:
 
 
 def _challenges(
-    subject: Subject, records: Mapping[str, pd.DataFrame], radii: Mapping[str, float], params: AttacksParams,
+    subject: CheckedModel, records: Mapping[str, pd.DataFrame], radii: Mapping[str, float], params: AttacksParams,
     seed: int,
 ) -> dict[tuple[Norm, float], Challenge]:  # fmt: skip
     """One challenge a ball (norm and radius), on images that stand in at least one suite there."""
@@ -202,7 +199,7 @@ def _challenges(
     }  # fmt: skip
 
 
-def _steps(subject: Subject) -> int:
+def _steps(subject: CheckedModel) -> int:
     """The most steps that an attack of the suites takes inside its ball; no fewer than the textbook's."""
     attacks = [
         build_attack(entry, suite["eps"][-1], suite["norm"])

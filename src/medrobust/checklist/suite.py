@@ -8,7 +8,7 @@ import pandas as pd
 from medrobust.attacks.base import TOLERANCE, Attack
 from medrobust.attacks.engine.evaluate import build_attack, named_attacks
 from medrobust.checklist.base import Measured, SuiteEvidence
-from medrobust.core import metrics
+from medrobust.core import intervals, metrics
 
 #: Half the widest interval above which a number is too weak to compare.
 HALF_WIDTH = 0.05
@@ -108,16 +108,16 @@ def sample_size(evidence: SuiteEvidence) -> Measured:
     table, subset = evidence.at(evidence.eps), evidence.subset
     labels = table["label"].to_numpy()
     preds = np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
-    low, high = metrics.bootstrap_ci(
+    low, high = intervals.bootstrap_ci(
         labels, preds, table["patient"].to_numpy(), len(subset.classes), metrics.accuracy,
         resamples=evidence.report.bootstrap, confidence=evidence.report.confidence,
     )  # fmt: skip
     # Where all images of each class agree, resampling has no width, and the exact bound speaks.
     patients = len(np.unique(subset.patients))
-    half = ((high - low) or metrics.unanimous(patients, evidence.report.confidence)) / 2
+    half = ((high - low) or intervals.unanimous_margin(patients, evidence.report.confidence)) / 2
     fewest = min(len(np.unique(subset.patients[subset.labels == k])) for k in range(len(subset.classes)))
     text = f"{len(subset)} images, interval ±{half:.3f}, fewest patients of a class: {fewest}"
-    return Measured(max(half / HALF_WIDTH, metrics.FEW_PATIENTS / max(fewest, 1)), text)
+    return Measured(max(half / HALF_WIDTH, intervals.FEW_PATIENTS / max(fewest, 1)), text)
 
 
 def _attacks(evidence: SuiteEvidence) -> list[Attack]:

@@ -1,0 +1,1 @@
+"""Shared foundation without domain logic: errors, params, records, runtime, metrics, intervals, seeds."""

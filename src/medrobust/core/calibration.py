@@ -1,19 +1,19 @@
-"""Temperature scaling: one number that makes a model's probabilities honest and changes no answer."""
+"""Temperature scaling: calibrate a model's probabilities by one number, without changing its predictions."""
 
 import numpy as np
 from torch import Tensor, nn
 
 
 def fit_temperature(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> float:
-    """The temperature of the lowest log-loss (Guo et al. 2017, section 4.2), between 0.05 and 20.
+    """Fit the temperature, between 0.05 and 20, that minimises the log-loss (Guo et al. 2017, section 4.2).
 
-    Targets are (n+1)/(n+2) instead of 1 (Platt 1999), without which images that are all classified rightly would
-    ask for infinite confidence.
+    Target probabilities are (n+1)/(n+2) instead of 1 (Platt 1999). Otherwise the best fit to images that are all
+    classified correctly would be infinite confidence.
 
     Args:
         logits: n×K of validation images.
         labels: int64 n.
-        weights: n, of the images; None = all the same.
+        weights: n, per image; None = equal weights.
     """
     from scipy.optimize import minimize_scalar
 

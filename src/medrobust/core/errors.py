@@ -1,17 +1,17 @@
-"""The one kind of error that a user can cause and mend.
+"""The exception for errors that the user can fix.
 
-A stage prints it without a traceback and exits with 1. Everything else that is raised is a defect of
-medrobust and keeps its traceback.
+A stage prints it without a traceback and exits with status 1. Any other exception is a bug in medrobust and keeps
+its traceback.
 """
 
 
 class UserError(Exception):
-    """Bad input: names the file or key, what was found there, and what to do.
+    """Invalid input: says where it is, what was found there, and how to fix it.
 
     Args:
-        where: the file, or the dotted key of params.yaml (`params.yaml: adv.eps`).
-        found: what stands there, with the offending value.
-        remedy: what the user can do about it.
+        where: the file, or the dotted key in params.yaml (`params.yaml: adv.eps`).
+        found: what is wrong, with the offending value.
+        remedy: how the user can fix it.
     """
 
     def __init__(self, where: str, found: str, remedy: str) -> None:

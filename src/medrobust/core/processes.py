@@ -1,7 +1,7 @@
-"""Several processes, one stage: who there is, each one's share of the work, and what the others found.
+"""Distribute a stage's work over several processes: rank, share of the rows, exchange of results.
 
-torchrun starts the processes (see `runtime.run_stage`); without it there is one, and every function here is the
-plain thing.
+torchrun starts the processes (see `runtime.run_stage`). Without torchrun there is one process, and every function
+here works without communication.
 """
 
 import os
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 @contextmanager
-def joined(backend: str = "gloo") -> Iterator[None]:
-    """Inside, the processes that torchrun started know each other; a group that exists already is used.
+def process_group(backend: str = "gloo") -> Iterator[None]:
+    """Join the process group of torchrun for the duration of the context; an existing group is reused.
 
-    gloo serves where only results are exchanged; NCCL is for tensors on GPUs (see `training.distributed`).
+    gloo suffices to exchange results; NCCL is needed for tensors on GPUs (see `training.distributed`).
     """
     if "RANK" not in os.environ or dist.is_initialized():
         yield
@@ -32,33 +32,33 @@ def joined(backend: str = "gloo") -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process's number; 0 alone writes files."""
+    """Rank of this process; only rank 0 writes files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
-    """How many processes work together."""
+def world_size() -> int:
+    """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def share(rows: np.ndarray) -> np.ndarray:
-    """This process's part: every world-th row."""
-    return rows[rank() :: world()]
+def rows_of_rank(rows: np.ndarray) -> np.ndarray:
+    """The rows that this process works on: every `world_size()`-th, from its rank on."""
+    return rows[rank() :: world_size()]
 
 
 def gather(value: T) -> list[T]:
-    """Each process's value, in the order of ranks, everywhere."""
-    if world() == 1:
+    """Return the values of all processes, ordered by rank, to every process."""
+    if world_size() == 1:
         return [value]
-    found: list[T | None] = [None] * world()
-    dist.all_gather_object(found, value)
-    return found  # type: ignore[return-value]
+    values: list[T | None] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
 
 
-def from_first(make: Callable[[], T]) -> T:
-    """What process 0 makes, everywhere."""
-    if world() == 1:
+def from_rank_0(make: Callable[[], T]) -> T:
+    """Call `make` on rank 0 only and return its result on every process."""
+    if world_size() == 1:
         return make()
-    box = [make() if rank() == 0 else None]
-    dist.broadcast_object_list(box)
-    return box[0]  # type: ignore[return-value]
+    result = [make() if rank() == 0 else None]
+    dist.broadcast_object_list(result)
+    return result[0]  # type: ignore[return-value]

@@ -1,6 +1,6 @@
-"""Files that stages exchange, written so that a killed stage never leaves one that looks complete.
+"""Read and write the files that stages exchange. Writes are atomic: a killed stage leaves no partial file.
 
-Each write goes to a temporary neighbour, is flushed to disk, and is then renamed over the target.
+Each write goes to a temporary file beside the target, is flushed to disk, and then renamed to the target.
 """
 
 import errno
@@ -19,8 +19,8 @@ from medrobust.core.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-#: A disk, or a user's share of it, is full.
-FULL = (errno.ENOSPC, errno.EDQUOT)
+#: Error numbers of a full disk or an exhausted quota.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -32,15 +32,15 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The last suffix stays, because libraries choose the format by it.
+    # Keep the last suffix: libraries choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except Exception as error:  # all are raised again
-        _refuse_full_disk(path, error)
+    except Exception as error:  # always raised again
+        _raise_if_disk_full(path, error)
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_dir(path: Path | str) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; on success it takes the place of `path`.
+    """Yield an empty temporary folder beside `path`; on success it replaces `path`.
 
     Raises:
         UserError: the disk is full.
@@ -62,18 +62,18 @@ def atomic_dir(path: Path | str) -> Iterator[Path]:
         if path.is_dir():
             shutil.rmtree(path)
         temporary.replace(path)
-    except Exception as error:  # all are raised again
-        _refuse_full_disk(path, error)
+    except Exception as error:  # always raised again
+        _raise_if_disk_full(path, error)
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path | str, content: Any, digits: int | None = None) -> None:
-    """Write JSON with its keys in the order given, floats rounded to `digits` decimals if asked.
+    """Write JSON with keys in the given order and, if `digits` is set, floats rounded to that many decimals.
 
     Raises:
-        ValueError: `content` holds a NaN or infinity, which JSON cannot say; write None for "not defined".
+        ValueError: `content` contains NaN or infinity, which JSON has no value for; use None for "not defined".
     """
     if digits is not None:
         content = _rounded(content, digits)
@@ -83,31 +83,31 @@ def write_json(path: Path | str, content: Any, digits: int | None = None) -> Non
 
 
 def write_metrics(path: Path | str, record: dict[str, Any], shown: dict[str, Any]) -> None:
-    """Write a metrics file of DVC: the few values that its views show, and the whole record in `details`.
+    """Write a DVC metrics file: the few values that DVC shows, and the whole record under `details`.
 
-    `dvc metrics` shows every number and text of a file, however deep, and passes over lists. A record has tens of
-    numbers and a run tens of records, so the record stands in a list of one.
+    `dvc metrics` shows every number and string of a file, at any depth, but skips lists. A record has tens of
+    numbers and a run has tens of records, so the record is put into a list of length one.
 
     Args:
-        path: below metrics/.
-        record: all of it, as `read_metrics` gives it back, floats rounded to six decimals: who shows three of
-            them rounds again, and four would now and then round the third one wrong.
-        shown: flat; floats rounded to what their intervals support (`metrics.supported`); None is left out.
+        path: a file below metrics/.
+        record: the whole record, which `read_metrics` returns. Floats are rounded to six decimals. Readers round
+            them again to three; after rounding to four, the third decimal would sometimes be wrong.
+        shown: flat dictionary; floats are already rounded (`intervals.round_to_interval`); None is left out.
     """
-    few = {name: value for name, value in shown.items() if value is not None}
-    write_json(path, {**few, "details": [record]}, digits=6)
+    defined = {name: value for name, value in shown.items() if value is not None}
+    write_json(path, {**defined, "details": [record]}, digits=6)
 
 
 def read_metrics(path: Path | str) -> dict[str, Any]:
     """Read the record of a metrics file.
 
     Raises:
-        UserError: the file is missing, damaged or no metrics file.
+        UserError: the file is missing or damaged, or is not a metrics file.
     """
     match read_json(path):
         case {"details": [dict() as record]}:
             return record
-    raise UserError(str(path), "has no `details`, so it is no metrics file of this version", "Run `dvc repro`")
+    raise UserError(str(path), "is not a metrics file of this version: it has no `details`", "Run `dvc repro`")
 
 
 def read_json(path: Path | str) -> Any:
@@ -125,7 +125,7 @@ def read_json(path: Path | str) -> Any:
 
 
 def write_table(path: Path | str, table: "pd.DataFrame") -> None:
-    """Write a table as CSV or Parquet, as the suffix says, without its index."""
+    """Write a table without its index, as CSV or Parquet according to the suffix."""
     with atomic_file(path) as temporary:
         if temporary.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
@@ -133,8 +133,24 @@ def write_table(path: Path | str, table: "pd.DataFrame") -> None:
             table.to_csv(temporary, index=False, lineterminator="\n")
 
 
+def write_empty(*paths: Path) -> None:
+    """Write outs without content, for a cell that params.yaml switches off; readers skip an empty record.
+
+    A path with suffix .json is a metrics file, one with another suffix a table without rows, any other a folder.
+    """
+    import pandas as pd
+
+    for path in paths:
+        if path.suffix == ".json":
+            write_metrics(path, {}, {})
+        elif path.suffix:
+            write_table(path, pd.DataFrame(columns=["id"]))
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+
+
 def read_table(path: Path | str, **options: Any) -> "pd.DataFrame":
-    """Read a CSV or Parquet table written by `write_table`; `options` go to pandas.
+    """Read a CSV or Parquet table written by `write_table`; `options` are passed to pandas.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -146,7 +162,7 @@ def read_table(path: Path | str, **options: Any) -> "pd.DataFrame":
         table: pd.DataFrame = read(path, **options)
     except FileNotFoundError:
         raise _missing(path) from None
-    except ValueError as error:  # what pandas and pyarrow raise for content that is no table
+    except ValueError as error:  # raised by pandas and pyarrow for content that is not a table
         raise UserError(
             str(path), f"damaged table ({str(error).strip()})", "Delete it and run `dvc repro`"
         ) from None
@@ -154,28 +170,29 @@ def read_table(path: Path | str, **options: Any) -> "pd.DataFrame":
 
 
 def file_hash(path: Path | str, algorithm: str = "sha256") -> str:
-    """The hash of a file in hex; `algorithm` as `hashlib` names it (publishers of data often give an md5)."""
+    """Hash of a file in hex; `algorithm` is a name of `hashlib` (data publishers often state an md5)."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _refuse_full_disk(path: Path, error: BaseException) -> None:
-    """Raise a user's error if a write failed for want of room.
+def _raise_if_disk_full(path: Path, error: BaseException) -> None:
+    """Raise a UserError if a write failed because the disk is full.
 
-    Libraries tell it by a number, in words alone, or by an error of their own that came of the system's.
+    Libraries report this by error number, only in the message, or by an error of their own that wraps the
+    system's error.
     """
-    words = [os.strerror(number) for number in FULL]
+    messages = [os.strerror(number) for number in DISK_FULL]
     cause: BaseException | None = error
     while cause is not None:
-        if getattr(cause, "errno", None) in FULL or any(text in str(cause) for text in words):
+        if getattr(cause, "errno", None) in DISK_FULL or any(text in str(cause) for text in messages):
             found = f"cannot be written: {os.strerror(errno.ENOSPC)}"
-            remedy = "What stood there before is whole. Make room and run the same command: it goes on from there"
+            remedy = "The previous version is intact. Free disk space and run the same command again to continue"
             raise UserError(str(path), found, remedy) from error
         cause = cause.__cause__ or cause.__context__
 
 
 def _missing(path: Path | str) -> UserError:
-    return UserError(str(path), "no such file", "Run `dvc repro`, so that the stage that writes it runs")
+    return UserError(str(path), "no such file", "Run `dvc repro` to run the stage that writes it")
 
 
 def _rounded(value: Any, digits: int) -> Any:

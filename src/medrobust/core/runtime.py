@@ -1,8 +1,10 @@
-"""How a stage runs on the machine at hand: errors, locks, seeds, devices, progress.
+"""How a stage runs on the machine at hand: code check, locks, threads, timings, devices, seeds, progress.
 
-Machine settings are environment variables, never params, because they do not change results:
-`MEDROBUST_DEVICE` (cpu, cuda, cuda:1; default: a GPU if there is one), `MEDROBUST_THREADS`, and for
-training and attacks `MEDROBUST_TORCHRUN` (arguments of torchrun: several processes, on one machine or more).
+Machine settings are environment variables, never params: `MEDROBUST_DEVICE` (cpu, cuda, cuda:1; default: a GPU if
+there is one), `MEDROBUST_THREADS` (threads per stage; default 1), and for training and attacks
+`MEDROBUST_TORCHRUN` (arguments of torchrun: several processes, on one machine or more). The number of threads
+changes how sums are rounded, so a run is reproduced bit for bit only with the same number on the same kind of
+processor.
 """
 
 import ctypes
@@ -10,15 +12,17 @@ import fcntl
 import os
 import platform
 import random
+import resource
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from medrobust.core.code import check_code
 from medrobust.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,30 +33,65 @@ T = TypeVar("T")
 #: Seconds between two progress lines where the output is no terminal.
 LINE_INTERVAL = 10.0
 WORK = Path("tmp")
+#: One line per finished stage, with its time; ignored by git and DVC, printed by `make timings`.
+TIMINGS = WORK / "timings.csv"
 
 
-def run_stage(main: Callable[[], None], cell: str, *, parallel: bool = False) -> None:
-    """Run a stage's `main` under the lock of its cell; a user's error ends it with one message and exit 1.
+def run_stage(
+    main: Callable[[], None], cell: str, *, parallel: bool = False, entries: Mapping[str, str] | None = None
+) -> None:
+    """Run a stage's `main` under the lock of its cell; a UserError ends it with one message and exit code 1.
+
+    The stage's code is compared with what the stage `code` hashed, before it starts and after it has ended
+    (`code.check_code`). Its time goes to an ignored file, `TIMINGS`, because times differ from run to run.
 
     Args:
         main: the stage.
-        cell: the stage's name and the values of its matrix (`train-resnet34`).
+        cell: the stage's name and the values of its matrix (`train-resnet34-adv`).
         parallel: whether torchrun may start it in several processes. The process that starts them holds the lock.
+        entries: registry entries that the stage uses, with the hashes that it was given (`code.read_entries`).
     """
     torchrun = os.environ.get("MEDROBUST_TORCHRUN") if parallel else None
     own_sources()
     keep_memory()
+    script = Path(sys.argv[0])
     try:
+        limit_threads()
         if parallel and "RANK" in os.environ:
             main()
             return
-        with stage_lock(cell) as lock:
+        with stage_lock(cell) as lock, timed(cell):
+            check_code(script, entries or {})
             if torchrun:
                 _launch(torchrun, lock)
             else:
                 main()
+            check_code(script, entries or {})
     except UserError as error:
         sys.exit(f"\n{cell}: {error}")
+
+
+def limit_threads() -> None:
+    """Set the number of threads of numerical libraries; call it before they are imported."""
+    threads = os.environ.get("MEDROBUST_THREADS", "1")
+    if not threads.isdecimal() or int(threads) < 1:
+        raise UserError("MEDROBUST_THREADS", f"{threads!r}", "Set a number of threads: 1, 2, ...")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = threads
+
+
+@contextmanager
+def timed(cell: str) -> Iterator[None]:
+    """Append one line to `TIMINGS`: cell, wall and processor seconds, peak memory in MB, threads."""
+    begin = time.monotonic()
+    yield
+    used = [resource.getrusage(kind) for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    processor = sum(usage.ru_utime + usage.ru_stime for usage in used)
+    peak = max(usage.ru_maxrss for usage in used) // (1024 if sys.platform == "linux" else 1024**2)
+    TIMINGS.parent.mkdir(parents=True, exist_ok=True)
+    row = f"{cell},{time.monotonic() - begin:.1f},{processor:.1f},{peak},{os.environ['OMP_NUM_THREADS']}\n"
+    with TIMINGS.open("a", encoding="utf-8") as file:
+        file.write(row)
 
 
 def own_sources() -> None:
@@ -164,7 +203,7 @@ def device() -> "torch.device":
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            "MEDROBUST_DEVICE", f"{wanted!r} cannot be used ({error})", "Say cpu, cuda or cuda:N"
+            "MEDROBUST_DEVICE", f"{wanted!r} cannot be used ({error})", "Set it to cpu, cuda or cuda:N"
         ) from None
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
@@ -179,5 +218,3 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    if threads := os.environ.get("MEDROBUST_THREADS"):
-        torch.set_num_threads(int(threads))

@@ -1,0 +1,1 @@
+"""From raw data to prepared images: sources, decoding, the image store, splits, augmentation."""

@@ -1,15 +1,16 @@
-"""The lost patients of the two public Alzheimer MRI releases.
+"""Recover the patient ids of the two public Alzheimer MRI releases, which were published without them.
 
-The earlier release (6,400 slices of 200 patients) numbers the patients in its file names: test files are
-`slice (number).jpg` (`slice.jpg` is number 1); in train, file i of a class with n patients is slice i // n + 1
-of number i % n + 2 (n + 1 means 1). The number is the patient in slices 1 to 25. From slice 27 it is the place in
-the order of text (1, 10, 100, 11, ...), and slice 26 mixes both: matching neighbouring slices shows it, and with
-numbers put right the image most like any of the 6,400 is of the same patient without exception.
+The earlier release (6,400 slices of 200 patients) encodes a patient number in its file names. Test files are
+named `slice (number).jpg` (`slice.jpg` means number 1). In train, file i of a class with n patients is slice
+i // n + 1 of number i % n + 2 (n + 1 means 1). In slices 1 to 25 the number identifies the patient. From slice 27
+on it is the position in text order (1, 10, 100, 11, ...), and slice 26 mixes both orders. This was found by
+matching neighbouring slices. With corrected numbers, the nearest neighbour of each of the 6,400 slices is of the
+same patient.
 
-The later one (11,519 images) renamed and shuffled the same slices and added synthetic ones; `alzheimer.csv.gz`
-holds, for the hash of each of its real files, the patient and slice that pixel matching to the earlier release
-gave. A byte-identical synthetic copy has its twin's hash: for the 182 such pairs the table also holds the number
-in the file name of the one that counts as real.
+The later release (11,519 images) renamed and shuffled the same slices and added synthetic ones. For the hash of
+each real file, `alzheimer_patients.csv.gz` holds the patient and slice, found by matching pixels to the earlier
+release. 182 synthetic images are byte-identical copies of real ones and share their hash. For these pairs the
+table also holds the number in the file name of the image that counts as real.
 """
 
 import gzip
@@ -21,10 +22,10 @@ import pandas as pd
 
 from medrobust.data.sources.base import Release
 
-#: Patients of each class of the 6,400 release, by the folder's name without signs.
+#: Number of patients per class in the release of 6,400 slices; keys are folder names in letters only.
 PATIENTS = {"nondemented": 100, "verymilddemented": 70, "milddemented": 28, "moderatedemented": 2}
 SHORT = {"nondemented": "N", "verymilddemented": "V", "milddemented": "M", "moderatedemented": "O"}
-#: The numbers of slice 26 in the order of the patients of slices 1 to 25, first and last of each run.
+#: Numbers in slice 26, in the order of the patients of slices 1 to 25, as ranges first-last.
 SLICE_26 = {
     "nondemented": "1-2 100-100 3-58 62-69 59-59 70-79 60-60 80-89 61-61 90-99",
     "verymilddemented": "1-38 44-49 39-39 50-59 40-40 60-69 41-41 70-70 42-43",
@@ -35,7 +36,7 @@ EARLIER = Release(
     "ODbL 1.0",
     "Alzheimer's Dataset (4 class of images), Kaggle tourist55",
     "https://www.kaggle.com/datasets/tourist55/alzheimers-dataset-4-class-of-images",
-    "each of the 6,400 file names gives another patient and slice",
+    "each of the 6,400 file names gives a different patient and slice",
 )
 LATER = Release(
     "see its page",
@@ -43,49 +44,49 @@ LATER = Release(
     "https://www.kaggle.com/datasets/lukechugh/best-alzheimer-mri-dataset-99-accuracy",
     "the hashes of all 6,400 real images",
 )
-#: The whole of each release, so that a subset is not taken for it.
+#: Number of images in each complete release; subsets are not recognised.
 EARLIER_SIZE, LATER_SIZE = 6400, 11519
 
 
 def by_name(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
-    """Fill in `patient` and `slice` by the file names if the table lists the release of 6,400 slices.
+    """Set `patient` and `slice` from the file names if the table lists the release of 6,400 slices.
 
     Args:
         table: a listing with `id`, `label` and `published_split`.
 
     Returns:
-        The table, and the release or None.
+        The table, and the release, or None if it is another data set.
     """
-    if len(table) == EARLIER_SIZE and (found := _by_name(table)) is not None:
-        return found, EARLIER
+    if len(table) == EARLIER_SIZE and (completed := _by_name(table)) is not None:
+        return completed, EARLIER
     return table, None
 
 
 def by_hash(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
-    """Fill in `patient`, `slice`, `kind` and `parent` by `sha256` if the table lists the 11,519 images.
+    """Set `patient`, `slice`, `kind` and `parent` from `sha256` if the table lists the release of 11,519 images.
 
     Returns:
-        The table, and the release or None.
+        The table, and the release, or None if it is another data set.
     """
-    if len(table) == LATER_SIZE and (found := _by_hash(table)) is not None:
-        return found, LATER
+    if len(table) == LATER_SIZE and (completed := _by_hash(table)) is not None:
+        return completed, LATER
     return table, None
 
 
 def _by_name(table: pd.DataFrame) -> pd.DataFrame | None:
-    places = [_name_rule(name, split) for name, split in zip(table["id"], table["published_split"], strict=True)]
-    if any(place is None for place in places):
+    origins = [_name_rule(name, split) for name, split in zip(table["id"], table["published_split"], strict=True)]
+    if any(origin is None for origin in origins):
         return None
-    found = table.copy()
-    found["patient"] = [place[0] for place in places if place]
-    found["slice"] = [place[1] for place in places if place]
-    return found if not found.duplicated(["patient", "slice"]).any() else None
+    completed = table.copy()
+    completed["patient"] = [origin[0] for origin in origins if origin]
+    completed["slice"] = [origin[1] for origin in origins if origin]
+    return completed if not completed.duplicated(["patient", "slice"]).any() else None
 
 
 def _name_rule(name: str, split: str) -> tuple[str, int] | None:
-    """(patient, slice) of a file of the 6,400 release, or None if it is none."""
+    """(patient, slice) of a file of the 6,400 release, or None for any other file."""
     *_, folder, file = name.split("/")
-    label = "".join(sign for sign in folder.lower() if sign.isalnum())
+    label = "".join(char for char in folder.lower() if char.isalnum())
     if label not in PATIENTS:
         return None
     if split == "test":
@@ -99,28 +100,28 @@ def _name_rule(name: str, split: str) -> tuple[str, int] | None:
     return _patient(label, number // patients + 1, 1 if position == patients + 1 else position)
 
 
-def _patient(label: str, place: int, number: int) -> tuple[str, int] | None:
-    """(patient, slice) of a class's number in a slice, or None if the class has no such number."""
-    order = _order(label, min(max(place, 25), 27))
-    return (f"{SHORT[label]}{order.index(number) + 1:03d}", place) if number in order else None
+def _patient(label: str, slice_: int, number: int) -> tuple[str, int] | None:
+    """(patient, slice) of a number in a slice of a class, or None if the class has no such number."""
+    order = _order(label, min(max(slice_, 25), 27))
+    return (f"{SHORT[label]}{order.index(number) + 1:03d}", slice_) if number in order else None
 
 
 @cache
-def _order(label: str, place: int) -> list[int]:
-    """The numbers of a slice (25: and before, 27: and after) in the order of the patients."""
+def _order(label: str, slice_: int) -> list[int]:
+    """Numbers in a slice, in the order of the patients; 25 stands for slices up to 25, 27 for 27 and later."""
     numbers = list(range(1, PATIENTS[label] + 1))
-    if place == 26:
+    if slice_ == 26:
         runs = (run.split("-") for run in SLICE_26[label].split())
         return [number for first, last in runs for number in range(int(first), int(last) + 1)]
-    return numbers if place == 25 else sorted(numbers, key=str)
+    return numbers if slice_ == 25 else sorted(numbers, key=str)
 
 
 @cache
 def _table() -> dict[str, tuple[str, int, str]]:
-    """First 10 hex digits of a file's sha256 -> (patient, slice, file number or empty) of each real image."""
+    """First 10 hex digits of each real image's sha256 -> (patient, slice, number in its file name or "")."""
     content = files("medrobust.data").joinpath("alzheimer_patients.csv.gz").read_bytes()
     rows = (line.split(",") for line in gzip.decompress(content).decode().split())
-    return {digest: (patient, int(place), "".join(number)) for digest, patient, place, *number in rows}
+    return {digest: (patient, int(slice_), "".join(number)) for digest, patient, slice_, *number in rows}
 
 
 def _by_hash(table: pd.DataFrame) -> pd.DataFrame | None:
@@ -128,23 +129,22 @@ def _by_hash(table: pd.DataFrame) -> pd.DataFrame | None:
     known = _table()
     if sum(digest in known for digest in set(digests)) != EARLIER_SIZE:
         return None
-    found = table.copy()
-    first: dict[str, str] = {}  # the real image of a digest: the one that the table names, else the first by name
-    for name, digest in sorted(zip(table["id"], digests, strict=True), key=lambda row: not _is_named(*row)):
+    completed = table.copy()
+    real_image: dict[str, str] = {}  # digest -> id of its real image: as the table marks it, else the first listed
+    for name, digest in sorted(zip(table["id"], digests, strict=True), key=lambda row: not _is_marked(*row)):
         if digest in known:
-            first.setdefault(digest, name)
-    own = [first.get(digest) == name for name, digest in zip(table["id"], digests, strict=True)]
-    found["kind"] = ["real" if real else "synthetic" for real in own]
-    found["patient"] = [known[digest][0] if real else "" for digest, real in zip(digests, own, strict=True)]
-    found["slice"] = [known[digest][1] if real else pd.NA for digest, real in zip(digests, own, strict=True)]
-    found["parent"] = [
-        first[digest] if digest in known and not real else "" for digest, real in zip(digests, own, strict=True)
-    ]
-    return found
+            real_image.setdefault(digest, name)
+    is_real = [real_image.get(digest) == name for name, digest in zip(table["id"], digests, strict=True)]
+    rows = list(zip(digests, is_real, strict=True))
+    completed["kind"] = ["real" if real else "synthetic" for real in is_real]
+    completed["patient"] = [known[digest][0] if real else "" for digest, real in rows]
+    completed["slice"] = [known[digest][1] if real else pd.NA for digest, real in rows]
+    completed["parent"] = [real_image[digest] if digest in known and not real else "" for digest, real in rows]
+    return completed
 
 
-def _is_named(name: str, digest: str) -> bool:
-    """Whether the table says that of two byte-identical files this one is real."""
-    place = _table().get(digest)
+def _is_marked(name: str, digest: str) -> bool:
+    """Whether the table marks this one of two byte-identical files as the real image."""
+    origin = _table().get(digest)
     number = re.search(r"(\d+)\.\w+$", name)
-    return place is not None and number is not None and number[1] == place[2]
+    return origin is not None and number is not None and number[1] == origin[2]

@@ -1,4 +1,4 @@
-"""Random changes of training images, by kornia, on the device where the batch is."""
+"""Random augmentation of training images with kornia, on the device of the batch."""
 
 from torch import Tensor, nn
 
@@ -6,9 +6,9 @@ from medrobust.core.params.training import AugmentParams
 
 
 def build_augmentation(augment: AugmentParams) -> nn.Module:
-    """A module that changes float images n×C×H×W in [0, 1] at random and keeps them there.
+    """Build a module that augments float images n×C×H×W in [0, 1]; the result stays in [0, 1].
 
-    It draws from torch's global random state, which `seed_everything` seeds and a resume file restores.
+    It uses torch's global random state, which `seed_everything` seeds and a resume file restores.
     """
     import kornia.augmentation as K
 
@@ -21,7 +21,7 @@ def build_augmentation(augment: AugmentParams) -> nn.Module:
     low, high = augment.scale
     shift = (augment.translate, augment.translate)
     steps += [
-        # One resampling for rotation, translation and scale: cheaper and less blurred than three.
+        # A single resampling for rotation, translation and scale is cheaper and blurs less than three.
         K.RandomAffine(degrees=augment.rotation, translate=shift, scale=(low, high), p=p),
         K.RandomBrightness((1 - augment.brightness, 1 + augment.brightness), p=p),
         K.RandomContrast((1 - augment.contrast, 1 + augment.contrast), p=p),
@@ -31,7 +31,7 @@ def build_augmentation(augment: AugmentParams) -> nn.Module:
 
 
 class _Clamp(nn.Module):
-    """Interpolation and sharpening overshoot by a little."""
+    """Clamp to [0, 1], because interpolation and sharpening overshoot slightly."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images.clamp(0, 1)

@@ -1,4 +1,4 @@
-"""From raw data to the prepared store: fetch, list, decode once in parallel, write whole or not at all."""
+"""From raw data to the prepared store: fetch, list, decode every image once in parallel, write atomically."""
 
 import hashlib
 import math
@@ -15,26 +15,30 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import atomic_dir, write_json
 from medrobust.core.runtime import progress, say
-from medrobust.data.images import Raster, fit
+from medrobust.data.images import Raster, to_raster
 from medrobust.data.sources.base import Listing, Release, get_source
-from medrobust.data.sources.files import readers
+from medrobust.data.sources.files import reader_threads
 from medrobust.data.store import Header, pixel_hash, write_store
 
-#: Images that a thread decodes in one go; neighbours often share a volume.
+#: Images that a thread decodes per task; neighbouring images often share a volume.
 BLOCK = 32
-#: Where no pixel of deep images is brighter, the window is wrong: at least three of the eight bits are lost.
+#: If no pixel of the deep images exceeds this level, the window is wrong: three or more of 8 bits are unused.
 DARK = 31
 Memmap = np.memmap[Any, np.dtype[Any]]
 
 
 def download(data: DataParams, folder: Path, seed: int) -> None:
-    """Fill `folder` with the raw data of `data.source` and a `source.json` that says what they are."""
+    """Write the raw data of `data.source` into `folder`, with a `source.json` that describes them.
+
+    Raises:
+        UserError: the source cannot provide the data, or `data.sha256` is set for data that are not one file.
+    """
     source = get_source(data.source)
     with atomic_dir(folder) as temporary:
         facts = source.download(data, temporary, seed)
         if data.sha256 is not None and not facts.get("sha256"):
-            found = "is given, but these data are no single file that has a hash"
-            raise UserError("params.yaml: data.sha256", found, "Set it to null, or give an archive as data.path")
+            found = "is set, but these data are not a single file"
+            raise UserError("params.yaml: data.sha256", found, "Set it to null, or set data.path to an archive")
         write_json(temporary / "source.json", {"source": data.source, **facts})
 
 
@@ -42,8 +46,8 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
     """Decode the raw images to `data.image_size` and write the store.
 
     Raises:
-        UserError: a class without an image, an image that does not decode (with `on_bad_image: fail`), or a
-            patient with two labels (with `on_mixed_patient: fail`); deep images that are nearly black.
+        UserError: a class has no image, an image does not decode (with `on_bad_image: fail`), a patient has two
+            labels (with `on_mixed_patient: fail`), or deep images are nearly black.
     """
     listing = get_source(data.source).listing(data, raw)
     _check_listing(listing, data)
@@ -52,13 +56,12 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
         table = listing.table.assign(sha256=decoded.hashes)
         release = Release(listing.licence, listing.citation, listing.url, listing.verified)
         if listing.recover is not None:
-            table, known = listing.recover(table)
-            release = known or release
+            table, recognised = listing.recover(table)
+            release = recognised or release
         if decoded.peak is not None and decoded.peak <= DARK:
-            found = f"{data.window}, and of 256 grey levels the deep images use the lowest {decoded.peak + 1}"
-            raise UserError(
-                "params.yaml: data.window", found, "Give their range, for instance [0, 4095] for 12 bits"
-            )
+            found = f"{data.window}: images of more than 8 bits fill only {decoded.peak + 1} of 256 grey levels"
+            remedy = "Set it to the range of the intensities, for example [0, 4095] for 12 bits"
+            raise UserError("params.yaml: data.window", found, remedy)
         decoded.bad |= mixed_patients(table, data)
         keep = np.setdiff1d(np.arange(len(table)), list(decoded.bad))
         for name in ("images.npy", *(["masks.npy"] if listing.masks else [])):
@@ -103,24 +106,24 @@ def _header(
 def _check_listing(listing: Listing, data: DataParams) -> None:
     check_classes(listing.table, data)
     if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:
-        raise UserError(str(twice.iloc[0]), "stands twice in the data", "Leave one of them")
-    mixed_patients(listing.table, data)  # before the long work, as far as patients are known
+        raise UserError(str(twice.iloc[0]), "occurs twice in the data", "Remove one of them")
+    mixed_patients(listing.table, data)  # fail before decoding, as far as patients are known already
 
 
 def check_classes(table: pd.DataFrame, data: DataParams) -> None:
-    """Refuse a data set that lacks a class.
+    """Check that every class has an image.
 
     Raises:
         UserError: a class of `data.classes` has no image.
     """
     for label in data.classes:
         if not (table["label"] == label).any():
-            remedy = "Put images into its folder, or take it out of data.classes"
+            remedy = "Add images of it, or remove it from data.classes"
             raise UserError(f"params.yaml: data.classes: {label}", "no image of this class", remedy)
 
 
 def mixed_patients(table: pd.DataFrame, data: DataParams) -> dict[int, str]:
-    """Rows of patients with more than one label, and why they are to be skipped (with `on_mixed_patient: skip`).
+    """Rows of patients with more than one label, with the reason to skip them (with `on_mixed_patient: skip`).
 
     Raises:
         UserError: there are such patients (with `on_mixed_patient: fail`).
@@ -129,24 +132,24 @@ def mixed_patients(table: pd.DataFrame, data: DataParams) -> dict[int, str]:
         return {}
     known = table[(table["patient"] != "") & (table["kind"] == "real")]
     labels = known.groupby("patient")["label"].unique()
-    mixed = {patient: " and ".join(sorted(found)) for patient, found in labels.items() if len(found) > 1}
+    mixed = {patient: " and ".join(sorted(names)) for patient, names in labels.items() if len(names) > 1}
     if mixed and data.on_mixed_patient == "fail":
-        patient, found = next(iter(mixed.items()))
-        remedy = "Mend the labels, or set data.on_mixed_patient: keep (two eyes, two visits) or skip"
-        raise UserError(f"patient {patient}", f"has the labels {found} ({len(mixed)} such patients)", remedy)
+        patient, names = next(iter(mixed.items()))
+        remedy = "Fix the labels, or set data.on_mixed_patient: keep (two eyes, two visits) or skip"
+        raise UserError(f"patient {patient}", f"has the labels {names} ({len(mixed)} such patients)", remedy)
     rows = np.flatnonzero(table["patient"].isin(list(mixed)))
     return {int(row): f"its patient has the labels {mixed[table['patient'].iloc[row]]}" for row in rows}
 
 
 @dataclass
 class _Decoded:
-    """What decoding found out beside the pixels.
+    """Facts about the decoded images, besides their pixels.
 
     Attributes:
-        hashes: sha256 of each file, or of the pixels of an image that is no file.
-        bits: greatest depth of the images as published.
-        peak: largest stored pixel of those deeper than 8 bits; None = there is none.
-        bad: {row: fault}.
+        hashes: sha256 of each file, or of the pixels of an image that is not a file.
+        bits: largest bit depth among the published images.
+        bad: row -> why its image is skipped.
+        peak: brightest stored pixel of the images deeper than 8 bits; None if there is none.
     """
 
     hashes: list[str]
@@ -156,7 +159,7 @@ class _Decoded:
 
 
 def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
-    """Read and decode every listed image once, into `images.npy` (and `masks.npy`) in `folder`.
+    """Read and decode every listed image once; write `images.npy` (and `masks.npy`) in `folder`.
 
     Raises:
         UserError: an image does not decode (with `on_bad_image: fail`).
@@ -167,13 +170,13 @@ def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
     masks = _new_array(folder / "masks.npy", np.bool_, shape[:3]) if listing.masks else None
     hashes = [""] * len(ids)
 
-    def work(start: int) -> tuple[int, list[int], dict[int, str]]:
+    def decode_block(start: int) -> tuple[int, list[int], dict[int, str]]:
         bits, peaks, faults = 8, [], {}
         for row in range(start, min(start + BLOCK, len(ids))):
             try:
                 content = listing.read(ids[row])
                 hashes[row] = _content_hash(content)
-                image = fit(content, size, data.channels, data.window)
+                image = to_raster(content, size, data.channels, data.window)
             except ValueError as error:
                 faults[row] = str(error)
                 continue
@@ -184,18 +187,19 @@ def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
                 masks[row] = image.mask
         return bits, peaks, faults
 
-    found = _Decoded(hashes, 8, {})
+    decoded = _Decoded(hashes, 8, {})
     starts = range(0, len(ids), BLOCK)
-    with ThreadPoolExecutor(readers()) as pool:  # Pillow and zlib release the interpreter's lock
-        for bits, peaks, faults in progress(pool.map(work, starts), "prepare", len(starts), f"x {BLOCK} images"):
+    with ThreadPoolExecutor(reader_threads()) as pool:  # Pillow and zlib release the GIL
+        blocks = pool.map(decode_block, starts)
+        for bits, peaks, faults in progress(blocks, "prepare", len(starts), f"x {BLOCK} images"):
             if faults and data.on_bad_image == "fail":
                 pool.shutdown(cancel_futures=True)
                 row, fault = next(iter(faults.items()))
-                remedy = "Mend or remove the file, or set data.on_bad_image: skip"
-                raise UserError(ids[row], f"does not decode ({fault})", remedy)
-            found.bits, found.bad = max(found.bits, bits), found.bad | faults
-            found.peak = max([*peaks, found.peak or 0]) if peaks else found.peak
-    return found
+                remedy = "Fix or remove the file, or set data.on_bad_image: skip"
+                raise UserError(ids[row], f"cannot be decoded ({fault})", remedy)
+            decoded.bits, decoded.bad = max(decoded.bits, bits), decoded.bad | faults
+            decoded.peak = max([*peaks, decoded.peak or 0]) if peaks else decoded.peak
+    return decoded
 
 
 def _content_hash(content: bytes | Raster) -> str:
@@ -206,20 +210,20 @@ def _content_hash(content: bytes | Raster) -> str:
 
 def _new_array(path: Path, kind: type, shape: tuple[int, ...]) -> Memmap:
     needed, free = math.prod(shape) * np.dtype(kind).itemsize, shutil.disk_usage(path.parent).free
-    if needed > free:  # a mapped file on a full disk would end the process without a word
-        found = f"{needed / 1e9:.3g} GB are needed, {free / 1e9:.3g} GB are free"
-        raise UserError(str(path), found, "Make room, or choose a smaller data.image_size")
+    if needed > free:  # writing to a mapped file on a full disk would kill the process without a message
+        found = f"needs {needed / 1e9:.3g} GB, but only {free / 1e9:.3g} GB are free"
+        raise UserError(str(path), found, "Free disk space, or set a smaller data.image_size")
     array: Memmap = np.lib.format.open_memmap(path, "w+", np.dtype(kind), shape)
     return array
 
 
 def _keep_rows(path: Path, rows: np.ndarray) -> None:
-    """Leave only some images in an array file, a block at a time."""
+    """Keep only some rows of an array file, copying block by block."""
     whole = np.load(path, mmap_mode="r")
     if len(rows) == len(whole):
         return
-    kept = _new_array(path.with_suffix(".kept"), whole.dtype.type, (len(rows), *whole.shape[1:]))
+    selected = _new_array(path.with_suffix(".selected"), whole.dtype.type, (len(rows), *whole.shape[1:]))
     for start in range(0, len(rows), 1024):
-        kept[start : start + 1024] = whole[rows[start : start + 1024]]
-    kept.flush()
-    path.with_suffix(".kept").replace(path)
+        selected[start : start + 1024] = whole[rows[start : start + 1024]]
+    selected.flush()
+    path.with_suffix(".selected").replace(path)

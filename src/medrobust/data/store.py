@@ -1,4 +1,4 @@
-"""The prepared data set: one memory-mapped uint8 array, one manifest row an image, one header."""
+"""The prepared data set: a memory-mapped uint8 array of images, a manifest with one row per image, a header."""
 
 import hashlib
 import math
@@ -16,19 +16,19 @@ from medrobust.core.records import read_json, read_table, write_json, write_tabl
 if TYPE_CHECKING:
     import torch
 
-#: Columns of manifest.csv; all text but `slice`.
-MANIFEST = ["id", "sha256", "label", "patient", "slice", "kind", "parent", "published_split"]
-REMEDY = "Run `dvc repro --force prepare`"
-#: Share of a GPU's free memory that the images of a subset may take.
+#: Columns of manifest.csv; all are text except `slice`.
+MANIFEST_COLUMNS = ["id", "sha256", "label", "patient", "slice", "kind", "parent", "published_split"]
+PREPARE_AGAIN = "Run `dvc repro --force prepare`"
+#: Share of a GPU's free memory that the images of one subset may use.
 GPU_SHARE = 0.25
-#: Images that go to the GPU at a time.
+#: Images copied to the GPU at a time.
 BLOCK = 1024
-TEXT: Any = {name: str for name in MANIFEST if name != "slice"}
+TEXT_COLUMNS: Any = {name: str for name in MANIFEST_COLUMNS if name != "slice"}
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the whole data set has in common; `header.json`."""
+    """Facts about the whole data set; the content of `header.json`."""
 
     source: str
     classes: list[str]
@@ -43,7 +43,7 @@ class Header:
     url: str
     sha256: str
     bit_depth: int = 8  # of the stored images
-    raw_bit_depth: int = 8  # greatest one of the images as published
+    raw_bit_depth: int = 8  # largest bit depth among the published images
     skipped: list[dict[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     verified: str = "nothing"
@@ -51,13 +51,13 @@ class Header:
 
 @dataclass(frozen=True)
 class ImageStore:
-    """A prepared data set on disk; the pixels stay there until a batch asks for them.
+    """A prepared data set on disk; pixels are read when a batch needs them.
 
     Attributes:
         images: uint8, N×H×W for grey and N×H×W×3 for colour, memory-mapped.
-        manifest: one row an image, in the order of `images`.
-        header: what the images have in common.
-        masks: bool, N×H×W, memory-mapped: regions that the publisher outlined; None where the source has none.
+        manifest: one row per image, in the order of `images`.
+        header: facts about the whole data set.
+        masks: bool, N×H×W, memory-mapped: regions that the publisher outlined; None if the source has none.
     """
 
     images: np.ndarray
@@ -70,7 +70,7 @@ class ImageStore:
         """Open a folder that `write_store` filled.
 
         Raises:
-            UserError: a file is missing or damaged, or the three disagree about the number of images.
+            UserError: a file is missing or damaged, or the files disagree about the number or shape of the images.
         """
         folder = Path(folder)
         header, manifest = read_header(folder / "header.json"), read_manifest(folder / "manifest.csv")
@@ -79,24 +79,24 @@ class ImageStore:
         if not len(images) == len(manifest) == header.images or (masks is not None and len(masks) != len(images)):
             found = f"{len(images)} images, {len(manifest)} manifest rows, {header.images} in the header"
             found += f", {len(masks)} masks" if masks is not None else ""
-            raise UserError(str(folder), found, REMEDY)
+            raise UserError(str(folder), found, PREPARE_AGAIN)
         shape = (header.image_size, header.image_size, *((3,) if header.channels == 3 else ()))
         if images.dtype != np.uint8 or images.shape[1:] != shape:
             found = f"{images.dtype} images of {images.shape[1:]}, the header says uint8 of {shape}"
-            raise UserError(str(folder), found, REMEDY)
+            raise UserError(str(folder), found, PREPARE_AGAIN)
         return cls(images, manifest, header, masks)
 
     def subset(self, split: pd.DataFrame, name: str) -> "Subset":
-        """The images that the split table deals to `name` (train, val or test), in the manifest's order.
+        """The images that the split table assigns to `name` (train, val or test), in the order of the manifest.
 
         Raises:
-            UserError: no image is in that split, or the table speaks of other images.
+            UserError: no image is in that split, or the table lists other images than the manifest.
         """
         if list(split["id"]) != list(self.manifest["id"]):
             raise UserError("data/split.csv", "lists other images than data/prepared", "Run `dvc repro split`")
         rows = np.flatnonzero(split["split"].to_numpy() == name)
         if not len(rows):
-            raise UserError("data/split.csv", f"no image is in {name!r}", f"Give split.{name} a larger share")
+            raise UserError("data/split.csv", f"no image is in {name!r}", "Change split.val or split.test")
         classes = [label for label in self.header.classes if (split["label"] == label).any()]
         index = {label: number for number, label in enumerate(classes)}
         patients = self.manifest["patient"].to_numpy()[rows].astype(str)
@@ -108,38 +108,50 @@ class ImageStore:
 
 
 @dataclass(frozen=True)
+class SplitStore:
+    """A store with its split table (`id`, `split`, `label` and `reason` per image, in the manifest's order)."""
+
+    store: ImageStore
+    table: pd.DataFrame
+
+    def subset(self, name: str) -> "Subset":
+        """The images of train, val or test; see `ImageStore.subset`."""
+        return self.store.subset(self.table, name)
+
+
+@dataclass(frozen=True)
 class DevicePixels:
     """Images of a store on a device.
 
     Attributes:
         pixels: uint8, n×H×W or n×H×W×3.
-        rows: int, n, ascending; where they stand in the store.
+        rows: int, n, ascending; their rows in the store.
     """
 
     pixels: "torch.Tensor"
     rows: np.ndarray
 
     def take(self, rows: np.ndarray) -> "torch.Tensor":
-        """The images at these places of the store, which must be among `self.rows`."""
+        """The images at these rows of the store, which must be among `self.rows`."""
         import torch
 
-        places = torch.from_numpy(np.searchsorted(self.rows, rows))
-        return self.pixels[sent(places, self.pixels.device)]
+        positions = torch.from_numpy(np.searchsorted(self.rows, rows))
+        return self.pixels[to_device(positions, self.pixels.device)]
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Some images of a store.
+    """Some images of a store, with their labels.
 
     Attributes:
-        store_images: the whole store's array.
-        rows: int, n; where the subset's images stand in it.
+        store_images: all images of the store.
+        rows: int, n; rows of the subset's images in `store_images`.
         labels: int64, n; index into `classes`.
         ids: text, n.
-        patients: text, n; an image without a known patient is its own (`?<id>`).
-        classes: names in the order of the grade, those that merging left.
-        on_device: its pixels on a GPU, if `resident` put them there.
-        store_masks: the whole store's outlined regions, bool, N×H×W; None where the source has none.
+        patients: text, n; an image without a known patient is a patient of its own (`?<id>`).
+        classes: class names after merging, in order of grade.
+        on_device: the subset's pixels on a GPU, if `resident` copied them there.
+        store_masks: masks of all images of the store, bool, N×H×W; None if the source has none.
     """
 
     store_images: np.ndarray
@@ -159,22 +171,23 @@ class Subset:
         columns = {name: getattr(self, name)[positions] for name in ("rows", "labels", "ids", "patients")}
         return replace(self, **columns)
 
-    def spread(self, most: int) -> "Subset":
-        """At most `most` images, evenly spaced in the subset's order, so that patients and classes stay mixed."""
+    def evenly_spaced(self, most: int) -> "Subset":
+        """At most `most` images, evenly spaced in the subset's order, which keeps patients and classes mixed."""
         return self.take(np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int)))
 
     def batch(self, indices: Any) -> "torch.Tensor":
-        """Float32 images in [0, 1], n×C×H×W, of the given positions in the subset; on the CPU unless resident."""
+        """Float32 images in [0, 1], n×C×H×W, at the given positions of the subset; on the CPU unless resident."""
         import torch
 
         rows = self.rows[np.asarray(indices)]
         pixels = torch.from_numpy(self.store_images[rows]) if self.on_device is None else self.on_device.take(rows)
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-        # Divided by a tensor: on a GPU torch multiplies by the reciprocal of a number, which rounds otherwise.
+        # Divide by a tensor: for a Python number, torch on a GPU multiplies by the reciprocal, which rounds
+        # differently.
         return pixels.contiguous().float().div_(torch.full((), 255.0, device=pixels.device))
 
-    def outlines(self, indices: Any) -> "torch.Tensor":
-        """The regions that the publisher outlined, bool n×1×H×W, of the given positions in the subset.
+    def masks(self, indices: Any) -> "torch.Tensor":
+        """Masks of the regions that the publisher outlined, bool n×1×H×W, at the given positions of the subset.
 
         Raises:
             UserError: the source has no masks.
@@ -182,15 +195,15 @@ class Subset:
         import torch
 
         if self.store_masks is None:
-            raise UserError("data/prepared", "has no masks.npy", "Take a source whose images come with masks")
+            raise UserError("data/prepared", "has no masks.npy", "Use a data source that provides masks")
         return torch.from_numpy(self.store_masks[self.rows[np.asarray(indices)]])[:, None]
 
     def resident(self, device: "torch.device | str", free: int | None = None) -> "Subset":
-        """The subset with its uint8 pixels on a GPU if they fit there; else the subset as it is.
+        """Copy the subset's uint8 pixels to a GPU if they fit there; otherwise return the subset unchanged.
 
         Args:
-            device: where batches are used; the CPU changes nothing.
-            free: bytes that are free there; None = ask CUDA.
+            device: where batches are used; on the CPU nothing is copied.
+            free: free memory there in bytes; None = query CUDA.
         """
         import torch
 
@@ -208,50 +221,68 @@ class Subset:
         return replace(self, on_device=DevicePixels(pixels, rows))
 
     def targets(self, indices: Any) -> "torch.Tensor":
-        """Int64 labels, n, of the given positions in the subset."""
+        """Labels, int64 n, at the given positions of the subset."""
         import torch
 
         return torch.from_numpy(self.labels[np.asarray(indices)])
 
 
-def sent(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
-    """The tensor on a device, on its way there while a GPU is still busy with the last step.
+def to_device(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """Copy a tensor to a device without waiting for the work that a GPU still has queued.
 
-    CUDA would wait for that step first, if the copy came from memory that the system may move (is not pinned).
+    The copy starts from pinned memory, because CUDA would wait for queued work before it copies pageable memory.
     """
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
+def open_splits(prepared: Path | str, split: Path | str) -> SplitStore:
+    """Open a prepared store (data/prepared) with its split table (data/split.csv).
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    return SplitStore(ImageStore.open(prepared), read_split(split))
+
+
+def read_split(path: Path | str) -> pd.DataFrame:
+    """Read `split.csv`; all columns are text, also where ids or class names are numbers.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    return read_table(path, dtype=str, keep_default_na=False)
+
+
 def read_header(path: Path | str) -> Header:
     """Read `header.json`.
 
     Raises:
-        UserError: it is missing, damaged, or of another version of medrobust.
+        UserError: it is missing, damaged, or written by another version of medrobust.
     """
     content = read_json(path)
     try:
         return Header(**content)
     except TypeError as error:
-        raise UserError(str(path), f"is no header of this version ({error})", REMEDY) from None
+        raise UserError(str(path), f"is not a header of this version ({error})", PREPARE_AGAIN) from None
 
 
 def read_manifest(path: Path | str) -> pd.DataFrame:
     """Read `manifest.csv`; empty text and a missing slice mean unknown.
 
     Raises:
-        UserError: it is missing, or lacks a column.
+        UserError: it is missing or damaged, or lacks a column.
     """
-    manifest = read_table(path, dtype=TEXT, keep_default_na=False)
-    if lacking := [name for name in MANIFEST if name not in manifest]:
-        raise UserError(str(path), f"lacks the columns {', '.join(lacking)}", REMEDY)
+    manifest = read_table(path, dtype=TEXT_COLUMNS, keep_default_na=False)
+    if missing := [name for name in MANIFEST_COLUMNS if name not in manifest]:
+        raise UserError(str(path), f"lacks the columns {', '.join(missing)}", PREPARE_AGAIN)
     slices = pd.to_numeric(manifest["slice"], errors="coerce")
     return manifest.assign(slice=slices.astype("Int64" if slices.isna().any() else "int64"))
 
 
 def pixel_hash(path: Path) -> str:
-    """The sha256 of an array file's content without its header, which may differ between versions of numpy."""
+    """The sha256 of an array file's data without its header, which may differ between versions of NumPy."""
     array = np.load(path, mmap_mode="r")
     with path.open("rb") as file:
         file.seek(-array.nbytes, os.SEEK_END)
@@ -259,8 +290,8 @@ def pixel_hash(path: Path) -> str:
 
 
 def write_store(folder: Path, manifest: pd.DataFrame, header: Header) -> None:
-    """Write the two small files beside an `images.npy` that is there already."""
-    write_table(folder / "manifest.csv", manifest[MANIFEST])
+    """Write `manifest.csv` and `header.json` beside an existing `images.npy`."""
+    write_table(folder / "manifest.csv", manifest[MANIFEST_COLUMNS])
     write_json(folder / "header.json", asdict(header))
 
 
@@ -268,5 +299,5 @@ def _open_array(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise UserError(str(path), f"cannot be read ({error})", REMEDY) from None
+        raise UserError(str(path), f"cannot be read ({error})", PREPARE_AGAIN) from None
     return array

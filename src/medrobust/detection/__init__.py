@@ -1,0 +1,1 @@
+"""Detection of adversarial images: features, fitting, guard, metrics, and the detection stage."""

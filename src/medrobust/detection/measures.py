@@ -1,7 +1,7 @@
-"""How well scores tell attacked images from clean ones, with intervals over whole patients. NumPy only.
+"""How well scores separate attacked from clean images, with intervals over whole patients. NumPy only.
 
-Scores are higher for what is more suspicious. Each measure is computed from weighted counts, so that a resample
-of patients is a row of weights and all resamples are done at once.
+A higher score is more suspicious. Each measure is computed from weighted counts: a resample of patients is a row
+of weights, and all resamples are computed at once.
 """
 
 from dataclasses import dataclass
@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from medrobust.core.metrics import patient_weights, percentiles, strata
+from medrobust.core.intervals import mean_ci, patient_weights, percentiles, strata
 
-#: False-positive rates at which the true-positive rate is told.
+#: False-positive rates at which the true-positive rate is reported.
 RATES = (0.01, 0.05, 0.1)
-#: Resamples that are computed together (bounds the memory: rows × images).
+#: Resamples that are computed together; bounds the memory (rows × images).
 CHUNK = 250
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model and a detector say of n images.
+class ScoredImages:
+    """Predictions of a model and scores of a detector on n images.
 
     Attributes:
         labels: true classes, int n.
-        probabilities: calibrated, n×K.
-        patients: text n.
+        probabilities: calibrated, float n×K.
+        patients: patient ids, text n.
         scores: of the detector, float n.
     """
 
@@ -39,32 +39,32 @@ class Answers:
     @property
     def preds(self) -> np.ndarray:
         """Predicted classes, int n."""
-        found: np.ndarray = self.probabilities.argmax(1)
-        return found
+        preds: np.ndarray = self.probabilities.argmax(1)
+        return preds
 
     @property
     def wrong(self) -> np.ndarray:
-        """Which images are misread, bool n."""
-        found: np.ndarray = self.preds != self.labels
-        return found
+        """Which predictions are wrong, bool n."""
+        wrong: np.ndarray = self.preds != self.labels
+        return wrong
 
-    def where(self, rows: np.ndarray) -> "Answers":
-        """Some of the images, by mask or index."""
-        return Answers(self.labels[rows], self.probabilities[rows], self.patients[rows], self.scores[rows])
+    def where(self, rows: np.ndarray) -> "ScoredImages":
+        """A selection of the images, by mask or index."""
+        return ScoredImages(self.labels[rows], self.probabilities[rows], self.patients[rows], self.scores[rows])
 
 
 def roc_measures(scores: np.ndarray, attacked: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Threshold-free measures under R weightings of N images; NaN where a side has no weight.
+    """Threshold-free measures under R weightings of N images; NaN where one side has no weight.
 
     Args:
         scores: float N.
         attacked: bool N.
-        weights: R×N, non-negative; ones for the plain measure.
+        weights: R×N, non-negative; all ones for the unweighted measure.
 
     Returns:
         `auroc` (ties count half), `auprc_attacked` and `auprc_clean` (average precision with that side as the
         positive class) and `tpr_at_<rate>`, the largest share of attacked images that is caught by a threshold
-        under which at most that share of clean images is; each R.
+        which at most that share of clean images reaches; each R.
     """
     values, group = np.unique(scores, return_inverse=True)
     order = np.argsort(group, kind="stable")
@@ -85,17 +85,17 @@ def roc_measures(scores: np.ndarray, attacked: np.ndarray, weights: np.ndarray) 
 
 
 def _average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
-    """Σ (recall step) · precision from counts R×G, likeliest positive first."""
-    found, false = positive.cumsum(1), negative.cumsum(1)
-    precision = np.divide(found, found + false, out=np.zeros_like(found), where=found + false > 0)
+    """Σ (recall step) · precision from counts R×G, most likely positive first."""
+    true, false = positive.cumsum(1), negative.cumsum(1)
+    precision = np.divide(true, true + false, out=np.zeros_like(true), where=true + false > 0)
     area: np.ndarray = (positive / positive.sum(1, keepdims=True) * precision).sum(1)
     return np.where(negative.sum(1) > 0, area, np.nan)
 
 
 def summarise(
-    clean: Answers, attacked: Answers, *, resamples: int, confidence: float, seed: int = 0
+    clean: ScoredImages, attacked: ScoredImages, *, resamples: int, confidence: float, seed: int = 0
 ) -> dict[str, Any]:
-    """Every measure of `roc_measures` with its interval, the base rate and the counts; None where undefined.
+    """Every measure of `roc_measures` with its interval, the base rate, and the counts; None where undefined.
 
     A patient's clean and attacked images are resampled together.
     """
@@ -117,13 +117,16 @@ def summarise(
     return result
 
 
-def by_class(clean: Answers, attacked: Answers, classes: list[str], *, predicted: bool) -> dict[str, Any]:
-    """AUROC and AUPRC (attacked positive, base rate beside it) among the images of each class.
+def by_class(
+    clean: ScoredImages, attacked: ScoredImages, classes: list[str], *, predicted: bool
+) -> dict[str, Any]:
+    """AUROC, AUPRC (attacked images are the positive class) and base rate per class.
 
     Args:
-        clean, attacked: answers on both.
+        clean: clean images.
+        attacked: attacked images.
         classes: names.
-        predicted: whether images are sorted by the predicted class instead of the true one.
+        predicted: group by the predicted class instead of the true one.
     """
     result: dict[str, Any] = {}
     for k, name in enumerate(classes):
@@ -133,34 +136,89 @@ def by_class(clean: Answers, attacked: Answers, classes: list[str], *, predicted
         if not (len(parts[0]) and len(parts[1])):
             result[name] = {"auroc": None, "auprc_attacked": None, "base_rate": None}
             continue
-        found = roc_measures(scores, side, np.ones((1, len(side))))
-        result[name] = {key: float(found[key][0]) for key in ("auroc", "auprc_attacked")}
+        point = roc_measures(scores, side, np.ones((1, len(side))))
+        result[name] = {key: float(point[key][0]) for key in ("auroc", "auprc_attacked")}
         result[name]["base_rate"] = float(side.mean())
     return result
 
 
 def clean_threshold(scores: np.ndarray, rate: float) -> float:
-    """The smallest score of clean images above which at most `rate` of them lie; reject what is above it."""
+    """The smallest clean score with at most `rate` of the clean scores above it; images above it are rejected."""
     allowed = int(np.floor(rate * len(scores) + 1e-9))
     return float(np.sort(scores)[len(scores) - 1 - allowed])
 
 
 def curve_points(clean: np.ndarray, attacked: np.ndarray, most: int) -> list[dict[str, float]]:
-    """ROC and precision-recall points at no more than `most` thresholds, the most suspicious first.
+    """ROC and precision-recall points at no more than `most` thresholds, highest threshold first.
 
-    Each has `threshold`, `fpr`, `tpr` (= recall) and `precision`; an image is caught at or above the threshold.
+    Each has `threshold`, `fpr`, `tpr` (= recall) and `precision`; an image at or above the threshold is caught.
     """
     thresholds = np.unique(np.concatenate([clean, attacked]))[::-1]
     thresholds = thresholds[np.unique(np.linspace(0, len(thresholds) - 1, min(most, len(thresholds))).astype(int))]
     points = []
     for threshold in thresholds:
-        false, found = int((clean >= threshold).sum()), int((attacked >= threshold).sum())
+        false, true = int((clean >= threshold).sum()), int((attacked >= threshold).sum())
         points.append(
             {
                 "threshold": float(threshold),
                 "fpr": false / len(clean),
-                "tpr": found / len(attacked),
-                "precision": found / (found + false),
+                "tpr": true / len(attacked),
+                "precision": true / (true + false),
             }
         )
     return points
+
+
+def successful(clean: ScoredImages, attacked: ScoredImages) -> np.ndarray:
+    """Images whose prediction is right when clean and wrong when attacked, bool n."""
+    hit: np.ndarray = ~clean.wrong & attacked.wrong
+    return hit
+
+
+def least_suspicious(clean: ScoredImages, candidates: list[ScoredImages]) -> ScoredImages:
+    """Per image, the candidate with the lowest score among those that are misclassified; the last if none is.
+
+    An image that is misclassified without an attack counts as fooled in every candidate that is misclassified.
+    """
+    scores = np.stack([candidate.scores for candidate in candidates])
+    ranked = np.where([candidate.wrong for candidate in candidates], scores, np.inf)
+    best = np.where(np.isfinite(ranked).any(0), ranked.argmin(0), len(candidates) - 1), np.arange(len(clean))
+    probabilities = np.stack([candidate.probabilities for candidate in candidates])
+    return ScoredImages(clean.labels, probabilities[best], clean.patients, scores[best])
+
+
+def summarise_evasion(
+    clean: ScoredImages, attacked: ScoredImages, val_scores: np.ndarray, *, resamples: int, confidence: float
+) -> dict[str, Any]:
+    """AUROC on all and on successful images, success rate, and evasion at thresholds of clean validation images.
+
+    `evasion` is the share of the `right` images (predicted right without an attack) that are both fooled and
+    accepted, by false-positive rate; intervals are in `evasion_ci`. `successful` counts the fooled images.
+    """
+    intervals: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
+    hit, initially_right = successful(clean, attacked), ~clean.wrong
+    right = int(initially_right.sum())
+    on_all = summarise(clean, attacked, **intervals)
+    on_successful = summarise(clean, attacked.where(hit), **intervals)
+    evasion, evasion_ci = {}, {}
+    for rate in RATES:
+        accepted = attacked.scores <= clean_threshold(val_scores, rate)
+        evaded = (hit & accepted)[initially_right].astype(float)
+        sample = (clean.labels[initially_right], clean.patients[initially_right])
+        evasion[f"{rate:g}"] = float(evaded.mean()) if right else None
+        evasion_ci[f"{rate:g}"] = mean_ci(evaded, *sample, **intervals) if right else None
+    return {
+        "n": len(clean),
+        "patients": len(np.unique(clean.patients)),
+        "right": right,
+        "successful": int(hit.sum()),
+        "auroc": on_all["auroc"],
+        "auroc_ci": on_all.get("auroc_ci"),
+        "successful_auroc": on_successful["auroc"],
+        "successful_auroc_ci": on_successful.get("auroc_ci"),
+        "auprc_attacked": on_all.get("auprc_attacked"),
+        "base_rate": on_all["base_rate"],
+        "success": float(hit.sum() / right) if right else None,
+        "evasion": evasion,
+        "evasion_ci": evasion_ci,
+    }

@@ -1,6 +1,6 @@
-"""Which detectors params.yaml may name. To add one: its file and a line here; only `detect_plan` reads this."""
+"""The detectors that params.yaml may name. To add one: its file in `detectors/`, and a line here."""
 
-#: name -> module:class, imported when it is asked for
+#: name -> module:class; the module is imported when the detector is built
 DETECTORS = {
     "gmm": "medrobust.detection.detectors.gmm:ClasswiseMixture",
     "kde": "medrobust.detection.detectors.kde:KernelDensity",

@@ -1,8 +1,8 @@
-"""What errors and rejections cost: the published measure, and a general one. NumPy only.
+"""The cost of errors and rejections: the published measure, and a general one. NumPy only.
 
-The published measure (Li, Pan & Zhu 2020, equations 2 and 3) counts every error and every rejection as one and
-has as many attacked images as clean ones. The general one prices errors by grade, rejections apart, and sweeps
-the share of attacked images, because half of all images is not a clinic.
+The published measure (Li, Pan & Zhu 2020, equations 2 and 3) counts every error and every rejection as one and has
+as many attacked as clean images. The general measure prices errors by grade, prices rejections separately, and
+sweeps the share of attacked images, because in a clinic it is not one half.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from medrobust.detection.measures import Answers
+from medrobust.detection.measures import ScoredImages
 
 Unit = Literal["image", "patient"]
 
@@ -21,11 +21,13 @@ def published_risk(
     """R = N_cln_inc + N_cln_rej + N_adv_inc (equation 2) and r = R/N (equation 3) of Li, Pan & Zhu 2020.
 
     Args:
-        clean_wrong, clean_rejected: bool N; a rejected image counts once, as rejected.
-        adv_wrong, adv_rejected: bool N, the same images attacked; a rejected one costs nothing.
+        clean_wrong: bool N.
+        clean_rejected: bool N; a rejected image counts once, as rejected.
+        adv_wrong: bool N, the same images attacked.
+        adv_rejected: bool N; a rejected attacked image costs nothing.
 
     Returns:
-        R, and r from 0 to 2.
+        R, and r between 0 and 2.
     """
     total = int((clean_rejected | clean_wrong).sum() + (adv_wrong & ~adv_rejected).sum())
     return total, total / len(clean_wrong)
@@ -36,9 +38,9 @@ class Prices:
     """Costs in units of one error of one grade.
 
     Attributes:
-        errors: K×K, cost of answering j where i is true; 0 on the diagonal.
-        reject: of rejecting a clean image or patient (somebody looks again).
-        reject_attacked: of rejecting an attacked one.
+        errors: K×K, cost of predicting j where i is true; 0 on the diagonal.
+        reject: of rejecting a clean image or patient (a human looks again).
+        reject_attacked: of rejecting an attacked image or patient.
     """
 
     errors: np.ndarray
@@ -47,59 +49,63 @@ class Prices:
 
 
 def error_costs(classes: int, ordered: bool, under: float, over: float) -> np.ndarray:
-    """K×K costs: |i - j| times `under` where the answer is too low a grade, `over` where too high.
+    """K×K costs: |i - j| times `under` where the predicted grade is too low, times `over` where it is too high.
 
-    Without an order of the classes every error costs `over`.
+    If the classes have no order, every error costs `over`.
     """
     grades = np.arange(classes)
-    gap = grades[None, :] - grades[:, None]  # answer minus truth
+    gap = grades[None, :] - grades[:, None]  # prediction minus truth
     if not ordered:
         return np.where(gap == 0, 0.0, over)
     return np.where(gap < 0, -gap * under, gap * over)
 
 
 def mean_costs(
-    side: Answers, thresholds: np.ndarray, prices: Prices, unit: Unit, *, attacked: bool
+    images: ScoredImages, thresholds: np.ndarray, prices: Prices, unit: Unit, *, attacked: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cost of an image or patient, and share rejected, at each threshold.
+    """Mean cost per image or patient, and share rejected, at each threshold.
 
-    A patient's answer is the class of the highest mean probability over the accepted images; a patient is
-    rejected when more than half of the images are. The patient's grade is the commonest of the images.
+    The prediction for a patient is the class with the highest mean probability over the accepted images. A patient
+    is rejected when more than half of the images are. The true class of a patient is the majority label of the
+    images; ties go to the lowest index.
 
     Args:
-        side: all clean, or all attacked (a patient's images are attacked together); images whose score is
-            above the threshold are rejected.
+        images: all clean, or all attacked (a patient's images are attacked together); images with a score above
+            the threshold are rejected.
         thresholds: T; infinity = nothing is rejected.
         prices: costs.
-        unit: who is counted.
-        attacked: which price of a rejection applies.
+        unit: what is counted.
+        attacked: whether a rejection costs `reject_attacked` instead of `reject`.
 
     Returns:
         Costs and rejected shares, T each.
     """
-    owners = np.arange(len(side.labels)) if unit == "image" else np.unique(side.patients, return_inverse=True)[1]
+    if unit == "image":
+        owners = np.arange(len(images.labels))
+    else:
+        owners = np.unique(images.patients, return_inverse=True)[1]
     count = owners.max() + 1
-    votes = np.zeros((count, side.probabilities.shape[1]))
-    np.add.at(votes, (owners, side.labels), 1)
-    truth, size = votes.argmax(1), np.bincount(owners, minlength=count)
+    label_counts = np.zeros((count, images.probabilities.shape[1]))
+    np.add.at(label_counts, (owners, images.labels), 1)
+    truth, size = label_counts.argmax(1), np.bincount(owners, minlength=count)
     price = prices.reject_attacked if attacked else prices.reject
     costs, shares = [], []
     for threshold in thresholds:
-        accepted = side.scores <= threshold
-        summed = np.zeros_like(votes)
-        np.add.at(summed, owners[accepted], side.probabilities[accepted])
+        accepted = images.scores <= threshold
+        summed = np.zeros_like(label_counts)
+        np.add.at(summed, owners[accepted], images.probabilities[accepted])
         rejected = np.bincount(owners[accepted], minlength=count) * 2 < size
         costs.append(np.where(rejected, price, prices.errors[truth, summed.argmax(1)]).mean())
         shares.append(rejected.mean())
     return np.array(costs), np.array(shares)
 
 
-def expected(clean: np.ndarray, attacked: np.ndarray, share: float) -> np.ndarray:
-    """(1 - share)·clean + share·attacked: the cost where that share of all is attacked."""
+def expected_cost(clean: np.ndarray, attacked: np.ndarray, share: float) -> np.ndarray:
+    """(1 - share)·clean + share·attacked: the mean cost if that share of all images is attacked."""
     return (1 - share) * clean + share * attacked
 
 
-def thresholds_of(scores: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` quantiles of the scores, rising, from below all of them to infinity (reject none)."""
+def threshold_grid(scores: np.ndarray, most: int) -> np.ndarray:
+    """At most `most` thresholds, ascending: -infinity (reject all), quantiles of the scores, infinity."""
     inner = np.unique(np.quantile(scores, np.linspace(0, 1, most - 2)))
     return np.array([-np.inf, *inner, np.inf])

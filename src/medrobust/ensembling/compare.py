@@ -48,7 +48,7 @@ def compare(
         try:
             rule = found.rules[name] = fitter(name, sample, params)(sample)
         except UserError as error:
-            found.records[name] = {"impossible": error.found}
+            found.records[name] = {"not_fitted": error.found}
         else:
             judged = _out_of_fold(sample, name, params)
             found.records[name] = {**judged, **_on_test(rule, test, votes, report)}
@@ -77,7 +77,7 @@ def _out_of_fold(sample: Sample, name: str, params: EnsembleParams) -> dict[str,
 
 def _on_test(rule: Rule, test: Subset, votes: np.ndarray, report: ReportParams) -> dict[str, Any]:
     logprobs = answers(rule, votes)
-    found = metrics.measured(
+    found = metrics.estimates(
         test.labels, logprobs.argmax(1), test.patients, test.classes,
         resamples=report.bootstrap, confidence=report.confidence,
     )  # fmt: skip

@@ -98,6 +98,7 @@ def facts_of(names: list[str], rule: Rule, sample: Sample, params: EnsembleParam
         said += f"; no validation image of {', '.join(absent)}: nothing was learned of it"
     return {
         "method": params.method,
+        "regime": params.regime,
         "members": names,
         "objective": params.objective if params.method == "convex" else "weighted",
         "robust_share": params.robust_share,

@@ -11,7 +11,7 @@ from medrobust.ensembling.sample import Sample
 from medrobust.models.ensemble import save_ensemble
 
 
-def keep(
+def save_all_methods(
     folder: Path, members: Mapping[str, Path], found: Comparison, sample: Sample, params: EnsembleParams
 ) -> None:
     """Write a folder a method, each as `save_ensemble` writes it.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, margin
 from medrobust.attacks.engine.evaluate import build_attack
-from medrobust.core import metrics
+from medrobust.core import intervals, metrics
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.transfer import TransferParams
 from medrobust.core.seeds import image_seeds
@@ -144,8 +144,8 @@ def _measured(source: str, judge: str, said: np.ndarray, subset: Subset, report:
     labels, preds, classes = subset.labels, said.argmax(1), said.shape[1]
     settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     losses = -said[np.arange(len(labels)), labels]
-    low, high = metrics.bootstrap_ci(labels, preds, subset.patients, classes, metrics.accuracy, **settings)
-    loss_low, loss_high = metrics.mean_ci(losses, labels, subset.patients, **settings)
+    low, high = intervals.bootstrap_ci(labels, preds, subset.patients, classes, metrics.accuracy, **settings)
+    loss_low, loss_high = intervals.mean_ci(losses, labels, subset.patients, **settings)
     return {
         "source": source, "judge": judge, "accuracy": float((preds == labels).mean()), "low": low, "high": high,
         "log_loss": float(losses.mean()), "log_loss_low": loss_low, "log_loss_high": loss_high,
@@ -171,7 +171,7 @@ def transfer(
         train: images for attacks that are fitted.
     """
     name, vote = ensemble
-    names, subset = [*models, name], subset.spread(params.images)
+    names, subset = [*models, name], subset.evenly_spaced(params.images)
     attacks = run_to_the_end(suite, params.eps, train)
     answers = cross_examine([*models.values(), vote], subset, attacks, seed)
     own = np.stack([answers.attacked[place, place] for place in map(names.index, voters)])
@@ -207,13 +207,13 @@ def summary(table: pd.DataFrame, names: Sequence[str], ensemble: str) -> dict[st
     return found
 
 
-def headline(facts: Mapping[str, Any], ensemble: str) -> dict[str, float]:
+def dvc_metrics(facts: Mapping[str, Any], ensemble: str) -> dict[str, float]:
     """What DVC shows of `transfer`'s facts: the vote's accuracy on its own images or those that hurt it more."""
     row = facts.get("models", {}).get(ensemble)
     if row is None:
         return {}
     worst = min((name for name in ("own", "worst") if name in row), key=lambda name: float(row[name]))
-    return {f"transfer@{facts['eps']:g}": metrics.supported(row[worst], row[f"{worst}_ci"])}
+    return {f"transfer@{facts['eps']:g}": intervals.round_to_interval(row[worst], row[f"{worst}_ci"])}
 
 
 def _with_interval(name: str, row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Explanations: saliency maps and Grad-CAM before and after an attack, and loss landscapes."""

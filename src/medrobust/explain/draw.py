@@ -1,4 +1,4 @@
-"""The pictures of explanations: large type, because they are read on phones, and colours safe for all eyes."""
+"""Draw explanations: large type for reading on phones, and colours that colour-blind readers can tell apart."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,26 +14,26 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 
-#: From nothing to orange (of Okabe and Ito) over a grey image: what lies under it stays to be seen.
+#: From transparent to orange (Okabe & Ito) over a grey image, which stays visible underneath.
 HEAT = LinearSegmentedColormap.from_list("heat", [(0.9, 0.37, 0, 0), (0.9, 0.37, 0, 0.85)])
-#: A class in the picture of features: a colour of Okabe and Ito, and a shape that a grey print keeps apart.
+#: Classes in the feature picture: a colour of Okabe & Ito, and a marker for grey prints.
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000"]
 MARKERS = "osD^vPX"
-#: Saliency is drawn up to this quantile of its map; else a few pixels leave the others dark.
+#: The colour scale of saliency ends at this quantile of the map; else a few pixels leave the others dark.
 CEILING = 0.99
-WORDS = {"gradcam": "Grad-CAM", "saliency": "input gradient"}
+TITLES = {"gradcam": "Grad-CAM", "saliency": "input gradient"}
 #: Dots per inch of a PNG.
 DPI = 120
 STYLE: Any = {"font.size": 9, "svg.hashsalt": "medrobust", "svg.fonttype": "none"}
 
 
 @dataclass(frozen=True)
-class Side:
-    """One version of an image: pixels H×W or H×W×3 in [0, 1], maps H×W by kind, and what the model says."""
+class ImageVersion:
+    """A clean or attacked image: pixels H×W or H×W×3 in [0, 1], maps H×W by kind, and the prediction in words."""
 
     pixels: np.ndarray
     maps: dict[str, np.ndarray]
-    says: str
+    prediction: str
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Panel:
 
     name: str
     truth: str
-    clean: Side
-    attacked: Side
+    clean: ImageVersion
+    attacked: ImageVersion
     scale: float
     caption: str
 
 
 def draw_panel(panel: Panel) -> Any:
-    """Two rows: the clean image and its maps, the attacked one and its maps; at the end the change."""
+    """Two rows: the clean image and its maps; the attacked image, its maps, and the change."""
     kinds = list(panel.clean.maps)
     columns = 2 + len(kinds)
     with mpl.rc_context(STYLE):
@@ -57,15 +57,15 @@ def draw_panel(panel: Panel) -> Any:
         rows = zip(
             np.asarray(figure.subfigures(2, 1)), (panel.clean, panel.attacked), ("Clean", "Attacked"), strict=True
         )
-        for row, side, name in rows:
-            row.text(0.01, 0.97, f"{name}: the model says {side.says}", size=10, weight="bold", va="top")
+        for row, version, name in rows:
+            row.text(0.01, 0.97, f"{name}: predicted {version.prediction}", size=10, weight="bold", va="top")
             axes = row.subplots(1, columns)
             row.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.76, wspace=0.05)
-            _image(axes[0], side.pixels, "image")
-            for place, kind in zip(axes[1:], kinds, strict=False):
-                _image(place, _grey(side.pixels), WORDS[kind])
-                place.imshow(side.maps[kind], cmap=HEAT, vmin=0, vmax=_ceiling(kind, side.maps[kind]))
-            if side is panel.clean:
+            _image(axes[0], version.pixels, "image")
+            for cell, kind in zip(axes[1:], kinds, strict=False):
+                _image(cell, _grey(version.pixels), TITLES[kind])
+                cell.imshow(version.maps[kind], cmap=HEAT, vmin=0, vmax=_ceiling(kind, version.maps[kind]))
+            if version is panel.clean:
                 axes[-1].set_axis_off()
                 _legend(row, axes[-1], panel.truth)
             else:
@@ -75,39 +75,40 @@ def draw_panel(panel: Panel) -> Any:
     return figure
 
 
-def draw_features(found: FeatureMap, labels: np.ndarray, moved: np.ndarray, classes: list[str]) -> Any:
-    """Clean features by class, attacked ones as crosses at the end of a line from where they came.
+def draw_features(features: FeatureMap, labels: np.ndarray, moved: np.ndarray, classes: list[str]) -> Any:
+    """Clean features by class; attacked ones as crosses, with a line from the clean version.
 
     Args:
-        found: n clean images, m attacked ones.
+        features: of n clean and m attacked images.
         labels: int n; true classes.
-        moved: int m; which of the clean images each attacked one was.
+        moved: int m; position of each attacked image among the clean ones.
         classes: names.
     """
     with mpl.rc_context(STYLE):
-        sides = 2 if found.tsne is not None else 1
-        figure, grid = plt.subplots(1, sides, figsize=(3.0 * sides, 3.5), squeeze=False, layout="constrained")
+        columns = 2 if features.tsne is not None else 1
+        figure, grid = plt.subplots(1, columns, figsize=(3.0 * columns, 3.5), squeeze=False, layout="constrained")
         first = grid[0][0]
-        for start, end in zip(found.clean[moved], found.attacked, strict=True):
+        for start, end in zip(features.clean[moved], features.attacked, strict=True):
             first.plot([start[0], end[0]], [start[1], end[1]], color="#888888", lw=0.5, zorder=1)
-        _scatter(first, found.clean, labels, classes)
-        number = np.array([COLOURS[k % len(COLOURS)] for k in labels[moved]])
-        first.scatter(*found.attacked.T, c=number, marker="x", s=26, lw=1.3, zorder=3)
+        _scatter(first, features.clean, labels, classes)
+        colours = np.array([COLOURS[k % len(COLOURS)] for k in labels[moved]])
+        first.scatter(*features.attacked.T, c=colours, marker="x", s=26, lw=1.3, zorder=3)
         first.scatter([], [], c="black", marker="x", s=26, lw=1.3, label="attacked (colour: its true class)")
-        first.set_title(f"principal components ({found.explained:.0%})", fontsize=9)
-        if found.tsne is not None:
-            _scatter(grid[0][1], found.tsne, labels, classes)
+        first.set_title(f"principal components ({features.explained:.0%})", fontsize=9)
+        if features.tsne is not None:
+            _scatter(grid[0][1], features.tsne, labels, classes)
             grid[0][1].set_title("t-SNE, clean images only", fontsize=9)
-        handles, words = first.get_legend_handles_labels()
-        figure.legend(handles, words, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+        figure.legend(
+            *first.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
+        )
     return figure
 
 
 def draw_surfaces(surfaces: dict[str, Surface], eps: float) -> Any:
-    """Loss around each image on a common scale; the outline is the ball of the attack, the cross the image.
+    """Loss around each image on a common scale; the outline is the ball of the attack, the cross is the image.
 
     Args:
-        surfaces: of each image, by title.
+        surfaces: by title.
         eps: radius of the ball.
     """
     top = max(float(surface.losses.max()) for surface in surfaces.values())
@@ -133,10 +134,10 @@ def draw_surfaces(surfaces: dict[str, Surface], eps: float) -> Any:
 
 
 def save(figure: Any, folder: Path, name: str) -> None:
-    """Write a figure as PNG, and as SVG if it holds no pixels; the same data give the same bytes.
+    """Write a figure as PNG, and as SVG if it holds no images; the same data give the same bytes.
 
-    The PNG has 256 colours, spread over all that occur (by frequency a small colour bar would get none that fit):
-    an image in the report takes a third of the space.
+    The PNG has 256 colours, which takes a third of the space. They are spread over all colours that occur: if they
+    were chosen by frequency, none would match a small colour bar.
     """
     if not any(axes.images for axes in figure.axes):
         with mpl.rc_context(STYLE):
@@ -144,8 +145,8 @@ def save(figure: Any, folder: Path, name: str) -> None:
     figure.set_dpi(DPI)
     figure.canvas.draw()
     pixels = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
-    few = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
-    few.save(folder / f"{name}.png", optimize=True)
+    quantized = pixels.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+    quantized.save(folder / f"{name}.png", optimize=True)
     plt.close(figure)
 
 
@@ -169,15 +170,15 @@ def _bare(axes: Any, title: str) -> None:
 
 
 def _legend(figure: Any, axes: Any, truth: str) -> None:
-    """The true class and what the colours mean, in the cell beside the clean image's maps."""
+    """The true class and the colour bars, in the cell beside the clean image's maps."""
     axes.text(0.5, 1.0, f"truth:\n{truth}", ha="center", va="top", fontsize=8, transform=axes.transAxes)
     for height, cmap, limits, words in (
-        (0.5, HEAT, (0, 1), ("matters", "0", "most")),
+        (0.5, HEAT, (0, 1), ("importance", "0", "most")),
         (0.1, "PuOr_r", (-0.5, 0.5), ("change", "darker", "brighter")),
     ):
-        place = axes.inset_axes([0.2, height, 0.6, 0.09])
+        inset = axes.inset_axes([0.2, height, 0.6, 0.09])
         shades = mpl.cm.ScalarMappable(Normalize(*limits), cmap)
-        bar = figure.colorbar(shades, cax=place, orientation="horizontal", ticks=limits)
+        bar = figure.colorbar(shades, cax=inset, orientation="horizontal", ticks=limits)
         bar.ax.set_xticklabels(words[1:], fontsize=7.5)
         bar.ax.tick_params(length=0, pad=2)
         bar.ax.set_title(words[0], fontsize=8, pad=3)

@@ -1,6 +1,6 @@
-"""How far maps move between two versions of an image, and how much of them lies where it should. NumPy, SciPy.
+"""How far maps move between two versions of an image, and the share of a map inside a region. NumPy and SciPy.
 
-Maps are float n×H×W, 0 or larger. A measure that is not defined for an image (a map of zeros) is NaN there.
+Maps are float n×H×W, 0 or larger. Where a measure is not defined for an image (a map of zeros), it is NaN.
 """
 
 from typing import Any
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.core.metrics import mean_ci
+from medrobust.core.intervals import mean_ci
 
 
 def top_overlap(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarray:
-    """Intersection over union of the largest `share` of the pixels of two maps, n; zeros never count as large."""
+    """Intersection over union of the top `share` of the pixels of two maps, n; zeros never belong to the top."""
     tops = [_top(maps, share) for maps in (first, second)]
     both, either = (tops[0] & tops[1]).sum((1, 2)), (tops[0] | tops[1]).sum((1, 2))
     known = tops[0].any((1, 2)) & tops[1].any((1, 2))
@@ -21,7 +21,7 @@ def top_overlap(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarr
 
 
 def unrelated_overlap(share: float) -> float:
-    """What `top_overlap` is on average for two maps that have nothing to do with each other: p² of 2p - p²."""
+    """The mean of `top_overlap` for two independent maps: p² / (2p - p²)."""
     return share / (2 - share)
 
 
@@ -31,17 +31,17 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
     flat = [maps.reshape(len(maps), -1) for maps in (first, second)]
     varies = np.ptp(flat[0], 1) * np.ptp(flat[1], 1) > 0
-    found = np.full(len(first), np.nan)
+    result = np.full(len(first), np.nan)
     for row in np.flatnonzero(varies):
-        found[row] = spearmanr(flat[0][row], flat[1][row]).statistic
-    return found
+        result[row] = spearmanr(flat[0][row], flat[1][row]).statistic
+    return result
 
 
-def mass_inside(maps: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """Share of each map's sum that lies inside its region (bool n×H×W), n; NaN for an empty region too."""
+def mass_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Share of each map's sum that lies inside its mask (bool n×H×W), n; NaN for an empty mask too."""
     mass = maps.sum((1, 2), dtype=np.float64)
-    inside = (maps * regions).sum((1, 2), dtype=np.float64)
-    known = (mass > 0) & regions.any((1, 2))
+    inside = (maps * masks).sum((1, 2), dtype=np.float64)
+    known = (mass > 0) & masks.any((1, 2))
     result: np.ndarray = np.divide(inside, mass, out=np.full(len(maps), np.nan), where=known)
     return result
 
@@ -49,16 +49,16 @@ def mass_inside(maps: np.ndarray, regions: np.ndarray) -> np.ndarray:
 def with_interval(
     values: np.ndarray, patients: np.ndarray, labels: np.ndarray, name: str, *, resamples: int, confidence: float
 ) -> dict[str, Any]:
-    """The mean of the defined values under `name`, its interval as `<name>_ci`, how many they are as `<name>_n`.
+    """Mean of the defined values as `name`, its interval as `<name>_ci`, and their number as `<name>_n`.
 
-    Patients are drawn with replacement within their class. Both are None where no value is defined.
+    Patients are drawn with replacement within their class. Mean and interval are None where no value is defined.
 
     Args:
-        values: float n.
-        patients: text n.
+        values: float n; NaN = not defined.
+        patients: patient ids, text n.
         labels: int n; the true classes.
         name: of the measure.
-        resamples: how many.
+        resamples: of whole patients.
         confidence: of the interval.
     """
     known = ~np.isnan(values)
@@ -69,27 +69,28 @@ def with_interval(
     return {name: float(values.mean()), f"{name}_ci": interval, f"{name}_n": len(values)}
 
 
-def summarise(table: pd.DataFrame, *, resamples: int, confidence: float) -> dict[str, Any]:
+def summarise_drift(table: pd.DataFrame, *, resamples: int, confidence: float) -> dict[str, Any]:
     """Means and intervals of one kind of map over its images.
 
     Args:
-        table: `patient`, `label`, `changed` (whether the attack changes the answer) and a column a measure.
-        resamples: of whole patients, for the intervals.
+        table: `patient`, `label`, `changed` (whether the attack changes the prediction), one column per measure.
+        resamples: of whole patients.
         confidence: of the intervals.
 
     Returns:
-        Every measure and its interval; overlap and rank of the images whose answer changed as `<measure>_changed`.
+        Every measure with its interval; for `iou` and `rank` also over the images whose prediction changed, as
+        `<measure>_changed`.
     """
     result: dict[str, Any] = {}
     changed = table["changed"].to_numpy(dtype=bool)
-    people, labels = table["patient"].to_numpy(), table["label"].to_numpy()
-    settings: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
+    patients, labels = table["patient"].to_numpy(), table["label"].to_numpy()
+    intervals: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
     for name in table.columns.drop(["id", "patient", "label", "changed"], errors="ignore"):
         values = table[name].to_numpy(dtype=float)
-        result |= with_interval(values, people, labels, name, **settings)
+        result |= with_interval(values, patients, labels, name, **intervals)
         if name in ("iou", "rank"):
             result |= with_interval(
-                values[changed], people[changed], labels[changed], f"{name}_changed", **settings
+                values[changed], patients[changed], labels[changed], f"{name}_changed", **intervals
             )
     return result
 

@@ -1,4 +1,4 @@
-"""Where a model keeps images: its features in two dimensions, and its loss around an image."""
+"""A model's penultimate features in two dimensions, and its loss around an image."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from medrobust.attacks.base import Norm, ascent, distance, frozen, input_gradien
 from medrobust.core.seeds import normal, signs
 
 BATCH = 64
-#: Neighbours that t-SNE looks at, where there are images enough (its authors use 5 to 50).
+#: Perplexity of t-SNE if there are enough images (its authors use 5 to 50).
 PERPLEXITY = 30
-#: How far the loss surface reaches, in eps.
+#: Half the side of the loss surface, in eps.
 REACH = 2.0
-#: Points of the outline of a ball: each quarter turn is one of them, so that corners there are kept.
+#: Points of the outline of a ball; each quarter turn is one of them, so that the corners there are drawn.
 OUTLINE = 120
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Two pictures of the penultimate features of n clean images, and m attacked ones in the first.
+    """Penultimate features of n clean and m attacked images in two dimensions.
 
     Attributes:
         clean: n×2; first two principal components of the clean features.
         attacked: m×2; attacked features projected onto the same components.
-        explained: share of the clean features' variance that the two components hold.
-        tsne: n×2; t-SNE of the clean features; None of fewer than four images. It has no projection of other
-            images: what it would show of attacked ones would change the places of the clean ones.
+        explained: share of the clean features' variance in the two components.
+        tsne: n×2; t-SNE of the clean features; None for fewer than four images. It has no projection of other
+            images: adding attacked ones would move the clean ones.
     """
 
     clean: np.ndarray
@@ -43,11 +43,11 @@ class Surface:
     """The loss in a plane through an image.
 
     Attributes:
-        offsets: rising, in pixel units, of either direction.
-        losses: nats, points×points: rows along the random direction, columns along the gradient, both rising.
+        offsets: ascending, in pixel units, for both directions.
+        losses: in nats, points×points; rows along the random direction, columns along the gradient, ascending.
         outline: n×2, closed, in pixel units along the gradient and along the random direction: where the plane
-            leaves the attack's ball. In Linf it is a diamond (the corner (eps, eps) of the square changes each
-            pixel by 2·eps or not at all), in L2 an ellipse, nearly a circle.
+            leaves the attack's ball. In Linf it is a diamond (at the corner (eps, eps) of the square each pixel
+            changes by 2·eps or not at all), in L2 an ellipse that is nearly a circle.
     """
 
     offsets: np.ndarray
@@ -56,7 +56,7 @@ class Surface:
 
 
 def penultimate(model: nn.Module, images: Iterator[Tensor]) -> np.ndarray | None:
-    """Penultimate features of batches of images, float32 n×D; None of a model that has none to show."""
+    """Penultimate features of batches of images, float32 n×D; None for a model without `features`."""
     if not hasattr(model, "features"):
         return None
     device = next(model.parameters()).device
@@ -66,10 +66,10 @@ def penultimate(model: nn.Module, images: Iterator[Tensor]) -> np.ndarray | None
 
 
 def feature_map(clean: np.ndarray, attacked: np.ndarray, seed: int) -> FeatureMap:
-    """Lay clean features (n×D) out in two dimensions and project attacked ones (m×D) where the method allows it.
+    """Clean features (n×D) in two dimensions, and attacked ones (m×D) where the method can project them.
 
-    Principal components (Pearson 1901) are fitted on clean images and project others exactly; t-SNE (van der
-    Maaten & Hinton 2008) keeps neighbours together but has no transform.
+    Principal components (Pearson 1901) are fitted on clean images and project others exactly. t-SNE (van der
+    Maaten & Hinton 2008) keeps neighbours together but cannot project other images.
 
     Args:
         clean: n×D, n at least 2.
@@ -97,40 +97,40 @@ def loss_surface(
 ) -> Surface:
     """Cross-entropy of the true class around an image, along the gradient and a random direction.
 
-    Both directions have length 1 in the norm (in Linf: the sign of the gradient, and random signs), so that an
-    offset of eps along one of them alone is the border of the ball. Images are clipped to [0, 1]. A surface that
-    is flat or jagged along the gradient and falls nowhere hints at masked gradients (Tramèr et al. 2018).
+    Both directions have length 1 in the norm (in Linf: the sign of the gradient, and random signs), so an offset
+    of eps along one of them reaches the border of the ball. Images are clipped to [0, 1]. A surface that is flat
+    or jagged along the gradient and falls nowhere is a sign of masked gradients (Tramèr et al. 2018).
 
     Args:
         model: in eval mode.
         image: 1×C×H×W in [0, 1].
         label: int64, 1.
         seed: int64, 1; of the random direction.
-        eps: the surface reaches `REACH` times so far.
+        eps: radius of the ball; the surface extends to `REACH` times eps.
         norm: of the ball.
-        points: a side.
+        points: per side.
     """
     with frozen(model):
         gradient = input_gradient(model, image, lambda logits, _: F.cross_entropy(logits, label))[2]
         steepest, shape = ascent(gradient, norm), tuple(image.shape[1:])
-        chance = signs(seed, 1, shape) if norm == "Linf" else normal(seed, 1, shape)
-        chance = ascent(chance.to(image.device), norm)
+        random = signs(seed, 1, shape) if norm == "Linf" else normal(seed, 1, shape)
+        random = ascent(random.to(image.device), norm)
         offsets = torch.linspace(-REACH * eps, REACH * eps, points, device=image.device)
         rows, columns = torch.meshgrid(offsets, offsets, indexing="ij")
         losses = []
         with torch.no_grad():
             for down, right in zip(rows.flatten().split(BATCH), columns.flatten().split(BATCH), strict=True):
-                moved = (image + per_image(right) * steepest + per_image(down) * chance).clamp(0, 1)
+                moved = (image + per_image(right) * steepest + per_image(down) * random).clamp(0, 1)
                 losses.append(F.cross_entropy(model(moved), label.expand(len(moved)), reduction="none"))
-    outline = _outline(steepest, chance, eps, norm)
+    outline = _outline(steepest, random, eps, norm)
     return Surface(offsets.cpu().numpy(), torch.cat(losses).view(points, points).cpu().numpy(), outline)
 
 
 def _outline(right: Tensor, up: Tensor, eps: float, norm: Norm) -> np.ndarray:
-    """Where a·right + b·up has length eps: (a, b) all the way round, OUTLINE + 1 points; both are 1×C×H×W."""
+    """OUTLINE + 1 points (a, b) at which a·right + b·up has length eps; both directions are 1×C×H×W."""
     turns = torch.linspace(0, 2 * torch.pi, OUTLINE + 1, dtype=torch.float64)
     rays = torch.stack([turns.cos(), turns.sin()], 1)
     right, up = right.cpu().double(), up.cpu().double()
-    # A gradient of zero moves nothing: no ball ends there.
+    # A gradient of zero changes no pixel, so the ball has no border in that direction.
     lengths = [float(distance(a * right + b * up, torch.zeros_like(up), norm)) for a, b in rays.tolist()]
     return (eps * rays / torch.tensor(lengths).clamp_min(1e-6)[:, None]).numpy()

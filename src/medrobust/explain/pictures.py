@@ -10,128 +10,133 @@ from medrobust.attacks.engine.attempts import worst_case
 from medrobust.core.params.explain import ExplainParams
 from medrobust.core.seeds import image_seeds
 from medrobust.explain import draw
-from medrobust.explain.choice import RULES, Choice, choose
-from medrobust.explain.compare import Comparison
+from medrobust.explain.attacked_images import BATCH
+from medrobust.explain.chosen_images import RULES, ChosenImage, choose_images
+from medrobust.explain.compare_maps import MapComparison
+from medrobust.explain.explained_model import ExplainedModel
 from medrobust.explain.landscape import feature_map, loss_surface, penultimate
-from medrobust.explain.subject import BATCH, Subject
 
-#: Above the loss surface of the image that a rule chose.
+#: Title of the loss surface of the image that a rule chose.
 SHORT = {"right": "sure and right", "wrong": "sure and wrong", "fooled": "fooled first"}
-#: What is said of a rule that chose no image.
+#: The reason why a rule chose no image.
 EMPTY = {
-    "right": "no test image is answered rightly",
-    "wrong": "no test image is answered wrongly without an attack",
+    "right": "no prediction on a test image is right",
+    "wrong": "no prediction on a test image is wrong without an attack",
     "fooled": "the suite fooled no image at any radius",
 }
 
 
-def draw_all(
-    subject: Subject, found: Comparison, folder: Path, params: ExplainParams
+def draw_pictures(
+    explained: ExplainedModel, compared: MapComparison, folder: Path, params: ExplainParams
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Draw everything into a folder; captions by picture, and reasons by the name of what is missing."""
+    """Draw all pictures into a folder; returns captions by picture, and reasons by the name of what is missing."""
     captions: dict[str, str] = {}
     missing: dict[str, str] = {}
-    choices: list[Choice] = []
+    chosen: list[ChosenImage] = []
     if params.images:
-        worst = worst_case(subject.attempts, subject.suite["eps"])
-        choices = choose(subject.predictions, worst, params.images, params.eps)
-        missing |= {rule: why for rule, why in EMPTY.items() if rule not in {choice.rule for choice in choices}}
-    for panel in make_panels(subject, choices):
+        worst = worst_case(explained.attempts, explained.suite["eps"])
+        chosen = choose_images(explained.predictions, worst, params.images, params.eps)
+        missing |= {rule: why for rule, why in EMPTY.items() if rule not in {image.rule for image in chosen}}
+    for panel in make_panels(explained, chosen):
         draw.save(draw.draw_panel(panel), folder, panel.name)
         captions[panel.name] = panel.caption
-    if params.surface and choices:
-        captions["surface"] = _surfaces(subject, choices, folder, params)
-    if words := _features(subject, found, folder):
-        captions["features"] = words
+    if params.surface and chosen:
+        captions["surface"] = _draw_surfaces(explained, chosen, folder, params)
+    if caption := _draw_features(explained, compared, folder):
+        captions["features"] = caption
     else:
-        missing["features"] = "the model has no penultimate features of three images or more"
-    if subject.layer is None:
-        missing["gradcam"] = "the model has no feature maps that Grad-CAM could look at"
+        missing["features"] = "the model has no penultimate features, or there are fewer than three images"
+    if explained.layer is None:
+        missing["gradcam"] = "the model has no feature maps for Grad-CAM"
     return captions, missing
 
 
-def make_panels(subject: Subject, choices: list[Choice]) -> list[draw.Panel]:
-    """Attack the chosen images and explain both versions, each for the class that the model answers for it."""
+def make_panels(explained: ExplainedModel, chosen: list[ChosenImage]) -> list[draw.Panel]:
+    """Attack the chosen images, and explain both versions of each for the class predicted for that version."""
     panels = {}
-    for eps in {choice.eps for choice in choices}:  # those of one radius share their passes
-        group = [choice for choice in choices if choice.eps == eps]
-        some = subject.test.take(np.array([_place(subject, choice) for choice in group]))
-        clean, attacked = some.batch(range(len(some))), subject.attacked(some, eps)
-        sides = [_sides(subject, images) for images in (clean, attacked)]
+    for eps in {image.eps for image in chosen}:  # images with the same radius share their passes
+        group = [image for image in chosen if image.eps == eps]
+        some = explained.test.take(np.array([_position(explained, image) for image in group]))
+        clean, attacked = some.batch(range(len(some))), explained.attacked(some, eps)
+        versions = [_versions(explained, images) for images in (clean, attacked)]
         largest = (attacked - clean).abs().flatten(1).amax(1).tolist()
-        for number, choice in enumerate(group):
+        for number, image in enumerate(group):
             truth = some.classes[int(some.labels[number])]
-            own = sides[0][number], sides[1][number]
-            panels[choice] = _panel(choice, *own, truth, largest[number], subject.suite)
-    return [panels[choice] for choice in choices]
+            pair = versions[0][number], versions[1][number]
+            panels[image] = _panel(image, *pair, truth, largest[number], explained.suite)
+    return [panels[image] for image in chosen]
 
 
-def _place(subject: Subject, choice: Choice) -> int:
-    return int(np.flatnonzero(subject.test.ids == choice.id)[0])
+def _position(explained: ExplainedModel, image: ChosenImage) -> int:
+    return int(np.flatnonzero(explained.test.ids == image.id)[0])
 
 
-def _sides(subject: Subject, images: torch.Tensor) -> list[draw.Side]:
-    """One version of some images (n×C×H×W) with its maps and answers."""
-    chances, classes = subject.probabilities(images), subject.test.classes
-    maps = subject.maps(images, chances.argmax(1))
+def _versions(explained: ExplainedModel, images: torch.Tensor) -> list[draw.ImageVersion]:
+    """One version of some images (n×C×H×W) with maps and predictions."""
+    probabilities, classes = explained.probabilities(images), explained.test.classes
+    maps = explained.maps(images, probabilities.argmax(1))
     return [
-        draw.Side(
+        draw.ImageVersion(
             image.permute(1, 2, 0).numpy().squeeze(),
-            {kind: found[number] for kind, found in maps.items()},
-            f"{classes[chances[number].argmax()]} ({chances[number].max():.0%})",
+            {kind: own[number] for kind, own in maps.items()},
+            f"{classes[probabilities[number].argmax()]} ({probabilities[number].max():.0%})",
         )
         for number, image in enumerate(images)
     ]
 
 
 def _panel(
-    choice: Choice, clean: draw.Side, attacked: draw.Side, truth: str, largest: float, suite: dict[str, Any]
-) -> draw.Panel:
+    image: ChosenImage, clean: draw.ImageVersion, attacked: draw.ImageVersion, truth: str, largest: float,
+    suite: dict[str, Any],
+) -> draw.Panel:  # fmt: skip
     """The picture of one image; `largest` is the largest change of a pixel."""
-    rule = RULES[choice.rule] + (f" (number {choice.number})" if choice.number > 1 else "")
+    rule = RULES[image.rule] + (f" (number {image.number})" if image.number > 1 else "")
     caption = (
-        f"{rule[0].upper()}{rule[1:]}: {choice.id}. Truth: {truth}. Clean, the model says {clean.says}; "
-        f"attacked, {attacked.says} ({suite['name']}, ε {choice.eps:g}; no pixel changes by more than "
+        f"{rule[0].upper()}{rule[1:]}: {image.id}. Truth: {truth}. Prediction when clean: {clean.prediction}; "
+        f"when attacked: {attacked.prediction} ({suite['name']}, ε {image.eps:g}; no pixel changes by more than "
         f"{largest * 255:.2g} of 255 grey levels)."
     )
-    reach = choice.eps if suite["norm"] == "Linf" else largest
+    reach = image.eps if suite["norm"] == "Linf" else largest
     scale = 0.5 / reach if reach else 1.0
-    return draw.Panel(f"{choice.rule}-{choice.number}", truth, clean, attacked, scale, caption)
+    return draw.Panel(f"{image.rule}-{image.number}", truth, clean, attacked, scale, caption)
 
 
-def _surfaces(subject: Subject, choices: list[Choice], folder: Path, params: ExplainParams) -> str:
-    """The loss around the first image of each rule."""
-    norm, surfaces = subject.suite["norm"], {}
-    for choice in (choice for choice in choices if choice.number == 1):
-        place = [_place(subject, choice)]
-        image = subject.test.batch(place).to(subject.device)
-        label = subject.test.targets(place).to(subject.device)
-        seed = image_seeds([choice.id], subject.seed).to(subject.device)
-        found = loss_surface(subject.model, image, label, seed, params.eps, norm, params.surface)
-        surfaces[SHORT[choice.rule]] = found
+def _draw_surfaces(
+    explained: ExplainedModel, chosen: list[ChosenImage], folder: Path, params: ExplainParams
+) -> str:
+    """Draw the loss around the first image of each rule; returns the caption."""
+    norm, surfaces = explained.suite["norm"], {}
+    for chosen_image in (image for image in chosen if image.number == 1):
+        row = [_position(explained, chosen_image)]
+        image = explained.test.batch(row).to(explained.device)
+        label = explained.test.targets(row).to(explained.device)
+        seed = image_seeds([chosen_image.id], explained.seed).to(explained.device)
+        surfaces[SHORT[chosen_image.rule]] = loss_surface(
+            explained.model, image, label, seed, params.eps, norm, params.surface
+        )
     draw.save(draw.draw_surfaces(surfaces, params.eps), folder, "surface")
     return (
         f"The loss around the pictured images, in units of ε = {params.eps:g}: to the right along the gradient, "
-        "upwards along a random direction; cross: the image, outline: how far the attack may go (a diamond where "
-        "each pixel has its own limit: along both directions at once, some pixels move twice). Smooth slopes are "
-        "what gradient attacks need; jagged ground would mean that they are led astray."
+        "upwards along a random direction. The cross is the image, the outline is the limit of the attack (a "
+        "diamond where each pixel has its own limit: along both directions at once, some pixels move twice). "
+        "Gradient attacks need smooth slopes; a jagged surface means that their gradients mislead them."
     )
 
 
-def _features(subject: Subject, found: Comparison, folder: Path) -> str | None:
-    """The picture of penultimate features and its caption; None if there is too little to show."""
-    test = subject.test
+def _draw_features(explained: ExplainedModel, compared: MapComparison, folder: Path) -> str | None:
+    """Draw the penultimate features; returns the caption, or None if there is too little to draw."""
+    test = explained.test
     batches = (test.batch(rows) for rows in torch.arange(len(test)).split(BATCH))
-    clean = penultimate(subject.model, batches)
+    clean = penultimate(explained.model, batches)
     if clean is None or min(clean.shape) < 3:
         return None
-    attacked = penultimate(subject.model, iter(found.attacked.split(BATCH)))
+    attacked = penultimate(explained.model, iter(compared.attacked.split(BATCH)))
     assert attacked is not None
-    laid_out = feature_map(clean, attacked, subject.seed)
-    draw.save(draw.draw_features(laid_out, test.labels, found.rows, test.classes), folder, "features")
+    features = feature_map(clean, attacked, explained.seed)
+    draw.save(draw.draw_features(features, test.labels, compared.rows, test.classes), folder, "features")
     return (
-        f"What the last layer sees of {len(clean)} clean test images, one point each, and (left) where the attack "
-        f"moves {len(attacked)} of them. Left: the two directions in which clean images differ most "
-        f"({laid_out.explained:.0%} of the variance). Right: t-SNE, which keeps neighbours together and cannot "
-        "place further images; distances between its groups mean nothing."
+        f"The input of the last layer for {len(clean)} clean test images, one point each, and (left) where the "
+        f"attack moves {len(attacked)} of them. Left: the two directions in which clean images differ most "
+        f"({features.explained:.0%} of the variance). Right: t-SNE, which keeps neighbours together and cannot "
+        "project further images; distances between its groups mean nothing."
     )

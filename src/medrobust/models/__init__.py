@@ -1,0 +1,1 @@
+"""Classifiers: build, checkpoint and load backbones and ensembles, and predict with them."""

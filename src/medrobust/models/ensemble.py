@@ -91,12 +91,6 @@ def voters(folder: Path) -> list[str]:
     return [name for name, row in _card(folder)["members"].items() if row["votes"]]
 
 
-def impossible(folder: Path) -> str | None:
-    """Why there is no rule in a folder of `medrobust.ensembling.save_all_methods`; None where there is one."""
-    found: str | None = read_json(folder / "card.json").get("impossible")
-    return found
-
-
 def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> EnsembleClassifier:
     """The ensemble of a folder, in eval mode; errors as of `load_members`."""
     rule = Rule(**_card(folder)["rule"])
@@ -106,7 +100,7 @@ def load_ensemble(folder: Path, device: torch.device | str = "cpu") -> EnsembleC
 
 def _card(folder: Path) -> dict[str, Any]:
     card: dict[str, Any] = read_json(folder / "card.json")
-    if "impossible" in card:
-        why = f"this way to vote was not possible: {card['impossible']}"
-        raise UserError(str(folder), why, "Take another method")
+    if "not_fitted" in card:
+        found = f"this ensemble method could not be fitted: {card['not_fitted']}"
+        raise UserError(str(folder), found, "Set another ensemble.method")
     return card

@@ -1,23 +1,29 @@
-"""Where a classifier has feature maps: the layers whose output has a place in the image, and their grids."""
+"""Layers of a classifier whose output is laid out like the image, what they output, and Grad-CAM on them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from medrobust.core.errors import UserError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 @dataclass(frozen=True)
 class MapLayer:
-    """A layer of a backbone that sees places.
+    """A layer with one output vector per cell of a grid over the image.
 
     Attributes:
-        name: as the backbone calls it.
-        module: whose output is meant.
-        prefix: tokens before those of the places (class token, registers).
-        grid: rows and columns of the tokens, as the backbone says; None where it does not.
-        channels_last: whether the backbone hands maps on as n×h×w×C.
+        name: of the module inside the backbone.
+        module: the layer.
+        prefix: number of tokens before the patch tokens (class token, registers).
+        grid: rows and columns of the patch tokens; None if the backbone does not report them.
+        channels_last: whether the output is n×h×w×C.
     """
 
     name: str
@@ -30,26 +36,25 @@ class MapLayer:
         """The layer's output (or its gradient) as maps, n×C×h×w.
 
         Raises:
-            UserError: tokens that do not fill the grid.
+            UserError: the tokens do not fill the grid.
         """
         if output.ndim == 4:
             return output.permute(0, 3, 1, 2) if self.channels_last else output
-        places = output.shape[1] - self.prefix
-        if output.ndim != 3 or self.grid is None or self.grid[0] * self.grid[1] != places:
+        cells = output.shape[1] - self.prefix
+        if output.ndim != 3 or self.grid is None or self.grid[0] * self.grid[1] != cells:
             found = f"an output of {tuple(output.shape)} does not fill a grid of {self.grid}"
-            raise UserError(f"model, layer {self.name}", found, "Take a model whose tokens stand for patches")
+            raise UserError(f"model, layer {self.name}", found, "Use a model whose tokens stand for patches")
         maps: Tensor = output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
         return maps
 
 
 def map_layers(model: nn.Module) -> list[MapLayer]:
-    """The layers of a `Classifier` that Grad-CAM can look at, early to late; [] for another network.
+    """The layers of a `Classifier` that Grad-CAM can use, early to late; [] for another network.
 
-    Of convolutional networks: timm's stages. Of vision transformers: the tokens that enter the last attention,
-    because behind it only the class token reaches the answer.
+    Convolutional networks: timm's stages. Vision transformers: the tokens that enter the last attention, because
+    after it only the class token reaches the logits.
     """
     backbone: Any = getattr(model, "backbone", None)
-    stages = [str(info["module"]) for info in getattr(backbone, "feature_info", [])]
     facts: dict[str, Any] = {
         "prefix": int(getattr(backbone, "num_prefix_tokens", 0)),
         "grid": _token_grid(backbone, int(getattr(model, "image_size", 0))),
@@ -58,11 +63,69 @@ def map_layers(model: nn.Module) -> list[MapLayer]:
     blocks = getattr(backbone, "blocks", None)
     if hasattr(backbone, "num_prefix_tokens") and blocks is not None and hasattr(blocks[-1], "norm1"):
         return [MapLayer(f"blocks.{len(blocks) - 1}.norm1", blocks[-1].norm1, **facts)]
-    return [MapLayer(name, backbone.get_submodule(name), **facts) for name in stages]
+    return [MapLayer(name, backbone.get_submodule(name), **facts) for name in stage_names(backbone)]
+
+
+def stage_names(backbone: Any) -> list[str]:
+    """Module names of the stages that timm lists for a backbone, early to late; [] if it lists none."""
+    return [str(info["module"]) for info in getattr(backbone, "feature_info", [])]
+
+
+@contextmanager
+def recorded(modules: list[nn.Module]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Collect (input, output) of each module, in the given order, from one forward pass inside the block."""
+    seen: dict[int, tuple[Tensor, Tensor]] = {}
+    result: list[tuple[Tensor, Tensor]] = []
+
+    def record(position: int) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen[position] = (inputs[0], output)
+            if len(seen) == len(modules):
+                result[:] = [seen[number] for number in range(len(modules))]
+
+        return hook
+
+    handles = [module.register_forward_hook(record(position)) for position, module in enumerate(modules)]
+    try:
+        yield result
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, layer: MapLayer) -> tuple["np.ndarray", Tensor]:
+    """Grad-CAM (Selvaraju et al. 2017) by pytorch-grad-cam: which cells of a layer raise the logit of a class.
+
+    Args:
+        model: in eval mode; its parameters need no gradient (`attacks.base.frozen`).
+        images: n×C×H×W in [0, 1], on the model's device.
+        classes: int64 n; the class that each map is about.
+        layer: one of `map_layers(model)`.
+
+    Returns:
+        Maps, float32 n×H×W from 0 to 1 (all 0 where no cell raises the logit), and the gradient of the logits with
+        respect to the pixels, n×C×H×W, which the same backward pass gives.
+    """
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]  # the library clears them
+    images = (
+        images.detach().clone().requires_grad_(True)
+    )  # parameters need no gradient: backward ends at the pixels
+    with (
+        torch.enable_grad(),
+        GradCAM(model=model, target_layers=[layer.module], reshape_transform=layer.maps) as cam,
+    ):
+        maps: np.ndarray = cam(images, [ClassifierOutputTarget(k) for k in classes.tolist()])
+    for parameter, gradient in gradients:
+        parameter.grad = gradient
+    assert images.grad is not None
+    return maps, images.grad
 
 
 def _token_grid(backbone: Any, size: int) -> tuple[int, int] | None:
-    """Rows and columns of patches of an image of `size` pixels, as timm's patch embedding tells them."""
+    """Rows and columns of patches of an image of `size` pixels, as timm's patch embedding reports them."""
     embedding: Any = getattr(backbone, "patch_embed", None)
     if hasattr(embedding, "dynamic_feat_size"):
         rows, columns = embedding.dynamic_feat_size((size, size))

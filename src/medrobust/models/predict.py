@@ -15,7 +15,9 @@ Attacker = Callable[..., Tensor]
 BATCH = 128
 
 
-def predict(model: nn.Module, subset: Subset, attack: Attacker | None = None, seed: int = 0) -> np.ndarray:
+def log_probabilities(
+    model: nn.Module, subset: Subset, attack: Attacker | None = None, seed: int = 0
+) -> np.ndarray:
     """Log-probabilities, float64 n×K, of a subset's images, attacked first if an attack is given.
 
     The model is put into eval mode and back into the mode it was in.

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from medrobust.core.processes import joined, world
+from medrobust.core.processes import process_group, world_size
 from medrobust.core.runtime import device
 
 
@@ -24,12 +24,12 @@ def processes() -> AbstractContextManager[None]:
     several = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
     own = device().type == "cuda" and not several and os.environ.get("MEDROBUST_DEVICE", "cuda") == "cuda"
     # Were it NCCL alone, objects would travel by it too, and those of all processes over the first GPU.
-    return joined("cpu:gloo,cuda:nccl" if own else "gloo")
+    return process_group("cpu:gloo,cuda:nccl" if own else "gloo")
 
 
 def average_gradients(gradients: list[Tensor], count: int) -> None:
     """Replace each gradient by the processes' mean, weighted by how many images each had."""
-    if world() == 1:
+    if world_size() == 1:
         return
     flat = torch.cat([gradient.flatten() * count for gradient in gradients])
     dist.all_reduce(flat)
@@ -40,23 +40,23 @@ def average_gradients(gradients: list[Tensor], count: int) -> None:
 
 def average_buffers(model: nn.Module) -> None:
     """Give every process the mean of the floating-point buffers: BatchNorm's statistics come from shares."""
-    if world() == 1:
+    if world_size() == 1:
         return
     for buffer in model.buffers():
         if buffer.is_floating_point():
             dist.all_reduce(buffer)
-            buffer.div_(world())
+            buffer.div_(world_size())
 
 
 def total(own: Tensor) -> Tensor:
     """The processes' sum of a tensor."""
     everyone = own.clone()
-    if world() > 1:
+    if world_size() > 1:
         dist.all_reduce(everyone)
     return everyone
 
 
 def same_everywhere(tensors: list[Tensor]) -> None:
     """Give every process the tensors of process 0."""
-    for tensor in tensors if world() > 1 else []:
+    for tensor in tensors if world_size() > 1 else []:
         dist.broadcast(tensor, 0)

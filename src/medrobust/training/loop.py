@@ -13,12 +13,12 @@ from medrobust.attacks.base import Attack
 from medrobust.core.errors import UserError
 from medrobust.core.metrics import balanced_accuracy, confusion
 from medrobust.core.params.training import AdvParams, AugmentParams, TrainParams
-from medrobust.core.processes import gather, rank, share, world
+from medrobust.core.processes import gather, rank, rows_of_rank, world_size
 from medrobust.core.runtime import progress, say
 from medrobust.core.seeds import image_seeds
 from medrobust.data.augment import build_augmentation
-from medrobust.data.store import Subset, sent
-from medrobust.models.predict import batches, predict
+from medrobust.data.store import Subset, to_device
+from medrobust.models.predict import batches, log_probabilities
 from medrobust.training import distributed
 from medrobust.training.objectives.base import Objective, Step, load_objective
 from medrobust.training.objectives.inner import training_attack, validation_attack
@@ -107,10 +107,10 @@ def validate(model: nn.Module, val: Subset, attack: Attack | None, seed: int) ->
 
     NaN where an answer is no number, which `argmax` would take for the first class.
     """
-    mine = val.take(share(np.arange(len(val))))
+    mine = val.take(rows_of_rank(np.arange(len(val))))
     counts, finite = np.zeros((len(val.classes), len(val.classes)), dtype=np.int64), True
     if len(mine):
-        answers = predict(model, mine, attack, seed)
+        answers = log_probabilities(model, mine, attack, seed)
         counts += confusion(mine.labels, answers.argmax(1), len(val.classes))
         finite = bool(np.isfinite(answers).all())
     found = gather((counts, finite))
@@ -169,7 +169,7 @@ class Epochs:
         model.train()
         total = 0.0
         for number, rows in enumerate(progress(parts, f"epoch {epoch + 1}", unit="batches")):
-            step = self.step(epoch, share(rows), unlabelled[number] if unlabelled else None)
+            step = self.step(epoch, rows_of_rank(rows), unlabelled[number] if unlabelled else None)
             for _ in range(replays):
                 total += self.descend(replace(step, _kept={}), epoch, number) * len(step.images) / replays
         for each in {id(model): model, id(self.state.judged): self.state.judged}.values():
@@ -191,10 +191,10 @@ class Epochs:
             order = rng.choice(count, count, p=share / share.sum())
         else:
             order = rng.permutation(count)
-        least, size = 2 * world(), job.settings.batch_size
+        least, size = 2 * world_size(), job.settings.batch_size
         kept = [order[rows] for rows in batches(count, size) if len(rows) >= least]
         if not kept:
-            found = f"batches of {min(size, count)} images for {world()} processes, each of which needs two"
+            found = f"batches of {min(size, count)} images for {world_size()} processes, each of which needs two"
             remedy = f"Set it (and tune.space.batch_size) to {least} or more, or start fewer processes"
             raise UserError("params.yaml: train.batch_size", found, remedy)
         return kept
@@ -207,7 +207,7 @@ class Epochs:
         rng = np.random.default_rng([self.job.seed, epoch, 1])
         rounds = -(-count * size // available)
         order = np.concatenate([rng.permutation(available) for _ in range(rounds)])
-        return [share(order[number * size : (number + 1) * size]) for number in range(count)]
+        return [rows_of_rank(order[number * size : (number + 1) * size]) for number in range(count)]
 
     def step(self, epoch: int, rows: np.ndarray, others: np.ndarray | None) -> Step:
         """The batch of these positions, augmented, with what its objective may ask for."""
@@ -223,7 +223,7 @@ class Epochs:
         """Augmented images, labels and seeds of some positions, on the device."""
         seeds = image_seeds(subset.ids[rows], self.job.seed + epoch + 1)
         images, labels, seeds = (
-            sent(part, self.device) for part in (subset.batch(rows), subset.targets(rows), seeds)
+            to_device(part, self.device) for part in (subset.batch(rows), subset.targets(rows), seeds)
         )
         # Once a batch, where the network's first layer would do it in every pass of the attack.
         wanted = torch.channels_last if self.job.settings.channels_last else torch.contiguous_format

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.core.metrics import best_found, classification_summary, headline
+from medrobust.core.metrics import classification_summary, dvc_metrics, round_best
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.training import ModelParams
 from medrobust.core.records import atomic_dir, write_metrics, write_table
 from medrobust.data.store import Subset
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
-from medrobust.models.predict import predict, predictions_table
+from medrobust.models.predict import log_probabilities, predictions_table
 from medrobust.training.state import Fit
 
 
@@ -31,14 +31,13 @@ class Paths:
 
 def write_outputs(
     paths: Paths, classifier: Classifier, result: Fit, subsets: dict[str, Subset], *,
-    model: ModelParams, ordered: bool, report: ReportParams, card: dict[str, Any], seconds: float,
-    robust: bool,
+    model: ModelParams, ordered: bool, report: ReportParams, card: dict[str, Any], robust: bool,
 ) -> None:  # fmt: skip
     """Evaluate the trained classifier on validation and test, and write everything.
 
     `robust`: the best epoch was chosen by balanced accuracy on attacked validation images, not on clean ones.
     """
-    logprobs = {name: predict(classifier, subsets[name]) for name in ("val", "test")}
+    logprobs = {name: log_probabilities(classifier, subsets[name]) for name in ("val", "test")}
     tables = [predictions_table(subsets[name], name, found) for name, found in logprobs.items()]
     write_table(paths.predictions, pd.concat(tables, ignore_index=True))
     test = subsets["test"]
@@ -48,9 +47,9 @@ def write_outputs(
     )  # fmt: skip
     best = {"best_epoch": result.best_epoch + 1, "best_val_balanced_accuracy": result.best_value}
     stopped = {"stopped": result.stopped} if result.stopped else {}
-    metrics = {**summary, **best, **stopped, "seconds": round(seconds, 1)}
-    val = {"val_robust" if robust else "val_clean": best_found(result.best_value)}
-    write_metrics(paths.metrics, metrics, {**headline(summary), **val})
+    metrics = {**summary, **best, **stopped}
+    val = {"val_robust" if robust else "val_clean": round_best(result.best_value)}
+    write_metrics(paths.metrics, metrics, {**dvc_metrics(summary), **val})
     _write_plots(paths.plots, result, test, logprobs["test"].argmax(1))
     checkpoint.save(
         paths.model, classifier, model, {**card, "metrics": {k: summary[k] for k in ("n", "accuracy")}}

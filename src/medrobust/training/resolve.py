@@ -1,20 +1,28 @@
 """Resolve a backbone's settings: overrides in place, objectives found, what does not fit refused."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
+from medrobust.core.code import chosen_entries
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import reaches
 from medrobust.core.params.schema import override
 from medrobust.core.params.training import AdvParams, ModelParams, TrainParams, TuneParams
-from medrobust.training.objectives.registry import find, source_hash
+from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.settings import Entry, Settings, content_hash, validation_steps
 
 
 def resolve_settings(
-    backbone: str, model: ModelParams, train: TrainParams, adv: AdvParams, tune: TuneParams
-) -> dict[str, Settings]:
+    backbone: str, model: ModelParams, train: TrainParams, adv: AdvParams, tune: TuneParams,
+    code: Mapping[str, str] | None = None,
+) -> dict[str, Settings]:  # fmt: skip
     """The settings of the stages `tune`, `train` and `adv_train`.
+
+    Args:
+        backbone, model: a block under `models` and its name.
+        train, adv, tune: blocks of params.yaml, without the backbone's overrides.
+        code: `objectives/<name>` -> hash of its code, as the stage `code` writes it (None: no hashes).
 
     Raises:
         UserError: an override that does not fit, an unknown objective, one without what it needs, a step size with
@@ -37,22 +45,40 @@ def resolve_settings(
         remedy = "Say tune.objective: clean, trials: 0, or another adv.objective"
         raise UserError("params.yaml: tune.objective", "robust with ssat, but studies use labelled images", remedy)
     files, folders = _hashes(backbone, model, own_adv)
+    network = model.model_dump(include=set(ModelParams.model_fields) - {"train", "adv", "detect", "explain"})
     base = {
-        "backbone": backbone, "model": model.model_copy(update={"train": {}, "adv": {}}), "train": own,
-        "objective": clean, "sources": source_hash([clean]), "files": files,
+        "backbone": backbone, "model": ModelParams.model_validate(network), "train": own,
+        "objective": clean, "code": chosen_entries(code, "objectives", {own.objective}), "files": files,
     }  # fmt: skip
     both = {
         **base,
         "files": {**files, **folders},
         "adv": own_adv,
         "adv_objective": robust,
-        "sources": source_hash([clean, robust]),
+        "code": chosen_entries(code, "objectives", {own.objective, own_adv.objective}),
     }
     return {
         "tune": Settings.model_validate({**(both if tune.objective == "robust" else base), "tune": tune}),
         "train": Settings.model_validate(base),
         "adv_train": Settings.model_validate(both),
     }
+
+
+def find(name: str, block: str, *, attacks: bool) -> Entry:
+    """The objective of that name.
+
+    Args:
+        name: as params.yaml has it.
+        block: of params.yaml, for the message.
+        attacks: whether the training has an attack to offer.
+
+    Raises:
+        UserError: there is none of that name for this training; the message lists those that there are.
+    """
+    known = {key: entry for key, entry in OBJECTIVES.items() if attacks or not entry.attacks}
+    if name not in known:
+        raise UserError(f"params.yaml: {block}.objective", f"no objective {name!r}", f"Known: {', '.join(known)}")
+    return known[name]
 
 
 def _check_alpha(adv: AdvParams, objective: Entry, block: str) -> None:

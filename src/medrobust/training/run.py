@@ -1,6 +1,5 @@
 """The training stages: clean, and adversarial from the clean model."""
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from medrobust.data.store import ImageStore, Subset, read_header
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
-from medrobust.models.predict import predict
+from medrobust.models.predict import log_probabilities
 from medrobust.training import distributed
 from medrobust.training.loop import Job, fit
 from medrobust.training.memory import within_memory
@@ -86,14 +85,14 @@ class Training:
         }  # fmt: skip
         facts = {
             "backbone": self.settings.backbone, "regime": regime, "seed": self.seed, **self.images.hashes,
-            "sources": self.settings.sources, "files": sorted(self.settings.files.values()),
+            "files": sorted(self.settings.files.values()),
             "params": params,
         }  # fmt: skip
         objective = (self.settings.adv_objective if adv else None) or self.settings.objective
         given = {"train": self.images.subsets["train"], "val": self.images.subsets["val"], **parts}
         job = Job(
             classifier, settings=settings, augment=self.augment, objective=objective,
-            seed=self.seed, key=resume_key(facts), **given,
+            seed=self.seed, key=resume_key({**facts, "code": self.settings.code}), **given,
         )  # fmt: skip
         return job, facts
 
@@ -108,11 +107,10 @@ def new_classifier(model: ModelParams, classes: list[str]) -> Classifier:
 def train_stage(training: Training) -> None:
     """Train a backbone on clean images."""
     with distributed.processes(), within_memory(training.train.batch_size):
-        begin = time.monotonic()
         seed_everything(training.seed)
         classifier = new_classifier(training.settings.model, training.images.subsets["train"].classes)
         job, facts = training.job("clean", classifier, training.train)
-        _fit_and_write(training, job, classifier, facts, begin)
+        _fit_and_write(training, job, classifier, facts)
 
 
 def adv_train_stage(training: Training, clean: Path) -> None:
@@ -132,11 +130,10 @@ def adv_train_stage(training: Training, clean: Path) -> None:
     assert adv is not None, "the stage `settings` writes it"
     changes = {"epochs": adv.epochs, "lr": chosen.lr * adv.lr_scale, "ema": adv.ema}
     with distributed.processes(), within_memory(chosen.batch_size):
-        begin = time.monotonic()
         seed_everything(training.seed)
         classifier, parts = _start(training, adv, clean)
         job, facts = training.job("adv", classifier, override(chosen, changes, "adv"), adv=adv, **parts)
-        _fit_and_write(training, job, classifier, facts, begin)
+        _fit_and_write(training, job, classifier, facts)
 
 
 def _start(training: Training, adv: AdvParams, clean: Path) -> tuple[Classifier, dict[str, Any]]:
@@ -154,11 +151,11 @@ def _start(training: Training, adv: AdvParams, clean: Path) -> tuple[Classifier,
     elif adv.unlabelled:
         parts["train"], unlabelled = hide_labels(train, adv.unlabelled, training.seed)
         classifier = new_classifier(training.settings.model, train.classes)
-        first, about = training.job("labelled", classifier, training.train, train=parts["train"])
+        first, _ = training.job("labelled", classifier, training.train, train=parts["train"])
         fit(first)
-        facts = {"clean": resume_key(about), "unlabelled": {"images": len(unlabelled)}}
+        facts = {"clean": first.key, "unlabelled": {"images": len(unlabelled)}}
     if adv.unlabelled:
-        pseudo = predict(classifier, unlabelled).argmax(1)
+        pseudo = log_probabilities(classifier, unlabelled).argmax(1)
         if not isinstance(adv.unlabelled, str):
             facts["unlabelled"]["right_pseudo_labels"] = round(float(np.mean(pseudo == unlabelled.labels)), 4)
         parts["unlabelled"] = replace(unlabelled, labels=pseudo)
@@ -166,15 +163,14 @@ def _start(training: Training, adv: AdvParams, clean: Path) -> tuple[Classifier,
     return classifier, {**parts, "facts": facts}
 
 
-def _fit_and_write(training: Training, job: Job, classifier: Classifier, facts: Any, begin: float) -> None:
+def _fit_and_write(training: Training, job: Job, classifier: Classifier, facts: Any) -> None:
     result = fit(job)
     if rank() > 0:
         return
     write_outputs(
         training.paths, classifier, result, training.images.subsets, model=training.settings.model,
-        ordered=training.images.ordered, report=training.report, card=facts, seconds=time.monotonic() - begin,
-        robust=job.adv is not None,
+        ordered=training.images.ordered, report=training.report, card=facts, robust=job.adv is not None,
     )  # fmt: skip
     # `clean` is the key of a clean model that was trained here for want of labels, else a hash without a file.
-    for key in (resume_key(facts), *([facts["params"]["clean"]] if job.adv else [])):
+    for key in (job.key, *([facts["params"]["clean"]] if job.adv else [])):
         forget(key)

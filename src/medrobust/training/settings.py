@@ -1,7 +1,7 @@
 """What a training stage of one backbone depends on, as the stage `settings` hands it over.
 
 A file holds what decides its stage's training and nothing else: params with the backbone's overrides in place,
-and where its objectives are, with the hash of their source files. So an edit of one objective re-runs the
+and where its objectives are, with the hash of their code. So an edit of one objective re-runs the
 trainings that name it, a new objective re-runs none, and an override of `adv` leaves tuning and clean training as
 they are.
 """
@@ -55,7 +55,7 @@ class Settings(Block):
         objective: of clean training.
         adv, adv_objective: adversarial training, overrides in place; None where the stage has none.
         tune: the study; None where the stage has none.
-        sources: sha256 of the source files of the objectives.
+        code: `objectives/<name>` -> hash of the objective's code.
         files: path as params.yaml has it -> `content_hash`, of files that are no outs: weights, unlabelled images.
     """
 
@@ -66,7 +66,7 @@ class Settings(Block):
     adv: AdvParams | None = None
     adv_objective: Entry | None = None
     tune: TuneParams | None = None
-    sources: str
+    code: dict[str, str] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
 
 
@@ -104,6 +104,6 @@ def read_settings(path: Path) -> Settings:
     settings = Settings.model_validate(read_json(path))
     for name, expected in settings.files.items():
         if content_hash(name) != expected:
-            remedy = f"Run `dvc repro --force --single-item settings@{settings.backbone}`, then `dvc repro`"
+            remedy = "Run `dvc repro --force --single-item settings`, then `dvc repro`"
             raise UserError(name, f"changed since {path} was written", remedy)
     return settings

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from medrobust.core.params.training import TrainParams
-from medrobust.core.processes import from_first, gather, rank, world
+from medrobust.core.processes import from_rank_0, gather, rank, world_size
 from medrobust.core.records import atomic_file
 from medrobust.core.runtime import WORK, say
 from medrobust.training.optim import build_average, build_optimiser, build_scheduler, precision
@@ -85,7 +85,7 @@ class State:
 
     def restore(self, key: str | None) -> None:
         """Take up the state of the key's resume file, if there is one."""
-        content = from_first(lambda: _read(key))
+        content = from_rank_0(lambda: _read(key))
         if content is None:
             return
         self.model.load_state_dict(content["model"])
@@ -94,7 +94,7 @@ class State:
         self.scaler.load_state_dict(content["scaler"])
         if self.average:
             self.average.load_state_dict(content["average"])
-        if len(content["own"]) == world():  # else: other processes, with their own seeds and other shares
+        if len(content["own"]) == world_size():  # else: other processes, with their own seeds and other shares
             own = content["own"][rank()]
             _set_random_state(own, self.device)
             for name, (tensor, gradient) in own["memory"].items():

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from medrobust.core.errors import UserError
-from medrobust.core.metrics import strata
+from medrobust.core.intervals import strata
 from medrobust.data.store import Subset
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}

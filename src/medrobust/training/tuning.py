@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from medrobust.core.errors import UserError
-from medrobust.core.metrics import best_found
+from medrobust.core.metrics import round_best
 from medrobust.core.records import atomic_dir, atomic_file, write_json, write_metrics, write_table
 from medrobust.core.runtime import say
 from medrobust.training.trials import TUNED, Trials, counted, shared
@@ -34,7 +33,6 @@ def tune_stage(trials: Trials, outs: Outs) -> None:
     `MEDROBUST_WORKERS` processes work on it at once (default 1). `MEDROBUST_STUDIES`, the URL of a database,
     lets many machines work on it; each ends when the study has its trials.
     """
-    begin = time.monotonic()
     workers = _workers()
     alone = workers == 1 and not shared()
     trials.prepare()
@@ -47,7 +45,7 @@ def tune_stage(trials: Trials, outs: Outs) -> None:
         process.join()
         if process.exitcode:
             raise RuntimeError(f"a worker of the study ended with {process.exitcode}")
-    _write(trials, study, outs, time.monotonic() - begin)
+    _write(trials, study, outs)
 
 
 def _workers() -> int:
@@ -74,7 +72,7 @@ def _end_with_the_stage() -> None:
     os._exit(1)
 
 
-def _write(trials: Trials, study: optuna.Study, outs: Outs, seconds: float) -> None:
+def _write(trials: Trials, study: optuna.Study, outs: Outs) -> None:
     found = counted(study)
     complete = [(number, t) for number, t in enumerate(found) if t.state == TrialState.COMPLETE]
     number, best = max(complete, key=lambda pair: pair[1].value or 0.0, default=(None, None))
@@ -92,9 +90,8 @@ def _write(trials: Trials, study: optuna.Study, outs: Outs, seconds: float) -> N
         "best_val_balanced_accuracy": value,
         "trials": len(table),
         **{str(state): count for state, count in counts.items()},
-        "seconds": round(seconds, 1),
     }
-    write_metrics(outs.metrics, summary, {f"val_{trials.tune.objective}": best_found(value)})
+    write_metrics(outs.metrics, summary, {f"val_{trials.tune.objective}": round_best(value)})
     say(f"{trials.settings.backbone}: best {chosen}")
 
 

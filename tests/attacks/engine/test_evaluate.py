@@ -127,8 +127,10 @@ def test_a_suite_of_another_norm_is_refused() -> None:
 
 
 def test_a_suite_has_the_hash_of_the_code_that_it_uses() -> None:
-    assert suite(attacks=[{"name": "fgsm"}])["sources"] == suite(attacks=[{"name": "pgd"}])["sources"]
-    assert suite(attacks=[{"name": "fgsm"}])["sources"] != suite(attacks=[{"name": "square"}])["sources"]
+    code = {"attacks/fgsm": "a", "attacks/square": "b"}
+    params = SuiteParams(norm="Linf", eps=[0.1], attacks=[{"name": "fgsm"}])
+    assert resolve_suite("s", params, code)["code"] == {"attacks/fgsm": "a"}
+    assert resolve_suite("s", params)["code"] == {}
 
 
 class Outputs(nn.Module):

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from medrobust.attacks.engine.evaluate import build_attack
-from medrobust.attacks.engine.resolved import read_suite, write_surrogate
-from medrobust.attacks.engine.suite import resolve_suite
+from medrobust.attacks.engine.suite import read_suite, resolve_suite, write_surrogate
 from medrobust.attacks.methods.transfer import Transfer
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams

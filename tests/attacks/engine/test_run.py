@@ -8,14 +8,14 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
 from torch import nn
 
-from medrobust.attacks.engine.run import _point, run_suite
+from medrobust.attacks.engine.run import Outs, _point, run_suite
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_metrics, read_table
 from medrobust.data.store import Subset
 
-REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95)
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, sheet=6)
 
 
 def worst_cases(classes: int) -> pd.DataFrame:
@@ -64,12 +64,10 @@ def test_the_three_files_of_a_cell_agree(
         trained,
         subset,
         suite,
+        Outs(records, metrics, curve),
         bit_depth=8,
         seed=0,
         report=REPORT,
-        records=records,
-        metrics_path=metrics,
-        curve=curve,
     )
     found, attempts, points = read_metrics(metrics), read_table(records), read_table(curve)
     assert found["robust_accuracy"] == {

@@ -1,4 +1,4 @@
-"""From a sample of a source to its store."""
+"""Fixtures that turn a sample of a source into its store."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +10,18 @@ from medrobust.core.params.data import DataParams
 from medrobust.data.prepare import download, prepare
 from medrobust.data.store import ImageStore
 from tests.data.sources.samples import SAMPLES
+from tests.params import default_block
 
 Make = Callable[..., ImageStore]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """(block, changes) -> the prepared store, freshly made in `tmp_path/raw` and `tmp_path/prepared`."""
+    """(block, changes) -> the store, prepared anew in `tmp_path/raw` and `tmp_path/prepared`."""
 
     def run(block: dict[str, Any], **changes: Any) -> ImageStore:
         base = {"ordered": True, "image_size": 24, "channels": 1, "on_bad_image": "fail"}
-        data = DataParams.model_validate({**base, **block, **changes})
+        data = default_block(DataParams, "data", **{**base, **block, **changes})
         download(data, tmp_path / "raw", seed=1)
         prepare(data, tmp_path / "raw", tmp_path / "prepared")
         return ImageStore.open(tmp_path / "prepared")
@@ -30,7 +31,7 @@ def make(tmp_path: Path) -> Make:
 
 @pytest.fixture
 def sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
-    """(source) -> the `data` block of its sample, which lies in `tmp_path/published`."""
+    """(source) -> the `data` block of its sample, which is written to `tmp_path/published`."""
 
     def write(name: str) -> dict[str, Any]:
         (tmp_path / "published").mkdir()

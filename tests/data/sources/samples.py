@@ -1,4 +1,4 @@
-"""A small data set of every source, in the exact format in which it is published, without a network."""
+"""A small data set per source in its published format, without network access."""
 
 import io
 import json
@@ -34,9 +34,9 @@ def encoded(seed: int, mode: str = "L", size: int = 16, kind: str = "PNG") -> by
 
 
 def phantom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
-    """Two patients a class."""
+    """Two patients per class."""
     classes = ["low", "high"]
-    block = {"patients": dict.fromkeys(classes, 2), "slices": 2, "difficulty": 0.5}
+    block = {"patients": dict.fromkeys(classes, 2), "slices": 2, "difficulty": 0.5, "site": 0.0}
     return {"classes": classes, "phantom": block}
 
 
@@ -67,7 +67,7 @@ def oct2017(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
 
 
 def matlab(label: int, patient: str, image: np.ndarray, mask: np.ndarray) -> bytes:
-    """A MATLAB 7.3 file: HDF5 behind 512 bytes of text; each array stands transposed in it."""
+    """A MATLAB 7.3 file: HDF5 after 512 bytes of text; arrays are stored transposed."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=512) as file:
         data = file.create_group("cjdata")
@@ -91,7 +91,7 @@ def tumour(number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def figshare_tumor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
-    """A zip of two zips, with the folds and a note beside them."""
+    """A zip of two zips, with the file of folds and a README."""
     with zipfile.ZipFile(folder / "1512427.zip", "w") as outer:
         for start in (1, 4):
             buffer = io.BytesIO()
@@ -109,7 +109,7 @@ def figshare_tumor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
 
 
 def medmnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
-    """A colour flag of MedMNIST, cut down."""
+    """A small version of a colour flag of MedMNIST."""
     rng, arrays = np.random.default_rng(0), {}
     for split, count in (("train", 7), ("val", 7), ("test", 7)):
         arrays[f"{split}_images"] = rng.integers(0, 256, (count, 28, 28, 3), dtype=np.uint8)
@@ -127,12 +127,12 @@ def parquet(path: Path, images: list[Any], labels: list[int], names: list[str], 
     features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
     image = pa.array([{"bytes": content, "path": None} for content in images])
     table = pa.table({"image": image, "label": pa.array(labels, pa.int64()), **columns})
-    note = {"huggingface": json.dumps({"info": {"features": features}})}
-    pq.write_table(table.replace_schema_metadata(note), path, row_group_size=2)
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=2)
 
 
 def huggingface(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
-    """`Falah/Alzheimer_MRI` in small: a train and a test file, class names in the schema."""
+    """A small version of `Falah/Alzheimer_MRI`: a train and a test file, class names in the schema."""
     names = ["Mild_Demented", "Moderate_Demented", "Non_Demented", "Very_Mild_Demented"]
     (folder / "data").mkdir()
     for seed, split in enumerate(("train", "test")):
@@ -145,13 +145,13 @@ def huggingface(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
 
 
 def kaggle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
-    """What kagglehub leaves in its cache, under class names that `data.labels` has to translate."""
-    fetched = folder / "datasets" / "lukechugh" / "best" / "versions" / "1"
+    """The folder in the cache of kagglehub, with class names that `data.labels` maps."""
+    downloaded = folder / "datasets" / "lukechugh" / "best" / "versions" / "1"
     names = ("No Impairment", "Mild Impairment")
     for seed, name in enumerate(f"{split}/{label}" for split in ("train", "test") for label in names):
-        (fetched / "Combined Dataset" / name).mkdir(parents=True)
-        (fetched / "Combined Dataset" / name / "1 (2).jpg").write_bytes(encoded(seed, kind="JPEG"))
-    monkeypatch.setattr("kagglehub.dataset_download", lambda handle: str(fetched))
+        (downloaded / "Combined Dataset" / name).mkdir(parents=True)
+        (downloaded / "Combined Dataset" / name / "1 (2).jpg").write_bytes(encoded(seed, kind="JPEG"))
+    monkeypatch.setattr("kagglehub.dataset_download", lambda handle: str(downloaded))
     return {
         "classes": ["NonDemented", "MildDemented"], "path": "lukechugh/best-alzheimer-mri-dataset-99-accuracy",
         "labels": {"No Impairment": "NonDemented", "Mild Impairment": "MildDemented"},
@@ -159,7 +159,7 @@ def kaggle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
 
 
 def volume(path: Path, values: np.ndarray, orientation: str = "RAS", code: int = 1) -> None:
-    """Store a volume that is given in RAS+ in another orientation, with the affine that says so."""
+    """Store a volume, given in RAS+, in another orientation with the matching affine."""
     image = nib.Nifti1Image(values, np.eye(4))
     wanted = nib.orientations.axcodes2ornt(orientation)
     turned = image.as_reoriented(nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), wanted))
@@ -170,16 +170,16 @@ def volume(path: Path, values: np.ndarray, orientation: str = "RAS", code: int =
 
 def nifti(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
     """Four volumes in three orientations, and a CSV of labels."""
-    place = folder / "volumes"
-    place.mkdir()
+    root = folder / "volumes"
+    root.mkdir()
     for number, orientation in enumerate(("RAS", "LPS", "PIR", "LAS")):
         values = np.random.default_rng(number).integers(0, 4000, (12, 14, 10)).astype(np.int16)
-        volume(place / f"sub-{number}.nii{'.gz' if number % 2 else ''}", values, orientation)
+        volume(root / f"sub-{number}.nii{'.gz' if number % 2 else ''}", values, orientation)
     paths = ["sub-0.nii", "sub-1.nii.gz", "sub-2.nii", "sub-3.nii.gz"]
     table = pd.DataFrame({"path": paths, "label": ["CN", "AD"] * 2, "patient": ["a", "b", "c", "d"]})
     table.to_csv(folder / "labels.csv", index=False)
     return {
-        "classes": ["CN", "AD"], "path": str(place), "table": {"file": str(folder / "labels.csv")},
+        "classes": ["CN", "AD"], "path": str(root), "table": {"file": str(folder / "labels.csv")},
         "volume": {"range": [0.2, 0.8], "step": 2},
     }  # fmt: skip
 
@@ -206,12 +206,12 @@ def slice_file(path: Path, values: np.ndarray, height: float, series: str, **tag
 
 
 def dicom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
-    """Two series whose files are named in another order than they lie in."""
+    """Two series whose file names are not in the order of positions."""
     for number, name in enumerate(("cases/one", "cases/two")):
         series = generate_uid(entropy_srcs=[name])
-        for place, height in enumerate((5.0, -2.5, 0.0, 2.5)):
-            values = np.random.default_rng([number, place]).integers(900, 1300, (16, 16))
-            slice_file(folder / "series" / name / f"IM{place}", values, height, series)
+        for index, height in enumerate((5.0, -2.5, 0.0, 2.5)):
+            values = np.random.default_rng([number, index]).integers(900, 1300, (16, 16))
+            slice_file(folder / "series" / name / f"IM{index}", values, height, series)
     table = pd.DataFrame(
         {"path": ["cases/one", "cases/two"], "label": ["benign", "malignant"], "patient": ["1", "2"]}
     )

@@ -1,4 +1,4 @@
-"""Archives and folders in every shape that users have, and every way in which they are broken."""
+"""Archives and folders as users have them; damaged ones are reported."""
 
 import tarfile
 import zipfile
@@ -9,12 +9,13 @@ import pytest
 
 from medrobust.core.errors import UserError
 from medrobust.data.prepare import download, prepare
-from medrobust.data.sources.base import SOURCES, get_source
+from medrobust.data.sources.base import get_source
+from medrobust.data.sources.registry import SOURCES
 from medrobust.data.store import ImageStore
 
 
 def pack(folder: Path, kind: str) -> Path:
-    """The folder as itself, as a zip, or as a tar."""
+    """Return the folder itself, or pack it as a zip or tar."""
     if kind == "folder":
         return folder
     path = folder.with_suffix(f".{kind}")
@@ -51,23 +52,23 @@ def test_variables_in_the_path(folder: Path, params: Any, tmp_path: Path, monkey
     download(params(path="$MY_DATA/raw data"), tmp_path / "raw", seed=0)
 
 
-def test_what_is_missing_or_another_file_is_named(folder: Path, params: Any, tmp_path: Path) -> None:
+def test_a_missing_or_wrong_file_is_reported(folder: Path, params: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.path: null"):
         download(params(path=None), tmp_path / "raw", seed=0)
     with pytest.raises(UserError, match="no such file"):
         download(params(path=str(tmp_path / "none.zip")), tmp_path / "raw", seed=0)
-    with pytest.raises(UserError, match=r"sha256 is .* data.sha256 says 00"):
+    with pytest.raises(UserError, match=r"sha256 is .* data.sha256 is 00"):
         download(params(path=str(pack(folder, "zip")), sha256="00"), tmp_path / "raw", seed=0)
     assert not (tmp_path / "raw").exists()
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_truncated_archive_is_named(kind: str, folder: Path, params: Any, tmp_path: Path) -> None:
+def test_a_truncated_archive_is_reported(kind: str, folder: Path, params: Any, tmp_path: Path) -> None:
     path = pack(folder, kind)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
     data = params(path=str(path))
     download(data, tmp_path / "raw", seed=0)
-    with pytest.raises(UserError, match=f"{kind}: truncated or no archive"):
+    with pytest.raises(UserError, match=f"{kind}: truncated or not an archive"):
         prepare(data, tmp_path / "raw", tmp_path / "prepared")
     assert not (tmp_path / "prepared").exists()
 
@@ -89,24 +90,24 @@ def test_links_in_a_tar_are_refused(params: Any, tmp_path: Path) -> None:
         tar.addfile(link)
     data = params(path=str(tmp_path / "a.tar"))
     download(data, tmp_path / "raw", seed=0)
-    with pytest.raises(UserError, match="holds a link or device"):
+    with pytest.raises(UserError, match="contains a link or device"):
         prepare(data, tmp_path / "raw", tmp_path / "prepared")
 
 
-def test_a_folder_that_is_no_class_is_named(folder: Path, params: Any, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_class_is_reported(folder: Path, params: Any, tmp_path: Path) -> None:
     data = params(path=str(folder), classes=["Non Demented", "Severe"])
     download(data, tmp_path / "raw", seed=0)
-    with pytest.raises(UserError, match=r"mild-demented.* lies in no folder that is called like a class"):
+    with pytest.raises(UserError, match=r"mild-demented.* is not in a folder that is named like a class"):
         prepare(data, tmp_path / "raw", tmp_path / "prepared")
 
 
-def test_a_class_without_an_image_is_named(folder: Path, params: Any, tmp_path: Path) -> None:
+def test_a_class_without_an_image_is_reported(folder: Path, params: Any, tmp_path: Path) -> None:
     data = params(path=str(folder), classes=["Non Demented", "Mild Demented", "Severe"])
     download(data, tmp_path / "raw", seed=0)
     with pytest.raises(UserError, match="Severe: no image of this class"):
         prepare(data, tmp_path / "raw", tmp_path / "prepared")
 
 
-def test_an_unknown_source_lists_the_known() -> None:
+def test_an_unknown_source_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=f"no source 'ftp'.*{', '.join(SOURCES)}"):
         get_source("ftp")

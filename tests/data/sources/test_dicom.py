@@ -1,4 +1,4 @@
-"""Series: slices in order of position, rescaled and windowed as the standard says."""
+"""DICOM series: slices in order of position, rescaled and windowed as in the standard."""
 
 import contextlib
 from pathlib import Path
@@ -27,16 +27,16 @@ def values(number: int) -> np.ndarray:
 def block(tmp_path: Path) -> dict[str, Any]:
     """Two series of four slices; the table has no patients."""
     for case, name in enumerate(("one", "two")):
-        for place, height in enumerate(HEIGHTS):
-            path = tmp_path / "series" / name / f"IM{place}.dcm"
-            slice_file(path, values(10 * case + place), height, f"1.2.{case + 1}", PatientID=f"Doe^{name}")
+        for index, height in enumerate(HEIGHTS):
+            path = tmp_path / "series" / name / f"IM{index}.dcm"
+            slice_file(path, values(10 * case + index), height, f"1.2.{case + 1}", PatientID=f"Doe^{name}")
     table = pd.DataFrame({"path": ["one", "two/"], "label": ["benign", "malignant"]})
     table.to_csv(tmp_path / "labels.csv", index=False)
     return {"source": "dicom", "path": str(tmp_path / "series"), "classes": ["benign", "malignant"],
             "table": {"file": str(tmp_path / "labels.csv")}, "image_size": 16}  # fmt: skip
 
 
-def spoil(block: dict[str, Any], **tags: Any) -> Path:
+def change_tags(block: dict[str, Any], **tags: Any) -> Path:
     """Change tags of the second file of the first series; None deletes one."""
     path = Path(block["path"]) / "one" / "IM1.dcm"
     dataset = pydicom.dcmread(path)
@@ -53,8 +53,8 @@ def test_slices_are_in_order_and_windowed_as_pydicom_does(block: dict[str, Any],
     store = make(block)
     assert store.manifest["slice"].tolist() == [0, 1, 2, 3] * 2
     assert store.header.raw_bit_depth == 12
-    for row, place in enumerate(np.argsort(HEIGHTS)):
-        dataset = pydicom.dcmread(Path(block["path"]) / "one" / f"IM{place}.dcm")
+    for row, index in enumerate(np.argsort(HEIGHTS)):
+        dataset = pydicom.dcmread(Path(block["path"]) / "one" / f"IM{index}.dcm")
         hounsfield = dataset.pixel_array * 1.0 - 1024
         shown = apply_voi_lut(hounsfield, dataset)  # the standard's formula, over the range of the stored bits
         shown = (shown - shown.min()) / (shown.max() - shown.min()) * 255
@@ -63,8 +63,8 @@ def test_slices_are_in_order_and_windowed_as_pydicom_does(block: dict[str, Any],
 
 def test_a_window_of_the_params_comes_first(block: dict[str, Any], make: Make) -> None:
     store = make({**block, "window": [-1000, 1500]})
-    place = int(np.argsort(HEIGHTS)[0])
-    assert np.array_equal(store.images[0], np.rint(np.clip((values(place) - 24) / 2500, 0, 1) * 255))
+    first = int(np.argsort(HEIGHTS)[0])
+    assert np.array_equal(store.images[0], np.rint(np.clip((values(first) - 24) / 2500, 0, 1) * 255))
 
 
 def test_patients_are_pseudonyms(block: dict[str, Any], make: Make, tmp_path: Path) -> None:
@@ -74,41 +74,41 @@ def test_patients_are_pseudonyms(block: dict[str, Any], make: Make, tmp_path: Pa
     assert "Doe" not in (tmp_path / "prepared" / "manifest.csv").read_text()
 
 
-def test_white_and_black_may_be_exchanged(block: dict[str, Any], make: Make) -> None:
+def test_monochrome1_is_inverted(block: dict[str, Any], make: Make) -> None:
     plain = make(block).images[0].copy()
-    spoil(block, PhotometricInterpretation="MONOCHROME1")
+    change_tags(block, PhotometricInterpretation="MONOCHROME1")
     assert np.array_equal(make(block).images[0], 255 - plain)
 
 
 def test_colour_is_kept(block: dict[str, Any], make: Make) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    spoil(block, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0, BitsAllocated=8,
+    change_tags(block, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0, BitsAllocated=8,
           BitsStored=8, HighBit=7, PixelData=rgb.tobytes())  # fmt: skip
     assert np.array_equal(make(block, channels=3).images[0], rgb)
 
 
 def test_one_slice_needs_no_position(block: dict[str, Any], make: Make) -> None:
-    for place in (0, 2, 3):
-        (Path(block["path"]) / "one" / f"IM{place}.dcm").unlink()
-    spoil(block, ImagePositionPatient=None, ImageOrientationPatient=None)
+    for index in (0, 2, 3):
+        (Path(block["path"]) / "one" / f"IM{index}.dcm").unlink()
+    change_tags(block, ImagePositionPatient=None, ImageOrientationPatient=None)
     assert make(block).header.counts == {"benign": 1, "malignant": 4}
 
 
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        ({"SeriesInstanceUID": "1.2.9"}, "the folder holds several series"),
+        ({"SeriesInstanceUID": "1.2.9"}, "the folder contains several series"),
         ({"ImagePositionPatient": None}, r"IM1\.dcm has no ImagePositionPatient"),
-        ({"ImagePositionPatient": [0, 0, 5.0]}, "two of its slices lie at the same place"),
-        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "its slices lie in different planes"),
-        ({"ImageOrientationPatient": None}, "its slices lie in different planes, or do not say in which"),
+        ({"ImagePositionPatient": [0, 0, 5.0]}, "two of its slices are at the same position"),
+        ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "its slices are in different planes"),
+        ({"ImageOrientationPatient": None}, "its slices are in different planes, or their headers have no plane"),
     ],
 )
-def test_a_series_without_a_clear_order_is_named(
+def test_a_series_without_a_clear_order_is_reported(
     tags: dict[str, Any], message: str, block: dict[str, Any], make: Make
 ) -> None:
-    spoil(block, **tags)
-    with pytest.raises(UserError, match=rf"one: is no series that can be used \(.*{message}"):
+    change_tags(block, **tags)
+    with pytest.raises(UserError, match=rf"one: is not a usable series \(.*{message}"):
         make(block)
     with pytest.raises(UserError, match="benign: no image of this class"):
         make(block, on_bad_image="skip")
@@ -117,8 +117,8 @@ def test_a_series_without_a_clear_order_is_named(
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        ({"WindowCenter": None}, r"its header has no window: data\.window must say"),
-        ({"WindowWidth": 1}, r"the window of its header is 1 wide"),
+        ({"WindowCenter": None}, r"its header has no window; set data\.window"),
+        ({"WindowWidth": 1}, r"the window in its header has width 1"),
         ({"NumberOfFrames": 2, "PixelData": bytes(1024)}, "2 frames"),
         ({"PixelData": bytes(100)}, "[Pp]ixel [Dd]ata"),
         ({"PixelData": None}, "its pixels cannot be decoded"),
@@ -128,47 +128,47 @@ def test_a_series_without_a_clear_order_is_named(
 def test_a_slice_that_cannot_be_decoded_is_a_bad_image(
     tags: dict[str, Any], message: str, block: dict[str, Any], make: Make
 ) -> None:
-    spoil(block, **tags)
-    with pytest.raises(UserError, match=rf"one#0000: does not decode \(.*{message}"):
+    change_tags(block, **tags)
+    with pytest.raises(UserError, match=rf"one#0000: cannot be decoded \(.*{message}"):
         make(block)
     store = make(block, on_bad_image="skip")
     assert [row["id"] for row in store.header.skipped] == ["one#0000"]
 
 
-def test_a_packing_without_its_decoder_is_named(block: dict[str, Any], make: Make) -> None:
-    path = spoil(block)
+def test_a_compression_without_decoder_is_reported(block: dict[str, Any], make: Make) -> None:
+    path = change_tags(block)
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.HEVCMP51
     dataset.PixelData = pydicom.encaps.encapsulate([b"\x00\x01"])
     dataset["PixelData"].VR = "OB"
     dataset.save_as(path)
-    with pytest.raises(UserError, match=r"one#0000: does not decode \(its pixels cannot be decoded"):
+    with pytest.raises(UserError, match=r"one#0000: cannot be decoded \(its pixels cannot be decoded"):
         make(block)
 
 
 @pytest.mark.parametrize("content", [b"", b"I am a text" * 40])
-def test_a_file_that_is_no_dicom_is_named(content: bytes, block: dict[str, Any], make: Make) -> None:
+def test_a_file_that_is_not_dicom_is_reported(content: bytes, block: dict[str, Any], make: Make) -> None:
     (Path(block["path"]) / "one" / "IM1.dcm").write_bytes(content)
-    with pytest.raises(UserError, match=r"IM1\.dcm is truncated or no DICOM file"):
+    with pytest.raises(UserError, match=r"IM1\.dcm is truncated or not a DICOM file"):
         make(block)
 
 
-def test_a_folder_that_is_not_there_is_named(block: dict[str, Any], make: Make, tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(block: dict[str, Any], make: Make, tmp_path: Path) -> None:
     pd.DataFrame({"path": ["one", "three"], "label": ["benign", "malignant"]}).to_csv(
         tmp_path / "labels.csv", index=False
     )
-    with pytest.raises(UserError, match=r"labels\.csv, line 3: 'three' is no file of the data"):
+    with pytest.raises(UserError, match=r"labels\.csv, line 3: 'three' is not a file of the data"):
         make(block)
 
 
-@pytest.mark.filterwarnings("ignore")  # what pydicom thinks of damaged files
-def test_damaged_bytes_give_a_picture_or_a_reason(block: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")  # pydicom warns about damaged files
+def test_damaged_bytes_give_an_image_or_a_reason(block: dict[str, Any], tmp_path: Path) -> None:
     content = (Path(block["path"]) / "one" / "IM0.dcm").read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(300):
         damaged = bytearray(content)
-        for place in rng.integers(0, 900, 3):
-            damaged[place] = rng.integers(0, 256)
+        for position in rng.integers(0, 900, 3):
+            damaged[position] = rng.integers(0, 256)
         (tmp_path / "a.dcm").write_bytes(damaged[: rng.integers(1, len(damaged) + 1)])
         files = Files(tmp_path, ["a.dcm"], lambda name: (tmp_path / name).open("rb"))
         with contextlib.suppress(ValueError):

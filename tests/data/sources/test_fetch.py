@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that breaks off, changes its file, or promises more than it sends."""
+"""Downloads from a local server that interrupts them, changes its file, or announces more than it sends."""
 
 import hashlib
 import http.server
@@ -17,10 +17,10 @@ CONTENT = bytes(range(256)) * 400
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """One file; `cuts` are the numbers of bytes after which the next answers break off."""
+    """Serves one file; `cuts` are the numbers of bytes after which the next responses are interrupted."""
 
     content, tag, ranges, cuts = CONTENT, '"one"', True, list[int]()
-    asked: list[str]
+    ranges_requested: list[str]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -29,7 +29,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         site = self.server
         wanted = self.headers.get("Range", "")
-        site.asked.append(wanted)
+        site.ranges_requested.append(wanted)
         if "missing" in self.path:
             self.send_error(404)
             return
@@ -53,11 +53,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """The server; the cache of parts is in a folder of the test."""
+    """The server; partial downloads are stored in a folder of the test."""
     monkeypatch.setattr(fetch, "WORK", tmp_path / "work")
     monkeypatch.setattr(fetch, "CHUNK", 1000)
     with Server(("127.0.0.1", 0), Handler) as site:
-        site.asked, site.cuts = [], []
+        site.ranges_requested, site.cuts = [], []
         threading.Thread(target=site.serve_forever, args=(0.01,), daemon=True).start()
         yield site
         site.shutdown()
@@ -68,41 +68,41 @@ def url(server: Server, name: str = "a.zip") -> str:
 
 
 def test_a_whole_file_is_fetched_once(server: Server, tmp_path: Path) -> None:
-    fetch.fetch_url(url(server), tmp_path / "a.zip", hashlib.md5(CONTENT).hexdigest())
+    fetch.download_file(url(server), tmp_path / "a.zip", hashlib.md5(CONTENT).hexdigest())
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
-    assert server.asked == [""]
+    assert server.ranges_requested == [""]
     assert list((tmp_path / "work" / "downloads").iterdir()) == []
 
 
-def test_what_breaks_off_goes_on_where_it_was(server: Server, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.cuts = [50_000, 20_000]
-    fetch.fetch_url(url(server), tmp_path / "a.zip")
+    fetch.download_file(url(server), tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
-    assert server.asked == ["", "bytes=50000-", "bytes=70000-"]
+    assert server.ranges_requested == ["", "bytes=50000-", "bytes=70000-"]
 
 
-def test_a_killed_run_is_taken_up_by_the_next(
+def test_a_download_of_a_killed_run_is_resumed_by_the_next(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "ATTEMPTS", 1)
     server.cuts = [60_000]
-    with pytest.raises(UserError, match=r"cut off after 60000 bytes.*Run the stage again: it goes on from there"):
-        fetch.fetch_url(url(server), tmp_path / "a.zip")
-    assert not (tmp_path / "a.zip").exists(), "a part is never taken for the whole"
-    fetch.fetch_url(url(server), tmp_path / "a.zip")
+    with pytest.raises(UserError, match=r"interrupted after 60000 bytes.*Run the stage again to resume"):
+        fetch.download_file(url(server), tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists(), "a partial file is never used as the complete one"
+    fetch.download_file(url(server), tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == CONTENT
-    assert server.asked[1] == "bytes=60000-"
+    assert server.ranges_requested[1] == "bytes=60000-"
 
 
 @pytest.mark.parametrize("change", ["another file", "no tag", "no ranges"])
-def test_a_rest_that_may_not_fit_is_not_appended(change: str, server: Server, tmp_path: Path) -> None:
+def test_bytes_of_another_file_are_not_appended(change: str, server: Server, tmp_path: Path) -> None:
     server.cuts = [60_000]
     if change == "no tag":
         server.tag = ""
     if change == "no ranges":
         server.ranges = False
     if change == "another file":
-        original = fetch._fetch_rest
+        original = fetch._resume
 
         def swapped(address: str, part: Path) -> None:
             try:
@@ -111,50 +111,50 @@ def test_a_rest_that_may_not_fit_is_not_appended(change: str, server: Server, tm
                 server.content, server.tag = CONTENT[::-1], '"two"'
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fetch, "_fetch_rest", swapped)
-            fetch.fetch_url(url(server), tmp_path / "a.zip")
+            patch.setattr(fetch, "_resume", swapped)
+            fetch.download_file(url(server), tmp_path / "a.zip")
     else:
-        fetch.fetch_url(url(server), tmp_path / "a.zip")
+        fetch.download_file(url(server), tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == server.content
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(
+def test_a_part_longer_than_the_file_is_discarded(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch, "ATTEMPTS", 1)
     server.cuts = [60_000]
-    with pytest.raises(UserError, match="cut off"):
-        fetch.fetch_url(url(server), tmp_path / "a.zip")
+    with pytest.raises(UserError, match="interrupted"):
+        fetch.download_file(url(server), tmp_path / "a.zip")
     server.content = CONTENT[:1000]
     monkeypatch.setattr(fetch, "ATTEMPTS", 2)
-    fetch.fetch_url(url(server), tmp_path / "a.zip")
+    fetch.download_file(url(server), tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == CONTENT[:1000]
 
 
-def test_another_md5_is_refused_and_starts_anew(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"md5 is \w+, published is 00"):
-        fetch.fetch_url(url(server), tmp_path / "a.zip", "00")
+def test_a_wrong_md5_is_refused_and_the_download_starts_anew(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"its md5 is \w+, but 00 is published"):
+        fetch.download_file(url(server), tmp_path / "a.zip", "00")
     assert not (tmp_path / "a.zip").exists()
-    fetch.fetch_url(url(server), tmp_path / "a.zip")
-    assert server.asked == ["", ""]
+    fetch.download_file(url(server), tmp_path / "a.zip")
+    assert server.ranges_requested == ["", ""]
 
 
-def test_an_address_that_does_not_answer_is_named(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"missing\.zip: answers 404"):
-        fetch.fetch_url(url(server, "missing.zip"), tmp_path / "a.zip")
+def test_an_http_error_is_reported(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"missing\.zip: the server returned status 404"):
+        fetch.download_file(url(server, "missing.zip"), tmp_path / "a.zip")
 
 
-def test_an_archive_may_stand_at_an_address(server: Server, params: Any, tmp_path: Path) -> None:
+def test_the_path_may_be_a_url(server: Server, params: Any, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     download(params(path=url(server, "my%20data.zip"), sha256=sha256), tmp_path / "raw", seed=0)
     assert (tmp_path / "raw" / "my data.zip").read_bytes() == CONTENT
-    with pytest.raises(UserError, match=r"data\.sha256 says 00"):
+    with pytest.raises(UserError, match=r"data\.sha256 is 00"):
         download(params(path=url(server), sha256="00"), tmp_path / "other", seed=0)
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e", "a/..%2f..%2fb.zip", ""])
-def test_an_address_cannot_choose_a_place(name: str, server: Server, params: Any, tmp_path: Path) -> None:
+def test_a_url_cannot_choose_the_target_path(name: str, server: Server, params: Any, tmp_path: Path) -> None:
     download(params(path=url(server, name)), tmp_path / "raw", seed=0)
     assert {path.name for path in (tmp_path / "raw").iterdir()} <= {"source.json", "download", "b.zip"}
     assert len(list((tmp_path / "raw").iterdir())) == 2

@@ -1,4 +1,4 @@
-"""MATLAB files as published: the right way up, with their patients and outlines."""
+"""MATLAB files as published: correctly oriented, with their patients and masks."""
 
 import hashlib
 import zipfile
@@ -17,7 +17,7 @@ from tests.data.sources.samples import matlab, tumour
 Sample = Callable[[str], dict[str, Any]]
 
 
-def test_image_mask_and_patient_are_those_of_the_file(sample: Sample, make: Make) -> None:
+def test_images_masks_and_patients_are_read(sample: Sample, make: Make) -> None:
     store = make(sample("figshare_tumor"))
     assert store.manifest["patient"].tolist() == [f"MR0{number}A" for number in range(1, 7)]
     assert store.manifest["label"].tolist() == ["glioma", "pituitary", "meningioma"] * 2
@@ -26,7 +26,7 @@ def test_image_mask_and_patient_are_those_of_the_file(sample: Sample, make: Make
     for row in range(6):
         image, mask = tumour(row + 1)
         expected = np.rint((image - image.min()) / (image.max() - image.min()) * 255)
-        assert np.array_equal(store.images[row], expected), "scaled from its smallest to its largest value"
+        assert np.array_equal(store.images[row], expected), "scaled from its minimum to its maximum"
         assert np.array_equal(store.masks[row], mask)
 
 
@@ -42,61 +42,61 @@ def test_masks_of_skipped_images_are_left_out(sample: Sample, make: Make) -> Non
         flat, mask = np.full((24, 24), 7), np.zeros((24, 24))
         outer.writestr("0.mat", matlab(1, "X", flat, mask))
         outer.writestr("00.mat", b"no MATLAB")
-    with pytest.raises(UserError, match=r"00\.mat: cannot be read \(no MATLAB 7.3 file with cjdata"):
+    with pytest.raises(UserError, match=r"00\.mat: cannot be read \(not a MATLAB 7.3 file with cjdata"):
         make(block)
     store = make(block, on_bad_image="skip")
     assert [row["id"] for row in store.header.skipped] == ["00.mat", "0.mat"]
-    assert "no picture with its mask" in store.header.skipped[1]["reason"]
+    assert "or is constant" in store.header.skipped[1]["reason"]
     assert store.masks is not None
     assert len(store.images) == len(store.masks) == 6
     assert np.array_equal(store.masks[3], tumour(4)[1])
 
 
-def test_a_label_that_is_not_published_is_named(sample: Sample, make: Make) -> None:
+def test_an_unknown_label_is_reported(sample: Sample, make: Make) -> None:
     block = sample("figshare_tumor")
     with zipfile.ZipFile(block["path"], "a") as outer:
         outer.writestr("7.mat", matlab(4, "X", *tumour(7)))
-    with pytest.raises(UserError, match=r"7\.mat.*cjdata\.label is 4, known are 1 to 3"):
+    with pytest.raises(UserError, match=r"7\.mat.*cjdata\.label is 4, but must be 1 to 3"):
         make(block)
 
 
-def test_a_folder_of_files_and_of_zips_works_too(sample: Sample, make: Make, tmp_path: Path) -> None:
+def test_a_folder_of_files_or_zips_works_too(sample: Sample, make: Make, tmp_path: Path) -> None:
     block = sample("figshare_tumor")
     with zipfile.ZipFile(block["path"]) as outer:
         outer.extractall(tmp_path / "folder")
     assert len(make({**block, "path": str(tmp_path / "folder")}).images) == 6
 
 
-def test_broken_and_doubled_zips_are_named(sample: Sample, make: Make, tmp_path: Path) -> None:
+def test_damaged_and_duplicate_zips_are_reported(sample: Sample, make: Make, tmp_path: Path) -> None:
     block = sample("figshare_tumor")
     with zipfile.ZipFile(block["path"]) as outer:
         inner = outer.read("brainTumorDataPublic_1-3.zip")
     with zipfile.ZipFile(tmp_path / "half.zip", "w") as outer:
         outer.writestr("brainTumorDataPublic_1-3.zip", inner[: len(inner) // 2])
-    with pytest.raises(UserError, match=r"brainTumorDataPublic_1-3\.zip: truncated or no archive"):
+    with pytest.raises(UserError, match=r"brainTumorDataPublic_1-3\.zip: truncated or not an archive"):
         make({**block, "path": str(tmp_path / "half.zip")})
     with zipfile.ZipFile(tmp_path / "twice.zip", "w") as outer:
         outer.writestr("a.zip", inner)
         outer.writestr("b.zip", inner)
-    with pytest.raises(UserError, match=r"1\.mat: stands in two of the zips"):
+    with pytest.raises(UserError, match=r"1\.mat: is in two of the zips"):
         make({**block, "path": str(tmp_path / "twice.zip")})
     with zipfile.ZipFile(tmp_path / "none.zip", "w") as outer:
         outer.writestr("README.txt", b"x")
-    with pytest.raises(UserError, match="holds no MATLAB file"):
+    with pytest.raises(UserError, match="contains no MATLAB file"):
         make({**block, "path": str(tmp_path / "none.zip")})
 
 
-def test_the_whole_release_is_known_by_counts_and_patients(
+def test_the_complete_release_is_recognised_by_counts_and_patients(
     sample: Sample, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = sample("figshare_tumor")
-    assert make(block).header.verified == "not the whole release (6 of 3064 slices)"
-    monkeypatch.setattr(figshare_tumor, "COUNTS", {"glioma": 2, "pituitary": 2, "meningioma": 2})
-    monkeypatch.setattr(figshare_tumor, "PATIENTS", 6)
-    assert make(block).header.verified == "class counts and 6 patients of the whole release"
+    assert make(block).header.verified == "not the complete release (6 of 3064 slices)"
+    monkeypatch.setattr(figshare_tumor, "PUBLISHED_COUNTS", {"glioma": 2, "pituitary": 2, "meningioma": 2})
+    monkeypatch.setattr(figshare_tumor, "PUBLISHED_PATIENTS", 6)
+    assert make(block).header.verified == "class counts and 6 patients of the complete release"
 
 
-def test_the_published_zips_are_fetched_with_their_md5(
+def test_the_published_zips_are_downloaded_with_their_md5(
     sample: Sample, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = sample("figshare_tumor")
@@ -111,28 +111,26 @@ def test_the_published_zips_are_fetched_with_their_md5(
         for path in sorted((tmp_path / "site").iterdir())
     ]
 
-    class Answer:
+    class Response:
         def raise_for_status(self) -> None: ...
 
         def json(self) -> Any:
             return files
 
-    fetched = []
+    downloaded = []
 
-    def fetch(url: str, target: Path, md5: str) -> None:
-        fetched.append((target.name, md5))
+    def download(url: str, target: Path, md5: str) -> None:
+        downloaded.append((target.name, md5))
         target.write_bytes(Path(url.removeprefix("file://")).read_bytes())
 
-    monkeypatch.setattr("requests.get", lambda url, timeout: Answer())
-    monkeypatch.setattr(figshare_tumor, "fetch_url", fetch)
+    monkeypatch.setattr("requests.get", lambda url, timeout: Response())
+    monkeypatch.setattr(figshare_tumor, "download_file", download)
     store = make({**block, "path": None})
-    assert fetched == [(file["name"], file["computed_md5"]) for file in files if file["name"].endswith(".zip")]
+    assert downloaded == [(file["name"], file["computed_md5"]) for file in files if file["name"].endswith(".zip")]
     assert store.header.verified.endswith("md5 of each zip")
 
 
-def test_a_figshare_that_does_not_answer_is_named(
-    sample: Sample, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(figshare_tumor, "FILES", "http://127.0.0.1:9/files")
-    with pytest.raises(UserError, match=r"does not answer.*Fetch the zips in a browser"):
+def test_an_unreachable_figshare_is_reported(sample: Sample, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figshare_tumor, "FILES_URL", "http://127.0.0.1:9/files")
+    with pytest.raises(UserError, match=r"cannot be reached.*Download the zips in a browser"):
         make({**sample("figshare_tumor"), "path": None})

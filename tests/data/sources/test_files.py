@@ -1,4 +1,4 @@
-"""Archives of every kind, and what is wrong with some."""
+"""Archives of every kind; damaged and unsafe ones are refused."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ import pytest
 from medrobust.core.errors import UserError
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources import files as module
-from medrobust.data.sources.files import Shared, open_files
+from medrobust.data.sources.files import SharedCache, open_files
 from medrobust.data.store import ImageStore
 from tests.data.sources.samples import encoded
 
@@ -41,7 +41,7 @@ MEMBERS = {
     "__MACOSX/c/._3.txt": b"x",
     "c/.DS_Store": b"x",
 }
-SEEN = ["a b/2.txt", "a b/é 日本.txt", "c/3.txt"]
+VISIBLE = ["a b/2.txt", "a b/é 日本.txt", "c/3.txt"]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "folder"])
@@ -57,8 +57,8 @@ def test_every_kind_gives_the_same_files(kind: str, tmp_path: Path) -> None:
         path = tarred(tmp_path / f"a.{kind}", MEMBERS, f"w:{kind[4:]}")
     before = sorted(tmp_path.iterdir())
     files = open_files(path)
-    assert files.names == SEEN
-    assert [files.read(name) for name in files.names] == [MEMBERS[name] for name in SEEN]
+    assert files.names == VISIBLE
+    assert [files.read(name) for name in files.names] == [MEMBERS[name] for name in VISIBLE]
     assert sorted(tmp_path.iterdir()) == before, "something was unpacked into a named file"
 
 
@@ -66,19 +66,19 @@ def test_every_kind_gives_the_same_files(kind: str, tmp_path: Path) -> None:
     ("kind", "mode"), [("zip", ""), ("tar", "w"), ("tar.gz", "w:gz"), ("tar.bz2", "w:bz2"), ("tar.xz", "w:xz")]
 )
 @pytest.mark.parametrize("share", [0.2, 0.6])
-def test_a_truncated_archive_is_named(kind: str, mode: str, share: float, tmp_path: Path) -> None:
+def test_a_truncated_archive_is_reported(kind: str, mode: str, share: float, tmp_path: Path) -> None:
     members = {f"{n}.png": encoded(n) for n in range(30)}
     path = tmp_path / f"a.{kind}"
     zipped(path, members) if kind == "zip" else tarred(path, members, mode)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(UserError, match="truncated or no archive"):
+    with pytest.raises(UserError, match="truncated or not an archive"):
         open_files(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"I am a text", bytes(5000)])
-def test_what_is_no_archive_is_named(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_reported(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(content)
-    with pytest.raises(UserError, match=r"truncated or no archive"):
+    with pytest.raises(UserError, match=r"truncated or not an archive"):
         open_files(tmp_path / "a.zip")
 
 
@@ -89,7 +89,7 @@ def test_what_is_no_archive_is_named(content: bytes, tmp_path: Path) -> None:
 def test_unsafe_names_are_refused(name: str, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a"
     zipped(path, {name: b"x"}) if kind == "zip" else tarred(path, {name: b"x"})
-    with pytest.raises(UserError, match=r"holds the unsafe name .*a\.png"):
+    with pytest.raises(UserError, match=r"contains the unsafe name .*a\.png"):
         open_files(path)
 
 
@@ -98,18 +98,18 @@ def test_links_are_refused(tmp_path: Path) -> None:
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(UserError, match=r"a\.zip: holds a link \(a\.png\)"):
+    with pytest.raises(UserError, match=r"a\.zip: contains a link \(a\.png\)"):
         open_files(tmp_path / "a.zip")
     for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
         with tarfile.open(tmp_path / "a.tar", "w") as tar:
             info = tarfile.TarInfo("a.png")
             info.type, info.linkname = kind, "/etc/passwd"
             tar.addfile(info)
-        with pytest.raises(UserError, match=r"holds a link or device \(a\.png\)"):
+        with pytest.raises(UserError, match=r"contains a link or device \(a\.png\)"):
             open_files(tmp_path / "a.tar")
 
 
-def test_a_folder_with_a_link_to_nowhere_is_named(params: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_broken_link_is_reported(params: Any, folder: Path, tmp_path: Path) -> None:
     (folder / "wrap" / "train" / "lost.png").symlink_to(tmp_path / "nowhere.png")
     with pytest.raises(UserError, match=r"lost\.png: cannot be copied"):
         download(params(path=str(folder)), tmp_path / "raw", seed=0)
@@ -124,7 +124,7 @@ def test_a_bomb_is_refused(kind: str, tmp_path: Path, monkeypatch: pytest.Monkey
         open_files(path)
 
 
-def test_a_zip_that_lies_about_sizes_gives_no_more_than_it_says(tmp_path: Path) -> None:
+def test_a_zip_with_a_false_size_unpacks_no_more_than_that_size(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"a.png": bytes(5 << 20)})
     content = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
@@ -134,15 +134,15 @@ def test_a_zip_that_lies_about_sizes_gives_no_more_than_it_says(tmp_path: Path) 
         open_files(path).read("a.png")
 
 
-def test_what_cannot_be_unpacked_is_named(tmp_path: Path) -> None:
+def test_an_unsupported_zip_is_reported(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"a.png": b"x" * 100})
     plain = path.read_bytes()
-    for flag, found in ((6, "is encrypted"), (8, "is packed by method 9")):
+    for flag, found in ((6, "is encrypted"), (8, "uses the unsupported compression method 9")):
         content, value = bytearray(plain), {6: 1, 8: 9}[flag]
         struct.pack_into("<H", content, content.rindex(b"PK\x03\x04") + flag, value)
         struct.pack_into("<H", content, content.rindex(b"PK\x01\x02") + flag + 2, value)
         path.write_bytes(content)
-        with pytest.raises(UserError, match=rf"{found} .*a\.png.*Pack it again"):
+        with pytest.raises(UserError, match=rf"{found} .*a\.png.*Create it again"):
             open_files(path)
 
 
@@ -156,7 +156,7 @@ def test_a_damaged_member_is_a_bad_image(params: Any, tmp_path: Path) -> None:
     path.write_bytes(content)
     changes = {"path": str(path), "classes": ["Non Demented", "Mild"]}
     download(params(**changes), tmp_path / "raw", seed=0)
-    with pytest.raises(UserError, match=r"Mild/1\.png: does not decode \(damaged in a\.zip"):
+    with pytest.raises(UserError, match=r"Mild/1\.png: cannot be decoded \(damaged in a\.zip"):
         prepare(params(**changes), tmp_path / "raw", tmp_path / "prepared")
     prepare(params(**changes, on_bad_image="skip"), tmp_path / "raw", tmp_path / "prepared")
     store = ImageStore.open(tmp_path / "prepared")
@@ -173,7 +173,7 @@ def test_a_name_in_utf8_without_the_flag_is_read(tmp_path: Path) -> None:
     assert open_files(path).names == ["Größe/ä.png"]
 
 
-def test_what_is_shared_is_loaded_once_and_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shared_cache_loads_each_key_once_and_drops_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDROBUST_THREADS", "1")
     loaded: list[str] = []
 
@@ -181,7 +181,7 @@ def test_what_is_shared_is_loaded_once_and_forgotten(monkeypatch: pytest.MonkeyP
         loaded.append(key)
         return key.upper()
 
-    shared = Shared(load)
+    shared = SharedCache(load)
     threads = [threading.Thread(target=shared, args=("a",)) for _ in range(20)]
     for thread in threads:
         thread.start()

@@ -1,4 +1,4 @@
-"""Parquet data sets, local and as the hub gives them."""
+"""Parquet data sets, local and from the Hugging Face Hub."""
 
 import io
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from tests.data.sources.samples import encoded, parquet
 Sample = Callable[[str], dict[str, Any]]
 
 
-def test_images_follow_their_labels_over_row_groups_and_files(sample: Sample, make: Make) -> None:
+def test_images_match_their_labels_over_row_groups_and_files(sample: Sample, make: Make) -> None:
     store = make(sample("huggingface"), image_size=16)
     assert store.manifest["published_split"].tolist() == ["test"] * 5 + ["train"] * 5
     assert store.manifest["label"].tolist()[:4] == [
@@ -47,28 +47,28 @@ def test_plain_bytes_other_columns_and_patients(make: Make, tmp_path: Path) -> N
 def test_a_cell_without_an_image_is_a_bad_image(make: Make, tmp_path: Path) -> None:
     parquet(tmp_path / "a.parquet", [encoded(0), None, encoded(2), b"text"], [0, 1, 1, 0], ["a", "b"])
     block = {"source": "huggingface", "classes": ["a", "b"], "path": str(tmp_path / "a.parquet")}
-    with pytest.raises(UserError, match=r"the cell holds no image bytes"):
+    with pytest.raises(UserError, match=r"not image bytes"):
         make(block)
     skipped = make(block, on_bad_image="skip").header.skipped
-    assert [row["reason"] for row in skipped] == ["the cell holds no image bytes, but NoneType", "no image"]
+    assert [row["reason"] for row in skipped] == ["the cell contains NoneType, not image bytes", "not an image"]
 
 
-def test_a_truncated_file_or_an_empty_folder_is_named(sample: Sample, make: Make, tmp_path: Path) -> None:
+def test_a_truncated_file_and_an_empty_folder_are_reported(sample: Sample, make: Make, tmp_path: Path) -> None:
     block = sample("huggingface")
     path = next(Path(block["path"]).iterdir())
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"truncated or no Parquet file"):
+    with pytest.raises(UserError, match=r"truncated or not a Parquet file"):
         make(block)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"holds no Parquet file"):
+    with pytest.raises(UserError, match=r"contains no Parquet file"):
         make({**block, "path": str(tmp_path / "empty")})
 
 
 class Hub:
-    """The hub, with the branches that it has and the files on each."""
+    """A fake Hub: branches, and the files on each."""
 
     def __init__(self, branches: dict[str | None, list[str]], folder: str) -> None:
-        self.branches, self.folder, self.asked = branches, folder, list[Any]()
+        self.branches, self.folder, self.requests = branches, folder, list[Any]()
 
     def dataset_info(self, name: str, revision: str | None = None) -> Any:
         if "/" not in name:
@@ -77,13 +77,13 @@ class Hub:
         return SimpleNamespace(siblings=files, sha=f"sha of {revision}", card_data=SimpleNamespace(license="mit"))
 
     def snapshot_download(self, name: str, **options: Any) -> str:
-        self.asked.append((name, options))
+        self.requests.append((name, options))
         return self.folder
 
 
 @pytest.fixture
 def hub(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """A hub with the sample on its main branch."""
+    """A Hub with the sample on its main branch."""
     site = Hub({None: ["README.md", "data/train-0.parquet"]}, sample("huggingface")["path"])
     monkeypatch.setattr("huggingface_hub.HfApi", lambda: site)
     monkeypatch.setattr("huggingface_hub.snapshot_download", site.snapshot_download)
@@ -94,9 +94,9 @@ BLOCK = {"source": "huggingface", "path": "Falah/Alzheimer_MRI",
          "classes": ["NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented"]}  # fmt: skip
 
 
-def test_the_hub_gives_files_of_one_revision(hub: Hub, make: Make) -> None:
+def test_files_of_one_revision_are_downloaded(hub: Hub, make: Make) -> None:
     header = make(BLOCK).header
-    assert hub.asked == [
+    assert hub.requests == [
         (
             "Falah/Alzheimer_MRI",
             {"repo_type": "dataset", "revision": "sha of None", "allow_patterns": "*.parquet"},
@@ -107,15 +107,15 @@ def test_the_hub_gives_files_of_one_revision(hub: Hub, make: Make) -> None:
     assert header.citation == "Hugging Face data set Falah/Alzheimer_MRI, revision sha of None"
 
 
-def test_what_is_no_parquet_is_taken_from_the_converted_branch(hub: Hub, make: Make) -> None:
+def test_other_formats_are_read_from_the_converted_branch(hub: Hub, make: Make) -> None:
     hub.branches = {None: ["images.zip"], "refs/convert/parquet": ["default/train/0000.parquet"]}
     make(BLOCK)
-    assert hub.asked[0][1]["revision"] == "sha of refs/convert/parquet"
+    assert hub.requests[0][1]["revision"] == "sha of refs/convert/parquet"
 
 
-def test_what_the_hub_lacks_is_named(hub: Hub, make: Make) -> None:
+def test_errors_of_the_hub_are_reported(hub: Hub, make: Make) -> None:
     hub.branches = {None: ["a.zip"], "refs/convert/parquet": []}
-    with pytest.raises(UserError, match=r"huggingface: Falah/Alzheimer_MRI: holds no file \*\.parquet"):
+    with pytest.raises(UserError, match=r"huggingface: Falah/Alzheimer_MRI: contains no file \*\.parquet"):
         make(BLOCK)
-    with pytest.raises(UserError, match=r"huggingface: nobody: cannot be fetched \(no name\).*HF_TOKEN"):
+    with pytest.raises(UserError, match=r"huggingface: nobody: cannot be downloaded \(no name\).*HF_TOKEN"):
         make({**BLOCK, "path": "nobody"})

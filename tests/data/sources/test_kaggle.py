@@ -1,4 +1,4 @@
-"""What kagglehub brings, and what it may say instead."""
+"""Kaggle data sets as kagglehub downloads them, and its errors."""
 
 import sys
 from collections.abc import Callable
@@ -24,12 +24,12 @@ def test_slug_and_version_are_recorded(sample: Sample, make: Make, tmp_path: Any
 
 
 @pytest.mark.parametrize("path", [None, "no slug", "https://www.kaggle.com/x/y", "owner/name/7"])
-def test_what_is_no_slug_is_refused(path: str | None, sample: Sample, make: Make) -> None:
-    with pytest.raises(UserError, match=r"data\.path: (null|.* is no slug).*owner/name"):
+def test_a_path_that_is_not_a_slug_is_refused(path: str | None, sample: Sample, make: Make) -> None:
+    with pytest.raises(UserError, match=r"data\.path: (null|.* is not a slug).*owner/name"):
         make({**sample("kaggle"), "path": path})
 
 
-def test_without_the_library_the_extra_is_named(
+def test_a_missing_kagglehub_is_reported_with_its_extra(
     sample: Sample, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = sample("kaggle")
@@ -38,11 +38,11 @@ def test_without_the_library_the_extra_is_named(
         make(block)
 
 
-def test_what_kaggle_refuses_is_said(sample: Sample, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_kaggle_is_reported(sample: Sample, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(handle: str) -> str:
         raise requests.HTTPError("403 Client Error")
 
     block = sample("kaggle")
     monkeypatch.setattr("kagglehub.dataset_download", refuse)
-    with pytest.raises(UserError, match=r"kaggle: lukechugh/.*cannot be fetched \(403 Client Error\).*token"):
+    with pytest.raises(UserError, match=r"kaggle: lukechugh/.*cannot be downloaded \(403 Client Error\).*token"):
         make(block)

@@ -1,4 +1,4 @@
-"""Class names in every spelling, and tables with everything that is wrong in tables."""
+"""Class names in every spelling, and tables with every kind of error."""
 
 import unicodedata
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 
 from medrobust.core.errors import UserError
 from medrobust.data.prepare import download, prepare
-from medrobust.data.sources.labels import LEFT_OUT, Labels
+from medrobust.data.sources.labels import LEFT_OUT, LabelMap
 from medrobust.data.store import ImageStore
 from tests.data.sources.samples import encoded
 from tests.data.sources.test_files import tarred, zipped
@@ -31,17 +31,17 @@ ROWS = [
 
 @pytest.fixture
 def flat(tmp_path: Path) -> Path:
-    """A folder of images without class folders; the name of one is in the other normal form than the table's."""
-    place = tmp_path / "flat"
-    (place / "images").mkdir(parents=True)
+    """A folder of images without class folders; one name has another Unicode normal form than in the table."""
+    root = tmp_path / "flat"
+    (root / "images").mkdir(parents=True)
     for number, row in enumerate(ROWS):
-        (place / unicodedata.normalize("NFD", row["path"])).write_bytes(encoded(number))
-    (place / "images" / "unnamed.png").write_bytes(encoded(99))
-    return place
+        (root / unicodedata.normalize("NFD", row["path"])).write_bytes(encoded(number))
+    (root / "images" / "unnamed.png").write_bytes(encoded(99))
+    return root
 
 
 def frame(change: dict[int, dict[str, str]] | None = None) -> pd.DataFrame:
-    """The table, with changed cells by row."""
+    """The table, with changes by row."""
     rows = [{**row, **(change or {}).get(number, {})} for number, row in enumerate(ROWS)]
     return pd.DataFrame(rows).fillna("")
 
@@ -69,17 +69,17 @@ def check(store: ImageStore) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
-@pytest.mark.parametrize("place", ["inside", "beside"])
-def test_a_table_names_the_images(suffix: str, place: str, flat: Path, params: Any, tmp_path: Path) -> None:
-    file = (flat if place == "inside" else tmp_path) / f"Tabelle 1.{suffix}"
+@pytest.mark.parametrize("location", ["inside", "beside"])
+def test_a_table_lists_the_images(suffix: str, location: str, flat: Path, params: Any, tmp_path: Path) -> None:
+    file = (flat if location == "inside" else tmp_path) / f"Tabelle 1.{suffix}"
     if suffix == "parquet":
         frame().to_parquet(file)
     else:
         frame().to_csv(file, index=False, encoding="utf-8-sig", sep="\t" if suffix == "tsv" else ",")
-    check(store_of(flat, params, tmp_path, {"file": file.name if place == "inside" else str(file)}))
+    check(store_of(flat, params, tmp_path, {"file": file.name if location == "inside" else str(file)}))
 
 
-def test_a_table_in_a_folder_of_a_zip_starts_there(params: Any, tmp_path: Path) -> None:
+def test_paths_are_relative_to_the_folder_of_the_table(params: Any, tmp_path: Path) -> None:
     members = {f"top/{row['path']}": encoded(number) for number, row in enumerate(ROWS)}
     table = frame().assign(path=frame()["path"].str.replace("/", "\\"))
     path = zipped(tmp_path / "a.zip", {**members, "top/m.csv": table.to_csv(index=False).encode()})
@@ -88,9 +88,9 @@ def test_a_table_in_a_folder_of_a_zip_starts_there(params: Any, tmp_path: Path) 
     assert store.manifest["parent"].iloc[3] == "top/images/é.png"
 
 
-def test_a_name_without_folder_and_ending_is_found_where_one_file_has_it(params: Any, tmp_path: Path) -> None:
-    """As in the tables of skin lesions and fundus pictures: `ISIC_0027419` lies in one of two folders."""
-    names = ["part_1/ISIC_1.jpg", "part_2/ISIC_2.jpg", "part_2/ISIC_3.jpg", "part_1/twin.jpg", "part_2/twin.jpg"]
+def test_a_name_without_folder_and_suffix_is_found_if_it_is_unique(params: Any, tmp_path: Path) -> None:
+    """As in tables of skin lesions and fundus images: `ISIC_0027419` is in one of two folders."""
+    names = ["part_1/ISIC_1.jpg", "part_2/ISIC_2.jpg", "part_2/ISIC_3.jpg", "part_1/same.jpg", "part_2/same.jpg"]
     members = {f"./{name}": encoded(number, kind="JPEG") for number, name in enumerate(names)}
     table = "image_id,dx,lesion_id\nISIC_1,nv,a\nISIC_2.jpg,mel,b\npart_2/ISIC_3.jpg,nv,c\n"
     members |= {"./ISIC_1.txt": b"x", "./meta.csv": table.encode()}
@@ -98,8 +98,8 @@ def test_a_name_without_folder_and_ending_is_found_where_one_file_has_it(params:
     columns = {"file": "meta.csv", "path": "image_id", "label": "dx", "patient": "lesion_id"}
     store = store_of(path, params, tmp_path, columns, classes=["nv", "mel"])
     assert store.manifest["id"].tolist() == [f"./{name}" for name in names[:3]]
-    members["./meta.csv"] = (table + "twin,nv,d\n").encode()
-    with pytest.raises(UserError, match=r"meta\.csv, line 5: 'twin' is no file of the data"):
+    members["./meta.csv"] = (table + "same,nv,d\n").encode()
+    with pytest.raises(UserError, match=r"meta\.csv, line 5: 'same' is not a file of the data"):
         store_of(tarred(path, members), params, tmp_path, columns, classes=["nv", "mel"])
 
 
@@ -128,18 +128,21 @@ def test_labels_that_map_to_null_are_left_out_and_counted(flat: Path, params: An
     [
         (
             {1: {"label": "severe"}},
-            r"m\.csv: labels that are no class: 'severe' \(1\).*data\.classes has Non Demented",
+            r"m\.csv: labels that are not a class: 'severe' \(1\).*Use the classes Non Demented",
         ),
-        ({1: {"path": "images/x.png"}}, r"m\.csv, line 3: 'images/x.png' is no file of the data \(1 such rows\)"),
-        ({2: {"path": "images/a 1.png"}}, r"m\.csv, line 4: 'images/a 1.png' stands in more than one row"),
-        ({3: {"parent": "images/x.png"}}, r"m\.csv, line 5: the parent 'images/x.png' is no row of the table"),
-        ({0: {"split": "holdout"}}, r"m\.csv, line 2: split is 'holdout'. Known: train, training, val"),
-        ({3: {"kind": "fake"}}, r"m\.csv, line 5: kind is 'fake'. Known: real, synthetic"),
-        ({0: {"slice": "3.5"}}, r"m\.csv, line 2: slice is '3.5'. Give a whole number"),
+        (
+            {1: {"path": "images/x.png"}},
+            r"m\.csv, line 3: 'images/x.png' is not a file of the data \(1 such rows\)",
+        ),
+        ({2: {"path": "images/a 1.png"}}, r"m\.csv, line 4: 'images/a 1.png' is in more than one row"),
+        ({3: {"parent": "images/x.png"}}, r"m\.csv, line 5: the parent 'images/x.png' is not a row of the table"),
+        ({0: {"split": "holdout"}}, r"m\.csv, line 2: split is 'holdout'. Use one of: train, training, val"),
+        ({3: {"kind": "fake"}}, r"m\.csv, line 5: kind is 'fake'. Use one of: real, synthetic"),
+        ({0: {"slice": "3.5"}}, r"m\.csv, line 2: slice is '3.5'. Use a whole number"),
         ({2: {"patient": "p2"}}, r"patient p2: has the labels Mild_Demented and Non Demented \(1 such patients\)"),
     ],
 )
-def test_a_wrong_cell_is_named_with_its_line(
+def test_an_invalid_cell_is_reported_with_its_line(
     change: dict[int, dict[str, str]], message: str, flat: Path, params: Any, tmp_path: Path
 ) -> None:
     frame(change).to_csv(flat / "m.csv", index=False)
@@ -148,15 +151,15 @@ def test_a_wrong_cell_is_named_with_its_line(
     assert not (tmp_path / "prepared").exists()
 
 
-def test_a_row_without_its_file_may_be_skipped(flat: Path, params: Any, tmp_path: Path) -> None:
+def test_a_row_without_a_file_may_be_skipped(flat: Path, params: Any, tmp_path: Path) -> None:
     frame({0: {"path": "gone.png"}}).to_csv(flat / "m.csv", index=False)
     store = store_of(flat, params, tmp_path, {"file": "m.csv"}, on_bad_image="skip")
-    assert store.header.skipped == [{"id": "gone.png", "reason": "a row of the table without its file"}]
+    assert store.header.skipped == [{"id": "gone.png", "reason": "a row of the table without a file"}]
     assert len(store.images) == 3
 
 
 @pytest.mark.parametrize(("choice", "images"), [("keep", 4), ("skip", 2)])
-def test_a_patient_with_two_labels_is_kept_or_skipped_by_choice(
+def test_a_patient_with_two_labels_is_kept_or_skipped(
     choice: str, images: int, flat: Path, params: Any, tmp_path: Path
 ) -> None:
     frame({2: {"patient": "p1"}, 0: {"label": "mild demented"}}).to_csv(flat / "m.csv", index=False)
@@ -168,7 +171,7 @@ def test_a_patient_with_two_labels_is_kept_or_skipped_by_choice(
     assert len(store.images) == images
 
 
-def test_skipped_patients_are_named(flat: Path, params: Any, tmp_path: Path) -> None:
+def test_skipped_patients_are_listed(flat: Path, params: Any, tmp_path: Path) -> None:
     (flat / "images" / "e.png").write_bytes(encoded(7))
     rows = [*frame({2: {"patient": "p1"}, 0: {"label": "mild demented"}}).to_dict("records")]
     rows.append({"path": "images/e.png", "label": "Non Demented", "patient": "p5"})
@@ -195,7 +198,7 @@ def test_skipped_patients_are_named(flat: Path, params: Any, tmp_path: Path) -> 
         ({"file": "m.csv"}, "path,label\n\xff\xfe,b\n", r"m\.csv: cannot be read .*UTF-8"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_named(
+def test_an_unusable_table_is_reported(
     table: dict[str, str], content: str, message: str, flat: Path, params: Any, tmp_path: Path
 ) -> None:
     (flat / "m.csv").write_bytes(content.encode("latin-1"))
@@ -203,20 +206,20 @@ def test_a_table_that_cannot_be_used_is_named(
         store_of(flat, params, tmp_path, table)
 
 
-def test_exact_names_come_before_loose_ones(params: Any) -> None:
-    labels = Labels(params(classes=["grade+", "grade-", "Other Grade"], labels={"g": "grade+", "x": None}))
+def test_exact_names_come_before_normalized_ones(params: Any) -> None:
+    labels = LabelMap(params(classes=["grade+", "grade-", "Other Grade"], labels={"g": "grade+", "x": None}))
     assert labels.find("grade-") == "grade-"
-    assert labels.find("grade") is None, "which of the two is unknown"
+    assert labels.find("grade") is None, "ambiguous"
     assert labels.find("other_grade") == "Other Grade"
     assert (labels.find("G"), labels.find("X"), labels.find("y")) == ("grade+", LEFT_OUT, None)
 
 
 def test_params_that_contradict_each_other_are_refused(params: Any) -> None:
     for changes, message in (
-        ({"classes": ["a", "b", "a"]}, "names a more than once"),
-        ({"labels": {"x": "c"}}, "labels names c, which data.classes does not have"),
+        ({"classes": ["a", "b", "a"]}, "has a more than once"),
+        ({"labels": {"x": "c"}}, "labels has c, which is not in data.classes"),
         ({"window": [5, 5]}, "window .* is empty"),
-        ({"volume": {"range": [0.5, 0.5]}}, "range .* is empty"),
+        ({"volume": {"range": [0.5, 0.5], "step": 1}}, "range .* is empty"),
     ):
         with pytest.raises(ValueError, match=message):
             params(**changes)

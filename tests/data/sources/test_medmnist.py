@@ -1,4 +1,4 @@
-"""The npz of MedMNIST: flags, sizes, what is published of them, and what is no such file."""
+"""MedMNIST files: flags, sizes, published facts, and files that are refused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +31,7 @@ def block(path: Path, **changes: Any) -> dict[str, Any]:
     return {"source": "medmnist", "path": str(path), "classes": ["normal", "pneumonia"], **changes}
 
 
-def test_pixels_labels_and_splits_are_those_of_the_file(make: Make, tmp_path: Path) -> None:
+def test_pixels_labels_and_splits_are_read(make: Make, tmp_path: Path) -> None:
     content = arrays()
     np.savez(tmp_path / "pneumoniamnist.npz", **content)
     store = make(block(tmp_path / "pneumoniamnist.npz"), image_size=28)
@@ -49,28 +49,30 @@ def test_grades_without_names_are_mapped_by_their_number(make: Make, tmp_path: P
     assert store.header.verified.startswith("nothing")
 
 
-def test_what_is_published_is_compared(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_compared_with_the_published_facts(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "pneumoniamnist_64.npz"
     np.savez(path, **arrays((64, 64)))
     assert "neither md5 nor counts" in make(block(path)).header.verified
     flags = medmnist._flags()
     flags["pneumoniamnist"]["images"] = {"train": 4, "val": 4, "test": 4}
     monkeypatch.setattr(medmnist, "_flags", lambda: flags)
-    assert make(block(path)).header.verified == "counts of the published splits (the md5 is another)"
+    assert make(block(path)).header.verified == "counts of the published splits (the md5 differs)"
     flags["pneumoniamnist"]["md5"]["64"] = file_hash(path, "md5")
     assert make(block(path)).header.verified == "md5 of the published file"
 
 
-def test_a_flag_is_fetched_with_its_md5(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched = []
+def test_a_flag_is_downloaded_with_its_md5(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    downloaded = []
 
-    def fetch(url: str, target: Path, md5: str) -> None:
-        fetched.append((url, md5))
+    def download(url: str, target: Path, md5: str) -> None:
+        downloaded.append((url, md5))
         np.savez(target, **arrays((64, 64)))
 
-    monkeypatch.setattr(medmnist, "fetch_url", fetch)
+    monkeypatch.setattr(medmnist, "download_file", download)
     assert len(make({**block(tmp_path), "path": "pneumoniamnist_64"}).images) == 12
-    assert fetched == [
+    assert downloaded == [
         (
             "https://zenodo.org/records/10519652/files/pneumoniamnist_64.npz?download=1",
             "8f4eceb4ccffa70c672198ea285246c6",
@@ -79,12 +81,12 @@ def test_a_flag_is_fetched_with_its_md5(make: Make, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["mnist", "octmnist_65", "cifar10", "../octmnist"])
-def test_an_unknown_flag_lists_the_known(name: str, make: Make, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no flag of MedMNIST: .*Known: pathmnist, chestmnist, .*_224"):
+def test_an_unknown_flag_lists_the_known_ones(name: str, make: Make, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is not a flag of MedMNIST.*Use one of: pathmnist, chestmnist, .*_224"):
         make({**block(tmp_path), "path": name})
 
 
-def test_every_flag_has_what_is_needed_of_it() -> None:
+def test_the_facts_of_every_flag_are_complete() -> None:
     flags = medmnist._flags()
     assert {"octmnist", "pneumoniamnist", "retinamnist", "dermamnist"} <= set(flags)
     for flag in flags.values():
@@ -96,13 +98,16 @@ def test_every_flag_has_what_is_needed_of_it() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (arrays((28, 28, 28)), r"holds uint8 of \(28, 28, 28\) an image.*without 3d"),
-        (arrays(labels=14), r"14 labels an image.*choose another flag"),
-        ({"images": np.zeros(3)}, r"holds no train_images, but images\.npy"),
-        ({**arrays(), "train_images": np.array(["x", None], dtype=object)}, r"truncated or no npz|holds object"),
+        (arrays((28, 28, 28)), r"images of uint8 with shape \(28, 28, 28\).*without 3d"),
+        (arrays(labels=14), r"14 labels per image.*one label per image"),
+        ({"images": np.zeros(3)}, r"contains no train_images, but images\.npy"),
+        (
+            {**arrays(), "train_images": np.array(["x", None], dtype=object)},
+            r"truncated or not an npz|images of object",
+        ),
     ],
 )
-def test_what_is_no_set_of_pictures_is_named(
+def test_a_file_without_2d_images_is_reported(
     content: dict[str, Any], message: str, make: Make, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "a.npz", **content)
@@ -110,9 +115,9 @@ def test_what_is_no_set_of_pictures_is_named(
         make(block(tmp_path / "a.npz"))
 
 
-def test_a_truncated_file_is_named(make: Make, tmp_path: Path) -> None:
+def test_a_truncated_file_is_reported(make: Make, tmp_path: Path) -> None:
     path = tmp_path / "octmnist.npz"
     np.savez(path, **arrays())
     path.write_bytes(path.read_bytes()[:4000])
-    with pytest.raises(UserError, match="truncated or no npz"):
+    with pytest.raises(UserError, match="truncated or not an npz"):
         make(block(path))

@@ -1,4 +1,4 @@
-"""Volumes lie alike whatever their header says, and slices, windows and labels are those that were asked for."""
+"""Volumes of every orientation give the same slices; range, step and window select and scale them."""
 
 import gzip
 from pathlib import Path
@@ -11,11 +11,11 @@ import pytest
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.sources import VolumeParams
-from medrobust.data.sources.volumes import chosen_slices
+from medrobust.data.sources.volumes import selected_slices
 from tests.data.sources.conftest import Make
 from tests.data.sources.samples import volume
 
-#: A volume in RAS+ (12 to the right, 14 to the front, 10 to the top) whose axial slices are told apart.
+#: A volume in RAS+ (12 voxels to the right, 14 to the front, 10 up) whose axial slices differ.
 VALUES = np.random.default_rng(5).integers(1, 1000, (12, 14, 10)).astype(np.int16)
 WINDOW = (0.0, 1000.0)
 
@@ -31,13 +31,13 @@ def block(folder: Path, names: list[str], **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "volumes"
-    place.mkdir()
-    return place
+    path = tmp_path / "volumes"
+    path.mkdir()
+    return path
 
 
 def expected(number: int) -> np.ndarray:
-    """What a radiologist sees: the front up, the patient's right side left."""
+    """The slice in radiological view: front up, the patient's right on the left."""
     plane = VALUES[::-1, ::-1, number].T
     pixels: np.ndarray = np.rint(np.clip(plane / 1000, 0, 1) * 255).astype(np.uint8)
     return pixels
@@ -68,7 +68,7 @@ def test_scaled_and_float_volumes_keep_their_values(folder: Path, make: Make) ->
     assert np.abs(store.images[:10].astype(int) - store.images[10:]).max() <= 3, "10 of 1000 are 2.6 of 255"
 
 
-def test_without_a_window_the_percentiles_of_the_volume_count(folder: Path, make: Make) -> None:
+def test_without_a_window_percentiles_of_the_volume_are_used(folder: Path, make: Make) -> None:
     values = VALUES.astype(np.float32)
     values[0, 0, 0] = 1e6
     for number in range(2):
@@ -77,26 +77,26 @@ def test_without_a_window_the_percentiles_of_the_volume_count(folder: Path, make
     assert store.images[:10].mean() == pytest.approx(127, abs=5), "one bright voxel does not darken the rest"
 
 
-def test_range_and_step_choose_slices() -> None:
-    assert chosen_slices(11, VolumeParams()) == list(range(11))
-    assert chosen_slices(11, VolumeParams(range=(0.2, 0.8), step=3)) == [2, 5, 8]
-    assert chosen_slices(1, VolumeParams()) == [0]
+def test_range_and_step_select_slices() -> None:
+    assert selected_slices(11, VolumeParams(range=(0.0, 1.0), step=1)) == list(range(11))
+    assert selected_slices(11, VolumeParams(range=(0.2, 0.8), step=3)) == [2, 5, 8]
+    assert selected_slices(1, VolumeParams(range=(0.0, 1.0), step=1)) == [0]
     with pytest.raises(ValueError, match="none of its 2 slices"):
-        chosen_slices(2, VolumeParams(range=(0.4, 0.6)))
+        selected_slices(2, VolumeParams(range=(0.4, 0.6), step=1))
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("no orientation", r"its header says nothing of its orientation"),
-        ("colours", r"its voxels are no plain numbers"),
-        ("time", r"its shape is \(12, 14, 10, 2\), which is no single volume"),
-        ("text", r"truncated or no volume"),
-        ("half a header", r"truncated or no volume"),
-        ("no gzip", r"truncated or no volume"),
+        ("no orientation", r"its header has no orientation"),
+        ("colours", r"its voxels are not numbers"),
+        ("time", r"its shape \(12, 14, 10, 2\) is not that of a single volume"),
+        ("text", r"truncated or not a volume"),
+        ("half a header", r"truncated or not a volume"),
+        ("no gzip", r"truncated or not a volume"),
     ],
 )
-def test_a_header_that_cannot_be_used_is_named(fault: str, message: str, folder: Path, make: Make) -> None:
+def test_an_unusable_header_is_reported(fault: str, message: str, folder: Path, make: Make) -> None:
     for name in ("0.nii", "1.nii", "good.nii", "bad.nii", "bad.nii.gz"):
         volume(folder / name, VALUES, code=0 if name.startswith("bad") and fault == "no orientation" else 1)
     bad = "bad.nii.gz" if fault == "no gzip" else "bad.nii"
@@ -112,7 +112,7 @@ def test_a_header_that_cannot_be_used_is_named(fault: str, message: str, folder:
     }
     if fault in content:
         (folder / bad).write_bytes(content[fault])
-    with pytest.raises(UserError, match=rf"{bad}: cannot be used \({message}"):
+    with pytest.raises(UserError, match=rf"{bad}: is not usable \({message}"):
         make(block(folder, ["0.nii", "1.nii", bad]))
     store = make(block(folder, ["0.nii", "1.nii", bad]), on_bad_image="skip")
     assert [row["id"] for row in store.header.skipped] == [bad]
@@ -120,7 +120,7 @@ def test_a_header_that_cannot_be_used_is_named(fault: str, message: str, folder:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_volume_without_its_end_is_named(packed: bool, folder: Path, make: Make) -> None:
+def test_a_truncated_volume_is_reported(packed: bool, folder: Path, make: Make) -> None:
     for number in range(3):
         volume(folder / f"{number}.nii", np.tile(VALUES, (1, 1, 9)))
     content = (folder / "2.nii").read_bytes()
@@ -139,11 +139,11 @@ def test_a_volume_without_its_end_is_named(packed: bool, folder: Path, make: Mak
 def test_a_volume_of_one_intensity_needs_a_window(folder: Path, make: Make) -> None:
     for number in range(2):
         volume(folder / f"{number}.nii", np.full_like(VALUES, 7))
-    with pytest.raises(UserError, match="all its voxels are alike"):
+    with pytest.raises(UserError, match="all its voxels have the same value"):
         make(block(folder, ["0.nii", "1.nii"], window=None))
 
 
-def test_a_missing_table_is_named(folder: Path, make: Make) -> None:
+def test_a_missing_table_is_reported(folder: Path, make: Make) -> None:
     volume(folder / "0.nii", VALUES)
     with pytest.raises(UserError, match=r"data\.table\.file: missing"):
         make({**block(folder, ["0.nii"]), "table": None})

@@ -1,4 +1,4 @@
-"""The patient stands in the file's name."""
+"""Patients are read from the file names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +16,10 @@ def test_patients_and_splits_are_read(sample: Callable[[str], dict[str, Any]], m
     store = make(sample("oct2017"))
     assert store.manifest["patient"].tolist() == ["1004", "1014", "1024", "1034", "1005", "1015", "1025", "1035"]
     assert store.manifest["published_split"].value_counts().to_dict() == {"train": 4, "test": 4}
-    assert store.header.verified == "file names; not a whole release"
+    assert store.header.verified == "file names; not a complete release"
 
 
-def test_a_whole_release_is_known_by_its_counts(
+def test_a_complete_release_is_recognised_by_its_counts(
     sample: Callable[[str], dict[str, Any]], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(oct2017, "RELEASES", {"x": {"CNV": 2, "DME": 2, "DRUSEN": 2, "NORMAL": 2}})
@@ -29,8 +29,8 @@ def test_a_whole_release_is_known_by_its_counts(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("CNV/scan_17.jpeg", r"scan_17\.jpeg: has no patient in its name.*archive for others"),
-        ("CNV/DME-17-1.jpeg", r"DME by its name, CNV by its folder"),
+        ("CNV/scan_17.jpeg", r"scan_17\.jpeg: has no patient id in its name.*data\.source: archive"),
+        ("CNV/DME-17-1.jpeg", r"is DME by its name, but in the folder CNV"),
     ],
 )
 def test_a_file_that_is_not_named_as_published_is_refused(

@@ -1,4 +1,4 @@
-"""The phantom repeats itself for a seed, its patients look alike inside, and its grades show."""
+"""The phantom is reproducible, slices of a patient are similar, and grades are visible."""
 
 from pathlib import Path
 from typing import Any
@@ -8,21 +8,22 @@ import pytest
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
-from medrobust.data.audit.neighbours import pictures
+from medrobust.data.audit.neighbours import thumbnails
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.phantom import RIPPLES
 from medrobust.data.store import ImageStore
+from tests.params import default_block
 
 CLASSES = ["low", "middle", "high"]
 
 
 def block(**changes: Any) -> DataParams:
-    phantom = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0}
+    phantom = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0, "site": 0.0}
     base = {
         "source": "phantom", "classes": CLASSES, "ordered": True, "image_size": 48, "channels": 1,
         "on_bad_image": "fail", "phantom": phantom, **changes,
     }  # fmt: skip
-    return DataParams.model_validate(base)
+    return default_block(DataParams, "data", **base)
 
 
 def make(folder: Path, seed: int = 0, **changes: Any) -> ImageStore:
@@ -42,12 +43,12 @@ def test_a_seed_gives_the_same_images_and_another_seed_others(store: ImageStore,
     assert make(tmp_path / "other", seed=1).header.sha256 != store.header.sha256
 
 
-def test_slices_of_a_patient_look_more_alike_than_those_of_others(store: ImageStore) -> None:
-    vectors = pictures(store.images, np.arange(len(store.images)))
+def test_slices_of_a_patient_are_more_similar_than_those_of_others(store: ImageStore) -> None:
+    vectors = thumbnails(store.images, np.arange(len(store.images)))
     similarity = vectors @ vectors.T
-    patient, place = store.manifest["patient"].to_numpy(), store.manifest["slice"].to_numpy()
-    same_height = (place[:, None] == place[None]) & (patient[:, None] != patient[None])
-    neighbours = (np.abs(place[:, None] - place[None]) == 1) & (patient[:, None] == patient[None])
+    patient, position = store.manifest["patient"].to_numpy(), store.manifest["slice"].to_numpy()
+    same_height = (position[:, None] == position[None]) & (patient[:, None] != patient[None])
+    neighbours = (np.abs(position[:, None] - position[None]) == 1) & (patient[:, None] == patient[None])
     assert similarity[neighbours].mean() > similarity[same_height].mean() - 0.02
     assert similarity[same_height].max() < 0.999, "two patients are the same"
 
@@ -59,7 +60,7 @@ def test_the_grade_darkens_the_middle_of_the_brain(store: ImageStore) -> None:
     assert means[0] < means[1] < means[2]
 
 
-def test_the_ripple_of_the_site_goes_with_the_grade_and_stays_below_its_amplitude(
+def test_the_site_ripple_depends_on_the_grade_and_is_bounded_by_its_amplitude(
     store: ImageStore, tmp_path: Path
 ) -> None:
     site = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0, "site": 0.05}
@@ -67,7 +68,7 @@ def test_the_ripple_of_the_site_goes_with_the_grade_and_stays_below_its_amplitud
     change = rippled.images.astype(int) - store.images.astype(int)
     assert np.abs(change).max() <= np.ceil(0.05 * 255)
     wave = np.cos(2 * np.pi * RIPPLES * (np.arange(48) + 0.5) / 48)[:, None]
-    # Air is clipped at zero, so only brain counts.
+    # Air is clipped at zero, so only the brain is compared.
     inside = (change * wave)[:, 12:36, 12:36].mean((1, 2)) / 255
     means = [inside[(store.manifest["label"] == label).to_numpy()].mean() for label in CLASSES]
     assert means == pytest.approx([-0.025, 0.0, 0.025], abs=0.005)
@@ -79,8 +80,8 @@ def test_colour_images_have_three_equal_channels(tmp_path: Path) -> None:
     assert (images[..., 0] == images[..., 1]).all()
 
 
-def test_a_block_that_does_not_fit_the_classes_is_refused(tmp_path: Path) -> None:
+def test_a_block_that_does_not_match_the_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.phantom: missing"):
         download(block(phantom=None), tmp_path / "raw", 0)
-    with pytest.raises(UserError, match=r"data\.phantom\.patients: names \['low', 'middle', 'high'\]"):
+    with pytest.raises(UserError, match=r"data\.phantom\.patients: has the classes \['low', 'middle', 'high'\]"):
         download(block(classes=["low", "high"]), tmp_path / "raw", 0)

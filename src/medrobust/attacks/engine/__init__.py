@@ -1,0 +1,1 @@
+"""Run suites of attacks: schedule and stream images, record attempts, resume interrupted evaluations."""

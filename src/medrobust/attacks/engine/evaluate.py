@@ -32,9 +32,9 @@ from medrobust.attacks.engine.attempts import RECORDS, table_of, worst_case
 from medrobust.attacks.engine.resume import ResumeFolder
 from medrobust.attacks.engine.schedule import ImageSchedule
 from medrobust.attacks.engine.streaming import BatchLimit, FixedBatch, StreamingBatch
-from medrobust.attacks.registry import load_attack
+from medrobust.attacks.lookup import load_attack
 from medrobust.attacks.state import IterativeAttack
-from medrobust.core.processes import gather, joined, share
+from medrobust.core.processes import gather, process_group, rows_of_rank
 from medrobust.core.runtime import progress
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
@@ -84,9 +84,9 @@ def attack_suite(
         UserError: the model has no logit for a label; it returns NaN, infinity or probabilities; or the memory of
             the GPU does not hold a single image.
     """
-    with joined(), frozen(model):
+    with process_group(), frozen(model):
         known = resume.load() if resume else table_of([])
-        mine = share(np.arange(len(subset)))
+        mine = rows_of_rank(np.arange(len(subset)))
         known = known[known["id"].isin(subset.ids[mine])]
         todo = [row for row in mine if subset.ids[row] not in set(known["id"])]
         tables = [known]

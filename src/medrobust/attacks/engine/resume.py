@@ -12,7 +12,7 @@ import pandas as pd
 from torch import nn
 
 from medrobust.attacks.engine.attempts import table_of
-from medrobust.core.code_hash import code_hash
+from medrobust.core.code import modules_hash
 from medrobust.core.records import read_table, write_table
 from medrobust.core.runtime import WORK, say
 from medrobust.data.store import Subset
@@ -72,6 +72,6 @@ def resume_folder(
                 digest.update("\0".join(map(str, array)).encode())
             for start in range(0, len(part), 256):
                 digest.update(part.batch(range(start, min(start + 256, len(part)))).numpy().tobytes())
-    facts = [suite, seed, bit_depth, allow_weak, code_hash(ENGINE)]
+    facts = [suite, seed, bit_depth, allow_weak, modules_hash(ENGINE)]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     return ResumeFolder(WORK / "resume" / f"attack-{digest.hexdigest()[:24]}")

@@ -1,6 +1,6 @@
 """Run the suite of an attack cell and write its attempts, metrics and robust-accuracy curve."""
 
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,44 +8,62 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from medrobust.attacks.engine.attempts import stored_accuracy, worst_case
+from medrobust.attacks.engine.attempts import stored_accuracy, table_of, worst_case
 from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.engine.resume import resume_folder
 from medrobust.attacks.engine.targeted import targeted_success
 from medrobust.core import metrics
+from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_metrics, write_table
-from medrobust.core.runtime import process_number
+from medrobust.core.runtime import process_number, say
 from medrobust.data.store import Subset
 
 
+@dataclass(frozen=True)
+class Outs:
+    """Where an attack cell writes: its attempts, metrics and robust-accuracy curve."""
+
+    records: Path
+    metrics: Path
+    curve: Path
+
+
 def run_suite(
-    model: nn.Module, subset: Subset, suite: dict[str, Any], *, bit_depth: int, seed: int,
-    report: ReportParams, records: Path, metrics_path: Path, curve: Path, train: Subset | None = None,
+    model: nn.Module, subset: Subset, suite: dict[str, Any], outs: Outs, *, bit_depth: int, seed: int,
+    report: ReportParams, train: Subset | None = None,
 ) -> None:  # fmt: skip
     """Evaluate a suite and write its records, metrics and robust-accuracy curve.
 
     After an interruption, the evaluation continues with the images that were not finished. Under torchrun the
     processes share the images, and the first one writes. Attacks that are fitted are fitted on `train`.
     """
-    begin = time.monotonic()
     resume = resume_folder(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
     attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, resume=resume, train=train)
     if process_number() > 0:
         return
     table = worst_case(attempts, suite["eps"])
-    seconds = time.monotonic() - begin
     points = [_point(table[table["eps"] == eps], subset.classes, report) for eps in suite["eps"]]
-    write_table(records, attempts)
-    write_table(curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
-    summary = _summary(table, attempts, subset, suite, points, seconds)
+    write_table(outs.records, attempts)
+    write_table(outs.curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
+    summary = _summary(table, attempts, subset, suite, points)
     intervals = summary["robust_accuracy_ci"]
     shown = {
-        f"robust@{eps}": metrics.supported(value, intervals[eps])
+        f"robust@{eps}": round_to_interval(value, intervals[eps])
         for eps, value in summary["robust_accuracy"].items()
     }
-    write_metrics(metrics_path, summary | targeted_success(model, subset, suite, attempts, report), shown)
+    write_metrics(outs.metrics, summary | targeted_success(model, subset, suite, attempts, report), shown)
     resume.clear()
+
+
+def write_not_fitted(outs: Outs, reason: str) -> None:
+    """Write the outs of a model that could not be fitted: tables without rows, and the reason in the metrics."""
+    if process_number() > 0:
+        return
+    say(f"nothing to attack: {reason}")
+    write_table(outs.records, table_of([]))
+    write_table(outs.curve, pd.DataFrame(columns=["eps", "robust_accuracy"]))
+    write_metrics(outs.metrics, {"not_fitted": reason}, {"verdict": "not fitted"})
 
 
 def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dict[str, Any]:
@@ -53,7 +71,7 @@ def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dic
     settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     labels, patients = table["label"].to_numpy(), table["patient"].to_numpy()
     point: dict[str, Any] = {}
-    for name, (value, interval) in metrics.measured(
+    for name, (value, interval) in metrics.estimates(
         labels, _worst_pred(table), patients, classes, **settings
     ).items():
         point |= dict(zip(metrics.curve_columns(name), (value, *(interval or (None, None))), strict=True))
@@ -67,7 +85,7 @@ def _worst_pred(table: pd.DataFrame) -> np.ndarray:
 
 def _summary(
     table: pd.DataFrame, attempts: pd.DataFrame, subset: Subset, suite: dict[str, Any],
-    points: list[dict[str, Any]], seconds: float,
+    points: list[dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     first = table.drop_duplicates("id")
     clean = metrics.confusion(first["label"].to_numpy(), first["clean_pred"].to_numpy(), len(subset.classes))
@@ -84,5 +102,4 @@ def _summary(
         "robust_accuracy_stored": {f"{eps:g}": v for eps, v in zip(suite["eps"], stored, strict=True)},
         "gradient_evaluations": int(attempts["gradients"].sum()),
         "queries": int(attempts["queries"].sum()),
-        "seconds": round(seconds, 1),
     }

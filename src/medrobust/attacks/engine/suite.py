@@ -1,51 +1,87 @@
-"""Resolve a suite: check each attack's hyper-parameters and fix the code that they stand for.
+"""Suites as stages read them: hyper-parameters checked, code and surrogates fixed. Light: no torch at import.
 
-The result is a small file that attack cells depend on. Because it holds the hash of the source files that the
-suite's attacks use, an edit of one attack re-runs the cells that use it, and a new attack re-runs none.
+Attack cells depend on the resolved file. It holds a hash of the code of the attacks that the suite names, so that
+an edit of one attack re-runs the cells that use it, and a new attack re-runs none.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from medrobust.attacks.base import Attack
-from medrobust.attacks.registry import ATTACKS, load_attack
-from medrobust.core.code_hash import code_hash
+from medrobust.attacks.lookup import load_attack
+from medrobust.core.code import chosen_entries
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.hyperparameters import build
+from medrobust.core.records import file_hash, read_json, write_json
+
+if TYPE_CHECKING:
+    from medrobust.attacks.base import Attack
 
 
-def resolve_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
+def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The suite as attack cells read it.
 
+    Args:
+        name: of the block under `attacks.suites`.
+        suite: the block.
+        code: `attacks/<name>` -> hash of its code, as the stage `code` writes it (None: no hashes).
+
     Returns:
-        `name`, `norm`, `eps` (rising), `give_up`, `attacks`, `sources`.
+        `name`, `norm`, `eps` (rising), `give_up`, `attacks`, `code`.
 
     Raises:
         UserError: an unknown attack, a wrong hyper-parameter, a norm that an attack does not serve, or a
             configuration that cannot reach its radius.
     """
     where = f"params.yaml: attacks.suites.{name}"
-    eps = sorted(set(suite.eps))
-    resolved, modules = [], set()
+    resolved, names = [], set()
     for spec in suite.attacks:
         attack = str(spec.get("name"))
         settings = {key: value for key, value in spec.items() if key != "name"}
         _check(load_attack(attack, f"{where}.attacks"), settings, suite, f"{where}.{attack}")
-        modules.add(ATTACKS[attack].partition(":")[0])
-        if isinstance(inner := settings.get("attack"), dict):  # what a transfer runs on its surrogate
-            modules.add(ATTACKS[inner["name"]].partition(":")[0])
+        names.add(attack)
+        if isinstance(inner := settings.get("attack"), dict):  # the attack that a transfer runs on its surrogate
+            names.add(str(inner["name"]))
         resolved.append({"name": attack, "hyperparameters": settings})
     return {
         "name": name,
         "norm": suite.norm,
-        "eps": eps,
+        "eps": sorted(set(suite.eps)),
         "give_up": suite.give_up,
         "attacks": resolved,
-        "sources": code_hash(modules),
+        "code": chosen_entries(code, "attacks", names),
     }
 
 
-def _check(kind: type[Attack], settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
+def write_surrogate(model: Path, out: Path) -> None:
+    """Fix which weights a surrogate's name stands for: `source` (the folder) and `sha256`.
+
+    Args:
+        model: a checkpoint's folder.
+        out: JSON file beside the suite's, called after the surrogate.
+    """
+    write_json(out, {"source": str(model), "sha256": file_hash(model / "model.safetensors")})
+
+
+def read_suite(folder: Path) -> dict[str, Any]:
+    """A resolved suite: `<folder>/suite.json`, with the weights of each surrogate from `<folder>/<name>.json`.
+
+    DVC knows such a file as the output of a stage that depends on the model: whatever depends on the folder runs
+    after the surrogate was trained, and again when it was retrained.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    suite: dict[str, Any] = read_json(folder / "suite.json")
+    for entry in suite["attacks"]:
+        settings = entry["hyperparameters"]
+        if entry["name"] == "transfer" and not settings.get("sha256"):
+            entry["hyperparameters"] = settings | read_json(folder / f"{settings['source']}.json")
+    return suite
+
+
+def _check(kind: "type[Attack]", settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
     if suite.norm not in kind.norms:
         found = f"supports {' and '.join(kind.norms)}, but the suite has {suite.norm}"
         raise UserError(where, found, "Move it to a suite with its norm")

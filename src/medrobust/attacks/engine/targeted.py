@@ -11,7 +11,7 @@ from medrobust.attacks.base import TOLERANCE
 from medrobust.attacks.engine.evaluate import named_attacks
 from medrobust.attacks.problem import TargetableAttack
 from medrobust.attacks.targets import Costs, choose_targets
-from medrobust.core.metrics import mean_ci
+from medrobust.core.intervals import mean_ci
 from medrobust.core.params.report import ReportParams
 from medrobust.data.store import Subset
 

@@ -1,0 +1,1 @@
+"""Attack methods, one file per family."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, Norm, project
-from medrobust.attacks.registry import load_attack
+from medrobust.attacks.lookup import load_attack
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import build
 from medrobust.core.records import file_hash

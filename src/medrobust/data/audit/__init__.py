@@ -1,0 +1,1 @@
+"""Audit of a split before training: patient overlap, duplicates, and suspected patients."""

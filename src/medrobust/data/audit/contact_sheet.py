@@ -1,4 +1,4 @@
-"""The worst pairs of an audit as one picture, for a human to judge."""
+"""Contact sheet of the most suspicious image pairs of an audit, for visual inspection."""
 
 from pathlib import Path
 
@@ -7,37 +7,37 @@ import pandas as pd
 
 from medrobust.data.store import ImageStore
 
-#: Pairs on the sheet, how many of them are nearest pairs at least, and how many stand in a row.
-MOST, NEAREST, COLUMNS = 12, 4, 4
-#: Side of a picture, margin and height of the words in pixels.
-SIDE, MARGIN, WORDS = 128, 8, 44
+#: Maximum number of pairs, minimum number of nearest pairs among them, and pairs per row of the sheet.
+MAX_PAIRS, MIN_NEAREST, COLUMNS = 12, 4, 4
+#: Side length of an image, margin and height of the caption in pixels.
+SIDE, MARGIN, CAPTION = 128, 8, 44
 
 
 def contact_sheet(store: ImageStore, pairs: pd.DataFrame, nearest: pd.DataFrame, path: Path) -> None:
-    """Write the worst pairs, each with a line on what it is, and then the nearest pairs of test images.
+    """Write a PNG with the worst pairs, followed by the nearest pairs of test images; each pair has a caption.
 
     Args:
         store: the prepared images.
-        pairs, nearest: of an `Audit`.
+        pairs, nearest: tables of an `Audit`.
         path: the PNG to write.
     """
     from PIL import Image, ImageDraw
 
-    worst = pairs.head(MOST - NEAREST)
-    shown = pd.concat([worst, nearest[~nearest["row"].isin(worst["row"])]]).head(MOST)
-    width, height = 2 * SIDE + 3 * MARGIN, SIDE + WORDS + MARGIN
-    lines = -(-len(shown) // COLUMNS)
-    sheet = Image.new("RGB", (min(len(shown), COLUMNS) * width, lines * height), "white")
+    worst = pairs.head(MAX_PAIRS - MIN_NEAREST)
+    shown = pd.concat([worst, nearest[~nearest["row"].isin(worst["row"])]]).head(MAX_PAIRS)
+    width, height = 2 * SIDE + 3 * MARGIN, SIDE + CAPTION + MARGIN
+    rows = -(-len(shown) // COLUMNS)
+    sheet = Image.new("RGB", (min(len(shown), COLUMNS) * width, rows * height), "white")
     draw = ImageDraw.Draw(sheet)
-    for place, (_, pair) in enumerate(shown.iterrows()):
-        left, top = (place % COLUMNS) * width + MARGIN, (place // COLUMNS) * height + MARGIN
-        for step, side in enumerate(("", "other_")):
-            picture = Image.fromarray(np.asarray(store.images[pair[f"{side}row"]])).convert("RGB")
-            sheet.paste(picture.resize((SIDE, SIDE)), (left + step * (SIDE + MARGIN), top))
-            owner = pair[f"{side}owner"] or "patient unknown"
-            words = f"{pair[f'{side}split']}, {owner}\n{pair[f'{side}label']}"
-            draw.text((left + step * (SIDE + MARGIN), top + SIDE + 14), words[:60], fill="black")
+    for position, (_, pair) in enumerate(shown.iterrows()):
+        left, top = (position % COLUMNS) * width + MARGIN, (position // COLUMNS) * height + MARGIN
+        for number, prefix in enumerate(("", "other_")):
+            image = Image.fromarray(np.asarray(store.images[pair[f"{prefix}row"]])).convert("RGB")
+            sheet.paste(image.resize((SIDE, SIDE)), (left + number * (SIDE + MARGIN), top))
+            owner = pair[f"{prefix}owner"] or "patient unknown"
+            caption = f"{pair[f'{prefix}split']}, {owner}\n{pair[f'{prefix}label']}"
+            draw.text((left + number * (SIDE + MARGIN), top + SIDE + 14), caption[:60], fill="black")
         same = pair["owner"] == pair["other_owner"] != ""
-        what = "same patient" if pair["kind"] == "nearest" and same else pair["kind"]
-        draw.text((left, top + SIDE + 1), f"{what}, correlation {pair['similarity']:.4f}", fill="firebrick")
+        kind = "same patient" if pair["kind"] == "nearest" and same else pair["kind"]
+        draw.text((left, top + SIDE + 1), f"{kind}, correlation {pair['similarity']:.4f}", fill="firebrick")
     sheet.save(path)

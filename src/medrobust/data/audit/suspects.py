@@ -1,52 +1,55 @@
-"""Who may be one person although no id says so: look-alike patients, and clusters of images without an id.
+"""Suspected patients: ids that look like one person, and clusters of images without an id.
 
-Both link images that are too much alike for two persons and take connected components. They are suspicions for a
-human to look at, never a correction of the data.
+Both link images that are too similar for two persons and take connected components. A suspect needs visual
+inspection; the data are never changed.
 """
 
 import numpy as np
 import pandas as pd
 
-from medrobust.data.audit.neighbours import Search
+from medrobust.data.audit.neighbours import SearchResult
 
-#: Two ids are suspected to be one person if this share of the images of one has its nearest image in the other ...
-SHARE = 0.5
-#: ... at a distance (1 - correlation) below this share of what is usual between patients in these data.
-OUTLIER = 0.25
+#: Two ids may be one person if this share of the images of one id have their nearest neighbour in the other ...
+MIN_SHARE = 0.5
+#: ... at a distance (1 - correlation) below this share of the median distance between patients in these data.
+MAX_RELATIVE_DISTANCE = 0.25
 COLUMNS = ["suspect", "kind", "id", "split", "label", "patient"]
 
 
-def look_alikes(used: pd.DataFrame, found: Search) -> np.ndarray:
-    """Patients under two or more ids: the number of its suspect for each image, -1 for none.
+def look_alikes(images: pd.DataFrame, result: SearchResult) -> np.ndarray:
+    """Find patients that may have two or more ids.
 
     Args:
-        used: the images that were searched: `owner` (patient, empty if unknown).
-        found: what the search found among them.
+        images: one row per searched image, with `owner` (patient, empty if unknown).
+        result: result of the search among them.
+
+    Returns:
+        int, n: number of the suspect that each image belongs to, -1 for none.
     """
-    owner = used["owner"].to_numpy()
-    near, distance = found.closest.index, 1 - found.closest.similarity
+    owner = images["owner"].to_numpy()
+    near, distance = result.other_patients.index, 1 - result.other_patients.similarity
     between = (owner != "") & (near >= 0) & (owner[near] != "")
     if not between.any():
-        return np.full(len(used), -1)
+        return np.full(len(images), -1)
     names, person = np.unique(owner, return_inverse=True)
-    linked = between & (distance < OUTLIER * np.median(distance[between]))
-    pairs, votes = np.unique(np.stack([person[linked], person[near[linked]]], 1), axis=0, return_counts=True)
+    linked = between & (distance < MAX_RELATIVE_DISTANCE * np.median(distance[between]))
+    pairs, links = np.unique(np.stack([person[linked], person[near[linked]]], 1), axis=0, return_counts=True)
     sizes = np.bincount(person)[pairs[:, 0]]
-    group = _components(len(names), pairs[votes >= np.maximum(2, SHARE * sizes)])
+    group = _components(len(names), pairs[links >= np.maximum(2, MIN_SHARE * sizes)])
     return np.where(owner != "", group[person], -1)
 
 
-def suspected_patients(used: pd.DataFrame, found: Search) -> np.ndarray:
-    """Clusters of alike images of which at least one has no patient id; as `look_alikes`."""
-    unknown = (used["owner"] == "").to_numpy()
-    edges = np.stack([found.alike.first, found.alike.second], 1)
-    return _components(len(used), edges[unknown[edges].any(1)])
+def suspected_patients(images: pd.DataFrame, result: SearchResult) -> np.ndarray:
+    """Find clusters of similar images in which at least one has no patient id; returns as `look_alikes` does."""
+    unknown = (images["owner"] == "").to_numpy()
+    edges = np.stack([result.same_patient.first, result.same_patient.second], 1)
+    return _components(len(images), edges[unknown[edges].any(1)])
 
 
-def suspect_table(used: pd.DataFrame, group: np.ndarray, kind: str) -> pd.DataFrame:
-    """One row an image of a suspect (`COLUMNS`), the largest suspect first."""
+def suspect_table(images: pd.DataFrame, group: np.ndarray, kind: str) -> pd.DataFrame:
+    """One row per image of a suspect, with the columns `COLUMNS`; the largest suspect first."""
     rows = np.flatnonzero(group >= 0)
-    table = used.iloc[rows].assign(kind=kind, patient=used["owner"].iloc[rows], group=group[rows])
+    table = images.iloc[rows].assign(kind=kind, patient=images["owner"].iloc[rows], group=group[rows])
     table["size"] = table.groupby("group")["id"].transform("size")
     table = table.sort_values(["size", "group", "id"], ascending=[False, True, True], ignore_index=True)
     table["suspect"] = [f"{kind[0].upper()}{number + 1}" for number in pd.factorize(table["group"])[0]]
@@ -54,7 +57,7 @@ def suspect_table(used: pd.DataFrame, group: np.ndarray, kind: str) -> pd.DataFr
 
 
 def _components(count: int, edges: np.ndarray) -> np.ndarray:
-    """The connected component of each node, -1 for a node without an edge; edges: int, m×2."""
+    """Connected component of each node, -1 for a node without an edge; `edges` is int, m×2."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

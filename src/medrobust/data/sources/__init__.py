@@ -1,0 +1,1 @@
+"""Data sources, one module each, and the helpers that they share (archives, downloads, tables)."""

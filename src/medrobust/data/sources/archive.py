@@ -1,7 +1,7 @@
-"""A zip, a tar or a folder: of class folders (with or without train, val and test around them), or with a table.
+"""A zip, a tar or a folder with class folders (optionally inside train, val and test), or with a table.
 
-The patients of the two public Alzheimer releases, lost in publication, are recovered: by the file-name rule for
-the 6,400-image release, by the hash of each file for the 11,519-image one.
+Patient ids of the two public Alzheimer releases, which were published without them, are recovered: by a rule on
+file names for the release of 6,400 images, by file hashes for the release of 11,519 images.
 """
 
 from pathlib import Path, PurePosixPath
@@ -13,31 +13,31 @@ from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
 from medrobust.data import alzheimer_patients as alzheimer
 from medrobust.data.sources.base import Listing, Release
-from medrobust.data.sources.fetch import bring
+from medrobust.data.sources.fetch import copy_or_download
 from medrobust.data.sources.files import Files, open_files
-from medrobust.data.sources.labels import LEFT_OUT, SPLITS, Labels, locate, read_rows
+from medrobust.data.sources.labels import LEFT_OUT, SPLIT_NAMES, LabelMap, match_files, read_label_table
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"}
 
 
 def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
-    """Copy or fetch the archive or folder at `data.path`, unchanged, and record its hash."""
-    return bring(data, folder)
+    """Copy or download the archive or folder at `data.path` unchanged, and record its hash."""
+    return copy_or_download(data, folder)
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
-    """The images with their labels, and what folders or the table say of splits, patients and parents.
+    """List the images with labels, and with splits, patients and parents as far as folders or the table give them.
 
     Raises:
-        UserError: the archive is damaged or unsafe, the table does not fit it, or a folder is no class.
+        UserError: the archive is damaged or unsafe, the table does not match it, or an image has no class folder.
     """
     facts = read_json(folder / "source.json")
     files = open_files(folder / facts["file"])
-    checked = "sha256 of the archive, as data.sha256 says" if facts.get("sha256") and data.sha256 else "nothing"
+    checked = "sha256 of the archive (data.sha256)" if facts.get("sha256") and data.sha256 else "nothing"
     if data.table is not None:
-        rows = read_rows(data, folder, files)
-        images = [name for name in files.names if PurePosixPath(name).suffix.lower() in IMAGES]
-        table, skipped = locate(rows, images, data)
+        rows = read_label_table(data, folder, files)
+        images = [name for name in files.names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+        table, skipped = match_files(rows, images, data)
         return Listing(
             table, files.read, "unknown", "unknown", "", verified=checked, skipped=skipped, left_out=rows.left_out
         )
@@ -52,27 +52,33 @@ def listing(data: DataParams, folder: Path) -> Listing:
 
 
 def class_folders(data: DataParams, files: Files) -> tuple[pd.DataFrame, dict[str, int]]:
-    """One row an image, labelled by the innermost folder that is called like a class; and what is left out.
+    """List images by class folder.
+
+    Returns:
+        One row per image, labelled by the innermost folder that is named like a class; and the number of images
+        per label that `data.labels` maps to null.
 
     Raises:
-        UserError: an image lies in no such folder, or there is no image.
+        UserError: an image is in no such folder, or there is no image.
     """
-    labels, rows, left_out = Labels(data), [], dict[str, int]()
+    labels, rows, left_out = LabelMap(data), [], dict[str, int]()
     for name in files.names:
         *folders, file = PurePosixPath(name).parts
-        if PurePosixPath(file).suffix.lower() not in IMAGES:
+        if PurePosixPath(file).suffix.lower() not in IMAGE_SUFFIXES:
             continue
         known = ((folder, labels.find(folder)) for folder in reversed(folders))
         folder, label = next(((folder, label) for folder, label in known if label is not None), ("", None))
         if label is None:
-            found = f"{name} lies in no folder that is called like a class"
-            remedy = f"data.classes: {', '.join(data.classes)}; map others by data.labels"
-            raise UserError(str(files.place), found, remedy)
+            found = f"{name} is not in a folder that is named like a class"
+            remedy = f"Use the classes {', '.join(data.classes)}, or map the folder in data.labels"
+            raise UserError(str(files.path), found, remedy)
         if label == LEFT_OUT:
             left_out[folder] = left_out.get(folder, 0) + 1
             continue
-        split = next((SPLITS[part.lower()] for part in folders if part.lower() in SPLITS), "")
+        split = next((SPLIT_NAMES[part.lower()] for part in folders if part.lower() in SPLIT_NAMES), "")
         rows.append({"id": name, "label": label, "published_split": split})
     if not rows:
-        raise UserError(str(files.place), "holds no image", f"Known endings: {', '.join(sorted(IMAGES))}")
+        raise UserError(
+            str(files.path), "contains no image", f"Use files with the suffix {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
     return pd.DataFrame(rows).assign(patient="", slice=None, kind="real", parent=""), left_out

@@ -1,4 +1,4 @@
-"""What a data source is: a way to fetch the raw data, and a way to list the images in it."""
+"""The contract of a data source: one function fetches the raw data, another lists the images in it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,24 +11,12 @@ import pandas as pd
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.data.images import Raster
-
-#: name in `data.source` -> module, imported when it is asked for
-SOURCES = {
-    "phantom": "medrobust.data.sources.phantom",
-    "archive": "medrobust.data.sources.archive",
-    "oct2017": "medrobust.data.sources.oct2017",
-    "figshare_tumor": "medrobust.data.sources.figshare_tumor",
-    "medmnist": "medrobust.data.sources.medmnist",
-    "huggingface": "medrobust.data.sources.huggingface",
-    "kaggle": "medrobust.data.sources.kaggle",
-    "nifti": "medrobust.data.sources.nifti",
-    "dicom": "medrobust.data.sources.dicom",
-}
+from medrobust.data.sources.registry import SOURCES
 
 
 @dataclass(frozen=True)
 class Release:
-    """Which publication the data are: its licence, how to cite it, where it stands, and what proves it."""
+    """The publication of a data set: licence, citation, address, and how the data were verified to be it."""
 
     licence: str
     citation: str
@@ -41,17 +29,18 @@ class Listing:
     """The images of a raw data set.
 
     Attributes:
-        table: one row an image: `id`, `label` and what is known of `patient`, `slice`, `kind`, `parent`,
+        table: one row per image: `id`, `label`, and as far as known `patient`, `slice`, `kind`, `parent`,
             `published_split`.
-        read: gives the image with an id, encoded or as pixels; a ValueError says what is wrong with it. It is
-            called once an image, from several threads, rows of the table near each other at about the same time.
+        read: returns the image with an id, encoded or as pixels; raises ValueError with the reason if it cannot.
+            It is called once per image, from several threads; adjacent rows of the table are read at about the
+            same time.
         licence, citation, url: of the data set, for the report.
         verified: what was compared with the publication (counts, classes, checksums), in words.
-        skipped: {id, reason} of what the source itself had to leave out (with `on_bad_image: skip`).
-        left_out: images of each label that `data.labels` maps to null.
-        masks: each image comes with a mask.
-        recover: called once with the table and each file's `sha256`; gives the completed table, and the release
-            if the hashes show which it is. So files are read once, although their hashes tell more about them.
+        skipped: {id, reason} of images that the source itself skipped (with `on_bad_image: skip`).
+        left_out: label -> number of its images, for labels that `data.labels` maps to null.
+        masks: whether every image has a mask.
+        recover: called once with the table and a column `sha256`; returns the completed table, and the release if
+            the hashes identify one. This allows hashes to be used although every file is read only once.
     """
 
     table: pd.DataFrame
@@ -70,19 +59,19 @@ class Source(Protocol):
     """A module under `data/sources/`."""
 
     def download(self, data: DataParams, folder: Path, seed: int) -> dict[str, str]:
-        """Bring the raw data into `folder`; return what `source.json` should say of them."""
+        """Write the raw data into `folder`; return facts about them for `source.json`."""
 
     def listing(self, data: DataParams, folder: Path) -> Listing:
-        """List the images that `download` brought."""
+        """List the images that `download` wrote."""
 
 
 def get_source(name: str) -> Source:
-    """The source module of that name.
+    """Import the source module of a name.
 
     Raises:
-        UserError: there is no such source.
+        UserError: no source has this name.
     """
     if name not in SOURCES:
-        raise UserError("params.yaml: data.source", f"no source {name!r}", f"Known: {', '.join(SOURCES)}")
+        raise UserError("params.yaml: data.source", f"no source {name!r}", f"Use one of: {', '.join(SOURCES)}")
     source: Source = import_module(SOURCES[name])
     return source

@@ -1,4 +1,4 @@
-"""Bringing raw data in: local files, and addresses, whose downloads go on where they broke off."""
+"""Copy local raw data or download it; interrupted downloads are resumed."""
 
 import hashlib
 import os
@@ -16,27 +16,28 @@ from medrobust.data.sources.files import copy_folder
 if TYPE_CHECKING:
     import requests
 
-#: Times that a broken connection is taken up again within one run.
+#: Number of attempts within one run if the connection breaks.
 ATTEMPTS = 5
-#: Bytes written at a time; a connection that breaks loses fewer than these.
+#: Bytes written at a time; a broken connection loses fewer bytes than this.
 CHUNK = 1 << 16
-#: Seconds to wait for a connection, and for the next bytes on it.
+#: Timeouts in seconds: to connect, and between received bytes.
 TIMEOUT = (30, 120)
 
 
-def bring(data: DataParams, folder: Path) -> dict[str, str]:
-    """Put the file, folder or address `data.path` into `folder`, unchanged, and the table of `data.table` too.
+def copy_or_download(data: DataParams, folder: Path) -> dict[str, str]:
+    """Copy or download `data.path` (a file, folder or URL) and the table of `data.table` into `folder`, unchanged.
 
     Returns:
-        `file` (its name in `folder`) and `sha256` (empty for a folder).
+        `file` (the name in `folder`) and `sha256` (empty for a folder).
 
     Raises:
-        UserError: the path is missing, names an unset variable, or the hash is not `data.sha256`.
+        UserError: the path does not exist or contains an unset variable, the download fails, or the hash is not
+            `data.sha256`.
     """
     if data.path is not None and data.path.startswith(("http://", "https://")):
         name = PurePosixPath(unquote(urlsplit(data.path).path)).name
         file = folder / ("download" if name in ("", "..") else name)
-        fetch_url(data.path, file)
+        download_file(data.path, file)
     else:
         path = local_path(data.path)
         file = folder / path.name
@@ -44,55 +45,55 @@ def bring(data: DataParams, folder: Path) -> dict[str, str]:
             copy_folder(path, file)
         else:
             shutil.copyfile(path, file)
-    bring_table(data, folder)
+    copy_table(data, folder)
     return {"file": file.name, "sha256": "" if file.is_dir() else check_sha256(file, data.sha256)}
 
 
 def local_path(path: str | None, where: str = "params.yaml: data.path") -> Path:
-    """A path of params.yaml with `~` and `$VARIABLES` in place.
+    """Expand `~` and `$VARIABLES` in a path of params.yaml.
 
     Raises:
-        UserError: it is null, names an unset variable, or nothing is there.
+        UserError: it is null, contains an unset variable, or does not exist.
     """
     if path is None:
-        raise UserError(where, "null", "Give the path of a zip, a tar or a folder")
-    expanded = expand(path)
+        raise UserError(where, "null", "Set it to the path of a zip, a tar or a folder")
+    expanded = expand_path(path)
     if "$" in expanded:
         variable = expanded[expanded.index("$") :].split("/")[0]
-        raise UserError(where, f"{path}: {variable} is not set", f"export {variable[1:].strip('{}')}=<folder>")
+        raise UserError(where, f"{path}: {variable} is not set", f"Run export {variable[1:].strip('{}')}=<folder>")
     if not Path(expanded).exists():
-        raise UserError(where, f"{expanded}: no such file", "Give the path of a zip, a tar or a folder")
+        raise UserError(where, f"{expanded}: no such file", "Set it to the path of a zip, a tar or a folder")
     return Path(expanded)
 
 
-def expand(path: str) -> str:
-    """The path with `~` and those `$VARIABLES` that are set in place."""
+def expand_path(path: str) -> str:
+    """Expand `~` and the `$VARIABLES` that are set."""
     return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
 
 
 def check_sha256(path: Path, expected: str | None) -> str:
-    """The file's sha256.
+    """Return the sha256 of a file.
 
     Raises:
-        UserError: it is not the expected one.
+        UserError: it differs from the expected one.
     """
-    found = file_hash(path)
-    if expected is not None and found != expected.lower():
-        remedy = "The file is another one or damaged: fetch it again, or correct data.sha256"
-        raise UserError(path.name, f"sha256 is {found}, data.sha256 says {expected}", remedy)
-    return found
+    actual = file_hash(path)
+    if expected is not None and actual != expected.lower():
+        remedy = "The file is damaged or another one: download it again, or correct data.sha256"
+        raise UserError(path.name, f"its sha256 is {actual}, but data.sha256 is {expected}", remedy)
+    return actual
 
 
-def fetch_url(url: str, target: Path, md5: str | None = None) -> None:
-    """Download a file; what a broken connection or a killed stage left is kept and only the rest is asked for.
+def download_file(url: str, target: Path, md5: str | None = None) -> None:
+    """Download a file. A partial download of a broken connection or a killed stage is resumed.
 
     Args:
-        url: its address.
-        target: where the whole file goes.
-        md5: what the publisher says, or None.
+        url: address of the file.
+        target: path of the complete file.
+        md5: published md5, or None.
 
     Raises:
-        UserError: the address does not answer, the connection keeps breaking, or the md5 is another.
+        UserError: the server returns an error, the connection breaks `ATTEMPTS` times, or the md5 differs.
     """
     import requests
 
@@ -100,61 +101,62 @@ def fetch_url(url: str, target: Path, md5: str | None = None) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(ATTEMPTS):
         try:
-            _fetch_rest(url, part)
+            _resume(url, part)
             break
         except requests.HTTPError as error:
-            raise UserError(
-                url, f"answers {error.response.status_code}", "Check the address in a browser"
-            ) from None
+            found = f"the server returned status {error.response.status_code}"
+            raise UserError(url, found, "Check the address in a browser") from None
         except requests.RequestException as error:
             size = part.stat().st_size if part.exists() else 0
-            say(f"download: cut off after {size} bytes, attempt {attempt + 1} of {ATTEMPTS}")
-            fault = f"cut off after {size} bytes ({error})"
+            say(f"download: interrupted after {size} bytes, attempt {attempt + 1} of {ATTEMPTS}")
+            fault = f"interrupted after {size} bytes ({error})"
     else:
-        raise UserError(url, fault, "Run the stage again: it goes on from there")
-    if md5 is not None and (found := file_hash(part, "md5")) != md5:
+        raise UserError(url, fault, "Run the stage again to resume the download")
+    if md5 is not None and (actual := file_hash(part, "md5")) != md5:
         part.unlink()
-        raise UserError(url, f"md5 is {found}, published is {md5}", "Run the stage again: it starts anew")
+        raise UserError(
+            url, f"its md5 is {actual}, but {md5} is published", "Run the stage again to download it anew"
+        )
     shutil.move(part, target)
     part.with_suffix(".tag").unlink(missing_ok=True)
 
 
-def _fetch_rest(url: str, part: Path) -> None:
-    """Ask for the bytes that `part` lacks and append them; start anew where the server has another file by now."""
+def _resume(url: str, part: Path) -> None:
+    """Download the bytes that `part` lacks and append them; start anew if the server has another file by now."""
     import requests
 
     tag = part.with_suffix(".tag")
-    have = part.stat().st_size if part.exists() and tag.exists() else 0
-    headers = {"Accept-Encoding": "identity"}  # so that bytes on disk and bytes sent are the same
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": tag.read_text()}
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        if answer.status_code == 416:  # the server has no more bytes than we do, or another file: ask for all
+    start = part.stat().st_size if part.exists() and tag.exists() else 0
+    headers = {"Accept-Encoding": "identity"}  # no compression: offsets count the bytes of the file
+    if start:
+        headers |= {"Range": f"bytes={start}-", "If-Range": tag.read_text()}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416:  # the part is as long as the file, or the file has changed: download all
             tag.unlink()
-            raise requests.ConnectionError("no such range")
-        answer.raise_for_status()
-        if answer.status_code != 206:
-            have = 0
-        # A weak tag, or none, cannot prove that the rest belongs to the part; then a resumption starts anew.
-        etag = answer.headers.get("ETag", "")
+            raise requests.ConnectionError("range not satisfiable")
+        response.raise_for_status()
+        if response.status_code != 206:
+            start = 0
+        # Without a strong ETag nothing proves that the rest belongs to the same file; then resuming starts anew.
+        etag = response.headers.get("ETag", "")
         tag.write_text(etag) if etag.startswith('"') else tag.unlink(missing_ok=True)
-        with part.open("ab" if have else "wb") as file:
-            for block in answer.iter_content(CHUNK):
+        with part.open("ab" if start else "wb") as file:
+            for block in response.iter_content(CHUNK):
                 file.write(block)
-        _check_whole(answer, part, have)
+        _check_length(response, part, start)
 
 
-def _check_whole(answer: "requests.Response", part: Path, have: int) -> None:
+def _check_length(response: "requests.Response", part: Path, start: int) -> None:
     import requests
 
-    promised = answer.headers.get("Content-Length")
-    if promised is not None and part.stat().st_size < have + int(promised):
-        raise requests.ConnectionError("fewer bytes than promised")
+    length = response.headers.get("Content-Length")
+    if length is not None and part.stat().st_size < start + int(length):
+        raise requests.ConnectionError("fewer bytes than announced")
 
 
-def bring_table(data: DataParams, folder: Path) -> None:
-    """Copy the table of `data.table.file` if it is a file of its own; else it is looked for in the archive."""
+def copy_table(data: DataParams, folder: Path) -> None:
+    """Copy the table `data.table.file` if it is a local file; otherwise it is searched for inside the archive."""
     if data.table is not None and data.table.file is not None:
-        path = Path(expand(data.table.file))
+        path = Path(expand_path(data.table.file))
         if path.is_file():
             shutil.copyfile(path, folder / f"table{path.suffix.lower()}")

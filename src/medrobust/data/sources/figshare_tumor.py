@@ -1,4 +1,4 @@
-"""Cheng's brain tumour slices: MATLAB 7.3 files in zips, with the patient and the outline of the tumour."""
+"""Cheng's brain tumour slices: MATLAB 7.3 files in zips, with the patient and a mask of the tumour."""
 
 import io
 from collections.abc import Callable
@@ -13,58 +13,58 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
 from medrobust.core.runtime import progress
-from medrobust.data.images import Raster, to_bytes
+from medrobust.data.images import Raster, to_uint8
 from medrobust.data.sources.base import Listing
-from medrobust.data.sources.fetch import bring, fetch_url
-from medrobust.data.sources.files import DAMAGED, Files, open_files, readers, spool, zip_files
-from medrobust.data.sources.labels import LEFT_OUT, Labels
+from medrobust.data.sources.fetch import copy_or_download, download_file
+from medrobust.data.sources.files import READ_ERRORS, Files, open_files, reader_threads, spool, zip_files
+from medrobust.data.sources.labels import LEFT_OUT, LabelMap
 
 if TYPE_CHECKING:
     import h5py
 
 T = TypeVar("T")
-FILES = "https://api.figshare.com/v2/articles/1512427/files"
-#: `cjdata.label` counts from 1.
+FILES_URL = "https://api.figshare.com/v2/articles/1512427/files"
+#: Class of each value of `cjdata.label`.
 LABELS = {1: "meningioma", 2: "glioma", 3: "pituitary"}
-COUNTS, PATIENTS = {"meningioma": 708, "glioma": 1426, "pituitary": 930}, 233
+PUBLISHED_COUNTS, PUBLISHED_PATIENTS = {"meningioma": 708, "glioma": 1426, "pituitary": 930}, 233
 
 
 def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
-    """Copy the zip (of zips) or folder at `data.path`; with null fetch the published zips and check their md5.
+    """Copy the zip (of zips) or folder at `data.path`; with null, download the published zips and check their md5.
 
     Raises:
-        UserError: figshare does not answer, or a file is not the published one.
+        UserError: figshare cannot be reached, or the md5 of a file differs.
     """
     if data.path is not None:
-        return bring(data, folder)
+        return copy_or_download(data, folder)
     import requests
 
     try:
-        answer = requests.get(FILES, timeout=60)
-        answer.raise_for_status()
+        response = requests.get(FILES_URL, timeout=60)
+        response.raise_for_status()
     except requests.RequestException as error:
-        remedy = "Fetch the zips in a browser, and give their folder as data.path"
-        raise UserError(FILES, f"does not answer ({error})", remedy) from None
+        remedy = "Download the zips in a browser and set data.path to their folder"
+        raise UserError(FILES_URL, f"cannot be reached ({error})", remedy) from None
     (folder / "files").mkdir()
-    for file in answer.json():
+    for file in response.json():
         if file["name"].endswith(".zip"):
-            fetch_url(file["download_url"], folder / "files" / file["name"], file["computed_md5"])
+            download_file(file["download_url"], folder / "files" / file["name"], file["computed_md5"])
     return {"file": "files", "checked": "md5"}
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
-    """One row a MATLAB file, with its patient.
+    """List the MATLAB files with their patients.
 
     Raises:
-        UserError: h5py is not installed, no MATLAB file is there, or one is damaged (with `on_bad_image: fail`).
+        UserError: h5py is not installed, there is no MATLAB file, or one is damaged (with `on_bad_image: fail`).
     """
     facts = read_json(folder / "source.json")
     files = _matlab_files(open_files(folder / facts["file"]), folder)
-    labels, counts, skipped = Labels(data), dict[str, int](), list[dict[str, str]]()
+    labels, counts, skipped = LabelMap(data), dict[str, int](), list[dict[str, str]]()
     rows = []
-    for name, label, patient, fault in _facts(files):
+    for name, label, patient, fault in _read_labels(files):
         if fault and data.on_bad_image == "fail":
-            remedy = "Mend or remove the file, or set data.on_bad_image: skip"
+            remedy = "Fix or remove the file, or set data.on_bad_image: skip"
             raise UserError(name, f"cannot be read ({fault})", remedy)
         if fault:
             skipped.append({"id": name, "reason": fault})
@@ -89,10 +89,10 @@ def listing(data: DataParams, folder: Path) -> Listing:
     )
 
 
-def _facts(files: dict[str, Files]) -> list[tuple[str, str, str, str]]:
-    """Name, published label, patient and fault (empty = none) of each file, read in parallel."""
+def _read_labels(files: dict[str, Files]) -> list[tuple[str, str, str, str]]:
+    """Read name, published label, patient and fault (empty = none) of each file in parallel."""
 
-    def work(name: str) -> tuple[str, str, str, str]:
+    def read(name: str) -> tuple[str, str, str, str]:
         try:
             label, patient = _label_and_patient(files[name].read(name))
         except ValueError as error:
@@ -100,86 +100,87 @@ def _facts(files: dict[str, Files]) -> list[tuple[str, str, str, str]]:
         return name, LABELS[label], patient, ""
 
     names = sorted(files)
-    with ThreadPoolExecutor(readers()) as pool:
-        return list(progress(pool.map(work, names), "listing", len(names), "files"))
+    with ThreadPoolExecutor(reader_threads()) as pool:
+        return list(progress(pool.map(read, names), "listing", len(names), "files"))
 
 
 def _verified(counts: dict[str, int], patients: int, facts: dict[str, str]) -> str:
     checked = ", md5 of each zip" if facts.get("checked") == "md5" else ""
-    if counts == COUNTS and patients == PATIENTS:
-        return f"class counts and {PATIENTS} patients of the whole release{checked}"
-    return f"not the whole release ({sum(counts.values())} of {sum(COUNTS.values())} slices){checked}"
+    if counts == PUBLISHED_COUNTS and patients == PUBLISHED_PATIENTS:
+        return f"class counts and {PUBLISHED_PATIENTS} patients of the complete release{checked}"
+    return f"not the complete release ({sum(counts.values())} of {sum(PUBLISHED_COUNTS.values())} slices){checked}"
 
 
 def _matlab_files(outer: Files, folder: Path) -> dict[str, Files]:
-    """The MATLAB files by name, those inside inner zips too; `cvind.mat` (the publisher's folds) is none of them.
+    """Find the MATLAB files by name, also inside inner zips; `cvind.mat` (the publisher's folds) is ignored.
 
     Raises:
-        UserError: there is none, an inner zip is damaged, or two have the same name.
+        UserError: there is none, an inner zip is damaged, or two files have the same name.
     """
-    found: dict[str, Files] = {}
+    archive_of: dict[str, Files] = {}
     archives = [outer]
     for name in (name for name in outer.names if name.lower().endswith(".zip")):
         try:
             archives.append(_inner_zip(outer, name, folder))
-        except DAMAGED as error:
-            raise UserError(name, f"truncated or no archive ({error})", "Fetch it again") from None
+        except READ_ERRORS as error:
+            raise UserError(name, f"truncated or not an archive ({error})", "Download it again") from None
     for archive in archives:
         for name in archive.names:
             if name.lower().endswith(".mat") and Path(name).name != "cvind.mat":
-                if name in found:
-                    raise UserError(name, "stands in two of the zips", "Leave one of them")
-                found[name] = archive
-    if not found:
-        raise UserError(str(outer.place), "holds no MATLAB file", "Give the zip as published, or its folder")
-    return found
+                if name in archive_of:
+                    raise UserError(name, "is in two of the zips", "Remove one of them")
+                archive_of[name] = archive
+    if not archive_of:
+        remedy = "Set data.path to the published zip, or to its folder"
+        raise UserError(str(outer.path), "contains no MATLAB file", remedy)
+    return archive_of
 
 
 def _inner_zip(outer: Files, name: str, folder: Path) -> Files:
-    path = outer.place / name
+    path = outer.path / name
     if path.is_file():
         return zip_files(path, path, path.stat().st_size)
     with outer.open(name) as stream:
-        content = spool(stream, path, outer.place.stat().st_size, folder)
+        content = spool(stream, path, outer.path.stat().st_size, folder)
     return zip_files(path, content, content.seek(0, io.SEEK_END))
 
 
 def _label_and_patient(content: bytes) -> tuple[int, str]:
-    """What a file says beside its pixels; raises ValueError where it does not."""
-    return _with_data(content, lambda data: (_label(data), _patient(data)))
+    """Read the label and the patient of a file; raises ValueError if they are missing."""
+    return _read_cjdata(content, lambda data: (_label(data), _patient(data)))
 
 
 def _raster(content: bytes) -> Raster:
-    """Pixels scaled from their smallest to their largest value, and the mask."""
+    """Read the pixels, scaled from their minimum to their maximum, and the mask."""
 
     def read(data: "h5py.Group") -> Raster:
-        # MATLAB stores columns first, HDF5 rows first: what h5py reads is transposed.
+        # MATLAB stores arrays column by column, HDF5 row by row, so h5py returns them transposed.
         values, mask = np.asarray(data["image"]).T, np.asarray(data["tumorMask"]).T != 0
         if values.ndim != 2 or values.shape != mask.shape or values.max() == values.min():
-            raise ValueError(f"image {values.shape}, tumorMask {mask.shape}: no picture with its mask")
-        return Raster(to_bytes(values, (float(values.min()), float(values.max()))), mask, bits=16)
+            raise ValueError(f"image {values.shape} does not match tumorMask {mask.shape}, or is constant")
+        return Raster(to_uint8(values, (float(values.min()), float(values.max()))), mask, bits=16)
 
-    return _with_data(content, read)
+    return _read_cjdata(content, read)
 
 
 def _label(data: "h5py.Group") -> int:
     label = int(np.asarray(data["label"]).item())
     if label not in LABELS:
-        raise ValueError(f"cjdata.label is {label}, known are 1 to 3")
+        raise ValueError(f"cjdata.label is {label}, but must be 1 to 3")
     return label
 
 
 def _patient(data: "h5py.Group") -> str:
-    """`PID` is text, which MATLAB stores as a column of character codes."""
+    """Decode `PID`, text that MATLAB stores as a column of character codes."""
     return "".join(chr(code) for code in np.asarray(data["PID"]).ravel())
 
 
-def _with_data(content: bytes, use: "Callable[[h5py.Group], T]") -> T:
-    """Give `cjdata` of a file to a function.
+def _read_cjdata(content: bytes, use: "Callable[[h5py.Group], T]") -> T:
+    """Call a function with the group `cjdata` of a file.
 
     Raises:
         UserError: h5py is not installed.
-        ValueError: no MATLAB 7.3 file, or it lacks what the published ones have.
+        ValueError: the file is not a MATLAB 7.3 file, or lacks a published field.
     """
     try:
         import h5py
@@ -190,4 +191,4 @@ def _with_data(content: bytes, use: "Callable[[h5py.Group], T]") -> T:
         with h5py.File(io.BytesIO(content), "r") as file:
             return use(file["cjdata"])
     except (OSError, KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"no MATLAB 7.3 file with cjdata ({error})") from None
+        raise ValueError(f"not a MATLAB 7.3 file with cjdata ({error})") from None

@@ -1,4 +1,4 @@
-"""The files of a folder, a zip or a tar, read in place: no archive chooses where anything is written."""
+"""Read the files of a folder, a zip or a tar in place; nothing is unpacked under a name that an archive chose."""
 
 import bz2
 import gzip
@@ -20,58 +20,59 @@ from typing import IO, Generic, Protocol, TypeVar
 
 from medrobust.core.errors import UserError
 
-#: An archive may unpack to this many times its size plus the slack; images are packed already and reach 2 or 3.
+#: An archive may unpack to MAX_RATIO times its size plus SLACK bytes; archives of images reach 2 or 3 times.
 MAX_RATIO, SLACK = 100, 2**30
-#: First two bytes of a packed tar -> what unpacks it.
-COMPRESSED: dict[bytes, Callable[[Path], "Readable"]] = {
+#: First two bytes of a compressed tar -> decompressor.
+DECOMPRESSORS: dict[bytes, Callable[[Path], "Readable"]] = {
     b"\x1f\x8b": gzip.GzipFile, b"BZ": bz2.BZ2File, b"\xfd7": lzma.LZMAFile,
 }  # fmt: skip
-#: Methods that Python's zipfile unpacks.
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-#: What damaged content raises when a member of an archive is read.
-DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
+#: Compression methods that Python's zipfile supports.
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+#: Exceptions raised when a damaged member of an archive is read.
+READ_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 T = TypeVar("T")
 
 
 class Readable(Protocol):
-    """Anything with bytes to read."""
+    """An object from which bytes can be read."""
 
     def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; empty at the end."""
+        """Read at most `size` bytes; empty at the end."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Some files.
+    """The files of a folder or archive.
 
     Attributes:
-        place: the folder or archive, for messages.
-        names: relative, with `/` between folders; hidden files and those that macOS adds are left out.
-        open: gives a file by name; may be called from several threads.
+        path: the folder or archive.
+        names: relative names with `/` between folders, without hidden files and those that macOS adds.
+        open: opens a file by name; may be called from several threads.
     """
 
-    place: Path
+    path: Path
     names: list[str]
     open: Callable[[str], IO[bytes]]
 
     def read(self, name: str) -> bytes:
-        """The whole of a file.
+        """Read a whole file.
 
         Raises:
-            ValueError: it is damaged inside the archive.
+            ValueError: the file is damaged inside the archive.
         """
         try:
             with self.open(name) as file:
                 return file.read()
-        except DAMAGED as error:
-            raise ValueError(f"damaged in {self.place.name} ({error})") from None
+        except READ_ERRORS as error:
+            raise ValueError(f"damaged in {self.path.name} ({error})") from None
 
 
 def open_files(path: Path) -> Files:
-    """The files of a folder, a zip or a tar (plain, gz, bz2 or xz).
+    """Open a folder, a zip or a tar (plain, gz, bz2 or xz).
 
     Raises:
-        UserError: the archive is truncated or none, encrypted, a bomb, or holds absolute names, `..` or links.
+        UserError: the file is truncated, not an archive, encrypted or a zip bomb, or contains absolute names, `..`
+            or links.
     """
     if path.is_dir():
         names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
@@ -80,17 +81,17 @@ def open_files(path: Path) -> Files:
         if zipfile.is_zipfile(path):
             return zip_files(path, path, path.stat().st_size)
         return _tar_files(path)
-    except (tarfile.TarError, *DAMAGED) as error:
-        raise UserError(str(path), f"truncated or no archive ({error})", "Fetch it again") from None
+    except (tarfile.TarError, *READ_ERRORS) as error:
+        raise UserError(str(path), f"truncated or not an archive ({error})", "Download it again") from None
 
 
-def zip_files(place: Path, content: Path | IO[bytes], size: int) -> Files:
-    """The files of a zip.
+def zip_files(path: Path, content: Path | IO[bytes], size: int) -> Files:
+    """Open a zip.
 
     Args:
-        place: its name, for messages.
-        content: the zip itself.
-        size: its bytes, by which a bomb is known.
+        path: its name, for messages.
+        content: the zip itself, as a path or an open file.
+        size: its size in bytes, to detect zip bombs.
     """
     archive = zipfile.ZipFile(content)
     members = {}
@@ -98,111 +99,114 @@ def zip_files(place: Path, content: Path | IO[bytes], size: int) -> Files:
         if info.is_dir():
             continue
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise UserError(str(place), f"holds a link ({info.filename})", "Pack it again with plain files")
+            raise UserError(str(path), f"contains a link ({info.filename})", "Create it again with plain files")
         if info.flag_bits & 1:
-            raise UserError(str(place), f"is encrypted ({info.filename})", "Pack it again without a password")
-        if info.compress_type not in METHODS:
-            found = f"is packed by method {info.compress_type} ({info.filename})"
-            raise UserError(str(place), found, "Pack it again by deflate")
+            raise UserError(str(path), f"is encrypted ({info.filename})", "Create it again without a password")
+        if info.compress_type not in ZIP_METHODS:
+            found = f"uses the unsupported compression method {info.compress_type} ({info.filename})"
+            raise UserError(str(path), found, "Create it again with the method deflate")
         members[_decoded_name(info)] = info
-    check_unpacked(place, sum(info.file_size for info in members.values()), size)
-    _check_names(place, list(members))
-    return Files(place, _visible(list(members)), lambda name: archive.open(members[name]))
+    check_unpacked_size(path, sum(info.file_size for info in members.values()), size)
+    _check_names(path, list(members))
+    return Files(path, _visible(list(members)), lambda name: archive.open(members[name]))
 
 
-def spool(source: "Readable", place: Path, size: int, folder: Path) -> IO[bytes]:
-    """Unpack a stream into a nameless file in `folder` that vanishes with its last user.
+def spool(source: "Readable", path: Path, size: int, folder: Path) -> IO[bytes]:
+    """Unpack a stream into an anonymous temporary file in `folder`, which is deleted when it is closed.
 
     Args:
-        source: gives the unpacked bytes.
-        place: where they come from, for messages.
-        size: bytes packed, by which a bomb is known.
-        folder: on a disk that has room.
+        source: stream of the unpacked bytes.
+        path: the archive that they come from, for messages.
+        size: packed size in bytes, to detect zip bombs.
+        folder: a folder with enough free disk space.
     """
-    target = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it lives as long as the listing that reads it
+    target = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - stays open as long as the listing that reads it
     while block := source.read(1 << 20):
         target.write(block)
-        check_unpacked(place, target.tell(), size)
+        check_unpacked_size(path, target.tell(), size)
     target.seek(0)
     return target
 
 
-def check_unpacked(place: Path, unpacked: int, packed: int) -> None:
-    """Refuse an archive that unpacks to far more than images can.
+def check_unpacked_size(path: Path, unpacked: int, packed: int) -> None:
+    """Refuse an archive that unpacks to far more than an archive of images can.
 
     Raises:
-        UserError: more than `MAX_RATIO` times its size plus `SLACK`.
+        UserError: the unpacked size exceeds `MAX_RATIO` times the packed size plus `SLACK`.
     """
     if unpacked > MAX_RATIO * packed + SLACK:
         found = f"unpacks to over {unpacked / 1e9:.3g} GB from {packed / 1e9:.3g} GB, like a zip bomb"
-        raise UserError(str(place), found, "Fetch it from a source you trust")
+        raise UserError(str(path), found, "Download it from a source you trust")
 
 
-def readers() -> int:
-    """How many threads read images: `MEDROBUST_THREADS`, else one a core, 16 at most (each may hold a volume)."""
+def reader_threads() -> int:
+    """Number of threads that read images: `MEDROBUST_THREADS`, or one per core, up to 16.
+
+    The limit bounds memory, because each thread may hold a volume.
+    """
     return int(os.environ.get("MEDROBUST_THREADS", "0")) or min(os.cpu_count() or 1, 16)
 
 
-class Shared(Generic[T]):
-    """Loads what several images have in common (a volume, a block of a table) once, and keeps the last few."""
+class SharedCache(Generic[T]):
+    """Thread-safe LRU cache of what several images share (a volume, a block of a table); each is loaded once."""
 
     def __init__(self, load: Callable[[str], T]) -> None:
-        self._load, self._keep = load, readers() + 1
+        self._load, self._size = load, reader_threads() + 1
         self._lock = threading.Lock()
         self._slots: OrderedDict[str, tuple[threading.Lock, list[T]]] = OrderedDict()
 
     def __call__(self, key: str) -> T:
-        """What `load` gives for a key."""
+        """Return `load(key)`."""
         with self._lock:
-            lock, found = self._slots.setdefault(key, (threading.Lock(), []))
+            lock, value = self._slots.setdefault(key, (threading.Lock(), []))
             self._slots.move_to_end(key)
-            while len(self._slots) > self._keep:
+            while len(self._slots) > self._size:
                 self._slots.popitem(last=False)
         with lock:
-            if not found:
-                found.append(self._load(key))
-        return found[0]
+            if not value:
+                value.append(self._load(key))
+        return value[0]
 
 
 def _tar_files(path: Path) -> Files:
-    """A tar has no index: it is walked once, and its files are then read by their offset."""
+    """Open a tar. It has no index: scan it once, then read its files by offset."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        unpack = COMPRESSED.get(file.read(2))
-    plain: IO[bytes] = path.open("rb") if unpack is None else spool(unpack(path), path, size, path.parent)
-    places = {}
+        decompress = DECOMPRESSORS.get(file.read(2))
+    plain: IO[bytes] = path.open("rb") if decompress is None else spool(decompress(path), path, size, path.parent)
+    offsets = {}
     with tarfile.open(fileobj=plain, mode="r:") as tar:
         for member in tar:
             if member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                found = f"holds a link or device ({member.name})"
-                raise UserError(str(path), found, "Pack it again with plain files")
-            places[member.name] = (member.offset_data, member.size)
-    if not places:  # zeros alone are a valid tar, and what a download may leave that was cut off
-        raise tarfile.ReadError("there is no file in it")
+                found = f"contains a link or device ({member.name})"
+                raise UserError(str(path), found, "Create it again with plain files")
+            offsets[member.name] = (member.offset_data, member.size)
+    if not offsets:  # a file of zeros is a valid tar; an interrupted download may leave one
+        raise tarfile.ReadError("it contains no file")
     _check_tar_end(plain)
-    _check_names(path, list(places))
+    _check_names(path, list(offsets))
 
     def read(name: str) -> IO[bytes]:
-        offset, length = places[name]
+        offset, length = offsets[name]
         return io.BytesIO(os.pread(plain.fileno(), length, offset))
 
-    return Files(path, _visible(list(places)), read)
+    return Files(path, _visible(list(offsets)), read)
 
 
 def _check_tar_end(plain: IO[bytes]) -> None:
-    """A tar ends with 1,024 zero bytes; `tarfile` takes one that is cut off between two files for whole."""
+    """Check for the final 1,024 zero bytes; `tarfile` accepts a tar that is truncated between two files."""
     plain.seek(0)
     ustar = plain.read(262).endswith(b"ustar")
     end = plain.seek(0, 2)
     plain.seek(-min(1024, end), 2)
     if ustar and any(plain.read()):
-        raise tarfile.ReadError("the end is missing")
+        raise tarfile.ReadError("its end is missing")
 
 
 def _decoded_name(info: zipfile.ZipInfo) -> str:
-    """A member's name; many tools write UTF-8 without its flag, and Python then reads code page 437."""
+    """Name of a member; many tools write UTF-8 without its flag, and Python then decodes it as code page 437."""
     if not info.flag_bits & 0x800:
         try:
             return info.filename.encode("cp437").decode("utf-8")
@@ -211,11 +215,11 @@ def _decoded_name(info: zipfile.ZipInfo) -> str:
     return info.filename
 
 
-def _check_names(place: Path, names: list[str]) -> None:
+def _check_names(path: Path, names: list[str]) -> None:
     for name in names:
         windows = PureWindowsPath(name)
         if name.startswith("/") or windows.drive or windows.root or ".." in windows.parts:
-            raise UserError(str(place), f"holds the unsafe name {name!r}", "Fetch it from a source you trust")
+            raise UserError(str(path), f"contains the unsafe name {name!r}", "Download it from a source you trust")
 
 
 def _visible(names: list[str]) -> list[str]:
@@ -226,13 +230,14 @@ def _visible(names: list[str]) -> list[str]:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Copy a folder as it is; links are followed.
+    """Copy a folder unchanged; links are followed.
 
     Raises:
-        UserError: a link leads nowhere or in a circle, or a file cannot be read.
+        UserError: a link is broken or circular, or a file cannot be read.
     """
     try:
         shutil.copytree(source, target)
     except shutil.Error as error:
         name, _, reason = error.args[0][0]
-        raise UserError(str(name), f"cannot be copied ({reason})", "Mend the link or the file's rights") from None
+        remedy = "Fix the link or the file permissions"
+        raise UserError(str(name), f"cannot be copied ({reason})", remedy) from None

@@ -1,4 +1,4 @@
-"""Parquet data sets with an image and a label column, from the Hugging Face hub or local."""
+"""Parquet data sets with an image and a label column, from the Hugging Face Hub or local files."""
 
 import json
 from functools import partial
@@ -12,28 +12,28 @@ from medrobust.core.params.data import DataParams
 from medrobust.core.params.sources import TableParams
 from medrobust.core.records import read_json
 from medrobust.data.sources.base import Listing
-from medrobust.data.sources.fetch import bring, expand
-from medrobust.data.sources.files import Shared, copy_folder
-from medrobust.data.sources.labels import SPLITS, tidy
+from medrobust.data.sources.fetch import copy_or_download, expand_path
+from medrobust.data.sources.files import SharedCache, copy_folder
+from medrobust.data.sources.labels import SPLIT_NAMES, manifest_columns
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-#: Branch to which the hub converts data sets that are no Parquet.
+#: Branch with the Hub's own Parquet conversion of other formats.
 CONVERTED = "refs/convert/parquet"
 
 
 def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
-    """Fetch the Parquet files of the data set `data.path` (owner/name), or copy a local file or folder.
+    """Download the Parquet files of the data set `data.path` (owner/name), or copy a local file or folder.
 
-    `data.table.file` chooses among the hub's files (`data/*.parquet`). They pass through the cache of the hub's
-    own client, which takes up what broke off.
+    `data.table.file` selects among the files on the Hub (for example `data/*.parquet`). The Hub's client caches
+    files and resumes interrupted downloads.
 
     Raises:
-        UserError: no such data set, or it has no Parquet file.
+        UserError: the data set does not exist or has no Parquet file, or the download fails.
     """
-    if data.path is None or Path(expand(data.path)).exists() or "$" in data.path:
-        return bring(data, folder)
+    if data.path is None or Path(expand_path(data.path)).exists() or "$" in data.path:
+        return copy_or_download(data, folder)
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 
@@ -45,67 +45,69 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
             if any(Path(file.rfilename).match(pattern) for file in info.siblings or []):
                 break
         else:
-            raise UserError(where, f"holds no file {pattern}", "Name its Parquet files by data.table.file")
-        fetched = snapshot_download(data.path, repo_type="dataset", revision=info.sha, allow_patterns=pattern)
+            raise UserError(
+                where, f"contains no file {pattern}", "Set data.table.file to a pattern of its Parquet files"
+            )
+        downloaded = snapshot_download(data.path, repo_type="dataset", revision=info.sha, allow_patterns=pattern)
     except (OSError, HTTPError, HFValidationError) as error:
-        remedy = "Check the name (owner/name) and the network; gated sets need HF_TOKEN"
-        raise UserError(where, f"cannot be fetched ({error})", remedy) from None
-    copy_folder(Path(fetched), folder / "files")
+        remedy = "Check the name (owner/name) and the network; set HF_TOKEN for gated data sets"
+        raise UserError(where, f"cannot be downloaded ({error})", remedy) from None
+    copy_folder(Path(downloaded), folder / "files")
     licence = getattr(info.card_data, "license", None)
     return {"file": "files", "name": data.path, "revision": info.sha or "", "licence": str(licence or "")}
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
-    """One row a row of the Parquet files; the split is in the files' names (`train-00000-of-00001.parquet`).
+    """List the rows of the Parquet files; the split comes from file names (`train-00000-of-00001.parquet`).
 
     Raises:
-        UserError: a file is damaged or lacks the image or label column, or labels that are no class.
+        UserError: a file is damaged or lacks the image or label column, or a label is not a class.
     """
     facts = read_json(folder / "source.json")
-    place = folder / facts["file"]
-    paths = sorted(place.rglob("*.parquet")) if place.is_dir() else [place]
+    root = folder / facts["file"]
+    paths = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
     paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not paths:
-        raise UserError(str(place), "holds no Parquet file", "Give a .parquet file or a folder of them")
+        raise UserError(
+            str(root), "contains no Parquet file", "Set data.path to a .parquet file or a folder of them"
+        )
     image = (data.table or TableParams()).image
     parts, left_out, blocks = [], dict[str, int](), dict[str, tuple[Path, int]]()
     for path in paths:
         name = path.relative_to(folder).as_posix()
         frame, groups = _rows(path, name, image)
-        found = tidy(frame, data, name)
-        split = _split_of(path) if not (found.table["published_split"] != "").any() else None
-        parts.append(found.table.assign(published_split=split) if split is not None else found.table)
-        left_out = {
-            key: left_out.get(key, 0) + found.left_out.get(key, 0) for key in {**left_out, **found.left_out}
-        }
+        rows = manifest_columns(frame, data, name)
+        split = _split_of(path) if not (rows.table["published_split"] != "").any() else None
+        parts.append(rows.table.assign(published_split=split) if split is not None else rows.table)
+        left_out = {key: left_out.get(key, 0) + rows.left_out.get(key, 0) for key in {**left_out, **rows.left_out}}
         blocks |= {f"{name}#{group}": (path, group) for group in groups}
     table = pd.concat(parts)
     table = table.assign(id=table.index).reset_index(drop=True)
     return Listing(
         table,
-        partial(_read, Shared(partial(_load, blocks, image))),
+        partial(_read, SharedCache(partial(_load, blocks, image))),
         licence=facts.get("licence") or "unknown",
         citation=f"Hugging Face data set {facts['name']}, revision {facts['revision']}"
         if "name" in facts
         else "unknown",
         url=f"https://huggingface.co/datasets/{facts['name']}" if "name" in facts else "",
-        verified="revision of the hub" if "name" in facts else "nothing",
+        verified="revision on the Hub" if "name" in facts else "nothing",
         left_out=left_out,
     )
 
 
 def _rows(path: Path, name: str, image: str) -> tuple[pd.DataFrame, range]:
-    """Every column but the images, indexed by `file#group#row`; class numbers become names."""
+    """Read all columns except images, indexed by `file#group#row`; numbers of a ClassLabel column become names."""
     file = _open(path)
     columns = file.schema_arrow.names
     if image not in columns:
         found = f"no column {image!r}; its columns are {', '.join(columns)}"
-        raise UserError(name, found, "Name the image column in data.table.image")
-    plain = [field.name for field in file.schema_arrow if not _is_nested(field.type) and field.name != image]
-    frame = file.read(columns=plain).to_pandas()
-    for column, names in _class_names(file).items():
+        raise UserError(name, found, "Set data.table.image to the column of images")
+    names = [field.name for field in file.schema_arrow if not _is_nested(field.type) and field.name != image]
+    frame = file.read(columns=names).to_pandas()
+    for column, classes in _class_names(file).items():
         if column in frame:
-            frame[column] = [names[int(n)] if 0 <= n < len(names) else str(n) for n in frame[column]]
+            frame[column] = [classes[int(n)] if 0 <= n < len(classes) else str(n) for n in frame[column]]
     groups = range(file.num_row_groups)
     sizes = [file.metadata.row_group(group).num_rows for group in groups]
     frame.index = pd.Index([f"{name}#{group}#{row}" for group in groups for row in range(sizes[group])])
@@ -119,7 +121,7 @@ def _open(path: Path) -> "pq.ParquetFile":
     try:
         return pq.ParquetFile(path)
     except (ArrowInvalid, OSError) as error:
-        raise UserError(str(path), f"truncated or no Parquet file ({error})", "Fetch it again") from None
+        raise UserError(str(path), f"truncated or not a Parquet file ({error})", "Download it again") from None
 
 
 def _is_nested(kind: Any) -> bool:
@@ -127,9 +129,9 @@ def _is_nested(kind: Any) -> bool:
 
 
 def _class_names(file: "pq.ParquetFile") -> dict[str, list[str]]:
-    """Columns of the type ClassLabel, from the note that the `datasets` library leaves in the schema."""
-    note = (file.schema_arrow.metadata or {}).get(b"huggingface")
-    features = json.loads(note)["info"]["features"] if note else {}
+    """Class names of ClassLabel columns, from the metadata that the `datasets` library stores in the schema."""
+    metadata = (file.schema_arrow.metadata or {}).get(b"huggingface")
+    features = json.loads(metadata)["info"]["features"] if metadata else {}
     return {
         column: feature["names"]
         for column, feature in features.items()
@@ -138,11 +140,11 @@ def _class_names(file: "pq.ParquetFile") -> dict[str, list[str]]:
 
 
 def _split_of(path: Path) -> str:
-    """The published split that a file's name, or its folder's, begins with."""
+    """The published split with which the name of a file or its folder begins; empty if there is none."""
     for part in (path.name, path.parent.name):
         word = part.split(".")[0].split("-")[0].split("_")[0].lower()
-        if word in SPLITS:
-            return SPLITS[word]
+        if word in SPLIT_NAMES:
+            return SPLIT_NAMES[word]
     return ""
 
 
@@ -152,10 +154,10 @@ def _load(blocks: dict[str, tuple[Path, int]], image: str, key: str) -> list[Any
     return column
 
 
-def _read(groups: Shared[list[Any]], name: str) -> bytes:
+def _read(groups: SharedCache[list[Any]], name: str) -> bytes:
     key, _, row = name.rpartition("#")
     cell = groups(key)[int(row)]
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if not isinstance(content, bytes):
-        raise ValueError(f"the cell holds no image bytes, but {type(content).__name__}")
+        raise ValueError(f"the cell contains {type(content).__name__}, not image bytes")
     return content

@@ -1,4 +1,4 @@
-"""A Kaggle data set of class folders or with a table, fetched by kagglehub and then read as `archive` reads it."""
+"""A Kaggle data set with class folders or a table, downloaded by kagglehub and read like `archive`."""
 
 import re
 from dataclasses import replace
@@ -9,23 +9,23 @@ from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
 from medrobust.data.sources import archive
 from medrobust.data.sources.base import Listing
-from medrobust.data.sources.fetch import bring_table
+from medrobust.data.sources.fetch import copy_table
 from medrobust.data.sources.files import copy_folder
 
-#: owner/name, and a version if it must stay the same.
+#: owner/name, optionally with a fixed version.
 SLUG = re.compile(r"([\w-]+/[\w-]+)(?:/versions/(\d+))?")
 
 
 def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
-    """Fetch the data set whose slug is `data.path`; kagglehub takes up what broke off and checks its hash.
+    """Download the data set with the slug `data.path`; kagglehub resumes interrupted downloads and checks hashes.
 
     Raises:
-        UserError: no slug, kagglehub is not installed, or Kaggle refuses.
+        UserError: `data.path` is not a slug, kagglehub is not installed, or the download fails.
     """
     match = SLUG.fullmatch(data.path or "")
     if match is None:
-        found = "null" if data.path is None else f"{data.path!r} is no slug"
-        raise UserError("params.yaml: data.path", found, "Give owner/name, or owner/name/versions/2")
+        found = "null" if data.path is None else f"{data.path!r} is not a slug"
+        raise UserError("params.yaml: data.path", found, "Set it to owner/name, or to owner/name/versions/2")
     try:
         import kagglehub
         from kagglehub.exceptions import BackendError, CredentialError, DataCorruptionError, UnauthenticatedError
@@ -35,22 +35,22 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
     from requests import RequestException
 
     try:
-        fetched = Path(kagglehub.dataset_download(data.path))
+        downloaded = Path(kagglehub.dataset_download(data.path))
     except (RequestException, BackendError, CredentialError, DataCorruptionError, UnauthenticatedError) as error:
-        remedy = "Check the slug and the network; private sets need a token (https://www.kaggle.com/docs/api)"
-        raise UserError(f"kaggle: {data.path}", f"cannot be fetched ({error})", remedy) from None
-    copy_folder(fetched, folder / "files")
-    bring_table(data, folder)
-    return {"file": "files", "slug": match[1], "version": match[2] or fetched.name}
+        remedy = "Check the slug and the network; private data sets need a token (https://www.kaggle.com/docs/api)"
+        raise UserError(f"kaggle: {data.path}", f"cannot be downloaded ({error})", remedy) from None
+    copy_folder(downloaded, folder / "files")
+    copy_table(data, folder)
+    return {"file": "files", "slug": match[1], "version": match[2] or downloaded.name}
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
-    """The images as `archive` lists them, under the data set's page."""
-    facts, found = read_json(folder / "source.json"), archive.listing(data, folder)
-    if found.url:
-        return found
+    """List the images like `archive`, with the page of the data set as source."""
+    facts, images = read_json(folder / "source.json"), archive.listing(data, folder)
+    if images.url:
+        return images
     return replace(
-        found,
+        images,
         licence="see its page",
         citation=f"Kaggle data set {facts['slug']}, version {facts['version']}",
         url=f"https://www.kaggle.com/datasets/{facts['slug']}",

@@ -1,6 +1,6 @@
-"""MedMNIST v2 and v3: an npz a flag and size, from Zenodo or from a local file.
+"""MedMNIST v2 and v3: one npz per flag and size, from Zenodo or a local file.
 
-`medmnist.json` holds what its authors publish of each flag: class names, counts, licence and the md5 of each file.
+`medmnist.json` holds the published facts of each flag: class names, counts, licence, and the md5 of each file.
 """
 
 import json
@@ -19,38 +19,39 @@ from medrobust.core.params.data import DataParams
 from medrobust.core.records import file_hash, read_json
 from medrobust.data.images import Raster
 from medrobust.data.sources.base import Listing
-from medrobust.data.sources.fetch import bring, expand, fetch_url
-from medrobust.data.sources.files import DAMAGED, spool
-from medrobust.data.sources.labels import LEFT_OUT, Labels
+from medrobust.data.sources.fetch import copy_or_download, download_file, expand_path
+from medrobust.data.sources.files import READ_ERRORS, spool
+from medrobust.data.sources.labels import LEFT_OUT, LabelMap
 
 ZENODO = "https://zenodo.org/records/10519652/files/{name}.npz?download=1"
-#: `octmnist` has 28 pixels a side, `octmnist_64` 64.
+#: `octmnist` has images of 28×28 pixels, `octmnist_64` of 64×64.
 NAME = re.compile(r"([a-z0-9]+?mnist(?:3d)?)(?:_(\d+))?")
 SPLITS = ("train", "val", "test")
 
 
 def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
-    """Fetch `data.path` (a flag, with `_64`, `_128` or `_224` for larger images), or copy a local npz.
+    """Download `data.path` (a flag, with `_64`, `_128` or `_224` for larger images), or copy a local npz.
 
     Raises:
-        UserError: no flag and no file, or another md5 than published.
+        UserError: `data.path` is neither a flag nor a file, or the md5 is not the published one.
     """
-    if data.path is None or Path(expand(data.path)).exists() or data.path.endswith(".npz"):
-        return bring(data, folder)
+    if data.path is None or Path(expand_path(data.path)).exists() or data.path.endswith(".npz"):
+        return copy_or_download(data, folder)
     flag, size = _flag(data.path)
     if flag is None or size not in flag["md5"]:
         known = ", ".join(_flags())
-        remedy = f"Known: {known}; sizes: none (28), _64, _128, _224; or give a local npz"
-        raise UserError("params.yaml: data.path", f"no flag of MedMNIST: {data.path!r}", remedy)
-    fetch_url(ZENODO.format(name=data.path), folder / f"{data.path}.npz", flag["md5"][size])
+        remedy = f"Use one of: {known}, with size suffix none (28), _64, _128 or _224; or a local npz"
+        raise UserError("params.yaml: data.path", f"{data.path!r} is not a flag of MedMNIST", remedy)
+    download_file(ZENODO.format(name=data.path), folder / f"{data.path}.npz", flag["md5"][size])
     return {"file": f"{data.path}.npz", "sha256": file_hash(folder / f"{data.path}.npz")}
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
-    """The images of all three splits in their published order; the data have no patient ids.
+    """List the images of all three splits in published order; MedMNIST has no patient ids.
 
     Raises:
-        UserError: no MedMNIST npz, volumes, more than one label an image, or labels that are no class.
+        UserError: the file is not a MedMNIST npz or contains volumes, an image has several labels, or a label is
+            not a class.
     """
     path = folder / read_json(folder / "source.json")["file"]
     flag, size = _flag(path.stem)
@@ -61,13 +62,13 @@ def listing(data: DataParams, folder: Path) -> Listing:
         labels = np.asarray(arrays[f"{split}_labels"])
         labels = labels[:, None] if labels.ndim == 1 else labels
         if labels.shape[1] != 1:
-            found = f"{labels.shape[1]} labels an image"
-            raise UserError(str(path), found, "A classifier needs one: choose another flag")
+            found = f"has {labels.shape[1]} labels per image"
+            raise UserError(str(path), found, "Use a flag with one label per image")
         ids = [f"{split}/{number:06d}" for number in range(len(labels))]
         raw = [names[n] if names and n < len(names) else str(n) for n in labels[:, 0].tolist()]
         tables.append(pd.DataFrame({"id": ids, "raw": raw, "published_split": split}))
     table = pd.concat(tables, ignore_index=True)
-    table["label"] = Labels(data).column(table["raw"], path.name)
+    table["label"] = LabelMap(data).column(table["raw"], path.name)
     dropped = table["label"] == LEFT_OUT
     return Listing(
         table[~dropped].drop(columns="raw").assign(patient="", slice=None, kind="real", parent=""),
@@ -87,27 +88,27 @@ def _flags() -> dict[str, Any]:
 
 
 def _flag(name: str) -> tuple[dict[str, Any] | None, str]:
-    """What is published of `octmnist_64`, and "64"; None for a name that is none."""
+    """Published facts and size of a name like `octmnist_64`; the facts are None if the name is not a flag."""
     match = NAME.fullmatch(name)
     return (_flags().get(match[1]), match[2] or "28") if match else (None, "")
 
 
 def _verified(flag: dict[str, Any] | None, size: str, path: Path, table: pd.DataFrame) -> str:
     if flag is None:
-        return "nothing (the file is not named like a flag of MedMNIST)"
+        return "nothing (the file name is not a flag of MedMNIST)"
     if flag["md5"].get(size) == file_hash(path, "md5"):
         return "md5 of the published file"
     counts = {split: int((table["published_split"] == split).sum()) for split in SPLITS}
     if counts == flag["images"]:
-        return "counts of the published splits (the md5 is another)"
-    return f"neither md5 nor counts are the published ones ({counts} for {flag['images']})"
+        return "counts of the published splits (the md5 differs)"
+    return f"neither md5 nor counts match the publication ({counts}, published: {flag['images']})"
 
 
 def _open_npz(path: Path) -> dict[str, np.ndarray]:
-    """The six arrays of a MedMNIST file, unpacked beside it and mapped, so that none is in memory whole.
+    """Open the six arrays of a MedMNIST file; they are unpacked beside it and memory-mapped.
 
     Raises:
-        UserError: it is damaged, none of these, or holds volumes.
+        UserError: the file is damaged, not a MedMNIST npz, or contains volumes.
     """
     arrays = {}
     try:
@@ -115,24 +116,24 @@ def _open_npz(path: Path) -> dict[str, np.ndarray]:
             members = archive.namelist()
             for name in (f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")):
                 if f"{name}.npy" not in members:
-                    found = f"holds no {name}, but {', '.join(members)}"
-                    raise UserError(str(path), found, "Give an npz as MedMNIST publishes it")
+                    found = f"contains no {name}, but {', '.join(members)}"
+                    raise UserError(str(path), found, "Use an npz as published by MedMNIST")
                 with archive.open(f"{name}.npy") as stream:
                     arrays[name] = _map(spool(stream, path, path.stat().st_size, path.parent))
-    except (*DAMAGED, ValueError) as error:
-        raise UserError(str(path), f"truncated or no npz ({error})", "Fetch it again") from None
+    except (*READ_ERRORS, ValueError) as error:
+        raise UserError(str(path), f"truncated or not an npz ({error})", "Download it again") from None
     images = arrays["train_images"]
     if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
-        found = f"holds {images.dtype} of {images.shape[1:]} an image"
-        raise UserError(str(path), found, "Grey or colour pictures of uint8 can be read: choose a flag without 3d")
+        found = f"contains images of {images.dtype} with shape {images.shape[1:]}"
+        raise UserError(str(path), found, "Use a flag without 3d: only grey or colour uint8 images are supported")
     return arrays
 
 
 def _map(file: IO[bytes]) -> np.ndarray:
-    """Map an npy file without reading it.
+    """Memory-map an npy file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not an npy file.
     """
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

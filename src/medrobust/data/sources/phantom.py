@@ -1,14 +1,14 @@
 """The built-in data set: synthetic axial brain slices in grades of atrophy.
 
-Average anatomy (the MNI152 T1 template that nilearn ships) is deformed, a patient at a time: smooth random
-field, scale and rotation, contrast, bias field, Rician noise. The grade widens the ventricles and darkens the
-sulci by amounts that overlap between neighbours, so that grades are learnable but not trivial; slices of one
-patient share their anatomy, so that a split by slice leaks and the audit shows it.
+Average anatomy (the MNI152 T1 template that nilearn ships) is varied per patient: by a smooth random deformation,
+scale, rotation, contrast, a bias field and Rician noise. The grade widens the ventricles and darkens the sulci.
+The amounts overlap between neighbouring grades, so grades are learnable but not trivial. Slices of one patient
+share their anatomy, so a split by slice leaks, and the audit detects it.
 
-`site` plants what real cohorts have and no one asked for: a faint ripple of the scanner that goes with the
-grade, as if the sicker patients had been scanned elsewhere. It is predictive and no larger than the noise: a
-classifier that uses it looks good and breaks under a perturbation of its size (Ilyas et al. 2019, "Adversarial
-examples are not bugs, they are features", section 2: useful, non-robust features).
+`site` adds a confounder as real cohorts have it: a faint scanner ripple that depends on the grade, as if sicker
+patients had been scanned elsewhere. It is predictive and not larger than the noise. A classifier that uses it
+looks good and fails under a perturbation of that size (Ilyas et al. 2019, "Adversarial examples are not bugs, they
+are features", section 2: useful, non-robust features).
 """
 
 from functools import cache
@@ -25,28 +25,28 @@ from medrobust.data.sources.base import Listing
 
 #: Mean widening of the ventricles in mm and of the sulci (share of CSF) from the lowest to the highest grade.
 WIDENING, SULCI = (0.0, 7.0), (0.0, 1.0)
-#: Standard deviation within a grade at difficulty 1, as a share of the step between neighbouring grades.
+#: Standard deviation of severity within a grade at difficulty 1, as a share of the step between grades.
 OVERLAP = 0.3
-#: Periods of the scanner's ripple over the image's height. It runs along rows, so that mirroring keeps it.
+#: Periods of the scanner ripple over the image height. Its stripes are horizontal, so mirroring keeps them.
 RIPPLES = 4
-#: Axial range around the ventricles' centre in mm.
+#: Axial range around the centre of the ventricles in mm.
 AXIAL = (-8.0, 12.0)
 
 
 def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
-    """Generate the images as PNG files with a manifest.
+    """Generate the images as PNG files, and a manifest.
 
     Raises:
-        UserError: `data.phantom` is missing or names other classes than `data.classes`.
+        UserError: `data.phantom` is missing, or its classes are not `data.classes`.
     """
     from PIL import Image
 
     phantom = data.phantom
     if phantom is None:
-        raise UserError("params.yaml: data.phantom", "missing", "The phantom source needs this block")
+        raise UserError("params.yaml: data.phantom", "missing", "Add this block: the source phantom needs it")
     if list(phantom.patients) != data.classes:
-        found = f"names {list(phantom.patients)}"
-        raise UserError("params.yaml: data.phantom.patients", found, f"Name data.classes: {data.classes}")
+        found = f"has the classes {list(phantom.patients)}"
+        raise UserError("params.yaml: data.phantom.patients", found, f"Use data.classes: {data.classes}")
     anatomy = Anatomy.load()
     rows = []
     plan = [
@@ -67,7 +67,7 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
-    """The generated images with their true patients and slices."""
+    """List the generated images with their true patients and slices."""
     table = read_table(folder / "manifest.csv", keep_default_na=False)
     return Listing(
         table.assign(published_split="", kind="real", parent=""),
@@ -79,14 +79,14 @@ def listing(data: DataParams, folder: Path) -> Listing:
 
 
 class Anatomy:
-    """The template's maps, and what the deformation needs of them, on a 2 mm grid.
+    """Maps of the template, and quantities derived from them for the deformation, on a 2 mm grid.
 
     Attributes:
-        t1: intensity, 1 at the brightest.
-        csf: share of cerebrospinal fluid in each voxel inside the brain, blurred.
-        distance: mm to the ventricles' surface, negative inside.
-        gradient: 3×…, unit direction in which that distance grows.
-        centre: voxel at the centre of the ventricles.
+        t1: intensity, at most 1.
+        csf: share of cerebrospinal fluid per voxel inside the brain, blurred.
+        distance: distance to the surface of the ventricles in mm, negative inside.
+        gradient: 3×…, unit direction of increasing distance.
+        centre: centre of the ventricles in voxels.
     """
 
     def __init__(self, t1: np.ndarray, tissue: np.ndarray) -> None:
@@ -94,10 +94,11 @@ class Anatomy:
 
         mask = ndimage.binary_fill_holes(ndimage.binary_closing(tissue > 0.3, iterations=3))
         depth = ndimage.distance_transform_edt(mask) * 2.0
-        # The lateral ventricles are the large, deep, dark bodies; the cistern between them is brighter.
+        # The lateral ventricles are the large, deep, dark components; the cistern between them is brighter.
         parts, count = ndimage.label(mask & (tissue < 0.4) & (depth > 20))
-        bodies = [parts == number for number in range(1, count + 1)]
-        ventricles = np.any([body for body in bodies if body.sum() > 500 and t1[body].mean() < 0.34], axis=0)
+        components = [parts == number for number in range(1, count + 1)]
+        dark = [part for part in components if part.sum() > 500 and t1[part].mean() < 0.34]
+        ventricles = np.any(dark, axis=0)
         outside = ndimage.distance_transform_edt(~ventricles)
         inside = ndimage.distance_transform_edt(ventricles)
         self.distance = ndimage.gaussian_filter((outside - inside) * 2.0, 1.5)
@@ -110,7 +111,7 @@ class Anatomy:
     @classmethod
     @cache
     def load(cls) -> "Anatomy":
-        """Read the template from nilearn's own files."""
+        """Load the template that nilearn ships."""
         from nilearn import datasets
 
         t1 = datasets.load_mni152_template(resolution=2).get_fdata()
@@ -121,17 +122,17 @@ class Anatomy:
     def patient(
         self, severity: float, phantom: PhantomParams, data: DataParams, rng: np.random.Generator
     ) -> list[np.ndarray]:
-        """Slices of one patient, uint8 H×W (×3 for colour), from below to above the ventricles' centre.
+        """Generate the slices of one patient, uint8 H×W (×3 for colour), from bottom to top.
 
         Args:
             severity: 0 for the lowest grade, 1 for the highest.
-            phantom: slices and difficulty.
+            phantom: number of slices, difficulty and site ripple.
             data: image size and channels.
-            rng: the patient's own generator.
+            rng: random generator of the patient.
         """
         step = 1 / max(len(phantom.patients) - 1, 1)
         true_severity = severity + rng.normal(0, OVERLAP * phantom.difficulty * step)
-        traits = _Traits.draw(true_severity, rng)
+        traits = _PatientTraits.draw(true_severity, rng)
         rows = (np.arange(data.image_size)[:, None] + 0.5) / data.image_size
         ripple = phantom.site * (2 * true_severity - 1) * np.cos(2 * np.pi * RIPPLES * rows)
         heights = np.linspace(*AXIAL, phantom.slices) / 2.0 + self.centre[2]
@@ -142,24 +143,24 @@ class Anatomy:
             slices.append(np.repeat(levels[..., None], 3, axis=2) if data.channels == 3 else levels)
         return slices
 
-    def _slice(self, height: float, size: int, traits: "_Traits") -> np.ndarray:
+    def _slice(self, height: float, size: int, traits: "_PatientTraits") -> np.ndarray:
         """Intensity in [0, 1] of the deformed anatomy at one height, anterior up, size×size."""
         from scipy import ndimage
 
-        span = 184.0 / 2  # voxels of the field of view; the brain is at most 190 mm long
+        span = 184.0 / 2  # field of view in voxels; the brain is at most 190 mm long
         axis = (np.arange(size) + 0.5) / size - 0.5
         row, column = np.meshgrid(-axis * span, axis * span, indexing="ij")
         cos, sin = np.cos(traits.rotation), np.sin(traits.rotation)
         x = self.centre[0] + (cos * column - sin * row) * traits.scale[0]
         y = (self.t1.shape[1] - 1) / 2 + (sin * column + cos * row) * traits.scale[1]
         points = np.stack([x, y, np.full_like(x, height)])
-        # The random field is kept on its coarse grid; cubic interpolation at the points makes it smooth.
+        # The random field is stored on a coarse grid; cubic interpolation at the points makes it smooth.
         ends = np.array([[[extent - 1]] for extent in self.t1.shape])
         coarse = points / ends * (np.array(traits.field.shape[1:])[:, None, None] - 1)
-        moved = [ndimage.map_coordinates(part, coarse, order=3, mode="nearest") for part in traits.field]
-        points += np.stack(moved) / 2.0
-        # Widening pulls each voxel's look-up towards the ventricles, the less the farther away it lies.
-        # It stops 2 mm behind the wall, where the fluid is dark, so that no point crosses to the other side.
+        displacement = [ndimage.map_coordinates(part, coarse, order=3, mode="nearest") for part in traits.field]
+        points += np.stack(displacement) / 2.0
+        # To widen the ventricles, sampling points are moved towards them, less with growing distance. They stop
+        # 2 mm inside the wall, where the fluid is dark, so no point crosses to the other side.
         distance = ndimage.map_coordinates(self.distance, points, order=1)
         shift = traits.widening * np.exp(-np.maximum(distance, 0) / 12.0)
         shift = np.minimum(shift, np.maximum(distance + 2.0, 0))
@@ -171,8 +172,8 @@ class Anatomy:
         return darkened
 
 
-class _Traits:
-    """What one patient's slices have in common."""
+class _PatientTraits:
+    """Parameters that all slices of one patient share."""
 
     def __init__(self, widening: float, sulci: float, field: np.ndarray, rng: np.random.Generator) -> None:
         self.widening, self.sulci, self.field = widening, sulci, field
@@ -182,8 +183,8 @@ class _Traits:
         self.bias = rng.normal(0, 0.05, 2)
 
     @classmethod
-    def draw(cls, severity: float, rng: np.random.Generator) -> "_Traits":
-        """Draw a patient of a severity (0 to 1, a little beyond by overlap)."""
+    def draw(cls, severity: float, rng: np.random.Generator) -> "_PatientTraits":
+        """Draw a patient of the given severity (0 to 1, slightly beyond because grades overlap)."""
         field = rng.normal(0, 3.0, (3, 6, 7, 6))
         amount = max(severity, -0.1)
         widening = WIDENING[0] + amount * (WIDENING[1] - WIDENING[0])
@@ -191,7 +192,7 @@ class _Traits:
         return cls(widening, sulci, field, rng)
 
     def finish(self, t1: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Contrast, bias field and Rician noise of the scanner."""
+        """Apply contrast, bias field and Rician noise of the scanner."""
         size = len(t1)
         axis = np.linspace(-1, 1, size)
         bias = 1 + self.bias[0] * axis[:, None] + self.bias[1] * axis[None, :]

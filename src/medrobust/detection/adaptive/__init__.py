@@ -1,0 +1,1 @@
+"""Adaptive attacks: attacks that know the detector, and their runs."""

@@ -1,0 +1,1 @@
+"""Detectors, one module each, and the distances that they share."""

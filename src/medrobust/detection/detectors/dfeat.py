@@ -6,13 +6,13 @@ from torch import Tensor
 
 from medrobust.core.params.base import Positive
 from medrobust.detection.base import Detector
-from medrobust.detection.detectors.logistic import fit_logistic, log_odds
 from medrobust.detection.features import Features
+from medrobust.detection.statistics.logistic_regression import fit_logistic, log_odds
 
 
 @dataclass(kw_only=True)
 class DeepFeatureClassifier(Detector):
-    """Logistic regression of attacked against clean on penultimate features. Supervised: it knows one attack.
+    """Logistic regression of attacked against clean penultimate features. Supervised: it knows one attack.
 
     Attributes:
         strength: inverse of the L2 penalty on standardised features (scikit-learn's C).

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from medrobust.core.errors import UserError
 from medrobust.core.seeds import uniform
 from medrobust.detection.base import Detector
-from medrobust.detection.features import Features, heads_of, recorded
+from medrobust.detection.features import Features, heads_of
+from medrobust.models.feature_maps import recorded
 
-#: Streams of random numbers kept apart for the dropout layers, or the members of a vote, of one sample.
+#: Random streams reserved per sample: one per dropout layer, or per member of an ensemble.
 LAYERS = 4096
 
 
@@ -21,9 +22,9 @@ class DropoutUncertainty(Detector):
     """Variance of the predicted probabilities over dropout samples, summed over classes.
 
     Attributes:
-        samples: forward passes an image.
-        rate: 0 = the model's own dropout layers (an error if it has none that drops); above 0 = that share of
-            the penultimate features is dropped instead, in a model that may never have been trained so.
+        samples: forward passes per image.
+        rate: 0 = the model's own dropout layers (an error if none of them drops anything); above 0 = this share
+            of the penultimate features is dropped instead, even if the model was not trained with dropout.
     """
 
     samples: Annotated[int, Field(ge=2)] = 10
@@ -31,20 +32,20 @@ class DropoutUncertainty(Detector):
 
     @property
     def extractor(self) -> "DropoutSamples":
-        """Votes under dropout."""
+        """Predictions under dropout."""
         return DropoutSamples(self.samples, self.rate)
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
         return {}
 
     def suspicion(self, features: Features) -> Tensor:
-        assert features.votes is not None
-        return features.votes.double().var(1, unbiased=False).sum(1)
+        assert features.samples is not None
+        return features.samples.double().var(1, unbiased=False).sum(1)
 
 
 @dataclass(frozen=True)
 class DropoutSamples:
-    """Probabilities of `samples` passes with dropout on; masks come from the images' seeds alone."""
+    """Probabilities of `samples` passes with dropout on; masks depend on the images' seeds alone."""
 
     samples: int
     rate: float
@@ -55,34 +56,34 @@ class DropoutSamples:
         layers = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
         if not layers:
             remedy = "Set detect.detectors.dropout.rate above 0, which drops penultimate features"
-            raise UserError("dropout", f"{type(model).__name__} has no dropout layer that drops", remedy)
-        votes = []
+            raise UserError("dropout", f"{type(model).__name__} has no dropout layer with a rate above 0", remedy)
+        samples = []
         for sample in range(self.samples):
             handles = [
                 layer.register_forward_hook(_mask(seeds, sample * LAYERS + number))
                 for number, layer in enumerate(layers)
             ]
             try:
-                votes.append(model(images).softmax(1))
+                samples.append(model(images).softmax(1))
             finally:
                 for handle in handles:
                     handle.remove()
-        return Features((), model(images), torch.stack(votes, 1))
+        return Features((), model(images), torch.stack(samples, 1))
 
     def _head_samples(self, model: nn.Module, images: Tensor, seeds: Tensor) -> Features:
-        """Votes from one pass: only the heads run again. Members of a vote become one by the vote's own rule."""
+        """One full pass, then only the heads run again; an ensemble combines its members by its own method."""
         heads = heads_of(model)
-        rule = getattr(model, "vote", lambda members: members[0])
+        combine = getattr(model, "vote", lambda members: members[0])
         with recorded(heads) as seen:
             logits = model(images)
-        votes = []
+        samples = []
         for sample in range(self.samples):
             members = [
                 head(_dropped(penultimate, self.rate, seeds, sample * LAYERS + number)).float().log_softmax(1)
                 for number, (head, (penultimate, _)) in enumerate(zip(heads, seen, strict=True))
             ]
-            votes.append(rule(torch.stack(members)).exp())
-        return Features((), logits, torch.stack(votes, 1))
+            samples.append(combine(torch.stack(members)).exp())
+        return Features((), logits, torch.stack(samples, 1))
 
 
 def _mask(seeds: Tensor, stream: int) -> Any:

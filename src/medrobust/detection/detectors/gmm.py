@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 
 from medrobust.core.params.hyperparameters import Count, NotNegative
-from medrobust.detection.base import Detector, check_classes, moments, standardise
+from medrobust.detection.base import Detector
 from medrobust.detection.features import Features
+from medrobust.detection.statistics.standardise import check_class_sizes, moments, standardise
 
 
 @dataclass(kw_only=True)
 class ClasswiseMixture(Detector):
     """Negative log-density of the features under the mixture of the predicted class.
 
-    A mixture is fitted to each class by EM on standardised features, with a constant added to the diagonal of
-    every covariance, without which fewer images than features would give a density of infinity.
+    A mixture is fitted to each class by EM on standardised features. A constant is added to the diagonal of every
+    covariance; without it, fewer images than features would give an infinite density.
 
     Attributes:
-        components: Gaussians a class.
+        components: Gaussians per class.
         loading: added to each variance, in units of a feature's variance over the training images.
-        covariance: `full`, or `diag` for features treated as independent.
+        covariance: `full`, or `diag`, which treats features as independent.
     """
 
     components: Count = 1
@@ -31,7 +32,7 @@ class ClasswiseMixture(Detector):
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
         classes = features.logits.shape[1]
-        check_classes(labels, classes, max(self.components, 2), "gmm")
+        check_class_sizes(labels, classes, max(self.components, 2), "gmm")
         keep, mean, std = moments(features.penultimate, "gmm")
         points = standardise(features.penultimate, keep, mean, std)
         fitted = [self._mixture(points[labels == k], seed) for k in range(classes)]

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from medrobust.core.params.base import Positive
-from medrobust.detection.base import Detector, check_classes, moments, standardise
-from medrobust.detection.detectors.distances import log_kernel_sums, nearest
+from medrobust.detection.base import Detector
 from medrobust.detection.features import Features
+from medrobust.detection.statistics.distances import log_kernel_sums, nearest
+from medrobust.detection.statistics.standardise import check_class_sizes, moments, standardise
 
-#: Bandwidths that are tried, as multiples of the median distance to the nearest neighbour.
+#: Candidate bandwidths, as multiples of the median distance to the nearest neighbour.
 FACTORS = tuple(2.0 ** (power / 2) for power in range(-6, 5))
-#: Images of a class that choose the bandwidth.
-CHOOSERS = 1000
+#: At most this many images of each class are used to select the bandwidth.
+MOST_IMAGES = 1000
 
 
 @dataclass(kw_only=True)
@@ -22,18 +23,18 @@ class KernelDensity(Detector):
     """Negative log of the Gaussian kernel density of the predicted class's training features.
 
     Attributes:
-        bandwidth: of the kernel, in standard deviations of a feature; None = the one under which training
-            images are likeliest when each is left out (no attacked image is looked at).
+        bandwidth: of the kernel, in standard deviations of a feature; None = the one with the highest
+            leave-one-out likelihood of the training images (attacked images are not used).
     """
 
     bandwidth: Positive | None = None
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
-        check_classes(labels, features.logits.shape[1], 2, "kde")
+        check_class_sizes(labels, features.logits.shape[1], 2, "kde")
         keep, mean, std = moments(features.penultimate, "kde")
         points = standardise(features.penultimate, keep, mean, std)
         order = labels.argsort(stable=True)
-        width = _likeliest_bandwidth(points, labels) if self.bandwidth is None else self.bandwidth
+        width = _most_likely_bandwidth(points, labels) if self.bandwidth is None else self.bandwidth
         return {
             "keep": keep, "mean": mean, "std": std, "points": points[order],
             "counts": torch.bincount(labels, minlength=features.logits.shape[1]),
@@ -53,14 +54,14 @@ class KernelDensity(Detector):
 
 
 def _constant(count: int, dimensions: int, width: Tensor) -> Tensor:
-    """Log of count · (2πh²)^(D/2), by which the kernel sum is divided."""
+    """Log of count · (2πh²)^(D/2), the normalisation of the kernel sum."""
     return math.log(count) + dimensions / 2 * torch.log(2 * math.pi * width**2)
 
 
-def _likeliest_bandwidth(points: Tensor, labels: Tensor) -> float:
-    """The bandwidth of `FACTORS` with the highest leave-one-out likelihood, over all classes together."""
+def _most_likely_bandwidth(points: Tensor, labels: Tensor) -> float:
+    """The bandwidth of `FACTORS` with the highest leave-one-out likelihood, summed over all classes."""
     groups = [points[labels == k] for k in labels.unique().tolist()]
-    groups = [group[:: -(-len(group) // CHOOSERS)] for group in groups]
+    groups = [group[:: -(-len(group) // MOST_IMAGES)] for group in groups]
     gaps = torch.cat([nearest(group, group, 1).squeeze(1) for group in groups])
     gaps = gaps[torch.isfinite(gaps)].sqrt()
     base = float(gaps.median()) if len(gaps) else 1.0

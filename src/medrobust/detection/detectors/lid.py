@@ -7,22 +7,23 @@ from torch import Tensor
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import Count, Natural
-from medrobust.detection.base import Detector, moments
-from medrobust.detection.detectors.distances import nearest
-from medrobust.detection.detectors.logistic import fit_logistic, log_odds
+from medrobust.detection.base import Detector
 from medrobust.detection.features import Features
+from medrobust.detection.statistics.distances import nearest
+from medrobust.detection.statistics.logistic_regression import fit_logistic, log_odds
+from medrobust.detection.statistics.standardise import moments
 
 
 @dataclass(kw_only=True)
 class IntrinsicDimensionality(Detector):
     """A logistic regression on the LID of every layer. Supervised: it learns from attacked training images.
 
-    Exact LID compares each image with all N training images: time grows with N·D an image and layer. The
-    minibatch form draws `reference` of them once, which is what makes it cheap.
+    Exact LID compares each image with all N training images: time per image and layer grows with N·D. The
+    minibatch form is cheap because it draws `reference` of them, once.
 
     Attributes:
         neighbours: k of the estimator.
-        reference: clean training images that are the neighbourhood; 0 = all of them (exact).
+        reference: number of clean training images among which neighbours are sought; 0 = all of them (exact).
     """
 
     supervised = True
@@ -34,7 +35,7 @@ class IntrinsicDimensionality(Detector):
         count = min(self.reference or len(features), len(features))
         if count <= self.neighbours:
             found = f"{count} reference images for {self.neighbours} neighbours"
-            raise UserError("lid", found, "Take fewer neighbours, or more reference images")
+            raise UserError("lid", found, "Set fewer neighbours, or more reference images")
         rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:count]
         rows = rows.sort().values.to(features.logits.device)
         for number, layer in enumerate(features.layers):

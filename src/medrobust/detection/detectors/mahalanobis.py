@@ -1,27 +1,29 @@
-"""Mahalanobis distance to the nearest class, over layers, one covariance (Lee et al. 2018, arXiv 1807.03888)."""
+"""Mahalanobis distance to the nearest class over several layers (Lee et al. 2018, arXiv 1807.03888)."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from medrobust.detection.base import Detector, check_classes, moments, standardise
+from medrobust.detection.base import Detector
 from medrobust.detection.features import Features
+from medrobust.detection.statistics.standardise import check_class_sizes, moments, standardise
 
 
 @dataclass(kw_only=True)
 class Mahalanobis(Detector):
-    """Mean over layers of the distance to the nearest class mean, each in standard deviations of clean images.
+    """Mean over layers of the distance to the nearest class mean, in standard deviations of clean images.
 
-    Lee et al. weigh layers by a regression on attacked images and add noise to the input; without attacked
-    images every layer counts alike. The covariance, tied over classes, is shrunk as Ledoit & Wolf 2004 choose.
+    Lee et al. weight the layers by a regression on attacked images and add noise to the input. Here no attacked
+    images are used, so every layer has the same weight. The covariance is shared by the classes and shrunk as in
+    Ledoit & Wolf 2004.
     """
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
         from sklearn.covariance import LedoitWolf
 
         classes = features.logits.shape[1]
-        check_classes(labels, classes, 2, "mahalanobis")
+        check_class_sizes(labels, classes, 2, "mahalanobis")
         state: dict[str, Tensor] = {}
         for number, layer in enumerate(features.layers):
             keep, mean, std = moments(layer, f"mahalanobis: layer {number}")
@@ -46,8 +48,8 @@ class Mahalanobis(Detector):
 def _distance(layer: Tensor, state: dict[str, Tensor], number: int) -> Tensor:
     """Squared Mahalanobis distance to the nearest class mean, n."""
     points = standardise(layer, *(state[f"{name}_{number}"] for name in ("keep", "mean", "std")))
-    found = []
+    distances = []
     for centre in state[f"centres_{number}"]:
         offsets = points - centre
-        found.append((offsets @ state[f"precision_{number}"] * offsets).sum(1))
-    return torch.stack(found).amin(0)
+        distances.append((offsets @ state[f"precision_{number}"] * offsets).sum(1))
+    return torch.stack(distances).amin(0)

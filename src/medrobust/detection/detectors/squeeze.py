@@ -1,4 +1,4 @@
-"""Feature squeezing (Xu, Evans & Qi 2018, arXiv 1704.01155): does the answer survive a coarser image?"""
+"""Feature squeezing (Xu, Evans & Qi 2018, arXiv 1704.01155): how far predictions change on a coarser image."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ class FeatureSqueezing(Detector):
     """Largest L1 distance between the probabilities of an image and of its squeezed versions; from 0 to 2.
 
     Attributes:
-        bits: grey levels that remain are 2^bits; 0 = no such squeezer.
-        window: side in pixels of the median filter, odd; 0 = no such squeezer.
+        bits: the image is reduced to 2^bits grey levels; 0 = no such squeezer.
+        window: side of the median filter in pixels, odd; 0 = no such squeezer.
     """
 
     bits: Natural = 5
@@ -29,20 +29,20 @@ class FeatureSqueezing(Detector):
         even = self.window > 0 and self.window % 2 == 0
         if not (self.bits or self.window) or even:
             found = f"bits {self.bits}, window {self.window}"
-            raise UserError("squeeze", found, "Give bits above 0, an odd window, or both")
+            raise UserError("squeeze", found, "Set bits above 0, an odd window, or both")
 
     @property
     def extractor(self) -> "Squeezed":
-        """Votes on squeezed images."""
+        """Predictions on squeezed images."""
         return Squeezed(self.bits, self.window)
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
         return {}
 
     def suspicion(self, features: Features) -> Tensor:
-        assert features.votes is not None
+        assert features.samples is not None
         own = features.logits.softmax(1)[:, None]
-        return (features.votes - own).abs().sum(2).amax(1).double()
+        return (features.samples - own).abs().sum(2).amax(1).double()
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,19 @@ class Squeezed:
         versions = [reduce_bits(images, self.bits)] if self.bits else []
         if self.window:
             versions.append(median(images, self.window))
-        votes = torch.stack([model(version).softmax(1) for version in versions], 1)
-        return Features((), model(images), votes)
+        samples = torch.stack([model(version).softmax(1) for version in versions], 1)
+        return Features((), model(images), samples)
 
 
 def reduce_bits(images: Tensor, bits: int) -> Tensor:
-    """Round to 2^bits levels; the gradient passes as if nothing were rounded (Athalye et al. 2018)."""
+    """Round to 2^bits levels; the gradient is passed through unchanged (Athalye et al. 2018)."""
     top = 2**bits - 1
     rounded: Tensor = (images * top).round() / top
     return images + (rounded - images).detach()
 
 
 def median(images: Tensor, window: int) -> Tensor:
-    """Median over a window×window neighbourhood, edges mirrored, n×C×H×W."""
+    """Median over a window×window neighbourhood with mirrored edges, n×C×H×W."""
     half, (n, channels, height, width) = window // 2, images.shape
     padded = F.pad(images, (half, half, half, half), mode="reflect")
     patches = F.unfold(padded, window).view(n, channels, window**2, height * width)

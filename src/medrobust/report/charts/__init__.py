@@ -1,0 +1,1 @@
+"""Data of the interactive charts on the page."""

@@ -1,0 +1,1 @@
+"""Assemble and write the report as HTML, Markdown and LaTeX."""

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from medrobust.core.metrics import FEW_PATIENTS
+from medrobust.core.intervals import FEW_PATIENTS
 from medrobust.report.charts import models as charts
 from medrobust.report.charts.detection import detection_charts
 from medrobust.report.charts.models import Chart, Matrix

@@ -13,7 +13,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+
+from medrobust.core.params.yaml_file import read_params
 
 
 class Lineage:
@@ -47,9 +49,8 @@ class Lineage:
         """
         if not lock.is_file():
             return None
-        # The C parser is ten times as fast; not every PyYAML was built with it.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        stages = (yaml.load(_whole(lock), loader) or {}).get("stages", {})
+        # The parser with which DVC writes it: to PyYAML an unquoted `no` is False.
+        stages = (YAML(typ="safe").load(_whole(lock)) or {}).get("stages", {})
         there = cells(lock.parent)
         kept = {name: stage for name, stage in stages.items() if name != own and (there is None or name in there)}
         return cls(lock.parent, kept)
@@ -87,10 +88,9 @@ class Lineage:
     def _stale_params(self, stage: str) -> str | None:
         for file, values in self.stages[stage].get("params", {}).items():
             if file not in self.params:
-                text = (self.root / file).read_text(encoding="utf-8") if (self.root / file).is_file() else ""
-                self.params[file] = yaml.safe_load(text) or {}
+                self.params[file] = read_params(self.root / file) if (self.root / file).is_file() else {}
             for key, value in values.items():
-                if plain(look_up(self.params[file], key)) != plain(value):
+                if look_up(self.params[file], key) != value:
                     return f"{key} in {file} has changed since stage {stage} ran"
         return None
 
@@ -137,8 +137,8 @@ def cells(root: Path) -> set[str] | None:
     """
     if not (root / "dvc.yaml").is_file():
         return None
-    stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    stages = YAML(typ="safe").load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    params = read_params(root / "params.yaml")
     names = set()
     for name, stage in stages.items():
         axes = [
@@ -154,18 +154,6 @@ def look_up(params: Any, key: str) -> Any:
     for part in key.split("."):
         params = params.get(part) if isinstance(params, dict) else None
     return params
-
-
-def plain(value: Any) -> Any:
-    """A value of a YAML file with every text that is a number as one: DVC writes 1e-06, a text to YAML 1.1."""
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [plain(inner) for inner in value]
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
 
 
 def md5(path: Path) -> str | None:

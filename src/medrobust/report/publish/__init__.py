@@ -1,0 +1,1 @@
+"""Models for publication: checkpoints with model cards for the Hugging Face Hub."""

@@ -1,0 +1,1 @@
+"""Tables of the report as rows of text, and tables for DVC plots."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medrobust.core.metrics import unanimous
+from medrobust.core.intervals import unanimous_margin
 
 #: What stands where a number is missing or not defined.
 NONE = "–"
@@ -70,7 +70,7 @@ def no_width(rows: Iterable[Sequence[str]], confidence: float, patients: int | N
     said = "An interval without width is no certainty: resampling cannot leave what all images of a class share."
     if not patients or not flat & {"0.000", "1.000"}:
         return said
-    hidden = unanimous(patients, confidence)
+    hidden = unanimous_margin(patients, confidence)
     return f"{said} {patients} patients who all agree fit a true rate that is up to {hidden:.2f} away."
 
 

@@ -25,8 +25,11 @@ def read_detection(run: Run, folders: Folders, cells: list[tuple[str, str]]) -> 
     reader = Reader(run)
     for cell in cells:
         name = "-".join(cell)
-        if record := reader.metrics(folders.metrics / "detect" / f"{name}.json"):
+        path = folders.metrics / "detect" / f"{name}.json"
+        if record := reader.metrics(path):
             run.detect[cell] = record
+        elif str(path) not in {*run.missing, *run.foreign}:  # empty: the cell is switched off
+            continue
         points = {part: reader.table(folders.plots / "detect" / name / f"{part}.csv") for part in DRAWN}
         found = {part: table for part, table in points.items() if table is not None}
         if len(found) == len(DRAWN):

@@ -120,7 +120,7 @@ def methods_table(run: Run, confidence: float) -> Table:
     rows = []
     for name, record in run.methods.items():
         label = f"{name} (in force)" if name == run.ensemble.get("method") else name
-        if "impossible" in record:
+        if "not_fitted" in record:
             rows.append([label, *[NONE] * 6, f"not possible: {record['impossible']}"])
             continue
         cells = [number(record.get(f"val_{key}")) for key in ("log_loss", "robust_log_loss", "balanced_accuracy")]

@@ -129,5 +129,5 @@ def explanation_text(run: Run) -> list[str]:
     for (backbone, regime), record in run.explain.items():
         lines += [f"{backbone}, {TRAINING[regime]} training: {why}." for why in record["missing"].values()]
     if left := [name for name in run.backbones if name not in {backbone for backbone, _ in run.explain}]:
-        lines.append(f"No explanations of {', '.join(left)} (explain.models).")
+        lines.append(f"Not explained (models.*.explain in params.yaml): {', '.join(left)}.")
     return lines

@@ -51,7 +51,7 @@ def _member(run: Run, name: str, grid: list[tuple[str, str]]) -> list[str]:
 def _method(run: Run, name: str, grid: list[tuple[str, str]]) -> list[str]:
     """A way to vote; a dash where no suite was to attack it, `missing` where one was and left nothing."""
     record = run.methods.get(name, {})
-    if "impossible" in record:
+    if "not_fitted" in record:
         return [vote_of(name), "not possible", *[NONE] * (len(grid) + 1)]
     clean = with_interval(record, "test_accuracy")
     if name == run.ensemble.get("method"):
@@ -83,13 +83,13 @@ def _note(run: Run, confidence: float) -> str:
         "to end: one image for all members, the gradient through all that vote."
     ]
     known = (run.ensemble.get("method"), *run.attacked)
-    left = [name for name, record in run.methods.items() if name not in known and "impossible" not in record]
+    left = [name for name, record in run.methods.items() if name not in known and "not_fitted" not in record]
     if left and run.ensemble:
         wanted = ",".join((*run.attacked, *left))
         said.append(f"Not attacked: {', '.join(left)} (dvc exp run -S 'ensemble.attacked=[{wanted}]').")
     reasons: dict[str, list[str]] = {}
     for name, record in run.methods.items():
-        if "impossible" in record:
-            reasons.setdefault(record["impossible"], []).append(name)
+        if "not_fitted" in record:
+            reasons.setdefault(record["not_fitted"], []).append(name)
     said += [f"Not possible, {' and '.join(names)}: {reason}." for reason, names in reasons.items()]
     return " ".join(said)

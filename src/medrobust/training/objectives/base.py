@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medrobust.core.errors import UserError
 from medrobust.core.params.training import AdvParams, TrainParams
-from medrobust.core.processes import world
+from medrobust.core.processes import world_size
 from medrobust.training import distributed
+from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.settings import Entry
 
 
@@ -71,7 +73,7 @@ class Step:
         unlabelled images are shared otherwise than labelled ones, that is the mean over all labels only if each
         process counts by the weight of its own.
         """
-        if world() == 1:
+        if world_size() == 1:
             return 1.0
         weight = labels.new_ones(len(labels), dtype=torch.float32) if self.weight is None else self.weight[labels]
         own = torch.stack([weight.sum(), weight.new_tensor(len(self.images))])
@@ -88,7 +90,13 @@ Objective = Callable[[Step], Tensor]
 
 
 def load_objective(entry: Entry) -> Objective:
-    """The function of an entry."""
+    """The function of an entry.
+
+    Raises:
+        UserError: the registry has no such objective; a settings file never names code of its own to run.
+    """
+    if entry.target not in {known.target for known in OBJECTIVES.values()}:
+        raise UserError("objective", f"no objective at {entry.target!r}", "Run `dvc repro settings`")
     module, _, function = entry.target.partition(":")
     found: Objective = getattr(import_module(module), function)
     return found

@@ -1,0 +1,145 @@
+"""Confidence intervals from a bootstrap over whole patients, and rounding by their width. NumPy only.
+
+Images of one patient are not independent, so resamples draw patients, not images.
+
+Everywhere: `labels` and `preds` are int, n; `patients` is text, n.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+#: With fewer test patients than this in a class, intervals are known to be too narrow (benchmarks/intervals.py).
+FEW_PATIENTS = 10
+#: (…×)K×K confusion counts -> one number per matrix; NaN where it is not defined.
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def bootstrap_ci(
+    labels: np.ndarray,
+    preds: np.ndarray,
+    patients: np.ndarray,
+    classes: int,
+    statistic: Statistic,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int = 0,
+) -> list[float]:
+    """Percentile interval of a statistic of the confusion matrix over resamples of whole patients.
+
+    Patients are drawn with replacement within their class (`patient_weights`), so every resample has every class.
+
+    Args:
+        labels: int, n.
+        preds: int, n.
+        patients: text, n; all images of a patient are drawn together.
+        classes: number of classes K.
+        statistic: R×K×K counts -> R numbers.
+        resamples: number of resamples R.
+        confidence: for example 0.95.
+        seed: of the resampling.
+
+    Returns:
+        [low, high].
+    """
+    matrices = resampled_confusions(labels, preds, patients, classes, resamples, seed)
+    return percentiles(statistic(matrices), confidence)
+
+
+def mean_ci(
+    values: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int = 0,
+) -> list[float]:
+    """Percentile interval [low, high] of a mean over images; patients are drawn as in `bootstrap_ci`.
+
+    Args:
+        values: float, n.
+        labels: int, n.
+        patients: text, n.
+        resamples, confidence, seed: as in `bootstrap_ci`.
+    """
+    owner = np.unique(patients, return_inverse=True)[1]
+    parts = np.column_stack([np.bincount(owner, values), np.bincount(owner)])
+    sums = _resampled(parts, strata(owner, labels), resamples, seed)
+    return percentiles(sums[:, 0] / sums[:, 1], confidence)
+
+
+def resampled_confusions(
+    labels: np.ndarray, preds: np.ndarray, patients: np.ndarray, classes: int, resamples: int, seed: int
+) -> np.ndarray:
+    """Confusion matrices of resamples of whole patients, R×K×K; counts are weighted and need not be integers."""
+    names, owner = np.unique(patients, return_inverse=True)
+    counts = np.zeros((len(names), classes, classes), dtype=np.int64)
+    np.add.at(counts, (owner, labels, preds), 1)
+    return _resampled(counts, strata(owner, labels), resamples, seed)
+
+
+def strata(owner: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Stratum of each patient, int P: the majority label of the patient's images; ties go to the lowest label.
+
+    Args:
+        owner: int, n; index of each image's patient, 0 to P - 1.
+        labels: int, n.
+    """
+    counts = np.zeros((int(owner.max()) + 1, int(labels.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (owner, labels), 1)
+    majority: np.ndarray = counts.argmax(1)
+    return majority
+
+
+def patient_weights(stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Weight of each of P patients in each resample, resamples×P; the weights of a stratum add up to its size.
+
+    In a stratum of n patients, n - 1 are drawn with replacement, each with weight n / (n - 1) (Rao & Wu 1988).
+    Drawing n would make the variance too small by that factor, which is a third for a class of three patients.
+    The only patient of a stratum always has weight 1.
+
+    Args:
+        stratum: int, P; the class of each patient.
+        resamples, seed: as in `bootstrap_ci`.
+    """
+    rng = np.random.default_rng(seed)
+    weights = np.ones((resamples, len(stratum)))
+    for k in np.unique(stratum):
+        members = np.flatnonzero(stratum == k)
+        if (n := len(members)) > 1:
+            weights[:, members] = rng.multinomial(n - 1, np.full(n, 1 / n), size=resamples) * n / (n - 1)
+    return weights
+
+
+def _resampled(parts: np.ndarray, stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Weighted sums over patients for each resample, resamples×…; `parts` holds each patient's values, P×…."""
+    sums: np.ndarray = np.tensordot(patient_weights(stratum, resamples, seed), parts, axes=1)
+    return sums
+
+
+def percentiles(values: np.ndarray, confidence: float) -> list[float]:
+    """Central interval [low, high] of a statistic's values over resamples; NaN values are ignored."""
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    # Weighted sums leave rounding errors; a value that is equal in all resamples must get width zero.
+    return [round(float(low), 12), round(float(high), 12)]
+
+
+def unanimous_margin(patients: int, confidence: float) -> float:
+    """Largest distance of the true rate from an observed rate of 0 or 1 among independent patients.
+
+    The bound of Clopper & Pearson 1934 for no success in N trials: 1 - ((1 - confidence) / 2)^(1 / N).
+    """
+    return float(1 - ((1 - confidence) / 2) ** (1 / patients))
+
+
+def round_to_interval(value: float, interval: list[float]) -> float:
+    """Round to the decimal of the first significant digit of half the interval's width; two decimals at least.
+
+    An interval of width zero comes from too few patients or from a rate of 0 or 1; it supports no third decimal.
+    """
+    half = (interval[1] - interval[0]) / 2
+    return round(value, max(2, math.ceil(-math.log10(half))) if half > 0 else 2)

@@ -1,0 +1,218 @@
+"""Audit of a split: patient overlap, duplicates, origin of synthetic images, and a 1-nearest-neighbour baseline.
+
+The 1-nearest-neighbour on thumbnails learns nothing about disease. If its accuracy is far higher with the test
+patient's own slices in the pool (train and validation) than without them, accuracy on this split measures
+recognition of patients.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medrobust.core.params.data import AuditParams
+from medrobust.data.audit.neighbours import NearestNeighbours, SearchResult, search, thumbnails
+from medrobust.data.audit.pairs import copy_pairs, side_by_side
+from medrobust.data.audit.suspects import look_alikes, suspect_table, suspected_patients
+from medrobust.data.audit.verdict import decide_verdict
+from medrobust.data.split import SPLITS, patient_of
+from medrobust.data.store import ImageStore
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Result of an audit.
+
+    Attributes:
+        metrics: for `metrics/audit.json`, the verdict first.
+        pairs: copies across splits, with two labels or of two patients, worst first, see `pairs.copy_pairs`.
+        nearest: for each test image its nearest image in train and validation, in the same columns, most similar
+            first.
+        suspects: one row per image of a suspected patient, see `suspects.py`.
+        closeness: share of the test images that have an image of at least a given similarity in train or
+            validation, with and without images of the same patient.
+    """
+
+    metrics: dict[str, Any]
+    pairs: pd.DataFrame
+    nearest: pd.DataFrame
+    suspects: pd.DataFrame
+    closeness: pd.DataFrame
+
+
+def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> Audit:
+    """Compare all pairs of images that the split uses.
+
+    Args:
+        store: the prepared images.
+        split: the split table.
+        params: correlations from which two images count as near duplicates or as possibly of one patient.
+    """
+    table = store.manifest.assign(split=split["split"], label=split["label"], row=np.arange(len(split)))
+    table["owner"] = patient_of(table)
+    images = table[table["split"].isin(SPLITS)].reset_index(drop=True)
+    patients = pd.factorize(images["owner"].where(images["owner"] != ""))[0]
+    is_test = (images["split"] == "test").to_numpy()
+    vectors = thumbnails(store.images, images["row"].to_numpy())
+    result = search(vectors, patients, is_test, params.near_duplicate, params.same_patient)
+    pairs = copy_pairs(images, result)
+    same_person, clusters = look_alikes(images, result), suspected_patients(images, result)
+    suspects = [
+        suspect_table(images, same_person, "look-alike patients"),
+        suspect_table(images, clusters, "images without a patient id"),
+    ]
+    metrics: dict[str, Any] = {
+        **patient_overlap(images),
+        **duplicates(images, pairs, result, params.near_duplicate),
+        **synthetic_images(table, images),
+        **suspect_counts("look_alike_patients", suspects[0]),
+        **suspect_counts("suspected_patients", suspects[1]),
+        **neighbour_accuracy(images, result.in_pool, result.in_pool_other_patients),
+        **suspected_neighbour_accuracy(images, vectors, clusters, result.in_pool),
+        "patients_by_class": patients_by_class(images, store.header.classes),
+        "classes_not_in_test": classes_not_in_test(images, store.header.classes),
+    }
+    verdict, reasons = decide_verdict(metrics)
+    in_pool = result.in_pool
+    test = np.flatnonzero(in_pool.index >= 0)
+    nearest = side_by_side(images, test, in_pool.index[test], in_pool.similarity[test]).assign(kind="nearest")
+    return Audit(
+        {"verdict": verdict, "reasons": reasons, **metrics},
+        pairs,
+        nearest.sort_values("similarity", ascending=False, ignore_index=True),
+        pd.concat(suspects, ignore_index=True),
+        closeness(in_pool, result.in_pool_other_patients),
+    )
+
+
+def patient_overlap(images: pd.DataFrame) -> dict[str, Any]:
+    """Count patients in two splits. Synthetic train images do not count here, see `synthetic_images`."""
+    real = images[images["kind"] != "synthetic"]
+    test = set(images["owner"][images["split"] == "test"]) - {""}
+    train, val = (set(real["owner"][real["split"] == name]) - {""} for name in ("train", "val"))
+    return {
+        "test_patients": len(test),
+        "test_patients_in_train": len(test & train),
+        "test_patients_in_val": len(test & val),
+        "val_patients_in_train": len(val & train),
+        "images_without_patient": int((images["owner"] == "").sum()),
+    }
+
+
+def duplicates(images: pd.DataFrame, pairs: pd.DataFrame, result: SearchResult, near: float) -> dict[str, Any]:
+    """Count byte-identical files and near duplicates; a test image counts once, however many copies it has."""
+    test, pool = images[images["split"] == "test"], images[images["split"] != "test"]
+    crossing = pairs["split"] != pairs["other_split"]
+    exact = pairs["kind"] == "byte-identical"
+    return {
+        "test_images_with_exact_copy": int(test["sha256"].isin(pool["sha256"]).sum()),
+        "test_images_with_near_copy": int((result.in_pool.similarity >= near).sum()),
+        "exact_pairs_across_splits": int((crossing & exact).sum()),
+        "near_pairs_across_splits": int((crossing & ~exact).sum()),
+        "near_pairs": result.near_duplicates.count,
+        "label_conflicts": int((images.groupby("sha256")["label"].nunique() > 1).sum()),
+        "near_label_conflicts": int((~exact & (pairs["label"] != pairs["other_label"])).sum()),
+    }
+
+
+def synthetic_images(table: pd.DataFrame, images: pd.DataFrame) -> dict[str, Any]:
+    """Count synthetic images by their origin and split.
+
+    Args:
+        table: all images of the store, with `owner`.
+        images: those that the split uses.
+    """
+    real = table[table["kind"] != "synthetic"]
+    copies = table["kind"].eq("synthetic") & table["sha256"].isin(real["sha256"])
+    synthetic = images[images["kind"] == "synthetic"]
+    tested = set(images["owner"][(images["split"] == "test") & (images["kind"] != "synthetic")]) - {""}
+    outside = synthetic[synthetic["split"] != "test"]
+    return {
+        "synthetic_exact_copies": int(copies.sum()),
+        "synthetic_children_of_test_patients": int(outside["owner"].isin(tested).sum()),
+        "synthetic_of_unknown_parent": int((synthetic["owner"] == "").sum()),
+        "synthetic_test_images": int((synthetic["split"] == "test").sum()),
+    }
+
+
+def suspect_counts(name: str, suspects: pd.DataFrame) -> dict[str, Any]:
+    """Count suspects, those both in test and elsewhere, and their test images.
+
+    Args:
+        name: part of the keys, for example `look_alike_patients`.
+        suspects: as `suspect_table` returns it.
+    """
+    tested = suspects["split"].eq("test").groupby(suspects["suspect"]).transform("any")
+    elsewhere = suspects["split"].ne("test").groupby(suspects["suspect"]).transform("any")
+    across = suspects[tested & elsewhere]
+    return {
+        name: int(suspects["suspect"].nunique()),
+        f"{name}_across_test": int(across["suspect"].nunique()),
+        f"test_images_of_{name}_across": int((across["split"] == "test").sum()),
+    }
+
+
+def neighbour_accuracy(
+    images: pd.DataFrame, all_patients: NearestNeighbours, other_patients: NearestNeighbours
+) -> dict[str, Any]:
+    """Accuracy of the 1-nearest-neighbour with and without images of the test patient, and the gap."""
+    is_test = (images["split"] == "test").to_numpy()
+    accuracy, without = (_accuracy(images, nearest, is_test) for nearest in (all_patients, other_patients))
+    return {
+        "nn_accuracy": accuracy,
+        "nn_accuracy_without_own_patient": without,
+        "nn_gap": None if accuracy is None or without is None else accuracy - without,
+        "majority_accuracy": float(images["label"][is_test].value_counts(normalize=True).iloc[0]),
+    }
+
+
+def suspected_neighbour_accuracy(
+    images: pd.DataFrame, vectors: np.ndarray, clusters: np.ndarray, all_patients: NearestNeighbours
+) -> dict[str, Any]:
+    """The same for test images without a patient id, with the suspected patient in place of the true one."""
+    is_test = (images["split"] == "test").to_numpy()
+    without_id = is_test & (images["owner"] == "").to_numpy()
+    without = accuracy = None
+    if (clusters[without_id] >= 0).any():
+        # An image outside all clusters is a patient of its own.
+        single = clusters.max() + 1 + np.arange(len(images))
+        patients = np.where(clusters >= 0, clusters, single)
+        other_patients = search(vectors, patients, is_test, np.inf, across=True).in_pool_other_patients
+        accuracy, without = (_accuracy(images, nearest, without_id) for nearest in (all_patients, other_patients))
+    return {
+        "nn_accuracy_without_suspected_patient": without,
+        "nn_gap_suspected": None if accuracy is None or without is None else accuracy - without,
+    }
+
+
+def _accuracy(images: pd.DataFrame, nearest: NearestNeighbours, selected: np.ndarray) -> float | None:
+    """Accuracy over the selected images that have a neighbour; None if none has."""
+    rows = np.flatnonzero(selected & (nearest.index >= 0))
+    label = images["label"].to_numpy()
+    return float((label[nearest.index[rows]] == label[rows]).mean()) if len(rows) else None
+
+
+def patients_by_class(images: pd.DataFrame, classes: list[str]) -> dict[str, dict[str, int]]:
+    """Number of known patients per class and split (`metrics/split.json` counts their images)."""
+    known = images[(images["owner"] != "") & (images["kind"] != "synthetic")]
+    count = known.groupby(["split", "label"])["owner"].nunique()
+    present = [label for label in classes if (images["label"] == label).any()]
+    return {name: {label: int(count.get((name, label), 0)) for label in present} for name in SPLITS}
+
+
+def classes_not_in_test(images: pd.DataFrame, classes: list[str]) -> list[str]:
+    """Classes that occur in train or validation but not in test, whether or not patients are known."""
+    present, tested = set(images["label"]), set(images["label"][images["split"] == "test"])
+    return [label for label in classes if label in present - tested]
+
+
+def closeness(all_patients: NearestNeighbours, other_patients: NearestNeighbours) -> pd.DataFrame:
+    """The curve of `Audit.closeness`: `similarity`, `with_own_patient`, `without_own_patient`."""
+    parts = [np.sort(nearest.similarity[nearest.index >= 0]) for nearest in (all_patients, other_patients)]
+    grid = np.linspace(min((part[0] for part in parts if len(part)), default=0), 1, 101).astype(np.float32)
+    # The correlation of identical images may be rounded to slightly below 1.
+    shares = [1 - np.searchsorted(part, grid - 1e-5) / max(len(part), 1) for part in parts]
+    return pd.DataFrame({
+        "similarity": grid, "with_own_patient": shares[0], "without_own_patient": shares[1],
+    }).round(4)  # fmt: skip

@@ -1,0 +1,54 @@
+"""Attacked images of a subset, made again from suite and seeds because attack records hold no images."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medrobust.attacks.engine.evaluate import build_attack
+from medrobust.core.runtime import progress
+from medrobust.core.seeds import image_seeds
+from medrobust.data.store import Subset
+from medrobust.detection.features import BATCH
+from medrobust.models.predict import batches
+
+#: (model, images, labels, seeds) -> changed images
+Change = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
+
+
+class SuiteAttack:
+    """For each image the first attack of a resolved suite that fools the model; the last attack if none does.
+
+    Args:
+        suite: as `attacks.suite.resolve_suite` returns it.
+        eps: radius, in the suite's norm.
+        train: training images, for attacks that are fitted on them.
+    """
+
+    def __init__(self, suite: dict[str, Any], eps: float, train: Subset | None = None) -> None:
+        self.attacks = [build_attack(entry, eps, suite["norm"]) for entry in suite["attacks"]]
+        if train is not None:
+            self.attacks = [attack.with_training(train) for attack in self.attacks]
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
+        """Attacked images, n×C×H×W."""
+        result = images.clone()
+        remaining = torch.arange(len(images), device=images.device)
+        for attack in self.attacks:
+            result[remaining] = attack(model, images[remaining], labels[remaining], seeds=seeds[remaining])
+            with torch.no_grad():
+                remaining = remaining[model(result[remaining]).argmax(1) == labels[remaining]]
+            if not len(remaining):
+                break
+        return result
+
+
+def changed_images(model: nn.Module, subset: Subset, change: Change, seed: int, desc: str) -> Tensor:
+    """All images of a subset after `change`, n×C×H×W on the CPU; `desc` labels the progress."""
+    device, seeds = next(model.parameters()).device, image_seeds(subset.ids, seed)
+    parts = []
+    for rows in progress(list(batches(len(subset), BATCH)), desc, unit="batches"):
+        images, labels = subset.batch(rows).to(device), subset.targets(rows).to(device)
+        parts.append(change(model, images, labels, seeds[rows].to(device)).cpu())
+    return torch.cat(parts)

@@ -1,0 +1,1 @@
+"""Statistics that several detectors share: distances, logistic regression, standardisation."""

@@ -1,0 +1,51 @@
+"""Standardised features, and checks of what a density can be fitted to."""
+
+import torch
+from torch import Tensor
+
+from medrobust.core.errors import UserError
+
+
+def moments(features: Tensor, where: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns that vary, and their mean and standard deviation, in float64.
+
+    Constant columns (dead units of a ReLU network) are left out: under a density, every deviation from them would
+    be infinitely unlikely.
+
+    Args:
+        features: n×D.
+        where: name of the detector, for the message.
+
+    Returns:
+        Indices of the varying columns, d, their means, d, and their standard deviations, d.
+
+    Raises:
+        UserError: no column varies.
+    """
+    values = features.double()
+    deviation = values.std(0, unbiased=False)
+    scale = values.abs().amax(0).clamp_min(1e-12)
+    keep = torch.nonzero(deviation > 1e-7 * scale).flatten()
+    if not len(keep):
+        found = f"all {features.shape[1]} features are constant over {len(features)} images"
+        remedy = "The model gives the same features for every image: train it, or use another layer"
+        raise UserError(where, found, remedy)
+    return keep, values.mean(0)[keep], deviation[keep]
+
+
+def standardise(features: Tensor, keep: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The varying columns in units of their standard deviation, float64 n×d."""
+    return (features.double()[:, keep] - mean) / std
+
+
+def check_class_sizes(labels: Tensor, classes: int, least: int, where: str) -> None:
+    """Refuse a class with fewer than `least` images.
+
+    Raises:
+        UserError: names the class and the counts.
+    """
+    counts = torch.bincount(labels, minlength=classes)
+    short = int(counts.argmin())
+    if int(counts[short]) < least:
+        found = f"class {short} has {int(counts[short])} training images, {least} are needed"
+        raise UserError(where, found, "Set fewer components, merge classes, or add images")

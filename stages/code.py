@@ -1,0 +1,32 @@
+"""Hash the source code that each stage runs, and the registry entries in use (a second)."""
+
+import argparse
+from pathlib import Path
+
+from medrobust.core.params.schema import load_params
+from medrobust.core.runtime import run_stage
+
+
+def main() -> None:
+    """Write one file per stage script, and one per registry with the entries that params.yaml names."""
+    from medrobust.core.code import entry_hashes, stage_code
+    from medrobust.core.params.entries import used_entries
+    from medrobust.core.records import atomic_dir, write_json
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    params = load_params()
+    used = used_entries(
+        params.data.source, [params.train.objective, params.adv.objective], params.models.values(),
+        params.attacks.suites.values(), params.detect.detectors,
+    )  # fmt: skip
+    with atomic_dir(args.out) as folder:
+        for script in Path(__file__).parent.glob("*.py"):
+            (folder / script.stem).write_text(stage_code(script), encoding="utf-8")
+        for kind, names in used.items():
+            write_json(folder / f"{kind}.json", {"code": entry_hashes(kind, names)})
+
+
+if __name__ == "__main__":
+    run_stage(main, "code")

@@ -1,0 +1,227 @@
+"""The audit finds the faults of the test data, and nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from medrobust.core.params.data import AuditParams
+from medrobust.data.audit.audit_split import Audit, audit_split
+from medrobust.data.audit.contact_sheet import contact_sheet
+from medrobust.data.audit.verdict import decide_verdict
+from medrobust.data.split import make_split
+from medrobust.data.store import ImageStore
+from tests.data.stores import split_params as params
+from tests.data.stores import store
+
+RULES = AuditParams(near_duplicate=0.995, same_patient=0.9, on_leak="warn")
+
+
+@pytest.fixture
+def data() -> ImageStore:
+    """24 patients of four slices."""
+    return store([8, 8, 8])
+
+
+@pytest.fixture
+def table(data: ImageStore) -> pd.DataFrame:
+    """Its patient split."""
+    return make_split(data.manifest, data.header, params(), 0)
+
+
+def rows_of(table: pd.DataFrame, name: str) -> np.ndarray:
+    """Rows of one split."""
+    return np.flatnonzero(table["split"] == name)
+
+
+def copy_file(data: ImageStore, row: int, of: int) -> None:
+    """Make one image a byte-identical copy of another."""
+    data.images[row] = data.images[of]
+    data.manifest.loc[row, "sha256"] = data.manifest["sha256"][of]
+
+
+def test_a_patient_split_is_clean(data: ImageStore, table: pd.DataFrame) -> None:
+    result = audit_split(data, table, RULES)
+    assert (result.metrics["verdict"], result.metrics["reasons"]) == ("clean", [])
+    assert result.metrics["nn_gap"] == 0
+    assert result.metrics["near_pairs"] == len(result.pairs) == len(result.suspects) == 0
+    assert result.metrics["patients_by_class"]["test"] == {"a": 2, "b": 2, "c": 2}
+
+
+def test_a_random_split_leaks_and_the_nearest_neighbour_shows_it(data: ImageStore) -> None:
+    table = make_split(data.manifest, data.header, params(strategy="random"), 0)
+    metrics = audit_split(data, table, RULES).metrics
+    assert metrics["verdict"] == "leaking"
+    assert metrics["nn_accuracy"] == 1.0
+    assert metrics["nn_accuracy_without_own_patient"] < 0.7
+    assert metrics["nn_gap"] == 1 - metrics["nn_accuracy_without_own_patient"]
+    assert any("test patients are also in train" in reason for reason in metrics["reasons"])
+
+
+def test_near_copies_are_found(data: ImageStore, table: pd.DataFrame) -> None:
+    test, val, train = (rows_of(table, name) for name in ("test", "val", "train"))
+    data.images[test[0]] = data.images[train[0]]
+    data.images[train[5]] = data.images[val[2]] // 2
+    result = audit_split(data, table, RULES)
+    ids = data.manifest["id"]
+    listed = list(zip(result.pairs["id"], result.pairs["other_id"], result.pairs["kind"], strict=True))
+    assert listed == [(ids[test[0]], ids[train[0]], "near copy"), (ids[val[2]], ids[train[5]], "near copy")]
+    assert result.metrics["near_pairs"] == result.metrics["near_pairs_across_splits"] == 2
+    assert result.metrics["test_images_with_near_copy"] == 1
+    assert result.metrics["verdict"] == "suspect"
+    assert result.metrics["reasons"][0] == "1 test images have a near copy in train or val"
+
+
+def test_byte_identical_files_are_a_leak(data: ImageStore, table: pd.DataFrame) -> None:
+    test, train = rows_of(table, "test"), rows_of(table, "train")
+    other_class = next(row for row in train if table["label"][row] != table["label"][test[1]])
+    copy_file(data, train[0], of=test[0])
+    copy_file(data, other_class, of=test[1])
+    result = audit_split(data, table, RULES)
+    metrics = result.metrics
+    assert metrics["verdict"] == "leaking"
+    assert metrics["test_images_with_exact_copy"] == metrics["exact_pairs_across_splits"] == 2
+    assert metrics["label_conflicts"] == 1 + (table["label"][train[0]] != table["label"][test[0]])
+    assert set(result.pairs["kind"]) == {"byte-identical"}
+    assert set(result.pairs["row"]) == {test[0], test[1]}
+    assert metrics["near_pairs_across_splits"] == metrics["near_label_conflicts"] == 0
+
+
+def test_a_blank_file_in_two_splits_is_an_exact_copy_but_not_a_near_copy(
+    data: ImageStore, table: pd.DataFrame
+) -> None:
+    test, train = rows_of(table, "test"), rows_of(table, "train")
+    data.images[[test[0], train[0], train[9]]] = 0
+    copy_file(data, train[0], of=test[0])
+    metrics = audit_split(data, table, RULES).metrics
+    assert (metrics["exact_pairs_across_splits"], metrics["near_pairs"]) == (1, 0)
+
+
+def test_near_copies_inside_a_split_count_when_their_labels_differ(data: ImageStore, table: pd.DataFrame) -> None:
+    train = rows_of(table, "train")
+    first, other = train[0], next(row for row in train[::-1] if table["label"][row] != table["label"][train[0]])
+    patient = data.manifest["patient"]
+    same = np.flatnonzero((patient == patient[other]) & (np.arange(len(patient)) != other))[0]
+    data.images[same] = data.images[other] = data.images[first]
+    result = audit_split(data, table, RULES)
+    assert (result.metrics["near_pairs"], result.metrics["near_label_conflicts"]) == (3, 2)
+    assert result.metrics["near_pairs_across_splits"] == 0
+    assert "2 pairs of near copies have different labels" in result.metrics["reasons"]
+
+
+def test_synthetic_children_of_test_patients_are_a_leak(data: ImageStore, table: pd.DataFrame) -> None:
+    test = rows_of(table, "test")
+    child = data.manifest.iloc[[test[0]]].assign(id="child", kind="synthetic", parent=data.manifest["id"][test[0]])
+    child = child.assign(sha256="child", patient="")
+    orphan = child.assign(id="orphan", sha256="orphan", parent="")
+    manifest = pd.concat([data.manifest, child, orphan], ignore_index=True)
+    images = np.concatenate([data.images, 255 - data.images[test[:2]]])
+    row = {"split": "train", "label": table["label"][test[0]], "reason": ""}
+    table = pd.concat([table, pd.DataFrame([{"id": "child", **row}, {"id": "orphan", **row}])], ignore_index=True)
+    metrics = audit_split(ImageStore(images, manifest, data.header), table, RULES).metrics
+    assert metrics["verdict"] == "leaking"
+    assert metrics["synthetic_children_of_test_patients"] == metrics["synthetic_of_unknown_parent"] == 1
+    assert metrics["test_patients_in_train"] == metrics["synthetic_exact_copies"] == 0
+    assert "1 synthetic images in train or val were made from test patients" in metrics["reasons"]
+
+
+def one_person(data: ImageStore, first: str, second: str, seed: int) -> None:
+    """Give the second patient's slices the anatomy of the first, slightly changed."""
+    rng = np.random.default_rng(seed)
+    patient = data.manifest["patient"]
+    anatomy = data.images[patient == first].astype(int)
+    changed = np.clip(anatomy + rng.integers(-4, 5, anatomy.shape), 0, 255)
+    data.images[np.flatnonzero(patient == second)] = changed
+
+
+def test_one_person_under_two_ids_is_suspected(data: ImageStore, table: pd.DataFrame) -> None:
+    owner = {name: data.manifest["patient"][rows_of(table, name)[0]] for name in ("train", "test")}
+    one_person(data, owner["train"], owner["test"], seed=1)
+    strict = RULES.model_copy(update={"near_duplicate": 1.0})
+    result = audit_split(data, table, strict)
+    assert result.metrics["look_alike_patients"] == result.metrics["look_alike_patients_across_test"] == 1
+    assert result.metrics["test_images_of_look_alike_patients_across"] == 4
+    assert set(result.suspects["patient"]) == set(owner.values())
+    assert set(result.suspects["kind"]) == {"look-alike patients"}
+    assert result.metrics["reasons"] == ["1 groups of patient ids look like one person each"]
+
+
+def test_without_ids_patients_are_suspected_by_their_similarity() -> None:
+    data = store([4, 4, 4])
+    true = data.manifest["patient"].copy()
+    data.manifest["patient"] = ""
+    table = make_split(data.manifest, data.header, params(strategy="random"), 0)
+    result = audit_split(data, table, RULES)
+    assert result.metrics["verdict"] == "suspect"
+    assert result.metrics["images_without_patient"] == 48
+    truth = dict(zip(data.manifest["id"], true, strict=True))
+    assert (result.suspects["id"].map(truth).groupby(result.suspects["suspect"]).nunique() == 1).all()
+    assert (len(result.suspects), result.suspects["suspect"].nunique()) == (48, 12), "a suspect is a whole patient"
+    across = result.metrics["test_images_of_suspected_patients_across"]
+    without = result.metrics["nn_accuracy_without_suspected_patient"]
+    assert across > 0
+    assert result.metrics["reasons"] == [
+        "48 images have no patient id: overlap cannot be ruled out",
+        f"{across} test images may be of the same patient as similar images in train or val: a patient id is "
+        "missing",
+        f"on test images without a patient id, the accuracy of a 1-nearest-neighbour falls by {1 - without:.1%}, "
+        f"to {without:.1%}, without images of the suspected patient",
+    ]
+    assert (result.metrics["nn_gap"], result.metrics["nn_accuracy"]) == (0, 1)
+    data.manifest["patient"] = true
+    assert without == audit_split(data, table, RULES).metrics["nn_accuracy_without_own_patient"] < 0.7
+
+
+def test_a_single_test_patient_of_a_class_is_suspect() -> None:
+    data = store([8, 8, 3])
+    metrics = audit_split(data, make_split(data.manifest, data.header, params(), 0), RULES).metrics
+    assert metrics["reasons"] == ["only one test patient of c: metrics of the class describe one person"]
+
+
+def test_a_class_without_test_images_is_suspect() -> None:
+    data = store([8, 8, 2])
+    table = make_split(data.manifest, data.header, params(small_class="train_only"), 0)
+    metrics = audit_split(data, table, RULES).metrics
+    assert metrics["reasons"] == ["no test image of c: metrics do not cover the class"]
+    assert metrics["verdict"] == "suspect"
+    data.manifest["patient"] = ""  # no patient is known, but a and b are still in test
+    reasons = audit_split(data, table, RULES).metrics["reasons"]
+    assert [reason for reason in reasons if reason.startswith("no test image")] == metrics["reasons"]
+
+
+def test_without_other_patients_there_is_no_gap() -> None:
+    data = store([8, 8, 8])
+    data.manifest["patient"] = "only"
+    table = make_split(data.manifest, data.header, params(strategy="random"), 0)
+    metrics = audit_split(data, table, RULES).metrics
+    assert metrics["nn_accuracy_without_own_patient"] is None is metrics["nn_gap"]
+    assert decide_verdict(metrics)[0] == "leaking"
+
+
+def test_the_closeness_curve_falls_from_one_to_the_share_of_copies(data: ImageStore, table: pd.DataFrame) -> None:
+    test, train = rows_of(table, "test"), rows_of(table, "train")
+    data.images[test[:3]] = data.images[train[:3]]
+    curve = audit_split(data, table, RULES).closeness
+    for name in ("with_own_patient", "without_own_patient"):
+        assert curve[name].is_monotonic_decreasing
+        assert (curve[name].iloc[0], curve[name].iloc[-1]) == (1.0, pytest.approx(3 / len(test), abs=1e-4))
+
+
+def sheet(data: ImageStore, result: Audit, path: Path) -> np.ndarray:
+    contact_sheet(data, result.pairs, result.nearest, path)
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_the_sheet_shows_the_worst_pair_first(data: ImageStore, table: pd.DataFrame, tmp_path: Path) -> None:
+    test, train = rows_of(table, "test"), rows_of(table, "train")
+    data.images[test[4]] = data.images[train[4]]
+    pixels = sheet(data, audit_split(data, table, RULES), tmp_path / "pairs.png")
+    expected = np.asarray(Image.fromarray(data.images[test[4]]).convert("RGB").resize((128, 128)))
+    np.testing.assert_array_equal(pixels[8:136, 8:136], expected)
+    np.testing.assert_array_equal(pixels[8:136, 144:272], expected)
+    plain = store([3, 3, 3])
+    few = make_split(plain.manifest, plain.header, params(), 0)
+    assert sheet(plain, audit_split(plain, few, RULES), tmp_path / "few.png").shape[0] == 3 * 180
