@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from medrobust.core.records import read_metrics, read_table, write_empty
-from medrobust.report.collect import Folders, Run
+from medrobust.report.collect import Folders
+from medrobust.report.run import Run
 from medrobust.report.tables.detection import detection_tables, read_detection
 from medrobust.report.tables.explanations import explanation_text, read_explanations
 from tests.params import preset, save

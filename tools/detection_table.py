@@ -12,7 +12,7 @@ from typing import Any
 
 from medrobust.core.errors import UserError
 from medrobust.core.records import read_metrics
-from medrobust.report.tables.cells import Table, number
+from medrobust.report.tables.table import Table, number
 
 
 def table(name: str, record: dict[str, Any]) -> str:

@@ -1,22 +1,22 @@
-"""The transfer matrix as a picture for papers."""
+"""The transfer matrix as a figure."""
 
 from typing import Any
 
 import numpy as np
 
-from medrobust.report.tables.ensemble import Grid
+from medrobust.report.tables.transfer import Grid
 
-#: Share from which on `Blues` is too dark for black.
+#: Above this share `Blues` is too dark for black text.
 DARK = 0.71
 
 
 def ink(rate: float) -> str:
-    """What is read best on the shade of a share in matplotlib's `Blues` (a contrast of 4.5 at least)."""
+    """The colour of text on the shade of a share in matplotlib's `Blues` (with a contrast of at least 4.5)."""
     return "white" if rate > DARK else "black"
 
 
 def heat_map(grid: Grid) -> Any:
-    """A figure with the accuracy of every judge (columns) on the images of every source (rows)."""
+    """A figure with the accuracy of every model (columns) on the images made on every model (rows)."""
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 
@@ -29,5 +29,5 @@ def heat_map(grid: Grid) -> Any:
             axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, lw=1.2, ec="black"))
     axes.set_xticks(range(len(grid.columns)), grid.columns, rotation=45, ha="right", fontsize=7)
     axes.set_yticks(range(len(grid.rows)), grid.rows, fontsize=7)
-    axes.set(xlabel="judged by", ylabel="images made on", title=f"{grid.title}: accuracy")
+    axes.set(xlabel="evaluated on", ylabel="images made on", title=f"{grid.title}: accuracy")
     return figure

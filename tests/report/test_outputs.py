@@ -1,4 +1,4 @@
-"""What others read: DVC's tables, LaTeX, the sheet of classes."""
+"""Outputs beside the page: tables for `dvc plots`, LaTeX, the sheet of classes."""
 
 import re
 import shutil
@@ -13,8 +13,8 @@ from medrobust.data.store import ImageStore
 from medrobust.report.figures.contact_sheet import sheet_rows
 from medrobust.report.page.latex import escape, file_name, latex
 from medrobust.report.page.write import write_report
-from medrobust.report.tables.cells import Table
 from medrobust.report.tables.plot_tables import plot_tables
+from medrobust.report.tables.table import Table
 from tests.report.runs import SETTINGS, crossings, folders, outputs, read
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -28,7 +28,7 @@ def test_the_stage_writes_every_view(folder: Path) -> None:
     assert file_name(Table("One: all results", [], [])) == "one-all-results"
     assert all(path.is_file() for path in written.tables.values())
     assert (written.figures / "classes.png").is_file()
-    shown, vectors = ({path.stem for path in place.iterdir()} for place in (written.figures, written.vectors))
+    shown, vectors = ({path.stem for path in part.iterdir()} for part in (written.figures, written.vectors))
     assert shown == vectors
     assert {path.suffix for path in written.figures.iterdir()} == {".png"}, "dvc plots shows each figure once"
     page = (written.page / "index.html").read_text()
@@ -75,7 +75,7 @@ def test_shares_of_a_confusion_matrix_add_up(folder: Path) -> None:
     assert sums.to_numpy() == pytest.approx(1)
 
 
-def test_latex_rows_have_a_cell_a_column_and_no_raw_sign() -> None:
+def test_latex_rows_have_one_cell_per_column_and_no_raw_sign() -> None:
     text = latex(Table("a title", ["ε_x", "n"], [["some % & more", "1"], ["[0.1]", "–"]], "a note"))
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert [len(re.findall(r"(?<!\\)&", row)) for row in rows] == [1, 1, 1]

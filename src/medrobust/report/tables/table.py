@@ -1,4 +1,4 @@
-"""Cells of the report's tables: numbers and intervals as text, the same in every view."""
+"""The report's tables as text, and how numbers and intervals are written in them, the same in every view."""
 
 import math
 import re
@@ -8,15 +8,15 @@ from typing import Any
 
 from medrobust.core.intervals import unanimous_margin
 
-#: What stands where a number is missing or not defined.
+#: Shown where a number is missing or not defined.
 NONE = "–"
-#: An interval whose ends are shown as the same number.
+#: An interval whose bounds are shown as the same number.
 FLAT = re.compile(r"\[(-?[\d.]+), \1\]")
 
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table; `note` says what a reader must know of its numbers, `folded` tables open on demand."""
+    """A titled table; `note` explains its numbers, and a `folded` table opens on demand."""
 
     title: str
     columns: list[str]
@@ -25,18 +25,18 @@ class Table:
     folded: bool = False
 
     def markdown(self) -> str:
-        """The table as GitHub reads it."""
+        """The table in GitHub's Markdown."""
         lines = [f"### {self.title}", "", _line(self.columns), _line("---" for _ in self.columns)]
         lines += [_line(row) for row in self.rows]
         return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
 
-    def warned(self, confidence: float, patients: int | None = None) -> "Table":
-        """The table with what `no_width` says of its cells in the note."""
-        return replace(self, note=f"{self.note} {no_width(self.rows, confidence, patients)}".strip())
+    def with_warning(self, confidence: float, patients: int | None = None) -> "Table":
+        """The table with the warning of `zero_width_warning` about its cells added to the note."""
+        return replace(self, note=f"{self.note} {zero_width_warning(self.rows, confidence, patients)}".strip())
 
 
 def number(value: float | None) -> str:
-    """Three decimals, or a dash where there is no number (None, or NaN in a table)."""
+    """Three decimals, or a dash if there is no number (None, or NaN in a table)."""
     return NONE if value is None or math.isnan(value) else f"{value:.3f}"
 
 
@@ -50,28 +50,34 @@ def ranged(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def with_interval(record: dict[str, Any], name: str) -> str:
-    """A value of a record and its interval, which stands beside it as `<name>_ci`."""
+    """A value of a record with its interval, which the record holds as `<name>_ci`."""
     return ranged(record.get(name), *(record.get(f"{name}_ci") or (None, None)))
 
 
-def no_width(rows: Iterable[Sequence[str]], confidence: float, patients: int | None = None) -> str:
-    """What an interval without width in these cells means; empty where there is none.
+def zero_width_warning(rows: Iterable[Sequence[str]], confidence: float, patients: int | None = None) -> str:
+    """A warning about intervals of zero width in these cells; empty if there is none.
 
-    Resampling within classes cannot leave a value that all images of each class share.
+    Resampling within classes gives one value only if all images of each class share it.
 
     Args:
         rows: of a table.
         confidence: of its intervals.
-        patients: the fewest behind a cell, for the rate that 0 and 1 hide; None where cells are no rates.
+        patients: the smallest number of patients behind a cell, for the rates that 0 and 1 are compatible with;
+            None if the cells are no rates.
     """
     flat = {end for row in rows for cell in row for end in FLAT.findall(cell)}
     if not flat:
         return ""
-    said = "An interval without width is no certainty: resampling cannot leave what all images of a class share."
+    warning = (
+        "An interval of zero width does not mean certainty: it appears where all images of a class have the same "
+        "outcome, so that resampling changes nothing."
+    )
     if not patients or not flat & {"0.000", "1.000"}:
-        return said
+        return warning
     hidden = unanimous_margin(patients, confidence)
-    return f"{said} {patients} patients who all agree fit a true rate that is up to {hidden:.2f} away."
+    return (
+        f"{warning} With {patients} patients of equal outcome the true rate can still be up to {hidden:.2f} away."
+    )
 
 
 def _line(cells: Iterable[str]) -> str:
