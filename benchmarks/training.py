@@ -3,15 +3,13 @@
     python benchmarks/training.py                          # the three backbones, about six minutes on two cores
     python benchmarks/training.py --models resnet34 64     # one timm name and image size
     python benchmarks/training.py --advise resnet34 64     # only what to write into models.<name>
-    python benchmarks/training.py --compile                # with torch.compile too, as always where a GPU is
 
 The plain way is torchattacks' PGD-7 called in the loop, float32, torch's default memory format, half of each
 batch adversarial; ours is the objective `mixed` on the same maths in the number and memory format that a short
 measurement finds fastest. `precision: auto` does not do that measurement itself: a number format chosen by a
 stopwatch would make `dvc repro` give other results on another machine, or on the same one when it is busy. So the
-choice is written down in params.yaml, and this command measures what to write. No time of a step holds
-compilation: the steps that compile come before the rounds, and what they took is printed; on a GPU that is most
-of the time. There the plain way does what torch does by default: its float32 convolutions round to TF32.
+choice is written down in params.yaml, and this command measures what to write. On a GPU the plain way does what
+torch does by default: its float32 convolutions round to TF32.
 """
 
 import argparse
@@ -57,12 +55,10 @@ class Format:
 
     precision: str = "fp32"
     channels_last: bool = False
-    compile: bool = False
 
     def __str__(self) -> str:
         """As params.yaml has it."""
-        compiled = ", compile: true" if self.compile else ""
-        return f"precision: {self.precision}, channels_last: {str(self.channels_last).lower()}{compiled}"
+        return f"precision: {self.precision}, channels_last: {str(self.channels_last).lower()}"
 
 
 def train_params(form: Format, batch: int) -> TrainParams:
@@ -180,21 +176,10 @@ def interleaved(tasks: dict[str, Callable[[], Any]], rounds: int) -> dict[str, l
     return times
 
 
-def compile_first(tasks: dict[str, Ours]) -> None:
-    """Take the step that compiles of each task, and print its seconds."""
-    for name, task in tasks.items():
-        begin = time.perf_counter()
-        task.step()
-        print(f"  compiling {name}: {time.perf_counter() - begin:.0f} s", flush=True)
-
-
-def formats(name: str, size: int, batch: int, rounds: int, compile: bool) -> dict[Format, float]:
-    """Seconds of a step in each format; compiled networks lay their convolutions out as they like."""
+def formats(name: str, size: int, batch: int, rounds: int) -> dict[Format, float]:
+    """Seconds of a step in each format."""
     found = [Format(p, c) for p in ("fp32", "bf16") for c in (True, False)]
-    # Compiling takes minutes, and no GPU with a compiler is quicker in float32.
-    found += [Format(p, True, compile) for p in ("fp32", "bf16") if compile and (p, kind()) != ("fp32", "cuda")]
     tasks = {str(form): Ours(name, size, "mixed", batch, form) for form in found}
-    compile_first({str(form): tasks[str(form)] for form in found if form.compile})
     times = interleaved({name: task.step for name, task in tasks.items()}, rounds)
     return {form: statistics.median(times[str(form)]) for form in found}
 
@@ -211,9 +196,9 @@ def step_flops(name: str, size: int, images: int) -> float:
     return float(forward * (images * STEPS * 2 + 2 * images * 3))
 
 
-def advise(name: str, size: int, half: int, rounds: int, compile: bool) -> Format:
+def advise(name: str, size: int, half: int, rounds: int) -> Format:
     """Measure the formats, print them, and give the fastest."""
-    times = formats(name, size, half, rounds, compile)
+    times = formats(name, size, half, rounds)
     best = min(times, key=lambda key: times[key])
     for form, seconds in sorted(times.items(), key=lambda pair: pair[1]):
         print(f"  {form}: {2 * half / seconds:.1f} images/s")
@@ -222,15 +207,13 @@ def advise(name: str, size: int, half: int, rounds: int, compile: bool) -> Forma
     return best
 
 
-def compare(name: str, size: int, target: float | None, half: int, rounds: int, compile: bool) -> None:
+def compare(name: str, size: int, target: float | None, half: int, rounds: int) -> None:
     """Print what one backbone gives."""
     print(f"{name} at {size} pixels, {half} clean and {half} attacked images a step, PGD-{STEPS}")
-    form = advise(name, size, half, max(rounds // 2, 2), compile)
+    form = advise(name, size, half, max(rounds // 2, 2))
     ours, plain = {"ours": Ours(name, size, "mixed", half, form)}, Plain(name, size, half)
     for objective in ("pgd_at", "fgsm_rs", "cross_entropy"):
         ours[objective] = Ours(name, size, objective, 2 * half, form)
-    if form.compile:
-        compile_first(ours)
     tasks = {"plain": plain.step, **{task: mine.step for task, mine in ours.items()}}
     tasks["loading"] = ours["pgd_at"].loading
     product = Product(form.precision)
@@ -255,17 +238,15 @@ def main() -> None:
     half_help = "clean images a step, and as many attacked ones"
     parser.add_argument("--half", type=int, default=HALF[kind()], help=half_help)
     parser.add_argument("--rounds", type=int, default=ROUNDS[kind()])
-    compile_help = "try torch.compile (always done where a GPU is)"
-    parser.add_argument("--compile", action="store_true", help=compile_help, default=kind() == "cuda")
     args = parser.parse_args()
     if args.advise:
-        advise(args.advise[0], int(args.advise[1]), args.half, args.rounds, args.compile)
+        advise(args.advise[0], int(args.advise[1]), args.half, args.rounds)
     elif args.models:
-        compare(args.models[0], int(args.models[1]), None, args.half, args.rounds, args.compile)
+        compare(args.models[0], int(args.models[1]), None, args.half, args.rounds)
     else:
         for name, size, target in BACKBONES:
             wanted = WANTED_ON_GPU if kind() == "cuda" else target
-            compare(name, size, wanted, args.half, args.rounds, args.compile)
+            compare(name, size, wanted, args.half, args.rounds)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def settings(**changes: Any) -> DetectParams:
 
 @pytest.fixture(scope="module")
 def plan(suite: dict[str, Any]) -> dict[str, Any]:
-    one = {"name": "fgsm", "module": "medrobust.attacks.methods.pgd", "class": "FGSM", "hyperparameters": {}}
+    one = {"name": "fgsm", "hyperparameters": {}}
     resolved = {"pgd": suite, "fgsm": {**suite, "name": "fgsm", "attacks": [one]}}
     return {"suites": resolved}
 

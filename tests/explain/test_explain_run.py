@@ -141,9 +141,8 @@ def test_no_pictures_of_images_where_none_are_wanted(explained: ExplainedModel, 
 
 
 def test_colour_images_and_l2_balls_are_explained_too(model: Classifier, tmp_path: Path) -> None:
-    entry = {"name": "pgd_l2", "module": "medrobust.attacks.methods.iterative", "class": "Iterative"}
-    hyper = {"steps": 3, "random_start": False}
-    suite = {"name": "l2", "norm": "L2", "eps": [1.0], "attacks": [{**entry, "hyperparameters": hyper}]}
+    entry = {"name": "pgd_l2", "hyperparameters": {"steps": 3, "random_start": False}}
+    suite = {"name": "l2", "norm": "L2", "eps": [1.0], "attacks": [entry]}
     grey = make_subset("test", 3, 2)
     pixels = np.repeat(grey.store_images[..., None], 3, axis=3)
     explained = make_explained(model, replace(grey, store_images=pixels), suite)

@@ -155,10 +155,10 @@ def test_a_trial_that_the_memory_does_not_hold_is_recorded_and_the_study_goes_on
 
 def test_what_no_other_trial_would_mend_ends_the_study(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
-        raise UserError("params.yaml: train.compile", "no compiler", "Install one")
+        raise UserError("device", "no GPU", "Set MEDROBUST_DEVICE")
 
     monkeypatch.setattr(trials, "fit", fail)
-    with pytest.raises(UserError, match="no compiler"):
+    with pytest.raises(UserError, match="no GPU"):
         tune(prepared, 2)
     study = trials.open_study(next(Path("tmp/studies").glob("*.log")).stem)
     assert [trial.state.name for trial in study.trials] == ["FAIL"]

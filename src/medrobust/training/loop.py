@@ -20,7 +20,6 @@ from medrobust.data.augment import build_augmentation
 from medrobust.data.store import Subset, to_device
 from medrobust.models.predict import batches, log_probabilities
 from medrobust.training import distributed
-from medrobust.training.compilation import compiled, compiling
 from medrobust.training.objectives.base import Objective, Step, load_objective
 from medrobust.training.objectives.inner import training_attack, validation_attack
 from medrobust.training.optim import autocast, class_weights
@@ -77,7 +76,7 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
             may raise to stop (a pruned trial).
 
     Raises:
-        UserError: the network does not compile; more processes than batches have images for.
+        UserError: more processes than batches have images for.
         DivergedError: the loss, or an answer to a validation image, is NaN, or the loss diverges; the message
             names epoch, step and learning rate.
     """
@@ -94,8 +93,7 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
     for epoch in range(len(state.result.history), job.settings.epochs):
         if state.result.stopped:
             break
-        with compiling():
-            value = epoch_of.run(epoch)
+        value = epoch_of.run(epoch)
         if job.key:
             state.keep(job.key)
         if on_epoch:
@@ -128,9 +126,6 @@ class Epochs:
         self.job, self.state = job, state
         self.objective: Objective = load_objective(job.objective)
         self.device = next(job.model.parameters()).device
-        # Compiled for full batches; the last one of an epoch is smaller and not worth graphs of its own.
-        self.fast = compiled(job.model) if job.settings.compile else job.model
-        self.full = len(rows_of_rank(np.arange(min(job.settings.batch_size, len(job.train)))))
         self.augmentation = build_augmentation(job.augment)
         self.weight = class_weights(job.train, job.settings.class_weights, self.device)
         self.attack = validation_attack(job.adv, job.objective.single_step) if job.adv else None
@@ -219,9 +214,8 @@ class Epochs:
         job = self.job
         images, labels, seeds = self.batch(job.train, rows, epoch)
         unlabelled = self.batch(job.unlabelled, others, epoch) if job.unlabelled and others is not None else None
-        model = self.fast if len(rows) == self.full else job.model
         return Step(
-            model, images, labels, seeds, job.settings, job.adv, self.weight,
+            job.model, images, labels, seeds, job.settings, job.adv, self.weight,
             (epoch + 1) / job.settings.epochs, unlabelled, self.state.memory,
         )  # fmt: skip
 

@@ -14,15 +14,13 @@ class SuiteParams(Block):
     """A threat model (norm and eps grid) and the attacks whose worst case per image is reported.
 
     Each attack is a mapping with `name` (a key of the attack registry) and its hyper-parameters; the attack's own
-    dataclass checks them. Two optional keys make attacks faster and slightly weaker: `precision: bf16` lets a copy
-    of the model in bfloat16 propose images that the model verifies, `give_up` ends attempts whose progress is too
-    slow to succeed (attacks/engine/streaming.py).
+    dataclass checks them. The optional key `give_up` makes attacks faster and slightly weaker: it ends attempts
+    whose progress is too slow to succeed (attacks/engine/streaming.py).
     """
 
     norm: Literal["Linf", "L2"]
     eps: Annotated[list[Radius], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    precision: Literal["fp32", "bf16"] = "fp32"
     give_up: bool = False
 
     @field_validator("eps")

@@ -8,15 +8,6 @@ from medrobust.core.params.base import Block, ClassName, Share
 from medrobust.core.params.sources import TableParams, VolumeParams
 
 
-class PlantParams(Block):
-    """Faults of real data sets, added to the phantom to test the rules of the split and the audit."""
-
-    synthetic: Annotated[float, Field(ge=0)] = 0.0
-    exact_copies: Annotated[int, Field(ge=0)] = 0
-    near_copies: Annotated[int, Field(ge=0)] = 0
-    second_ids: Annotated[int, Field(ge=0)] = 0
-
-
 class PhantomParams(Block):
     """The number of synthetic patients of the built-in data set, and how hard they are to grade."""
 
@@ -24,7 +15,6 @@ class PhantomParams(Block):
     slices: Annotated[int, Field(ge=1)]
     difficulty: Annotated[float, Field(ge=0)]
     site: Annotated[float, Field(ge=0, le=0.2)]
-    plant: PlantParams = Field(default_factory=PlantParams)
 
 
 class DataParams(Block):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import Field, fields
 from functools import cache
+from inspect import Parameter, signature
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -29,7 +30,8 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str, **fixed: Any) 
     """Build an object of a dataclass from a user's settings.
 
     Args:
-        kind: the dataclass; its `__post_init__` starts with `check_values`.
+        kind: the dataclass; its `__post_init__` starts with `check_values`. One that takes any keyword (`**more`)
+            refuses unknown ones itself.
         settings: hyper-parameters by name; those left out have the defaults of the class.
         where: the key of the settings, for messages.
         fixed: fields that the user cannot set here.
@@ -38,8 +40,9 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str, **fixed: Any) 
         UserError: an unknown hyper-parameter, or a value that the class refuses.
     """
     known = [each.name for each in _settable(kind) if each.name not in fixed]
+    takes_any = any(each.kind is Parameter.VAR_KEYWORD for each in signature(kind).parameters.values())
     for key in settings:
-        if key not in known:
+        if key not in known and not takes_any:
             raise UserError(f"{where}.{key}", "unknown hyper-parameter", f"Known: {', '.join(known) or 'none'}")
     try:
         return kind(**fixed, **settings)

@@ -102,7 +102,6 @@ class TrainParams(Block):
     sampling: Literal["shuffle", "balanced"]
     ema: Decay
     channels_last: bool
-    compile: bool = False
 
 
 class AdvParams(Block):

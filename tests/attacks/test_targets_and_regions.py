@@ -1,4 +1,4 @@
-"""Which class an attack wants, where it may change pixels, and that it keeps to both."""
+"""Target classes and regions of attacks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.goals import choose_targets
 from medrobust.attacks.methods.apgd import APGD
-from medrobust.attacks.methods.iterative import BIM, PGDL2, Iterative
+from medrobust.attacks.methods.iterative import BIM, PGDL2, IteratedGradient
 from medrobust.attacks.methods.minimal import FAB, DeepFool
-from medrobust.attacks.regions import find_region, foreground, gradcam
+from medrobust.attacks.regions import find_mask, foreground, gradcam
+from medrobust.attacks.targets import choose_targets
 from medrobust.core.errors import UserError
 from medrobust.core.params.training import ModelParams
 from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
 from medrobust.models.ensemble import EnsembleClassifier
-from tests.attacks.conftest import Victim
+from tests.attacks.conftest import AttackedModel
 
-Make = Callable[..., Victim]
+Make = Callable[..., AttackedModel]
 COSTS = [[0, 1, 2, 5], [9, 0, 1, 2], [9, 3, 0, 1], [7, 8, 2, 0]]
 
 
@@ -56,17 +56,19 @@ def test_the_least_likely_class_is_never_the_label() -> None:
         ({"target": "worse"}, r"no class or rule 'worse'.*next_down.*0 to 3"),
         ({"target": 4}, "no class or rule 4"),
         ({"target": "most_costly"}, "most_costly with no costs"),
-        ({"target": "most_costly", "costs": [[0, 1], [1]]}, "rows of another length"),
+        ({"target": "most_costly", "costs": [[0, 1], [1]]}, "costs that is not square"),
         ({"target": "most_costly", "costs": [[0, 1], [1, 0]]}, "2 x 2 for 4 classes"),
         ({"mask": "tumor"}, r"mask: got 'tumor'.*'foreground', 'background', 'gradcam' or 'outlined'"),
-        ({"mask": "outlined"}, "no outlines beside the images"),
+        ({"mask": "outlined"}, "no masks beside the images"),
         ({"mask": "foreground", "top": 0.0}, "top: got 0.0"),
         ({"mask": torch.ones(2, 1, 12, 10)}, r"\(2, 1, 12, 10\) for images \(32, 1, 12, 10\)"),
-        ({"mask": "gradcam"}, "no Grad-CAM for Victim"),
+        ({"mask": "gradcam"}, "no Grad-CAM for AttackedModel"),
     ],
 )
-def test_a_goal_that_makes_no_sense_is_refused(settings: dict[str, Any], message: str, victim: Make) -> None:
-    model = victim(4)
+def test_an_invalid_target_or_region_is_refused(
+    settings: dict[str, Any], message: str, attacked_model: Make
+) -> None:
+    model = attacked_model(4)
     with pytest.raises(UserError, match=message):
         BIM(eps=0.1, **settings)(model, model.images, model.labels, seeds=model.seeds)
 
@@ -74,17 +76,17 @@ def test_a_goal_that_makes_no_sense_is_refused(settings: dict[str, Any], message
 @pytest.mark.parametrize(
     "make",
     [
-        lambda **goal: Iterative(eps=0.6, steps=40, **goal),
-        lambda **goal: PGDL2(eps=4.0, steps=20, **goal),
-        lambda **goal: APGD(eps=0.6, steps=40, loss="margin", **goal),
-        lambda **goal: FAB(eps=0.5, steps=30, **goal),
-        lambda **goal: DeepFool(eps=0.5, **goal),
+        lambda **target: IteratedGradient(eps=0.6, steps=40, **target),
+        lambda **target: PGDL2(eps=4.0, steps=20, **target),
+        lambda **target: APGD(eps=0.6, steps=40, loss="margin", **target),
+        lambda **target: FAB(eps=0.5, steps=30, **target),
+        lambda **target: DeepFool(eps=0.5, **target),
     ],
 )
 @pytest.mark.parametrize("target", ["healthy", "next_up"])
-def test_a_targeted_attack_brings_its_class_about(make: Any, target: str, victim: Make) -> None:
-    """And leaves images that are of that class already as they were."""
-    model = victim(4)
+def test_a_targeted_attack_reaches_its_target(make: Any, target: str, attacked_model: Make) -> None:
+    """Images whose label is the target stay clean."""
+    model = attacked_model(4)
     found = make(target=target)(model, model.images, model.labels, seeds=model.seeds)
     wanted = choose_targets(model, model.images, model.labels, target, None)
     free = wanted != model.labels
@@ -93,18 +95,18 @@ def test_a_targeted_attack_brings_its_class_about(make: Any, target: str, victim
 
 
 def test_a_targeted_attack_does_not_stop_at_another_wrong_class() -> None:
-    """From class 0, class 1 lies on the way to class 2."""
+    """Class 1 lies between class 0 and class 2."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(1, 3))
     model[1].weight.data, model[1].bias.data = torch.tensor([[0.0], [10.0], [30.0]]), torch.tensor([0.0, -4, -16])
     dark, label = torch.full((1, 1, 1, 1), 0.3), torch.tensor([0])
     settings: dict[str, Any] = {"eps": 0.6, "steps": 20, "random_start": False, "loss": "margin"}
-    plain = Iterative(**settings)(model, dark, label, seeds=label)
-    aimed = Iterative(target=2, **settings)(model, dark, label, seeds=label)
-    assert (model(plain).argmax().item(), model(aimed).argmax().item()) == (1, 2)
+    plain = IteratedGradient(**settings)(model, dark, label, seeds=label)
+    targeted = IteratedGradient(target=2, **settings)(model, dark, label, seeds=label)
+    assert (model(plain).argmax().item(), model(targeted).argmax().item()) == (1, 2)
 
 
-def test_foreground_is_otsu_s() -> None:
-    """A dark background and a bright blob of unequal size; the threshold falls between them."""
+def test_foreground_uses_the_threshold_of_otsu() -> None:
+    """The threshold lies between a dark background and a bright region of another size."""
     generator = torch.Generator().manual_seed(0)
     images = 0.1 + 0.03 * torch.randn(2, 1, 20, 30, generator=generator)
     images[0, :, 5:12, 8:20] += 0.5
@@ -114,23 +116,23 @@ def test_foreground_is_otsu_s() -> None:
     images = images.clamp(0, 1)
     assert torch.equal(foreground(images), wanted)
     assert torch.equal(foreground(images.expand(-1, 3, -1, -1)), wanted)
-    assert not foreground(torch.full((1, 1, 4, 4), 0.5)).any(), "an even image has none"
+    assert not foreground(torch.full((1, 1, 4, 4), 0.5)).any(), "an image of a single value has none"
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-@pytest.mark.parametrize("mask", ["foreground", "background"])
-def test_pixels_outside_the_region_stay(mask: Any, norm: Any, victim: Make) -> None:
-    model = victim(4)
-    region = find_region(model, model.images, model.labels, mask, 0.1)
+@pytest.mark.parametrize("region", ["foreground", "background"])
+def test_pixels_outside_the_region_stay(region: Any, norm: Any, attacked_model: Make) -> None:
+    model = attacked_model(4)
+    mask = find_mask(model, model.images, model.labels, region, 0.1)
     eps = 0.2 if norm == "Linf" else 2.0
-    for make in (Iterative, APGD, FAB, DeepFool):
-        found = make(eps=eps, norm=norm, mask=mask)(model, model.images, model.labels, seeds=model.seeds)
-        assert torch.equal(found[~region], model.images[~region])
+    for make in (IteratedGradient, APGD, FAB, DeepFool):
+        found = make(eps=eps, norm=norm, mask=region)(model, model.images, model.labels, seeds=model.seeds)
+        assert torch.equal(found[~mask], model.images[~mask])
         assert (found != model.images).any()
 
 
-def test_the_region_comes_before_the_norm() -> None:
-    """In L2 the whole radius is spent inside the mask; masking afterwards would leave part of it unused."""
+def test_the_mask_is_applied_before_the_norm() -> None:
+    """In L2 the whole radius is used inside the mask. Masking afterwards would leave part of it unused."""
     layer = nn.Linear(16, 2)
     torch.nn.init.normal_(layer.weight, generator=torch.Generator().manual_seed(0))
     model = nn.Sequential(nn.Flatten(), layer)
@@ -142,10 +144,10 @@ def test_the_region_comes_before_the_norm() -> None:
     assert (found - clean).norm().item() == pytest.approx(0.3, rel=1e-4)
 
 
-def test_the_region_of_an_empty_mask_leaves_the_image(victim: Make) -> None:
-    model = victim(4)
+def test_an_empty_mask_leaves_the_images_clean(attacked_model: Make) -> None:
+    model = attacked_model(4)
     nothing = torch.zeros(32, 1, 12, 10)
-    for make in (Iterative, APGD, FAB):
+    for make in (IteratedGradient, APGD, FAB):
         found = make(eps=0.3, mask=nothing)(model, model.images, model.labels, seeds=model.seeds)
         assert torch.equal(found, model.images)
 
@@ -190,7 +192,7 @@ def test_importance_agrees_with_the_grad_cam_library(name: str, classifiers: dic
     assert ours.shape == (3, 56, 56)
     assert torch.equal(ours.flatten(1).any(1), wanted.flatten(1).any(1))
     for mine, other in zip(ours, wanted, strict=True):
-        if mine.any():  # else nothing speaks for this class
+        if mine.any():  # else no position raises the logit of this class
             assert torch.corrcoef(torch.stack([mine.flatten(), other.flatten()]))[0, 1] > 0.98, "OpenCV resizes"
     assert ours.any()
 
@@ -198,11 +200,11 @@ def test_importance_agrees_with_the_grad_cam_library(name: str, classifiers: dic
 def test_the_share_of_pixels_that_matter_most_may_change(classifiers: dict[str, Classifier]) -> None:
     model = classifiers["resnet10t"]
     images, labels = torch.rand(3, 1, 40, 30), torch.tensor([0, 1, 2])
-    region = find_region(model, images, labels, "gradcam", 0.25)
-    assert region.shape == (3, 1, 40, 30)
-    assert region.flatten(1).sum(1).tolist() == [300, 300, 300]
+    mask = find_mask(model, images, labels, "gradcam", 0.25)
+    assert mask.shape == (3, 1, 40, 30)
+    assert mask.flatten(1).sum(1).tolist() == [300, 300, 300]
     importance = gradcam(model, images, labels)[:, None]
     for row in range(3):
-        assert importance[row][region[row]].min() >= importance[row][~region[row]].max() - 1e-6
+        assert importance[row][mask[row]].min() >= importance[row][~mask[row]].max() - 1e-6
     both = EnsembleClassifier([model, model], [0.5, 0.5]).eval()
     assert torch.allclose(gradcam(both, images, labels), gradcam(model, images, labels))

@@ -1,5 +1,6 @@
-"""What is planted in the phantom stands in planted.csv, and the audit finds exactly that."""
+"""The audit finds exactly the faults that are added to the phantom."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medrobust.core.errors import UserError
 from medrobust.core.params.data import AuditParams, DataParams
-from medrobust.core.records import read_table
+from medrobust.core.records import read_table, write_table
 from medrobust.data.audit.audit_split import Audit, audit_split
 from medrobust.data.prepare import download, prepare
+from medrobust.data.sources import phantom
+from medrobust.data.sources.base import Listing
 from medrobust.data.split import make_split
 from medrobust.data.store import ImageStore
+from tests.data.planted import Plan, plant
 from tests.data.stores import split_params
 from tests.params import default_block
 
@@ -21,20 +24,26 @@ CLASSES = ["low", "middle", "high"]
 RULES = default_block(AuditParams, "audit")
 
 
-def make(folder: Path, seed: int = 0, patients: int = 6, **plant: Any) -> tuple[ImageStore, pd.DataFrame]:
-    """A phantom with something planted, and what was."""
-    phantom = {
-        "patients": dict.fromkeys(CLASSES, patients),
-        "slices": 3,
-        "difficulty": 0.0,
-        "site": 0.0,
-        "plant": plant,
-    }
-    data = default_block(DataParams, "data", source="phantom", classes=CLASSES, image_size=48, phantom=phantom)
+def make(folder: Path, seed: int = 0, patients: int = 6, **plan: Any) -> tuple[ImageStore, pd.DataFrame]:
+    """A phantom with the faults of a plan, and the table of these."""
+    block = {"patients": dict.fromkeys(CLASSES, patients), "slices": 3, "difficulty": 0.0, "site": 0.0}
+    data = default_block(DataParams, "data", source="phantom", classes=CLASSES, image_size=48, phantom=block)
     download(data, folder / "raw", seed)
-    prepare(data, folder / "raw", folder / "prepared")
-    path = folder / "raw" / "planted.csv"
-    return ImageStore.open(folder / "prepared"), read_table(path) if path.exists() else pd.DataFrame()
+    if not plan:
+        prepare(data, folder / "raw", folder / "prepared")
+        return ImageStore.open(folder / "prepared"), pd.DataFrame()
+    path = folder / "raw" / "manifest.csv"
+    table, planted = plant(folder / "raw", read_table(path, keep_default_na=False), Plan(**plan), seed)
+    write_table(path, table)
+    plain_listing = phantom.listing
+
+    def listing(data: DataParams, folder: Path) -> Listing:
+        return replace(plain_listing(data, folder), table=table.assign(published_split=""))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "listing", listing)
+        prepare(data, folder / "raw", folder / "prepared")
+    return ImageStore.open(folder / "prepared"), planted
 
 
 def checked(store: ImageStore, **split: Any) -> Audit:
@@ -44,11 +53,11 @@ def checked(store: ImageStore, **split: Any) -> Audit:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
-    """A phantom without plants."""
+    """A phantom without faults."""
     return make(tmp_path_factory.mktemp("plain"))[0]
 
 
-def test_nothing_planted_is_nothing_found_and_nothing_written(plain: ImageStore, tmp_path: Path) -> None:
+def test_an_empty_plan_changes_nothing_and_nothing_is_found(plain: ImageStore, tmp_path: Path) -> None:
     same, planted = make(tmp_path, synthetic=0.0)
     assert len(planted) == 0
     assert same.header.sha256 == plain.header.sha256
@@ -114,5 +123,5 @@ def test_children_are_changed_but_alike(tmp_path: Path) -> None:
 
 
 def test_a_plan_that_needs_more_patients_than_there_are_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.phantom\.plant: 3 second ids and 4 copies need 11 patients"):
+    with pytest.raises(ValueError, match="3 second ids and 4 copies need 11 patients"):
         make(tmp_path, patients=3, second_ids=3, exact_copies=2, near_copies=2)

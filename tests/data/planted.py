@@ -1,46 +1,59 @@
-"""What goes wrong in real data sets, planted in the phantom on purpose, so that rules and audit can be tested.
+"""Faults of real data sets, added to the phantom on purpose, so that the rules and the audit can be tested.
 
-Synthetic children, files that stand twice, copies that were only brightened, and persons under two ids. Each is
-written to `planted.csv` beside the manifest (`id`, `of`, `kind`): that is what an audit must find.
+They are synthetic children, exact copies, copies that were only darkened, and patients under two ids.
 """
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-from medrobust.core.errors import UserError
-from medrobust.core.params.data import PlantParams
-from medrobust.core.records import write_table
 
 #: Levels by which the scanner's noise differs between two scans of one person (standard deviation).
 RESCAN_NOISE = 4.0
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
-def plant(folder: Path, table: pd.DataFrame, plan: PlantParams, seed: int) -> pd.DataFrame:
-    """Write what `plan` asks for beside the images in `folder`; return the manifest with it.
+@dataclass(frozen=True)
+class Plan:
+    """How many faults of which kind.
 
-    No image is used twice, so that each plant can be told from the others.
+    Attributes:
+        synthetic: rotated, mirrored or deformed children, as a share of the real images.
+        exact_copies: images that are filed again under another patient, with the same bytes.
+        near_copies: the same, darkened by 7 %.
+        second_ids: patients who appear again under another id, scanned again.
+    """
+
+    synthetic: float = 0.0
+    exact_copies: int = 0
+    near_copies: int = 0
+    second_ids: int = 0
+
+
+def plant(folder: Path, table: pd.DataFrame, plan: Plan, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write the faults of `plan` beside the images in `folder`. No image is used for two of them.
 
     Args:
         folder: holds the files that `table` lists.
         table: `id`, `label`, `patient`, `slice`.
-        plan: how much of what.
+        plan: the faults.
         seed: of the phantom.
 
+    Returns:
+        The manifest with the added images, and the truth that an audit must find: `id`, `of`, `kind`.
+
     Raises:
-        UserError: there are too few patients or images for the plan.
+        ValueError: there are too few patients or images for the plan.
     """
     rng = np.random.default_rng([seed, 0x706C616E74])
     people = table["patient"].unique()[rng.permutation(table["patient"].nunique())]
     copies = plan.exact_copies + plan.near_copies
     if len(people) < plan.second_ids + 2 * copies:
-        found = f"{plan.second_ids} second ids and {copies} copies need {plan.second_ids + 2 * copies} patients"
-        remedy = f"Plan fewer, or more than the {len(people)} patients of data.phantom.patients"
-        raise UserError("params.yaml: data.phantom.plant", found, remedy)
+        need = plan.second_ids + 2 * copies
+        raise ValueError(f"{plan.second_ids} second ids and {copies} copies need {need} patients")
     rows = [_second_id(folder, table, name, number, rng) for number, name in enumerate(people[: plan.second_ids])]
     for number in range(copies):
         source, receiver = people[plan.second_ids + 2 * number :][:2]
@@ -48,9 +61,9 @@ def plant(folder: Path, table: pd.DataFrame, plan: PlantParams, seed: int) -> pd
         rows.append(_copy(folder, table, source, receiver, change, rng))
     rows.append(_children(folder, table, round(plan.synthetic * len(table)), rng))
     planted = pd.concat(rows, ignore_index=True)
-    write_table(folder / "planted.csv", planted[["id", "of", "plant"]].rename(columns={"plant": "kind"}))
+    truth = planted[["id", "of", "plant"]].rename(columns={"plant": "kind"})
     everything = pd.concat([table.assign(kind="real", parent=""), planted.drop(columns=["of", "plant"])])
-    return everything.reset_index(drop=True)
+    return everything.reset_index(drop=True), truth
 
 
 def _second_id(

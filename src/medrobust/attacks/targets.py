@@ -1,7 +1,7 @@
-"""What an attack wants: any wrong answer, or one class that hurts; and the losses that lead there.
+"""Target classes of attacks, and the losses that lead to them or away from the true class.
 
-A targeted attack knows for each image the class that it must bring about. The rules below say which: a clinical
-attacker does not want just any error (an insurer's fraud wants a worse grade, a missed case a better one).
+A targeted attack has a target class for each image. The rules below choose it: a clinical attacker may want a
+certain error (a fraudster wants a worse grade than the true one, a missed case has a better one).
 """
 
 from collections.abc import Sequence
@@ -15,39 +15,39 @@ from medrobust.attacks.base import margin
 from medrobust.core.errors import UserError
 
 Loss = Literal["ce", "margin", "dlr"]
-#: Rules that choose a target class for each image, beside a class's index or name.
+#: Rules that choose a target class for each image. A class's index or name is accepted as well.
 RULES = ("next_down", "next_up", "healthy", "least_likely", "most_costly")
-COST_REMEDY = "Give costs: one row a true class, one column an answer"
+COST_REMEDY = "Set costs: one row per true class, one column per prediction"
 
 Target = int | str | None
 Costs = Sequence[Sequence[float]] | None
 
 
-def check_goal(target: Target, costs: Costs) -> None:
-    """Refuse a most costly answer without costs, or with costs that are no square.
+def check_target(target: Target, costs: Costs) -> None:
+    """Refuse the target `most_costly` without a square table of costs.
 
     Raises:
-        UserError: one of them.
+        UserError: there are no costs, or the table is not square.
     """
     if target == "most_costly" and (costs is None or any(len(row) != len(costs) for row in costs)):
-        found = "no costs" if costs is None else "rows of another length than their number"
+        found = "no costs" if costs is None else "a table of costs that is not square"
         raise UserError("attack.costs", f"target most_costly with {found}", COST_REMEDY)
 
 
 def choose_targets(model: nn.Module, images: Tensor, labels: Tensor, target: int | str, costs: Costs) -> Tensor:
-    """The class to bring about, n; where it is the label itself, the image has no such target.
+    """The target class of each image, n. An image whose target is its own label cannot be attacked.
 
     Args:
         model: [0, 1] images to logits.
         images: n×C×H×W.
         labels: n.
         target: a class (index, or a name in `model.classes`) or one of `RULES`: the grade below or above (the
-            lowest has none below), `healthy` (class 0 of ordered classes), the least likely class of the clean
-            image (Kurakin et al. 2017), or the answer that costs most.
-        costs: for `most_costly`, K×K: rows true classes, columns answers.
+            lowest grade has none below), `healthy` (class 0 of ordered classes), the least likely class of the
+            clean image (Kurakin et al. 2017), or the prediction with the highest cost.
+        costs: for `most_costly`, K×K; rows are true classes, columns are predictions.
 
     Raises:
-        UserError: a class or a rule that does not exist, or a cost matrix of another size.
+        UserError: the class or rule does not exist, or the table of costs has another size.
     """
     with torch.no_grad():
         logits = model(images)
@@ -59,17 +59,17 @@ def choose_targets(model: nn.Module, images: Tensor, labels: Tensor, target: int
     if target == "healthy":
         return torch.zeros_like(labels)
     if target == "least_likely":
-        likeliest = torch.full_like(logits[:, :1], torch.inf)
-        least: Tensor = logits.scatter(1, labels[:, None], likeliest).argmin(1)
-        return least
+        infinity = torch.full_like(logits[:, :1], torch.inf)
+        least_likely: Tensor = logits.scatter(1, labels[:, None], infinity).argmin(1)
+        return least_likely
     if target == "most_costly":
         table = torch.tensor(costs, dtype=torch.float64, device=labels.device)
         if table.shape != (classes, classes):
             found = f"{' x '.join(map(str, table.shape))} for {classes} classes"
             raise UserError("attack.costs", found, COST_REMEDY)
         table.fill_diagonal_(-torch.inf)
-        dearest: Tensor = table[labels].argmax(1)
-        return dearest
+        most_costly: Tensor = table[labels].argmax(1)
+        return most_costly
     return torch.full_like(labels, _class_index(model, target, classes))
 
 
@@ -83,26 +83,27 @@ def _class_index(model: nn.Module, target: int | str, classes: int) -> int:
     raise UserError("attack.target", f"no class or rule {target!r}", f"Known: {known}")
 
 
-def objective(logits: Tensor, labels: Tensor, aim: Tensor | None, loss: Loss) -> Tensor:
-    """The loss of each image that an attack raises, n.
+def attack_loss(logits: Tensor, labels: Tensor, targets: Tensor | None, loss: Loss) -> Tensor:
+    """The loss per image that an attack maximises, n.
 
     Args:
         logits: n×K.
         labels: n, true classes.
-        aim: n, the class to move towards, or None: away from the label.
-        loss: `ce` cross-entropy; `margin` the wanted logit less the largest other one (Carlini & Wagner 2017);
-            `dlr` the margin over the spread of the logits (Croce & Hein 2020, equations 6 and 7; targeted it is
-            the aim's logit less the label's), blind to their scale. Where it has too few classes to be defined
-            (untargeted 2, targeted 2 and 3) it is its numerator, the margin.
+        targets: n, the classes to move towards; None = away from the labels.
+        loss: `ce` is cross-entropy. `margin` is the target's logit minus the largest other one (Carlini & Wagner
+            2017). `dlr` is the margin divided by the spread of the logits, so that it does not depend on their
+            scale (Croce & Hein 2020, equations 6 and 7); with targets its numerator is the target's logit minus
+            the label's. With too few classes for the divisor (2 without targets, 2 and 3 with targets), `dlr` is
+            its numerator alone.
     """
     if loss == "ce":
-        sign, wanted = (1, labels) if aim is None else (-1, aim)
+        sign, wanted = (1, labels) if targets is None else (-1, targets)
         return sign * F.cross_entropy(logits, wanted, reduction="none")
     if loss == "margin":
-        return margin(logits, labels) if aim is None else -margin(logits, aim)
+        return margin(logits, labels) if targets is None else -margin(logits, targets)
     ranked, classes = logits.sort(dim=1, descending=True).values, logits.shape[1]
-    if aim is None:
+    if targets is None:
         top = margin(logits, labels)
         return top if classes == 2 else top / (ranked[:, 0] - ranked[:, 2] + 1e-12)
-    top = (logits.gather(1, aim[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+    top = (logits.gather(1, targets[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
     return top if classes < 4 else top / (ranked[:, 0] - 0.5 * (ranked[:, 2] + ranked[:, 3]) + 1e-12)
