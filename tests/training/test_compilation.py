@@ -21,9 +21,9 @@ from medrobust.core.params.training import ModelParams
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.training import compilation
-from medrobust.training.loop import Epochs, Job, fit
+from medrobust.training.loop import Job, Trainer, fit
 from medrobust.training.objectives.registry import OBJECTIVES
-from medrobust.training.state import State, resume_path
+from medrobust.training.state import TrainingState, resume_path
 from tests.training.conftest import adv, make_job, settings, subset
 
 #: A loss or gradient of fused kernels may differ by this share: they add in another order, and a pixel whose
@@ -68,11 +68,11 @@ def pair(objective: str = "mixed", block: dict[str, Any] | None = None, **change
 def steps(job: Job, count: int = 2) -> list[torch.Tensor]:
     """Losses, then the gradients and all of the state dict, after some steps of full batches."""
     torch.manual_seed(3)
-    epochs = Epochs(job, State.fresh(job.model, job.settings))
+    epochs = Trainer(job, TrainingState.initial(job.model, job.settings))
     job.model.train()
     rows = np.arange(16)
     with compilation.compiling():
-        losses = [epochs.descend(epochs.step(0, rows, rows), 0, number) for number in range(count)]
+        losses = [epochs.update(epochs.step(0, rows, rows), 0, number) for number in range(count)]
     gradients = [parameter.grad for parameter in job.model.parameters() if parameter.grad is not None]
     return [torch.tensor(losses), *gradients, *job.model.state_dict().values()]
 
@@ -106,16 +106,16 @@ def test_every_choice_of_the_attack_compiles(name: str, quick: None) -> None:
 def test_full_batches_are_compiled_and_no_others(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     job = pair()[1]
     seen: list[tuple[int, bool]] = []
-    epochs = Epochs(job, State.fresh(job.model, job.settings))
+    epochs = Trainer(job, TrainingState.initial(job.model, job.settings))
     monkeypatch.setattr(
         epochs, "objective", lambda step: seen.append((len(step.images), step.model is epochs.fast))
     )
-    monkeypatch.setattr(epochs, "descend", lambda step, *_: epochs.objective(step) or 0.0)
-    epochs.train(0)
+    monkeypatch.setattr(epochs, "update", lambda step, *_: epochs.objective(step) or 0.0)
+    epochs.train_epoch(0)
     assert seen == [(16, True), (16, True), (12, False)]
-    few = Epochs(replace(job, settings=settings(batch_size=256, compile=True)), epochs.state)
+    few = Trainer(replace(job, settings=settings(batch_size=256, compile=True)), epochs.state)
     assert few.step(0, np.arange(44), None).model is few.fast, "where all images are one batch, it is full"
-    assert Epochs(pair()[0], epochs.state).fast is not epochs.fast
+    assert Trainer(pair()[0], epochs.state).fast is not epochs.fast
 
 
 def test_a_graph_too_many_is_an_error_and_not_a_silent_return_to_slowness(quick: None) -> None:
