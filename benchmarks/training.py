@@ -3,15 +3,13 @@
     python benchmarks/training.py                          # the three backbones, about six minutes on two cores
     python benchmarks/training.py --models resnet34 64     # one timm name and image size
     python benchmarks/training.py --advise resnet34 64     # only print settings for models.<name>
-    python benchmarks/training.py --compile                # with torch.compile too, as always where a GPU is
 
 The plain loop calls torchattacks' PGD-7 in float32 and torch's default memory format; half of each batch is
 adversarial. Ours is the objective `mixed`, which computes the same, in the number and memory format that a short
-measurement finds fastest. `precision: auto` does not measure: a number format chosen by speed would make `dvc repro`
-give other results on another machine, or on the same one when it is busy. Instead the choice is written down in
-params.yaml, and this command measures what to write. No time of a step holds
-compilation: the steps that compile come before the rounds, and what they took is printed; on a GPU that is most
-of the time. There the plain way does what torch does by default: its float32 convolutions round to TF32.
+measurement finds fastest. `precision: auto` does not measure: a number format chosen by speed would make
+`dvc repro` give other results on another machine, or on the same one when it is busy. Instead the choice is
+written down in params.yaml, and this command measures what to write. On a GPU the plain loop does what torch does
+by default: its float32 convolutions round to TF32.
 """
 
 import argparse
@@ -19,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,8 @@ import torchattacks
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from medrobust.core.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
+from medrobust.core.params.schema import load_params, override
+from medrobust.core.params.training import ModelParams, TrainParams
 from medrobust.core.runtime import device
 from medrobust.data.store import Subset
 from medrobust.models.build import build_classifier
@@ -46,10 +46,7 @@ HALF, ROUNDS = {"cpu": 32, "cuda": 256}, {"cpu": 6, "cuda": 20}
 PRODUCT = {"cpu": (3072, 1), "cuda": (8192, 8)}
 CLASSES = ["a", "b", "c", "d"]
 EPS, STEPS = 8 / 255, 7
-AUGMENT = AugmentParams(
-    p=0.3, horizontal_flip=True, vertical_flip=False, rotation=10, translate=0.05, scale=[0.95, 1.05],
-    brightness=0.1, contrast=0.1, sharpness=0.5,
-)  # fmt: skip
+DEFAULT = load_params(Path(__file__).parent.parent / "presets" / "default.yaml")
 
 
 @dataclass(frozen=True)
@@ -58,22 +55,16 @@ class Format:
 
     precision: str = "fp32"
     channels_last: bool = False
-    compile: bool = False
 
     def __str__(self) -> str:
         """The keys and values for params.yaml."""
-        compiled = ", compile: true" if self.compile else ""
-        return f"precision: {self.precision}, channels_last: {str(self.channels_last).lower()}{compiled}"
+        return f"precision: {self.precision}, channels_last: {str(self.channels_last).lower()}"
 
 
 def train_params(form: Format, batch: int) -> TrainParams:
     """A `train` block with this format."""
-    return TrainParams.model_validate(
-        {
-            "epochs": 1, "lr": 1e-4, "optimiser": "Adam", "batch_size": batch, "scheduler": "CosineAnnealingLR",
-            "weight_decay": 0.0, "label_smoothing": 0.0, "class_weights": "none", **asdict(form),
-        }
-    )  # fmt: skip
+    changes = {"epochs": 1, "lr": 1e-4, "batch_size": batch, "class_weights": "none", **asdict(form)}
+    return override(DEFAULT.train, changes, "train")
 
 
 def classifier(name: str, size: int) -> Classifier:
@@ -94,20 +85,20 @@ class OurLoop:
 
     def __init__(self, name: str, size: int, objective: str, batch: int, form: Format) -> None:
         attack = "fp32" if form.precision == "fp32" else "train"
-        block = {"eps": EPS, "alpha": "auto", "steps": STEPS, "mix": 0.5, "epochs": 1, "lr_scale": 1}
-        adv = AdvParams.model_validate({**block, "attack_precision": attack})
+        changes = {"eps": EPS, "steps": STEPS, "epochs": 1, "lr_scale": 1, "attack_precision": attack}
+        adv = override(DEFAULT.adv, changes, "adv")
         settings = train_params(form, batch)
         model, data = classifier(name, size), subset(size, max(512, batch))
         if not form.channels_last:
             model.to(memory_format=torch.contiguous_format)
-        job = Job(model, data, data, settings, AUGMENT, OBJECTIVES[objective], 0, adv=adv)
+        job = Job(model, data, data, settings, DEFAULT.augment, OBJECTIVES[objective], 0, adv=adv)
         self.trainer, self.batch_size = Trainer(job, TrainingState.initial(model, settings)), batch
         self.rows = np.arange(batch)
         model.train()
 
     def load(self) -> Any:
         """Load and augment a batch; a GPU may not have finished yet."""
-        return self.trainer.step(0, self.rows, None)
+        return self.trainer.make_step(0, self.rows, None)
 
     def loading(self) -> None:
         """Load and augment a batch, and wait for the device."""
@@ -185,23 +176,12 @@ def interleaved(tasks: dict[str, Callable[[], Any]], rounds: int) -> dict[str, l
     return times
 
 
-def compile_first(tasks: dict[str, OurLoop]) -> None:
-    """Take the step that compiles of each task, and print its seconds."""
-    for name, task in tasks.items():
-        begin = time.perf_counter()
-        task.step()
-        print(f"  compiling {name}: {time.perf_counter() - begin:.0f} s", flush=True)
-
-
-def formats(name: str, size: int, batch: int, rounds: int, compile: bool) -> dict[Format, float]:
-    """Seconds of a step in each format; compiled networks lay their convolutions out as they like."""
-    found = [Format(p, c) for p in ("fp32", "bf16") for c in (True, False)]
-    # Compiling takes minutes, and no GPU with a compiler is quicker in float32.
-    found += [Format(p, True, compile) for p in ("fp32", "bf16") if compile and (p, kind()) != ("fp32", "cuda")]
-    tasks = {str(form): OurLoop(name, size, "mixed", batch, form) for form in found}
-    compile_first({str(form): tasks[str(form)] for form in found if form.compile})
+def formats(name: str, size: int, batch: int, rounds: int) -> dict[Format, float]:
+    """Seconds of a step in each format."""
+    candidates = [Format(p, c) for p in ("fp32", "bf16") for c in (True, False)]
+    tasks = {str(form): OurLoop(name, size, "mixed", batch, form) for form in candidates}
     times = interleaved({name: task.step for name, task in tasks.items()}, rounds)
-    return {form: statistics.median(times[str(form)]) for form in found}
+    return {form: statistics.median(times[str(form)]) for form in candidates}
 
 
 def step_flops(name: str, size: int, images: int) -> float:
@@ -216,9 +196,9 @@ def step_flops(name: str, size: int, images: int) -> float:
     return float(forward * (images * STEPS * 2 + 2 * images * 3))
 
 
-def advise(name: str, size: int, half: int, rounds: int, compile: bool) -> Format:
+def advise(name: str, size: int, half: int, rounds: int) -> Format:
     """Measure the formats, print the results, and return the fastest format."""
-    times = formats(name, size, half, rounds, compile)
+    times = formats(name, size, half, rounds)
     best = min(times, key=lambda key: times[key])
     for form, seconds in sorted(times.items(), key=lambda pair: pair[1]):
         print(f"  {form}: {2 * half / seconds:.1f} images/s")
@@ -227,15 +207,13 @@ def advise(name: str, size: int, half: int, rounds: int, compile: bool) -> Forma
     return best
 
 
-def compare(name: str, size: int, target: float | None, half: int, rounds: int, compile: bool) -> None:
+def compare(name: str, size: int, target: float | None, half: int, rounds: int) -> None:
     """Measure one backbone and print the results."""
     print(f"{name} at {size} pixels, {half} clean and {half} attacked images per step, PGD-{STEPS}")
-    form = advise(name, size, half, max(rounds // 2, 2), compile)
+    form = advise(name, size, half, max(rounds // 2, 2))
     ours, plain = {"ours": OurLoop(name, size, "mixed", half, form)}, PlainLoop(name, size, half)
     for objective in ("pgd_at", "fgsm_rs", "cross_entropy"):
         ours[objective] = OurLoop(name, size, objective, 2 * half, form)
-    if form.compile:
-        compile_first(ours)
     tasks = {"plain": plain.step, **{task: mine.step for task, mine in ours.items()}}
     tasks["loading"] = ours["pgd_at"].loading
     product = MatrixProduct(form.precision)
@@ -261,17 +239,15 @@ def main() -> None:
     half_help = "clean images per step; as many are attacked"
     parser.add_argument("--half", type=int, default=HALF[kind()], help=half_help)
     parser.add_argument("--rounds", type=int, default=ROUNDS[kind()])
-    compile_help = "try torch.compile (always done where a GPU is)"
-    parser.add_argument("--compile", action="store_true", help=compile_help, default=kind() == "cuda")
     args = parser.parse_args()
     if args.advise:
-        advise(args.advise[0], int(args.advise[1]), args.half, args.rounds, args.compile)
+        advise(args.advise[0], int(args.advise[1]), args.half, args.rounds)
     elif args.models:
-        compare(args.models[0], int(args.models[1]), None, args.half, args.rounds, args.compile)
+        compare(args.models[0], int(args.models[1]), None, args.half, args.rounds)
     else:
         for name, size, target in BACKBONES:
             own_target = TARGET_ON_GPU if kind() == "cuda" else target
-            compare(name, size, own_target, args.half, args.rounds, args.compile)
+            compare(name, size, own_target, args.half, args.rounds)
 
 
 if __name__ == "__main__":

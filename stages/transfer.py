@@ -3,9 +3,18 @@
 import argparse
 from pathlib import Path
 
+from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import write_metrics, write_table
 from medrobust.core.runtime import device, run_stage
+
+
+def parse() -> argparse.Namespace:
+    """The command line of dvc.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -16,10 +25,6 @@ def main() -> None:
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import load_ensemble, voters
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    args = parser.parse_args()
     params = load_params()
     matrix, facts = nothing()
     if params.transfer.images:
@@ -41,4 +46,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, "transfer")
+    args = parse()
+    run_stage(main, "transfer", entries=read_entries(args.suite / "suite.json"))

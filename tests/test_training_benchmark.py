@@ -25,7 +25,7 @@ def _small_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_comparison_prints_its_results(on_device: bool, capsys: pytest.CaptureFixture[str]) -> None:
     context: Any = other_device() if on_device else nullcontext()
     with context:
-        training.compare(MODEL, SIZE, 3.0, HALF, 1, compile=False)
+        training.compare(MODEL, SIZE, 3.0, HALF, 1)
     output = capsys.readouterr().out
     assert len(re.findall(r"images/s", output)) == 4, "two number formats in two memory formats"
     assert re.search(r"speed-up over the plain loop: \d+\.\d\dx \(target: 3\.0\), \d+% of the peak", output)
@@ -60,13 +60,3 @@ def test_a_matrix_product_counts_its_operations() -> None:
     assert product.flops == 2 * 2 * 256**3
     product.step()
     assert torch.equal(product.out, product.left @ product.right)
-
-
-def test_a_float32_step_of_a_gpu_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "compile_first", lambda tasks: None)
-    monkeypatch.setattr(training, "OurLoop", lambda *arguments: type("Step", (), {"step": staticmethod(int)}))
-    compiled = [form for form in training.formats(MODEL, SIZE, HALF, 1, compile=True) if form.compile]
-    assert [form.precision for form in compiled] == ["fp32", "bf16"]
-    monkeypatch.setattr(training, "device", lambda: torch.device("cuda"))
-    compiled = [form for form in training.formats(MODEL, SIZE, HALF, 1, compile=True) if form.compile]
-    assert [form.precision for form in compiled] == ["bf16"]

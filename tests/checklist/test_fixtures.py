@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from medrobust.attacks.registry import ATTACKS
 from medrobust.checklist.registry import CHECKS
 from medrobust.checklist.suite import NO_WALK
 from medrobust.data.store import Subset
@@ -93,9 +94,12 @@ def test_large_logits_are_caught_under_cross_entropy_and_harmless_under_the_marg
     assert said(check(model, {"s": suite_of(QUICK)}), "logit scale").startswith("pass")
 
 
-def test_noise_that_is_sold_as_an_attack_is_caught(noisy: nn.Module, check: Check) -> None:
+def test_noise_that_is_sold_as_an_attack_is_caught(
+    noisy: nn.Module, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The model was trained on noise, and its evaluation draws from the same noise."""
-    own = {"name": "noise", "module": "tests.checklist.broken", "class": "Noise", "hyperparameters": {}}
+    monkeypatch.setitem(ATTACKS, "noise", "tests.checklist.broken:Noise")
+    own = {"name": "noise", "hyperparameters": {}}
     record = check(noisy, {"s": {**suite_of(), "attacks": [own]}})
     assert said(record, "noise control").startswith("fail")
     assert said(record, "plain PGD").startswith(("warn", "fail"))

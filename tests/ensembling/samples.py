@@ -6,10 +6,11 @@ import numpy as np
 
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.ensembling.sample import Sample
+from tests.params import default_block
 
 
 def settings(**changes: Any) -> EnsembleParams:
-    return EnsembleParams.model_validate({"regime": "adv", "robust_share": 0.5, **changes})
+    return default_block(EnsembleParams, "ensemble", **{"temperature": False, **changes})
 
 
 def draw(skills: list[float], *, seed: int = 0, patients: int = 20, slices: int = 4, classes: int = 3) -> Sample:

@@ -13,8 +13,9 @@ from medrobust.ensembling.compare import compare
 from medrobust.ensembling.fit import answers, ask, facts_of, fit_rule, named
 from medrobust.ensembling.registry import METHODS
 from tests.ensembling.samples import draw, settings
+from tests.params import default_block
 
-REPORT = ReportParams(title="", bootstrap=40, confidence=0.9)
+REPORT = ReportParams(title="", bootstrap=40, confidence=0.9, sheet=6)
 
 
 def pictures(count: int = 24) -> Subset:
@@ -100,7 +101,7 @@ def test_one_patient_allows_a_vote_but_no_figures_out_of_fold() -> None:
 
 def test_members_are_asked_about_one_attacked_image() -> None:
     """The attack is made on the vote: every member sees the same image, and it differs from the clean one."""
-    adv = AdvParams(eps=0.1, alpha="auto", steps=2, mix=0.5, epochs=1, lr_scale=1.0)
+    adv = default_block(AdvParams, "adv", eps=0.1, steps=2, epochs=1, lr_scale=1.0)
     members = [member(0), member(1)]
     sample = ask(members, pictures(), adv, seed=0)
     alone = ask(members[:1], pictures(), adv, seed=0)

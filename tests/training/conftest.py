@@ -20,6 +20,7 @@ from medrobust.core.records import write_table
 from medrobust.data.store import Header, Subset, write_store
 from medrobust.training.loop import Job
 from medrobust.training.objectives.registry import OBJECTIVES
+from tests.params import default_block, preset, save
 
 AUGMENT = AugmentParams(
     p=0.5, horizontal_flip=True, vertical_flip=True, rotation=10, translate=0.05, scale=[0.9, 1.1],
@@ -33,17 +34,16 @@ def _temporary_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def settings(**changes: Any) -> TrainParams:
-    block = {
+    values = {
         "epochs": 4, "lr": 0.01, "optimiser": "Adam", "batch_size": 16, "scheduler": "CosineAnnealingLR",
         "weight_decay": 0.0, "label_smoothing": 0.0, "class_weights": "none", "precision": "fp32", **changes,
     }  # fmt: skip
-    return TrainParams.model_validate(block)
+    return default_block(TrainParams, "train", **values)
 
 
 def adv(**changes: Any) -> AdvParams:
-    return AdvParams.model_validate(
-        {"eps": 0.05, "alpha": "auto", "steps": 3, "mix": 0.3, "epochs": 1, "lr_scale": 1.0, **changes}
-    )
+    values = {"eps": 0.05, "alpha": "auto", "steps": 3, "mix": 0.3, "epochs": 1, "lr_scale": 1.0, **changes}
+    return default_block(AdvParams, "adv", **values)
 
 
 def subset(n: int = 48, size: int = 16, classes: int = 2) -> Subset:
@@ -80,17 +80,17 @@ class Workspace:
 
     def __init__(self, folder: Path, root: Path, *, images: bool = True, **changes: Any) -> None:
         self.folder, self.root = folder, root
-        params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
+        params = preset("smoke")
         model = {"timm": "resnet10t", "weights": "none", "image_size": 32}
         params["models"] = {BACKBONE: model}
         params["train"] |= {"epochs": 3, "lr": 3e-3, "batch_size": 16}
         params["adv"] |= {"epochs": 3, "steps": 2}
         params["tune"] |= {"trials": 3, "epochs": 2}
         params["tune"]["space"] |= {"batch_size": [16, 32]}
-        for block, values in changes.items():
-            params[block] |= values
+        for name, values in changes.items():
+            params[name] |= values
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        save(folder, params)
         if images:
             write_images(folder, subset(96, 32))
 

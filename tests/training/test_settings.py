@@ -18,7 +18,7 @@ from medrobust.training.settings import TrainingSettings, read_settings
 
 @pytest.fixture
 def params(root: Path) -> Params:
-    return load_params(root / "params.yaml")
+    return load_params(root / "presets" / "default.yaml")
 
 
 def resolve(params: Params, backbone: str = "resnet34", **changes: Any) -> dict[str, TrainingSettings]:
@@ -42,6 +42,9 @@ def test_a_change_affects_only_the_stages_that_depend_on_it(params: Params) -> N
     assert changed(params, tune={"trials": 9}) == {"tune"}
     assert changed(params, model={"train": {"lr": 1e-5}}) == {"tune", "train", "adv_train"}
     assert changed(params, train={"objective": "gce"}) == {"tune", "train", "adv_train"}
+    assert changed(params, model={"detect": ["adv"], "explain": False}) == set(), (
+        "these stages come after training"
+    )
     robust = resolve(params, tune={"objective": "robust"})["tune"]
     assert robust.adv == params.adv.model_copy(update=params.models["resnet34"].adv)
     assert resolve(params, tune={"objective": "robust"}, adv={"eps": 0.5})["tune"] != robust

@@ -64,12 +64,12 @@ def test_batches_have_the_memory_format_of_the_weights_and_come_from_pinned_memo
     colour = replace(grey, store_images=np.repeat(grey.store_images[..., None], 3, axis=3))
     mine = make_job(train=colour, settings=settings(channels_last=channels_last))
     trainer = Trainer(mine, TrainingState.initial(mine.model, mine.settings))
-    images, _, _ = trainer.batch(colour, np.arange(4), 0)
+    images, _, _ = trainer.load_batch(colour, np.arange(4), 0)
     assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     assert not pinned, "on a CPU nothing is copied"
     with other_device() as device:
         trainer.device = device
-        trainer.batch(colour, np.arange(4), 0)
+        trainer.load_batch(colour, np.arange(4), 0)
     assert pinned == [(4, 3, 16, 16), (4,), (4,)]
 
 
@@ -125,9 +125,9 @@ def test_a_step_rarely_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> 
         trainer = Trainer(mine, TrainingState.initial(mine.model, mine.settings))
         mine.model.train()
         rows = np.arange(16)
-        trainer.update(trainer.step(0, rows, None), 0, 0)
+        trainer.update(trainer.make_step(0, rows, None), 0, 0)
         reads.clear()
-        step = trainer.step(0, rows, None)
+        step = trainer.make_step(0, rows, None)
         assert reads["read"] == 0, "loading must not wait for the device"
         trainer.update(step, 0, 1)
         assert reads["read"] <= 2, "the loss, and the number of EMA updates"

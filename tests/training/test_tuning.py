@@ -159,10 +159,10 @@ def test_an_error_that_other_values_cannot_fix_ends_the_study(
     prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
-        raise UserError("params.yaml: train.compile", "no compiler", "Install one")
+        raise UserError("device", "no GPU", "Set MEDROBUST_DEVICE")
 
     monkeypatch.setattr(trials, "fit", fail)
-    with pytest.raises(UserError, match="no compiler"):
+    with pytest.raises(UserError, match="no GPU"):
         tune(prepared, 2)
     study = trials.open_study(next(Path("tmp/studies").glob("*.log")).stem)
     assert [trial.state.name for trial in study.trials] == ["FAIL"]

@@ -206,4 +206,4 @@ def _steps(subject: CheckedModel) -> int:
         for suite in subject.suites.values()
         for entry in suite["attacks"]
     ]
-    return max([STEPS, *(int(getattr(attack, "steps", 0)) for attack in attacks if attack.bound)])
+    return max([STEPS, *(int(getattr(attack, "steps", 0)) for attack in attacks if attack.respects_ball)])

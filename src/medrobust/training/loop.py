@@ -20,7 +20,6 @@ from medrobust.data.augment import build_augmentation
 from medrobust.data.store import Subset, to_device
 from medrobust.models.predict import batches, log_probabilities
 from medrobust.training import distributed
-from medrobust.training.compilation import compiled, compiling
 from medrobust.training.objectives.base import Objective, Step, load_objective
 from medrobust.training.objectives.inner import training_attack, validation_attack
 from medrobust.training.optim import autocast, class_weights
@@ -77,7 +76,7 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> FitRe
             may raise an exception to stop the training (a pruned trial).
 
     Raises:
-        UserError: the network does not compile; more processes than batches have images for.
+        UserError: more processes than batches have images for.
         DivergedError: the loss or an output for a validation image is NaN, or the loss diverges; the message names
             epoch, step and learning rate.
     """
@@ -87,15 +86,14 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> FitRe
     distributed.broadcast_from_rank_0(list(job.model.state_dict().values()))
     state = TrainingState.initial(job.model, job.settings)
     state.restore(job.key)
-    epoch_of = Trainer(job, state)
+    trainer = Trainer(job, state)
     for epoch, row in enumerate(state.result.history):
         if on_epoch:
             on_epoch(epoch, _selection_value(row))
     for epoch in range(len(state.result.history), job.settings.epochs):
         if state.result.stopped:
             break
-        with compiling():
-            value = epoch_of.run(epoch)
+        value = trainer.run_epoch(epoch)
         if job.key:
             state.save(job.key)
         if on_epoch:
@@ -128,14 +126,11 @@ class Trainer:
         self.job, self.state = job, state
         self.objective: Objective = load_objective(job.objective)
         self.device = next(job.model.parameters()).device
-        # Compiled for full batches; the last one of an epoch is smaller and not worth graphs of its own.
-        self.fast = compiled(job.model) if job.settings.compile else job.model
-        self.full = len(rows_of_rank(np.arange(min(job.settings.batch_size, len(job.train)))))
         self.augmentation = build_augmentation(job.augment)
         self.weight = class_weights(job.train, job.settings.class_weights, self.device)
         self.attack = validation_attack(job.adv, job.objective.single_step) if job.adv else None
 
-    def run(self, epoch: int) -> float:
+    def run_epoch(self, epoch: int) -> float:
         """Train one epoch, validate, and record the best epoch; return the value that selects the best epoch."""
         job, state, result = self.job, self.state, self.state.result
         loss = self.train_epoch(epoch)
@@ -178,7 +173,7 @@ class Trainer:
         model.train()
         total = 0.0
         for number, positions in enumerate(progress(parts, f"epoch {epoch + 1}", unit="batches")):
-            step = self.step(epoch, rows_of_rank(positions), unlabelled[number] if unlabelled else None)
+            step = self.make_step(epoch, rows_of_rank(positions), unlabelled[number] if unlabelled else None)
             for _ in range(replays):
                 total += self.update(replace(step, _cache={}), epoch, number) * len(step.images) / replays
         for network in {id(model): model, id(self.state.evaluated_model): self.state.evaluated_model}.values():
@@ -219,24 +214,25 @@ class Trainer:
         order = np.concatenate([rng.permutation(available) for _ in range(rounds)])
         return [rows_of_rank(order[number * size : (number + 1) * size]) for number in range(count)]
 
-    def step(self, epoch: int, rows: np.ndarray, others: np.ndarray | None) -> Step:
+    def make_step(self, epoch: int, positions: np.ndarray, unlabelled_positions: np.ndarray | None) -> Step:
         """Build the step of a batch: augmented images and what the objective needs besides.
 
         Args:
             epoch: index of the epoch.
-            rows: positions in the training subset.
-            others: positions in the unlabelled subset; None = no unlabelled images.
+            positions: positions in the training subset.
+            unlabelled_positions: positions in the unlabelled subset; None = no unlabelled images.
         """
         job = self.job
-        images, labels, seeds = self.batch(job.train, rows, epoch)
-        unlabelled = self.batch(job.unlabelled, others, epoch) if job.unlabelled and others is not None else None
-        model = self.fast if len(rows) == self.full else job.model
+        images, labels, seeds = self.load_batch(job.train, positions, epoch)
+        unlabelled = None
+        if job.unlabelled and unlabelled_positions is not None:
+            unlabelled = self.load_batch(job.unlabelled, unlabelled_positions, epoch)
         return Step(
-            model, images, labels, seeds, job.settings, job.adv, self.weight,
+            job.model, images, labels, seeds, job.settings, job.adv, self.weight,
             (epoch + 1) / job.settings.epochs, unlabelled, self.state.memory,
         )  # fmt: skip
 
-    def batch(self, subset: Subset, positions: np.ndarray, epoch: int) -> Any:
+    def load_batch(self, subset: Subset, positions: np.ndarray, epoch: int) -> Any:
         """Augmented images, labels and seeds at these positions of a subset, on the device."""
         seeds = image_seeds(subset.ids[positions], self.job.seed + epoch + 1)
         images, labels, seeds = (

@@ -47,8 +47,9 @@ def resolve_settings(
         remedy = "Set tune.objective: clean, tune.trials: 0, or another adv.objective"
         raise UserError("params.yaml: tune.objective", "robust with ssat, but studies use labelled images", remedy)
     files, folders = _input_hashes(backbone, model, own_adv)
+    network = model.model_dump(include=set(ModelParams.model_fields) - {"train", "adv", "detect", "explain"})
     clean_settings = {
-        "backbone": backbone, "model": model.model_copy(update={"train": {}, "adv": {}}), "train": own_train,
+        "backbone": backbone, "model": ModelParams.model_validate(network), "train": own_train,
         "objective": clean, "code": chosen_entries(code, "objectives", {own_train.objective}), "files": files,
     }  # fmt: skip
     adv_settings = {
