@@ -15,14 +15,14 @@ def parse() -> argparse.Namespace:
     for name in ("model", "prepared", "split", "plan", "guard", "scores", "metrics", "plots"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--backbone", help="whose block in params.yaml says which regimes get detectors")
+    parser.add_argument("--switch", type=Path, help="JSON file: regimes of the backbone that get detectors")
     return parser.parse_args()
 
 
 def main() -> None:
     """Fit detectors on train, choose thresholds on val, test on test; if switched off, write empty outs."""
     params = load_params()
-    if args.backbone and args.model.name not in params.models[args.backbone].detect:
+    if args.switch and args.model.name not in read_json(args.switch)["regimes"]:
         write_empty(args.guard, args.scores, args.metrics, args.plots / "curves.csv")
         return
     from medrobust.data.store import open_splits

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import read_table, write_empty
+from medrobust.core.records import read_json, read_table, write_empty
 from medrobust.core.runtime import device, run_stage
 
 
 def parse() -> argparse.Namespace:
     """The command line of dvc.yaml; of two kinds of training, the clean one comes first."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("prepared", "split", "suite"):
+    for name in ("switch", "prepared", "split", "suite"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     for name in ("models", "predictions", "records", "metrics", "tables", "plots"):
         parser.add_argument(f"--{name}", type=Path, nargs=2, metavar=("CLEAN", "ADV"), required=True)
@@ -23,7 +23,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Explain the clean and the adversarially trained model; write empty outs if `models.B.explain` is off."""
     params = load_params()
-    if not params.models[args.backbone].explain:
+    if not read_json(args.switch)["explain"]:
         write_empty(*args.metrics, *args.tables, *args.plots)
         return
     from medrobust.attacks.engine.suite import read_suite

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import write_metrics, write_table
+from medrobust.core.records import read_json, write_metrics, write_table
 from medrobust.core.runtime import device, run_stage
 
 
 def parse() -> argparse.Namespace:
     """The command line of dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
+    for name in ("backbones", "models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     return parser.parse_args()
 
@@ -29,7 +29,7 @@ def main() -> None:
     matrix, facts = nothing()
     if params.transfer.images:
         images = open_splits(args.prepared, args.split)
-        cells = [(backbone, regime) for backbone in params.models for regime in ("clean", "adv")]
+        cells = [(backbone, regime) for backbone in read_json(args.backbones) for regime in ("clean", "adv")]
         matrix, facts = transfer(
             {"-".join(cell): load(args.models.joinpath(*cell), device()) for cell in cells},
             (args.ensemble.name, load_ensemble(args.ensemble, device())),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from medrobust.core.records import read_metrics, read_table, write_empty
+from medrobust.core.records import read_metrics, read_table, write_empty, write_json
 from medrobust.report.collect import Folders
 from medrobust.report.run import Run
 from medrobust.report.tables.detection import detection_tables, read_detection
@@ -24,7 +24,7 @@ CODE += "assert 'torch' not in sys.modules"
 
 def node(stage: str, **item: str) -> dict[str, Any]:
     """A cell of dvc.yaml."""
-    text = (ROOT / "dvc.yaml").read_text()
+    text = (ROOT / "dvc.yaml").read_text().replace("${key}", "-".join(item.values()))
     for key, value in {**{f"item.{name}": value for name, value in item.items()}, "explain.suite": "pgd"}.items():
         text = text.replace(f"${{{key}}}", value)
     found: dict[str, Any] = yaml.safe_load(text)["stages"][stage]
@@ -35,8 +35,10 @@ def node(stage: str, **item: str) -> dict[str, Any]:
 def folder(tmp_path: Path) -> Path:
     """A folder with parameters in which nothing is explained or guarded, and nothing else."""
     content = preset("smoke")
-    content["models"]["resnet10t"] |= {"detect": [], "explain": False}
     save(tmp_path, content)
+    settings = tmp_path / "data" / "resolved" / "settings" / "resnet10t"
+    write_json(settings / "detect.json", {"regimes": []})
+    write_json(settings / "explain.json", {"explain": False})
     return tmp_path
 
 

@@ -30,6 +30,7 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
     params["report"]["bootstrap"] = 20
     save(tmp_path, params)
     write_data(tmp_path / "data")
+    write_json(tmp_path / "data" / "resolved" / "settings" / "resnet10t" / "detect.json", {"regimes": ["clean"]})
     write_json(tmp_path / "data" / "resolved" / "suites" / "pgd" / "suite.json", suite)
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
     checkpoints = tmp_path / "data" / "checkpoints" / "resnet10t"

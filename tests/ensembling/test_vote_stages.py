@@ -37,6 +37,7 @@ def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         folder = tmp_path / "data" / "checkpoints" / "resnet10t" / regime
         checkpoint.save(folder, build_classifier(block, CLASSES), block, {})
     monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "data" / "resolved" / "settings" / "backbones.json", ["resnet10t"])
     run_stage(root, monkeypatch, "suite", suite="quick")
     return tmp_path
 
@@ -90,4 +91,4 @@ def test_a_method_that_was_impossible_ends_well_and_says_so(
     run_stage(root, monkeypatch, "check_method", method="stacking")
     checks = workplace / "metrics" / "checks" / "stacking-method.json"
     assert read_metrics(checks) == {"not_fitted": card["not_fitted"]}
-    assert read_json(checks)["verdict"] == "not_fitted"
+    assert read_json(checks)["verdict"] == "not fitted"
