@@ -92,9 +92,7 @@ def _average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray
     return np.where(negative.sum(1) > 0, area, np.nan)
 
 
-def summarise(
-    clean: ScoredImages, attacked: ScoredImages, *, resamples: int, confidence: float, seed: int = 0
-) -> dict[str, Any]:
+def summarise(clean: ScoredImages, attacked: ScoredImages, *, resamples: int, confidence: float) -> dict[str, Any]:
     """Every measure of `roc_measures` with its interval, the base rate, and the counts; None where undefined.
 
     A patient's clean and attacked images are resampled together.
@@ -109,7 +107,7 @@ def summarise(
     result["base_rate"] = float(side.mean())
     point = roc_measures(scores, side, np.ones((1, len(side))))
     owner = np.unique(patients, return_inverse=True)[1]
-    draws = patient_weights(strata(owner, labels), resamples, seed)
+    draws = patient_weights(strata(owner, labels), resamples)
     chunks = [roc_measures(scores, side, draws[at : at + CHUNK][:, owner]) for at in range(0, resamples, CHUNK)]
     for name, value in point.items():
         interval = percentiles(np.concatenate([chunk[name] for chunk in chunks]), confidence)
@@ -158,14 +156,8 @@ def curve_points(clean: np.ndarray, attacked: np.ndarray, most: int) -> list[dic
     points = []
     for threshold in thresholds:
         false, true = int((clean >= threshold).sum()), int((attacked >= threshold).sum())
-        points.append(
-            {
-                "threshold": float(threshold),
-                "fpr": false / len(clean),
-                "tpr": true / len(attacked),
-                "precision": true / (true + false),
-            }
-        )
+        rates = {"fpr": false / len(clean), "tpr": true / len(attacked), "precision": true / (true + false)}
+        points.append({"threshold": float(threshold), **rates})
     return points
 
 

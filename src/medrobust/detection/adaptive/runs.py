@@ -68,11 +68,8 @@ class AdaptiveRuns:
         return score_images(self.model, self.guard, self.subset, self.seed, images)
 
     def _run(self, attack: Attack, desc: str) -> Tensor:
-        def change(model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
-            return attack(model, images, labels, seeds=seeds)
-
         self.guard.to(next(self.model.parameters()).device)
-        images = changed_images(self.model, self.subset, change, self.seed, desc)
+        images = changed_images(self.model, self.subset, attack, self.seed, desc)
         self.guard.to("cpu")
         return images
 

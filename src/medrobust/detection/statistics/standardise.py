@@ -1,12 +1,14 @@
 """Standardised features, and checks of what a density can be fitted to."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from medrobust.core.errors import UserError
 
 
-def moments(features: Tensor, where: str) -> tuple[Tensor, Tensor, Tensor]:
+def moments(features: Tensor, where: str) -> dict[str, Tensor]:
     """Columns that vary, and their mean and standard deviation, in float64.
 
     Constant columns (dead units of a ReLU network) are left out: under a density, every deviation from them would
@@ -17,7 +19,7 @@ def moments(features: Tensor, where: str) -> tuple[Tensor, Tensor, Tensor]:
         where: name of the detector, for the message.
 
     Returns:
-        Indices of the varying columns, d, their means, d, and their standard deviations, d.
+        `keep` (indices of the varying columns), `mean` and `std`, each d.
 
     Raises:
         UserError: no column varies.
@@ -30,12 +32,12 @@ def moments(features: Tensor, where: str) -> tuple[Tensor, Tensor, Tensor]:
         found = f"all {features.shape[1]} features are constant over {len(features)} images"
         remedy = "The model gives the same features for every image: train it, or use another layer"
         raise UserError(where, found, remedy)
-    return keep, values.mean(0)[keep], deviation[keep]
+    return {"keep": keep, "mean": values.mean(0)[keep], "std": deviation[keep]}
 
 
-def standardise(features: Tensor, keep: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The varying columns in units of their standard deviation, float64 n×d."""
-    return (features.double()[:, keep] - mean) / std
+def standardise(features: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+    """The varying columns in units of their standard deviation, float64 n×d; `state` has the `moments`."""
+    return (features.double()[:, state["keep"]] - state["mean"]) / state["std"]
 
 
 def check_class_sizes(labels: Tensor, classes: int, least: int, where: str) -> None:
