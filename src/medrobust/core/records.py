@@ -173,7 +173,7 @@ def file_hash(path: Path | str, algorithm: str = "sha256") -> str:
 
 @contextmanager
 def _disk_full_is_a_user_error(path: Path) -> Iterator[None]:
-    """Libraries report a full disk by error number, only in the message, or by an error that wraps the system's."""
+    """Libraries report a full disk by its number, in the message alone, or by an error that wraps the system's."""
     try:
         yield
     except Exception as error:
