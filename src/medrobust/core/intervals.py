@@ -28,21 +28,9 @@ def bootstrap_ci(
     resamples: int,
     confidence: float,
 ) -> list[float]:
-    """Percentile interval of a statistic of the confusion matrix over resamples of whole patients.
+    """Percentile interval [low, high] of a statistic of the confusion matrix over resamples of whole patients.
 
     Patients are drawn with replacement within their class (`patient_weights`), so every resample has every class.
-
-    Args:
-        labels: int, n.
-        preds: int, n.
-        patients: text, n; all images of a patient are drawn together.
-        classes: number of classes K.
-        statistic: R×K×K counts -> R numbers.
-        resamples: number of resamples R.
-        confidence: for example 0.95.
-
-    Returns:
-        [low, high].
     """
     matrices = resampled_confusions(labels, preds, patients, classes, resamples)
     return percentiles(statistic(matrices), confidence)
@@ -56,14 +44,7 @@ def mean_ci(
     resamples: int,
     confidence: float,
 ) -> list[float]:
-    """Percentile interval [low, high] of a mean over images; patients are drawn as in `bootstrap_ci`.
-
-    Args:
-        values: float, n.
-        labels: int, n.
-        patients: text, n.
-        resamples, confidence: as in `bootstrap_ci`.
-    """
+    """Percentile interval [low, high] of the mean of n values; patients are drawn as in `bootstrap_ci`."""
     owner = np.unique(patients, return_inverse=True)[1]
     parts = np.column_stack([np.bincount(owner, values), np.bincount(owner)])
     sums = _resampled(parts, strata(owner, labels), resamples)
@@ -83,9 +64,7 @@ def resampled_confusions(
 def strata(owner: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Stratum of each patient, int P: the majority label of the patient's images; ties go to the lowest label.
 
-    Args:
-        owner: int, n; index of each image's patient, 0 to P - 1.
-        labels: int, n.
+    `owner` is the index of each image's patient, int n, 0 to P - 1.
     """
     counts = np.zeros((int(owner.max()) + 1, int(labels.max()) + 1), dtype=np.int64)
     np.add.at(counts, (owner, labels), 1)

@@ -66,7 +66,6 @@ def quadratic_kappa(matrix: np.ndarray) -> np.ndarray:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole, NaN where the whole is zero."""
     quotient: np.ndarray = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
     return quotient
 
@@ -120,12 +119,7 @@ def estimates(
 ) -> dict[str, Estimate]:
     """All statistics of the confusion matrix with the intervals that `intervals.bootstrap_ci` would give.
 
-    Args:
-        labels, preds, patients, resamples, confidence: as in `intervals.bootstrap_ci`.
-        classes: class names.
-
-    Returns:
-        `accuracy`, `balanced_accuracy`, `macro_f1`, `quadratic_kappa`, and `recall_<class>` per class.
+    They are `accuracy`, `balanced_accuracy`, `macro_f1`, `quadratic_kappa`, and `recall_<class>` per class.
     """
     matrix = confusion(labels, preds, len(classes))
     resampled = resampled_confusions(labels, preds, patients, len(classes), resamples)

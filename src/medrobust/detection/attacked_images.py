@@ -29,7 +29,6 @@ class SuiteAttack:
             self.attacks = [attack.with_training(train) for attack in self.attacks]
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, seeds: Tensor) -> Tensor:
-        """Attacked images, n×C×H×W."""
         result = images.clone()
         remaining = torch.arange(len(images), device=images.device)
         for attack in self.attacks:
@@ -44,10 +43,7 @@ class SuiteAttack:
 def changed_images(
     model: nn.Module, subset: Subset, attack: Callable[..., Tensor], seed: int, desc: str
 ) -> Tensor:
-    """All images of a subset after `attack` (an `Attack` or a `SuiteAttack`), n×C×H×W on the CPU.
-
-    `desc` labels the progress.
-    """
+    """All images of a subset after `attack` (an `Attack` or a `SuiteAttack`), n×C×H×W on the CPU."""
     device, seeds = next(model.parameters()).device, image_seeds(subset.ids, seed)
     parts = []
     for rows in progress(list(batches(len(subset), BATCH)), desc, unit="batches"):

@@ -1,7 +1,6 @@
 """How well scores separate attacked from clean images, with intervals over whole patients. NumPy only.
 
-A higher score is more suspicious. Each measure is computed from weighted counts: a resample of patients is a row
-of weights, and all resamples are computed at once.
+A resample of patients is a row of weights, and all resamples are computed at once.
 """
 
 from dataclasses import dataclass
@@ -19,14 +18,7 @@ CHUNK = 250
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """Predictions of a model and scores of a detector on n images.
-
-    Attributes:
-        labels: true classes, int n.
-        probabilities: calibrated, float n×K.
-        patients: patient ids, text n.
-        scores: of the detector, float n.
-    """
+    """True classes (int n), calibrated probabilities (n×K), patient ids, and a detector's scores (n) of images."""
 
     labels: np.ndarray
     probabilities: np.ndarray
@@ -49,7 +41,6 @@ class ScoredImages:
         return wrong
 
     def where(self, rows: np.ndarray) -> "ScoredImages":
-        """A selection of the images, by mask or index."""
         return ScoredImages(self.labels[rows], self.probabilities[rows], self.patients[rows], self.scores[rows])
 
 
@@ -57,9 +48,9 @@ def roc_measures(scores: np.ndarray, attacked: np.ndarray, weights: np.ndarray) 
     """Threshold-free measures under R weightings of N images; NaN where one side has no weight.
 
     Args:
-        scores: float N.
+        scores: N.
         attacked: bool N.
-        weights: R×N, non-negative; all ones for the unweighted measure.
+        weights: R×N, non-negative.
 
     Returns:
         `auroc` (ties count half), `auprc_attacked` and `auprc_clean` (average precision with that side as the
@@ -118,14 +109,7 @@ def summarise(clean: ScoredImages, attacked: ScoredImages, *, resamples: int, co
 def by_class(
     clean: ScoredImages, attacked: ScoredImages, classes: list[str], *, predicted: bool
 ) -> dict[str, Any]:
-    """AUROC, AUPRC (attacked images are the positive class) and base rate per class.
-
-    Args:
-        clean: clean images.
-        attacked: attacked images.
-        classes: names.
-        predicted: group by the predicted class instead of the true one.
-    """
+    """AUROC, AUPRC (attacked images are the positive class) and base rate per true or per predicted class."""
     result: dict[str, Any] = {}
     for k, name in enumerate(classes):
         parts = [side.where((side.preds if predicted else side.labels) == k) for side in (clean, attacked)]

@@ -39,7 +39,6 @@ def compare_maps(explained: ExplainedModel, count: int, eps: float, top: float) 
     reader would be shown. `same_class` is the map of the attacked image for the class predicted for the clean one.
 
     Args:
-        explained: the model and its evaluation.
         count: images; 0 = all.
         eps: radius of the attack, in the suite's norm.
         top: share of the pixels that counts as the top of a map.

@@ -22,15 +22,10 @@ DENSITIES = ("gmm", "kde")
 
 @dataclass
 class AdaptiveRuns:
-    """Attackers who know the guard of a model, on some test images.
+    """Attackers who know the guard of a model (in eval mode), on some test images.
 
     Attributes:
-        model: the attacked model, in eval mode.
-        subset: the test images.
-        guard: the model's fitted detectors.
         guides: features of clean training images.
-        params: which attacks, and their length.
-        seed: of the run.
         cache: (attack, detector or "", eps, norm) -> attacked images, shared by suites with the same ball.
     """
 

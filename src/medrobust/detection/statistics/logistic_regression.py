@@ -7,16 +7,11 @@ from medrobust.detection.statistics.standardise import moments, standardise
 
 
 def fit_logistic(clean: Tensor, attacked: Tensor, where: str, *, strength: float) -> dict[str, Tensor]:
-    """Fit clean (0) against attacked (1) with equal class weights.
+    """Fit clean (0, n×D) against attacked (1, m×D) with equal class weights; returns the state of `log_odds`.
 
     Args:
-        clean: n×D.
-        attacked: m×D.
         where: name of the detector, for messages.
         strength: inverse of the L2 penalty (scikit-learn's C) on standardised columns.
-
-    Returns:
-        The state that `log_odds` needs.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -9,17 +9,10 @@ from medrobust.core.errors import UserError
 
 
 def moments(features: Tensor, where: str) -> dict[str, Tensor]:
-    """Columns that vary, and their mean and standard deviation, in float64.
+    """Indices of the d columns of n×D features that vary (`keep`), their `mean` and their `std` in float64.
 
     Constant columns (dead units of a ReLU network) are left out: under a density, every deviation from them would
-    be infinitely unlikely.
-
-    Args:
-        features: n×D.
-        where: name of the detector, for the message.
-
-    Returns:
-        `keep` (indices of the varying columns), `mean` and `std`, each d.
+    be infinitely unlikely. The message of the error names `where`.
 
     Raises:
         UserError: no column varies.
@@ -41,11 +34,7 @@ def standardise(features: Tensor, state: Mapping[str, Tensor]) -> Tensor:
 
 
 def check_class_sizes(labels: Tensor, classes: int, least: int, where: str) -> None:
-    """Refuse a class with fewer than `least` images.
-
-    Raises:
-        UserError: names the class and the counts.
-    """
+    """Raise a UserError that names a class with fewer than `least` images, and the counts."""
     counts = torch.bincount(labels, minlength=classes)
     short = int(counts.argmin())
     if int(counts[short]) < least:
