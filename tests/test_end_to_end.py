@@ -76,7 +76,7 @@ def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
     page = (pipeline / "report" / "index.html").read_text()
     for word in ("resnet10t", "ensemble", "Audit of the split", "Checklist of the attacks", "NonDemented"):
         assert word in page
-    assert "What detectors see" in page
+    assert "Detection of attacked images" in page
     assert "Drift of the maps under attack" in page
     assert page.count("Pictures of resnet10t") == 1
     metrics = read_metrics(pipeline / "metrics" / "attack" / "resnet10t-adv-pgd.json")
