@@ -18,6 +18,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
+import numpy as np
 import pandas as pd
 
 from medrobust.data.sources.base import Release
@@ -57,9 +58,14 @@ def by_name(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
     Returns:
         The table, and the release, or None if it is another data set.
     """
-    if len(table) == EARLIER_SIZE and (completed := _by_name(table)) is not None:
-        return completed, EARLIER
-    return table, None
+    if len(table) != EARLIER_SIZE:
+        return table, None
+    rules = [_name_rule(name, split) for name, split in zip(table["id"], table["published_split"], strict=True)]
+    origins = [origin for origin in rules if origin is not None]
+    if len(set(origins)) < EARLIER_SIZE:
+        return table, None
+    patients, slices = zip(*origins, strict=True)
+    return table.assign(patient=patients, slice=slices), EARLIER
 
 
 def by_hash(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
@@ -68,19 +74,21 @@ def by_hash(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
     Returns:
         The table, and the release, or None if it is another data set.
     """
-    if len(table) == LATER_SIZE and (completed := _by_hash(table)) is not None:
-        return completed, LATER
-    return table, None
-
-
-def _by_name(table: pd.DataFrame) -> pd.DataFrame | None:
-    origins = [_name_rule(name, split) for name, split in zip(table["id"], table["published_split"], strict=True)]
-    if any(origin is None for origin in origins):
-        return None
-    completed = table.copy()
-    completed["patient"] = [origin[0] for origin in origins if origin]
-    completed["slice"] = [origin[1] for origin in origins if origin]
-    return completed if not completed.duplicated(["patient", "slice"]).any() else None
+    digests, known = table["sha256"].str[:10], _table()
+    if len(table) != LATER_SIZE or len(known.keys() & set(digests)) != EARLIER_SIZE:
+        return table, None
+    real_image: dict[str, str] = {}  # digest -> id of its real image: as the table marks it, else the first listed
+    for name, digest in sorted(zip(table["id"], digests, strict=True), key=lambda row: not _is_marked(*row)):
+        if digest in known:
+            real_image.setdefault(digest, name)
+    is_real = digests.map(real_image) == table["id"]
+    patients, slices = ({digest: origin[part] for digest, origin in known.items()} for part in (0, 1))
+    return table.assign(
+        kind=np.where(is_real, "real", "synthetic"),
+        patient=digests.map(patients).where(is_real, ""),
+        slice=digests.map(slices).astype("Int64").where(is_real),
+        parent=digests.map(real_image).fillna("").mask(is_real, ""),
+    ), LATER
 
 
 def _name_rule(name: str, split: str) -> tuple[str, int] | None:
@@ -122,25 +130,6 @@ def _table() -> dict[str, tuple[str, int, str]]:
     content = files("medrobust.data").joinpath("alzheimer_patients.csv.gz").read_bytes()
     rows = (line.split(",") for line in gzip.decompress(content).decode().split())
     return {digest: (patient, int(slice_), "".join(number)) for digest, patient, slice_, *number in rows}
-
-
-def _by_hash(table: pd.DataFrame) -> pd.DataFrame | None:
-    digests = [digest[:10] for digest in table["sha256"]]
-    known = _table()
-    if sum(digest in known for digest in set(digests)) != EARLIER_SIZE:
-        return None
-    completed = table.copy()
-    real_image: dict[str, str] = {}  # digest -> id of its real image: as the table marks it, else the first listed
-    for name, digest in sorted(zip(table["id"], digests, strict=True), key=lambda row: not _is_marked(*row)):
-        if digest in known:
-            real_image.setdefault(digest, name)
-    is_real = [real_image.get(digest) == name for name, digest in zip(table["id"], digests, strict=True)]
-    rows = list(zip(digests, is_real, strict=True))
-    completed["kind"] = ["real" if real else "synthetic" for real in is_real]
-    completed["patient"] = [known[digest][0] if real else "" for digest, real in rows]
-    completed["slice"] = [known[digest][1] if real else pd.NA for digest, real in rows]
-    completed["parent"] = [real_image[digest] if digest in known and not real else "" for digest, real in rows]
-    return completed
 
 
 def _is_marked(name: str, digest: str) -> bool:

@@ -243,16 +243,8 @@ def open_splits(prepared: Path | str, split: Path | str) -> SplitStore:
     Raises:
         UserError: a file is missing or damaged.
     """
-    return SplitStore(ImageStore.open(prepared), read_split(split))
-
-
-def read_split(path: Path | str) -> pd.DataFrame:
-    """Read `split.csv`; all columns are text, also where ids or class names are numbers.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    return read_table(path, dtype=str, keep_default_na=False)
+    # All columns are text, also where ids or class names are numbers.
+    return SplitStore(ImageStore.open(prepared), read_table(split, dtype=str, keep_default_na=False))
 
 
 def read_header(path: Path | str) -> Header:

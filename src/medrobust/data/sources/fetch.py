@@ -4,17 +4,15 @@ import hashlib
 import os
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+
+import requests
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
-from medrobust.core.records import file_hash
+from medrobust.core.records import file_hash, read_json
 from medrobust.core.runtime import WORK, say
-from medrobust.data.sources.files import copy_folder
-
-if TYPE_CHECKING:
-    import requests
+from medrobust.data.sources.files import Files, copy_folder, open_files
 
 #: Number of attempts within one run if the connection breaks.
 ATTEMPTS = 5
@@ -24,7 +22,7 @@ CHUNK = 1 << 16
 TIMEOUT = (30, 120)
 
 
-def copy_or_download(data: DataParams, folder: Path) -> dict[str, str]:
+def copy_or_download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
     """Copy or download `data.path` (a file, folder or URL) and the table of `data.table` into `folder`, unchanged.
 
     Returns:
@@ -47,6 +45,11 @@ def copy_or_download(data: DataParams, folder: Path) -> dict[str, str]:
             shutil.copyfile(path, file)
     copy_table(data, folder)
     return {"file": file.name, "sha256": "" if file.is_dir() else check_sha256(file, data.sha256)}
+
+
+def open_raw(folder: Path) -> Files:
+    """Open the archive or folder that `copy_or_download` wrote; raises as `open_files` does."""
+    return open_files(folder / read_json(folder / "source.json")["file"])
 
 
 def local_path(path: str | None, where: str = "params.yaml: data.path") -> Path:
@@ -95,8 +98,6 @@ def download_file(url: str, target: Path, md5: str | None = None) -> None:
     Raises:
         UserError: the server returns an error, the connection breaks `ATTEMPTS` times, or the md5 differs.
     """
-    import requests
-
     part = WORK / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(ATTEMPTS):
@@ -123,8 +124,6 @@ def download_file(url: str, target: Path, md5: str | None = None) -> None:
 
 def _resume(url: str, part: Path) -> None:
     """Download the bytes that `part` lacks and append them; start anew if the server has another file by now."""
-    import requests
-
     tag = part.with_suffix(".tag")
     start = part.stat().st_size if part.exists() and tag.exists() else 0
     headers = {"Accept-Encoding": "identity"}  # no compression: offsets count the bytes of the file
@@ -143,15 +142,9 @@ def _resume(url: str, part: Path) -> None:
         with part.open("ab" if start else "wb") as file:
             for block in response.iter_content(CHUNK):
                 file.write(block)
-        _check_length(response, part, start)
-
-
-def _check_length(response: "requests.Response", part: Path, start: int) -> None:
-    import requests
-
-    length = response.headers.get("Content-Length")
-    if length is not None and part.stat().st_size < start + int(length):
-        raise requests.ConnectionError("fewer bytes than announced")
+        length = response.headers.get("Content-Length")
+        if length is not None and part.stat().st_size < start + int(length):
+            raise requests.ConnectionError("fewer bytes than announced")
 
 
 def copy_table(data: DataParams, folder: Path) -> None:

@@ -16,14 +16,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Generic, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
 from medrobust.core.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 #: An archive may unpack to MAX_RATIO times its size plus SLACK bytes; archives of images reach 2 or 3 times.
 MAX_RATIO, SLACK = 100, 2**30
 #: First two bytes of a compressed tar -> decompressor.
-DECOMPRESSORS: dict[bytes, Callable[[Path], "Readable"]] = {
+DECOMPRESSORS: dict[bytes, "Callable[[Path], SupportsRead[bytes]]"] = {
     b"\x1f\x8b": gzip.GzipFile, b"BZ": bz2.BZ2File, b"\xfd7": lzma.LZMAFile,
 }  # fmt: skip
 #: Compression methods that Python's zipfile supports.
@@ -31,13 +34,6 @@ ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipf
 #: Exceptions raised when a damaged member of an archive is read.
 READ_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 T = TypeVar("T")
-
-
-class Readable(Protocol):
-    """An object from which bytes can be read."""
-
-    def read(self, size: int, /) -> bytes:
-        """Read at most `size` bytes; empty at the end."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def zip_files(path: Path, content: Path | IO[bytes], size: int) -> Files:
     return Files(path, _visible(list(members)), lambda name: archive.open(members[name]))
 
 
-def spool(source: "Readable", path: Path, size: int, folder: Path) -> IO[bytes]:
+def spool(source: "SupportsRead[bytes]", path: Path, size: int, folder: Path) -> IO[bytes]:
     """Unpack a stream into an anonymous temporary file in `folder`, which is deleted when it is closed.
 
     Args:

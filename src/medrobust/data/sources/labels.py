@@ -59,6 +59,12 @@ class LabelMap:
         return raw.map(classes)
 
 
+def drop_left_out(table: pd.DataFrame, raw: pd.Series) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Drop the rows whose label is `LEFT_OUT`, and count them per label of the data, `raw`."""
+    dropped = table["label"] == LEFT_OUT
+    return table[~dropped], {str(label): int(count) for label, count in raw[dropped].value_counts().items()}
+
+
 @dataclass(frozen=True)
 class LabelTable:
     """A table of images with the columns of the manifest.
@@ -151,9 +157,8 @@ def manifest_columns(
         table["kind"].str.lower(), {"": "real", **{kind: kind for kind in KINDS}}, where, "kind"
     )
     table["slice"] = _numbers(table["slice"], where)
-    dropped = table["label"] == LEFT_OUT
-    counts = {str(value): int(count) for value, count in raw[dropped].value_counts().items()}
-    return LabelTable(table[~dropped].rename(columns={"split": "published_split"}), counts, where, base)
+    table, left_out = drop_left_out(table.rename(columns={"split": "published_split"}), raw)
+    return LabelTable(table, left_out, where, base)
 
 
 def match_files(

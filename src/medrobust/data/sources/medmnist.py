@@ -18,10 +18,10 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import file_hash, read_json
 from medrobust.data.images import Raster
-from medrobust.data.sources.base import Listing
+from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, download_file, expand_path
 from medrobust.data.sources.files import READ_ERRORS, spool
-from medrobust.data.sources.labels import LEFT_OUT, LabelMap
+from medrobust.data.sources.labels import LabelMap, drop_left_out
 
 ZENODO = "https://zenodo.org/records/10519652/files/{name}.npz?download=1"
 #: `octmnist` has images of 28×28 pixels, `octmnist_64` of 64×64.
@@ -36,7 +36,7 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
         UserError: `data.path` is neither a flag nor a file, or the md5 is not the published one.
     """
     if data.path is None or Path(expand_path(data.path)).exists() or data.path.endswith(".npz"):
-        return copy_or_download(data, folder)
+        return copy_or_download(data, folder, seed)
     flag, size = _flag(data.path)
     if flag is None or size not in flag["md5"]:
         known = ", ".join(_flags())
@@ -67,17 +67,19 @@ def listing(data: DataParams, folder: Path) -> Listing:
         ids = [f"{split}/{number:06d}" for number in range(len(labels))]
         raw = [names[n] if names and n < len(names) else str(n) for n in labels[:, 0].tolist()]
         tables.append(pd.DataFrame({"id": ids, "raw": raw, "published_split": split}))
-    table = pd.concat(tables, ignore_index=True)
-    table["label"] = LabelMap(data).column(table["raw"], path.name)
-    dropped = table["label"] == LEFT_OUT
+    whole = pd.concat(tables, ignore_index=True)
+    whole["label"] = LabelMap(data).column(whole["raw"], path.name)
+    table, left_out = drop_left_out(whole, whole["raw"])
     return Listing(
-        table[~dropped].drop(columns="raw").assign(patient="", slice=None, kind="real", parent=""),
+        table.assign(patient="", slice=None, kind="real", parent=""),
         partial(_read, arrays),
-        licence=flag["licence"] if flag else "unknown",
-        citation="Yang et al. 2023, MedMNIST v2, Scientific Data 10:41",
-        url="https://medmnist.com",
-        verified=_verified(flag, size, path, table),
-        left_out={str(name): int(count) for name, count in table["raw"][dropped].value_counts().items()},
+        Release(
+            flag["licence"] if flag else "unknown",
+            "Yang et al. 2023, MedMNIST v2, Scientific Data 10:41",
+            "https://medmnist.com",
+            _verified(flag, size, path, whole),
+        ),
+        left_out=left_out,
     )
 
 

@@ -21,7 +21,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams, PhantomParams, PlantParams
 from medrobust.core.records import read_table, write_table
 from medrobust.core.runtime import progress
-from medrobust.data.sources.base import Listing
+from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.plants import plant
 
 #: Mean widening of the ventricles in mm and of the sulci (share of CSF) from the lowest to the highest grade.
@@ -75,10 +75,12 @@ def listing(data: DataParams, folder: Path) -> Listing:
     table = table if "kind" in table else table.assign(kind="real", parent="")
     return Listing(
         table,
-        read=lambda path: (folder / path).read_bytes(),
-        licence="generated; the MNI152 template is under the ICBM's permissive licence",
-        citation="Fonov et al. 2011, NeuroImage 54(1) (the MNI152 template, as shipped by nilearn)",
-        url="https://nilearn.github.io",
+        lambda path: (folder / path).read_bytes(),
+        Release(
+            "generated; the MNI152 template is under the ICBM's permissive licence",
+            "Fonov et al. 2011, NeuroImage 54(1) (the MNI152 template, as shipped by nilearn)",
+            "https://nilearn.github.io",
+        ),
     )
 
 
