@@ -50,7 +50,10 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
             labels (with `on_mixed_patient: fail`), or deep images are nearly black.
     """
     listing = get_source(data.source).listing(data, raw)
-    _check_listing(listing, data)
+    _check_classes(listing.table, data)
+    if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:
+        raise UserError(str(twice.iloc[0]), "occurs twice in the data", "Remove one of them")
+    _mixed_patients(listing.table, data)  # fail before decoding, as far as patients are known already
     with atomic_dir(folder) as temporary:
         decoded = _decode_all(listing, data, temporary)
         table = listing.table.assign(sha256=decoded.hashes)
@@ -78,8 +81,8 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
 def _header(
     listing: Listing, data: DataParams, manifest: pd.DataFrame, release: Release, decoded: "_Decoded", sha256: str
 ) -> Header:
-    ids = listing.table["id"]
-    known = manifest["patient"][manifest["patient"] != ""]
+    ids = listing.table["id"].astype(str)
+    unreadable = [{"id": ids.iloc[row], "reason": decoded.bad[row]} for row in sorted(decoded.bad)]
     return Header(
         source=data.source,
         classes=data.classes,
@@ -87,27 +90,17 @@ def _header(
         image_size=data.image_size,
         channels=data.channels,
         images=len(manifest),
-        patients=known.nunique(),
+        patients=manifest["patient"][manifest["patient"] != ""].nunique(),
         counts={label: int((manifest["label"] == label).sum()) for label in data.classes},
         licence=release.licence,
         citation=release.citation,
         url=release.url,
         sha256=sha256,
         raw_bit_depth=decoded.bits,
-        skipped=[
-            *listing.skipped,
-            *({"id": str(ids.iloc[row]), "reason": decoded.bad[row]} for row in sorted(decoded.bad)),
-        ],
+        skipped=listing.skipped + unreadable,
         left_out=listing.left_out,
         verified=release.verified,
     )
-
-
-def _check_listing(listing: Listing, data: DataParams) -> None:
-    _check_classes(listing.table, data)
-    if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:
-        raise UserError(str(twice.iloc[0]), "occurs twice in the data", "Remove one of them")
-    _mixed_patients(listing.table, data)  # fail before decoding, as far as patients are known already
 
 
 def _check_classes(table: pd.DataFrame, data: DataParams) -> None:

@@ -25,7 +25,7 @@ def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed:
         UserError: `split.merge` names an unknown class, the data lack what the strategy needs (patients, published
             folders), a class has too few patients, or a split would be empty.
     """
-    label = merge_classes(manifest["label"], header, split)
+    label = _merge_classes(manifest["label"], header, split)
     table = pd.DataFrame({"id": manifest["id"], "split": "", "label": label, "reason": ""})
     if split.strategy in ("patient", "kfold"):
         _by_patient(table, manifest, split, seed)
@@ -39,12 +39,8 @@ def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed:
     return table
 
 
-def merge_classes(labels: pd.Series, header: Header, split: SplitParams) -> pd.Series:
-    """Replace the labels that `split.merge` names by their new class (with `small_class: merge`).
-
-    Raises:
-        UserError: a name in `split.merge` is not a class.
-    """
+def _merge_classes(labels: pd.Series, header: Header, split: SplitParams) -> pd.Series:
+    """Replace the labels that `split.merge` names by their new class (with `small_class: merge`)."""
     for name in (*split.merge, *split.merge.values()):
         if name not in header.classes:
             raise UserError("params.yaml: split.merge", f"no class {name!r}", f"Use classes of {header.classes}")
@@ -97,9 +93,8 @@ def _by_patient(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams,
     misplaced = synthetic & (table["split"] != "train")
     table.loc[misplaced, ["split", "reason"]] = ["excluded", "synthetic image of a patient outside train"]
     orphans = synthetic & (patients == "")
-    keep = split.unknown_parent == "train"
-    values = ["train", ""] if keep else ["excluded", "synthetic image of an unknown parent"]
-    table.loc[orphans, ["split", "reason"]] = values
+    excluded = ["excluded", "synthetic image of an unknown parent"]
+    table.loc[orphans, ["split", "reason"]] = ["train", ""] if split.unknown_parent == "train" else excluded
 
 
 def _patient_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:
@@ -156,9 +151,8 @@ def _as_published(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParam
     published = manifest["published_split"]
     if not {"train", "test"} <= set(published):
         remedy = "Set it to patient or random; published needs data with train and test folders"
-        raise UserError(
-            "params.yaml: split.strategy: published", "the data have no train and test folders", remedy
-        )
+        found = "the data have no train and test folders"
+        raise UserError("params.yaml: split.strategy: published", found, remedy)
     table["split"] = published.where(published != "", "excluded")
     if not (published == "val").any():
         train = np.flatnonzero(published == "train")

@@ -117,7 +117,7 @@ def _duplicates(images: pd.DataFrame, pairs: pd.DataFrame, result: SearchResult,
 
 
 def _synthetic_images(table: pd.DataFrame, images: pd.DataFrame) -> dict[str, Any]:
-    """Count synthetic images by their origin and split; `table` has all images, `images` those that the split uses."""
+    """Count synthetic images by origin and split; `table` lists all images, `images` those in the split."""
     real = table[table["kind"] != "synthetic"]
     copies = table["kind"].eq("synthetic") & table["sha256"].isin(real["sha256"])
     synthetic = images[images["kind"] == "synthetic"]

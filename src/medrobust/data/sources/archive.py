@@ -56,9 +56,9 @@ def class_folders(data: DataParams, files: Files) -> tuple[pd.DataFrame, dict[st
     """
     labels, rows, left_out = LabelMap(data), [], Counter[str]()
     for name in files.names:
-        *folders, file = PurePosixPath(name).parts
-        if PurePosixPath(file).suffix.lower() not in IMAGE_SUFFIXES:
+        if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
             continue
+        *folders, _ = PurePosixPath(name).parts
         known = ((folder, labels.find(folder)) for folder in reversed(folders))
         folder, label = next(((folder, label) for folder, label in known if label is not None), ("", None))
         if label is None:

@@ -37,14 +37,14 @@ def copy_or_download(data: DataParams, folder: Path, seed: int) -> dict[str, str
         file = folder / ("download" if name in ("", "..") else name)
         download_file(data.path, file)
     else:
-        path = local_path(data.path)
+        path = _local_path(data.path)
         file = folder / path.name
         if path.is_dir():
             copy_folder(path, file)
         else:
             shutil.copyfile(path, file)
     copy_table(data, folder)
-    return {"file": file.name, "sha256": "" if file.is_dir() else check_sha256(file, data.sha256)}
+    return {"file": file.name, "sha256": "" if file.is_dir() else _checked_sha256(file, data.sha256)}
 
 
 def open_raw(folder: Path) -> Files:
@@ -52,12 +52,9 @@ def open_raw(folder: Path) -> Files:
     return open_files(folder / read_json(folder / "source.json")["file"])
 
 
-def local_path(path: str | None, where: str = "params.yaml: data.path") -> Path:
-    """Expand `~` and `$VARIABLES` in a path of params.yaml.
-
-    Raises:
-        UserError: it is null, contains an unset variable, or does not exist.
-    """
+def _local_path(path: str | None) -> Path:
+    """Expand `~` and `$VARIABLES` in `data.path`; raises a UserError if it does not exist."""
+    where = "params.yaml: data.path"
     if path is None:
         raise UserError(where, "null", "Set it to the path of a zip, a tar or a folder")
     expanded = expand_path(path)
@@ -74,12 +71,8 @@ def expand_path(path: str) -> str:
     return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
 
 
-def check_sha256(path: Path, expected: str | None) -> str:
-    """Return the sha256 of a file.
-
-    Raises:
-        UserError: it differs from the expected one.
-    """
+def _checked_sha256(path: Path, expected: str | None) -> str:
+    """Return the sha256 of a file; raises a UserError if it differs from the expected one."""
     actual = file_hash(path)
     if expected is not None and actual != expected.lower():
         remedy = "The file is damaged or another one: download it again, or correct data.sha256"

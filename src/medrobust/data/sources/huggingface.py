@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pandas as pd
 import pyarrow.parquet as pq
-import huggingface_hub
 from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 from pyarrow import ArrowInvalid
 
@@ -44,9 +44,8 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
             if any(Path(file.rfilename).match(pattern) for file in info.siblings or []):
                 break
         else:
-            raise UserError(
-                where, f"contains no file {pattern}", "Set data.table.file to a pattern of its Parquet files"
-            )
+            remedy = "Set data.table.file to a pattern of its Parquet files"
+            raise UserError(where, f"contains no file {pattern}", remedy)
         downloaded = huggingface_hub.snapshot_download(
             data.path, repo_type="dataset", revision=info.sha, allow_patterns=pattern
         )
@@ -69,9 +68,8 @@ def listing(data: DataParams, folder: Path) -> Listing:
     paths = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
     paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not paths:
-        raise UserError(
-            str(root), "contains no Parquet file", "Set data.path to a .parquet file or a folder of them"
-        )
+        remedy = "Set data.path to a .parquet file or a folder of them"
+        raise UserError(str(root), "contains no Parquet file", remedy)
     image = (data.table or TableParams()).image
     parts, left_out, blocks = [], Counter[str](), dict[str, tuple[Path, int]]()
     for path in paths:

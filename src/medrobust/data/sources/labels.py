@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +18,8 @@ from medrobust.data.sources.files import Files
 #: Names of published splits (folders, table cells) -> split.
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
           "dev": "val", "test": "test", "testing": "test", "": ""}  # fmt: skip
-KINDS = ("real", "synthetic")
+#: Cells of the column `kind` -> kind.
+KINDS = {"": "real", "real": "real", "synthetic": "synthetic"}
 OPTIONAL_COLUMNS = ("patient", "slice", "split", "kind", "parent")
 #: Class of images that `data.labels` maps to null.
 LEFT_OUT = ""
@@ -31,13 +33,11 @@ class LabelMap:
 
     def __init__(self, data: DataParams) -> None:
         self.classes = data.classes
-        self._exact = {name: name for name in data.classes} | {
-            name: value or LEFT_OUT for name, value in data.labels.items()
-        }
-        count = Counter(normalized(name) for name in self._exact)
-        self._loose = {
-            normalized(name): value for name, value in self._exact.items() if count[normalized(name)] == 1
-        }
+        mapped = {name: value or LEFT_OUT for name, value in data.labels.items()}
+        self._exact = {name: name for name in data.classes} | mapped
+        count = Counter(map(normalized, self._exact))
+        loose = {normalized(name): value for name, value in self._exact.items()}
+        self._loose = {name: value for name, value in loose.items() if count[name] == 1}
 
     def find(self, raw: str) -> str | None:
         """The class; `LEFT_OUT` if `data.labels` maps the label to null, None if the label is unknown."""
@@ -111,14 +111,11 @@ def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
         if suffix == ".parquet":
             frame = pd.read_parquet(io.BytesIO(content))
         else:
-            separator = "\t" if suffix == ".tsv" else ","
-            frame = pd.read_csv(
-                io.BytesIO(content), sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
+            options: Any = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+            frame = pd.read_csv(io.BytesIO(content), sep="\t" if suffix == ".tsv" else ",", **options)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, ValueError) as error:
-        raise UserError(
-            block.file, f"cannot be read ({error})", "Save it as CSV in UTF-8, or as Parquet"
-        ) from None
+        remedy = "Save it as CSV in UTF-8, or as Parquet"
+        raise UserError(block.file, f"cannot be read ({error})", remedy) from None
     frame.index = pd.RangeIndex(2, len(frame) + 2)  # line 1 is the header
     return manifest_columns(frame, data, block.file, block.path, base)
 
@@ -139,10 +136,9 @@ def manifest_columns(
         UserError: a required column is missing, or a label, split, kind or slice number is not valid.
     """
     block = data.table or TableParams()
-    requested = {name for name in OPTIONAL_COLUMNS if name in block.model_fields_set}
     columns = {name: str(getattr(block, name)) for name in OPTIONAL_COLUMNS}
-    optional = [columns[name] for name in OPTIONAL_COLUMNS if name in requested]
-    needed = [*([path] if path else []), block.label, *optional]
+    requested = [column for name, column in columns.items() if name in block.model_fields_set]
+    needed = [*([path] if path else []), block.label, *requested]
     if missing := [name for name in needed if name not in frame]:
         found = f"no column {', '.join(map(repr, missing))}; its columns are {', '.join(map(str, frame.columns))}"
         raise UserError(where, found, "Set the column names in data.table")
@@ -153,9 +149,7 @@ def manifest_columns(
     raw = table["label"]
     table["label"] = LabelMap(data).column(raw, where)
     table["split"] = _mapped(table["split"].str.lower(), SPLIT_NAMES, where, "split")
-    table["kind"] = _mapped(
-        table["kind"].str.lower(), {"": "real", **{kind: kind for kind in KINDS}}, where, "kind"
-    )
+    table["kind"] = _mapped(table["kind"].str.lower(), KINDS, where, "kind")
     table["slice"] = _numbers(table["slice"], where)
     table, left_out = drop_left_out(table.rename(columns={"split": "published_split"}), raw)
     return LabelTable(table, left_out, where, base)
@@ -201,9 +195,8 @@ def match_files(
     if orphans.any():
         line = orphans.index[orphans][0]
         found = f"the parent {rows.table.loc[line, 'parent']!r} is not a row of the table"
-        raise UserError(
-            f"{rows.where}, line {line}", found, "Set it to the path of another row, or leave it empty"
-        )
+        remedy = "Set it to the path of another row, or leave it empty"
+        raise UserError(f"{rows.where}, line {line}", found, remedy)
     return table.reset_index(drop=True), skipped
 
 
@@ -238,7 +231,6 @@ def _numbers(column: pd.Series, where: str) -> pd.Series:
     invalid = (column != "") & ~column.str.fullmatch(r"-?\d+")
     if invalid.any():
         line = invalid.index[invalid][0]
-        raise UserError(
-            f"{where}, line {line}", f"slice is {column[line]!r}", "Use a whole number, or leave it empty"
-        )
+        remedy = "Use a whole number, or leave it empty"
+        raise UserError(f"{where}, line {line}", f"slice is {column[line]!r}", remedy)
     return pd.to_numeric(column.where(column != "", None)).astype("Int64")

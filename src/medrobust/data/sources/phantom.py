@@ -24,8 +24,8 @@ from medrobust.core.runtime import progress
 from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.plants import plant
 
-#: Mean widening of the ventricles in mm and of the sulci (share of CSF) from the lowest to the highest grade.
-WIDENING, SULCI = (0.0, 7.0), (0.0, 1.0)
+#: Mean widening of the ventricles in mm and of the sulci (share of CSF) at the highest grade; 0 at the lowest.
+WIDENING, SULCI = 7.0, 1.0
 #: Standard deviation of severity within a grade at difficulty 1, as a share of the step between grades.
 OVERLAP = 0.3
 #: Periods of the scanner ripple over the image height. Its stripes are horizontal, so mirroring keeps them.
@@ -138,7 +138,7 @@ class Anatomy:
         """
         step = 1 / max(len(phantom.patients) - 1, 1)
         true_severity = severity + rng.normal(0, OVERLAP * phantom.difficulty * step)
-        traits = _PatientTraits.draw(true_severity, rng)
+        traits = _PatientTraits(true_severity, rng)
         rows = (np.arange(data.image_size)[:, None] + 0.5) / data.image_size
         ripple = phantom.site * (2 * true_severity - 1) * np.cos(2 * np.pi * RIPPLES * rows)
         heights = np.linspace(*AXIAL, phantom.slices) / 2.0 + self.centre[2]
@@ -181,28 +181,20 @@ class Anatomy:
 class _PatientTraits:
     """Parameters that all slices of one patient share."""
 
-    def __init__(self, widening: float, sulci: float, field: np.ndarray, rng: np.random.Generator) -> None:
-        self.widening, self.sulci, self.field = widening, sulci, field
+    def __init__(self, severity: float, rng: np.random.Generator) -> None:
+        """Draw a patient of the given severity (0 to 1, slightly beyond because grades overlap)."""
+        self.field = rng.normal(0, 3.0, (3, 6, 7, 6))
+        self.widening, self.sulci = max(severity, -0.1) * WIDENING, max(severity * SULCI, 0.0)
         self.scale = 1 + rng.normal(0, 0.03, 2)
         self.rotation = rng.normal(0, 0.04)
         self.gain, self.exponent = 1 + rng.normal(0, 0.05), 1.3 + rng.normal(0, 0.05)
         self.bias = rng.normal(0, 0.05, 2)
 
-    @classmethod
-    def draw(cls, severity: float, rng: np.random.Generator) -> "_PatientTraits":
-        """Draw a patient of the given severity (0 to 1, slightly beyond because grades overlap)."""
-        field = rng.normal(0, 3.0, (3, 6, 7, 6))
-        amount = max(severity, -0.1)
-        widening = WIDENING[0] + amount * (WIDENING[1] - WIDENING[0])
-        sulci = max(SULCI[0] + amount * (SULCI[1] - SULCI[0]), 0.0)
-        return cls(widening, sulci, field, rng)
-
     def finish(self, t1: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Apply contrast, bias field and Rician noise of the scanner."""
-        size = len(t1)
-        axis = np.linspace(-1, 1, size)
+        axis = np.linspace(-1, 1, len(t1))
         bias = 1 + self.bias[0] * axis[:, None] + self.bias[1] * axis[None, :]
         signal = 0.85 * self.gain * np.clip(t1, 0, None) ** self.exponent * bias
-        noise = rng.normal(0, 0.02, (2, size, size))
+        noise = rng.normal(0, 0.02, (2, *t1.shape))
         rician: np.ndarray = np.hypot(signal + noise[0], noise[1])
         return rician
