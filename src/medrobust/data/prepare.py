@@ -4,7 +4,7 @@ import hashlib
 import math
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +92,11 @@ def _header(
         images=len(manifest),
         patients=manifest["patient"][manifest["patient"] != ""].nunique(),
         counts={label: int((manifest["label"] == label).sum()) for label in data.classes},
-        licence=release.licence,
-        citation=release.citation,
-        url=release.url,
+        **asdict(release),
         sha256=sha256,
         raw_bit_depth=decoded.bits,
         skipped=listing.skipped + unreadable,
         left_out=listing.left_out,
-        verified=release.verified,
     )
 
 

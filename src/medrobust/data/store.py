@@ -23,7 +23,6 @@ PREPARE_AGAIN = "Run `dvc repro --force prepare`"
 GPU_SHARE = 0.25
 #: Images copied to the GPU at a time.
 BLOCK = 1024
-TEXT_COLUMNS: Any = {name: str for name in MANIFEST_COLUMNS if name != "slice"}
 
 
 @dataclass(frozen=True)
@@ -99,10 +98,8 @@ class ImageStore:
             raise UserError("data/split.csv", f"no image is in {name!r}", "Change split.val or split.test")
         classes = [label for label in self.header.classes if (split["label"] == label).any()]
         index = {label: number for number, label in enumerate(classes)}
-        patients = self.manifest["patient"].to_numpy()[rows].astype(str)
-        ids = self.manifest["id"].to_numpy()[rows].astype(str)
-        known = patients != ""
-        patients = np.where(known, patients, np.char.add("?", ids))
+        ids, patients = (self.manifest[name].to_numpy()[rows].astype(str) for name in ("id", "patient"))
+        patients = np.where(patients != "", patients, np.char.add("?", ids))
         labels = np.array([index[label] for label in split["label"].to_numpy()[rows]], dtype=np.int64)
         return Subset(self.images, rows, labels, ids, patients, classes, store_masks=self.masks)
 
@@ -266,7 +263,8 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     Raises:
         UserError: it is missing or damaged, or lacks a column.
     """
-    manifest = read_table(path, dtype=TEXT_COLUMNS, keep_default_na=False)
+    kinds = {name: str for name in MANIFEST_COLUMNS if name != "slice"}
+    manifest = read_table(path, dtype=kinds, keep_default_na=False)
     if missing := [name for name in MANIFEST_COLUMNS if name not in manifest]:
         raise UserError(str(path), f"lacks the columns {', '.join(missing)}", PREPARE_AGAIN)
     slices = pd.to_numeric(manifest["slice"], errors="coerce")

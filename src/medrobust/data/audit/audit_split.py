@@ -58,16 +58,14 @@ def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> 
     result = search(vectors, patients, is_test, params.near_duplicate, params.same_patient)
     pairs = copy_pairs(images, result)
     same_person, clusters = look_alikes(images, result), suspected_patients(images, result)
-    suspects = [
-        suspect_table(images, same_person, "look-alike patients"),
-        suspect_table(images, clusters, "images without a patient id"),
-    ]
+    look_alike = suspect_table(images, same_person, "look-alike patients")
+    suspected = suspect_table(images, clusters, "images without a patient id")
     metrics: dict[str, Any] = {
         **_patient_overlap(images),
         **_duplicates(images, pairs, result, params.near_duplicate),
         **_synthetic_images(table, images),
-        **_suspect_counts("look_alike_patients", suspects[0]),
-        **_suspect_counts("suspected_patients", suspects[1]),
+        **_suspect_counts("look_alike_patients", look_alike),
+        **_suspect_counts("suspected_patients", suspected),
         **_neighbour_accuracy(images, result.in_pool, result.in_pool_other_patients),
         **_suspected_neighbour_accuracy(images, vectors, clusters, result.in_pool),
         "patients_by_class": _patients_by_class(images, store.header.classes),
@@ -81,7 +79,7 @@ def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> 
         {"verdict": verdict, "reasons": reasons, **metrics},
         pairs,
         nearest.sort_values("similarity", ascending=False, ignore_index=True),
-        pd.concat(suspects, ignore_index=True),
+        pd.concat([look_alike, suspected], ignore_index=True),
         _closeness(in_pool, result.in_pool_other_patients),
     )
 

@@ -102,7 +102,7 @@ def zip_files(path: Path, content: Path | IO[bytes], size: int) -> Files:
             found = f"uses the unsupported compression method {info.compress_type} ({info.filename})"
             raise UserError(str(path), found, "Create it again with the method deflate")
         members[_decoded_name(info)] = info
-    check_unpacked_size(path, sum(info.file_size for info in members.values()), size)
+    _check_unpacked_size(path, sum(info.file_size for info in members.values()), size)
     _check_names(path, list(members))
     return Files(path, _visible(list(members)), lambda name: archive.open(members[name]))
 
@@ -119,12 +119,12 @@ def spool(source: "SupportsRead[bytes]", path: Path, size: int, folder: Path) ->
     target = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - stays open as long as the listing that reads it
     while block := source.read(1 << 20):
         target.write(block)
-        check_unpacked_size(path, target.tell(), size)
+        _check_unpacked_size(path, target.tell(), size)
     target.seek(0)
     return target
 
 
-def check_unpacked_size(path: Path, unpacked: int, packed: int) -> None:
+def _check_unpacked_size(path: Path, unpacked: int, packed: int) -> None:
     """Refuse an archive that unpacks to far more than an archive of images can.
 
     Raises:

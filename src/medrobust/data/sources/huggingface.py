@@ -98,15 +98,15 @@ def _rows(path: Path, name: str, image: str) -> tuple[pd.DataFrame, range]:
     if image not in columns:
         found = f"no column {image!r}; its columns are {', '.join(columns)}"
         raise UserError(name, found, "Set data.table.image to the column of images")
-    names = [field.name for field in file.schema_arrow if not _is_nested(field.type) and field.name != image]
-    frame = file.read(columns=names).to_pandas()
+    flat = [field for field in file.schema_arrow if not field.type.num_fields]
+    names = [field.name for field in flat if not str(field.type).startswith(("binary", "large_binary"))]
+    frame = file.read(columns=[column for column in names if column != image]).to_pandas()
     for column, classes in _class_names(file).items():
         if column in frame:
             frame[column] = [classes[int(n)] if 0 <= n < len(classes) else str(n) for n in frame[column]]
-    groups = range(file.num_row_groups)
-    sizes = [file.metadata.row_group(group).num_rows for group in groups]
-    frame.index = pd.Index([f"{name}#{group}#{row}" for group in groups for row in range(sizes[group])])
-    return frame, groups
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    frame.index = pd.Index([f"{name}#{group}#{row}" for group, size in enumerate(sizes) for row in range(size)])
+    return frame, range(file.num_row_groups)
 
 
 def _open(path: Path) -> pq.ParquetFile:
@@ -116,19 +116,12 @@ def _open(path: Path) -> pq.ParquetFile:
         raise UserError(str(path), f"truncated or not a Parquet file ({error})", "Download it again") from None
 
 
-def _is_nested(kind: Any) -> bool:
-    return bool(kind.num_fields) or str(kind).startswith(("binary", "large_binary"))
-
-
 def _class_names(file: pq.ParquetFile) -> dict[str, list[str]]:
     """Class names of ClassLabel columns, from the metadata that the `datasets` library stores in the schema."""
     metadata = (file.schema_arrow.metadata or {}).get(b"huggingface")
     features = json.loads(metadata)["info"]["features"] if metadata else {}
-    return {
-        column: feature["names"]
-        for column, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-    }
+    features = {column: feature for column, feature in features.items() if isinstance(feature, dict)}
+    return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
 
 
 def _split_of(path: Path) -> str:
@@ -142,8 +135,7 @@ def _split_of(path: Path) -> str:
 
 def _load(blocks: dict[str, tuple[Path, int]], image: str, key: str) -> list[Any]:
     path, group = blocks[key]
-    column: list[Any] = _open(path).read_row_group(group, columns=[image])[image].to_pylist()
-    return column
+    return list(_open(path).read_row_group(group, columns=[image])[image].to_pylist())
 
 
 def _read(groups: SharedCache[list[Any]], name: str) -> bytes:

@@ -85,8 +85,7 @@ def listing(data: DataParams, folder: Path) -> Listing:
 
 def _flags() -> dict[str, Any]:
     content = package_files("medrobust.data.sources").joinpath("medmnist.json").read_text(encoding="utf-8")
-    flags: dict[str, Any] = json.loads(content)
-    return flags
+    return dict(json.loads(content))
 
 
 def _flag(name: str) -> tuple[dict[str, Any] | None, str]:

@@ -48,11 +48,9 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
     if list(phantom.patients) != data.classes:
         found = f"has the classes {list(phantom.patients)}"
         raise UserError("params.yaml: data.phantom.patients", found, f"Use data.classes: {data.classes}")
-    anatomy = Anatomy.load()
+    anatomy = _anatomy()
     rows = []
-    plan = [
-        (grade, number) for grade, label in enumerate(data.classes) for number in range(phantom.patients[label])
-    ]
+    plan = [(grade, n) for grade, label in enumerate(data.classes) for n in range(phantom.patients[label])]
     for grade, number in progress(plan, "phantom", unit="patients"):
         label = data.classes[grade]
         rng = np.random.default_rng([seed, grade, number])
@@ -95,9 +93,14 @@ class Anatomy:
         centre: centre of the ventricles in voxels.
     """
 
-    def __init__(self, t1: np.ndarray, tissue: np.ndarray) -> None:
+    def __init__(self) -> None:
+        from nilearn import datasets
         from scipy import ndimage
 
+        t1 = datasets.load_mni152_template(resolution=2).get_fdata()
+        t1 = t1 / t1.max()
+        grey = datasets.load_mni152_gm_template(resolution=2).get_fdata()
+        tissue = grey + datasets.load_mni152_wm_template(resolution=2).get_fdata()
         mask = ndimage.binary_fill_holes(ndimage.binary_closing(tissue > 0.3, iterations=3))
         depth = ndimage.distance_transform_edt(mask) * 2.0
         # The lateral ventricles are the large, deep, dark components; the cistern between them is brighter.
@@ -113,17 +116,6 @@ class Anatomy:
         self.t1 = t1 * ndimage.gaussian_filter(mask.astype(float), 0.5)
         self.csf = ndimage.gaussian_filter(np.where(mask, np.clip(1 - tissue, 0, 1), 0), 0.7) * (depth < 20)
         self.centre = np.array(ndimage.center_of_mass(ventricles))
-
-    @classmethod
-    @cache
-    def load(cls) -> "Anatomy":
-        """Load the template that nilearn ships."""
-        from nilearn import datasets
-
-        t1 = datasets.load_mni152_template(resolution=2).get_fdata()
-        grey = datasets.load_mni152_gm_template(resolution=2).get_fdata()
-        white = datasets.load_mni152_wm_template(resolution=2).get_fdata()
-        return cls(t1 / t1.max(), grey + white)
 
     def patient(
         self, severity: float, phantom: PhantomParams, data: DataParams, rng: np.random.Generator
@@ -176,6 +168,11 @@ class Anatomy:
         csf = ndimage.map_coordinates(self.csf, points, order=1)
         darkened: np.ndarray = t1 * (1 - np.clip(traits.sulci * csf * 1.6, 0, 0.9))
         return darkened
+
+
+@cache
+def _anatomy() -> Anatomy:
+    return Anatomy()
 
 
 class _PatientTraits:
