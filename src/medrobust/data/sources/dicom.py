@@ -57,13 +57,9 @@ def listing(data: DataParams, folder: Path) -> Listing:
     table, unusable = one_row_per_slice(table, count_slices, data)
     if no_patients:
         table["patient"] = [series[name.rpartition("#")[0]].patient for name in table["id"]]
-    return Listing(
-        table,
-        partial(_read, files, series, data.window),
-        Release(verified="one series per folder, slices in order of position"),
-        skipped=skipped + unusable,
-        left_out=rows.left_out,
-    )
+    read = partial(_read, files, series, data.window)
+    release = Release(verified="one series per folder, slices in order of position")
+    return Listing(table, read, release, skipped=skipped + unusable, left_out=rows.left_out)
 
 
 class _Series(NamedTuple):

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -22,6 +23,11 @@ from medrobust.data.sources.fetch import copy_or_download, download_file, open_r
 from medrobust.data.sources.files import READ_ERRORS, Files, reader_threads, spool, zip_files
 from medrobust.data.sources.labels import LabelMap, drop_left_out
 
+CITATION = (
+    "Cheng 2017, brain tumor dataset, figshare, doi 10.6084/m9.figshare.1512427.v5; "
+    "Cheng et al. 2015, PLoS ONE 10(10)"
+)
+PAGE = "https://figshare.com/articles/dataset/brain_tumor_dataset/1512427"
 FILES_URL = "https://api.figshare.com/v2/articles/1512427/files"
 #: Class of each value of `cjdata.label`.
 LABELS = {1: "meningioma", 2: "glioma", 3: "pituitary"}
@@ -80,20 +86,10 @@ def listing(data: DataParams, folder: Path) -> Listing:
     facts = read_json(folder / "source.json")
     whole["label"] = LabelMap(data).column(whole["raw"], str(folder / facts["file"]))
     table, left_out = drop_left_out(whole, whole["raw"])
-    return Listing(
-        table.assign(slice=None, kind="real", parent="", published_split=""),
-        lambda name: _raster(files[name].read(name)),
-        Release(
-            "CC BY 4.0",
-            "Cheng 2017, brain tumor dataset, figshare, doi 10.6084/m9.figshare.1512427.v5; "
-            "Cheng et al. 2015, PLoS ONE 10(10)",
-            "https://figshare.com/articles/dataset/brain_tumor_dataset/1512427",
-            _verified(Counter(whole["raw"]), whole["patient"].nunique(), facts),
-        ),
-        skipped=skipped,
-        left_out=left_out,
-        masks=True,
-    )
+    table = table.assign(slice=None, kind="real", parent="", published_split="")
+    verified = _verified(Counter(whole["raw"]), whole["patient"].nunique(), facts)
+    release = Release("CC BY 4.0", CITATION, PAGE, verified)
+    return Listing(table, partial(_read, files), release, skipped=skipped, left_out=left_out, masks=True)
 
 
 def _verified(counts: dict[str, int], patients: int, facts: dict[str, str]) -> str:
@@ -146,9 +142,9 @@ def _label_and_patient(content: bytes) -> tuple[str, str]:
         return LABELS[label], "".join(chr(code) for code in np.asarray(data["PID"]).ravel())
 
 
-def _raster(content: bytes) -> Raster:
+def _read(files: dict[str, Files], name: str) -> Raster:
     """Read the pixels, scaled from their minimum to their maximum, and the mask."""
-    with _cjdata(content) as data:
+    with _cjdata(files[name].read(name)) as data:
         # MATLAB stores arrays column by column, HDF5 row by row, so h5py returns them transposed.
         values, mask = np.asarray(data["image"]).T, np.asarray(data["tumorMask"]).T != 0
     if values.ndim != 2 or values.shape != mask.shape or values.max() == values.min():

@@ -23,6 +23,7 @@ from medrobust.data.sources.fetch import copy_or_download, download_file, expand
 from medrobust.data.sources.files import READ_ERRORS, spool
 from medrobust.data.sources.labels import LabelMap, drop_left_out
 
+CITATION = "Yang et al. 2023, MedMNIST v2, Scientific Data 10:41"
 ZENODO = "https://zenodo.org/records/10519652/files/{name}.npz?download=1"
 #: `octmnist` has images of 28×28 pixels, `octmnist_64` of 64×64.
 NAME = re.compile(r"([a-z0-9]+?mnist(?:3d)?)(?:_(\d+))?")
@@ -70,17 +71,10 @@ def listing(data: DataParams, folder: Path) -> Listing:
     whole = pd.concat(tables, ignore_index=True)
     whole["label"] = LabelMap(data).column(whole["raw"], path.name)
     table, left_out = drop_left_out(whole, whole["raw"])
-    return Listing(
-        table.assign(patient="", slice=None, kind="real", parent=""),
-        partial(_read, arrays),
-        Release(
-            flag["licence"] if flag else "unknown",
-            "Yang et al. 2023, MedMNIST v2, Scientific Data 10:41",
-            "https://medmnist.com",
-            _verified(flag, size, path, whole),
-        ),
-        left_out=left_out,
-    )
+    table = table.assign(patient="", slice=None, kind="real", parent="")
+    licence, verified = flag["licence"] if flag else "unknown", _verified(flag, size, path, whole)
+    release = Release(licence, CITATION, "https://medmnist.com", verified)
+    return Listing(table, partial(_read, arrays), release, left_out=left_out)
 
 
 def _flags() -> dict[str, Any]:

@@ -42,13 +42,9 @@ def listing(data: DataParams, folder: Path) -> Listing:
         return int(header.shape[_vertical(_orientation(header))])
 
     table, unusable = one_row_per_slice(table, count_slices, data)
-    return Listing(
-        table,
-        partial(_read, SharedCache(partial(_load, files, data.window))),
-        Release(verified="orientation of each volume by its header"),
-        skipped=skipped + unusable,
-        left_out=rows.left_out,
-    )
+    read = partial(_read, SharedCache(partial(_load, files, data.window)))
+    release = Release(verified="orientation of each volume by its header")
+    return Listing(table, read, release, skipped=skipped + unusable, left_out=rows.left_out)
 
 
 def _orientation(image: nib.nifti1.Nifti1Pair) -> np.ndarray:

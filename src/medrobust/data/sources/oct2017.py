@@ -11,6 +11,7 @@ from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.labels import normalized
 
+CITATION = "Kermany et al. 2018, Cell 172(5), doi 10.1016/j.cell.2018.02.010"
 #: `CNV-1016042-1.jpeg`: class, patient, image number.
 NAME = re.compile(r"([A-Za-z]+)-(\d+)-(\d+)\.jpe?g")
 #: Release -> number of images per class over all folders.
@@ -44,14 +45,6 @@ def listing(data: DataParams, folder: Path) -> Listing:
         patients.append(match[2])
         counts[match[1]] += 1
     whole = next((name for name, expected in RELEASES.items() if expected == counts), None)
-    return Listing(
-        table.assign(patient=patients),
-        files.read,
-        Release(
-            "CC BY 4.0",
-            "Kermany et al. 2018, Cell 172(5), doi 10.1016/j.cell.2018.02.010",
-            "https://data.mendeley.com/datasets/rscbjbr9sj",
-            f"class counts of the release of {whole}" if whole else "file names; not a complete release",
-        ),
-        left_out=left_out,
-    )
+    verified = f"class counts of the release of {whole}" if whole else "file names; not a complete release"
+    release = Release("CC BY 4.0", CITATION, "https://data.mendeley.com/datasets/rscbjbr9sj", verified)
+    return Listing(table.assign(patient=patients), files.read, release, left_out=left_out)

@@ -71,15 +71,12 @@ def listing(data: DataParams, folder: Path) -> Listing:
     """List the generated images with their true patients and slices."""
     table = read_table(folder / "manifest.csv", keep_default_na=False).assign(published_split="")
     table = table if "kind" in table else table.assign(kind="real", parent="")
-    return Listing(
-        table,
-        lambda path: (folder / path).read_bytes(),
-        Release(
-            "generated; the MNI152 template is under the ICBM's permissive licence",
-            "Fonov et al. 2011, NeuroImage 54(1) (the MNI152 template, as shipped by nilearn)",
-            "https://nilearn.github.io",
-        ),
+    release = Release(
+        "generated; the MNI152 template is under the ICBM's permissive licence",
+        "Fonov et al. 2011, NeuroImage 54(1) (the MNI152 template, as shipped by nilearn)",
+        "https://nilearn.github.io",
     )
+    return Listing(table, lambda path: (folder / path).read_bytes(), release)
 
 
 class Anatomy:
