@@ -1,16 +1,12 @@
 """Recover the patient ids of the two public Alzheimer MRI releases, which were published without them.
 
-The earlier release (6,400 slices of 200 patients) encodes a patient number in its file names. Test files are
-named `slice (number).jpg` (`slice.jpg` means number 1). In train, file i of a class with n patients is slice
-i // n + 1 of number i % n + 2 (n + 1 means 1). In slices 1 to 25 the number identifies the patient. From slice 27
-on it is the position in text order (1, 10, 100, 11, ...), and slice 26 mixes both orders. This was found by
-matching neighbouring slices. With corrected numbers, the nearest neighbour of each of the 6,400 slices is of the
-same patient.
+The earlier release (6,400 slices) has a number in its file names, see docs/data.md. Test files are named
+`slice (number).jpg` (`slice.jpg` means number 1). In train, file i of a class with n patients is slice i // n + 1
+of number i % n + 2 (n + 1 means 1). The order of the numbers was found by matching neighbouring slices.
 
-The later release (11,519 images) renamed and shuffled the same slices and added synthetic ones. For the hash of
-each real file, `alzheimer_patients.csv.gz` holds the patient and slice, found by matching pixels to the earlier
-release. 182 synthetic images are byte-identical copies of real ones and share their hash. For these pairs the
-table also holds the number in the file name of the image that counts as real.
+The later release (11,519 images) shuffled the same slices and added synthetic ones. `alzheimer_patients.csv.gz`
+holds patient and slice by the hash of each real file, found by matching pixels to the earlier release. 182
+synthetic images are byte-identical copies of real ones; for them it also holds the number in the real file's name.
 """
 
 import gzip
@@ -50,10 +46,7 @@ EARLIER_SIZE, LATER_SIZE = 6400, 11519
 
 
 def by_name(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
-    """Set `patient` and `slice` from the file names if the table lists the release of 6,400 slices.
-
-    Args:
-        table: a listing with `id`, `label` and `published_split`.
+    """Set `patient` and `slice` from `id` and `published_split` if the table lists the release of 6,400 slices.
 
     Returns:
         The table, and the release, or None if it is another data set.
@@ -69,11 +62,7 @@ def by_name(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
 
 
 def by_hash(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
-    """Set `patient`, `slice`, `kind` and `parent` from `sha256` if the table lists the release of 11,519 images.
-
-    Returns:
-        The table, and the release, or None if it is another data set.
-    """
+    """The same for the release of 11,519 images: set `patient`, `slice`, `kind` and `parent` from `sha256`."""
     digests, known = table["sha256"].str[:10], _table()
     if len(table) != LATER_SIZE or len(known.keys() & set(digests)) != EARLIER_SIZE:
         return table, None

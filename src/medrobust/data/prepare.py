@@ -124,19 +124,12 @@ def _mixed_patients(table: pd.DataFrame, data: DataParams) -> dict[int, str]:
 
 @dataclass
 class _Decoded:
-    """Facts about the decoded images, besides their pixels.
+    """Facts about the decoded images, besides their pixels."""
 
-    Attributes:
-        hashes: sha256 of each file, or of the pixels of an image that is not a file.
-        bits: largest bit depth among the published images.
-        bad: row -> why its image is skipped.
-        peak: brightest stored pixel of the images deeper than 8 bits; None if there is none.
-    """
-
-    hashes: list[str]
-    bits: int
-    bad: dict[int, str]
-    peak: int | None = None
+    hashes: list[str]  # sha256 of each file, or of the pixels of an image that is not a file
+    bits: int  # largest bit depth among the published images
+    bad: dict[int, str]  # row -> why its image is skipped
+    peak: int | None = None  # brightest stored pixel of the images deeper than 8 bits
 
 
 def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:

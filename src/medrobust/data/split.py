@@ -48,10 +48,9 @@ def _merge_classes(labels: pd.Series, header: Header, split: SplitParams) -> pd.
 
 
 def split_metrics(table: pd.DataFrame, manifest: pd.DataFrame, header: Header) -> dict[str, Any]:
-    """Counts for `metrics/split.json`: images and patients per split, images per class, patients per class.
+    """Counts for `metrics/split.json`: images and patients per split and per class.
 
-    A patient counts for each class of which the patient has an image. Images without a patient are not counted as
-    patients.
+    A patient counts for each class of which the patient has an image. Unknown patients are not counted.
     """
     metrics: dict[str, Any] = {}
     for name in (*SPLITS, "excluded"):
@@ -98,11 +97,8 @@ def _by_patient(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams,
 
 
 def _patient_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:
-    """Start index of a class's test patients, their number, and the number of validation patients after them.
-
-    With three or more patients, every split gets at least one, whatever the shares are.
-    """
-    if count >= 3:
+    """Start index of a class's test patients, their number, and the number of validation patients after them."""
+    if count >= 3:  # every split gets at least one, whatever the shares are
         test = min(max(1, round(split.test * count)), count - 2)
         return 0, test, min(max(1, round(split.val * count)), count - test - 1)
     return 0, *_small_shares(label, count, 1, split, "train, val and test")

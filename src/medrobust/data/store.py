@@ -118,15 +118,10 @@ class SplitStore:
 
 @dataclass(frozen=True)
 class DevicePixels:
-    """Images of a store on a device.
+    """Images of a store on a device."""
 
-    Attributes:
-        pixels: uint8, n×H×W or n×H×W×3.
-        rows: int, n, ascending; their rows in the store.
-    """
-
-    pixels: "torch.Tensor"
-    rows: np.ndarray
+    pixels: "torch.Tensor"  # uint8, n×H×W or n×H×W×3
+    rows: np.ndarray  # int, n, ascending; their rows in the store
 
     def take(self, rows: np.ndarray) -> "torch.Tensor":
         """The images at these rows of the store, which must be among `self.rows`."""
@@ -196,11 +191,9 @@ class Subset:
         return torch.from_numpy(self.store_masks[self.rows[np.asarray(indices)]])[:, None]
 
     def resident(self, device: "torch.device | str", free: int | None = None) -> "Subset":
-        """Copy the subset's uint8 pixels to a GPU if they fit there; otherwise return the subset unchanged.
+        """Copy the subset's uint8 pixels to a GPU if they fit into its `free` bytes (None = query CUDA).
 
-        Args:
-            device: where batches are used; on the CPU nothing is copied.
-            free: free memory there in bytes; None = query CUDA.
+        Otherwise, and on the CPU, return the subset unchanged.
         """
         import torch
 
@@ -225,10 +218,8 @@ class Subset:
 
 
 def to_device(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
-    """Copy a tensor to a device without waiting for the work that a GPU still has queued.
-
-    The copy starts from pinned memory, because CUDA would wait for queued work before it copies pageable memory.
-    """
+    """Copy a tensor to a device without waiting for the work that a GPU still has queued."""
+    # CUDA would wait for queued work before it copies pageable memory.
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)

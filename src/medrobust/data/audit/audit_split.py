@@ -26,9 +26,8 @@ class Audit:
 
     Attributes:
         metrics: for `metrics/audit.json`, the verdict first.
-        pairs: copies across splits, with two labels or of two patients, worst first, see `pairs.copy_pairs`.
-        nearest: for each test image its nearest image in train and validation, in the same columns, most similar
-            first.
+        pairs: copies across splits, with two labels or of two patients, see `pairs.copy_pairs`.
+        nearest: the nearest train or validation image of each test image, in the same columns, most similar first.
         suspects: one row per image of a suspected patient, see `suspects.py`.
         closeness: share of the test images that have an image of at least a given similarity in train or
             validation, with and without images of the same patient.
@@ -42,13 +41,7 @@ class Audit:
 
 
 def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> Audit:
-    """Compare all pairs of images that the split uses.
-
-    Args:
-        store: the prepared images.
-        split: the split table.
-        params: correlations from which two images count as near duplicates or as possibly of one patient.
-    """
+    """Compare all pairs of images that the split uses; `params` holds the thresholds, as correlations."""
     table = store.manifest.assign(split=split["split"], label=split["label"], row=np.arange(len(split)))
     table["owner"] = patient_of(table)
     images = table[table["split"].isin(SPLITS)].reset_index(drop=True)

@@ -16,11 +16,7 @@ MAX_RELATIVE_DISTANCE = 0.25
 
 
 def look_alikes(images: pd.DataFrame, result: SearchResult) -> np.ndarray:
-    """Find patients that may have two or more ids.
-
-    Args:
-        images: one row per searched image, with `owner` (patient, empty if unknown).
-        result: result of the search among them.
+    """Find patients that may have two or more ids; `owner` of an image is its patient, empty if unknown.
 
     Returns:
         int, n: number of the suspect that each image belongs to, -1 for none.

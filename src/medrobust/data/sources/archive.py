@@ -1,7 +1,6 @@
 """A zip, a tar or a folder with class folders (optionally inside train, val and test), or with a table.
 
-Patient ids of the two public Alzheimer releases, which were published without them, are recovered: by a rule on
-file names for the release of 6,400 images, by file hashes for the release of 11,519 images.
+The patient ids of the two public Alzheimer releases are recovered, see `alzheimer_patients`.
 """
 
 from collections import Counter
@@ -45,11 +44,10 @@ def listing(data: DataParams, folder: Path) -> Listing:
 
 
 def class_folders(data: DataParams, files: Files) -> tuple[pd.DataFrame, dict[str, int]]:
-    """List images by class folder.
+    """List images, labelled by the innermost folder that is named like a class.
 
     Returns:
-        One row per image, labelled by the innermost folder that is named like a class; and the number of images
-        per label that `data.labels` maps to null.
+        One row per image, and the number of images per label that `data.labels` maps to null.
 
     Raises:
         UserError: an image is in no such folder, or there is no image.

@@ -35,14 +35,13 @@ class Listing:
         table: one row per image: `id`, `label`, and as far as known `patient`, `slice`, `kind`, `parent`,
             `published_split`.
         read: returns the image with an id, encoded or as pixels; raises ValueError with the reason if it cannot.
-            It is called once per image, from several threads; adjacent rows of the table are read at about the
-            same time.
+            It is called once per image, from several threads, in about the order of the table.
         release: the publication, for the report.
         skipped: {id, reason} of images that the source itself skipped (with `on_bad_image: skip`).
         left_out: label -> number of its images, for labels that `data.labels` maps to null.
         masks: whether every image has a mask.
-        recover: called once with the table and a column `sha256`; returns the completed table, and the release if
-            the hashes identify one. This allows hashes to be used although every file is read only once.
+        recover: called once with the table and a column `sha256`, after every file was read; returns the completed
+            table, and the release if the hashes identify one.
     """
 
     table: pd.DataFrame

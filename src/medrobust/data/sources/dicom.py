@@ -36,8 +36,8 @@ download = copy_or_download
 def listing(data: DataParams, folder: Path) -> Listing:
     """List the selected slices of each series folder in the table.
 
-    The patient comes from the table. Without that column it is a pseudonym of the header's PatientID, because
-    manifests and reports may be shared more widely than clinical identifiers.
+    Without patients in the table, a patient is a pseudonym of the header's PatientID, because manifests and
+    reports may be shared more widely than clinical identifiers.
 
     Raises:
         UserError: the table does not match the folders, or a series has no clear order (with

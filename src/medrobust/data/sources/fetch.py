@@ -83,13 +83,8 @@ def _checked_sha256(path: Path, expected: str | None) -> str:
 def download_file(url: str, target: Path, md5: str | None = None) -> None:
     """Download a file. A partial download of a broken connection or a killed stage is resumed.
 
-    Args:
-        url: address of the file.
-        target: path of the complete file.
-        md5: published md5, or None.
-
     Raises:
-        UserError: the server returns an error, the connection breaks `ATTEMPTS` times, or the md5 differs.
+        UserError: the server returns an error, the connection breaks `ATTEMPTS` times, or `md5` differs.
     """
     part = WORK / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.part"
     part.parent.mkdir(parents=True, exist_ok=True)

@@ -100,11 +100,7 @@ def _verified(counts: dict[str, int], patients: int, facts: dict[str, str]) -> s
 
 
 def _matlab_files(outer: Files, folder: Path) -> dict[str, Files]:
-    """Find the MATLAB files by name, also inside inner zips; `cvind.mat` (the publisher's folds) is ignored.
-
-    Raises:
-        UserError: there is none, an inner zip is damaged, or two files have the same name.
-    """
+    """Find the MATLAB files by name, also inside inner zips; `cvind.mat` (the publisher's folds) is ignored."""
     archive_of: dict[str, Files] = {}
     archives = [outer]
     for name in (name for name in outer.names if name.lower().endswith(".zip")):

@@ -51,11 +51,7 @@ class Files:
     open: Callable[[str], IO[bytes]]
 
     def read(self, name: str) -> bytes:
-        """Read a whole file.
-
-        Raises:
-            ValueError: the file is damaged inside the archive.
-        """
+        """Read a whole file; raises ValueError if it is damaged inside the archive."""
         try:
             with self.open(name) as file:
                 return file.read()
@@ -82,13 +78,7 @@ def open_files(path: Path) -> Files:
 
 
 def zip_files(path: Path, content: Path | IO[bytes], size: int) -> Files:
-    """Open a zip.
-
-    Args:
-        path: its name, for messages.
-        content: the zip itself, as a path or an open file.
-        size: its size in bytes, to detect zip bombs.
-    """
+    """Open a zip of `size` bytes; messages name it `path`. Raises as `open_files` does."""
     archive = zipfile.ZipFile(content)
     members = {}
     for info in archive.infolist():
@@ -110,11 +100,7 @@ def zip_files(path: Path, content: Path | IO[bytes], size: int) -> Files:
 def spool(source: "SupportsRead[bytes]", path: Path, size: int, folder: Path) -> IO[bytes]:
     """Unpack a stream into an anonymous temporary file in `folder`, which is deleted when it is closed.
 
-    Args:
-        source: stream of the unpacked bytes.
-        path: the archive that they come from, for messages.
-        size: packed size in bytes, to detect zip bombs.
-        folder: a folder with enough free disk space.
+    Messages name the archive `path`. Its packed `size` in bytes serves to detect zip bombs.
     """
     target = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - stays open as long as the listing that reads it
     while block := source.read(1 << 20):
@@ -125,11 +111,7 @@ def spool(source: "SupportsRead[bytes]", path: Path, size: int, folder: Path) ->
 
 
 def _check_unpacked_size(path: Path, unpacked: int, packed: int) -> None:
-    """Refuse an archive that unpacks to far more than an archive of images can.
-
-    Raises:
-        UserError: the unpacked size exceeds `MAX_RATIO` times the packed size plus `SLACK`.
-    """
+    """Raise a UserError if an archive unpacks to far more than an archive of images can."""
     if unpacked > MAX_RATIO * packed + SLACK:
         found = f"unpacks to over {unpacked / 1e9:.3g} GB from {packed / 1e9:.3g} GB, like a zip bomb"
         raise UserError(str(path), found, "Download it from a source you trust")
@@ -152,7 +134,6 @@ class SharedCache(Generic[T]):
         self._slots: OrderedDict[str, tuple[threading.Lock, list[T]]] = OrderedDict()
 
     def __call__(self, key: str) -> T:
-        """Return `load(key)`."""
         with self._lock:
             lock, value = self._slots.setdefault(key, (threading.Lock(), []))
             self._slots.move_to_end(key)

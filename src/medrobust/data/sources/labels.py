@@ -45,11 +45,7 @@ class LabelMap:
         return self._exact.get(raw, self._loose.get(normalized(raw)))
 
     def column(self, raw: pd.Series, where: str) -> pd.Series:
-        """Map a column of labels to classes.
-
-        Raises:
-            UserError: a label is in neither `data.classes` nor `data.labels`.
-        """
+        """Map a column of labels to classes; raises a UserError for a label that `find` does not know."""
         classes = {value: self.find(value) for value in raw.unique()}
         if unknown := sorted(value for value, label in classes.items() if label is None):
             counts = ", ".join(f"{value!r} ({int((raw == value).sum())})" for value in unknown[:10])
@@ -127,7 +123,6 @@ def manifest_columns(
 
     Args:
         frame: the table; its index is used as line number in messages.
-        data: columns, classes and labels.
         where: name of the file, for messages.
         path: name of the column of paths; None if the table has none.
         base: folder of the table inside the archive.

@@ -100,11 +100,7 @@ def _verified(flag: dict[str, Any] | None, size: str, path: Path, table: pd.Data
 
 
 def _open_npz(path: Path) -> dict[str, np.ndarray]:
-    """Open the six arrays of a MedMNIST file; they are unpacked beside it and memory-mapped.
-
-    Raises:
-        UserError: the file is damaged, not a MedMNIST npz, or contains volumes.
-    """
+    """Open the six arrays of a MedMNIST file; they are unpacked beside it and memory-mapped."""
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -125,11 +121,7 @@ def _open_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _map(file: IO[bytes]) -> np.ndarray:
-    """Memory-map an npy file.
-
-    Raises:
-        ValueError: it is not an npy file.
-    """
+    """Memory-map an npy file; raises ValueError if it is none."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, kind = read(file)

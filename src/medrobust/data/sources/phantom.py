@@ -117,14 +117,7 @@ class Anatomy:
     def patient(
         self, severity: float, phantom: PhantomParams, data: DataParams, rng: np.random.Generator
     ) -> list[np.ndarray]:
-        """Generate the slices of one patient, uint8 H×W (×3 for colour), from bottom to top.
-
-        Args:
-            severity: 0 for the lowest grade, 1 for the highest.
-            phantom: number of slices, difficulty and site ripple.
-            data: image size and channels.
-            rng: random generator of the patient.
-        """
+        """Generate a patient's slices, uint8 H×W (×3 for colour), bottom to top; severity 1 = highest grade."""
         step = 1 / max(len(phantom.patients) - 1, 1)
         true_severity = severity + rng.normal(0, OVERLAP * phantom.difficulty * step)
         traits = _PatientTraits(true_severity, rng)
