@@ -83,7 +83,6 @@ def listing(data: DataParams, folder: Path) -> Listing:
         else:
             rows.append({"id": name, "raw": label, "patient": patient})
     whole = pd.DataFrame(rows, columns=["id", "raw", "patient"])
-    facts = read_json(folder / "source.json")
     whole["label"] = LabelMap(data).column(whole["raw"], str(folder / facts["file"]))
     table, left_out = drop_left_out(whole, whole["raw"])
     table = table.assign(slice=None, kind="real", parent="", published_split="")
