@@ -38,7 +38,7 @@ def listing(count: int, read: Any, **more: Any) -> Listing:
     table = pd.DataFrame({"id": [f"{n:03d}" for n in range(count)]})
     table["label"] = [("Non Demented", "Mild_Demented")[n % 2] for n in range(count)]
     table = table.assign(patient="", slice=None, kind="real", parent="", published_split="")
-    return Listing(table, read, "licence", "citation", "url", **more)
+    return Listing(table, read, **more)
 
 
 @pytest.fixture
@@ -109,8 +109,8 @@ def test_the_header_records_depth_and_notes_of_the_source(run: Any) -> None:
     values = io.BytesIO()
     Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 200).save(values, "PNG")
     found = listing(
-        4, lambda name: values.getvalue() if name == "001" else encoded(int(name)), verified="counts",
-        left_out={"severe": 3}, skipped=[{"id": "x", "reason": "gone"}],
+        4, lambda name: values.getvalue() if name == "001" else encoded(int(name)),
+        release=Release("a", "b", "c", "counts"), left_out={"severe": 3}, skipped=[{"id": "x", "reason": "gone"}],
     )  # fmt: skip
     header = run(found).header
     assert (header.raw_bit_depth, header.verified, header.left_out) == (16, "counts", {"severe": 3})

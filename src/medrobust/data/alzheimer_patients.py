@@ -1,16 +1,12 @@
 """Recover the patient ids of the two public Alzheimer MRI releases, which were published without them.
 
-The earlier release (6,400 slices of 200 patients) encodes a patient number in its file names. Test files are
-named `slice (number).jpg` (`slice.jpg` means number 1). In train, file i of a class with n patients is slice
-i // n + 1 of number i % n + 2 (n + 1 means 1). In slices 1 to 25 the number identifies the patient. From slice 27
-on it is the position in text order (1, 10, 100, 11, ...), and slice 26 mixes both orders. This was found by
-matching neighbouring slices. With corrected numbers, the nearest neighbour of each of the 6,400 slices is of the
-same patient.
+The earlier release (6,400 slices) has a number in its file names, see docs/data.md. Test files are named
+`slice (number).jpg` (`slice.jpg` means number 1). In train, file i of a class with n patients is slice i // n + 1
+of number i % n + 2 (n + 1 means 1). The order of the numbers was found by matching neighbouring slices.
 
-The later release (11,519 images) renamed and shuffled the same slices and added synthetic ones. For the hash of
-each real file, `alzheimer_patients.csv.gz` holds the patient and slice, found by matching pixels to the earlier
-release. 182 synthetic images are byte-identical copies of real ones and share their hash. For these pairs the
-table also holds the number in the file name of the image that counts as real.
+The later release (11,519 images) shuffled the same slices and added synthetic ones. `alzheimer_patients.csv.gz`
+holds patient and slice by the hash of each real file, found by matching pixels to the earlier release. 182
+synthetic images are byte-identical copies of real ones; for them it also holds the number in the real file's name.
 """
 
 import gzip
@@ -18,6 +14,7 @@ import re
 from functools import cache
 from importlib.resources import files
 
+import numpy as np
 import pandas as pd
 
 from medrobust.data.sources.base import Release
@@ -49,38 +46,38 @@ EARLIER_SIZE, LATER_SIZE = 6400, 11519
 
 
 def by_name(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
-    """Set `patient` and `slice` from the file names if the table lists the release of 6,400 slices.
-
-    Args:
-        table: a listing with `id`, `label` and `published_split`.
+    """Set `patient` and `slice` from `id` and `published_split` if the table lists the release of 6,400 slices.
 
     Returns:
         The table, and the release, or None if it is another data set.
     """
-    if len(table) == EARLIER_SIZE and (completed := _by_name(table)) is not None:
-        return completed, EARLIER
-    return table, None
+    if len(table) != EARLIER_SIZE:
+        return table, None
+    rules = [_name_rule(name, split) for name, split in zip(table["id"], table["published_split"], strict=True)]
+    origins = [origin for origin in rules if origin is not None]
+    if len(set(origins)) < EARLIER_SIZE:
+        return table, None
+    patients, slices = zip(*origins, strict=True)
+    return table.assign(patient=patients, slice=slices), EARLIER
 
 
 def by_hash(table: pd.DataFrame) -> tuple[pd.DataFrame, Release | None]:
-    """Set `patient`, `slice`, `kind` and `parent` from `sha256` if the table lists the release of 11,519 images.
-
-    Returns:
-        The table, and the release, or None if it is another data set.
-    """
-    if len(table) == LATER_SIZE and (completed := _by_hash(table)) is not None:
-        return completed, LATER
-    return table, None
-
-
-def _by_name(table: pd.DataFrame) -> pd.DataFrame | None:
-    origins = [_name_rule(name, split) for name, split in zip(table["id"], table["published_split"], strict=True)]
-    if any(origin is None for origin in origins):
-        return None
-    completed = table.copy()
-    completed["patient"] = [origin[0] for origin in origins if origin]
-    completed["slice"] = [origin[1] for origin in origins if origin]
-    return completed if not completed.duplicated(["patient", "slice"]).any() else None
+    """The same for the release of 11,519 images: set `patient`, `slice`, `kind` and `parent` from `sha256`."""
+    digests, known = table["sha256"].str[:10], _table()
+    if len(table) != LATER_SIZE or len(known.keys() & set(digests)) != EARLIER_SIZE:
+        return table, None
+    real_image: dict[str, str] = {}  # digest -> id of its real image: as the table marks it, else the first listed
+    for name, digest in sorted(zip(table["id"], digests, strict=True), key=lambda row: not _is_marked(*row)):
+        if digest in known:
+            real_image.setdefault(digest, name)
+    is_real = digests.map(real_image) == table["id"]
+    patients, slices = ({digest: origin[part] for digest, origin in known.items()} for part in (0, 1))
+    return table.assign(
+        kind=np.where(is_real, "real", "synthetic"),
+        patient=digests.map(patients).where(is_real, ""),
+        slice=digests.map(slices).astype("Int64").where(is_real),
+        parent=digests.map(real_image).fillna("").mask(is_real, ""),
+    ), LATER
 
 
 def _name_rule(name: str, split: str) -> tuple[str, int] | None:
@@ -122,25 +119,6 @@ def _table() -> dict[str, tuple[str, int, str]]:
     content = files("medrobust.data").joinpath("alzheimer_patients.csv.gz").read_bytes()
     rows = (line.split(",") for line in gzip.decompress(content).decode().split())
     return {digest: (patient, int(slice_), "".join(number)) for digest, patient, slice_, *number in rows}
-
-
-def _by_hash(table: pd.DataFrame) -> pd.DataFrame | None:
-    digests = [digest[:10] for digest in table["sha256"]]
-    known = _table()
-    if sum(digest in known for digest in set(digests)) != EARLIER_SIZE:
-        return None
-    completed = table.copy()
-    real_image: dict[str, str] = {}  # digest -> id of its real image: as the table marks it, else the first listed
-    for name, digest in sorted(zip(table["id"], digests, strict=True), key=lambda row: not _is_marked(*row)):
-        if digest in known:
-            real_image.setdefault(digest, name)
-    is_real = [real_image.get(digest) == name for name, digest in zip(table["id"], digests, strict=True)]
-    rows = list(zip(digests, is_real, strict=True))
-    completed["kind"] = ["real" if real else "synthetic" for real in is_real]
-    completed["patient"] = [known[digest][0] if real else "" for digest, real in rows]
-    completed["slice"] = [known[digest][1] if real else pd.NA for digest, real in rows]
-    completed["parent"] = [real_image[digest] if digest in known and not real else "" for digest, real in rows]
-    return completed
 
 
 def _is_marked(name: str, digest: str) -> bool:

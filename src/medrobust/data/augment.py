@@ -18,11 +18,10 @@ def build_augmentation(augment: AugmentParams) -> nn.Module:
         steps.append(K.RandomHorizontalFlip(p=0.5 if p else 0.0))
     if augment.vertical_flip:
         steps.append(K.RandomVerticalFlip(p=0.5 if p else 0.0))
-    low, high = augment.scale
     shift = (augment.translate, augment.translate)
     steps += [
         # A single resampling for rotation, translation and scale is cheaper and blurs less than three.
-        K.RandomAffine(degrees=augment.rotation, translate=shift, scale=(low, high), p=p),
+        K.RandomAffine(degrees=augment.rotation, translate=shift, scale=tuple(augment.scale), p=p),
         K.RandomBrightness((1 - augment.brightness, 1 + augment.brightness), p=p),
         K.RandomContrast((1 - augment.contrast, 1 + augment.contrast), p=p),
         K.RandomSharpness(augment.sharpness, p=p),

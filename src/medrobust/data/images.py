@@ -31,21 +31,16 @@ class Raster:
 
 
 def decode(content: bytes, size: int, channels: int, window: Window | None = None) -> np.ndarray:
-    """Decode an image to uint8, size×size (×3 for three channels), as the store holds it; see `to_raster`."""
+    """Decode an image to uint8, size×size (×3 for three channels); see `to_raster`."""
     return to_raster(content, size, channels, window).pixels
 
 
 def to_raster(content: bytes | Raster, size: int, channels: int, window: Window | None = None) -> Raster:
-    """Decode one image and resize it to size×size (×3 for three channels).
+    """Decode one image and resize it to size×size pixels (×3 for three channels).
 
     Palettes and CMYK are converted to grey or RGB, transparent pixels are composited over black, and the EXIF
-    orientation is applied. Grey images deeper than 8 bits are windowed, see `_to_8_bits`.
-
-    Args:
-        content: an encoded image, or decoded pixels.
-        size: side length in pixels.
-        channels: 1 for grey, 3 for colour.
-        window: intensities of black and white, for grey images deeper than 8 bits.
+    orientation is applied. Grey images deeper than 8 bits are windowed: `window` holds the intensities of black
+    and white, see `_to_8_bits`.
 
     Raises:
         ValueError: the bytes are empty, truncated or not an image; the image is animated, has too many pixels, or

@@ -4,7 +4,7 @@ import hashlib
 import math
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,14 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
             labels (with `on_mixed_patient: fail`), or deep images are nearly black.
     """
     listing = get_source(data.source).listing(data, raw)
-    _check_listing(listing, data)
+    _check_classes(listing.table, data)
+    if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:
+        raise UserError(str(twice.iloc[0]), "occurs twice in the data", "Remove one of them")
+    _mixed_patients(listing.table, data)  # fail before decoding, as far as patients are known already
     with atomic_dir(folder) as temporary:
         decoded = _decode_all(listing, data, temporary)
         table = listing.table.assign(sha256=decoded.hashes)
-        release = Release(listing.licence, listing.citation, listing.url, listing.verified)
+        release = listing.release
         if listing.recover is not None:
             table, recognised = listing.recover(table)
             release = recognised or release
@@ -62,12 +65,12 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
             found = f"{data.window}: images of more than 8 bits fill only {decoded.peak + 1} of 256 grey levels"
             remedy = "Set it to the range of the intensities, for example [0, 4095] for 12 bits"
             raise UserError("params.yaml: data.window", found, remedy)
-        decoded.bad |= mixed_patients(table, data)
+        decoded.bad |= _mixed_patients(table, data)
         keep = np.setdiff1d(np.arange(len(table)), list(decoded.bad))
         for name in ("images.npy", *(["masks.npy"] if listing.masks else [])):
             _keep_rows(temporary / name, keep)
         manifest = table.iloc[keep]
-        check_classes(manifest, data)
+        _check_classes(manifest, data)
         header = _header(listing, data, manifest, release, decoded, pixel_hash(temporary / "images.npy"))
         write_store(temporary, manifest, header)
     left_out = sum(header.left_out.values())
@@ -78,8 +81,8 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
 def _header(
     listing: Listing, data: DataParams, manifest: pd.DataFrame, release: Release, decoded: "_Decoded", sha256: str
 ) -> Header:
-    ids = listing.table["id"]
-    known = manifest["patient"][manifest["patient"] != ""]
+    ids = listing.table["id"].astype(str)
+    unreadable = [{"id": ids.iloc[row], "reason": decoded.bad[row]} for row in sorted(decoded.bad)]
     return Header(
         source=data.source,
         classes=data.classes,
@@ -87,47 +90,25 @@ def _header(
         image_size=data.image_size,
         channels=data.channels,
         images=len(manifest),
-        patients=known.nunique(),
+        patients=manifest["patient"][manifest["patient"] != ""].nunique(),
         counts={label: int((manifest["label"] == label).sum()) for label in data.classes},
-        licence=release.licence,
-        citation=release.citation,
-        url=release.url,
+        **asdict(release),
         sha256=sha256,
         raw_bit_depth=decoded.bits,
-        skipped=[
-            *listing.skipped,
-            *({"id": str(ids.iloc[row]), "reason": decoded.bad[row]} for row in sorted(decoded.bad)),
-        ],
+        skipped=listing.skipped + unreadable,
         left_out=listing.left_out,
-        verified=release.verified,
     )
 
 
-def _check_listing(listing: Listing, data: DataParams) -> None:
-    check_classes(listing.table, data)
-    if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:
-        raise UserError(str(twice.iloc[0]), "occurs twice in the data", "Remove one of them")
-    mixed_patients(listing.table, data)  # fail before decoding, as far as patients are known already
-
-
-def check_classes(table: pd.DataFrame, data: DataParams) -> None:
-    """Check that every class has an image.
-
-    Raises:
-        UserError: a class of `data.classes` has no image.
-    """
+def _check_classes(table: pd.DataFrame, data: DataParams) -> None:
     for label in data.classes:
         if not (table["label"] == label).any():
             remedy = "Add images of it, or remove it from data.classes"
             raise UserError(f"params.yaml: data.classes: {label}", "no image of this class", remedy)
 
 
-def mixed_patients(table: pd.DataFrame, data: DataParams) -> dict[int, str]:
-    """Rows of patients with more than one label, with the reason to skip them (with `on_mixed_patient: skip`).
-
-    Raises:
-        UserError: there are such patients (with `on_mixed_patient: fail`).
-    """
+def _mixed_patients(table: pd.DataFrame, data: DataParams) -> dict[int, str]:
+    """Rows of patients with more than one label, with the reason to skip them (`on_mixed_patient: skip`)."""
     if data.on_mixed_patient == "keep":
         return {}
     known = table[(table["patient"] != "") & (table["kind"] == "real")]
@@ -143,27 +124,16 @@ def mixed_patients(table: pd.DataFrame, data: DataParams) -> dict[int, str]:
 
 @dataclass
 class _Decoded:
-    """Facts about the decoded images, besides their pixels.
+    """Facts about the decoded images, besides their pixels."""
 
-    Attributes:
-        hashes: sha256 of each file, or of the pixels of an image that is not a file.
-        bits: largest bit depth among the published images.
-        bad: row -> why its image is skipped.
-        peak: brightest stored pixel of the images deeper than 8 bits; None if there is none.
-    """
-
-    hashes: list[str]
-    bits: int
-    bad: dict[int, str]
-    peak: int | None = None
+    hashes: list[str]  # sha256 of each file, or of the pixels of an image that is not a file
+    bits: int  # largest bit depth among the published images
+    bad: dict[int, str]  # row -> why its image is skipped
+    peak: int | None = None  # brightest stored pixel of the images deeper than 8 bits
 
 
 def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
-    """Read and decode every listed image once; write `images.npy` (and `masks.npy`) in `folder`.
-
-    Raises:
-        UserError: an image does not decode (with `on_bad_image: fail`).
-    """
+    """Read and decode every listed image once; write `images.npy` (and `masks.npy`) in `folder`."""
     ids, size = listing.table["id"].tolist(), data.image_size
     shape = (len(ids), size, size, *((3,) if data.channels == 3 else ()))
     pixels = _new_array(folder / "images.npy", np.uint8, shape)

@@ -25,7 +25,7 @@ def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed:
         UserError: `split.merge` names an unknown class, the data lack what the strategy needs (patients, published
             folders), a class has too few patients, or a split would be empty.
     """
-    label = merge_classes(manifest["label"], header, split)
+    label = _merge_classes(manifest["label"], header, split)
     table = pd.DataFrame({"id": manifest["id"], "split": "", "label": label, "reason": ""})
     if split.strategy in ("patient", "kfold"):
         _by_patient(table, manifest, split, seed)
@@ -39,12 +39,8 @@ def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed:
     return table
 
 
-def merge_classes(labels: pd.Series, header: Header, split: SplitParams) -> pd.Series:
-    """Replace the labels that `split.merge` names by their new class (with `small_class: merge`).
-
-    Raises:
-        UserError: a name in `split.merge` is not a class.
-    """
+def _merge_classes(labels: pd.Series, header: Header, split: SplitParams) -> pd.Series:
+    """Replace the labels that `split.merge` names by their new class (with `small_class: merge`)."""
     for name in (*split.merge, *split.merge.values()):
         if name not in header.classes:
             raise UserError("params.yaml: split.merge", f"no class {name!r}", f"Use classes of {header.classes}")
@@ -52,10 +48,9 @@ def merge_classes(labels: pd.Series, header: Header, split: SplitParams) -> pd.S
 
 
 def split_metrics(table: pd.DataFrame, manifest: pd.DataFrame, header: Header) -> dict[str, Any]:
-    """Counts for `metrics/split.json`: images and patients per split, images per class, patients per class.
+    """Counts for `metrics/split.json`: images and patients per split and per class.
 
-    A patient counts for each class of which the patient has an image. Images without a patient are not counted as
-    patients.
+    A patient counts for each class of which the patient has an image. Unknown patients are not counted.
     """
     metrics: dict[str, Any] = {}
     for name in (*SPLITS, "excluded"):
@@ -97,17 +92,13 @@ def _by_patient(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams,
     misplaced = synthetic & (table["split"] != "train")
     table.loc[misplaced, ["split", "reason"]] = ["excluded", "synthetic image of a patient outside train"]
     orphans = synthetic & (patients == "")
-    keep = split.unknown_parent == "train"
-    values = ["train", ""] if keep else ["excluded", "synthetic image of an unknown parent"]
-    table.loc[orphans, ["split", "reason"]] = values
+    excluded = ["excluded", "synthetic image of an unknown parent"]
+    table.loc[orphans, ["split", "reason"]] = ["train", ""] if split.unknown_parent == "train" else excluded
 
 
 def _patient_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:
-    """Start index of a class's test patients, their number, and the number of validation patients after them.
-
-    With three or more patients, every split gets at least one, whatever the shares are.
-    """
-    if count >= 3:
+    """Start index of a class's test patients, their number, and the number of validation patients after them."""
+    if count >= 3:  # every split gets at least one, whatever the shares are
         test = min(max(1, round(split.test * count)), count - 2)
         return 0, test, min(max(1, round(split.val * count)), count - test - 1)
     return 0, *_small_shares(label, count, 1, split, "train, val and test")
@@ -156,9 +147,8 @@ def _as_published(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParam
     published = manifest["published_split"]
     if not {"train", "test"} <= set(published):
         remedy = "Set it to patient or random; published needs data with train and test folders"
-        raise UserError(
-            "params.yaml: split.strategy: published", "the data have no train and test folders", remedy
-        )
+        found = "the data have no train and test folders"
+        raise UserError("params.yaml: split.strategy: published", found, remedy)
     table["split"] = published.where(published != "", "excluded")
     if not (published == "val").any():
         train = np.flatnonzero(published == "train")

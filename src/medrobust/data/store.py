@@ -23,7 +23,6 @@ PREPARE_AGAIN = "Run `dvc repro --force prepare`"
 GPU_SHARE = 0.25
 #: Images copied to the GPU at a time.
 BLOCK = 1024
-TEXT_COLUMNS: Any = {name: str for name in MANIFEST_COLUMNS if name != "slice"}
 
 
 @dataclass(frozen=True)
@@ -99,10 +98,8 @@ class ImageStore:
             raise UserError("data/split.csv", f"no image is in {name!r}", "Change split.val or split.test")
         classes = [label for label in self.header.classes if (split["label"] == label).any()]
         index = {label: number for number, label in enumerate(classes)}
-        patients = self.manifest["patient"].to_numpy()[rows].astype(str)
-        ids = self.manifest["id"].to_numpy()[rows].astype(str)
-        known = patients != ""
-        patients = np.where(known, patients, np.char.add("?", ids))
+        ids, patients = (self.manifest[name].to_numpy()[rows].astype(str) for name in ("id", "patient"))
+        patients = np.where(patients != "", patients, np.char.add("?", ids))
         labels = np.array([index[label] for label in split["label"].to_numpy()[rows]], dtype=np.int64)
         return Subset(self.images, rows, labels, ids, patients, classes, store_masks=self.masks)
 
@@ -121,15 +118,10 @@ class SplitStore:
 
 @dataclass(frozen=True)
 class DevicePixels:
-    """Images of a store on a device.
+    """Images of a store on a device."""
 
-    Attributes:
-        pixels: uint8, n×H×W or n×H×W×3.
-        rows: int, n, ascending; their rows in the store.
-    """
-
-    pixels: "torch.Tensor"
-    rows: np.ndarray
+    pixels: "torch.Tensor"  # uint8, n×H×W or n×H×W×3
+    rows: np.ndarray  # int, n, ascending; their rows in the store
 
     def take(self, rows: np.ndarray) -> "torch.Tensor":
         """The images at these rows of the store, which must be among `self.rows`."""
@@ -199,11 +191,9 @@ class Subset:
         return torch.from_numpy(self.store_masks[self.rows[np.asarray(indices)]])[:, None]
 
     def resident(self, device: "torch.device | str", free: int | None = None) -> "Subset":
-        """Copy the subset's uint8 pixels to a GPU if they fit there; otherwise return the subset unchanged.
+        """Copy the subset's uint8 pixels to a GPU if they fit into its `free` bytes (None = query CUDA).
 
-        Args:
-            device: where batches are used; on the CPU nothing is copied.
-            free: free memory there in bytes; None = query CUDA.
+        Otherwise, and on the CPU, return the subset unchanged.
         """
         import torch
 
@@ -228,10 +218,8 @@ class Subset:
 
 
 def to_device(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
-    """Copy a tensor to a device without waiting for the work that a GPU still has queued.
-
-    The copy starts from pinned memory, because CUDA would wait for queued work before it copies pageable memory.
-    """
+    """Copy a tensor to a device without waiting for the work that a GPU still has queued."""
+    # CUDA would wait for queued work before it copies pageable memory.
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -243,16 +231,8 @@ def open_splits(prepared: Path | str, split: Path | str) -> SplitStore:
     Raises:
         UserError: a file is missing or damaged.
     """
-    return SplitStore(ImageStore.open(prepared), read_split(split))
-
-
-def read_split(path: Path | str) -> pd.DataFrame:
-    """Read `split.csv`; all columns are text, also where ids or class names are numbers.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    return read_table(path, dtype=str, keep_default_na=False)
+    # All columns are text, also where ids or class names are numbers.
+    return SplitStore(ImageStore.open(prepared), read_table(split, dtype=str, keep_default_na=False))
 
 
 def read_header(path: Path | str) -> Header:
@@ -274,7 +254,8 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     Raises:
         UserError: it is missing or damaged, or lacks a column.
     """
-    manifest = read_table(path, dtype=TEXT_COLUMNS, keep_default_na=False)
+    kinds = {name: str for name in MANIFEST_COLUMNS if name != "slice"}
+    manifest = read_table(path, dtype=kinds, keep_default_na=False)
     if missing := [name for name in MANIFEST_COLUMNS if name not in manifest]:
         raise UserError(str(path), f"lacks the columns {', '.join(missing)}", PREPARE_AGAIN)
     slices = pd.to_numeric(manifest["slice"], errors="coerce")

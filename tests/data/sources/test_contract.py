@@ -114,7 +114,12 @@ def test_every_source_has_both_functions() -> None:
 
 @pytest.mark.parametrize(
     ("name", "module", "extra"),
-    [("figshare_tumor", "h5py", "formats"), ("nifti", "nibabel", "formats"), ("dicom", "pydicom", "formats")],
+    [
+        ("figshare_tumor", "h5py", "formats"),
+        ("nifti", "nibabel", "formats"),
+        ("dicom", "pydicom", "formats"),
+        ("kaggle", "kagglehub", "kaggle"),
+    ],
 )
 def test_a_missing_library_is_reported_with_its_extra(
     name: str, module: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -123,5 +128,6 @@ def test_a_missing_library_is_reported_with_its_extra(
     base = {"ordered": True, "image_size": 16, "channels": 1, "on_bad_image": "skip", "source": name}
     block = {**base, **SAMPLES[name](tmp_path / "published", monkeypatch)}
     monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, SOURCES[name], raising=False)
     with pytest.raises(UserError, match=rf"{module} is not installed.*medrobust\[{extra}\]"):
         make(block, tmp_path)

@@ -108,7 +108,7 @@ def test_a_series_without_a_clear_order_is_reported(
     tags: dict[str, Any], message: str, block: dict[str, Any], make: Make
 ) -> None:
     change_tags(block, **tags)
-    with pytest.raises(UserError, match=rf"one: is not a usable series \(.*{message}"):
+    with pytest.raises(UserError, match=rf"one: is not usable \(.*{message}"):
         make(block)
     with pytest.raises(UserError, match="benign: no image of this class"):
         make(block, on_bad_image="skip")

@@ -1,6 +1,5 @@
 """Kaggle data sets as kagglehub downloads them, and its errors."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,15 +26,6 @@ def test_slug_and_version_are_recorded(sample: Sample, make: Make, tmp_path: Any
 def test_a_path_that_is_not_a_slug_is_refused(path: str | None, sample: Sample, make: Make) -> None:
     with pytest.raises(UserError, match=r"data\.path: (null|.* is not a slug).*owner/name"):
         make({**sample("kaggle"), "path": path})
-
-
-def test_a_missing_kagglehub_is_reported_with_its_extra(
-    sample: Sample, make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    block = sample("kaggle")
-    monkeypatch.setitem(sys.modules, "kagglehub", None)
-    with pytest.raises(UserError, match=r"kagglehub is not installed.*medrobust\[kaggle\]"):
-        make(block)
 
 
 def test_an_error_of_kaggle_is_reported(sample: Sample, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

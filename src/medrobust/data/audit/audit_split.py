@@ -26,9 +26,8 @@ class Audit:
 
     Attributes:
         metrics: for `metrics/audit.json`, the verdict first.
-        pairs: copies across splits, with two labels or of two patients, worst first, see `pairs.copy_pairs`.
-        nearest: for each test image its nearest image in train and validation, in the same columns, most similar
-            first.
+        pairs: copies across splits, with two labels or of two patients, see `pairs.copy_pairs`.
+        nearest: the nearest train or validation image of each test image, in the same columns, most similar first.
         suspects: one row per image of a suspected patient, see `suspects.py`.
         closeness: share of the test images that have an image of at least a given similarity in train or
             validation, with and without images of the same patient.
@@ -42,13 +41,7 @@ class Audit:
 
 
 def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> Audit:
-    """Compare all pairs of images that the split uses.
-
-    Args:
-        store: the prepared images.
-        split: the split table.
-        params: correlations from which two images count as near duplicates or as possibly of one patient.
-    """
+    """Compare all pairs of images that the split uses; `params` holds the thresholds, as correlations."""
     table = store.manifest.assign(split=split["split"], label=split["label"], row=np.arange(len(split)))
     table["owner"] = patient_of(table)
     images = table[table["split"].isin(SPLITS)].reset_index(drop=True)
@@ -58,20 +51,18 @@ def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> 
     result = search(vectors, patients, is_test, params.near_duplicate, params.same_patient)
     pairs = copy_pairs(images, result)
     same_person, clusters = look_alikes(images, result), suspected_patients(images, result)
-    suspects = [
-        suspect_table(images, same_person, "look-alike patients"),
-        suspect_table(images, clusters, "images without a patient id"),
-    ]
+    look_alike = suspect_table(images, same_person, "look-alike patients")
+    suspected = suspect_table(images, clusters, "images without a patient id")
     metrics: dict[str, Any] = {
-        **patient_overlap(images),
-        **duplicates(images, pairs, result, params.near_duplicate),
-        **synthetic_images(table, images),
-        **suspect_counts("look_alike_patients", suspects[0]),
-        **suspect_counts("suspected_patients", suspects[1]),
-        **neighbour_accuracy(images, result.in_pool, result.in_pool_other_patients),
-        **suspected_neighbour_accuracy(images, vectors, clusters, result.in_pool),
-        "patients_by_class": patients_by_class(images, store.header.classes),
-        "classes_not_in_test": classes_not_in_test(images, store.header.classes),
+        **_patient_overlap(images),
+        **_duplicates(images, pairs, result, params.near_duplicate),
+        **_synthetic_images(table, images),
+        **_suspect_counts("look_alike_patients", look_alike),
+        **_suspect_counts("suspected_patients", suspected),
+        **_neighbour_accuracy(images, result.in_pool, result.in_pool_other_patients),
+        **_suspected_neighbour_accuracy(images, vectors, clusters, result.in_pool),
+        "patients_by_class": _patients_by_class(images, store.header.classes),
+        "classes_not_in_test": _classes_not_in_test(images, store.header.classes),
     }
     verdict, reasons = decide_verdict(metrics)
     in_pool = result.in_pool
@@ -81,13 +72,13 @@ def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> 
         {"verdict": verdict, "reasons": reasons, **metrics},
         pairs,
         nearest.sort_values("similarity", ascending=False, ignore_index=True),
-        pd.concat(suspects, ignore_index=True),
-        closeness(in_pool, result.in_pool_other_patients),
+        pd.concat([look_alike, suspected], ignore_index=True),
+        _closeness(in_pool, result.in_pool_other_patients),
     )
 
 
-def patient_overlap(images: pd.DataFrame) -> dict[str, Any]:
-    """Count patients in two splits. Synthetic train images do not count here, see `synthetic_images`."""
+def _patient_overlap(images: pd.DataFrame) -> dict[str, Any]:
+    """Count patients in two splits. Synthetic train images do not count here, see `_synthetic_images`."""
     real = images[images["kind"] != "synthetic"]
     test = set(images["owner"][images["split"] == "test"]) - {""}
     train, val = (set(real["owner"][real["split"] == name]) - {""} for name in ("train", "val"))
@@ -100,7 +91,7 @@ def patient_overlap(images: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def duplicates(images: pd.DataFrame, pairs: pd.DataFrame, result: SearchResult, near: float) -> dict[str, Any]:
+def _duplicates(images: pd.DataFrame, pairs: pd.DataFrame, result: SearchResult, near: float) -> dict[str, Any]:
     """Count byte-identical files and near duplicates; a test image counts once, however many copies it has."""
     test, pool = images[images["split"] == "test"], images[images["split"] != "test"]
     crossing = pairs["split"] != pairs["other_split"]
@@ -116,13 +107,8 @@ def duplicates(images: pd.DataFrame, pairs: pd.DataFrame, result: SearchResult, 
     }
 
 
-def synthetic_images(table: pd.DataFrame, images: pd.DataFrame) -> dict[str, Any]:
-    """Count synthetic images by their origin and split.
-
-    Args:
-        table: all images of the store, with `owner`.
-        images: those that the split uses.
-    """
+def _synthetic_images(table: pd.DataFrame, images: pd.DataFrame) -> dict[str, Any]:
+    """Count synthetic images by origin and split; `table` lists all images, `images` those in the split."""
     real = table[table["kind"] != "synthetic"]
     copies = table["kind"].eq("synthetic") & table["sha256"].isin(real["sha256"])
     synthetic = images[images["kind"] == "synthetic"]
@@ -136,13 +122,8 @@ def synthetic_images(table: pd.DataFrame, images: pd.DataFrame) -> dict[str, Any
     }
 
 
-def suspect_counts(name: str, suspects: pd.DataFrame) -> dict[str, Any]:
-    """Count suspects, those both in test and elsewhere, and their test images.
-
-    Args:
-        name: part of the keys, for example `look_alike_patients`.
-        suspects: as `suspect_table` returns it.
-    """
+def _suspect_counts(name: str, suspects: pd.DataFrame) -> dict[str, Any]:
+    """Count suspects, those both in test and elsewhere, and their test images."""
     tested = suspects["split"].eq("test").groupby(suspects["suspect"]).transform("any")
     elsewhere = suspects["split"].ne("test").groupby(suspects["suspect"]).transform("any")
     across = suspects[tested & elsewhere]
@@ -153,7 +134,7 @@ def suspect_counts(name: str, suspects: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def neighbour_accuracy(
+def _neighbour_accuracy(
     images: pd.DataFrame, all_patients: NearestNeighbours, other_patients: NearestNeighbours
 ) -> dict[str, Any]:
     """Accuracy of the 1-nearest-neighbour with and without images of the test patient, and the gap."""
@@ -167,7 +148,7 @@ def neighbour_accuracy(
     }
 
 
-def suspected_neighbour_accuracy(
+def _suspected_neighbour_accuracy(
     images: pd.DataFrame, vectors: np.ndarray, clusters: np.ndarray, all_patients: NearestNeighbours
 ) -> dict[str, Any]:
     """The same for test images without a patient id, with the suspected patient in place of the true one."""
@@ -193,21 +174,21 @@ def _accuracy(images: pd.DataFrame, nearest: NearestNeighbours, selected: np.nda
     return float((label[nearest.index[rows]] == label[rows]).mean()) if len(rows) else None
 
 
-def patients_by_class(images: pd.DataFrame, classes: list[str]) -> dict[str, dict[str, int]]:
-    """Number of known patients per class and split (`metrics/split.json` counts their images)."""
+def _patients_by_class(images: pd.DataFrame, classes: list[str]) -> dict[str, dict[str, int]]:
+    """Number of known patients per split and class (`metrics/split.json` counts their images)."""
     known = images[(images["owner"] != "") & (images["kind"] != "synthetic")]
     count = known.groupby(["split", "label"])["owner"].nunique()
     present = [label for label in classes if (images["label"] == label).any()]
     return {name: {label: int(count.get((name, label), 0)) for label in present} for name in SPLITS}
 
 
-def classes_not_in_test(images: pd.DataFrame, classes: list[str]) -> list[str]:
+def _classes_not_in_test(images: pd.DataFrame, classes: list[str]) -> list[str]:
     """Classes that occur in train or validation but not in test, whether or not patients are known."""
     present, tested = set(images["label"]), set(images["label"][images["split"] == "test"])
     return [label for label in classes if label in present - tested]
 
 
-def closeness(all_patients: NearestNeighbours, other_patients: NearestNeighbours) -> pd.DataFrame:
+def _closeness(all_patients: NearestNeighbours, other_patients: NearestNeighbours) -> pd.DataFrame:
     """The curve of `Audit.closeness`: `similarity`, `with_own_patient`, `without_own_patient`."""
     parts = [np.sort(nearest.similarity[nearest.index >= 0]) for nearest in (all_patients, other_patients)]
     grid = np.linspace(min((part[0] for part in parts if len(part)), default=0), 1, 101).astype(np.float32)

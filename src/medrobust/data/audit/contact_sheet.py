@@ -14,13 +14,7 @@ SIDE, MARGIN, CAPTION = 128, 8, 44
 
 
 def contact_sheet(store: ImageStore, pairs: pd.DataFrame, nearest: pd.DataFrame, path: Path) -> None:
-    """Write a PNG with the worst pairs, followed by the nearest pairs of test images; each pair has a caption.
-
-    Args:
-        store: the prepared images.
-        pairs, nearest: tables of an `Audit`.
-        path: the PNG to write.
-    """
+    """Write a PNG with the worst `pairs` of an audit, followed by its `nearest` pairs, with captions."""
     from PIL import Image, ImageDraw
 
     worst = pairs.head(MAX_PAIRS - MIN_NEAREST)

@@ -1,8 +1,7 @@
 """Exact nearest neighbours and near duplicates among thumbnails, by blocked matrix products.
 
-Each image is reduced to a thumbnail, centred and scaled to length 1, so the correlation of two images is a dot
-product. The matrix of all pairs is computed block by block; only half of it, because it is symmetric. Each block
-is evaluated while it is in memory: all correlations are computed, but the N×N matrix is never stored.
+Thumbnails are centred and scaled to length 1, so the correlation of two images is a dot product. One half of the
+symmetric N×N matrix of correlations is computed block by block, and never stored as a whole.
 """
 
 from collections.abc import Iterator
@@ -73,7 +72,6 @@ class NearestNeighbours:
 
     @classmethod
     def empty(cls, count: int) -> "NearestNeighbours":
-        """Start without neighbours."""
         return cls(np.full(count, -1), np.full(count, -np.inf, dtype=np.float32))
 
     def update(self, rows: slice, columns: slice, block: np.ndarray) -> None:
@@ -142,18 +140,16 @@ class _PairCollector:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """Neighbours and similar pairs; positions refer to the vectors that were searched.
-
-    The pool are the images of train and validation.
+    """Neighbours and similar pairs, as positions of vectors; the pool are the images of train and validation.
 
     Attributes:
         in_pool: for each test image, the nearest image of the pool.
         in_pool_other_patients: the same among the pool's images of other known patients (for a test image of an
             unknown patient: among all images of the pool).
         other_patients: for each image, the nearest of all images that are not known to be of the same patient.
-        near_duplicates: pairs at or above the threshold of near duplicates.
-        same_patient: pairs at or above the threshold at which two images may be of one patient. Contains all such
-            pairs with an image of an unknown patient, and some pairs of images of known patients.
+        near_duplicates: pairs at or above the threshold `near_duplicate`.
+        same_patient: pairs at or above the threshold `same_patient`: all with an image of an unknown patient, and
+            some of images of known patients.
     """
 
     in_pool: NearestNeighbours

@@ -14,10 +14,6 @@ IMAGE_COLUMNS = ["id", "split", "label", "owner", "row"]
 def copy_pairs(images: pd.DataFrame, result: SearchResult) -> pd.DataFrame:
     """Pairs of copies across splits, with two labels, or of two known patients; worst first.
 
-    Args:
-        images: one row per searched image.
-        result: result of the search among them.
-
     Returns:
         `kind` (byte-identical | near copy), `similarity` (correlation), and `IMAGE_COLUMNS` of both images.
     """

@@ -13,15 +13,10 @@ from medrobust.data.audit.neighbours import SearchResult
 MIN_SHARE = 0.5
 #: ... at a distance (1 - correlation) below this share of the median distance between patients in these data.
 MAX_RELATIVE_DISTANCE = 0.25
-COLUMNS = ["suspect", "kind", "id", "split", "label", "patient"]
 
 
 def look_alikes(images: pd.DataFrame, result: SearchResult) -> np.ndarray:
-    """Find patients that may have two or more ids.
-
-    Args:
-        images: one row per searched image, with `owner` (patient, empty if unknown).
-        result: result of the search among them.
+    """Find patients that may have two or more ids; `owner` of an image is its patient, empty if unknown.
 
     Returns:
         int, n: number of the suspect that each image belongs to, -1 for none.
@@ -47,13 +42,13 @@ def suspected_patients(images: pd.DataFrame, result: SearchResult) -> np.ndarray
 
 
 def suspect_table(images: pd.DataFrame, group: np.ndarray, kind: str) -> pd.DataFrame:
-    """One row per image of a suspect, with the columns `COLUMNS`; the largest suspect first."""
+    """One row per image of a suspect, the largest suspect first."""
     rows = np.flatnonzero(group >= 0)
     table = images.iloc[rows].assign(kind=kind, patient=images["owner"].iloc[rows], group=group[rows])
     table["size"] = table.groupby("group")["id"].transform("size")
     table = table.sort_values(["size", "group", "id"], ascending=[False, True, True], ignore_index=True)
     table["suspect"] = [f"{kind[0].upper()}{number + 1}" for number in pd.factorize(table["group"])[0]]
-    return table[COLUMNS]
+    return table[["suspect", "kind", "id", "split", "label", "patient"]]
 
 
 def _components(count: int, edges: np.ndarray) -> np.ndarray:

@@ -7,11 +7,7 @@ MAX_GAP = 0.05
 
 
 def decide_verdict(metrics: dict[str, Any]) -> tuple[str, list[str]]:
-    """Return the verdict and its reasons, leaks first.
-
-    Args:
-        metrics: counts and accuracies as in `Audit.metrics`.
-    """
+    """Return the verdict on `Audit.metrics` and its reasons, leaks first."""
     leaks, doubts = _leaks(metrics), _doubts(metrics)
     return "leaking" if leaks else "suspect" if doubts else "clean", leaks + doubts
 

@@ -1,9 +1,9 @@
 """A zip, a tar or a folder with class folders (optionally inside train, val and test), or with a table.
 
-Patient ids of the two public Alzheimer releases, which were published without them, are recovered: by a rule on
-file names for the release of 6,400 images, by file hashes for the release of 11,519 images.
+The patient ids of the two public Alzheimer releases are recovered, see `alzheimer_patients`.
 """
 
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -13,16 +13,14 @@ from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
 from medrobust.data import alzheimer_patients as alzheimer
 from medrobust.data.sources.base import Listing, Release
-from medrobust.data.sources.fetch import copy_or_download
-from medrobust.data.sources.files import Files, open_files
+from medrobust.data.sources.fetch import copy_or_download, open_raw
+from medrobust.data.sources.files import Files
 from medrobust.data.sources.labels import LEFT_OUT, SPLIT_NAMES, LabelMap, match_files, read_label_table
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp"}
 
 
-def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
-    """Copy or download the archive or folder at `data.path` unchanged, and record its hash."""
-    return copy_or_download(data, folder)
+download = copy_or_download
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
@@ -32,40 +30,33 @@ def listing(data: DataParams, folder: Path) -> Listing:
         UserError: the archive is damaged or unsafe, the table does not match it, or an image has no class folder.
     """
     facts = read_json(folder / "source.json")
-    files = open_files(folder / facts["file"])
+    files = open_raw(folder)
     checked = "sha256 of the archive (data.sha256)" if facts.get("sha256") and data.sha256 else "nothing"
     if data.table is not None:
         rows = read_label_table(data, folder, files)
         images = [name for name in files.names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
         table, skipped = match_files(rows, images, data)
-        return Listing(
-            table, files.read, "unknown", "unknown", "", verified=checked, skipped=skipped, left_out=rows.left_out
-        )
+        return Listing(table, files.read, Release(verified=checked), skipped=skipped, left_out=rows.left_out)
     table, left_out = class_folders(data, files)
-    table, release = alzheimer.by_name(table)
-    recover = None if release else alzheimer.by_hash
-    release = release or Release("unknown", "unknown", "", checked)
-    return Listing(
-        table, files.read, release.licence, release.citation, release.url, verified=release.verified,
-        left_out=left_out, recover=recover,
-    )  # fmt: skip
+    table, recognised = alzheimer.by_name(table)
+    release, recover = recognised or Release(verified=checked), None if recognised else alzheimer.by_hash
+    return Listing(table, files.read, release, left_out=left_out, recover=recover)
 
 
 def class_folders(data: DataParams, files: Files) -> tuple[pd.DataFrame, dict[str, int]]:
-    """List images by class folder.
+    """List images, labelled by the innermost folder that is named like a class.
 
     Returns:
-        One row per image, labelled by the innermost folder that is named like a class; and the number of images
-        per label that `data.labels` maps to null.
+        One row per image, and the number of images per label that `data.labels` maps to null.
 
     Raises:
         UserError: an image is in no such folder, or there is no image.
     """
-    labels, rows, left_out = LabelMap(data), [], dict[str, int]()
+    labels, rows, left_out = LabelMap(data), [], Counter[str]()
     for name in files.names:
-        *folders, file = PurePosixPath(name).parts
-        if PurePosixPath(file).suffix.lower() not in IMAGE_SUFFIXES:
+        if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
             continue
+        *folders, _ = PurePosixPath(name).parts
         known = ((folder, labels.find(folder)) for folder in reversed(folders))
         folder, label = next(((folder, label) for folder, label in known if label is not None), ("", None))
         if label is None:
@@ -73,12 +64,11 @@ def class_folders(data: DataParams, files: Files) -> tuple[pd.DataFrame, dict[st
             remedy = f"Use the classes {', '.join(data.classes)}, or map the folder in data.labels"
             raise UserError(str(files.path), found, remedy)
         if label == LEFT_OUT:
-            left_out[folder] = left_out.get(folder, 0) + 1
+            left_out[folder] += 1
             continue
         split = next((SPLIT_NAMES[part.lower()] for part in folders if part.lower() in SPLIT_NAMES), "")
         rows.append({"id": name, "label": label, "published_split": split})
     if not rows:
-        raise UserError(
-            str(files.path), "contains no image", f"Use files with the suffix {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
-    return pd.DataFrame(rows).assign(patient="", slice=None, kind="real", parent=""), left_out
+        remedy = f"Use files with the suffix {', '.join(sorted(IMAGE_SUFFIXES))}"
+        raise UserError(str(files.path), "contains no image", remedy)
+    return pd.DataFrame(rows).assign(patient="", slice=None, kind="real", parent=""), dict(left_out)

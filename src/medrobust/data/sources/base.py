@@ -13,14 +13,17 @@ from medrobust.core.params.data import DataParams
 from medrobust.data.images import Raster
 from medrobust.data.sources.registry import SOURCES
 
+#: Library that only some sources import -> the extra of medrobust that installs it.
+EXTRAS = {"h5py": "formats", "nibabel": "formats", "pydicom": "formats", "kagglehub": "kaggle"}
+
 
 @dataclass(frozen=True)
 class Release:
-    """The publication of a data set: licence, citation, address, and how the data were verified to be it."""
+    """The publication of a data set: licence, citation, address, and what of it was compared, in words."""
 
-    licence: str
-    citation: str
-    url: str
+    licence: str = "unknown"
+    citation: str = "unknown"
+    url: str = ""
     verified: str = "nothing"
 
 
@@ -32,23 +35,18 @@ class Listing:
         table: one row per image: `id`, `label`, and as far as known `patient`, `slice`, `kind`, `parent`,
             `published_split`.
         read: returns the image with an id, encoded or as pixels; raises ValueError with the reason if it cannot.
-            It is called once per image, from several threads; adjacent rows of the table are read at about the
-            same time.
-        licence, citation, url: of the data set, for the report.
-        verified: what was compared with the publication (counts, classes, checksums), in words.
+            It is called once per image, from several threads, in about the order of the table.
+        release: the publication, for the report.
         skipped: {id, reason} of images that the source itself skipped (with `on_bad_image: skip`).
         left_out: label -> number of its images, for labels that `data.labels` maps to null.
         masks: whether every image has a mask.
-        recover: called once with the table and a column `sha256`; returns the completed table, and the release if
-            the hashes identify one. This allows hashes to be used although every file is read only once.
+        recover: called once with the table and a column `sha256`, after every file was read; returns the completed
+            table, and the release if the hashes identify one.
     """
 
     table: pd.DataFrame
     read: Callable[[str], bytes | Raster]
-    licence: str
-    citation: str
-    url: str
-    verified: str = "nothing"
+    release: Release = Release()
     skipped: list[dict[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     masks: bool = False
@@ -69,9 +67,15 @@ def get_source(name: str) -> Source:
     """Import the source module of a name.
 
     Raises:
-        UserError: no source has this name.
+        UserError: no source has this name, or its library is not installed.
     """
     if name not in SOURCES:
         raise UserError("params.yaml: data.source", f"no source {name!r}", f"Use one of: {', '.join(SOURCES)}")
-    source: Source = import_module(SOURCES[name])
+    try:
+        source: Source = import_module(SOURCES[name])
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        remedy = f"Install the extra: pip install medrobust[{EXTRAS[error.name]}]"
+        raise UserError(f"params.yaml: data.source: {name}", f"{error.name} is not installed", remedy) from None
     return source

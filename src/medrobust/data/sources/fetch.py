@@ -4,17 +4,15 @@ import hashlib
 import os
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+
+import requests
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
-from medrobust.core.records import file_hash
+from medrobust.core.records import file_hash, read_json
 from medrobust.core.runtime import WORK, say
-from medrobust.data.sources.files import copy_folder
-
-if TYPE_CHECKING:
-    import requests
+from medrobust.data.sources.files import Files, copy_folder, open_files
 
 #: Number of attempts within one run if the connection breaks.
 ATTEMPTS = 5
@@ -24,7 +22,7 @@ CHUNK = 1 << 16
 TIMEOUT = (30, 120)
 
 
-def copy_or_download(data: DataParams, folder: Path) -> dict[str, str]:
+def copy_or_download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
     """Copy or download `data.path` (a file, folder or URL) and the table of `data.table` into `folder`, unchanged.
 
     Returns:
@@ -39,22 +37,24 @@ def copy_or_download(data: DataParams, folder: Path) -> dict[str, str]:
         file = folder / ("download" if name in ("", "..") else name)
         download_file(data.path, file)
     else:
-        path = local_path(data.path)
+        path = _local_path(data.path)
         file = folder / path.name
         if path.is_dir():
             copy_folder(path, file)
         else:
             shutil.copyfile(path, file)
     copy_table(data, folder)
-    return {"file": file.name, "sha256": "" if file.is_dir() else check_sha256(file, data.sha256)}
+    return {"file": file.name, "sha256": "" if file.is_dir() else _checked_sha256(file, data.sha256)}
 
 
-def local_path(path: str | None, where: str = "params.yaml: data.path") -> Path:
-    """Expand `~` and `$VARIABLES` in a path of params.yaml.
+def open_raw(folder: Path) -> Files:
+    """Open the archive or folder that `copy_or_download` wrote; raises as `open_files` does."""
+    return open_files(folder / read_json(folder / "source.json")["file"])
 
-    Raises:
-        UserError: it is null, contains an unset variable, or does not exist.
-    """
+
+def _local_path(path: str | None) -> Path:
+    """Expand `~` and `$VARIABLES` in `data.path`; raises a UserError if it does not exist."""
+    where = "params.yaml: data.path"
     if path is None:
         raise UserError(where, "null", "Set it to the path of a zip, a tar or a folder")
     expanded = expand_path(path)
@@ -71,12 +71,8 @@ def expand_path(path: str) -> str:
     return os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111
 
 
-def check_sha256(path: Path, expected: str | None) -> str:
-    """Return the sha256 of a file.
-
-    Raises:
-        UserError: it differs from the expected one.
-    """
+def _checked_sha256(path: Path, expected: str | None) -> str:
+    """Return the sha256 of a file; raises a UserError if it differs from the expected one."""
     actual = file_hash(path)
     if expected is not None and actual != expected.lower():
         remedy = "The file is damaged or another one: download it again, or correct data.sha256"
@@ -87,16 +83,9 @@ def check_sha256(path: Path, expected: str | None) -> str:
 def download_file(url: str, target: Path, md5: str | None = None) -> None:
     """Download a file. A partial download of a broken connection or a killed stage is resumed.
 
-    Args:
-        url: address of the file.
-        target: path of the complete file.
-        md5: published md5, or None.
-
     Raises:
-        UserError: the server returns an error, the connection breaks `ATTEMPTS` times, or the md5 differs.
+        UserError: the server returns an error, the connection breaks `ATTEMPTS` times, or `md5` differs.
     """
-    import requests
-
     part = WORK / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(ATTEMPTS):
@@ -123,8 +112,6 @@ def download_file(url: str, target: Path, md5: str | None = None) -> None:
 
 def _resume(url: str, part: Path) -> None:
     """Download the bytes that `part` lacks and append them; start anew if the server has another file by now."""
-    import requests
-
     tag = part.with_suffix(".tag")
     start = part.stat().st_size if part.exists() and tag.exists() else 0
     headers = {"Accept-Encoding": "identity"}  # no compression: offsets count the bytes of the file
@@ -143,15 +130,9 @@ def _resume(url: str, part: Path) -> None:
         with part.open("ab" if start else "wb") as file:
             for block in response.iter_content(CHUNK):
                 file.write(block)
-        _check_length(response, part, start)
-
-
-def _check_length(response: "requests.Response", part: Path, start: int) -> None:
-    import requests
-
-    length = response.headers.get("Content-Length")
-    if length is not None and part.stat().st_size < start + int(length):
-        raise requests.ConnectionError("fewer bytes than announced")
+        length = response.headers.get("Content-Length")
+        if length is not None and part.stat().st_size < start + int(length):
+            raise requests.ConnectionError("fewer bytes than announced")
 
 
 def copy_table(data: DataParams, folder: Path) -> None:

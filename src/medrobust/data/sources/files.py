@@ -16,14 +16,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Generic, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
 from medrobust.core.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 #: An archive may unpack to MAX_RATIO times its size plus SLACK bytes; archives of images reach 2 or 3 times.
 MAX_RATIO, SLACK = 100, 2**30
 #: First two bytes of a compressed tar -> decompressor.
-DECOMPRESSORS: dict[bytes, Callable[[Path], "Readable"]] = {
+DECOMPRESSORS: dict[bytes, "Callable[[Path], SupportsRead[bytes]]"] = {
     b"\x1f\x8b": gzip.GzipFile, b"BZ": bz2.BZ2File, b"\xfd7": lzma.LZMAFile,
 }  # fmt: skip
 #: Compression methods that Python's zipfile supports.
@@ -31,13 +34,6 @@ ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipf
 #: Exceptions raised when a damaged member of an archive is read.
 READ_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)
 T = TypeVar("T")
-
-
-class Readable(Protocol):
-    """An object from which bytes can be read."""
-
-    def read(self, size: int, /) -> bytes:
-        """Read at most `size` bytes; empty at the end."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +51,7 @@ class Files:
     open: Callable[[str], IO[bytes]]
 
     def read(self, name: str) -> bytes:
-        """Read a whole file.
-
-        Raises:
-            ValueError: the file is damaged inside the archive.
-        """
+        """Read a whole file; raises ValueError if it is damaged inside the archive."""
         try:
             with self.open(name) as file:
                 return file.read()
@@ -86,13 +78,7 @@ def open_files(path: Path) -> Files:
 
 
 def zip_files(path: Path, content: Path | IO[bytes], size: int) -> Files:
-    """Open a zip.
-
-    Args:
-        path: its name, for messages.
-        content: the zip itself, as a path or an open file.
-        size: its size in bytes, to detect zip bombs.
-    """
+    """Open a zip of `size` bytes; messages name it `path`. Raises as `open_files` does."""
     archive = zipfile.ZipFile(content)
     members = {}
     for info in archive.infolist():
@@ -106,34 +92,26 @@ def zip_files(path: Path, content: Path | IO[bytes], size: int) -> Files:
             found = f"uses the unsupported compression method {info.compress_type} ({info.filename})"
             raise UserError(str(path), found, "Create it again with the method deflate")
         members[_decoded_name(info)] = info
-    check_unpacked_size(path, sum(info.file_size for info in members.values()), size)
+    _check_unpacked_size(path, sum(info.file_size for info in members.values()), size)
     _check_names(path, list(members))
     return Files(path, _visible(list(members)), lambda name: archive.open(members[name]))
 
 
-def spool(source: "Readable", path: Path, size: int, folder: Path) -> IO[bytes]:
+def spool(source: "SupportsRead[bytes]", path: Path, size: int, folder: Path) -> IO[bytes]:
     """Unpack a stream into an anonymous temporary file in `folder`, which is deleted when it is closed.
 
-    Args:
-        source: stream of the unpacked bytes.
-        path: the archive that they come from, for messages.
-        size: packed size in bytes, to detect zip bombs.
-        folder: a folder with enough free disk space.
+    Messages name the archive `path`. Its packed `size` in bytes serves to detect zip bombs.
     """
     target = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - stays open as long as the listing that reads it
     while block := source.read(1 << 20):
         target.write(block)
-        check_unpacked_size(path, target.tell(), size)
+        _check_unpacked_size(path, target.tell(), size)
     target.seek(0)
     return target
 
 
-def check_unpacked_size(path: Path, unpacked: int, packed: int) -> None:
-    """Refuse an archive that unpacks to far more than an archive of images can.
-
-    Raises:
-        UserError: the unpacked size exceeds `MAX_RATIO` times the packed size plus `SLACK`.
-    """
+def _check_unpacked_size(path: Path, unpacked: int, packed: int) -> None:
+    """Raise a UserError if an archive unpacks to far more than an archive of images can."""
     if unpacked > MAX_RATIO * packed + SLACK:
         found = f"unpacks to over {unpacked / 1e9:.3g} GB from {packed / 1e9:.3g} GB, like a zip bomb"
         raise UserError(str(path), found, "Download it from a source you trust")
@@ -156,7 +134,6 @@ class SharedCache(Generic[T]):
         self._slots: OrderedDict[str, tuple[threading.Lock, list[T]]] = OrderedDict()
 
     def __call__(self, key: str) -> T:
-        """Return `load(key)`."""
         with self._lock:
             lock, value = self._slots.setdefault(key, (threading.Lock(), []))
             self._slots.move_to_end(key)

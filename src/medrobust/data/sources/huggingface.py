@@ -1,23 +1,25 @@
 """Parquet data sets with an image and a label column, from the Hugging Face Hub or local files."""
 
 import json
+from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import huggingface_hub
 import pandas as pd
+import pyarrow.parquet as pq
+from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
+from pyarrow import ArrowInvalid
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.params.sources import TableParams
 from medrobust.core.records import read_json
-from medrobust.data.sources.base import Listing
+from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, expand_path
 from medrobust.data.sources.files import SharedCache, copy_folder
 from medrobust.data.sources.labels import SPLIT_NAMES, manifest_columns
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
 
 #: Branch with the Hub's own Parquet conversion of other formats.
 CONVERTED = "refs/convert/parquet"
@@ -33,22 +35,20 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
         UserError: the data set does not exist or has no Parquet file, or the download fails.
     """
     if data.path is None or Path(expand_path(data.path)).exists() or "$" in data.path:
-        return copy_or_download(data, folder)
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
-
+        return copy_or_download(data, folder, seed)
     pattern = data.table.file if data.table and data.table.file else "*.parquet"
     where = f"huggingface: {data.path}"
     try:
         for revision in (None, CONVERTED):
-            info = HfApi().dataset_info(data.path, revision=revision)
+            info = huggingface_hub.HfApi().dataset_info(data.path, revision=revision)
             if any(Path(file.rfilename).match(pattern) for file in info.siblings or []):
                 break
         else:
-            raise UserError(
-                where, f"contains no file {pattern}", "Set data.table.file to a pattern of its Parquet files"
-            )
-        downloaded = snapshot_download(data.path, repo_type="dataset", revision=info.sha, allow_patterns=pattern)
+            remedy = "Set data.table.file to a pattern of its Parquet files"
+            raise UserError(where, f"contains no file {pattern}", remedy)
+        downloaded = huggingface_hub.snapshot_download(
+            data.path, repo_type="dataset", revision=info.sha, allow_patterns=pattern
+        )
     except (OSError, HTTPError, HFValidationError) as error:
         remedy = "Check the name (owner/name) and the network; set HF_TOKEN for gated data sets"
         raise UserError(where, f"cannot be downloaded ({error})", remedy) from None
@@ -68,32 +68,27 @@ def listing(data: DataParams, folder: Path) -> Listing:
     paths = sorted(root.rglob("*.parquet")) if root.is_dir() else [root]
     paths = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not paths:
-        raise UserError(
-            str(root), "contains no Parquet file", "Set data.path to a .parquet file or a folder of them"
-        )
+        remedy = "Set data.path to a .parquet file or a folder of them"
+        raise UserError(str(root), "contains no Parquet file", remedy)
     image = (data.table or TableParams()).image
-    parts, left_out, blocks = [], dict[str, int](), dict[str, tuple[Path, int]]()
+    parts, left_out, blocks = [], Counter[str](), dict[str, tuple[Path, int]]()
     for path in paths:
         name = path.relative_to(folder).as_posix()
         frame, groups = _rows(path, name, image)
         rows = manifest_columns(frame, data, name)
         split = _split_of(path) if not (rows.table["published_split"] != "").any() else None
         parts.append(rows.table.assign(published_split=split) if split is not None else rows.table)
-        left_out = {key: left_out.get(key, 0) + rows.left_out.get(key, 0) for key in {**left_out, **rows.left_out}}
+        left_out.update(rows.left_out)
         blocks |= {f"{name}#{group}": (path, group) for group in groups}
     table = pd.concat(parts)
     table = table.assign(id=table.index).reset_index(drop=True)
-    return Listing(
-        table,
-        partial(_read, SharedCache(partial(_load, blocks, image))),
-        licence=facts.get("licence") or "unknown",
-        citation=f"Hugging Face data set {facts['name']}, revision {facts['revision']}"
-        if "name" in facts
-        else "unknown",
-        url=f"https://huggingface.co/datasets/{facts['name']}" if "name" in facts else "",
-        verified="revision on the Hub" if "name" in facts else "nothing",
-        left_out=left_out,
-    )
+    release = Release()
+    if "name" in facts:
+        citation = f"Hugging Face data set {facts['name']}, revision {facts['revision']}"
+        url = f"https://huggingface.co/datasets/{facts['name']}"
+        release = Release(facts["licence"] or "unknown", citation, url, "revision on the Hub")
+    read = partial(_read, SharedCache(partial(_load, blocks, image)))
+    return Listing(table, read, release, left_out=dict(left_out))
 
 
 def _rows(path: Path, name: str, image: str) -> tuple[pd.DataFrame, range]:
@@ -103,40 +98,30 @@ def _rows(path: Path, name: str, image: str) -> tuple[pd.DataFrame, range]:
     if image not in columns:
         found = f"no column {image!r}; its columns are {', '.join(columns)}"
         raise UserError(name, found, "Set data.table.image to the column of images")
-    names = [field.name for field in file.schema_arrow if not _is_nested(field.type) and field.name != image]
-    frame = file.read(columns=names).to_pandas()
+    flat = [field for field in file.schema_arrow if not field.type.num_fields]
+    names = [field.name for field in flat if not str(field.type).startswith(("binary", "large_binary"))]
+    frame = file.read(columns=[column for column in names if column != image]).to_pandas()
     for column, classes in _class_names(file).items():
         if column in frame:
             frame[column] = [classes[int(n)] if 0 <= n < len(classes) else str(n) for n in frame[column]]
-    groups = range(file.num_row_groups)
-    sizes = [file.metadata.row_group(group).num_rows for group in groups]
-    frame.index = pd.Index([f"{name}#{group}#{row}" for group in groups for row in range(sizes[group])])
-    return frame, groups
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    frame.index = pd.Index([f"{name}#{group}#{row}" for group, size in enumerate(sizes) for row in range(size)])
+    return frame, range(file.num_row_groups)
 
 
-def _open(path: Path) -> "pq.ParquetFile":
-    import pyarrow.parquet as pq
-    from pyarrow import ArrowInvalid
-
+def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path)
     except (ArrowInvalid, OSError) as error:
         raise UserError(str(path), f"truncated or not a Parquet file ({error})", "Download it again") from None
 
 
-def _is_nested(kind: Any) -> bool:
-    return bool(kind.num_fields) or str(kind).startswith(("binary", "large_binary"))
-
-
-def _class_names(file: "pq.ParquetFile") -> dict[str, list[str]]:
+def _class_names(file: pq.ParquetFile) -> dict[str, list[str]]:
     """Class names of ClassLabel columns, from the metadata that the `datasets` library stores in the schema."""
     metadata = (file.schema_arrow.metadata or {}).get(b"huggingface")
     features = json.loads(metadata)["info"]["features"] if metadata else {}
-    return {
-        column: feature["names"]
-        for column, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-    }
+    features = {column: feature for column, feature in features.items() if isinstance(feature, dict)}
+    return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
 
 
 def _split_of(path: Path) -> str:
@@ -150,8 +135,7 @@ def _split_of(path: Path) -> str:
 
 def _load(blocks: dict[str, tuple[Path, int]], image: str, key: str) -> list[Any]:
     path, group = blocks[key]
-    column: list[Any] = _open(path).read_row_group(group, columns=[image])[image].to_pylist()
-    return column
+    return list(_open(path).read_row_group(group, columns=[image])[image].to_pylist())
 
 
 def _read(groups: SharedCache[list[Any]], name: str) -> bytes:

@@ -4,11 +4,15 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import kagglehub
+from kagglehub.exceptions import BackendError, CredentialError, DataCorruptionError, UnauthenticatedError
+from requests import RequestException
+
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
 from medrobust.data.sources import archive
-from medrobust.data.sources.base import Listing
+from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_table
 from medrobust.data.sources.files import copy_folder
 
@@ -20,20 +24,12 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
     """Download the data set with the slug `data.path`; kagglehub resumes interrupted downloads and checks hashes.
 
     Raises:
-        UserError: `data.path` is not a slug, kagglehub is not installed, or the download fails.
+        UserError: `data.path` is not a slug, or the download fails.
     """
     match = SLUG.fullmatch(data.path or "")
     if match is None:
         found = "null" if data.path is None else f"{data.path!r} is not a slug"
         raise UserError("params.yaml: data.path", found, "Set it to owner/name, or to owner/name/versions/2")
-    try:
-        import kagglehub
-        from kagglehub.exceptions import BackendError, CredentialError, DataCorruptionError, UnauthenticatedError
-    except ImportError:
-        remedy = "Install the extra: pip install medrobust[kaggle]"
-        raise UserError("params.yaml: data.source: kaggle", "kagglehub is not installed", remedy) from None
-    from requests import RequestException
-
     try:
         downloaded = Path(kagglehub.dataset_download(data.path))
     except (RequestException, BackendError, CredentialError, DataCorruptionError, UnauthenticatedError) as error:
@@ -47,11 +43,8 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
 def listing(data: DataParams, folder: Path) -> Listing:
     """List the images like `archive`, with the page of the data set as source."""
     facts, images = read_json(folder / "source.json"), archive.listing(data, folder)
-    if images.url:
+    if images.release.url:
         return images
-    return replace(
-        images,
-        licence="see its page",
-        citation=f"Kaggle data set {facts['slug']}, version {facts['version']}",
-        url=f"https://www.kaggle.com/datasets/{facts['slug']}",
-    )
+    citation = f"Kaggle data set {facts['slug']}, version {facts['version']}"
+    url = f"https://www.kaggle.com/datasets/{facts['slug']}"
+    return replace(images, release=Release("see its page", citation, url, images.release.verified))

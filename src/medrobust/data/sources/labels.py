@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +18,8 @@ from medrobust.data.sources.files import Files
 #: Names of published splits (folders, table cells) -> split.
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
           "dev": "val", "test": "test", "testing": "test", "": ""}  # fmt: skip
-KINDS = ("real", "synthetic")
+#: Cells of the column `kind` -> kind.
+KINDS = {"": "real", "real": "real", "synthetic": "synthetic"}
 OPTIONAL_COLUMNS = ("patient", "slice", "split", "kind", "parent")
 #: Class of images that `data.labels` maps to null.
 LEFT_OUT = ""
@@ -31,13 +33,11 @@ class LabelMap:
 
     def __init__(self, data: DataParams) -> None:
         self.classes = data.classes
-        self._exact = {name: name for name in data.classes} | {
-            name: value or LEFT_OUT for name, value in data.labels.items()
-        }
-        count = Counter(normalized(name) for name in self._exact)
-        self._loose = {
-            normalized(name): value for name, value in self._exact.items() if count[normalized(name)] == 1
-        }
+        mapped = {name: value or LEFT_OUT for name, value in data.labels.items()}
+        self._exact = {name: name for name in data.classes} | mapped
+        count = Counter(map(normalized, self._exact))
+        loose = {normalized(name): value for name, value in self._exact.items()}
+        self._loose = {name: value for name, value in loose.items() if count[name] == 1}
 
     def find(self, raw: str) -> str | None:
         """The class; `LEFT_OUT` if `data.labels` maps the label to null, None if the label is unknown."""
@@ -45,11 +45,7 @@ class LabelMap:
         return self._exact.get(raw, self._loose.get(normalized(raw)))
 
     def column(self, raw: pd.Series, where: str) -> pd.Series:
-        """Map a column of labels to classes.
-
-        Raises:
-            UserError: a label is in neither `data.classes` nor `data.labels`.
-        """
+        """Map a column of labels to classes; raises a UserError for a label that `find` does not know."""
         classes = {value: self.find(value) for value in raw.unique()}
         if unknown := sorted(value for value, label in classes.items() if label is None):
             counts = ", ".join(f"{value!r} ({int((raw == value).sum())})" for value in unknown[:10])
@@ -57,6 +53,12 @@ class LabelMap:
             remedy = f"Use the classes {known}, or map the label in data.labels (for example {unknown[0]}: null)"
             raise UserError(where, f"labels that are not a class: {counts}", remedy)
         return raw.map(classes)
+
+
+def drop_left_out(table: pd.DataFrame, raw: pd.Series) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Drop the rows whose label is `LEFT_OUT`, and count them per label of the data, `raw`."""
+    dropped = table["label"] == LEFT_OUT
+    return table[~dropped], {str(label): int(count) for label, count in raw[dropped].value_counts().items()}
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,11 @@ def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
         if suffix == ".parquet":
             frame = pd.read_parquet(io.BytesIO(content))
         else:
-            separator = "\t" if suffix == ".tsv" else ","
-            frame = pd.read_csv(
-                io.BytesIO(content), sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
+            options: Any = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
+            frame = pd.read_csv(io.BytesIO(content), sep="\t" if suffix == ".tsv" else ",", **options)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, ValueError) as error:
-        raise UserError(
-            block.file, f"cannot be read ({error})", "Save it as CSV in UTF-8, or as Parquet"
-        ) from None
+        remedy = "Save it as CSV in UTF-8, or as Parquet"
+        raise UserError(block.file, f"cannot be read ({error})", remedy) from None
     frame.index = pd.RangeIndex(2, len(frame) + 2)  # line 1 is the header
     return manifest_columns(frame, data, block.file, block.path, base)
 
@@ -124,7 +123,6 @@ def manifest_columns(
 
     Args:
         frame: the table; its index is used as line number in messages.
-        data: columns, classes and labels.
         where: name of the file, for messages.
         path: name of the column of paths; None if the table has none.
         base: folder of the table inside the archive.
@@ -133,10 +131,9 @@ def manifest_columns(
         UserError: a required column is missing, or a label, split, kind or slice number is not valid.
     """
     block = data.table or TableParams()
-    requested = {name for name in OPTIONAL_COLUMNS if name in block.model_fields_set}
     columns = {name: str(getattr(block, name)) for name in OPTIONAL_COLUMNS}
-    optional = [columns[name] for name in OPTIONAL_COLUMNS if name in requested]
-    needed = [*([path] if path else []), block.label, *optional]
+    requested = [column for name, column in columns.items() if name in block.model_fields_set]
+    needed = [*([path] if path else []), block.label, *requested]
     if missing := [name for name in needed if name not in frame]:
         found = f"no column {', '.join(map(repr, missing))}; its columns are {', '.join(map(str, frame.columns))}"
         raise UserError(where, found, "Set the column names in data.table")
@@ -147,13 +144,10 @@ def manifest_columns(
     raw = table["label"]
     table["label"] = LabelMap(data).column(raw, where)
     table["split"] = _mapped(table["split"].str.lower(), SPLIT_NAMES, where, "split")
-    table["kind"] = _mapped(
-        table["kind"].str.lower(), {"": "real", **{kind: kind for kind in KINDS}}, where, "kind"
-    )
+    table["kind"] = _mapped(table["kind"].str.lower(), KINDS, where, "kind")
     table["slice"] = _numbers(table["slice"], where)
-    dropped = table["label"] == LEFT_OUT
-    counts = {str(value): int(count) for value, count in raw[dropped].value_counts().items()}
-    return LabelTable(table[~dropped].rename(columns={"split": "published_split"}), counts, where, base)
+    table, left_out = drop_left_out(table.rename(columns={"split": "published_split"}), raw)
+    return LabelTable(table, left_out, where, base)
 
 
 def match_files(
@@ -196,9 +190,8 @@ def match_files(
     if orphans.any():
         line = orphans.index[orphans][0]
         found = f"the parent {rows.table.loc[line, 'parent']!r} is not a row of the table"
-        raise UserError(
-            f"{rows.where}, line {line}", found, "Set it to the path of another row, or leave it empty"
-        )
+        remedy = "Set it to the path of another row, or leave it empty"
+        raise UserError(f"{rows.where}, line {line}", found, remedy)
     return table.reset_index(drop=True), skipped
 
 
@@ -233,7 +226,6 @@ def _numbers(column: pd.Series, where: str) -> pd.Series:
     invalid = (column != "") & ~column.str.fullmatch(r"-?\d+")
     if invalid.any():
         line = invalid.index[invalid][0]
-        raise UserError(
-            f"{where}, line {line}", f"slice is {column[line]!r}", "Use a whole number, or leave it empty"
-        )
+        remedy = "Use a whole number, or leave it empty"
+        raise UserError(f"{where}, line {line}", f"slice is {column[line]!r}", remedy)
     return pd.to_numeric(column.where(column != "", None)).astype("Int64")

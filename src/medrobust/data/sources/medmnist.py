@@ -18,11 +18,12 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import file_hash, read_json
 from medrobust.data.images import Raster
-from medrobust.data.sources.base import Listing
+from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, download_file, expand_path
 from medrobust.data.sources.files import READ_ERRORS, spool
-from medrobust.data.sources.labels import LEFT_OUT, LabelMap
+from medrobust.data.sources.labels import LabelMap, drop_left_out
 
+CITATION = "Yang et al. 2023, MedMNIST v2, Scientific Data 10:41"
 ZENODO = "https://zenodo.org/records/10519652/files/{name}.npz?download=1"
 #: `octmnist` has images of 28×28 pixels, `octmnist_64` of 64×64.
 NAME = re.compile(r"([a-z0-9]+?mnist(?:3d)?)(?:_(\d+))?")
@@ -36,7 +37,7 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
         UserError: `data.path` is neither a flag nor a file, or the md5 is not the published one.
     """
     if data.path is None or Path(expand_path(data.path)).exists() or data.path.endswith(".npz"):
-        return copy_or_download(data, folder)
+        return copy_or_download(data, folder, seed)
     flag, size = _flag(data.path)
     if flag is None or size not in flag["md5"]:
         known = ", ".join(_flags())
@@ -67,24 +68,18 @@ def listing(data: DataParams, folder: Path) -> Listing:
         ids = [f"{split}/{number:06d}" for number in range(len(labels))]
         raw = [names[n] if names and n < len(names) else str(n) for n in labels[:, 0].tolist()]
         tables.append(pd.DataFrame({"id": ids, "raw": raw, "published_split": split}))
-    table = pd.concat(tables, ignore_index=True)
-    table["label"] = LabelMap(data).column(table["raw"], path.name)
-    dropped = table["label"] == LEFT_OUT
-    return Listing(
-        table[~dropped].drop(columns="raw").assign(patient="", slice=None, kind="real", parent=""),
-        partial(_read, arrays),
-        licence=flag["licence"] if flag else "unknown",
-        citation="Yang et al. 2023, MedMNIST v2, Scientific Data 10:41",
-        url="https://medmnist.com",
-        verified=_verified(flag, size, path, table),
-        left_out={str(name): int(count) for name, count in table["raw"][dropped].value_counts().items()},
-    )
+    whole = pd.concat(tables, ignore_index=True)
+    whole["label"] = LabelMap(data).column(whole["raw"], path.name)
+    table, left_out = drop_left_out(whole, whole["raw"])
+    table = table.assign(patient="", slice=None, kind="real", parent="")
+    licence, verified = flag["licence"] if flag else "unknown", _verified(flag, size, path, whole)
+    release = Release(licence, CITATION, "https://medmnist.com", verified)
+    return Listing(table, partial(_read, arrays), release, left_out=left_out)
 
 
 def _flags() -> dict[str, Any]:
     content = package_files("medrobust.data.sources").joinpath("medmnist.json").read_text(encoding="utf-8")
-    flags: dict[str, Any] = json.loads(content)
-    return flags
+    return dict(json.loads(content))
 
 
 def _flag(name: str) -> tuple[dict[str, Any] | None, str]:
@@ -105,11 +100,7 @@ def _verified(flag: dict[str, Any] | None, size: str, path: Path, table: pd.Data
 
 
 def _open_npz(path: Path) -> dict[str, np.ndarray]:
-    """Open the six arrays of a MedMNIST file; they are unpacked beside it and memory-mapped.
-
-    Raises:
-        UserError: the file is damaged, not a MedMNIST npz, or contains volumes.
-    """
+    """Open the six arrays of a MedMNIST file; they are unpacked beside it and memory-mapped."""
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -130,11 +121,7 @@ def _open_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _map(file: IO[bytes]) -> np.ndarray:
-    """Memory-map an npy file.
-
-    Raises:
-        ValueError: it is not an npy file.
-    """
+    """Memory-map an npy file; raises ValueError if it is none."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, kind = read(file)

@@ -1,17 +1,17 @@
 """Kermany's retinal OCT images: class folders as in `archive`, with the patient id in each file name."""
 
 import re
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
-from medrobust.core.records import read_json
 from medrobust.data.sources.archive import class_folders
-from medrobust.data.sources.base import Listing
-from medrobust.data.sources.fetch import copy_or_download
-from medrobust.data.sources.files import open_files
+from medrobust.data.sources.base import Listing, Release
+from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.labels import normalized
 
+CITATION = "Kermany et al. 2018, Cell 172(5), doi 10.1016/j.cell.2018.02.010"
 #: `CNV-1016042-1.jpeg`: class, patient, image number.
 NAME = re.compile(r"([A-Za-z]+)-(\d+)-(\d+)\.jpe?g")
 #: Release -> number of images per class over all folders.
@@ -21,9 +21,7 @@ RELEASES = {
 }
 
 
-def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
-    """Copy or download the archive or folder at `data.path` unchanged, and record its hash."""
-    return copy_or_download(data, folder)
+download = copy_or_download
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
@@ -32,9 +30,9 @@ def listing(data: DataParams, folder: Path) -> Listing:
     Raises:
         UserError: a file is not named as published, or is in the folder of another class.
     """
-    files = open_files(folder / read_json(folder / "source.json")["file"])
+    files = open_raw(folder)
     table, left_out = class_folders(data, files)
-    patients, counts = [], dict[str, int]()
+    patients, counts = [], Counter[str]()
     for name in table["id"]:
         path = PurePosixPath(name)
         match = NAME.fullmatch(path.name)
@@ -45,14 +43,8 @@ def listing(data: DataParams, folder: Path) -> Listing:
             found = f"is {match[1]} by its name, but in the folder {path.parent.name}"
             raise UserError(name, found, "Move or remove it")
         patients.append(match[2])
-        counts[match[1]] = counts.get(match[1], 0) + 1
+        counts[match[1]] += 1
     whole = next((name for name, expected in RELEASES.items() if expected == counts), None)
-    return Listing(
-        table.assign(patient=patients),
-        files.read,
-        licence="CC BY 4.0",
-        citation="Kermany et al. 2018, Cell 172(5), doi 10.1016/j.cell.2018.02.010",
-        url="https://data.mendeley.com/datasets/rscbjbr9sj",
-        verified=f"class counts of the release of {whole}" if whole else "file names; not a complete release",
-        left_out=left_out,
-    )
+    verified = f"class counts of the release of {whole}" if whole else "file names; not a complete release"
+    release = Release("CC BY 4.0", CITATION, "https://data.mendeley.com/datasets/rscbjbr9sj", verified)
+    return Listing(table.assign(patient=patients), files.read, release, left_out=left_out)

@@ -21,10 +21,10 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams, PhantomParams
 from medrobust.core.records import read_table, write_table
 from medrobust.core.runtime import progress
-from medrobust.data.sources.base import Listing
+from medrobust.data.sources.base import Listing, Release
 
-#: Mean widening of the ventricles in mm and of the sulci (share of CSF) from the lowest to the highest grade.
-WIDENING, SULCI = (0.0, 7.0), (0.0, 1.0)
+#: Mean widening of the ventricles in mm and of the sulci (share of CSF) at the highest grade; 0 at the lowest.
+WIDENING, SULCI = 7.0, 1.0
 #: Standard deviation of severity within a grade at difficulty 1, as a share of the step between grades.
 OVERLAP = 0.3
 #: Periods of the scanner ripple over the image height. Its stripes are horizontal, so mirroring keeps them.
@@ -47,11 +47,9 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
     if list(phantom.patients) != data.classes:
         found = f"has the classes {list(phantom.patients)}"
         raise UserError("params.yaml: data.phantom.patients", found, f"Use data.classes: {data.classes}")
-    anatomy = Anatomy.load()
+    anatomy = _anatomy()
     rows = []
-    plan = [
-        (grade, number) for grade, label in enumerate(data.classes) for number in range(phantom.patients[label])
-    ]
+    plan = [(grade, n) for grade, label in enumerate(data.classes) for n in range(phantom.patients[label])]
     for grade, number in progress(plan, "phantom", unit="patients"):
         label = data.classes[grade]
         rng = np.random.default_rng([seed, grade, number])
@@ -69,13 +67,13 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
 def listing(data: DataParams, folder: Path) -> Listing:
     """List the generated images with their true patients and slices."""
     table = read_table(folder / "manifest.csv", keep_default_na=False)
-    return Listing(
-        table.assign(published_split="", kind="real", parent=""),
-        read=lambda path: (folder / path).read_bytes(),
-        licence="generated; the MNI152 template is under the ICBM's permissive licence",
-        citation="Fonov et al. 2011, NeuroImage 54(1) (the MNI152 template, as shipped by nilearn)",
-        url="https://nilearn.github.io",
+    table = table.assign(published_split="", kind="real", parent="")
+    release = Release(
+        "generated; the MNI152 template is under the ICBM's permissive licence",
+        "Fonov et al. 2011, NeuroImage 54(1) (the MNI152 template, as shipped by nilearn)",
+        "https://nilearn.github.io",
     )
+    return Listing(table, lambda path: (folder / path).read_bytes(), release)
 
 
 class Anatomy:
@@ -89,9 +87,14 @@ class Anatomy:
         centre: centre of the ventricles in voxels.
     """
 
-    def __init__(self, t1: np.ndarray, tissue: np.ndarray) -> None:
+    def __init__(self) -> None:
+        from nilearn import datasets
         from scipy import ndimage
 
+        t1 = datasets.load_mni152_template(resolution=2).get_fdata()
+        t1 = t1 / t1.max()
+        grey = datasets.load_mni152_gm_template(resolution=2).get_fdata()
+        tissue = grey + datasets.load_mni152_wm_template(resolution=2).get_fdata()
         mask = ndimage.binary_fill_holes(ndimage.binary_closing(tissue > 0.3, iterations=3))
         depth = ndimage.distance_transform_edt(mask) * 2.0
         # The lateral ventricles are the large, deep, dark components; the cistern between them is brighter.
@@ -108,31 +111,13 @@ class Anatomy:
         self.csf = ndimage.gaussian_filter(np.where(mask, np.clip(1 - tissue, 0, 1), 0), 0.7) * (depth < 20)
         self.centre = np.array(ndimage.center_of_mass(ventricles))
 
-    @classmethod
-    @cache
-    def load(cls) -> "Anatomy":
-        """Load the template that nilearn ships."""
-        from nilearn import datasets
-
-        t1 = datasets.load_mni152_template(resolution=2).get_fdata()
-        grey = datasets.load_mni152_gm_template(resolution=2).get_fdata()
-        white = datasets.load_mni152_wm_template(resolution=2).get_fdata()
-        return cls(t1 / t1.max(), grey + white)
-
     def patient(
         self, severity: float, phantom: PhantomParams, data: DataParams, rng: np.random.Generator
     ) -> list[np.ndarray]:
-        """Generate the slices of one patient, uint8 H×W (×3 for colour), from bottom to top.
-
-        Args:
-            severity: 0 for the lowest grade, 1 for the highest.
-            phantom: number of slices, difficulty and site ripple.
-            data: image size and channels.
-            rng: random generator of the patient.
-        """
+        """Generate a patient's slices, uint8 H×W (×3 for colour), bottom to top; severity 1 = highest grade."""
         step = 1 / max(len(phantom.patients) - 1, 1)
         true_severity = severity + rng.normal(0, OVERLAP * phantom.difficulty * step)
-        traits = _PatientTraits.draw(true_severity, rng)
+        traits = _PatientTraits(true_severity, rng)
         rows = (np.arange(data.image_size)[:, None] + 0.5) / data.image_size
         ripple = phantom.site * (2 * true_severity - 1) * np.cos(2 * np.pi * RIPPLES * rows)
         heights = np.linspace(*AXIAL, phantom.slices) / 2.0 + self.centre[2]
@@ -172,31 +157,28 @@ class Anatomy:
         return darkened
 
 
+@cache
+def _anatomy() -> Anatomy:
+    return Anatomy()
+
+
 class _PatientTraits:
     """Parameters that all slices of one patient share."""
 
-    def __init__(self, widening: float, sulci: float, field: np.ndarray, rng: np.random.Generator) -> None:
-        self.widening, self.sulci, self.field = widening, sulci, field
+    def __init__(self, severity: float, rng: np.random.Generator) -> None:
+        """Draw a patient of the given severity (0 to 1, slightly beyond because grades overlap)."""
+        self.field = rng.normal(0, 3.0, (3, 6, 7, 6))
+        self.widening, self.sulci = max(severity, -0.1) * WIDENING, max(severity * SULCI, 0.0)
         self.scale = 1 + rng.normal(0, 0.03, 2)
         self.rotation = rng.normal(0, 0.04)
         self.gain, self.exponent = 1 + rng.normal(0, 0.05), 1.3 + rng.normal(0, 0.05)
         self.bias = rng.normal(0, 0.05, 2)
 
-    @classmethod
-    def draw(cls, severity: float, rng: np.random.Generator) -> "_PatientTraits":
-        """Draw a patient of the given severity (0 to 1, slightly beyond because grades overlap)."""
-        field = rng.normal(0, 3.0, (3, 6, 7, 6))
-        amount = max(severity, -0.1)
-        widening = WIDENING[0] + amount * (WIDENING[1] - WIDENING[0])
-        sulci = max(SULCI[0] + amount * (SULCI[1] - SULCI[0]), 0.0)
-        return cls(widening, sulci, field, rng)
-
     def finish(self, t1: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Apply contrast, bias field and Rician noise of the scanner."""
-        size = len(t1)
-        axis = np.linspace(-1, 1, size)
+        axis = np.linspace(-1, 1, len(t1))
         bias = 1 + self.bias[0] * axis[:, None] + self.bias[1] * axis[None, :]
         signal = 0.85 * self.gain * np.clip(t1, 0, None) ** self.exponent * bias
-        noise = rng.normal(0, 0.02, (2, size, size))
+        noise = rng.normal(0, 0.02, (2, *t1.shape))
         rician: np.ndarray = np.hypot(signal + noise[0], noise[1])
         return rician

@@ -1,6 +1,5 @@
-"""Which sources `data.source` may name. To add one: its module and a line here."""
+"""Sources by their name in `data.source`, and their modules. To add a source, write its module and add a line."""
 
-#: name in `data.source` -> module, imported when it is asked for
 SOURCES = {
     "phantom": "medrobust.data.sources.phantom",
     "archive": "medrobust.data.sources.archive",

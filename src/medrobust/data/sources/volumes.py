@@ -1,10 +1,14 @@
 """Select the slices of a volume or series that become images, and list them as rows."""
 
 import math
+from collections.abc import Callable
 
 import pandas as pd
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
 from medrobust.core.params.sources import VolumeParams
+from medrobust.core.runtime import progress
 
 
 def selected_slices(count: int, volume: VolumeParams) -> list[int]:
@@ -20,13 +24,33 @@ def selected_slices(count: int, volume: VolumeParams) -> list[int]:
     return numbers
 
 
-def one_row_per_slice(table: pd.DataFrame, slices: dict[str, list[int]]) -> pd.DataFrame:
-    """Repeat the row of each volume for its slices, with the id `<volume>#<number>` and the number as `slice`.
+def one_row_per_slice(
+    table: pd.DataFrame, count_slices: Callable[[str], int], data: DataParams
+) -> tuple[pd.DataFrame, list[dict[str, str]]]:
+    """Repeat the row of each volume for its selected slices, with the id `<volume>#<number>`.
 
-    Volumes that are not in `slices` are dropped.
+    Args:
+        table: one row per volume.
+        count_slices: returns the number of slices of a volume; raises ValueError if the volume is not usable.
+        data: `volume` and `on_bad_image`.
+
+    Returns:
+        The rows, and {id, reason} of the volumes that are not usable (with `on_bad_image: skip`).
+
+    Raises:
+        UserError: a volume is not usable (with `on_bad_image: fail`).
     """
+    slices: dict[str, list[int]] = {}
+    skipped = []
+    for name in progress(table["id"].tolist(), "listing", unit="volumes"):
+        try:
+            slices[name] = selected_slices(count_slices(name), data.volume)
+        except ValueError as error:
+            if data.on_bad_image == "fail":
+                remedy = "Fix or remove it, or set data.on_bad_image: skip"
+                raise UserError(name, f"is not usable ({error})", remedy) from None
+            skipped.append({"id": name, "reason": str(error)})
     table = table[table["id"].isin(list(slices))]
-    table = table.loc[table.index.repeat([len(slices[name]) for name in table["id"]])].reset_index(drop=True)
-    numbers = [number for name in table["id"].unique() for number in slices[name]]
-    ids = [f"{name}#{number:04d}" for name, number in zip(table["id"], numbers, strict=True)]
-    return table.assign(id=ids, slice=numbers, parent="")
+    table = table.assign(slice=table["id"].map(slices)).explode("slice", ignore_index=True)
+    ids = [f"{name}#{number:04d}" for name, number in zip(table["id"], table["slice"], strict=True)]
+    return table.assign(id=ids, slice=table["slice"].astype(int), parent=""), skipped
