@@ -25,9 +25,12 @@ class Table:
     folded: bool = False
 
     def markdown(self) -> str:
-        """The table in GitHub's Markdown."""
-        lines = [f"### {self.title}", "", _line(self.columns), _line("---" for _ in self.columns)]
-        lines += [_line(row) for row in self.rows]
+        """Title, table and note in GitHub's Markdown."""
+        return f"### {self.title}\n\n{self.body()}"
+
+    def body(self) -> str:
+        """Table and note in GitHub's Markdown."""
+        lines = [_line(row) for row in (self.columns, ["---"] * len(self.columns), *self.rows)]
         return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
 
     def with_warning(self, confidence: float, patients: int | None = None) -> "Table":
