@@ -63,6 +63,11 @@ class Section:
     text: list[str] = field(default_factory=list)
     folds: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def filled(self) -> list[Table]:
+        """The tables that have rows."""
+        return [table for table in self.tables if table.rows]
+
 
 def sections(run: Run, settings: ReportSettings) -> list[Section]:
     """Every section that has content."""
@@ -109,7 +114,7 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
         Section("cost", "Cost", [cost_table(run)]),
         Section("reproduce", "How to reproduce", [_origin_table(run)], text=_reproduce_text(run, settings)),
     ]  # fmt: skip
-    return [s for s in found if any(t.rows for t in s.tables) or s.charts or s.matrices or s.name == "reproduce"]
+    return [s for s in found if s.filled or s.charts or s.matrices or s.name == "reproduce"]
 
 
 def _reproduce_text(run: Run, settings: ReportSettings) -> list[str]:

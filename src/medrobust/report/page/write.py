@@ -55,7 +55,7 @@ def write_report(run: Run, settings: ReportSettings, outputs: ReportOutputs, fol
         (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")
         (page / "tables").mkdir()
-        tables = (table for section in sections(run, settings) for table in section.tables if table.rows)
+        tables = (table for section in sections(run, settings) for table in section.filled)
         for table in tables:
             (page / "tables" / f"{file_name(table)}.tex").write_text(latex(table), encoding="utf-8")
     points = plot_tables(run)
