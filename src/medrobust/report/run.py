@@ -37,6 +37,15 @@ class Attacks:
     curves: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)  # one row per radius
     checks: dict[Model, Any] = field(default_factory=dict)  # also by (label of an ensemble method, regime)
 
+    def of_suite(self, suite: str) -> tuple[dict[Model, Any], list[str]]:
+        """The records of one suite by model, and all their radii in order, as the records spell them."""
+        records = {
+            (model, regime): found for (model, regime, name), found in self.records.items() if name == suite
+        }
+        return records, sorted(
+            {eps for record in records.values() for eps in record["robust_accuracy"]}, key=float
+        )
+
 
 @dataclass(frozen=True)
 class Ensemble:

@@ -20,13 +20,9 @@ def cost_table(run: Run) -> Table:
         [model, TRAINING[regime], *(str(record.get(count, NONE)) for record in records for count in counts)]
         for model, regime, records in attacked
     ]
-    columns = [
-        "model",
-        "training",
-        *(f"{suite}, {count}" for suite in suites for count in ("gradients", "queries")),
-    ]
+    columns = [f"{suite}, {count}" for suite in suites for count in ("gradients", "queries")]
     note = (
         "Sums over all images and radii, counted per image. Gradients: forward passes with a backward pass. "
         "Queries: forward passes alone."
     )
-    return Table("Cost of the attacks", columns, rows, note)
+    return Table("Cost of the attacks", ["model", "training", *columns], rows, note)

@@ -13,6 +13,8 @@ from medrobust.report.tables.table import NONE, Table, number, ranged, with_inte
 
 #: Keys of a suite's record that are no detectors.
 FACTS = ("eps",)
+#: By whether a detector was trained on the suite (`seen` of its record, if it was trained on attacks).
+SEEN = {True: " (trained on this suite)", False: " (trained on another suite)"}
 #: Tables from which the charts are drawn.
 DRAWN = ("curves", "risk", "costs")
 #: A table with more rows opens on demand.
@@ -66,10 +68,8 @@ def _rows(run: Run) -> Iterator[Row]:
             for name, row in results.items():
                 if name in FACTS:
                     continue
-                seen = {True: " (trained on this suite)", False: " (trained on another suite)"}.get(
-                    row.get("seen"), ""
-                )
-                yield [model, TRAINING[regime], f"{suite} ε {results['eps']:g}", name + seen], row
+                trained = SEEN.get(row.get("seen"), "")
+                yield [model, TRAINING[regime], f"{suite} ε {results['eps']:g}", name + trained], row
 
 
 def _per_attacker(run: Run) -> Iterator[Row]:
@@ -87,12 +87,9 @@ def _per_attacker(run: Run) -> Iterator[Row]:
 def _rates(run: Run, confidence: float) -> Table:
     rows = []
     for where, row in _rows(run):
-        adaptive = row.get("adaptive", {})
-        pair = [adaptive.get(name, {}) for name in ("unaware", "worst")]
-        cells = [
-            _counted(with_interval(part, "auroc"), part.get("n_attacked")) for part in (row, row["successful"])
-        ]
-        cells += [_counted(with_interval(part, "successful_auroc"), part.get("successful")) for part in pair]
+        pair = [row.get("adaptive", {}).get(name, {}) for name in ("unaware", "worst")]
+        cells = [_counted(part, "auroc", "n_attacked") for part in (row, row["successful"])]
+        cells += [_counted(part, "successful_auroc", "successful") for part in pair]
         cells += [_evasion(part) for part in pair]
         rows.append([*where, *cells, str(pair[1].get("n", "not attacked"))])
     columns = ["model", "training", "attack", "detector", "AUROC, all", "AUROC, successful"]
@@ -108,8 +105,10 @@ def _rates(run: Run, confidence: float) -> Table:
     return Table("Detection of attacked images", columns, rows, note).with_warning(confidence)
 
 
-def _counted(cell: str, count: int | None) -> str:
-    return cell if cell == NONE or count is None else f"{cell}, n {count}"
+def _counted(part: dict[str, Any], name: str, count: str) -> str:
+    """A value with its interval and the number of images behind it."""
+    cell = with_interval(part, name)
+    return cell if cell == NONE or part.get(count) is None else f"{cell}, n {part[count]}"
 
 
 def _evasion(part: dict[str, Any]) -> str:
@@ -151,22 +150,16 @@ def _published(run: Run) -> Table:
     return Table("Risk as published", [*WHERE, *columns], rows, note, len(rows) > LONG)
 
 
-def _cost(risk: dict[str, float]) -> str:
-    return f"{risk['cost_without']:.3f} → {risk['cost_with']:.3f} ({risk['clean_rejected']:.0%})"
-
-
 def _costs(run: Run) -> Table:
     shares = next((list(row["risk"]["patient"]) for _, row in _rows(run)), [])
-    none = dict.fromkeys(shares)
-    rows = [
-        [
-            *where,
-            unit,
-            *(NONE if risk is None else _cost(risk) for risk in row.get("risk", {}).get(unit, none).values()),
-        ]
-        for where, row in _per_attacker(run)
-        for unit in UNITS
-    ]
+    rows = []
+    for where, row in _per_attacker(run):
+        for unit in UNITS:
+            cells = [
+                f"{risk['cost_without']:.3f} → {risk['cost_with']:.3f} ({risk['clean_rejected']:.0%})"
+                for risk in row.get("risk", {}).get(unit, {}).values()
+            ]
+            rows.append([*where, unit, *(cells or [NONE] * len(shares))])
     note = (
         "Mean cost without → with rejection, one column per share of attacked images (or patients). The threshold "
         "is the cheapest on validation patients against the unaware attacker; in brackets the share of clean "

@@ -28,14 +28,10 @@ def weights_table(run: Run) -> Table:
     """Each member's weight (a regression has none) and temperature."""
     record = run.ensemble.record
     weights, temperatures = record.get("weights", {}), record.get("temperatures", {})
-    rows = [
-        [
-            name,
-            number(weights[name]) if weights else "by regression",
-            *([number(temperatures[name])] if temperatures else []),
-        ]
-        for name in record.get("members", weights)
-    ]
+    rows = []
+    for name in record.get("members", weights):
+        cells = [number(weights[name]) if weights else "by regression"]
+        rows.append([name, *cells, *([number(temperatures[name])] if temperatures else [])])
     columns = ["member", "weight", *(["temperature"] if temperatures else [])]
     return Table("Members", columns, rows, "Fitted on validation images, clean and attacked.")
 

@@ -11,8 +11,7 @@ def targeted_tables(run: Run, confidence: float) -> list[Table]:
 
 
 def _of_suite(run: Run, suite: str, confidence: float) -> Table:
-    records = {key[:2]: record for key, record in run.attacks.records.items() if key[2] == suite}
-    grid = sorted({eps for record in records.values() for eps in record["robust_accuracy"]}, key=float)
+    records, grid = run.attacks.of_suite(suite)
     rows = []
     for (model, regime), record in records.items():
         for target, shares in record.get("targeted_success", {}).items():
