@@ -89,7 +89,10 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
                 *targeted_tables(run, confidence),
                 recall_table(run, confidence), calibration_table(run, confidence),
             ],
-            [curve for curve in curves if curve], text=_suites_text(settings),
+            [curve for curve in curves if curve], text=[
+                f"Suite {name}: norm {settings.norms[name]}; attacks: {attacks}."
+                for name, attacks in settings.attacks.items()
+            ],
         ),
         Section(
             "backbones", "All numbers, by backbone",
@@ -140,14 +143,6 @@ def _origin_table(run: Run) -> Table:
     return Table(
         "Hashes of the results in dvc.lock", ["result", "md5"], [[n, md5] for n, md5 in hashes if md5], note
     )
-
-
-def _suites_text(settings: ReportSettings) -> list[str]:
-    """The norm and the attacks of every suite."""
-    return [
-        f"Suite {name}: norm {settings.norms[name]}; attacks: {attacks}."
-        for name, attacks in settings.attacks.items()
-    ]
 
 
 def _glance_text(run: Run, short: Table, confidence: float) -> list[str]:

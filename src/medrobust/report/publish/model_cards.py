@@ -59,12 +59,6 @@ class PublishedModel:
     suites: Mapping[str, SuiteParams]
     confidence: float
 
-    @property
-    def card(self) -> dict[str, Any]:
-        """The record that training wrote beside the weights."""
-        found: dict[str, Any] = self.run.training.cards[self.backbone, self.regime]
-        return found
-
     def own(self, table: Table, title: str | None = None) -> Table:
         """A table's rows of this model, without the columns that name it."""
         rows = [row[2:] for row in table.rows if row[:2] == [self.backbone, TRAINING[self.regime]]]
@@ -98,7 +92,8 @@ def publish(model: PublishedModel, folders: Folders, out: Path) -> None:
 
 def model_card(model: PublishedModel) -> str:
     """The text of a model's README.md."""
-    run, card, own, confidence = model.run, model.card, model.own, model.confidence
+    run, own, confidence = model.run, model.own, model.confidence
+    card = run.training.cards[model.backbone, model.regime]
     short, full = short_table(run), backbone_table(run, model.backbone, confidence)
     note = f"Brackets are {confidence:.0%} intervals over whole patients. {short.note}"
     shown = [row[1:] for row in short.rows if row[0] == model.backbone]
@@ -116,7 +111,7 @@ def model_card(model: PublishedModel) -> str:
         licensed=licence_id(str(run.header.get("licence", ""))), split=split_table(run),
         start=STARTS.get(_weights(params), "those of a local file"), clean_weights=params.get("clean"),
         chosen=tuning_table(run), settings=_settings(params),
-        clean=own(clean_table(run, confidence)), confusion=_confusion(model),
+        clean=own(clean_table(run, confidence)), confusion=_confusion(model, card["classes"]),
         attacks={name: own(attack_table(run, name, confidence)) for name in run.suites},
         targeted=[table for table in map(own, targeted_tables(run, confidence)) if table.rows],
         all_numbers=Table("All numbers", full.columns[1:], numbers, full.note),
@@ -138,10 +133,10 @@ def _settings(params: dict[str, Any]) -> str:
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
-def _confusion(model: PublishedModel) -> Table | None:
+def _confusion(model: PublishedModel, classes: list[str]) -> Table | None:
     predictions = model.run.confusion.get((model.backbone, model.regime))
     if predictions is None:
         return None
-    names, counts = model.card["classes"], predictions.value_counts(["actual", "predicted"])
-    rows = [[name, *(str(counts.get((name, other), 0)) for other in names)] for name in names]
-    return Table("Confusion matrix, clean images", ["actual \\ predicted", *names], rows)
+    counts = predictions.value_counts(["actual", "predicted"])
+    rows = [[name, *(str(counts.get((name, other), 0)) for other in classes)] for name in classes]
+    return Table("Confusion matrix, clean images", ["actual \\ predicted", *classes], rows)
