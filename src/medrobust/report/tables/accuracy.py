@@ -6,6 +6,7 @@ from medrobust.core.metrics import curve_columns
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.report.run import REGIMES, Evaluation, Model, Run, name_of
 from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
+from medrobust.report.templates import table_note
 
 #: Name of a regime in tables.
 TRAINING = {"clean": "clean", "adv": "adversarial"}
@@ -21,9 +22,7 @@ def clean_table(run: Run, confidence: float) -> Table:
         measures = (with_interval(record, name) for name in names)
         rows.append([model, TRAINING[regime], *_sample(record), *measures])
     columns = ["model", "training", "n", "patients", "balanced accuracy", "accuracy", "macro F1", "AUROC"]
-    note = f"Test images; brackets are {confidence:.0%} intervals over whole patients."
-    note += " kappa² is Cohen's kappa with quadratic weights." if kappa else ""
-    note += " ECE is the expected calibration error of the predicted class. ECE and AUROC have no interval."
+    note = table_note("clean", confidence=confidence, kappa=kappa)
     return Table("Clean images", [*columns, *kappa.values(), "ECE"], rows, note).with_warning(
         confidence, run.test_patients()
     )
@@ -51,11 +50,7 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         verdict = run.verdict_of(model, regime, suite)
         rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, verdict])
     columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid), "checklist"]
-    note = (
-        "Accuracy when each image counts as wrong if any attack of the suite fools the model on it; brackets are "
-        f"{confidence:.0%} intervals over whole patients. ε is the radius in units of the pixel range [0, 1]. Do "
-        "not cite a number that the checklist calls invalid."
-    )
+    note = table_note("attack_suite", confidence=confidence)
     return Table(f"Attack suite: {suite}", columns, rows, note).with_warning(confidence, run.test_patients())
 
 
@@ -81,16 +76,7 @@ def backbone_table(run: Run, model: str, confidence: float) -> Table:
         rows += [[TRAINING[regime], *cells] for cells in _all_steps(run, (model, regime), names)]
     columns = ["training", "images", "ε", "n", "patients", "accuracy", "balanced accuracy", "macro F1"]
     columns += [*kappa.values(), *(f"recall {name}" for name in classes), "AUROC", "ECE", "log-loss"]
-    note = (
-        f"Brackets are {confidence:.0%} intervals over whole patients. In attacked rows an image counts as wrong "
-        "if any attack of the suite fools the model on it. AUROC, ECE and log-loss have no interval. They need "
-        "probabilities, and the worst case over several attacks has none."
-    )
-    if run.ensemble.matrices:
-        note += (
-            " “All steps”: the images of the transfer matrix, whose attacks do not stop when the model errs; they "
-            "are fewer."
-        )
+    note = table_note("backbone", confidence=confidence, all_steps=run.ensemble.matrices)
     return Table(f"{model}: all results", columns, rows, note, folded=True).with_warning(confidence)
 
 

@@ -3,6 +3,7 @@
 from medrobust.report.run import Run, method_label
 from medrobust.report.tables.accuracy import TRAINING
 from medrobust.report.tables.table import NONE, Table
+from medrobust.report.templates import table_note
 
 
 def cost_table(run: Run) -> Table:
@@ -21,8 +22,4 @@ def cost_table(run: Run) -> Table:
         for model, regime, records in attacked
     ]
     columns = [f"{suite}, {count}" for suite in suites for count in ("gradients", "queries")]
-    note = (
-        "Sums over all images and radii, counted per image. Gradients: forward passes with a backward pass. "
-        "Queries: forward passes alone."
-    )
-    return Table("Cost of the attacks", ["model", "training", *columns], rows, note)
+    return Table("Cost of the attacks", ["model", "training", *columns], rows, table_note("cost"))

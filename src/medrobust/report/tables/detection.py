@@ -10,6 +10,7 @@ from medrobust.report.collect import Folders, Reader
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import TRAINING
 from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
+from medrobust.report.templates import table_note
 
 #: Keys of a suite's record that are no detectors.
 FACTS = ("eps",)
@@ -94,14 +95,7 @@ def _rates(run: Run, confidence: float) -> Table:
         rows.append([*where, *cells, str(pair[1].get("n", "not attacked"))])
     columns = ["model", "training", "attack", "detector", "AUROC, all", "AUROC, successful"]
     columns += ["AUROC, unaware", "AUROC, aware", "evasion, unaware", "evasion, aware", "compared images"]
-    note = (
-        "AUROC of telling attacked from clean test images; n is the number of attacked images. All, successful: "
-        "the unaware attacker on all test images, and on those that fool the model. The next columns compare both "
-        "attackers on the images that the last column counts; their AUROC is that of successful attacks. Evasion: "
-        "share of the images that are classified correctly without an attack (the number after “of”) which are "
-        "misclassified and accepted, at a threshold that rejects 5 % of the clean validation images. Brackets are "
-        f"{confidence:.0%} intervals over whole patients."
-    )
+    note = table_note("detection", confidence=confidence)
     return Table("Detection of attacked images", columns, rows, note).with_warning(confidence)
 
 
@@ -142,12 +136,7 @@ def _published(run: Run) -> Table:
         shares = [number(risk.get(name)) for name in ("attacked_accuracy", "r_without", "r_with")]
         rows.append([*where, shares[0], str(risk.get("cases", NONE)), *shares[1:]])
     columns = ["accuracy attacked", "errors attacked", "risk without detector", "risk with detector"]
-    note = (
-        "Risk of Li, Pan & Zhu 2020, equation 3: clean errors, clean rejections and accepted errors on attacked "
-        "images, per image, from 0 to 2. It assumes as many attacked as clean images and gives all errors the "
-        "same cost."
-    )
-    return Table("Risk as published", [*WHERE, *columns], rows, note, len(rows) > LONG)
+    return Table("Risk as published", [*WHERE, *columns], rows, table_note("published_risk"), len(rows) > LONG)
 
 
 def _costs(run: Run) -> Table:
@@ -160,12 +149,6 @@ def _costs(run: Run) -> Table:
                 for risk in row.get("risk", {}).get(unit, {}).values()
             ]
             rows.append([*where, unit, *(cells or [NONE] * len(shares))])
-    note = (
-        "Mean cost without → with rejection, one column per share of attacked images (or patients). The threshold "
-        "is the cheapest on validation patients against the unaware attacker; in brackets the share of clean "
-        "images (or patients) that it rejects. The costs of errors and rejections are in params.yaml "
-        "(detect.risk). A detector is worth its cost where the second number is lower. Where it rejects nearly "
-        "everything, the model is not worth using."
-    )
+    note = table_note("detection_costs")
     columns = [*WHERE, "unit", *(f"{float(share):g}" for share in shares)]
     return Table("Cost by share of attacked images", columns, rows, note, len(rows) > LONG)

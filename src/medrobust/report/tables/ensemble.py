@@ -2,7 +2,7 @@
 
 from medrobust.report.run import SEPARATE, Run, name_of
 from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
-from medrobust.report.templates import paragraphs
+from medrobust.report.templates import paragraphs, table_note
 
 
 def ensemble_text(run: Run) -> list[str]:
@@ -49,13 +49,5 @@ def methods_table(run: Run, confidence: float) -> Table:
         rows.append([label, *cells, number(record.get("test_log_loss")), number(record.get("test_ece"))])
     columns = ["method", "validation log-loss", "validation log-loss, attacked", "validation balanced accuracy"]
     columns += ["test balanced accuracy", "test accuracy", "test log-loss", "test ECE"]
-    note = (
-        "Validation columns are cross-validated: no patient is evaluated by an ensemble that was fitted, or whose "
-        "penalty was chosen, with images of this patient. Attacked: images made on the equal ensemble. Test "
-        f"images are clean; brackets are {confidence:.0%} intervals over whole patients. Select a method by the "
-        "validation columns: a selection by the test columns turns the test set into a validation set."
-    )
-    for name, record in run.ensemble.methods.items():
-        if "val_missing" in record:
-            note += f" No validation figures of {name}: {record['val_missing']}."
+    note = table_note("methods", confidence=confidence, methods=run.ensemble.methods)
     return Table("Ensemble methods", columns, rows, note).with_warning(confidence, run.test_patients())

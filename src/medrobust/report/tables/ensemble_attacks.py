@@ -3,7 +3,7 @@
 from medrobust.report.run import Model, Run, method_label
 from medrobust.report.tables.accuracy import robust_accuracy
 from medrobust.report.tables.table import NONE, Table, with_interval
-from medrobust.report.templates import paragraphs
+from medrobust.report.templates import table_note
 
 #: A suite and one of its radii.
 Column = tuple[str, str]
@@ -65,14 +65,18 @@ def _note(run: Run, confidence: float) -> str:
     records = [*run.attacks.records.values(), *ensemble.attacks.values()]
     known = (ensemble.record.get("method"), *ensemble.attacked)
     left = []
-    reasons: dict[str, list[str]] = {}
+    not_fitted: dict[str, list[str]] = {}
     for name, record in ensemble.methods.items():
         if "not_fitted" in record:
-            reasons.setdefault(record["not_fitted"], []).append(name)
+            not_fitted.setdefault(record["not_fitted"], []).append(name)
         elif name not in known:
             left.append(name)
-    [note] = paragraphs(
-        "medrobust.report.tables", "attacked_methods.txt.jinja", ensemble=ensemble, left=left, reasons=reasons,
-        tested=next((record for record in records if "n" in record), None), confidence=confidence,
-    )  # fmt: skip
-    return note
+    tested = next((record for record in records if "n" in record), None)
+    return table_note(
+        "attacked_methods",
+        confidence=confidence,
+        tested=tested,
+        ensemble=ensemble,
+        left=left,
+        not_fitted=not_fitted,
+    )

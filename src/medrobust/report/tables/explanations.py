@@ -7,7 +7,7 @@ from medrobust.report.collect import Reader
 from medrobust.report.run import REGIMES, Run
 from medrobust.report.tables.accuracy import TRAINING
 from medrobust.report.tables.table import NONE, Table, number, with_interval
-from medrobust.report.templates import paragraphs
+from medrobust.report.templates import paragraphs, table_note
 
 KINDS = {"gradcam": "Grad-CAM", "saliency": "input gradient"}
 #: Measures of drift, in the order of the table's columns.
@@ -83,15 +83,8 @@ def drift_table(run: Run, confidence: float) -> Table:
     columns = ["model", "training", "map", "n (prediction changed)"]
     columns += ["overlap", "overlap, same class", "overlap, noise", "rank correlation", "rank correlation, noise"]
     columns += ["inside, clean", "inside, attacked", "region"]
-    note = (
-        "Overlap: IoU of the highest values of the clean and of the attacked map, each for the class that the "
-        "model predicts there. Same class: both maps for the class predicted on the clean image. Noise: random "
-        "noise of the attack's size in place of the attack. Rank correlation: Spearman's, over all pixels. "
-        "Inside: share of the map within the region. Region: the region's share of the image, which is the value "
-        "of a uniform map. n after a value: the number of images that have one, if not all do (a map of zeros has "
-        f"none). Brackets are {confidence:.0%} intervals over whole patients."
-    )
-    return Table("Drift of the maps under attack", columns, rows, note if rows else "").with_warning(confidence)
+    note = table_note("drift", confidence=confidence) if rows else ""
+    return Table("Drift of the maps under attack", columns, rows, note).with_warning(confidence)
 
 
 def _measure(record: dict[str, Any], part: dict[str, Any], name: str) -> str:
