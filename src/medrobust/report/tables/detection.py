@@ -10,7 +10,7 @@ from medrobust.report.collect import Folders, Reader
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import TRAINING
 from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
-from medrobust.report.templates import table_note
+from medrobust.report.templates import paragraphs, table_note
 
 #: Keys of a suite's record that are no detectors.
 FACTS = ("eps",)
@@ -45,14 +45,7 @@ def read_detection(run: Run, folders: Folders, cells: list[tuple[str, str]]) -> 
 
 def detection_text(run: Run) -> list[str]:
     """What a detector does, and who the two attackers are; [] if no model is guarded."""
-    if not run.detect:
-        return []
-    return [
-        "A detector gives each image a score, and images above a threshold are rejected. Two attackers are "
-        "compared: the unaware attacker does not know the detector and attacks the model alone; the aware "
-        "attacker knows it and tries to fool both (per image, the attack with the lowest score counts). Results "
-        "of an unaware attacker do not bound those of an aware one.",
-    ]
+    return paragraphs("medrobust.report.tables", "detection.txt.jinja") if run.detect else []
 
 
 def detection_tables(run: Run, confidence: float) -> list[Table]:
