@@ -119,9 +119,7 @@ class Run:
     def transferred(self, source: str, model: str, regime: str) -> dict[tuple[str, float], dict[Any, Any]]:
         """Results of a model on images that were made on `source`: (suite, eps) -> row of the transfer matrix.
 
-        Args:
-            source: `CLEAN`, `SEPARATE` or a name as `name_of` gives it.
-            model, regime: the model that classifies the images.
+        `source` is `CLEAN`, `SEPARATE` or a name as `name_of` gives it.
         """
         wanted = (source, name_of(model, regime))
         return {

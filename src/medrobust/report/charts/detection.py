@@ -40,8 +40,6 @@ class GuardedSuite:
 
     Attributes:
         name: in the names of charts and figures, without spaces.
-        title: text.
-        detectors: names.
         curves, risk, costs: tables of the detection stage, rows of this suite on the compared images.
         counts: (detector, attacker) -> `n`, `patients` and `successful` attacks on the compared images.
     """

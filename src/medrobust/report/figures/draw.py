@@ -35,13 +35,7 @@ mpl.rcParams.update(
 
 
 def draw_all(run: Run, folder: Path, norms: Mapping[str, str]) -> dict[str, Path]:
-    """Draw every figure that the run has data for; name -> PNG file (the SVG is beside it).
-
-    Args:
-        run: the results.
-        folder: where the files go.
-        norms: suite -> its norm.
-    """
+    """Draw every figure that the run has data for; name -> PNG file (the SVG is beside it). `norms`: by suite."""
     drawn = {f"robust_accuracy_{suite}": robust_accuracy(run, suite, norm) for suite, norm in norms.items()}
     drawn |= {
         f"transfer_{suite}": heat_map(grid)

@@ -35,16 +35,11 @@ from medrobust.report.templates import paragraphs
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """The values of params.yaml that the report needs.
-
-    Attributes:
-        strategy: of the split.
-        norms, attacks: suite -> its norm, and its attacks as text.
-    """
+    """The values of params.yaml that the report needs; `norms` and `attacks` (as text) are by suite."""
 
     title: str
     seed: int
-    strategy: str
+    strategy: str  # of the split
     confidence: float
     norms: Mapping[str, str]
     attacks: Mapping[str, str] = field(default_factory=dict)

@@ -31,12 +31,7 @@ class ReportOutputs:
 def write_report(run: Run, settings: ReportSettings, outputs: ReportOutputs, folders: Folders, sheet: int) -> str:
     """Write everything; return the short table for the terminal.
 
-    Args:
-        run: the results.
-        settings: values of params.yaml.
-        outputs: where to write.
-        folders: where the run's files are.
-        sheet: images per class to show; 0 = no image of the data at all.
+    `sheet` is the number of images per class to show; 0 = no image of the data at all.
     """
     short = plain(short_table(run))
     with (

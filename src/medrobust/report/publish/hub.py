@@ -35,12 +35,8 @@ def metadata(run: Run, backbone: str, regime: str, suites: Mapping[str, SuitePar
     """The metadata of one model; unknown values are left out.
 
     The Hub lists and compares these numbers without the card's verdicts. So it gets no number of a split that
-    leaks, and none of a suite whose evaluation is invalid or was not checked.
-
-    Args:
-        run: the results of the backbone.
-        backbone, regime: the model; its checkpoint's card must be there.
-        suites: the suites that attacked it, by name.
+    leaks, and none of a suite whose evaluation is invalid or was not checked. The card of the model's checkpoint
+    must be there.
     """
     from huggingface_hub import EvalResult, ModelCardData
 

@@ -1,9 +1,7 @@
 """Copy the checkpoints of a backbone into folders to share, each with a model card that holds every result.
 
 Format: Hugging Face Hub documentation, "Model Cards" and its `model-index`; content after Mitchell et al. 2019,
-"Model Cards for Model Reporting". A card contains the results of attacks, checklist and audit, which need the
-checkpoint first. So training writes `data/checkpoints`, and the weights are copied beside their card when all
-results are there.
+"Model Cards for Model Reporting". Attacks, checklist and audit need the checkpoint first, so it is copied last.
 """
 
 import re
@@ -48,7 +46,6 @@ class PublishedModel:
 
     Attributes:
         run: the results of its backbone; the card of its checkpoint must be there, any other gap is listed.
-        backbone, regime: the model.
         suites: the suites that attacked it, by name, as params.yaml has them.
         confidence: of the intervals.
     """
@@ -69,11 +66,6 @@ def publish(model: PublishedModel, folders: Folders, out: Path) -> None:
     """Write a model's checkpoint and its card into one folder, completely or not at all.
 
     The weights are copied and not linked: a file that DVC linked to its cache must not get a second name.
-
-    Args:
-        model: the model.
-        folders: where the files of its run are.
-        out: the folder, for instance `models/resnet34/adv`.
 
     Raises:
         UserError: the checkpoint is missing, or a file that the card needs belongs to another run. A card that

@@ -25,12 +25,9 @@ def read_explanations(run: Run, metrics: Path, backbones: list[str]) -> None:
 
 
 def explanation_pictures(run: Run, plots: Path, sheet: int) -> dict[str, Path]:
-    """`<backbone>-<regime>-<picture>` -> PNG file, for pictures that are there and belong to the run.
+    """`<backbone>-<regime>-<picture>` -> PNG file below `plots`, if it is there and belongs to the run.
 
-    Args:
-        run: the results, with the records of explanations.
-        plots: the folder of all stages' plots.
-        sheet: images per class on the page; 0 also leaves out pictures that show an image of the data.
+    `sheet` is the number of images per class on the page; 0 leaves out pictures that show an image of the data.
     """
     reader, found = Reader(run), {}
     for model, record in run.explain.items():
