@@ -65,7 +65,6 @@ def collect(
     """Read the records and tables of data, models and attacks, and of the ensemble if one is given.
 
     Args:
-        folders: where they are.
         backbones, suites: the names in params.yaml; files of other names are not read.
         provenance: which files belong to the run; None reads every file.
         ensemble: the ensemble to read, with `regime` and `attacked` from params.yaml.

@@ -1,8 +1,7 @@
 """Which files belong to the run at hand, by DVC's comparison of the working tree with dvc.lock.
 
-After `dvc repro` every file belongs to the run. After an interrupted stage, `dvc repro --single-item`, a `git
-checkout` of half the files or an edit of params.yaml it may belong to another run, and then no report may show its
-numbers. The hash of every dependency is compared; whether a file is in DVC's cache does not matter.
+An interrupted stage, `dvc repro --single-item`, `git checkout` of some files or an edit of params.yaml can leave
+files of another run, and no report may show their numbers. Hashes are compared; DVC's cache does not matter.
 """
 
 import hashlib
@@ -84,13 +83,11 @@ class Provenance:
                 yield f"stage {name} ran on an earlier {dep.def_path}"
 
     def _changed(self, dep: Any) -> bool:
-        """Whether a dependency differs from what the stage read.
-
-        Results that are not in the working tree (`dvc repro --allow-missing`) are compared by their hash in
-        dvc.lock if they are a whole out, and otherwise count as unchanged.
-        """
+        """Whether a dependency differs from what the stage read."""
         if dep.exists:
             return bool(dep.workspace_status())
+        # Not in the working tree (`dvc repro --allow-missing`): a whole out is compared by its hash in dvc.lock,
+        # anything else counts as unchanged.
         path = Path(dep.fs_path)
         if path in self.writers:
             return bool(self.writers[path][1].hash_info != dep.hash_info)

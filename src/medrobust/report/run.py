@@ -37,6 +37,15 @@ class Attacks:
     curves: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)  # one row per radius
     checks: dict[Model, Any] = field(default_factory=dict)  # also by (label of an ensemble method, regime)
 
+    def of_suite(self, suite: str) -> tuple[dict[Model, Any], list[str]]:
+        """The records of one suite by model, and all their radii in order, as the records spell them."""
+        records = {
+            (model, regime): found for (model, regime, name), found in self.records.items() if name == suite
+        }
+        return records, sorted(
+            {eps for record in records.values() for eps in record["robust_accuracy"]}, key=float
+        )
+
 
 @dataclass(frozen=True)
 class Ensemble:
@@ -110,9 +119,7 @@ class Run:
     def transferred(self, source: str, model: str, regime: str) -> dict[tuple[str, float], dict[Any, Any]]:
         """Results of a model on images that were made on `source`: (suite, eps) -> row of the transfer matrix.
 
-        Args:
-            source: `CLEAN`, `SEPARATE` or a name as `name_of` gives it.
-            model, regime: the model that classifies the images.
+        `source` is `CLEAN`, `SEPARATE` or a name as `name_of` gives it.
         """
         wanted = (source, name_of(model, regime))
         return {

@@ -13,7 +13,7 @@ from medrobust.core.params.training import AdvParams, AugmentParams, ModelParams
 from medrobust.core.processes import rank
 from medrobust.core.records import read_json
 from medrobust.core.runtime import device, seed_everything
-from medrobust.data.store import Subset, open_splits, read_header, read_split
+from medrobust.data.store import Subset, open_splits
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
@@ -51,7 +51,8 @@ class PreparedImages:
 
 def image_hashes(prepared: Path, split: Path) -> dict[str, str]:
     """Hashes of the images (`data`) and of the split table (`split`); no image is read."""
-    return {"data": read_header(prepared / "header.json").sha256, "split": table_hash(read_split(split))}
+    splits = open_splits(prepared, split)
+    return {"data": splits.store.header.sha256, "split": table_hash(splits.table)}
 
 
 @dataclass(frozen=True)

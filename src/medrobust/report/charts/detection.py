@@ -40,8 +40,6 @@ class GuardedSuite:
 
     Attributes:
         name: in the names of charts and figures, without spaces.
-        title: text.
-        detectors: names.
         curves, risk, costs: tables of the detection stage, rows of this suite on the compared images.
         counts: (detector, attacker) -> `n`, `patients` and `successful` attacks on the compared images.
     """
@@ -150,12 +148,8 @@ def _lines(
                 base = f" (base rate {part.base_rate(detector, attacker):.2f})" if base_rates else ""
                 count = part.counts.get((detector, attacker), {}).get("successful") if successful else None
                 sample = "" if count is None else f", n {count}"
-                line = {
-                    "name": f"{detector}, {attacker}{sample}{base}",
-                    "colour": number,
-                    "dashed": attacker == "aware",
-                }
-                found.append({**line, "points": points})
+                name = f"{detector}, {attacker}{sample}{base}"
+                found.append({"name": name, "colour": number, "dashed": attacker == "aware", "points": points})
     return found
 
 
@@ -187,18 +181,13 @@ def _risk(part: GuardedSuite, unit: str) -> Chart:
 
 def _at(part: GuardedSuite, unit: str, share: float) -> list[list[str]]:
     """The cheapest threshold of each detector at a share, and its cost under either attacker."""
-    rows = part.risk[(part.risk["unit"] == unit) & (part.risk["share"] == share)]
-    return [
-        [
-            row["detector"],
-            row["attacker"],
-            f"{row['cost_with']:.3f}",
-            f"{row['cost_without']:.3f}",
-            EXTREMES.get(row["threshold"], f"{row['threshold']:.4g}"),
-            f"{row['clean_rejected']:.0%}",
-        ]
-        for row in rows.to_dict("records")
-    ]
+    found = part.risk[(part.risk["unit"] == unit) & (part.risk["share"] == share)]
+    rows = []
+    for row in found.to_dict("records"):
+        costs = [f"{row['cost_with']:.3f}", f"{row['cost_without']:.3f}"]
+        threshold = EXTREMES.get(row["threshold"], f"{row['threshold']:.4g}")
+        rows.append([row["detector"], row["attacker"], *costs, threshold, f"{row['clean_rejected']:.0%}"])
+    return rows
 
 
 def _thresholds(part: GuardedSuite) -> Chart:

@@ -29,11 +29,10 @@ def robust_curve(run: Run, suite: str, norm: str) -> Chart | None:
     series: list[dict[str, Any]] = []
     models: list[Model] = []
     for model, regime in run.models():
-        points = curve_points(run, (model, regime, suite))
-        if points:
+        if points := curve_points(run, (model, regime, suite)):
             name = f"{model}, {TRAINING[regime]}"
-            line = {"name": name, "colour": colour(run, model), "dashed": regime == "clean", "points": points}
-            series.append(line)
+            dashed = regime == "clean"
+            series.append({"name": name, "colour": colour(run, model), "dashed": dashed, "points": points})
             models.append((model, regime))
     if not series:
         return None
@@ -60,12 +59,7 @@ def _row(run: Run, model: Model, suite: str, radius: float) -> list[str]:
         return [model[0], TRAINING[model[1]], "not attacked here", *[NONE] * 3]
     _, accuracy, low, high = points[radius]
     balanced = {"0": record.get("clean_balanced_accuracy"), **record.get("robust_balanced_accuracy", {})}
-    share = accuracy / points[0.0][1] if points[0.0][1] else None
-    return [
-        model[0],
-        TRAINING[model[1]],
-        ranged(accuracy, low, high),
-        number(balanced.get(f"{radius:g}")),
-        f"{share:.0%}" if share is not None else NONE,
-        run.verdict_of(*key),
-    ]
+    clean = points[0.0][1]
+    share = f"{accuracy / clean:.0%}" if clean else NONE
+    cells = [ranged(accuracy, low, high), number(balanced.get(f"{radius:g}")), share]
+    return [model[0], TRAINING[model[1]], *cells, run.verdict_of(*key)]

@@ -19,15 +19,11 @@ def sheet_rows(manifest: pd.DataFrame, count: int) -> dict[str, list[int]]:
         real = group[group["kind"] == "real"]
         part = real if len(real) else group
         owner = part["patient"].where(part["patient"] != "", part["id"])
-        middle = [rows[len(rows) // 2] for rows in _by_slice(part, owner)]
+        ordered = part.assign(owner=owner).sort_values(["owner", "slice", "id"], kind="stable")
+        middle = [rows[len(rows) // 2] for rows in ordered.groupby("owner").groups.values()]
         positions = np.unique(np.linspace(0, len(middle) - 1, min(count, len(middle))).round().astype(int))
         chosen[str(label)] = [int(middle[position]) for position in positions]
     return chosen
-
-
-def _by_slice(part: pd.DataFrame, owner: pd.Series) -> list[list[int]]:
-    ordered = part.assign(owner=owner).sort_values(["owner", "slice", "id"], kind="stable")
-    return [list(rows) for rows in ordered.groupby("owner").groups.values()]
 
 
 def class_sheet(store: ImageStore, count: int) -> Any:

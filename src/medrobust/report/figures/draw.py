@@ -12,7 +12,7 @@ from medrobust.report.charts.confusion import matrices
 from medrobust.report.charts.robustness import robust_curve
 from medrobust.report.charts.training import training_charts
 from medrobust.report.figures.detection import detection_figures
-from medrobust.report.figures.heat_map import heat_map, ink
+from medrobust.report.figures.heat_map import heat_map, shade
 from medrobust.report.run import REGIMES, Run
 from medrobust.report.tables.accuracy import TRAINING
 from medrobust.report.tables.transfer import transfer_grids
@@ -35,13 +35,7 @@ mpl.rcParams.update(
 
 
 def draw_all(run: Run, folder: Path, norms: Mapping[str, str]) -> dict[str, Path]:
-    """Draw every figure that the run has data for; name -> PNG file (the SVG is beside it).
-
-    Args:
-        run: the results.
-        folder: where the files go.
-        norms: suite -> its norm.
-    """
+    """Draw every figure that the run has data for; name -> PNG file (the SVG is beside it). `norms`: by suite."""
     drawn = {f"robust_accuracy_{suite}": robust_accuracy(run, suite, norm) for suite, norm in norms.items()}
     drawn |= {
         f"transfer_{suite}": heat_map(grid)
@@ -123,13 +117,11 @@ def confusion(run: Run) -> Any:
     for (model, regime), matrix in zip(run.confusion, matrices(run), strict=True):
         axes = grid[REGIMES.index(regime)][colour(run, model)]
         axes.set_axis_on()
-        rates = np.array(matrix.rates, float)
-        axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
-        for (i, j), rate in np.ndenumerate(rates):
-            text = "–" if np.isnan(rate) else f"{matrix.counts[i][j]}\n{rate:.0%}"
-            axes.text(j, i, text, ha="center", va="center", fontsize=7, color=ink(rate))
-        axes.set_xticks(range(len(rates)), matrix.classes, rotation=45, ha="right", fontsize=7)
-        axes.set_yticks(range(len(rates)), matrix.classes, fontsize=7)
+        texts = [
+            ["–" if rate is None else f"{count}\n{rate:.0%}" for count, rate in zip(*row, strict=True)]
+            for row in zip(matrix.counts, matrix.rates, strict=True)
+        ]
+        shade(axes, np.array(matrix.rates, float), texts, matrix.classes, matrix.classes)
         axes.set(xlabel="predicted", ylabel="true")
         axes.set_title(matrix.title, fontsize=8)
     return figure

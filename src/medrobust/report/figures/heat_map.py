@@ -15,6 +15,15 @@ def ink(rate: float) -> str:
     return "white" if rate > DARK else "black"
 
 
+def shade(axes: Any, rates: np.ndarray, texts: list[list[str]], rows: list[str], columns: list[str]) -> None:
+    """Draw shares as shades, with a text in each cell and the names of rows and columns beside them."""
+    axes.imshow(rates, cmap="Blues", vmin=0, vmax=1)
+    for (i, j), rate in np.ndenumerate(rates):
+        axes.text(j, i, texts[i][j], ha="center", va="center", fontsize=7, color=ink(rate))
+    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=7)
+    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+
+
 def heat_map(grid: Grid) -> Any:
     """A figure with the accuracy of every model (columns) on the images made on every model (rows)."""
     import matplotlib.pyplot as plt
@@ -22,12 +31,10 @@ def heat_map(grid: Grid) -> Any:
 
     rates = np.array(grid.rates)
     figure, axes = plt.subplots(figsize=(0.62 * rates.shape[1] + 1.8, 0.38 * rates.shape[0] + 1.2))
-    axes.imshow(rates, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for (i, j), rate in np.ndenumerate(rates):
-        axes.text(j, i, f"{rate:.2f}", ha="center", va="center", fontsize=7, color=ink(rate))
+    shade(axes, rates, [[f"{rate:.2f}" for rate in row] for row in grid.rates], grid.rows, grid.columns)
+    axes.set_aspect("auto")
+    for i, j in np.ndindex(rates.shape):
         if grid.rows[i] == grid.columns[j]:
             axes.add_patch(Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, fill=False, lw=1.2, ec="black"))
-    axes.set_xticks(range(len(grid.columns)), grid.columns, rotation=45, ha="right", fontsize=7)
-    axes.set_yticks(range(len(grid.rows)), grid.rows, fontsize=7)
     axes.set(xlabel="evaluated on", ylabel="images made on", title=f"{grid.title}: accuracy")
     return figure

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from medrobust.report.page.sections import ReportSettings, sections
 from medrobust.report.page.verdicts import WORDS, verdicts
 from medrobust.report.run import Run
 from medrobust.report.tables.explanations import explanation_captions
 from medrobust.report.tables.summary_lines import summary_lines
+from medrobust.report.templates import environment
 
 #: Captions of pictures.
 CAPTIONS = {
@@ -22,48 +24,37 @@ CAPTIONS = {
 
 
 def render_html(run: Run, pictures: Mapping[str, Path], settings: ReportSettings) -> str:
-    """The self-contained page: style, script, data and pictures are part of the file.
-
-    Args:
-        run: the results.
-        pictures: name -> PNG file, for the names that sections use.
-        settings: values of params.yaml.
-    """
-    from jinja2 import Environment
+    """The self-contained page: style, script, data and `pictures` (PNG files by name) are part of the file."""
     from markupsafe import Markup
 
-    parts = {name: _resource(f"page.{name}") for name in ("html", "css", "js")}
-    found = sections(run, settings)
-    drawn = {
-        "charts": {chart.name: asdict(chart) for section in found for chart in section.charts},
-        "words": WORDS,
-    }
+    templates = environment("medrobust.report.page")
+    templates.filters |= {"breakable": breakable, "mark_intervals": mark_intervals}
+    content = _content(run, settings)
+    charts = {chart.name: asdict(chart) for section in content["sections"] for chart in section.charts}
     # "<" is escaped, so that no text of the data can end the script element.
-    data = json.dumps(drawn, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"breakable": breakable, "mark_intervals": mark_intervals}
-    return environment.from_string(parts["html"]).render(
-        title=settings.title, summary=summary_lines(run, settings.strategy), verdicts=verdicts(run),
-        sections=found, words=WORDS, captions=CAPTIONS | explanation_captions(run), data=Markup(data),
-        style=Markup(parts["css"]), script=Markup(parts["js"]),
+    data = json.dumps({"charts": charts, "words": WORDS}, ensure_ascii=False, allow_nan=False).replace(
+        "<", "\\u003c"
+    )
+    return templates.get_template("page.html").render(
+        content, words=WORDS, captions=CAPTIONS | explanation_captions(run), data=Markup(data),
+        style=Markup(_resource("page.css")), script=Markup(_resource("page.js")),
         pictures={name: _data_uri(path) for name, path in pictures.items()},
     )  # fmt: skip
 
 
 def render_markdown(run: Run, settings: ReportSettings) -> str:
     """The verdicts, and the text and tables of every section, for a pull request."""
-    lines = [f"# {settings.title}", ""]
-    lines += [part for line in summary_lines(run, settings.strategy) for part in (line, "")]
-    for card in verdicts(run):
-        reasons = [f"- {reason}" for reason in card["reasons"]]
-        lines += [f"**{card['of']}: {card['verdict']}**", "", *reasons, ""]
-    for section in sections(run, settings):
-        filled = [table for table in section.tables if table.rows]
-        if filled:
-            lines += [f"## {section.title}", ""]
-            lines += [part for line in section.text for part in (line, "")]
-            lines += [table.markdown() for table in filled]
-    return "\n".join(lines)
+    template = environment("medrobust.report.page").get_template("results.md.jinja")
+    return template.render(_content(run, settings)).removesuffix("\n")
+
+
+def _content(run: Run, settings: ReportSettings) -> dict[str, Any]:
+    return {
+        "title": settings.title,
+        "summary": summary_lines(run, settings.strategy),
+        "verdicts": verdicts(run),
+        "sections": sections(run, settings),
+    }
 
 
 def breakable(name: str) -> str:

@@ -30,20 +30,16 @@ from medrobust.report.tables.table import Table, zero_width_warning
 from medrobust.report.tables.targeted import targeted_tables
 from medrobust.report.tables.transfer import Grid, transfer_grids, transfer_tables
 from medrobust.report.tables.tuning import trial_tables, tuning_table
+from medrobust.report.templates import paragraphs
 
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """The values of params.yaml that the report needs.
-
-    Attributes:
-        strategy: of the split.
-        norms, attacks: suite -> its norm, and its attacks as text.
-    """
+    """The values of params.yaml that the report needs; `norms` and `attacks` (as text) are by suite."""
 
     title: str
     seed: int
-    strategy: str
+    strategy: str  # of the split
     confidence: float
     norms: Mapping[str, str]
     attacks: Mapping[str, str] = field(default_factory=dict)
@@ -63,13 +59,18 @@ class Section:
     text: list[str] = field(default_factory=list)
     folds: dict[str, list[str]] = field(default_factory=dict)
 
+    @property
+    def filled(self) -> list[Table]:
+        """The tables that have rows."""
+        return [table for table in self.tables if table.rows]
+
 
 def sections(run: Run, settings: ReportSettings) -> list[Section]:
     """Every section that has content."""
-    confidence = settings.confidence
+    confidence, short = settings.confidence, short_table(run)
     curves = [robust_curve(run, suite, settings.norms[suite]) for suite in run.suites]
     found = [
-        Section("glance", "At a glance", [short_table(run)], text=_how_to_read(run, confidence)),
+        Section("glance", "At a glance", [short], text=_glance_text(run, short, confidence)),
         Section(
             "data", "Data", [split_table(run), audit_table(run)], pictures=["classes", "pairs"],
             text=data_text(run),
@@ -83,7 +84,10 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
                 *targeted_tables(run, confidence),
                 recall_table(run, confidence), calibration_table(run, confidence),
             ],
-            [curve for curve in curves if curve], text=_suites_text(settings),
+            [curve for curve in curves if curve], text=[
+                f"Suite {name}: norm {settings.norms[name]}; attacks: {attacks}."
+                for name, attacks in settings.attacks.items()
+            ],
         ),
         Section(
             "backbones", "All numbers, by backbone",
@@ -109,7 +113,7 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
         Section("cost", "Cost", [cost_table(run)]),
         Section("reproduce", "How to reproduce", [_origin_table(run)], text=_reproduce_text(run, settings)),
     ]  # fmt: skip
-    return [s for s in found if any(t.rows for t in s.tables) or s.charts or s.matrices or s.name == "reproduce"]
+    return [s for s in found if s.filled or s.charts or s.matrices or s.name == "reproduce"]
 
 
 def _reproduce_text(run: Run, settings: ReportSettings) -> list[str]:
@@ -118,29 +122,10 @@ def _reproduce_text(run: Run, settings: ReportSettings) -> list[str]:
     for card in run.training.cards.values():
         for name, found in card.get("versions", {}).items():
             trained.setdefault(name, set()).add(found)
-    versions = ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in trained.items())
-    compared = "Every file behind this page was compared with dvc.lock: all belong to one run."
-    return [
-        *([compared] if run.provenance and not run.foreign else []),
-        *_run_hashes(run),
-        "In a clone: run make setup, then dvc pull (if the results are stored) or dvc repro (from the data on).",
-        f"Seed {settings.seed}; every other value is in params.yaml.",
-        f"Trained with {versions}." if versions else "No checkpoint with its versions was found.",
-        "The weights are in models/<model>/<clean or adv>, each with a model card (README.md).",
-        f"Report by medrobust {version('medrobust')}.",
-    ]
-
-
-def _run_hashes(run: Run) -> list[str]:
-    """The hashes of the code and of the prepared data, and the command that finds the commits of this code."""
-    if run.code is None:
-        code = "The hash of the code is unknown: there is no folder data/code."
-    else:
-        code = (
-            f"Code: md5 {run.code} (of the folder data/code in dvc.lock). Commits with this code: "
-            f"git log --oneline -S{run.code} -- dvc.lock"
-        )
-    return [code, f"Prepared data: sha256 {run.header.get('sha256', 'unknown')}."]
+    return paragraphs(
+        "medrobust.report.page", "reproduce.txt.jinja", run=run, seed=settings.seed, version=version("medrobust"),
+        versions=", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in trained.items()),
+    )  # fmt: skip
 
 
 def _origin_table(run: Run) -> Table:
@@ -155,34 +140,11 @@ def _origin_table(run: Run) -> Table:
     )
 
 
-def _suites_text(settings: ReportSettings) -> list[str]:
-    """The norm and the attacks of every suite."""
-    return [
-        f"Suite {name}: norm {settings.norms[name]}; attacks: {attacks}."
-        for name, attacks in settings.attacks.items()
-    ]
-
-
-def _how_to_read(run: Run, confidence: float) -> list[str]:
-    lines = [
-        "Robust accuracy is the share of test images that the model classifies correctly whichever attack of the "
-        "suite is used. It is an upper bound, not a proof: a stronger attack can only lower it. Brackets are "
-        f"{confidence:.0%} intervals over whole patients. Read the verdicts above before any number.",
-        _few_patients(run, confidence),
-        zero_width_warning(short_table(run).rows, confidence, run.test_patients()),
-    ]
-    return [line for line in lines if line]
-
-
-def _few_patients(run: Run, confidence: float) -> str:
-    """A warning that intervals are too narrow where a class has few test patients; empty if none has."""
+def _glance_text(run: Run, short: Table, confidence: float) -> list[str]:
+    """How to read the results, and warnings about intervals that are too narrow."""
     counts = {name: run.test_patients(name) for name in run.classes()}
-    few = {name: count for name, count in counts.items() if count is not None and count < FEW_PATIENTS}
-    if not few:
-        return ""
-    named = ", ".join(f"{name} {count}" for name, count in few.items())
-    return (
-        f"Classes with fewer than {FEW_PATIENTS} test patients ({named}): with so few, an interval of "
-        f"{confidence:.0%} contains the true value less often than that, least often near 0 and 1 "
-        "(docs/report.md, Intervals)."
-    )
+    return paragraphs(
+        "medrobust.report.page", "glance.txt.jinja", confidence=confidence, limit=FEW_PATIENTS,
+        few={name: count for name, count in counts.items() if count is not None and count < FEW_PATIENTS},
+        zero_width=zero_width_warning(short.rows, confidence, run.test_patients()),
+    )  # fmt: skip

@@ -31,12 +31,7 @@ class ReportOutputs:
 def write_report(run: Run, settings: ReportSettings, outputs: ReportOutputs, folders: Folders, sheet: int) -> str:
     """Write everything; return the short table for the terminal.
 
-    Args:
-        run: the results.
-        settings: values of params.yaml.
-        outputs: where to write.
-        folders: where the run's files are.
-        sheet: images per class to show; 0 = no image of the data at all.
+    `sheet` is the number of images per class to show; 0 = no image of the data at all.
     """
     short = plain(short_table(run))
     with (
@@ -55,7 +50,7 @@ def write_report(run: Run, settings: ReportSettings, outputs: ReportOutputs, fol
         (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")
         (page / "tables").mkdir()
-        tables = (table for section in sections(run, settings) for table in section.tables if table.rows)
+        tables = (table for section in sections(run, settings) for table in section.filled)
         for table in tables:
             (page / "tables" / f"{file_name(table)}.tex").write_text(latex(table), encoding="utf-8")
     points = plot_tables(run)

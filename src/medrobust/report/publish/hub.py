@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from medrobust.core.params.attacks import SuiteParams
 from medrobust.report.run import Run
 
 if TYPE_CHECKING:
@@ -30,16 +31,12 @@ TRUSTED = ("clean", "suspect")
 HUB = "https://huggingface.co/datasets/"
 
 
-def metadata(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> "ModelCardData":
+def metadata(run: Run, backbone: str, regime: str, suites: Mapping[str, SuiteParams]) -> "ModelCardData":
     """The metadata of one model; unknown values are left out.
 
     The Hub lists and compares these numbers without the card's verdicts. So it gets no number of a split that
-    leaks, and none of a suite whose evaluation is invalid or was not checked.
-
-    Args:
-        run: the results of the backbone.
-        backbone, regime: the model; its checkpoint's card must be there.
-        norms: suite -> its norm.
+    leaks, and none of a suite whose evaluation is invalid or was not checked. The card of the model's checkpoint
+    must be there.
     """
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -50,7 +47,7 @@ def metadata(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> 
         EvalResult, task_type="image-classification", task_name="Image classification", dataset_type=data,
         dataset_name=data, dataset_split="test",
     )  # fmt: skip
-    metrics = _metrics(run, backbone, regime, norms)
+    metrics = _metrics(run, backbone, regime, suites)
     return ModelCardData(
         license=licence_id(str(run.header.get("licence", ""))),
         library_name="medrobust",
@@ -69,7 +66,7 @@ def licence_id(licence: str) -> str | None:
     return slug if LICENCES.fullmatch(slug) else None
 
 
-def _metrics(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> list[dict[str, Any]]:
+def _metrics(run: Run, backbone: str, regime: str, suites: Mapping[str, SuiteParams]) -> list[dict[str, Any]]:
     """Type, name and value of every number that may be published."""
     if run.audit.get("verdict") not in TRUSTED:
         return []
@@ -78,7 +75,7 @@ def _metrics(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> 
     for suite in run.suites:
         if run.verdict_of(backbone, regime, suite) not in ("invalid", "unchecked"):
             attacked = run.attacks.records.get((backbone, regime, suite), {}).get("robust_accuracy", {})
-            name = f"robust accuracy ({suite}, {norms[suite]}, eps"
+            name = f"robust accuracy ({suite}, {suites[suite].norm}, eps"
             values += [("accuracy", f"{name} {eps})", value) for eps, value in attacked.items()]
     names = ("metric_type", "metric_name", "metric_value")
     return [dict(zip(names, row, strict=True)) for row in values if row[-1] is not None]

@@ -6,6 +6,7 @@ from medrobust.core.metrics import curve_columns
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.report.run import REGIMES, Evaluation, Model, Run, name_of
 from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
+from medrobust.report.templates import table_note
 
 #: Name of a regime in tables.
 TRAINING = {"clean": "clean", "adv": "adversarial"}
@@ -13,19 +14,18 @@ TRAINING = {"clean": "clean", "adv": "adversarial"}
 
 def clean_table(run: Run, confidence: float) -> Table:
     """Results of every model and the ensemble on clean test images."""
-    columns = ["model", "training", "n", "patients", "balanced accuracy", "accuracy", "macro F1", "AUROC"]
-    columns += [*(["kappa²"] if graded(run) else []), "ECE"]
+    kappa = _kappa(run)
+    names = ["balanced_accuracy", "accuracy", "macro_f1", "auroc", *kappa, "ece"]
     rows = []
     for model, regime in run.models():
         record = run.clean_record(model, regime)
-        cells = [str(record.get(name, NONE)) for name in ("n", "patients")]
-        names = ["balanced_accuracy", "accuracy", "macro_f1", "auroc"]
-        names += [*(["quadratic_kappa"] if graded(run) else []), "ece"]
-        rows.append([model, TRAINING[regime], *cells, *(with_interval(record, name) for name in names)])
-    note = f"Test images; brackets are {confidence:.0%} intervals over whole patients."
-    note += " kappa² is Cohen's kappa with quadratic weights." if graded(run) else ""
-    note += " ECE is the expected calibration error of the predicted class. ECE and AUROC have no interval."
-    return Table("Clean images", columns, rows, note).with_warning(confidence, run.test_patients())
+        measures = (with_interval(record, name) for name in names)
+        rows.append([model, TRAINING[regime], *_sample(record), *measures])
+    columns = ["model", "training", "n", "patients", "balanced accuracy", "accuracy", "macro F1", "AUROC"]
+    note = table_note("clean", confidence=confidence, kappa=kappa)
+    return Table("Clean images", [*columns, *kappa.values(), "ECE"], rows, note).with_warning(
+        confidence, run.test_patients()
+    )
 
 
 def attacks_text(suite: SuiteParams) -> str:
@@ -39,8 +39,7 @@ def attacks_text(suite: SuiteParams) -> str:
 
 def attack_table(run: Run, suite: str, confidence: float) -> Table:
     """Robust accuracy of every model under one suite, one column per radius."""
-    records = {key[:2]: record for key, record in run.attacks.records.items() if key[2] == suite}
-    grid = sorted({eps for record in records.values() for eps in record["robust_accuracy"]}, key=float)
+    records, grid = run.attacks.of_suite(suite)
     rows = []
     for model, regime in run.models():
         record = records.get((model, regime))
@@ -51,11 +50,7 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         verdict = run.verdict_of(model, regime, suite)
         rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, verdict])
     columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid), "checklist"]
-    note = (
-        "Accuracy when each image counts as wrong if any attack of the suite fools the model on it; brackets are "
-        f"{confidence:.0%} intervals over whole patients. ε is the radius in units of the pixel range [0, 1]. Do "
-        "not cite a number that the checklist calls invalid."
-    )
+    note = table_note("attack_suite", confidence=confidence)
     return Table(f"Attack suite: {suite}", columns, rows, note).with_warning(confidence, run.test_patients())
 
 
@@ -69,31 +64,19 @@ def robust_accuracy(record: dict[str, Any] | None, eps: str) -> str:
 
 def backbone_table(run: Run, model: str, confidence: float) -> Table:
     """All numbers of one backbone: per training, one row for clean images and one per suite and radius."""
-    classes = run.classes()
+    kappa, classes = _kappa(run), run.classes()
+    names = ["accuracy", "balanced_accuracy", "macro_f1", *kappa, *(f"recall_{name}" for name in classes)]
     rows = []
     for regime in REGIMES if model != "ensemble" else (run.ensemble.regime,):
         record = run.clean_record(model, regime)
-        cells = [str(record.get(name, NONE)) for name in ("n", "patients")]
-        names = ["accuracy", "balanced_accuracy", "macro_f1"]
-        names += [*(["quadratic_kappa"] if graded(run) else []), *(f"recall_{name}" for name in classes)]
-        cells += [with_interval(record, name) for name in [*names, "auroc", "ece", "nll"]]
-        rows.append([TRAINING[regime], "clean", NONE, *cells])
+        measures = (with_interval(record, name) for name in (*names, "auroc", "ece", "nll"))
+        rows.append([TRAINING[regime], "clean", NONE, *_sample(record), *measures])
         for suite in run.suites:
             rows += [[TRAINING[regime], suite, *cells] for cells in _attacked(run, (model, regime, suite), names)]
         rows += [[TRAINING[regime], *cells] for cells in _all_steps(run, (model, regime), names)]
     columns = ["training", "images", "ε", "n", "patients", "accuracy", "balanced accuracy", "macro F1"]
-    columns += [*(["kappa²"] if graded(run) else []), *(f"recall {name}" for name in classes)]
-    columns += ["AUROC", "ECE", "log-loss"]
-    note = (
-        f"Brackets are {confidence:.0%} intervals over whole patients. In attacked rows an image counts as wrong "
-        "if any attack of the suite fools the model on it. AUROC, ECE and log-loss have no interval. They need "
-        "probabilities, and the worst case over several attacks has none."
-    )
-    if run.ensemble.matrices:
-        note += (
-            " “All steps”: the images of the transfer matrix, whose attacks do not stop when the model errs; they "
-            "are fewer."
-        )
+    columns += [*kappa.values(), *(f"recall {name}" for name in classes), "AUROC", "ECE", "log-loss"]
+    note = table_note("backbone", confidence=confidence, all_steps=run.ensemble.matrices)
     return Table(f"{model}: all results", columns, rows, note, folded=True).with_warning(confidence)
 
 
@@ -102,12 +85,10 @@ def _attacked(run: Run, key: Evaluation, names: list[str]) -> list[list[str]]:
     record, curve = run.attacks.records.get(key), run.attacks.curves.get(key)
     if record is None or curve is None:
         return [[NONE, "missing", *[NONE] * (len(names) + 4)]]
-    sample = [str(record.get(name, NONE)) for name in ("n", "patients")]
-    rows = []
-    for point in curve.to_dict("records"):
-        cells = [curve_value(point, name) for name in names]
-        rows.append([f"{point['eps']:g}", *sample, *cells, NONE, NONE, NONE])
-    return rows
+    return [
+        [f"{point['eps']:g}", *_sample(record), *(curve_value(point, name) for name in names), NONE, NONE, NONE]
+        for point in curve.to_dict("records")
+    ]
 
 
 def curve_value(point: dict[Any, Any], name: str) -> str:
@@ -117,7 +98,7 @@ def curve_value(point: dict[Any, Any], name: str) -> str:
 
 def _all_steps(run: Run, model: Model, names: list[str]) -> list[list[str]]:
     """Rows from the column images on, for images of the transfer matrix that were made on this model itself."""
-    sample = [str(run.ensemble.transfer.get(name, NONE)) for name in ("n", "patients")]
+    sample = _sample(run.ensemble.transfer)
     rows = []
     for (suite, eps), row in run.transferred(name_of(*model), *model).items():
         accuracy = ranged(row["accuracy"], row["low"], row["high"])
@@ -154,6 +135,11 @@ def plain(table: Table) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in grid)
 
 
-def graded(run: Run) -> bool:
-    """Whether the classes are grades and more than two, so that a weighted kappa is meaningful."""
-    return bool(run.header.get("ordered")) and len(run.classes()) > 2
+def _sample(record: dict[str, Any]) -> list[str]:
+    return [str(record.get(name, NONE)) for name in ("n", "patients")]
+
+
+def _kappa(run: Run) -> dict[str, str]:
+    """Name and column of weighted kappa; {} unless the classes are grades and more than two."""
+    graded = run.header.get("ordered") and len(run.classes()) > 2
+    return {"quadratic_kappa": "kappa²"} if graded else {}

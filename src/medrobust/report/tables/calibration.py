@@ -3,6 +3,7 @@
 from medrobust.report.run import CLEAN, Run, name_of
 from medrobust.report.tables.accuracy import TRAINING, curve_value
 from medrobust.report.tables.table import Table, number, ranged, with_interval, zero_width_warning
+from medrobust.report.templates import table_note
 
 
 def calibration_table(run: Run, confidence: float) -> Table:
@@ -17,12 +18,7 @@ def calibration_table(run: Run, confidence: float) -> Table:
                 scores = [number(part["brier"]), number(part["ece"])]
                 rows.append([model, TRAINING[regime], images, accuracy, loss, *scores])
     transfer = run.ensemble.transfer
-    note = (
-        f"On {transfer.get('n')} test images of {transfer.get('patients')} patients, the same before and after. "
-        "The attacks run all their steps, so that the probabilities are those of a finished attack and not of the "
-        f"decision boundary. Brackets are {confidence:.0%} intervals over whole patients. The Brier score ranges "
-        "from 0 to 2. ECE is biased upwards in small samples: compare it between rows only."
-    )
+    note = table_note("calibration", transfer=transfer, confidence=confidence)
     columns = ["model", "training", "images", "accuracy", "log-loss", "Brier", "ECE"]
     table = Table("Calibration before and after attack", columns, rows, note)
     return table.with_warning(confidence, transfer.get("patients"))
@@ -44,10 +40,7 @@ def recall_table(run: Run, confidence: float) -> Table:
             point = min(curve.to_dict("records"), key=lambda row: abs(row["eps"] - float(near)))
             recalls = (curve_value(point, f"recall_{name}") for name in classes)
             rows.append([model, TRAINING[regime], f"{suite} ε {near}", *recalls])
-    note = (
-        "Shows classes that an attack harms more than the mean shows. Attacked rows are the worst case over the "
-        f"attacks of the suite. Brackets are {confidence:.0%} intervals over the patients of the class."
-    )
+    note = table_note("recall", confidence=confidence)
     counts = [run.test_patients(name) for name in classes]
     heads = [f"{name} ({count} patients)" if count else name for name, count in zip(classes, counts, strict=True)]
     # The warning names the smallest class whose column has an interval of zero width.

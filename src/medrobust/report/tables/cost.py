@@ -3,6 +3,7 @@
 from medrobust.report.run import Run, method_label
 from medrobust.report.tables.accuracy import TRAINING
 from medrobust.report.tables.table import NONE, Table
+from medrobust.report.templates import table_note
 
 
 def cost_table(run: Run) -> Table:
@@ -20,13 +21,5 @@ def cost_table(run: Run) -> Table:
         [model, TRAINING[regime], *(str(record.get(count, NONE)) for record in records for count in counts)]
         for model, regime, records in attacked
     ]
-    columns = [
-        "model",
-        "training",
-        *(f"{suite}, {count}" for suite in suites for count in ("gradients", "queries")),
-    ]
-    note = (
-        "Sums over all images and radii, counted per image. Gradients: forward passes with a backward pass. "
-        "Queries: forward passes alone."
-    )
-    return Table("Cost of the attacks", columns, rows, note)
+    columns = [f"{suite}, {count}" for suite in suites for count in ("gradients", "queries")]
+    return Table("Cost of the attacks", ["model", "training", *columns], rows, table_note("cost"))

@@ -4,6 +4,7 @@ from collections import Counter
 
 from medrobust.report.run import Run
 from medrobust.report.tables.table import NONE, Table
+from medrobust.report.templates import table_note
 
 #: Reasons for skipping that are named, the most frequent first; some hold the name of a file or patient.
 NAMED = 5
@@ -52,12 +53,7 @@ def audit_table(run: Run) -> Table:
         for name, value in run.audit.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
-    note = (
-        "nn accuracy: share of test images that have the class of the most similar image of the other splits, "
-        "without any training. nn gap: how much it falls without images of the same patient. A large gap means "
-        "that the split leaks."
-    )
-    return Table("Audit of the split: counts", ["what", "count or share"], rows, note, folded=True)
+    return Table("Audit of the split: counts", ["what", "count or share"], rows, table_note("audit"), folded=True)
 
 
 def split_table(run: Run) -> Table:

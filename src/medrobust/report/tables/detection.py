@@ -10,9 +10,12 @@ from medrobust.report.collect import Folders, Reader
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import TRAINING
 from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
+from medrobust.report.templates import paragraphs, table_note
 
 #: Keys of a suite's record that are no detectors.
 FACTS = ("eps",)
+#: By whether a detector was trained on the suite (`seen` of its record, if it was trained on attacks).
+SEEN = {True: " (trained on this suite)", False: " (trained on another suite)"}
 #: Tables from which the charts are drawn.
 DRAWN = ("curves", "risk", "costs")
 #: A table with more rows opens on demand.
@@ -42,14 +45,7 @@ def read_detection(run: Run, folders: Folders, cells: list[tuple[str, str]]) -> 
 
 def detection_text(run: Run) -> list[str]:
     """What a detector does, and who the two attackers are; [] if no model is guarded."""
-    if not run.detect:
-        return []
-    return [
-        "A detector gives each image a score, and images above a threshold are rejected. Two attackers are "
-        "compared: the unaware attacker does not know the detector and attacks the model alone; the aware "
-        "attacker knows it and tries to fool both (per image, the attack with the lowest score counts). Results "
-        "of an unaware attacker do not bound those of an aware one.",
-    ]
+    return paragraphs("medrobust.report.tables", "detection.txt.jinja") if run.detect else []
 
 
 def detection_tables(run: Run, confidence: float) -> list[Table]:
@@ -66,10 +62,8 @@ def _rows(run: Run) -> Iterator[Row]:
             for name, row in results.items():
                 if name in FACTS:
                     continue
-                seen = {True: " (trained on this suite)", False: " (trained on another suite)"}.get(
-                    row.get("seen"), ""
-                )
-                yield [model, TRAINING[regime], f"{suite} ε {results['eps']:g}", name + seen], row
+                trained = SEEN.get(row.get("seen"), "")
+                yield [model, TRAINING[regime], f"{suite} ε {results['eps']:g}", name + trained], row
 
 
 def _per_attacker(run: Run) -> Iterator[Row]:
@@ -87,29 +81,21 @@ def _per_attacker(run: Run) -> Iterator[Row]:
 def _rates(run: Run, confidence: float) -> Table:
     rows = []
     for where, row in _rows(run):
-        adaptive = row.get("adaptive", {})
-        pair = [adaptive.get(name, {}) for name in ("unaware", "worst")]
-        cells = [
-            _counted(with_interval(part, "auroc"), part.get("n_attacked")) for part in (row, row["successful"])
-        ]
-        cells += [_counted(with_interval(part, "successful_auroc"), part.get("successful")) for part in pair]
+        pair = [row.get("adaptive", {}).get(name, {}) for name in ("unaware", "worst")]
+        cells = [_counted(part, "auroc", "n_attacked") for part in (row, row["successful"])]
+        cells += [_counted(part, "successful_auroc", "successful") for part in pair]
         cells += [_evasion(part) for part in pair]
         rows.append([*where, *cells, str(pair[1].get("n", "not attacked"))])
     columns = ["model", "training", "attack", "detector", "AUROC, all", "AUROC, successful"]
     columns += ["AUROC, unaware", "AUROC, aware", "evasion, unaware", "evasion, aware", "compared images"]
-    note = (
-        "AUROC of telling attacked from clean test images; n is the number of attacked images. All, successful: "
-        "the unaware attacker on all test images, and on those that fool the model. The next columns compare both "
-        "attackers on the images that the last column counts; their AUROC is that of successful attacks. Evasion: "
-        "share of the images that are classified correctly without an attack (the number after “of”) which are "
-        "misclassified and accepted, at a threshold that rejects 5 % of the clean validation images. Brackets are "
-        f"{confidence:.0%} intervals over whole patients."
-    )
+    note = table_note("detection", confidence=confidence)
     return Table("Detection of attacked images", columns, rows, note).with_warning(confidence)
 
 
-def _counted(cell: str, count: int | None) -> str:
-    return cell if cell == NONE or count is None else f"{cell}, n {count}"
+def _counted(part: dict[str, Any], name: str, count: str) -> str:
+    """A value with its interval and the number of images behind it."""
+    cell = with_interval(part, name)
+    return cell if cell == NONE or part.get(count) is None else f"{cell}, n {part[count]}"
 
 
 def _evasion(part: dict[str, Any]) -> str:
@@ -143,36 +129,19 @@ def _published(run: Run) -> Table:
         shares = [number(risk.get(name)) for name in ("attacked_accuracy", "r_without", "r_with")]
         rows.append([*where, shares[0], str(risk.get("cases", NONE)), *shares[1:]])
     columns = ["accuracy attacked", "errors attacked", "risk without detector", "risk with detector"]
-    note = (
-        "Risk of Li, Pan & Zhu 2020, equation 3: clean errors, clean rejections and accepted errors on attacked "
-        "images, per image, from 0 to 2. It assumes as many attacked as clean images and gives all errors the "
-        "same cost."
-    )
-    return Table("Risk as published", [*WHERE, *columns], rows, note, len(rows) > LONG)
-
-
-def _cost(risk: dict[str, float]) -> str:
-    return f"{risk['cost_without']:.3f} → {risk['cost_with']:.3f} ({risk['clean_rejected']:.0%})"
+    return Table("Risk as published", [*WHERE, *columns], rows, table_note("published_risk"), len(rows) > LONG)
 
 
 def _costs(run: Run) -> Table:
     shares = next((list(row["risk"]["patient"]) for _, row in _rows(run)), [])
-    none = dict.fromkeys(shares)
-    rows = [
-        [
-            *where,
-            unit,
-            *(NONE if risk is None else _cost(risk) for risk in row.get("risk", {}).get(unit, none).values()),
-        ]
-        for where, row in _per_attacker(run)
-        for unit in UNITS
-    ]
-    note = (
-        "Mean cost without → with rejection, one column per share of attacked images (or patients). The threshold "
-        "is the cheapest on validation patients against the unaware attacker; in brackets the share of clean "
-        "images (or patients) that it rejects. The costs of errors and rejections are in params.yaml "
-        "(detect.risk). A detector is worth its cost where the second number is lower. Where it rejects nearly "
-        "everything, the model is not worth using."
-    )
+    rows = []
+    for where, row in _per_attacker(run):
+        for unit in UNITS:
+            cells = [
+                f"{risk['cost_without']:.3f} → {risk['cost_with']:.3f} ({risk['clean_rejected']:.0%})"
+                for risk in row.get("risk", {}).get(unit, {}).values()
+            ]
+            rows.append([*where, unit, *(cells or [NONE] * len(shares))])
+    note = table_note("detection_costs")
     columns = [*WHERE, "unit", *(f"{float(share):g}" for share in shares)]
     return Table("Cost by share of attacked images", columns, rows, note, len(rows) > LONG)

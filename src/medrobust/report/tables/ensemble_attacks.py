@@ -1,10 +1,9 @@
 """Members and ensemble methods under attack: clean and at every radius of every suite, side by side."""
 
-from typing import Any
-
 from medrobust.report.run import Model, Run, method_label
 from medrobust.report.tables.accuracy import robust_accuracy
 from medrobust.report.tables.table import NONE, Table, with_interval
+from medrobust.report.templates import table_note
 
 #: A suite and one of its radii.
 Column = tuple[str, str]
@@ -64,23 +63,20 @@ def _note(run: Run, confidence: float) -> str:
     """What the numbers are, which methods were not attacked and how to do it, and why a method was not fitted."""
     ensemble = run.ensemble
     records = [*run.attacks.records.values(), *ensemble.attacks.values()]
-    tested: dict[str, Any] = next((record for record in records if "n" in record), {})
-    sample = f" on {tested['n']} test images of {tested['patients']} patients" if tested else ""
-    lines = [
-        f"Accuracy{sample}; brackets are {confidence:.0%} intervals over whole patients. Suites attack an "
-        "ensemble end to end: one image for all members, and the gradient through all members that have a "
-        "non-zero weight."
-    ]
     known = (ensemble.record.get("method"), *ensemble.attacked)
-    left = [name for name, record in ensemble.methods.items() if name not in known and "not_fitted" not in record]
-    if left and ensemble.record:
-        wanted = ",".join((*ensemble.attacked, *left))
-        lines.append(
-            f"Not attacked: {', '.join(left)}. Run dvc exp run -S 'ensemble.attacked=[{wanted}]' to attack them."
-        )
-    reasons: dict[str, list[str]] = {}
+    left = []
+    not_fitted: dict[str, list[str]] = {}
     for name, record in ensemble.methods.items():
         if "not_fitted" in record:
-            reasons.setdefault(record["not_fitted"], []).append(name)
-    lines += [f"Not fitted, {' and '.join(names)}: {reason}." for reason, names in reasons.items()]
-    return " ".join(lines)
+            not_fitted.setdefault(record["not_fitted"], []).append(name)
+        elif name not in known:
+            left.append(name)
+    tested = next((record for record in records if "n" in record), None)
+    return table_note(
+        "attacked_methods",
+        confidence=confidence,
+        tested=tested,
+        ensemble=ensemble,
+        left=left,
+        not_fitted=not_fitted,
+    )

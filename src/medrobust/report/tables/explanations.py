@@ -7,9 +7,9 @@ from medrobust.report.collect import Reader
 from medrobust.report.run import REGIMES, Run
 from medrobust.report.tables.accuracy import TRAINING
 from medrobust.report.tables.table import NONE, Table, number, with_interval
+from medrobust.report.templates import paragraphs, table_note
 
 KINDS = {"gradcam": "Grad-CAM", "saliency": "input gradient"}
-REGIONS = {"foreground": "the brighter part of the image", "outlined": "the region that the publisher marked"}
 #: Measures of drift, in the order of the table's columns.
 MEASURES = ("iou", "iou_same_class", "iou_noise", "rank", "rank_noise", "inside_clean", "inside_attacked")
 #: Pictures that show no image of the data.
@@ -25,12 +25,9 @@ def read_explanations(run: Run, metrics: Path, backbones: list[str]) -> None:
 
 
 def explanation_pictures(run: Run, plots: Path, sheet: int) -> dict[str, Path]:
-    """`<backbone>-<regime>-<picture>` -> PNG file, for pictures that are there and belong to the run.
+    """`<backbone>-<regime>-<picture>` -> PNG file below `plots`, if it is there and belongs to the run.
 
-    Args:
-        run: the results, with the records of explanations.
-        plots: the folder of all stages' plots.
-        sheet: images per class on the page; 0 also leaves out pictures that show an image of the data.
+    `sheet` is the number of images per class on the page; 0 leaves out pictures that show an image of the data.
     """
     reader, found = Reader(run), {}
     for model, record in run.explain.items():
@@ -83,15 +80,8 @@ def drift_table(run: Run, confidence: float) -> Table:
     columns = ["model", "training", "map", "n (prediction changed)"]
     columns += ["overlap", "overlap, same class", "overlap, noise", "rank correlation", "rank correlation, noise"]
     columns += ["inside, clean", "inside, attacked", "region"]
-    note = (
-        "Overlap: IoU of the highest values of the clean and of the attacked map, each for the class that the "
-        "model predicts there. Same class: both maps for the class predicted on the clean image. Noise: random "
-        "noise of the attack's size in place of the attack. Rank correlation: Spearman's, over all pixels. "
-        "Inside: share of the map within the region. Region: the region's share of the image, which is the value "
-        "of a uniform map. n after a value: the number of images that have one, if not all do (a map of zeros has "
-        f"none). Brackets are {confidence:.0%} intervals over whole patients."
-    )
-    return Table("Drift of the maps under attack", columns, rows, note if rows else "").with_warning(confidence)
+    note = table_note("drift", confidence=confidence) if rows else ""
+    return Table("Drift of the maps under attack", columns, rows, note).with_warning(confidence)
 
 
 def _measure(record: dict[str, Any], part: dict[str, Any], name: str) -> str:
@@ -104,26 +94,9 @@ def explanation_text(run: Run) -> list[str]:
     """What colours and numbers mean, what they do not mean, and what is missing."""
     if not run.explain:
         return []
-    first: dict[str, Any] = next(iter(run.explain.values()))
-    grids = sorted({f"{g[0]}×{g[1]}" for record in run.explain.values() if (g := record.get("grid"))})
-    cells = (
-        f"Grad-CAM has a resolution of {' or '.join(grids)} cells: finer detail means nothing. " if grids else ""
-    )
-    lines = [
-        f"Orange marks what the prediction depends on; each map is scaled to its own largest value. {cells}The "
-        "input gradient shows the single pixels whose change would move the prediction most. Each map is for the "
-        "class that the model predicts on the image below it. The last picture of a panel is the attack's change, "
-        "amplified by the factor above it.",
-        "Drift measures whether the map of an image stays the same under a change that is hard to see "
-        f"({first['suite']}, ε {first['eps']:g}). An overlap of 1 means the same place; two unrelated maps have "
-        f"{first['unrelated_iou']:.2f}. Compare it with the overlap under random noise of the same size: if noise "
-        "moves a map as far, its drift says little about the attack.",
-        "A map is no proof. It does not show that the model reasons as a clinician does. A plausible map can "
-        f"belong to a wrong prediction, and a map within {REGIONS[first['region']]} can mark the wrong structure "
-        "there.",
-    ]
-    for (backbone, regime), record in run.explain.items():
-        lines += [f"{backbone}, {TRAINING[regime]} training: {why}." for why in record["missing"].values()]
-    if left := [name for name in run.backbones if name not in {backbone for backbone, _ in run.explain}]:
-        lines.append(f"Not explained (models.*.explain in params.yaml): {', '.join(left)}.")
-    return lines
+    explained = {backbone for backbone, _ in run.explain}
+    return paragraphs(
+        "medrobust.report.tables", "explanations.txt.jinja", first=next(iter(run.explain.values())),
+        grids=sorted({f"{g[0]}×{g[1]}" for record in run.explain.values() if (g := record.get("grid"))}),
+        explained=run.explain, training=TRAINING, left=[name for name in run.backbones if name not in explained],
+    )  # fmt: skip

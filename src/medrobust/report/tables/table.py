@@ -25,9 +25,12 @@ class Table:
     folded: bool = False
 
     def markdown(self) -> str:
-        """The table in GitHub's Markdown."""
-        lines = [f"### {self.title}", "", _line(self.columns), _line("---" for _ in self.columns)]
-        lines += [_line(row) for row in self.rows]
+        """Title, table and note in GitHub's Markdown."""
+        return f"### {self.title}\n\n{self.body()}"
+
+    def body(self) -> str:
+        """Table and note in GitHub's Markdown."""
+        lines = [_line(row) for row in (self.columns, ["---"] * len(self.columns), *self.rows)]
         return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
 
     def with_warning(self, confidence: float, patients: int | None = None) -> "Table":
@@ -57,13 +60,8 @@ def with_interval(record: dict[str, Any], name: str) -> str:
 def zero_width_warning(rows: Iterable[Sequence[str]], confidence: float, patients: int | None = None) -> str:
     """A warning about intervals of zero width in these cells; empty if there is none.
 
-    Resampling within classes gives one value only if all images of each class share it.
-
-    Args:
-        rows: of a table.
-        confidence: of its intervals.
-        patients: the smallest number of patients behind a cell, for the rates that 0 and 1 are compatible with;
-            None if the cells are no rates.
+    Resampling within classes gives one value only if all images of each class share it. `patients` is the smallest
+    number of patients behind a cell, for the rates that 0 and 1 are compatible with; None if cells are no rates.
     """
     flat = {end for row in rows for cell in row for end in FLAT.findall(cell)}
     if not flat:

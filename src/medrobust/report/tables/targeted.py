@@ -2,7 +2,8 @@
 
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import TRAINING
-from medrobust.report.tables.table import NONE, Table, ranged
+from medrobust.report.tables.table import Table, ranged
+from medrobust.report.templates import table_note
 
 
 def targeted_tables(run: Run, confidence: float) -> list[Table]:
@@ -11,8 +12,7 @@ def targeted_tables(run: Run, confidence: float) -> list[Table]:
 
 
 def _of_suite(run: Run, suite: str, confidence: float) -> Table:
-    records = {key[:2]: record for key, record in run.attacks.records.items() if key[2] == suite}
-    grid = sorted({eps for record in records.values() for eps in record["robust_accuracy"]}, key=float)
+    records, grid = run.attacks.of_suite(suite)
     rows = []
     for (model, regime), record in records.items():
         for target, shares in record.get("targeted_success", {}).items():
@@ -20,11 +20,6 @@ def _of_suite(run: Run, suite: str, confidence: float) -> Table:
             cells = [ranged(shares.get(eps), *(intervals.get(eps) or (None, None))) for eps in grid]
             count = str(record["targeted_n"][target])
             rows.append([model, TRAINING[regime], target, count, *cells, run.verdict_of(model, regime, suite)])
-    note = (
-        "Share of images that ended in their target class within the radius. Counted are the n images that the "
-        f"model classifies correctly and whose target is another class; {NONE} if there is none. Brackets are "
-        f"{confidence:.0%} intervals over whole patients. Other errors count only in the table of the suite. A "
-        "low share can be due to a weak attack as well as to a robust model: read the checklist beside it."
-    )
+    note = table_note("targeted", confidence=confidence)
     columns = ["model", "training", "target", "n", *(f"ε = {eps}" for eps in grid), "checklist"]
     return Table(f"Targeted success: {suite}", columns, rows, note).with_warning(confidence)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from medrobust.report.run import CLEAN, SEPARATE, Run
 from medrobust.report.tables.table import NONE, Table, ranged
+from medrobust.report.templates import table_note
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,7 @@ def _grid(run: Run, suite: str, eps: float, matrix: pd.DataFrame) -> Grid:
     sources = [CLEAN, *models]
     rates = [[float(cells[source, model]["accuracy"]) for model in models] for source in sources]
     details = [[_detail(source, model, cells[source, model]) for model in models] for source in sources]
-    transfer = run.ensemble.transfer
-    note = (
-        f"Accuracy of the model in the column on {transfer['n']} test images of {transfer['patients']} patients, "
-        f"which {suite} attacked at ε {eps:g} on the model in the row. On the diagonal the attacked model itself "
-        "is evaluated (white box). The attacks run all their steps: images that stop at one model's boundary "
-        "rarely fool another."
-    )
+    note = table_note("transfer_grid", transfer=run.ensemble.transfer, suite=suite, eps=eps)
     title = f"Transfer: {suite}, ε {eps:g}"
     return Grid(title, "made on ↓ evaluated on →", sources, models, rates, details, note)
 
@@ -62,11 +57,7 @@ def transfer_tables(run: Run, confidence: float) -> list[Table]:
         for source in (CLEAN, *models, SEPARATE):
             found = [cells.get((source, model)) for model in models]
             rows.append([source, *(ranged(r["accuracy"], r["low"], r["high"]) if r else NONE for r in found)])
-        note = (
-            f"Brackets are {confidence:.0%} intervals over whole patients. Row “{SEPARATE}”, for comparison only: "
-            "each member of the ensemble gets an image of its own, as in the study that this project starts from. "
-            "No single image does that, so this number is no bound."
-        )
+        note = table_note("transfer", confidence=confidence, separate=SEPARATE)
         columns = ["images made on", *(f"evaluated on {model}" for model in models)]
         table = Table(f"Transfer with intervals: {suite}, ε {eps:g}", columns, rows, note, folded=True)
         tables.append(table.with_warning(confidence, run.ensemble.transfer.get("patients")))
