@@ -13,13 +13,7 @@ def main() -> None:
     from medrobust.core.metrics import classification_summary, dvc_metrics
     from medrobust.data.store import open_splits
     from medrobust.ensembling.compare import compare
-    from medrobust.ensembling.fit import (
-        combine,
-        fit_combination,
-        fit_summary,
-        parameters_by_member,
-        predict_validation,
-    )
+    from medrobust.ensembling.fit import fit_combination, fit_summary, parameters_by_member, predict_validation
     from medrobust.ensembling.save_all_methods import save_all_methods
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import save_ensemble
@@ -41,7 +35,7 @@ def main() -> None:
     say(facts["fitted_on"])
     save_ensemble(args.out, folders, combination, facts)
     test_logprobs = predict_all(members, test, None, members[0], params.seed)
-    logprobs = combine(combination, test_logprobs)
+    logprobs = combination.combine(test_logprobs)
     write_table(args.predictions, predictions_table(test, "test", logprobs))
     ordered, report = images.store.header.ordered, params.report
     summary = classification_summary(

@@ -11,7 +11,6 @@ from medrobust.core.params.training import AdvParams
 from medrobust.data.store import Subset
 from medrobust.ensembling.compare import compare
 from medrobust.ensembling.fit import (
-    combine,
     fit_combination,
     fit_summary,
     parameters_by_member,
@@ -43,7 +42,7 @@ def test_every_method_is_compared_on_validation_and_test() -> None:
     assert set(comparison.records) == set(comparison.combinations) == set(METHODS)
     for name, record in comparison.records.items():
         assert comparison.combinations[name] == fit_combination(sample, settings(method=name))
-        logprobs = combine(fit_combination(sample, settings(method=name)), test_logprobs)
+        logprobs = fit_combination(sample, settings(method=name)).combine(test_logprobs)
         assert record["test_accuracy"] == pytest.approx((logprobs.argmax(1) == test.labels).mean())
         assert record["test_log_loss"] == pytest.approx(metrics.nll(test.labels, logprobs))
         low, high = record["test_accuracy_ci"]
@@ -56,7 +55,7 @@ def test_equal_out_of_fold_is_equal_and_a_fit_is_worse_than_in_sample() -> None:
     comparison = compare(sample, pictures(), draw([1.0] * 3, patients=12, slices=2).clean, params, REPORT).records
     mean = np.log(np.exp(sample.clean).mean(0))
     assert comparison["equal"]["val_log_loss"] == pytest.approx(metrics.nll(sample.labels, mean), abs=1e-6)
-    inside = combine(fit_combination(sample, settings(method="stacking", c_grid=[10.0])), sample.clean)
+    inside = fit_combination(sample, settings(method="stacking", c_grid=[10.0])).combine(sample.clean)
     assert comparison["stacking"]["val_log_loss"] > metrics.nll(sample.labels, inside)
 
 
@@ -69,7 +68,7 @@ def test_patients_predicted_out_of_fold_have_no_part_in_selecting_the_penalty() 
         logprobs = np.empty_like(sample.clean[0])
         for rest, fold in sample.folds(4):
             own = fit_combination(sample.select(rest), settings(**{**params.model_dump(), "method": name}))
-            logprobs[fold] = combine(own, sample.clean[:, fold])
+            logprobs[fold] = own.combine(sample.clean[:, fold])
         assert comparison[name]["val_log_loss"] == pytest.approx(metrics.nll(sample.labels, logprobs))
 
 

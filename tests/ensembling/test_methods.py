@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from medrobust.core.errors import UserError
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.ensembling import linear
-from medrobust.ensembling.fit import combine, fit_combination, fit_temperatures, tuned_method
+from medrobust.ensembling.fit import fit_combination, fit_temperatures, tuned_method
 from medrobust.ensembling.linear import feature_columns
 from medrobust.ensembling.member_predictions import MemberPredictions, log_losses
 from medrobust.ensembling.registry import METHODS
@@ -54,7 +54,7 @@ def test_the_order_of_members_changes_nothing(name: str, cooled: bool) -> None:
     sample, order = draw([2.0, 1.0, 1.5]), [2, 0, 1]
     params, other = settings(method=name, temperature=cooled), reordered(sample, order)
     first, second = fit_combination(sample, params), fit_combination(other, params)
-    assert np.allclose(combine(first, sample.clean), combine(second, other.clean), atol=2e-3)
+    assert np.allclose(first.combine(sample.clean), second.combine(other.clean), atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["equal", "convex"])
@@ -62,7 +62,7 @@ def test_an_ensemble_of_one_model_is_that_model(name: str) -> None:
     sample = draw([1.0])
     combination = fit_combination(sample, settings(method=name))
     assert combination.weights == [1.0]
-    assert np.allclose(combine(combination, sample.clean), sample.clean[0])
+    assert np.allclose(combination.combine(sample.clean), sample.clean[0])
 
 
 @given(st.integers(0, 1000), st.floats(0.0, 1.0))
@@ -83,7 +83,7 @@ def test_convex_weights_beat_every_point_of_a_grid(seed: int, share: float) -> N
         weights = convex_weights(sample.clean, sample.robust, sample.labels, robust_share)
         assert weights.sum() == pytest.approx(1)
         assert (weights >= 0).all()
-        logprobs = (combine(Combination(weights.tolist()), part) for part in (sample.clean, sample.robust))
+        logprobs = (Combination(weights.tolist()).combine(part) for part in (sample.clean, sample.robust))
         parts = np.array(log_losses(sample, *logprobs))
         value = parts.max() if robust_share is None else np.array([1 - share, share]) @ parts
         assert value <= objective.min() + 1e-5
@@ -136,7 +136,7 @@ def test_a_temperature_is_the_best_of_a_grid(share: float) -> None:
 def test_temperature_scaling_changes_only_the_confidence_of_a_member() -> None:
     sample = draw([2.0])
     combination = fit_combination(sample, settings(method="equal", temperature=True))
-    cooled = combine(combination, sample.clean)
+    cooled = combination.combine(sample.clean)
     assert combination.temperatures is not None
     assert (cooled.argmax(1) == sample.clean[0].argmax(1)).all()
     assert np.allclose(cooled, log_softmax(sample.clean[0] / combination.temperatures[0], 1), atol=1e-6)
@@ -151,7 +151,7 @@ def test_stacking_is_plain_logistic_regression(classes: int, share: float) -> No
     labels, weights = np.tile(sample.labels, 2), np.repeat([2 - 2 * share, 2 * share], len(sample.labels))
     plain = LogisticRegression(C=0.5, max_iter=5000, tol=1e-6).fit(features, labels, sample_weight=weights)
     expected = plain.predict_log_proba(feature_columns(sample.clean))
-    assert np.allclose(combine(combination, sample.clean), expected, atol=1e-3)
+    assert np.allclose(combination.combine(sample.clean), expected, atol=1e-3)
 
 
 def test_folds_keep_patients_together_and_cover_all_images() -> None:

@@ -1,24 +1,19 @@
 """Checks that compare a suite with the challengers: what do they fool that the suite did not?"""
 
-from functools import partial
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
 from medrobust.checklist.base import Measurement, SuiteEvidence, lower_bound
-from medrobust.checklist.challenge import (
-    BLACK_BOX,
-    CONVERGENCE,
-    LOGIT_SCALE,
-    NOISE,
-    ONE_STEP,
-    PLAIN_PGD,
-    RESTARTS,
-    STEP_SIZE,
-    TRANSFER,
-)
+from medrobust.checklist.challenge import NOISE
 
 NO_ROBUST_IMAGE = "no image is robust"
+
+
+def loss_to(challenger: str) -> Callable[[SuiteEvidence], Measurement]:
+    """Measures what the suite's robust accuracy loses to a challenger."""
+    return lambda evidence: robust_accuracy_lost(evidence, challenger)
 
 
 def robust_accuracy_lost(evidence: SuiteEvidence, challenger: str) -> Measurement:
@@ -69,13 +64,3 @@ def _largest_margin(evidence: SuiteEvidence, ids: pd.Series) -> np.ndarray:
     tried = evidence.attempts[evidence.attempts["attack"] != "stored"]
     margins: np.ndarray = tried.groupby("id")["margin"].max().loc[ids].to_numpy()
     return margins
-
-
-one_step = partial(robust_accuracy_lost, challenger=ONE_STEP)
-plain_pgd = partial(robust_accuracy_lost, challenger=PLAIN_PGD)
-logit_scale = partial(robust_accuracy_lost, challenger=LOGIT_SCALE)
-convergence = partial(robust_accuracy_lost, challenger=CONVERGENCE)
-restarts = partial(robust_accuracy_lost, challenger=RESTARTS)
-step_size = partial(robust_accuracy_lost, challenger=STEP_SIZE)
-black_box = partial(robust_accuracy_lost, challenger=BLACK_BOX)
-transfer = partial(robust_accuracy_lost, challenger=TRANSFER)

@@ -6,7 +6,7 @@ check. Carlini et al. warn that such a list is neither necessary nor sufficient:
 found".
 """
 
-from medrobust.checklist import challengers, model, suite
+from medrobust.checklist import model, suite
 from medrobust.checklist.base import Check
 from medrobust.checklist.challenge import (
     BLACK_BOX,
@@ -19,6 +19,7 @@ from medrobust.checklist.challenge import (
     STEP_SIZE,
     TRANSFER,
 )
+from medrobust.checklist.challengers import loss_to, noise
 
 #: Losses of robust accuracy to a challenger, as shares, above which its check warns and fails.
 SUSPECT, INVALID = 0.005, 0.02
@@ -141,46 +142,45 @@ CHECKS = (
     Check(
         NOISE, "suite", "share of robust images that noise brings nearer to an error", 0.05, 0.25,
         "the attack is hardly stronger than noise", "add a stronger attack (apgd, or pgd with more steps)",
-        challengers.noise,
+        noise,
     ),
     Check(
         ONE_STEP, "suite", "robust accuracy that one step takes away", SUSPECT, INVALID,
         "the suite misses images that a single step fools: it is too weak, or the gradients are masked",
-        "add fgsm, and increase the steps of the iterative attack", challengers.one_step,
+        "add fgsm, and increase the steps of the iterative attack", loss_to(ONE_STEP),
     ),
     Check(
         PLAIN_PGD, "suite", "robust accuracy that a plain PGD takes away", SUSPECT, 0.1,
         "the suite is weaker than the standard attack; its number is an upper bound", "add pgd to the suite",
-        challengers.plain_pgd,
+        loss_to(PLAIN_PGD),
     ),
     Check(
-        LOGIT_SCALE, "suite", "robust accuracy that the margin loss takes away beyond cross-entropy", SUSPECT,
-        0.03,
+        LOGIT_SCALE, "suite", "robust accuracy that only the margin loss takes away", SUSPECT, 0.03,
         "the scale of the logits hides the gradient of the cross-entropy", "add an attack with loss: margin",
-        challengers.logit_scale,
+        loss_to(LOGIT_SCALE),
     ),
     Check(
         CONVERGENCE, "suite", "robust accuracy that twice the steps take away", SUSPECT, INVALID,
         "the attack has not converged", "double the steps until this passes, or use apgd",
-        challengers.convergence,
+        loss_to(CONVERGENCE),
     ),
     Check(
         RESTARTS, "suite", "robust accuracy that four more random starts take away", 0.01, 0.05,
-        "the number depends on one random start", "increase restarts", challengers.restarts,
+        "the number depends on one random start", "increase restarts", loss_to(RESTARTS),
     ),
     Check(
         STEP_SIZE, "suite", "robust accuracy that other step sizes take away", SUSPECT, 0.05,
         "the step size is badly tuned", "remove alpha, or use apgd, which adapts its own",
-        challengers.step_size,
+        loss_to(STEP_SIZE),
     ),
     Check(
         BLACK_BOX, "suite", "robust accuracy that an attack without gradients takes away", 0.002, 0.005,
         "an attack that uses less information finds more: the gradients mislead",
-        "add square to the suite, and find the layer that masks the gradient", challengers.black_box,
+        "add square to the suite, and find the layer that masks the gradient", loss_to(BLACK_BOX),
     ),
     Check(
         TRANSFER, "suite", "robust accuracy that images of another model take away", None, 0.01,
         "images made on another model do more than the suite's own: the gradients mislead",
-        "add transfer to the suite, and find the layer that masks the gradient", challengers.transfer,
+        "add transfer to the suite, and find the layer that masks the gradient", loss_to(TRANSFER),
     ),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.report import ReportParams
 from medrobust.data.store import Subset
-from medrobust.ensembling.fit import combine, tuned_method
+from medrobust.ensembling.fit import tuned_method
 from medrobust.ensembling.member_predictions import MemberPredictions, log_losses
 from medrobust.ensembling.registry import METHODS
 from medrobust.models.combination import Combination
@@ -67,7 +67,7 @@ def _out_of_fold(predictions: MemberPredictions, name: str, params: EnsemblePara
             others = predictions.select(rest)
             combination = tuned_method(name, others, params)(others)
             clean[fold], robust[fold] = (
-                combine(combination, part[:, fold]) for part in (predictions.clean, predictions.robust)
+                combination.combine(part[:, fold]) for part in (predictions.clean, predictions.robust)
             )
     except UserError as error:
         return {"val_missing": error.found}
@@ -84,7 +84,7 @@ def _out_of_fold(predictions: MemberPredictions, name: str, params: EnsemblePara
 def _on_test(
     combination: Combination, test: Subset, member_logprobs: np.ndarray, report: ReportParams
 ) -> dict[str, Any]:
-    logprobs = combine(combination, member_logprobs)
+    logprobs = combination.combine(member_logprobs)
     estimates = metrics.estimates(
         test.labels, logprobs.argmax(1), test.patients, test.classes,
         resamples=report.bootstrap, confidence=report.confidence,

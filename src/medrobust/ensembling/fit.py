@@ -74,12 +74,6 @@ def fit_combination(predictions: MemberPredictions, params: EnsembleParams) -> C
     return tuned_method(params.method, predictions, params)(predictions)
 
 
-def combine(combination: Combination, logprobs: np.ndarray) -> np.ndarray:
-    """The ensemble's log-probabilities, float64 n×K, from the members' M×n×K."""
-    combined: np.ndarray = combination.module().double()(torch.from_numpy(logprobs)).numpy()
-    return combined
-
-
 def _scaled(
     predictions: MemberPredictions, params: EnsembleParams
 ) -> tuple[MemberPredictions, list[float] | None]:

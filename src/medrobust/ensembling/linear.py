@@ -9,7 +9,6 @@ Wolpert 1992), or on held-out patients that the regression is never fitted to (b
 from functools import partial
 
 import numpy as np
-import torch
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.ensemble import EnsembleParams
@@ -54,8 +53,8 @@ def _best_penalty(splits: list[tuple[MemberPredictions, MemberPredictions]], par
     def loss(c: float) -> float:
         total = 0.0
         for fitted, evaluated in splits:
-            combiner = _fit(fitted, params.robust_share, c).module().double()
-            logprobs = (combiner(torch.from_numpy(part)).numpy() for part in (evaluated.clean, evaluated.robust))
+            combination = _fit(fitted, params.robust_share, c)
+            logprobs = (combination.combine(part) for part in (evaluated.clean, evaluated.robust))
             total += len(evaluated.labels) * float(np.dot(shares, log_losses(evaluated, *logprobs)))
         return total
 

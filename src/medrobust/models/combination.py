@@ -6,6 +6,7 @@ differentiable, so that attacks follow the gradient of what the ensemble really 
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +38,11 @@ class Combination:
         active = self.active(len(self.weights))
         temperatures = None if self.temperatures is None else [self.temperatures[i] for i in active]
         return Combination(weights=[self.weights[i] for i in active], temperatures=temperatures)
+
+    def combine(self, logprobs: np.ndarray) -> np.ndarray:
+        """The ensemble's log-probabilities, float64 n×K, from the members' M×n×K."""
+        combined: np.ndarray = self.module().double()(torch.from_numpy(logprobs)).numpy()
+        return combined
 
     def module(self) -> nn.Module:
         """The module that combines all M members."""
