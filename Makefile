@@ -42,9 +42,8 @@ timings: setup ## print how long each stage took when it last ran here
 lock: ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --upgrade --extra s3 --extra kaggle --extra formats --extra oracles --extra dev pyproject.toml -o requirements.lock
 
-preset: ## make preset NAME=smoke: take presets/NAME.yaml as params.yaml
-	@test -f "presets/$(NAME).yaml" || { echo "make preset NAME=... with one of: $(notdir $(basename $(wildcard presets/*.yaml)))"; exit 2; }
-	cp presets/$(NAME).yaml params.yaml
+preset: setup ## make preset NAME=smoke: write presets/smoke.yaml as params.yaml (FORCE=1: over unsaved edits)
+	@$(RUN) python -m tools.preset $(NAME) $(if $(filter 1,$(FORCE)),--force)
 
 clean: ## remove the environment and all caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache tmp

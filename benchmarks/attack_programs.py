@@ -65,8 +65,6 @@ def engine(attacks: list[dict[str, Any]], **settings: Any) -> Program:
     def run(model: Counted, subset: Subset, radii: list[float]) -> np.ndarray:
         suite = resolve_suite("benchmark", SuiteParams(norm="Linf", eps=radii, attacks=attacks, **settings))
         attempts = attack_suite(model, subset, suite, seed=0, batch_size=BATCH)
-        # The records count every evaluation; `model` cannot count those of its twin.
-        model.gradients, model.queries = int(attempts["gradients"].sum()), int(attempts["queries"].sum())
         model.attempts = attempts
         return ~worst_case(attempts, radii)["fooled"].to_numpy().reshape(len(radii), len(subset))
 
@@ -176,11 +174,11 @@ def programs(task: str) -> dict[str, Program]:
         ]  # fmt: skip
         return {
             "medrobust": engine(attacks),
-            "medrobust fast": engine(attacks, precision="bf16", give_up=True),
+            "medrobust fast": engine(attacks, give_up=True),
             "torchattacks MultiAttack": torchattacks_multi(five_of_torchattacks),
             "torchattacks": torchattacks_all(five_of_torchattacks),
         }
-    found = {"medrobust": engine([pgd]), "medrobust fast": engine([pgd], precision="bf16", give_up=True)}
+    found = {"medrobust": engine([pgd]), "medrobust fast": engine([pgd], give_up=True)}
     found |= {"torchattacks": torchattacks_all(pgd_of_torchattacks)}
     for name, module, program in (("foolbox", "foolbox", foolbox_pgd), ("ART", "art", art_pgd)):
         if find_spec(module):

@@ -3,7 +3,7 @@
     python benchmarks/attacks.py                               # 256 images, two threads
     python benchmarks/attacks.py --images 48 --threads 1 --parts 1 --without foolbox ART torchattacks
 
-Two questions, each for every model ("fast" adds the suite's precision: bf16 and give_up: true):
+Two questions, each for every model ("fast" sets the suite's give_up: true):
   curve  robust accuracy at eight radii under PGD-20;
   worst  the worst case at one radius of FGSM, BIM-20, PGD-20, PGD-20 on the margin loss, and Square-200.
 The images are cut into parts and every program attacks a part before the next part begins, so that what else the
@@ -38,7 +38,6 @@ from attack_programs import (  # type: ignore[import-not-found]  # beside this s
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from medrobust.attacks.engine.twin import Twin
 from medrobust.attacks.state import loss_gradient
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import read_table
@@ -64,11 +63,11 @@ class Unit:
     """What one evaluation of an image costs in a full batch.
 
     Attributes:
-        seconds: of the processor; (query, gradient) of the model, and of its bfloat16 twin.
+        seconds: of the processor; of a query and of a gradient.
         flops: floating-point operations of a query and of a gradient.
     """
 
-    seconds: dict[str, tuple[float, float]]
+    seconds: tuple[float, float]
     flops: tuple[float, float]
 
 
@@ -119,24 +118,22 @@ def busy(work: Callable[[], Any], repeats: int = 3) -> float:
 
 def unit_of(model: nn.Module, images: Tensor) -> Unit:
     """The cost of an evaluation, measured on a batch."""
-    labels, seconds = torch.zeros(len(images), dtype=torch.int64), {}
+    labels = torch.zeros(len(images), dtype=torch.int64)
 
-    def query(net: nn.Module) -> None:
+    def query() -> None:
         with torch.no_grad():
-            net(images)
+            model(images)
 
-    for name, net in (("exact", model), ("twin", Twin(model, images[:4]))):
-        query(net)
-        asked = busy(lambda net=net: query(net)) / len(images)  # type: ignore[misc]
-        moved = busy(lambda net=net: loss_gradient(net, images, labels, "ce")) / len(images)  # type: ignore[misc]
-        seconds[name] = (asked, moved)
+    query()
+    asked = busy(query) / len(images)
+    moved = busy(lambda: loss_gradient(model, images, labels, "ce")) / len(images)
     few = images[:2]
     with FlopCounterMode(display=False) as forward:
         query_few = model(few)
     assert query_few.shape[0] == len(few)
     with FlopCounterMode(display=False) as both:
         model(few.clone().requires_grad_(True)).sum().backward()  # the parameters need no gradient
-    return Unit(seconds, (forward.get_total_flops() / len(few), both.get_total_flops() / len(few)))
+    return Unit((asked, moved), (forward.get_total_flops() / len(few), both.get_total_flops() / len(few)))
 
 
 def peak(side: int = 2048) -> float:
@@ -174,11 +171,9 @@ def breakdown(cell: str, tallies: dict[str, Tally], unit: Unit) -> list[dict[str
         if not tally.attempts:
             continue
         attempts = pd.concat(tally.attempts)
-        kind = "twin" if "fast" in name else "exact"
-        # Whoever takes no gradients asks the twin; other queries are the model's judgements.
         blind = (attempts["gradients"] == 0) & (attempts["steps"] > 0)
-        moved = attempts["gradients"] * unit.seconds[kind][1]
-        asked = attempts["queries"] * np.where(blind, unit.seconds[kind][0], unit.seconds["exact"][0])
+        moved = attempts["gradients"] * unit.seconds[1]
+        asked = attempts["queries"] * unit.seconds[0]
         lost = ((moved + asked * blind)[~attempts["fooled"]]).sum() / tally.images
         each, work = tally.busy / tally.images, (moved + asked).sum() / tally.images
         row = {

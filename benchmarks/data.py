@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.core.params.data import AuditParams, DataParams, SplitParams
+from medrobust.core.params.schema import load_params, override
 from medrobust.data.audit.audit_split import audit_split
 from medrobust.data.prepare import download, prepare
 from medrobust.data.split import make_split
@@ -30,9 +30,8 @@ from medrobust.data.store import Header, ImageStore, write_store
 
 CLASSES = ["a", "b", "c", "d"]
 SLICES = 20  # per patient, in the images of the audit
-SPLIT = SplitParams(strategy="patient", val=0.2, test=0.25, small_class="fail")
-RULES = AuditParams(near_duplicate=0.999, on_leak="warn")
-BLOCK: dict[str, Any] = {"classes": CLASSES, "ordered": True, "channels": 1, "on_bad_image": "fail"}
+DEFAULT = load_params(Path(__file__).parent.parent / "presets" / "default.yaml")
+BLOCK: dict[str, Any] = {"classes": CLASSES, "image_size": 64}
 
 
 def smooth(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -87,13 +86,13 @@ def write_jpegs(path: Path, count: int) -> None:
 def run_audit(folder: Path) -> str:
     """Audit the store in `folder`; return the verdict."""
     store = ImageStore.open(folder)
-    metrics = audit_split(store, make_split(store.manifest, store.header, SPLIT, 1), RULES).metrics
+    metrics = audit_split(store, make_split(store.manifest, store.header, DEFAULT.split, 1), DEFAULT.audit).metrics
     return f"{metrics['verdict']}, {metrics['near_pairs']} near pairs"
 
 
 def run_prepare(archive: Path, folder: Path) -> str:
     """Prepare an archive at 64×64 pixels, from the archive to the store."""
-    data = DataParams.model_validate({**BLOCK, "source": "archive", "path": str(archive), "image_size": 64})
+    data = override(DEFAULT.data, {**BLOCK, "source": "archive", "path": str(archive)}, "data")
     download(data, folder / "raw", seed=1)
     prepare(data, folder / "raw", folder / "prepared")
     return f"{ImageStore.open(folder / 'prepared').header.images} images"
@@ -101,8 +100,8 @@ def run_prepare(archive: Path, folder: Path) -> str:
 
 def run_phantom(folder: Path, patients: int, slices: int) -> str:
     """Generate phantom slices of 64×64 pixels."""
-    phantom = {"patients": dict.fromkeys(CLASSES, patients), "slices": slices, "difficulty": 0.6}
-    data = DataParams.model_validate({**BLOCK, "source": "phantom", "image_size": 64, "phantom": phantom})
+    phantom = {"patients": dict.fromkeys(CLASSES, patients), "slices": slices, "difficulty": 0.6, "site": 0.0}
+    data = override(DEFAULT.data, {**BLOCK, "phantom": phantom}, "data")
     download(data, folder / "phantom", seed=1)
     return f"{len(CLASSES) * patients * slices} slices"
 

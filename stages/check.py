@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
 from medrobust.core.runtime import device, run_stage
 
@@ -50,4 +51,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     args = parse()
-    run_stage(main, f"check-{args.metrics[0].stem}")
+    run_stage(main, f"check-{args.metrics[0].stem}", entries=read_entries(*args.suites.glob("*/suite.json")))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import read_json
+from medrobust.core.records import read_json, write_empty
 from medrobust.core.runtime import device, run_stage
 
 
@@ -15,17 +15,21 @@ def parse() -> argparse.Namespace:
     for name in ("model", "prepared", "split", "plan", "guard", "scores", "metrics", "plots"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--switch", type=Path, help="JSON file: regimes of the backbone that get detectors")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Fit detectors on train, choose thresholds on val, test on test."""
+    """Fit detectors on train, choose thresholds on val, test on test; if switched off, write empty outs."""
+    params = load_params()
+    if args.switch and args.model.name not in read_json(args.switch)["regimes"]:
+        write_empty(args.guard, args.scores, args.metrics, args.plots / "curves.csv")
+        return
     from medrobust.data.store import open_splits
     from medrobust.detection.fitting import Splits
     from medrobust.detection.run import DetectionOutputs, run_detection
     from medrobust.models.folder import load, weights_hash
 
-    params = load_params()
     images = open_splits(args.prepared, args.split)
     run_detection(
         load(args.model, device()),

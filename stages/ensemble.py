@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import write_metrics, write_table
+from medrobust.core.records import read_json, write_metrics, write_table
 from medrobust.core.runtime import device, run_stage, say
 
 
@@ -20,12 +20,12 @@ def main() -> None:
     from medrobust.models.predict import predict_all, predictions_table
 
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("models", "prepared", "split", "out", "methods", "predictions", "metrics"):
+    for name in ("backbones", "models", "prepared", "split", "out", "methods", "predictions", "metrics"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
     images = open_splits(args.prepared, args.split)
-    cells = params.ensemble.cells(params.models)
+    cells = params.ensemble.cells(read_json(args.backbones))
     folders = {name: args.models / backbone / regime for name, (backbone, regime) in cells.items()}
     members = [load(folder, device()) for folder in folders.values()]
     val, test = images.subset("val"), images.subset("test")

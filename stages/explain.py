@@ -3,15 +3,16 @@
 import argparse
 from pathlib import Path
 
+from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import read_table
+from medrobust.core.records import read_json, read_table, write_empty
 from medrobust.core.runtime import device, run_stage
 
 
 def parse() -> argparse.Namespace:
     """The command line of dvc.yaml; of two kinds of training, the clean one comes first."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("prepared", "split", "suite"):
+    for name in ("switch", "prepared", "split", "suite"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     for name in ("models", "predictions", "records", "metrics", "tables", "plots"):
         parser.add_argument(f"--{name}", type=Path, nargs=2, metavar=("CLEAN", "ADV"), required=True)
@@ -20,32 +21,35 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Explain the clean and the adversarially trained model."""
+    """Explain the clean and the adversarially trained model; write empty outs if `models.B.explain` is off."""
+    params = load_params()
+    if not read_json(args.switch)["explain"]:
+        write_empty(*args.metrics, *args.tables, *args.plots)
+        return
     from medrobust.attacks.engine.suite import read_suite
     from medrobust.data.store import open_splits
     from medrobust.explain.explained_model import ExplainedModel
     from medrobust.explain.run import ExplanationOutputs, explain_model
     from medrobust.models.checkpoint import load
 
-    params = load_params()
     images = open_splits(args.prepared, args.split)
     test, train = images.subset("test"), images.subset("train")
-    for place, folder in enumerate(args.models):
-        predictions = read_table(args.predictions[place])
+    for number, folder in enumerate(args.models):
+        predictions = read_table(args.predictions[number])
         explained = ExplainedModel(
             model=load(folder, device()),
             test=test,
             train=train,
             suite=read_suite(args.suite),
             predictions=predictions[predictions["split"] == "test"],
-            attempts=read_table(args.records[place]),
+            attempts=read_table(args.records[number]),
             cells=params.explain.grid,
             seed=params.seed,
         )
-        out = ExplanationOutputs(args.metrics[place], args.tables[place], args.plots[place])
+        out = ExplanationOutputs(args.metrics[number], args.tables[number], args.plots[number])
         explain_model(explained, out, params=params.explain, report=params.report)
 
 
 if __name__ == "__main__":
     args = parse()
-    run_stage(main, f"explain-{args.backbone}")
+    run_stage(main, f"explain-{args.backbone}", entries=read_entries(args.suite / "suite.json"))

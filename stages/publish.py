@@ -1,4 +1,4 @@
-"""Put the weights of a backbone into folders to hand on, each with a model card (seconds, no torch)."""
+"""Copy the weights of a backbone into folders to share, each with a model card (seconds, no torch)."""
 
 import argparse
 from pathlib import Path
@@ -13,23 +13,23 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone", required=True)
     for name in ("checkpoints", "prepared", "metrics", "plots", "tuned", "lock"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--out", type=Path, nargs=2, required=True, help="of the clean model and the other")
+    parser.add_argument("--out", type=Path, nargs=2, required=True, help="of the clean and the adversarial model")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Collect what is known of the backbone, and write both folders."""
-    from medrobust.report.collect import REGIMES, Folders, collect_models
-    from medrobust.report.provenance.lineage import Lineage
-    from medrobust.report.publish.model_cards import Subject, publish
+    """Collect the results of the backbone, and write both folders."""
+    from medrobust.report.collect import Folders, collect
+    from medrobust.report.provenance import Provenance
+    from medrobust.report.publish.model_cards import PublishedModel, publish
+    from medrobust.report.run import REGIMES
 
     params = load_params()
     suites = params.attacks.suites
     folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints)
-    lineage = Lineage.of(args.lock, f"publish@{args.backbone}")
-    run = collect_models(folders, [args.backbone], list(suites), lineage)
+    run = collect(folders, [args.backbone], list(suites), Provenance.of(args.lock))
     for regime, out in zip(REGIMES, args.out, strict=True):
-        publish(Subject(run, args.backbone, regime, suites, params.report.confidence), folders, out)
+        publish(PublishedModel(run, args.backbone, regime, suites, params.report.confidence), folders, out)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def surrogate() -> None:
 
 
 def settings() -> None:
-    """The training settings of every backbone, one file per stage that trains."""
+    """The settings of every backbone, one file per stage that depends on them, and the names of all backbones."""
     from medrobust.training.resolve import check_classes, resolve_settings
 
     params = load_params()
@@ -58,6 +58,9 @@ def settings() -> None:
             check_classes(found, args.split)
             for stage, resolved in found.items():
                 write_json(folder / backbone / f"{stage}.json", resolved.model_dump())
+            write_json(folder / backbone / "detect.json", {"regimes": model.detect})
+            write_json(folder / backbone / "explain.json", {"explain": model.explain})
+        write_json(folder / "backbones.json", list(params.models))
 
 
 def detection() -> None:

@@ -13,30 +13,30 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("settings", "prepared", "split", "best", "out", "predictions", "metrics", "plots"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--clean", type=Path, help="the clean model: train it adversarially")
+    parser.add_argument("--clean", type=Path, help="checkpoint of the clean model: train adversarially from it")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train, evaluate and write."""
-    from medrobust.training.outputs import Paths
-    from medrobust.training.run import Images, Training, adv_train_stage, train_stage
+    """Train, evaluate and write the results."""
+    from medrobust.training.outputs import TrainOutputs
+    from medrobust.training.run import PreparedImages, TrainingRun, adv_train_stage, train_stage
     from medrobust.training.settings import read_settings
 
     params = load_params()
-    training = Training(
+    run = TrainingRun(
         settings=read_settings(args.settings),
-        images=Images.open(args.prepared, args.split),
+        images=PreparedImages.open(args.prepared, args.split),
         best=args.best,
-        paths=Paths(args.out, args.predictions, args.metrics, args.plots),
+        outputs=TrainOutputs(args.out, args.predictions, args.metrics, args.plots),
         seed=params.seed,
         augment=params.augment,
         report=params.report,
     )
     if args.clean:
-        adv_train_stage(training, args.clean)
+        adv_train_stage(run, args.clean)
     else:
-        train_stage(training)
+        train_stage(run)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,18 @@
 import argparse
 from pathlib import Path
 
+from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import write_metrics, write_table
+from medrobust.core.records import read_json, write_metrics, write_table
 from medrobust.core.runtime import device, run_stage
+
+
+def parse() -> argparse.Namespace:
+    """The command line of dvc.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("backbones", "models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -16,15 +25,11 @@ def main() -> None:
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import active_members, load_ensemble
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    args = parser.parse_args()
     params = load_params()
     matrix, facts = empty_transfer()
     if params.transfer.images:
         images = open_splits(args.prepared, args.split)
-        cells = [(backbone, regime) for backbone in params.models for regime in ("clean", "adv")]
+        cells = [(backbone, regime) for backbone in read_json(args.backbones) for regime in ("clean", "adv")]
         matrix, facts = transfer(
             {"-".join(cell): load(args.models.joinpath(*cell), device()) for cell in cells},
             (args.ensemble.name, load_ensemble(args.ensemble, device())),
@@ -41,4 +46,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_stage(main, "transfer")
+    args = parse()
+    run_stage(main, "transfer", entries=read_entries(args.suite / "suite.json"))

@@ -19,12 +19,12 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Run the study."""
     from medrobust.training.settings import read_settings
-    from medrobust.training.trials import Trials
-    from medrobust.training.tuning import Outs, tune_stage
+    from medrobust.training.trials import TuningStudy
+    from medrobust.training.tuning import TuneOutputs, tune_stage
 
     params = load_params()
-    trials = Trials(read_settings(args.settings), args.prepared, args.split, params.seed, params.augment)
-    tune_stage(trials, Outs(args.out, args.metrics, args.plots))
+    tuning = TuningStudy(read_settings(args.settings), args.prepared, args.split, params.seed, params.augment)
+    tune_stage(tuning, TuneOutputs(args.out, args.metrics, args.plots))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Inside `other_device` code takes the ways of a GPU on a machine without one, so that a forgotten `.to(device)` is
 found there. Below the surface all is the CPU's, its autocast and optimisers too, so that results are those of the
-CPU bit for bit; kernels, their rounding and speed, memory, streams and compilation are not shown.
+CPU bit for bit; kernels, their rounding and speed, memory and streams are not shown.
 """
 
 from collections.abc import Callable, Iterator

@@ -53,7 +53,7 @@ def test_no_module_imports_itself_in_a_circle() -> None:
 @pytest.mark.parametrize("path", CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_and_functions_stay_readable(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") <= (75 if path.parent.name == "stages" else 350)
+    assert text.count("\n") <= (80 if path.parent.name == "stages" else 350)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1

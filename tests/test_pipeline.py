@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
-from medrobust.core.params.schema import Params, load_params
+from medrobust.core.params.schema import Params, check_params
+from tests.params import preset, save
+from tools.preset import names
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 #: Names in params.yaml that a matrix may run over.
 AXES = (
-    "models", "attacks.suites", "attacks.surrogates", "detect.models", "detect.regimes", "detect.ensemble",
-    "ensemble.attacked", "explain.models",
+    "models", "attacks.suites", "attacks.surrogates", "detect.ensemble", "ensemble.attacked",
 )  # fmt: skip
-PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
 
 
 def used_blocks(script: Path, function: str | None = None) -> set[str]:
@@ -44,6 +44,11 @@ def used_blocks(script: Path, function: str | None = None) -> set[str]:
 def script_of(name: str) -> Path:
     """The script that a stage runs."""
     return ROOT / str(STAGES[name]["cmd"].split()[1])
+
+
+def listed_blocks(name: str) -> set[str]:
+    """The blocks of params.yaml that dvc.yaml lists for a stage."""
+    return {param.split(".")[0] for param in STAGES[name]["params"]}
 
 
 def test_every_script_belongs_to_a_stage() -> None:
@@ -79,10 +84,13 @@ def test_a_stage_depends_on_the_registry_whose_entries_it_uses(name: str) -> Non
 @pytest.mark.parametrize("script", sorted((ROOT / "stages").glob("*.py")), ids=lambda path: path.stem)
 def test_the_stages_of_a_script_list_the_params_that_it_reads(script: Path) -> None:
     """A stage of stages/resolve.py is a function of that name; other scripts read all that their stages list."""
-    names = [name for name in STAGES if script_of(name) == script]
-    for name in names:
-        listed = {param.split(".")[0] for param in STAGES[name]["params"]}
-        assert used_blocks(script, name if script.stem == "resolve" else None) == listed
+    stages = [name for name in STAGES if script_of(name) == script]
+    if script.stem == "resolve":
+        for name in stages:
+            assert used_blocks(script, name) == listed_blocks(name)
+    else:
+        used = used_blocks(script)
+        assert all(listed_blocks(name) == used for name in stages)
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -154,9 +162,9 @@ def outs_with(folder: Path, **ensemble: Any) -> dict[str, set[str]]:
     """Each stage's outs as DVC reads dvc.yaml beside params.yaml with another block `ensemble`."""
     from dvc.repo import Repo
 
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = preset()
     params["ensemble"] |= ensemble
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    save(folder, params)
     shutil.copy(ROOT / "dvc.yaml", folder)
     stages = Repo.init(str(folder), no_scm=True).index.stages
     return {stage.name: {str(out.def_path) for out in stage.outs} for stage in stages}
@@ -177,23 +185,23 @@ def test_the_ensembles_files_carry_its_regime_and_named_methods_are_attacked(tmp
     assert outs["check_method@stacking"] == {"metrics/checks/stacking-method.json"}
 
 
-@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)
-def test_every_params_file_loads(path: Path) -> None:
-    params = load_params(path)
+@pytest.mark.parametrize("name", names())
+def test_every_preset_loads(name: str) -> None:
+    params = check_params(preset(name), name)
     assert params.adv.eps in {eps for suite in params.attacks.suites.values() for eps in suite.eps}
 
 
-@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.name)
-def test_every_params_file_holds_what_dvc_asks_of_it(path: Path) -> None:
-    # DVC knows no defaults: a name that dvc.yaml fills in or lists must stand in the file itself.
-    content = yaml.safe_load(path.read_text())
+@pytest.mark.parametrize("name", names())
+def test_every_preset_has_the_keys_that_dvc_reads(name: str) -> None:
+    # DVC knows no defaults: a key that dvc.yaml fills in or lists must be in the file itself.
+    content = preset(name)
     filled = set(re.findall(r"\$\{([\w.]+)\}", (ROOT / "dvc.yaml").read_text()))
     listed = {param for stage in STAGES.values() for param in stage["params"] if "${" not in param}
-    for name in {name for name in filled if not name.startswith(("item.", "key"))} | listed:
-        place = content
-        for key in name.split("."):
-            assert key in place, f"{path.name} has no {name}"
-            place = place[key]
+    for path in {path for path in filled if not path.startswith(("item.", "key"))} | listed:
+        values: Any = content
+        for key in path.split("."):
+            assert key in values, f"{name} has no {path}"
+            values = values[key]
 
 
 def test_the_reader_of_params_refuses_a_bare_name(tmp_path: Path) -> None:

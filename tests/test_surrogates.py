@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
+
+from tests.params import preset, save
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,11 +17,11 @@ def ancestors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], set[s
     from dvc.repo import Repo
 
     folder = tmp_path_factory.mktemp("graph")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = preset()
     attacks = [{"name": "transfer", "source": "resnet34-adv"}]
     params["attacks"]["suites"]["moved"] = {"norm": "Linf", "eps": [0.01], "attacks": attacks}
     params["attacks"]["surrogates"] = [{"suite": "moved", "backbone": "resnet34", "regime": "adv"}]
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    save(folder, params)
     shutil.copy(ROOT / "dvc.yaml", folder)
     with Repo.init(str(folder), no_scm=True) as repo:
         graph = repo.index.graph  # an edge leads from a stage to one that it depends on

@@ -13,7 +13,7 @@ from typing import Any
 from medrobust.core.errors import UserError
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import read_metrics
-from medrobust.report.tables.cells import Table, number, ranged, with_interval
+from medrobust.report.tables.table import Table, number, ranged, with_interval
 
 
 def table(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) -> Table:

@@ -12,7 +12,7 @@ from typing import Any
 
 from medrobust.core.errors import UserError
 from medrobust.core.records import read_metrics
-from medrobust.report.tables.cells import Table, number
+from medrobust.report.tables.table import Table, number
 
 
 def table(name: str, record: dict[str, Any]) -> str:
@@ -38,10 +38,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("metrics/detect"))
     args = parser.parse_args()
     paths = args.records or sorted(args.folder.glob("*.json"))
-    if not paths:
-        raise UserError(str(args.folder), "holds no record", "Run `dvc repro detect` with detect.models set")
-    for path in paths:
-        sys.stdout.write(table(path.stem, read_metrics(path)) + "\n")
+    records = {path.stem: record for path in paths if (record := read_metrics(path))}
+    if not records:
+        remedy = "Set models.B.detect, and run `dvc repro detect`"
+        raise UserError(str(args.folder), "has no record of a model with detectors", remedy)
+    for name, record in records.items():
+        sys.stdout.write(table(name, record) + "\n")
 
 
 if __name__ == "__main__":

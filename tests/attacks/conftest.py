@@ -1,7 +1,6 @@
 """Small models and images for attacks."""
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack
-from medrobust.attacks.registry import ATTACKS
+from medrobust.attacks.lookup import load_attack
 from medrobust.data.store import Subset
 from tests.small import fit
 
-#: Settings that keep an attack quick; most are far too weak to be believed.
+#: Settings that make attacks quick; most are far too weak for an evaluation.
 QUICK: dict[str, dict[str, Any]] = {
-    "cw": {"steps": 10, "searches": 2}, "library_cw": {"steps": 10}, "square": {"queries": 20},
-    "square_l2": {"queries": 20}, "library_square": {"queries": 20}, "apgd": {"steps": 10},
+    "cw": {"steps": 10, "searches": 2}, "square": {"queries": 20}, "square_l2": {"queries": 20},
+    "torchattacks": {"attack": "APGD", "steps": 10}, "apgd": {"steps": 10},
     "apgd_t": {"steps": 10, "targets": 2}, "fab": {"steps": 5}, "fab_t": {"steps": 5, "targets": 2},
     "autoattack": {"steps": 6, "queries": 10, "targets": 2, "allow_weak": True}, "deepfool": {"steps": 5},
     "one_pixel": {"population": 10, "generations": 3, "allow_weak": True}, "stripe": {"queries": 20},
@@ -27,12 +26,11 @@ QUICK: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def make_attack(subset: Subset) -> Callable[..., Attack]:
-    """(name, eps, model, train=..., **settings) -> a registered attack with quick settings, ready to be called."""
+    """(name, eps, model, train=..., **settings) -> a registered attack with quick settings."""
 
     def make(name: str, eps: float, model: nn.Module, train: Subset = subset, **settings: Any) -> Attack:
-        module, _, kind = ATTACKS[name].partition(":")
         known = {**QUICK.get(name, {}), **({"source": model} if name == "transfer" else {}), **settings}
-        attack: Attack = getattr(import_module(module), kind)(eps=eps, **known)
+        attack: Attack = load_attack(name)(eps=eps, **known)
         return attack.with_training(train)
 
     return make
@@ -79,14 +77,14 @@ def subset() -> Subset:
 
 @pytest.fixture
 def trained(subset: Subset) -> nn.Module:
-    """A sound small model of the subset, in eval mode."""
+    """A small model, trained on the subset, in eval mode."""
     torch.manual_seed(1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(144, 16), nn.GELU(), nn.Linear(16, 3))
     return fit(model, subset, steps=120)
 
 
-class Victim(nn.Sequential):
-    """A small trained model, the images that it knows (non-square, some pixels at the ends) and their labels."""
+class AttackedModel(nn.Sequential):
+    """A small trained model with images that it classifies correctly (non-square, some pixels at 0 or 1)."""
 
     images: Tensor
     labels: Tensor
@@ -94,11 +92,11 @@ class Victim(nn.Sequential):
 
 
 @pytest.fixture(scope="session")
-def victim() -> Callable[..., Victim]:
-    """(classes, channels=1, n=32) -> a trained `Victim` in eval mode; all its images are classified correctly."""
-    made: dict[tuple[int, int, int], Victim] = {}
+def attacked_model() -> Callable[..., AttackedModel]:
+    """(classes, channels=1, n=32) -> a trained `AttackedModel` in eval mode."""
+    made: dict[tuple[int, int, int], AttackedModel] = {}
 
-    def make(classes: int, channels: int = 1, n: int = 32) -> Victim:
+    def make(classes: int, channels: int = 1, n: int = 32) -> AttackedModel:
         key = (classes, channels, n)
         if key not in made:
             with torch.random.fork_rng():
@@ -108,12 +106,12 @@ def victim() -> Callable[..., Victim]:
     return make
 
 
-def _train(classes: int, channels: int, n: int) -> Victim:
+def _train(classes: int, channels: int, n: int) -> AttackedModel:
     torch.manual_seed(classes)
     labels = torch.arange(n) % classes
     centre = torch.linspace(0.3, 0.7, classes)[labels].view(-1, 1, 1, 1)
     images = (centre + 0.25 * torch.randn(n, channels, 12, 10)).clamp(0, 1)
-    model = Victim(
+    model = AttackedModel(
         nn.Conv2d(channels, 8, 3, padding=1), nn.GELU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(240, 32),
         nn.GELU(), nn.Linear(32, classes),
     )  # fmt: skip

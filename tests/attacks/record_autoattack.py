@@ -1,11 +1,11 @@
-"""Make autoattack.npz, the recorded result that our AutoAttack is held against (run by hand, a minute).
+"""Make autoattack.npz, the recorded result with which our AutoAttack is compared (run by hand, a minute).
 
-The reference's own package is on no index, but torchattacks ships ports of its four attacks. They run here
-with the published settings (Croce & Hein 2020, section 5 and appendix): APGD-CE, APGD-T on the DLR loss and
+The package of the reference is in no package index, but torchattacks contains ports of its four attacks. They run
+here with the published settings (Croce & Hein 2020, section 5 and appendix): APGD-CE, APGD-T on the DLR loss and
 FAB-T with 100 steps (torchattacks' own AutoAttack runs 10), one restart and all three wrong classes of the four;
-Square with 5,000 queries, p_init 0.8 and no rescaling of its schedule; each on the images that are still
-classified correctly, the per-image worst case counting. The model, a perceptron, and its images are stored with
-the result.
+Square with 5,000 queries, p_init 0.8 and no rescaling of its schedule. Each attack runs on the images that are
+still classified correctly, so the result is the per-image worst case. The model, a perceptron, and its images are
+stored with the result.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ OUT = Path(__file__).parent / "autoattack.npz"
 
 
 def data() -> tuple[np.ndarray, np.ndarray]:
-    """24 grey images of 15×15 in four classes that overlap."""
+    """24 grey images of 15×15 in four overlapping classes."""
     rng = np.random.default_rng(7)
     labels = np.arange(24) % 4
     patterns = rng.normal(size=(4, 15, 15)) * 0.06
@@ -49,7 +49,7 @@ def trained(images: Tensor, labels: Tensor) -> list[Tensor]:
 
 
 def robust(model: nn.Module, images: Tensor, labels: Tensor, norm: str, eps: float) -> np.ndarray:
-    """Which images none of the four attacks fools, bool n."""
+    """Which images no attack of the four fools, bool n."""
     import torchattacks
 
     known = {"norm": norm, "eps": eps, "seed": 0}
@@ -59,17 +59,17 @@ def robust(model: nn.Module, images: Tensor, labels: Tensor, norm: str, eps: flo
         torchattacks.FAB(model, steps=100, n_classes=4, multi_targeted=True, **known),
         torchattacks.Square(model, n_queries=5000, p_init=0.8, resc_schedule=False, **known),
     ]
-    left = torch.nonzero(model(images).argmax(1) == labels).squeeze(1)
+    rows = torch.nonzero(model(images).argmax(1) == labels).squeeze(1)
     for attack in attacks:
-        if len(left):
-            found = attack(images[left], labels[left])
-            shift = (found - images[left]).flatten(1)
+        if len(rows):
+            adv = attack(images[rows], labels[rows])
+            shift = (adv - images[rows]).flatten(1)
             length = shift.abs().amax(1) if norm == "Linf" else shift.norm(dim=1)
-            fooled = (model(found).argmax(1) != labels[left]) & (length <= eps * (1 + 1e-5))
-            left = left[~fooled]
-    kept = np.zeros(len(images), dtype=bool)
-    kept[left.numpy()] = True
-    return kept
+            fooled = (model(adv).argmax(1) != labels[rows]) & (length <= eps * (1 + 1e-5))
+            rows = rows[~fooled]
+    survives = np.zeros(len(images), dtype=bool)
+    survives[rows.numpy()] = True
+    return survives
 
 
 def main() -> None:
@@ -82,8 +82,8 @@ def main() -> None:
     cases = [(norm, eps) for norm, radii in RADII.items() for eps in radii]
     results = {f"{norm}-{eps}": robust(model, images, targets, norm, eps) for norm, eps in cases}
     np.savez_compressed(OUT, pixels=pixels, labels=labels, **stored, **results)  # type: ignore[arg-type]
-    for name, kept in results.items():
-        say(f"{name}: robust {kept.sum()} of {len(kept)}")
+    for name, survives in results.items():
+        say(f"{name}: robust {survives.sum()} of {len(survives)}")
 
 
 if __name__ == "__main__":

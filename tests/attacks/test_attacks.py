@@ -1,4 +1,4 @@
-"""FGSM, PGD and Square, and what the base refuses."""
+"""FGSM, PGD and Square, and inputs and results that the base class refuses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from medrobust.attacks.base import Attack, margin
 from medrobust.attacks.methods.pgd import FGSM, PGD
 from medrobust.attacks.methods.square import Square
+from medrobust.attacks.state import AttackState
 from medrobust.core.errors import UserError
 
 
@@ -18,11 +19,11 @@ def seeds(n: int) -> Tensor:
 
 
 def test_images_outside_the_range_are_refused(build: Any) -> None:
-    with pytest.raises(UserError, match=r"values from -1 to 2.*Attacks take \[0, 1\] images"):
+    with pytest.raises(UserError, match=r"values from -1 to 2.*Use images in \[0, 1\]"):
         FGSM(eps=0.1)(build(1, 3), torch.tensor([[[[-1.0, 2.0]]]]), torch.tensor([0]), seeds=seeds(1))
 
 
-def test_an_attack_that_leaves_its_ball_is_a_defect(build: Any, images: Callable[..., Tensor]) -> None:
+def test_an_attack_that_leaves_its_ball_raises(build: Any, images: Callable[..., Tensor]) -> None:
     class Rogue(Attack):
         def perturb(
             self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor
@@ -33,7 +34,7 @@ def test_an_attack_that_leaves_its_ball_is_a_defect(build: Any, images: Callable
         Rogue(eps=0.01)(build(1, 3), images(2), torch.tensor([0, 1]), seeds=seeds(2))
 
 
-def test_leaving_the_ball_by_more_than_rounding_is_a_defect(build: Any) -> None:
+def test_leaving_the_ball_by_more_than_rounding_raises(build: Any) -> None:
     class Sloppy(Attack):
         def perturb(
             self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor
@@ -44,16 +45,16 @@ def test_leaving_the_ball_by_more_than_rounding_is_a_defect(build: Any) -> None:
         Sloppy(eps=0.1)(build(1, 3), torch.full((1, 1, 12, 10), 0.5), torch.tensor([0]), seeds=seeds(1))
 
 
-def test_every_restart_and_every_image_starts_elsewhere(build: Any, images: Callable[..., Tensor]) -> None:
+def test_random_starts_differ_between_restarts_and_seeds(build: Any, images: Callable[..., Tensor]) -> None:
     clean, labels, attack = images(3), torch.tensor([0, 1, 2]), PGD(eps=0.1)
-    starts = []
+    shifts = []
     for restart in (0, 1):
-        walk = attack.enter(clean, labels, torch.tensor([5, 5, 6]), 0.1, restart, clean)
-        attack.begin(walk, torch.zeros(3, dtype=torch.bool))
-        starts.append((walk.current - clean)[:, :, 4:8, 4:8])
-    for one, other in ((starts[0], starts[1]), (starts[0][1], starts[0][2])):
+        state = AttackState.initial(clean, labels, torch.tensor([5, 5, 6]), 0.1, restart, clean)
+        attack.begin(state, torch.zeros(3, dtype=torch.bool))
+        shifts.append((state.current - clean)[:, :, 4:8, 4:8])
+    for one, other in ((shifts[0], shifts[1]), (shifts[0][1], shifts[0][2])):
         assert (one - other).abs().mean() > 0.01
-    shift = [walk.current[place] - clean[place] for place in (0, 1)]  # of one seed, where nothing is clipped
+    shift = [state.current[row] - clean[row] for row in (0, 1)]  # these two have the same seed
     inside = ((clean[0] - 0.5).abs() < 0.4) & ((clean[1] - 0.5).abs() < 0.4)
     assert torch.allclose(shift[0][inside], shift[1][inside], atol=1e-6)
 
@@ -77,12 +78,12 @@ def test_fgsm_and_pgd_agree_with_torchattacks(build: Any, images: Callable[..., 
     assert torch.allclose(attack(model, clean, labels, seeds=seeds(6)), theirs, atol=1e-6)
 
 
-def test_pgd_is_no_weaker_when_it_keeps_what_fooled(build: Any, images: Callable[..., Tensor]) -> None:
+def test_pgd_is_no_weaker_when_it_stops_at_success(build: Any, images: Callable[..., Tensor]) -> None:
     model, clean = build(1, 4).eval(), images(40)
     labels = model(clean).argmax(1)
-    keep = PGD(eps=0.05, steps=10)(model, clean, labels, seeds=seeds(40))
+    first = PGD(eps=0.05, steps=10)(model, clean, labels, seeds=seeds(40))
     last = PGD(eps=0.05, steps=10, stop_when_fooled=False)(model, clean, labels, seeds=seeds(40))
-    assert (model(keep).argmax(1) != labels).sum() >= (model(last).argmax(1) != labels).sum()
+    assert (model(first).argmax(1) != labels).sum() >= (model(last).argmax(1) != labels).sum()
 
 
 def test_more_restarts_fool_no_fewer(build: Any, images: Callable[..., Tensor]) -> None:
@@ -106,26 +107,26 @@ def test_square_gets_stronger_with_queries(trained: nn.Module, subset: Any) -> N
     assert margins[1] > margins[0]
 
 
-def test_square_stands_at_the_border_and_changes_one_square_of_its_best_place(
+def test_square_stays_at_the_border_and_changes_one_square_of_its_best_image(
     build: Any, images: Callable[..., Tensor]
 ) -> None:
-    """Every pixel is at -eps or eps; a proposal differs from the best image so far in one square alone."""
+    """Every pixel moves by -eps or eps; a proposal differs from the best image in a single square."""
     attack, grey = Square(eps=0.1, queries=40), torch.full((4, 1, 12, 10), 0.5)
     model, labels = build(1, 3).eval(), torch.tensor([0, 1, 2, 0])
-    found = Square(eps=0.1, queries=40, stop_when_fooled=False)(model, grey, labels, seeds=seeds(4))
-    assert torch.allclose((found - grey).abs(), torch.tensor(0.1))
-    walk = attack.enter(grey, labels, seeds(4), 0.1, 0, grey)
-    attack.begin(walk, torch.zeros(4, dtype=torch.bool))
-    walk.best, walk.current, walk.step = walk.current, grey, torch.full_like(labels, 5)
-    changed = (attack.go(walk, torch.empty(4, 0)) != walk.best).any(1)
+    adv = Square(eps=0.1, queries=40, stop_when_fooled=False)(model, grey, labels, seeds=seeds(4))
+    assert torch.allclose((adv - grey).abs(), torch.tensor(0.1))
+    state = AttackState.initial(grey, labels, seeds(4), 0.1, 0, grey)
+    attack.begin(state, torch.zeros(4, dtype=torch.bool))
+    state.best, state.current, state.steps = state.current, grey, torch.full_like(labels, 5)
+    changed = (attack.step(state, torch.empty(4, 0)) != state.best).any(1)
     assert changed.any()
     side = attack._side(torch.tensor([6]), 12, 10).item()
     assert side < 10
-    for place in changed:
-        rows, columns = torch.nonzero(place).T if place.any() else (torch.zeros(1), torch.zeros(1))
+    for pixels in changed:
+        rows, columns = torch.nonzero(pixels).T if pixels.any() else (torch.zeros(1), torch.zeros(1))
         assert max(rows.max() - rows.min(), columns.max() - columns.min()) < side
 
 
-def test_margin_is_positive_exactly_where_the_answer_is_wrong() -> None:
+def test_margin_is_positive_exactly_where_the_prediction_is_wrong() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]])
     assert margin(logits, torch.tensor([0, 1])).tolist() == [-1.0, 2.0]

@@ -1,4 +1,4 @@
-"""AutoAttack standard: the published composition, against a recorded result, for every number of classes."""
+"""AutoAttack standard: the published parts, a recorded result, and every number of classes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,29 +14,29 @@ from medrobust.attacks.methods.minimal import FABT
 from medrobust.attacks.methods.square import Square
 from medrobust.attacks.methods.square_l2 import SquareL2
 from medrobust.core.errors import UserError
-from tests.attacks.conftest import Victim
+from tests.attacks.conftest import AttackedModel
 from tests.attacks.record_autoattack import RADII, perceptron
 
-Make = Callable[..., Victim]
+Make = Callable[..., AttackedModel]
 RECORDED = np.load(Path(__file__).parent / "autoattack.npz")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("norm", "eps"), [(norm, eps) for norm, radii in RADII.items() for eps in radii])
 def test_the_same_images_survive_as_in_the_record(norm: Any, eps: float) -> None:
-    """`record_autoattack.py` says how it was made. Square draws otherwise, so one image may differ."""
+    """`record_autoattack.py` made the record. Square draws other random numbers, so one image may differ."""
     images = torch.from_numpy(RECORDED["pixels"])[:, None].float() / 255
     labels = torch.from_numpy(RECORDED["labels"])
     model = perceptron(*(torch.from_numpy(RECORDED[f"weight{number}"]) for number in range(4)))
-    found = AutoAttack(eps=eps, norm=norm)(model, images, labels, seeds=torch.arange(len(labels)))
-    ours = (model(found).argmax(1) == labels).numpy()
+    adv = AutoAttack(eps=eps, norm=norm)(model, images, labels, seeds=torch.arange(len(labels)))
+    ours = (model(adv).argmax(1) == labels).numpy()
     recorded = RECORDED[f"{norm}-{eps}"]
-    assert 3 < recorded.sum() < 21, "a record that tells attacks apart"
+    assert 3 < recorded.sum() < 21, "a record that distinguishes strong from weak attacks"
     assert (ours != recorded).sum() <= 1
     assert ours.sum() <= recorded.sum() + 1
 
 
-def test_the_composition_is_the_published_one() -> None:
+def test_the_parts_are_the_published_ones() -> None:
     for norm, square in (("Linf", Square), ("L2", SquareL2)):
         parts: list[Any] = AutoAttack(eps=0.1, norm=norm).parts()  # type: ignore[arg-type]
         assert [type(part) for part in parts] == [APGD, APGDT, FABT, square]
@@ -50,22 +50,24 @@ def test_the_composition_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize("weak", [{"steps": 10}, {"queries": 100}, {"targets": 3}])
-def test_less_may_not_bear_the_name(weak: dict[str, int]) -> None:
-    with pytest.raises(UserError, match=r"is not AutoAttack.*100, 5000 and 9; or say allow_weak: true"):
+def test_a_smaller_budget_is_refused(weak: dict[str, int]) -> None:
+    with pytest.raises(UserError, match=r"is not AutoAttack.*100, 5000 and 9, or set allow_weak: true"):
         AutoAttack(eps=0.1, **weak)  # type: ignore[arg-type]
     assert AutoAttack(eps=0.1, allow_weak=True, **weak).allow_weak  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 10])
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.12), ("L2", 1.1)])
-def test_it_fools_whom_any_of_its_parts_fools(classes: int, norm: Any, eps: float, victim: Make) -> None:
-    model = victim(classes, n=16)
-    eps *= 2 if classes == 2 else 1  # two classes lie further apart
+def test_it_fools_every_image_that_one_of_its_parts_fools(
+    classes: int, norm: Any, eps: float, attacked_model: Make
+) -> None:
+    model = attacked_model(classes, n=16)
+    eps *= 2 if classes == 2 else 1  # two classes are further apart
     attack = AutoAttack(eps=eps, norm=norm, steps=15, queries=40, allow_weak=True)
 
     def fooled(one: Any) -> torch.Tensor:
-        found = one(model, model.images, model.labels, seeds=model.seeds)
-        return torch.ne(model(found).argmax(1), model.labels)
+        adv = one(model, model.images, model.labels, seeds=model.seeds)
+        return torch.ne(model(adv).argmax(1), model.labels)
 
     together = fooled(attack)
     alone = torch.stack([fooled(part) for part in attack.parts()]).any(0)
@@ -74,11 +76,11 @@ def test_it_fools_whom_any_of_its_parts_fools(classes: int, norm: Any, eps: floa
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_torchattacks_fails_for_few_classes(classes: int, victim: Make) -> None:
-    """Which is why the composition is our own: its targeted DLR needs four logits."""
+def test_torchattacks_fails_for_few_classes(classes: int, attacked_model: Make) -> None:
+    """Its targeted DLR loss needs four logits, which is why the parts here are our own."""
     import torchattacks
 
-    model = victim(classes)
+    model = attacked_model(classes)
     attack = torchattacks.AutoAttack(model, eps=1e-3, n_classes=classes, seed=0)
     with pytest.raises(IndexError), torch.random.fork_rng():
         attack(model.images, model.labels)

@@ -1,7 +1,6 @@
-"""What every registered attack promises, for every number of classes and channels and in every norm it serves."""
+"""The contract of every registered attack, for several numbers of classes and channels and in every norm."""
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,23 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, distance
+from medrobust.attacks.lookup import load_attack
 from medrobust.attacks.registry import ATTACKS
 from medrobust.core.errors import UserError
 from medrobust.data.store import Subset
-from tests.attacks.conftest import Victim
+from tests.attacks.conftest import AttackedModel
 from tests.hyperparameters import refusable
 
 Make = Callable[..., Attack]
 
 
-def kind_of(name: str) -> type[Attack]:
-    module, _, kind = ATTACKS[name].partition(":")
-    found: type[Attack] = getattr(import_module(module), kind)
-    return found
-
-
-#: Every attack in every norm that it serves, and unbound ones in Linf too.
-CASES = [(name, norm) for name in ATTACKS for norm in kind_of(name).norms]
+#: Every attack in every norm that it supports.
+CASES = [(name, norm) for name in ATTACKS for norm in load_attack(name).norms]
 
 
 def seeds(n: int) -> Tensor:
@@ -34,7 +28,7 @@ def seeds(n: int) -> Tensor:
 
 
 def train_images(channels: int) -> Subset:
-    """Twenty images of the size that the `images` fixture gives."""
+    """Twenty images of the size of the fixture `images`."""
     shape = (20, 12, 10) if channels == 1 else (20, 12, 10, channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     ids = np.array([f"t{number}" for number in range(20)])
@@ -69,7 +63,7 @@ def test_every_attack_keeps_the_contract(
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
-def test_to_the_end_nothing_stops_at_a_success(name: str, norm: str, build: Any, make_attack: Make) -> None:
+def test_to_the_end_no_attack_stops_at_a_success(name: str, norm: str, build: Any, make_attack: Make) -> None:
     attack = make_attack(name, 0.05, build(1, 3).eval(), train_images(1), norm=norm)
     whole = attack.to_the_end()
     assert type(whole) is type(attack)
@@ -78,10 +72,10 @@ def test_to_the_end_nothing_stops_at_a_success(name: str, norm: str, build: Any,
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_a_result_does_not_depend_on_batch_mates(
-    name: str, norm: str, victim: Callable[..., Victim], make_attack: Make
+    name: str, norm: str, attacked_model: Callable[..., AttackedModel], make_attack: Make
 ) -> None:
-    """Batches of 1, 7 and 64, on images that some are fooled on and some are not."""
-    model = victim(4, n=64)
+    """In batches of 1, 7 and 64, with images of which some are fooled."""
+    model = attacked_model(4, n=64)
     twice = nn.Sequential(*model).double().eval()
     images = model.images.double()
     try:
@@ -101,10 +95,11 @@ def test_a_result_does_not_depend_on_batch_mates(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_every_attack_runs_on_a_gpu(
-    name: str, norm: str, victim: Callable[..., Victim], make_attack: Make
+    name: str, norm: str, attacked_model: Callable[..., AttackedModel], make_attack: Make
 ) -> None:
-    model = nn.Sequential(*victim(4)).eval().cuda()
-    images, labels, seeds = (part.cuda() for part in (victim(4).images, victim(4).labels, victim(4).seeds))
+    model = nn.Sequential(*attacked_model(4)).eval().cuda()
+    known = attacked_model(4)
+    images, labels, seeds = (part.cuda() for part in (known.images, known.labels, known.seeds))
     try:
         attack = make_attack(name, 0.08 if norm == "Linf" else 0.9, model, train_images(1), norm=norm)
         adv = attack(model, images, labels, seeds=seeds)
@@ -115,9 +110,9 @@ def test_every_attack_runs_on_a_gpu(
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_what_the_annotations_do_not_allow_is_refused(name: str) -> None:
-    """Counts below one, words that mean nothing, other types: with the name of the hyper-parameter."""
-    kind = kind_of(name)
+def test_values_that_the_annotations_do_not_allow_are_refused(name: str) -> None:
+    """The message names the hyper-parameter."""
+    kind = load_attack(name)
     for key, value in refusable(kind):
         with pytest.raises(UserError, match=rf"^attack\.{key}: got "):
             kind(**{"eps": 0.1, key: value})
@@ -130,21 +125,21 @@ def test_radius_zero_is_identity(name: str, build: Any, images: Callable[..., Te
     assert torch.equal(attack(model, clean, torch.tensor([0, 1]), seeds=seeds(2)), clean)
 
 
-#: Controls, attacks with too small a search space or budget, and what must be given more steps than `QUICK` has.
+#: Controls and attacks whose search space or budget is too small; and those that need more than `QUICK`.
 NO_SURE_SUCCESS = {"fgsm", "noise", "one_pixel", "universal", "square_l2"}
 STRONGER: dict[str, dict[str, Any]] = {
-    "cw": {"steps": 100, "searches": 5, "lr": 0.2}, "library_cw": {"c": 10.0, "lr": 0.2}, "fab": {"steps": 30},
+    "cw": {"steps": 100, "searches": 5, "lr": 0.2}, "fab": {"steps": 30},
     "fab_t": {"steps": 30}, "deepfool": {"steps": 30}, "jitter": {"steps": 40, "restarts": 5},
-    "library_square": {"queries": 300}, "square": {"queries": 300},
+    "square": {"queries": 300},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "norm"), [case for case in CASES if case[0] not in NO_SURE_SUCCESS])
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_a_radius_beyond_the_range_fools_everything(
-    name: str, norm: str, classes: int, victim: Callable[..., Victim], make_attack: Make
+    name: str, norm: str, classes: int, attacked_model: Callable[..., AttackedModel], make_attack: Make
 ) -> None:
-    model = victim(classes)
+    model = attacked_model(classes)
     settings = STRONGER.get(name, {})
     attack = make_attack(name, 1.0 if norm == "Linf" else 12.0, model, norm=norm, **settings)
     adv = attack(model, model.images, model.labels, seeds=model.seeds)

@@ -1,4 +1,4 @@
-"""Attacks that seek the smallest change: DeepFool, FAB and CW against independent implementations."""
+"""Attacks that look for the smallest change: DeepFool, FAB and CW against independent implementations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,17 +14,17 @@ from medrobust.attacks.methods.cw import CW
 from medrobust.attacks.methods.minimal import FAB, FABT, DeepFool, nearest, to_plane
 from medrobust.attacks.problem import Problem
 from medrobust.core.errors import UserError
-from tests.attacks.conftest import Victim
+from tests.attacks.conftest import AttackedModel
 
-Make = Callable[..., Victim]
+Make = Callable[..., AttackedModel]
 FAR = {"Linf": 1.0, "L2": 100.0}
 
 
-def lengths(attack: Any, model: Victim, norm: Any) -> np.ndarray:
-    """How far each image had to go; infinite where it is not fooled."""
-    found = attack(model, model.images, model.labels, seeds=model.seeds)
-    away = distance(found, model.images, norm)
-    fooled = model(found).argmax(1) != model.labels
+def lengths(attack: Any, model: AttackedModel, norm: Any) -> np.ndarray:
+    """Distance of each adversarial image; infinite where the model is not fooled."""
+    adv = attack(model, model.images, model.labels, seeds=model.seeds)
+    away = distance(adv, model.images, norm)
+    fooled = model(adv).argmax(1) != model.labels
     return torch.where(fooled, away, torch.inf).detach().numpy()
 
 
@@ -38,7 +38,7 @@ def stepped(point: np.ndarray, slope: np.ndarray, offset: float, norm: Any) -> n
 @given(st.integers(0, 10_000), st.integers(1, 8))
 @settings(max_examples=60, deadline=None)
 def test_the_step_to_a_plane_is_the_smallest_in_linf(seed: int, dims: int) -> None:
-    """Against scipy's linear programme: least t with |d| <= t, x + d in [0, 1], slope (x + d) = offset."""
+    """Compared with scipy's linear programme: minimal t with |d| <= t, x + d in [0, 1], slope (x + d) = offset."""
     from scipy.optimize import linprog
 
     rng = np.random.default_rng(seed)
@@ -54,7 +54,7 @@ def test_the_step_to_a_plane_is_the_smallest_in_linf(seed: int, dims: int) -> No
     if best.status == 0:
         assert np.abs(step).max() == pytest.approx(best.fun, abs=1e-7)
         assert slope @ (point + step) == pytest.approx(offset, abs=1e-7)
-    else:  # out of reach: the corner that comes nearest
+    else:  # out of reach: the nearest corner
         need = np.sign(offset - slope @ point)
         assert point + step == pytest.approx(np.where(slope * need > 0, 1.0, 0.0))
 
@@ -62,7 +62,7 @@ def test_the_step_to_a_plane_is_the_smallest_in_linf(seed: int, dims: int) -> No
 @given(st.integers(0, 10_000), st.integers(1, 8))
 @settings(max_examples=30, deadline=None)
 def test_the_step_to_a_plane_is_the_smallest_in_l2(seed: int, dims: int) -> None:
-    """Against a general solver."""
+    """Compared with a general solver."""
     from scipy.optimize import minimize
 
     rng = np.random.default_rng(seed)
@@ -79,8 +79,8 @@ def test_the_step_to_a_plane_is_the_smallest_in_l2(seed: int, dims: int) -> None
     assert np.linalg.norm(step) <= np.linalg.norm(best.x) + 1e-4
 
 
-def test_the_nearest_boundary_is_another_one_in_another_norm() -> None:
-    """Four pixels of slope 1 (L1 4, L2 2) against one of slope 3: the ball's dual norm decides."""
+def test_the_nearest_boundary_depends_on_the_norm() -> None:
+    """Four pixels with slope 1 (L1 4, L2 2) or one with slope 3: the dual norm decides."""
     slopes = torch.zeros(1, 2, 1, 2, 2)
     slopes[0, 0], slopes[0, 1, 0, 0, 0] = 1.0, 3.0
     gaps = torch.tensor([[-1.0, -1.1]])
@@ -89,7 +89,7 @@ def test_the_nearest_boundary_is_another_one_in_another_norm() -> None:
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize(("alpha_max", "share"), [(0.1, 0.1), (1.0, 1 / 3)])
-def test_a_step_of_fab_is_the_paper_s_mixture(norm: Any, alpha_max: float, share: float) -> None:
+def test_a_step_of_fab_is_the_mixture_of_the_paper(norm: Any, alpha_max: float, share: float) -> None:
     """On a linear model a projection with overshoot eta turns a gap g into (1 - eta)·g (equations 7 to 9)."""
     linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
     slope = torch.linspace(0.5, 1.5, 16)
@@ -99,16 +99,16 @@ def test_a_step_of_fab_is_the_paper_s_mixture(norm: Any, alpha_max: float, share
     current = image + 1 / slope.sum()  # gap -1: half as far
     problem = Problem(linear.eval(), image, torch.tensor([0]), torch.tensor([1]), 1.0, norm)
     logits = linear(FAB(eps=1.0, norm=norm, alpha_max=alpha_max, eta=1.05)._step(problem, current))
-    # The distances of the two are as their gaps, 1 and 2, so the mixture's free share is 1 / 3.
+    # The two distances have the ratio of the gaps, 1 to 2, so the unbounded share is 1 / 3.
     assert (logits[0, 1] - logits[0, 0]).item() == pytest.approx(0.05 * (1 - share + 2 * share), abs=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("targeted", [False, True])
-def test_fab_goes_no_further_than_torchattacks(norm: Any, targeted: bool, victim: Make) -> None:
+def test_fab_finds_no_larger_changes_than_torchattacks(norm: Any, targeted: bool, attacked_model: Make) -> None:
     import torchattacks
 
-    model = victim(4)
+    model = attacked_model(4)
     attack = (FABT if targeted else FAB)(eps=FAR[norm], norm=norm, steps=30)
     ours = lengths(attack, model, norm)
     theirs = torchattacks.FAB(
@@ -124,10 +124,10 @@ def test_fab_goes_no_further_than_torchattacks(norm: Any, targeted: bool, victim
     assert np.median(ours) <= np.median(reached) * 1.005
 
 
-def test_deepfool_goes_as_far_as_torchattacks(victim: Make) -> None:
+def test_deepfool_finds_the_same_distances_as_torchattacks(attacked_model: Make) -> None:
     import torchattacks
 
-    model = victim(4)
+    model = attacked_model(4)
     ours = lengths(DeepFool(eps=100.0, norm="L2"), model, "L2")
     wanted = torchattacks.DeepFool(model)(model.images, model.labels)
     for param in model.parameters():
@@ -138,7 +138,7 @@ def test_deepfool_goes_as_far_as_torchattacks(victim: Make) -> None:
 
 
 def test_deepfool_is_exact_for_a_linear_model() -> None:
-    """One step to the nearer of two planes, a hand's breadth beyond it."""
+    """One step to slightly beyond the nearer of two planes."""
     linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
     linear[1].weight.data = torch.tensor([[0.0] * 4, [1.0, 1, 0, 0], [0, 0, 4.0, 3.0]])
     linear[1].bias.data = torch.tensor([2.0, 0.0, -1.0])
@@ -150,9 +150,9 @@ def test_deepfool_is_exact_for_a_linear_model() -> None:
     assert distance(found, clean).item() == pytest.approx(1.02 * gap / 7, rel=1e-3)
 
 
-def test_cw_goes_no_further_than_foolbox(victim: Make) -> None:
+def test_cw_finds_no_larger_changes_than_foolbox(attacked_model: Make) -> None:
     foolbox = pytest.importorskip("foolbox")
-    model = victim(4)
+    model = attacked_model(4)
     ours = lengths(CW(eps=100.0, norm="L2", steps=60, searches=6, lr=0.03), model, "L2")
     theirs = foolbox.attacks.L2CarliniWagnerAttack(
         binary_search_steps=6, steps=60, stepsize=0.03, initial_const=1e-2
@@ -166,16 +166,16 @@ def test_cw_goes_no_further_than_foolbox(victim: Make) -> None:
     assert np.mean(ours) <= np.mean(away) * 1.01
 
 
-def test_cw_finds_less_than_one_step_of_the_search_does(victim: Make) -> None:
-    """The search over c is what torchattacks lacks."""
-    model = victim(4)
+def test_the_search_over_c_finds_smaller_changes(attacked_model: Make) -> None:
+    """torchattacks has no search over c."""
+    model = attacked_model(4)
     one = lengths(CW(eps=100.0, norm="L2", steps=60, searches=1, c=10.0, lr=0.03), model, "L2")
     six = lengths(CW(eps=100.0, norm="L2", steps=60, searches=6, c=10.0, lr=0.03), model, "L2")
     assert (six <= one).all()
     assert np.mean(six) < 0.99 * np.mean(one)
 
 
-def test_cw_moves_pixels_at_the_ends_and_keeps_its_confidence() -> None:
+def test_cw_moves_pixels_at_the_ends_and_reaches_its_confidence() -> None:
     linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
     linear[1].weight.data = torch.stack([-torch.ones(16), torch.ones(16)])
     linear[1].bias.data = torch.tensor([0.2, -0.2])
@@ -186,9 +186,9 @@ def test_cw_moves_pixels_at_the_ends_and_keeps_its_confidence() -> None:
         assert logits[0, 1] - logits[0, 0] >= kappa
 
 
-def test_a_small_change_counts_in_a_ball_of_another_norm(victim: Make) -> None:
-    """CW is measured by the suite's norm, here Linf; where it lies outside the clean image comes back."""
-    model = victim(4)
+def test_a_small_change_counts_in_a_ball_of_another_norm(attacked_model: Make) -> None:
+    """CW counts in the suite's norm, here Linf. Outside the ball, the clean image is returned."""
+    model = attacked_model(4)
     found = CW(eps=0.2, steps=60, searches=4, lr=0.03)(model, model.images, model.labels, seeds=model.seeds)
     away = distance(found, model.images)
     assert away.max() <= 0.2 * (1 + 1e-5)
@@ -198,8 +198,8 @@ def test_a_small_change_counts_in_a_ball_of_another_norm(victim: Make) -> None:
 
 
 @pytest.mark.parametrize("restarts", [1, 3])
-def test_fab_stops_inside_the_ball_where_it_may(restarts: int, victim: Make) -> None:
-    model = victim(4)
+def test_fab_stops_inside_the_ball_without_minimise(restarts: int, attacked_model: Make) -> None:
+    model = attacked_model(4)
     far = FAB(eps=0.15, steps=20, restarts=restarts, minimise=False)
     near = FAB(eps=0.15, steps=20, restarts=restarts)
     nearest, first = lengths(near, model, "Linf"), lengths(far, model, "Linf")
@@ -212,11 +212,11 @@ def test_fab_stops_inside_the_ball_where_it_may(restarts: int, victim: Make) -> 
     [
         (lambda: DeepFool(eps=0.1, steps=0), "steps: got 0"),
         (lambda: FAB(eps=0.1, restarts=0), "restarts: got 0"),
-        (lambda: FABT(eps=0.1, target=1), "fab takes a target"),
+        (lambda: FABT(eps=0.1, target=1), "Use fab for one target"),
         (lambda: CW(eps=0.1, c=0.0), "c: got 0.0"),
         (lambda: CW(eps=0.1, searches=0), "searches: got 0"),
     ],
 )
-def test_a_senseless_setting_is_refused(make: Callable[[], Any], message: str) -> None:
+def test_an_invalid_setting_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()

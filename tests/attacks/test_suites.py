@@ -1,4 +1,4 @@
-"""Attacks inside a suite: every one resolves and runs in the engine, and the documented suites are right."""
+"""Every attack resolves in a suite and runs in the engine, and the documented suites are valid."""
 
 import re
 from dataclasses import replace
@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8"), re.DOTALL)
 DOCUMENTED: dict[str, Any] = {name: suite for block in BLOCKS for name, suite in yaml.safe_load(block).items()}
 SOURCE = {"source": "data/checkpoints/a/clean", "sha256": "0" * 64}
+#: Hyper-parameters without a default.
+NEEDED: dict[str, Any] = {"transfer": SOURCE, "torchattacks": {"attack": "APGD"}}
 
 
 def resolved(norm: str, eps: list[float], *attacks: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def test_a_documented_suite_resolves(name: str) -> None:
     assert suite["attacks"]
 
 
-def test_every_attack_is_documented_and_every_documented_one_exists() -> None:
+def test_the_documented_attacks_are_the_registered_ones() -> None:
     text = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
     table = text.partition("| name |")[2].partition("\n\n")[0]
     names = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
@@ -45,11 +47,11 @@ def test_every_attack_is_documented_and_every_documented_one_exists() -> None:
 
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_the_defaults_of_an_attack_are_accepted(name: str, norm: str) -> None:
-    suite = resolved(norm, [0.01, 0.02], {"name": name, **(SOURCE if name == "transfer" else {})})
+    suite = resolved(norm, [0.01, 0.02], {"name": name, **NEEDED.get(name, {})})
     assert suite["norm"] == norm
 
 
-def test_a_transfer_hangs_on_the_code_of_its_inner_attack() -> None:
+def test_a_transfer_depends_on_the_code_of_its_inner_attack() -> None:
     spec = {"name": "transfer", **SOURCE, "attack": {"name": "bim"}}
     code = {f"attacks/{name}": name for name in ("apgd", "bim", "transfer")}
     found = resolve_suite("s", SuiteParams(norm="Linf", eps=[0.1], attacks=[spec]), code)["code"]
@@ -57,17 +59,17 @@ def test_a_transfer_hangs_on_the_code_of_its_inner_attack() -> None:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_unknown_knob_is_refused_with_the_known_ones(name: str) -> None:
+def test_an_unknown_hyper_parameter_is_refused_with_the_known_ones(name: str) -> None:
     norm = next(norm for attack, norm in CASES if attack == name)
     with pytest.raises(UserError, match=rf"{name}\.magic: unknown hyper-parameter\. Known: ") as caught:
-        resolved(norm, [0.01], {"name": name, "magic": 1})
+        resolved(norm, [0.01], {"name": name, "magic": 1, **NEEDED.get(name, {})})
     known = caught.value.remedy.removeprefix("Known: ").split(", ")
     assert not {"eps", "norm", "train", "fitted"} & set(known)
 
 
-@pytest.mark.parametrize(("name", "norm"), [case for case in CASES if case[0] not in ("transfer", "library_cw")])
+@pytest.mark.parametrize(("name", "norm"), [case for case in CASES if case[0] != "transfer"])
 def test_every_attack_runs_in_the_engine(name: str, norm: str, trained: nn.Module, subset: Subset) -> None:
-    """And gives the same records in batches of 64 and of 7."""
+    """The records are the same in batches of 64 and of 7."""
     radii = [0.05, 0.2] if norm == "Linf" else [0.5, 2.0]
     suite = resolved(norm, radii, {"name": name, **QUICK.get(name, {})})
     tables = [attack_suite(trained, subset, suite, seed=0, batch_size=size, train=subset) for size in (64, 7)]
@@ -85,15 +87,15 @@ def test_a_targeted_attack_and_a_region_work_in_a_suite(trained: nn.Module, subs
     down = evaluate_suite(trained, subset, resolved("Linf", [0.2], {**settings, "target": "next_down"}), seed=0)
     part = evaluate_suite(trained, subset, resolved("Linf", [0.2], {**settings, "mask": "foreground"}), seed=0)
     lowest = down[(down["label"] == 0) & (down["fooled_by"] != "natural")]
-    assert not lowest["fooled"].any(), "nothing lies below the lowest grade"
+    assert not lowest["fooled"].any(), "the lowest grade has no grade below"
     hit = down[down["fooled"] & (down["fooled_by"] != "natural")]
     assert (hit["adv_pred"] < hit["label"]).mean() > 0.5
     assert down["fooled"].sum() <= whole["fooled"].sum()
     assert part["fooled"].sum() <= whole["fooled"].sum()
 
 
-def test_the_publisher_s_outlines_confine_an_attack(trained: nn.Module, subset: Subset) -> None:
-    """Each image by its own outline, whatever batch it is in; without outlines the suite is refused."""
+def test_masks_of_the_publisher_confine_an_attack(trained: nn.Module, subset: Subset) -> None:
+    """Each image has its own mask, whatever batch it is in. Without masks the suite is refused."""
     suite = resolved("Linf", [0.3], {"name": "cw_pgd", "mask": "outlined", "random_start": False})
     with pytest.raises(UserError, match=r"no masks\.npy"):
         evaluate_suite(trained, subset, suite, seed=0)

@@ -26,7 +26,7 @@ SOUND = [
     {"name": "pgd", "steps": 10, "loss": "margin", "alpha": EPS},
     {"name": "pgd", "steps": 20, "restarts": 2},
 ]
-REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95)
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, sheet=6)
 
 Check = Callable[..., dict[str, Any]]
 
@@ -109,7 +109,10 @@ def check(images: Subset) -> Check:
             model=model, subset=images, suites=suites, attempts=attempts, adversarial=True, **changes
         )
         specs = {"s": {"norm": "Linf", "eps": [EPS], "attacks": [{"name": "pgd"}]}}
-        params = AttacksParams(on_invalid="warn", check_images=count, check_queries=queries, suites=specs)
+        params = AttacksParams.model_validate({
+            "suites": specs, "surrogates": [], "on_invalid": "warn",
+            "check_images": count, "check_queries": queries,
+        })  # fmt: skip
         return check_model(checked, eps=EPS, params=params, report=REPORT, seed=0)
 
     return run

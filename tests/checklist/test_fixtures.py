@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from medrobust.attacks.registry import ATTACKS
 from medrobust.checklist.registry import CHECKS
 from medrobust.checklist.suite import NO_FAILED_ATTEMPT
 from medrobust.data.store import Subset
@@ -93,9 +94,12 @@ def test_large_logits_are_caught_with_cross_entropy_and_harmless_with_the_margin
     assert line_of(check(model, {"s": suite_of(QUICK)}), "logit scale").startswith("pass")
 
 
-def test_noise_in_place_of_an_attack_is_caught(noisy: nn.Module, check: Check) -> None:
+def test_noise_in_place_of_an_attack_is_caught(
+    noisy: nn.Module, check: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The model was trained on noise, and its evaluation uses noise of the same distribution."""
-    own = {"name": "noise", "module": "tests.checklist.broken", "class": "Noise", "hyperparameters": {}}
+    monkeypatch.setitem(ATTACKS, "noise", "tests.checklist.broken:Noise")
+    own = {"name": "noise", "hyperparameters": {}}
     record = check(noisy, {"s": {**suite_of(), "attacks": [own]}})
     assert line_of(record, "noise control").startswith("fail")
     assert line_of(record, "plain PGD").startswith(("warn", "fail"))

@@ -12,11 +12,11 @@ from torch import nn
 
 from medrobust.attacks.engine.attempts import worst_case
 from medrobust.attacks.engine.evaluate import attack_suite
+from medrobust.attacks.registry import ATTACKS
 from medrobust.checklist.base import Challenge, ImageSample, ModelEvidence, RadiusCurve, SuiteEvidence, run_check
 from medrobust.checklist.challenge import run_challenge
 from medrobust.checklist.registry import CHECKS
 from medrobust.data.store import Subset
-from tests.checklist.broken import OneTarget
 from tests.checklist.conftest import EPS, REPORT, suite_of
 
 BY_NAME = {check.name: check for check in CHECKS}
@@ -55,7 +55,7 @@ def _mean(e: SuiteEvidence) -> SuiteEvidence:
 
 def _targets(e: SuiteEvidence) -> SuiteEvidence:
     """An attack that targets one of the two wrong classes."""
-    attack = {"name": "one", "module": OneTarget.__module__, "class": "OneTarget", "hyperparameters": {}}
+    attack = {"name": "one_target", "hyperparameters": {}}
     return replace(e, suite={**e.suite, "attacks": [attack]})
 
 
@@ -74,7 +74,8 @@ CAUGHT: dict[str, Callable[[SuiteEvidence], SuiteEvidence]] = {
 
 
 @pytest.mark.parametrize("name", CAUGHT)
-def test_a_wrong_record_is_caught(name: str, evidence: SuiteEvidence) -> None:
+def test_a_wrong_record_is_caught(name: str, evidence: SuiteEvidence, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ATTACKS, "one_target", "tests.checklist.broken:OneTarget")
     assert run_check(BY_NAME[name], evidence).outcome == "pass"
     assert run_check(BY_NAME[name], CAUGHT[name](evidence)).outcome in {"fail", "warn"}
 

@@ -7,6 +7,7 @@ import pytest
 
 from medrobust.core.params.data import DataParams
 from tests.data.sources.samples import encoded
+from tests.params import default_block
 
 
 @pytest.fixture
@@ -14,11 +15,11 @@ def params() -> Any:
     """(changes) -> the `data` block of an archive with classes Non and Mild."""
 
     def make(**changes: Any) -> DataParams:
-        block = {
+        values = {
             "source": "archive", "classes": ["Non Demented", "Mild_Demented"], "ordered": True, "image_size": 16,
-            "channels": 1, "on_bad_image": "fail", **changes,
+            "channels": 1, "on_bad_image": "fail", "phantom": None, **changes,
         }  # fmt: skip
-        return DataParams.model_validate(block)
+        return default_block(DataParams, "data", **values)
 
     return make
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from medrobust.core.params.data import SplitParams
 from medrobust.data.store import Header, ImageStore
+from tests.params import default_block
 
 CLASSES = ["a", "b", "c"]
 
@@ -31,6 +32,4 @@ def store(patients: list[int], slices: int = 4, seed: int = 0) -> ImageStore:
 
 
 def split_params(**changes: Any) -> SplitParams:
-    return SplitParams.model_validate(
-        {"strategy": "patient", "val": 0.2, "test": 0.25, "small_class": "fail", **changes}
-    )
+    return default_block(SplitParams, "split", **changes)

@@ -13,6 +13,7 @@ from medrobust.data.audit.neighbours import search, thumbnails
 from medrobust.data.prepare import download, prepare
 from medrobust.data.split import make_split
 from medrobust.data.store import ImageStore
+from tests.params import default_block
 
 pytestmark = pytest.mark.slow
 CLASSES = ["NonDemented", "VeryMildDemented", "MildDemented", "ModerateDemented"]
@@ -54,8 +55,8 @@ def test_the_later_release_leaks_as_published(params: Any, shared_data: Path, tm
         known = {row["path"]: row["kind"] for row in csv.DictReader(file)}
     assert dict(zip(store.manifest["id"], store.manifest["kind"], strict=True)) == known
     choice = {"val": 0.2, "test": 0.25, "small_class": "merge", "merge": {"ModerateDemented": "MildDemented"}}
-    rules = AuditParams(near_duplicate=0.999, on_leak="warn")
-    published = SplitParams.model_validate({**choice, "strategy": "published", "small_class": "fail", "merge": {}})
+    rules = default_block(AuditParams, "audit")
+    published = default_block(SplitParams, "split", strategy="published")
     metrics = audit_split(store, make_split(store.manifest, store.header, published, 1), rules).metrics
     assert metrics["verdict"] == "leaking"
     assert (metrics["test_patients"], metrics["test_patients_in_train"]) == (200, 200)
@@ -63,7 +64,7 @@ def test_the_later_release_leaks_as_published(params: Any, shared_data: Path, tm
     assert metrics["nn_accuracy"] == pytest.approx(0.997, abs=0.003)
     assert metrics["nn_accuracy_without_own_patient"] == pytest.approx(metrics["majority_accuracy"], abs=0.02)
     for strategy in ("patient", "kfold"):
-        split = SplitParams.model_validate({**choice, "strategy": strategy})
+        split = default_block(SplitParams, "split", strategy=strategy, **choice)
         metrics = audit_split(store, make_split(store.manifest, store.header, split, 1), rules).metrics
         assert metrics["test_patients_in_train"] == 0
         assert metrics["verdict"] == "clean", metrics["reasons"]

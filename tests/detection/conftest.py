@@ -36,10 +36,5 @@ def deep_features(model: Classifier, splits: Splits) -> dict[str, Features]:
 @pytest.fixture(scope="session")
 def suite() -> dict[str, Any]:
     """A resolved suite of one attack."""
-    entry = {
-        "name": "pgd",
-        "module": "medrobust.attacks.methods.pgd",
-        "class": "PGD",
-        "hyperparameters": {"steps": 5},
-    }
+    entry = {"name": "pgd", "hyperparameters": {"steps": 5}}
     return {"name": "pgd", "norm": "Linf", "eps": [0.1], "attacks": [entry], "code": {}}

@@ -21,23 +21,24 @@ from medrobust.detection.run import DetectionOutputs, dvc_metrics, run_detection
 from medrobust.inference import Prediction, predict
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
+from tests.params import default_block
 from tests.small import make_classifier
 
-REPORT = ReportParams(title="", bootstrap=40, confidence=0.9)
+REPORT = ReportParams(title="", bootstrap=40, confidence=0.9, sheet=6)
 ALL = {"dropout": {"rate": 0.3, "samples": 3}, "lid": {"neighbours": 5, "reference": 30}}
 DETECTORS_SET = {name: ALL.get(name, {}) for name in DETECTORS}
 ATTACKS = ["joint", "orthogonal", "matching", "ind", "ood"]
 
 
 def settings(**changes: Any) -> DetectParams:
-    block: dict[str, Any] = {"models": ["m"], "detectors": DETECTORS_SET, "suites": {"pgd": 0.1, "fgsm": 0.1}}
-    block |= {"seen": "pgd", "adaptive": {"attacks": ATTACKS, "images": 12, "steps": 4, "searches": 2}}
-    return DetectParams.model_validate({**block, **changes})
+    values: dict[str, Any] = {"detectors": DETECTORS_SET, "suites": {"pgd": 0.1, "fgsm": 0.1}}
+    values |= {"seen": "pgd", "adaptive": {"attacks": ATTACKS, "images": 12, "steps": 4, "searches": 2}}
+    return default_block(DetectParams, "detect", **{**values, **changes})
 
 
 @pytest.fixture(scope="module")
 def plan(suite: dict[str, Any]) -> dict[str, Any]:
-    one = {"name": "fgsm", "module": "medrobust.attacks.methods.pgd", "class": "FGSM", "hyperparameters": {}}
+    one = {"name": "fgsm", "hyperparameters": {}}
     resolved = {"pgd": suite, "fgsm": {**suite, "name": "fgsm", "attacks": [one]}}
     return {"suites": resolved}
 
@@ -245,7 +246,9 @@ def test_a_card_cannot_make_other_code_run(
 
 
 def test_ind_needs_a_density(model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path) -> None:
-    params = settings(detectors={"squeeze": {}}, adaptive={"attacks": ["ind"], "images": 4, "steps": 1})
+    params = settings(
+        detectors={"squeeze": {}}, adaptive={"attacks": ["ind"], "images": 4, "steps": 1, "searches": 2}
+    )
     out = DetectionOutputs(tmp_path / "g", tmp_path / "s.parquet", tmp_path / "m.json", tmp_path / "p")
     with pytest.raises(UserError, match=r"detect\.adaptive\.attacks: `ind` has no density.*gmm, kde"):
         run_detection(model, splits, plan, out, ordered=True, params=params, report=REPORT, weights="w")

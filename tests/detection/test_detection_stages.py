@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from medrobust.core.params.training import ModelParams
 from medrobust.core.records import file_hash, read_metrics, read_table, write_json
@@ -14,13 +13,14 @@ from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.models.combination import Combination
 from medrobust.models.ensemble import save_ensemble
+from tests.params import preset, save
 from tests.stages import CLASSES, SIDE, run_stage, write_data
 
 
 @pytest.fixture
 def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data, two models, their ensemble, a suite and params, in which stages run."""
-    params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
+    params = preset("smoke")
     params["attacks"]["suites"] = {"pgd": {"norm": "Linf", "eps": [0.05], "attacks": [{"name": "pgd"}]}}
     adaptive = {"attacks": ["joint", "matching"], "images": 4, "steps": 1, "searches": 1}
     params["detect"] |= {
@@ -28,8 +28,9 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
         "suites": {"pgd": 0.05}, "adaptive": adaptive,
     }  # fmt: skip
     params["report"]["bootstrap"] = 20
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    save(tmp_path, params)
     write_data(tmp_path / "data")
+    write_json(tmp_path / "data" / "resolved" / "settings" / "resnet10t" / "detect.json", {"regimes": ["clean"]})
     write_json(tmp_path / "data" / "resolved" / "suites" / "pgd" / "suite.json", suite)
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
     checkpoints = tmp_path / "data" / "checkpoints" / "resnet10t"

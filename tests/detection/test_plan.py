@@ -12,13 +12,14 @@ from medrobust.core.params.detection import DetectParams
 from medrobust.core.records import write_json
 from medrobust.detection.plan import make_plan
 from medrobust.detection.registry import DETECTORS
+from tests.params import default_block
 
 
 def plan(folder: Path, **detect: Any) -> dict[str, Any]:
     for name in ("pgd", "fgsm"):
         write_json(folder / name / "suite.json", {"name": name, "attacks": [], "code": {"attacks/pgd": "p"}})
     code = {f"detectors/{name}": name for name in DETECTORS}
-    return make_plan(DetectParams.model_validate({"suites": {"pgd": 0.01}, **detect}), folder, code)
+    return make_plan(default_block(DetectParams, "detect", **{"suites": {"pgd": 0.01}, **detect}), folder, code)
 
 
 def test_the_plan_holds_the_suites_and_the_code_in_use(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from medrobust.detection.risk import (
     published_risk,
     threshold_grid,
 )
+from tests.params import default_block
 
 
 def test_the_published_measure_on_ten_images() -> None:
@@ -115,7 +116,7 @@ def sides(seed: int) -> CleanAndAttacked:
     )
 
 
-GRADES = prices_of(RiskParams(), 3, ordered=True)
+GRADES = prices_of(default_block(RiskParams, "detect.risk"), 3, ordered=True)
 
 
 def cheapest(val: CleanAndAttacked, prices: Prices, shares: list[float]) -> Thresholds:
@@ -136,7 +137,7 @@ def test_the_cheapest_threshold_rejects_nothing_where_attacks_are_rare_and_most_
 
 
 def test_a_threshold_is_chosen_on_validation_and_applied_to_test() -> None:
-    val, test, flat = sides(0), sides(1), prices_of(RiskParams(), 3, ordered=False)
+    val, test, flat = sides(0), sides(1), prices_of(default_block(RiskParams, "detect.risk"), 3, ordered=False)
     (row, *_) = costs_by_share(test, cheapest(val, flat, [0.3]), flat)
     curve = costs_by_threshold(test, cheapest(val, flat, [0.3]), flat)
     point = next(c for c in curve if c["unit"] == "image" and c["threshold"] == row["threshold"])
@@ -147,7 +148,7 @@ def test_a_threshold_is_chosen_on_validation_and_applied_to_test() -> None:
 
 
 def test_where_rejecting_does_not_pay_the_threshold_is_infinite() -> None:
-    dear = prices_of(RiskParams(reject=9, reject_attacked=9), 3, ordered=True)
+    dear = prices_of(default_block(RiskParams, "detect.risk", reject=9, reject_attacked=9), 3, ordered=True)
     assert cheapest(sides(0), dear, [0.5]).cheapest["image", 0.5] == np.inf
 
 

@@ -6,10 +6,11 @@ import numpy as np
 
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.ensembling.member_predictions import MemberPredictions
+from tests.params import default_block
 
 
 def settings(**changes: Any) -> EnsembleParams:
-    return EnsembleParams.model_validate({"regime": "adv", "robust_share": 0.5, **changes})
+    return default_block(EnsembleParams, "ensemble", **{"temperature": False, **changes})
 
 
 def draw(

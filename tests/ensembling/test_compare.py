@@ -18,8 +18,9 @@ from medrobust.ensembling.fit import (
 )
 from medrobust.ensembling.registry import METHODS
 from tests.ensembling.drawn_predictions import draw, settings
+from tests.params import default_block
 
-REPORT = ReportParams(title="", bootstrap=40, confidence=0.9)
+REPORT = ReportParams(title="", bootstrap=40, confidence=0.9, sheet=6)
 
 
 def pictures(count: int = 24) -> Subset:
@@ -99,18 +100,16 @@ def test_one_patient_allows_an_ensemble_but_no_scores_out_of_fold() -> None:
     comparison = compare(sample, pictures(), draw([1.0, 1.0], patients=12, slices=2).clean, settings(), REPORT)
     assert set(comparison.combinations) == {"equal", "convex"}
     for name in comparison.combinations:
-        assert (
-            "6 validation images of 1 patients cannot be divided into folds"
-            in comparison.records[name]["val_missing"]
-        )
-        assert "val_log_loss" not in comparison.records[name]
-        assert "test_accuracy_ci" in comparison.records[name]
+        record = comparison.records[name]
+        assert "6 validation images of 1 patients cannot be divided into folds" in record["val_missing"]
+        assert "val_log_loss" not in record
+        assert "test_accuracy_ci" in record
     assert "cannot be divided into folds" in comparison.records["stacking"]["not_fitted"]
 
 
 def test_all_members_get_the_same_attacked_images() -> None:
     """The attack is made on the ensemble; the images differ from the clean ones."""
-    adv = AdvParams(eps=0.1, alpha="auto", steps=2, mix=0.5, epochs=1, lr_scale=1.0)
+    adv = default_block(AdvParams, "adv", eps=0.1, steps=2, epochs=1, lr_scale=1.0)
     members = [member(0), member(1)]
     sample = predict_validation(members, pictures(), adv, seed=0)
     alone = predict_validation(members[:1], pictures(), adv, seed=0)

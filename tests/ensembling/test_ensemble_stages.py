@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from medrobust.attacks.engine.attempts import ATTEMPTS
 from medrobust.checklist.registry import CHECKS
@@ -14,6 +13,7 @@ from medrobust.ensembling.registry import METHODS
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.models.ensemble import load_ensemble
+from tests.params import preset, save
 from tests.stages import CLASSES, SIDE, run_stage, write_data
 
 SUITE = {"norm": "Linf", "eps": [0.05, 0.1], "attacks": [{"name": "fgsm"}]}
@@ -22,14 +22,14 @@ SUITE = {"norm": "Linf", "eps": [0.05, 0.1], "attacks": [{"name": "fgsm"}]}
 @pytest.fixture
 def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data, two models, params and a checked suite, in which stages run."""
-    params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
+    params = preset("smoke")
     params["attacks"]["suites"] = {"quick": SUITE}
-    params["detect"] = {"models": [], "ensemble": []}
-    params["explain"]["models"], params["explain"]["suite"] = [], "quick"
-    params["transfer"]["suite"] = "quick"
+    params["models"]["resnet10t"] |= {"detect": [], "explain": False}
+    params["detect"] |= {"ensemble": [], "suites": {}, "seen": None}
+    params["explain"]["suite"] = params["transfer"]["suite"] = "quick"
     params["ensemble"] |= {"members": ["resnet10t-clean", "resnet10t-adv"], "folds": 2}
     params["report"]["bootstrap"] = 20
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    save(tmp_path, params)
     write_data(tmp_path / "data")
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
     for seed, regime in enumerate(("clean", "adv")):
@@ -37,6 +37,7 @@ def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         folder = tmp_path / "data" / "checkpoints" / "resnet10t" / regime
         checkpoint.save(folder, build_classifier(block, CLASSES), block, {})
     monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "data" / "resolved" / "settings" / "backbones.json", ["resnet10t"])
     run_stage(root, monkeypatch, "suite", suite="quick")
     return tmp_path
 

@@ -16,8 +16,9 @@ from medrobust.models.ensemble import EnsembleClassifier
 from tests.ensembling.drawn_predictions import settings
 from tests.ensembling.test_transfer import EPS, REPORT, member, pictures, suite
 from tests.other_device import other_device
+from tests.params import default_block
 
-ADV = AdvParams(eps=0.05, alpha="auto", steps=2, mix=0.5, epochs=1, lr_scale=1)
+ADV = default_block(AdvParams, "adv", eps=0.05, steps=2, epochs=1, lr_scale=1)
 
 
 @pytest.mark.parametrize("method", METHODS)

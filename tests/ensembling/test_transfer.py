@@ -28,7 +28,7 @@ from medrobust.ensembling.transfer import (
 )
 from medrobust.models.ensemble import EnsembleClassifier
 
-REPORT = ReportParams(title="", bootstrap=30, confidence=0.9)
+REPORT = ReportParams(title="", bootstrap=30, confidence=0.9, sheet=6)
 EPS = 0.05
 
 

@@ -26,10 +26,7 @@ def model() -> Classifier:
 def suite() -> dict[str, Any]:
     """A resolved suite of two attacks."""
     entries = [{"steps": 4}, {"steps": 4, "loss": "margin"}]
-    attacks = [
-        {"name": "pgd", "module": "medrobust.attacks.methods.pgd", "class": "PGD", "hyperparameters": entry}
-        for entry in entries
-    ]
+    attacks = [{"name": "pgd", "hyperparameters": entry} for entry in entries]
     return {"name": "pgd", "norm": "Linf", "eps": [0.02, 0.1], "attacks": attacks, "code": {}}
 
 

@@ -21,8 +21,8 @@ from medrobust.models.classifier import Classifier
 from tests.explain.conftest import make_explained
 from tests.small import make_subset
 
-REPORT = ReportParams(title="t", bootstrap=50, confidence=0.95)
-PARAMS = ExplainParams(models=["m"], suite="pgd", eps=0.1, images=1, drift_images=10, grid=4, top=0.2, surface=3)
+REPORT = ReportParams(title="t", bootstrap=50, confidence=0.95, sheet=6)
+PARAMS = ExplainParams(suite="pgd", eps=0.1, images=1, drift_images=10, grid=4, top=0.2, surface=3)
 
 
 def run(
@@ -141,9 +141,8 @@ def test_no_pictures_of_images_where_none_are_wanted(explained: ExplainedModel, 
 
 
 def test_colour_images_and_l2_balls_are_explained_too(model: Classifier, tmp_path: Path) -> None:
-    entry = {"name": "pgd_l2", "module": "medrobust.attacks.methods.iterative", "class": "Iterative"}
-    hyper = {"steps": 3, "random_start": False}
-    suite = {"name": "l2", "norm": "L2", "eps": [1.0], "attacks": [{**entry, "hyperparameters": hyper}]}
+    entry = {"name": "pgd_l2", "hyperparameters": {"steps": 3, "random_start": False}}
+    suite = {"name": "l2", "norm": "L2", "eps": [1.0], "attacks": [entry]}
     grey = make_subset("test", 3, 2)
     pixels = np.repeat(grey.store_images[..., None], 3, axis=3)
     explained = make_explained(model, replace(grey, store_images=pixels), suite)

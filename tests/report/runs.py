@@ -1,24 +1,27 @@
 """The files that a run with two backbones, three classes and one suite leaves for the report."""
 
 import re
+import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from PIL import Image
 
 from medrobust.core.records import write_json, write_metrics, write_table
 from medrobust.data.store import Header, write_store
-from medrobust.report.collect import REGIMES, Folders, Run, collect
-from medrobust.report.page.page import Settings
-from medrobust.report.page.write import Outputs
-from medrobust.report.provenance.lineage import Lineage, md5
-from medrobust.report.tables.ensemble import read_ensemble
+from medrobust.report.collect import Folders, collect
+from medrobust.report.page.sections import ReportSettings
+from medrobust.report.page.write import ReportOutputs
+from medrobust.report.provenance import Provenance
+from medrobust.report.run import REGIMES, Ensemble, Run
+from tests.report.pipeline import lock, write_repository
 
 CLASSES = ["Non <b>", "Mild", "Severe"]
-SETTINGS = Settings("a title", 1, "patient", 0.95, {"pgd": "Linf"})
+SETTINGS = ReportSettings("a title", 1, "patient", 0.95, {"pgd": "Linf"})
 
 
 def clean_record(accuracy: float = 0.7123) -> dict[str, Any]:
@@ -26,7 +29,7 @@ def clean_record(accuracy: float = 0.7123) -> dict[str, Any]:
     recalls = {f"recall_{name}": 0.5 for name in CLASSES[:2]} | {"recall_Severe": None, "recall_Severe_ci": None}
     return {
         "n": 30, "patients": 10, "accuracy": accuracy, "balanced_accuracy": 0.6, "macro_f1": 0.5, "auroc": None,
-        "quadratic_kappa": 0.4, "ece": 0.1, "seconds": 3.0, **ci, **recalls,
+        "quadratic_kappa": 0.4, "ece": 0.1, **ci, **recalls,
     }  # fmt: skip
 
 
@@ -47,7 +50,7 @@ def attack_record() -> dict[str, Any]:
         "n": 30, "patients": 10, "clean_accuracy": 0.7, "clean_balanced_accuracy": 0.6,
         "robust_accuracy": {"0.005": 0.5, "0.01": 0.25},
         "robust_accuracy_ci": {"0.005": [0.4, 0.6], "0.01": [0.2, 0.3]},
-        "robust_balanced_accuracy": {"0.005": 0.4, "0.01": 0.2}, "seconds": 1.0,
+        "robust_balanced_accuracy": {"0.005": 0.4, "0.01": 0.2}, "gradient_evaluations": 1766, "queries": 302,
     }  # fmt: skip
 
 
@@ -97,8 +100,22 @@ def write_prepared(folder: Path) -> None:
     write_store(folder, manifest, header)
 
 
-def write_run(tmp_path: Path) -> None:
-    """The results of a run, and the dvc.lock that describes them."""
+def write_run(folder: Path) -> None:
+    """The results of a run in a DVC repository whose dvc.lock describes them."""
+    shutil.copytree(_finished_run().name, folder, dirs_exist_ok=True)
+
+
+@cache
+def _finished_run() -> TemporaryDirectory[str]:
+    """The same, written once; the folder is removed when the tests end."""
+    folder = TemporaryDirectory()
+    _write_results(Path(folder.name))
+    write_repository(Path(folder.name))
+    lock(Path(folder.name))
+    return folder
+
+
+def _write_results(tmp_path: Path) -> None:
     write_prepared(tmp_path / "data" / "prepared")
     m, p = tmp_path / "metrics", tmp_path / "plots"
     part: dict[str, Any] = {"images": 20, "patients": 7, **dict.fromkeys(CLASSES, 6)}
@@ -107,7 +124,8 @@ def write_run(tmp_path: Path) -> None:
     write_record(m / "split.json", {"train": part, "val": part, "test": part})
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
     write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)
-    write_vote(m, p)
+    write_json(tmp_path / "data" / "methods" / "convex" / "card.json", {"method": "convex"})
+    write_ensemble(m, p)
     (p / "audit").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(p / "audit" / "pairs.png")
     for backbone in ("one", "two"):
@@ -137,19 +155,18 @@ def write_run(tmp_path: Path) -> None:
         write_record(m / "checks" / f"{name}.json", checks_record())
         write_table(p / "attack" / f"{name}-pgd.csv", curve())
     (tmp_path / "params.yaml").write_text("seed: 1\nadv: {eps: 0.01}\n")
-    lock(tmp_path)
 
 
 def crossings() -> pd.DataFrame:
-    """A transfer matrix in which a model's own images hurt it most."""
-    judges = ["one-clean", "one-adv", "two-clean", "two-adv", "ensemble"]
-    cells = [(source, judge) for source in ("no attack", *judges) for judge in judges]
+    """A transfer matrix in which each model errs most on images that were made on it."""
+    models = ["one-clean", "one-adv", "two-clean", "two-adv", "ensemble"]
+    cells = [(source, model) for source in ("no attack", *models) for model in models]
     rows = []
-    for source, judge in [*cells, ("per member", "ensemble")]:
-        right = {"no attack": 0.75, "per member": 0.5, judge: 0.25}.get(source, 0.625)
+    for source, model in [*cells, ("per member", "ensemble")]:
+        right = {"no attack": 0.75, "per member": 0.5, model: 0.25}.get(source, 0.625)
         rows.append(
             {
-                "source": source, "judge": judge, "accuracy": right, "low": right - 0.1, "high": right + 0.1,
+                "source": source, "judge": model, "accuracy": right, "low": right - 0.1, "high": right + 0.1,
                 "log_loss": 2 - right, "log_loss_low": 1.0, "log_loss_high": 2.0, "brier": 1 - right,
                 "ece": 0.3 - right / 4,
             }
@@ -157,7 +174,7 @@ def crossings() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_vote(metrics: Path, plots: Path) -> None:
+def write_ensemble(metrics: Path, plots: Path) -> None:
     """An ensemble of two adversarially trained models, the comparison of methods, and a transfer matrix."""
     facts = {
         "method": "convex", "objective": "weighted", "robust_share": 0.5, "members": ["one-adv", "two-adv"],
@@ -171,58 +188,12 @@ def write_vote(metrics: Path, plots: Path) -> None:
     write_table(plots / "transfer" / "matrix.csv", crossings())
 
 
-def write_attacked_vote(folder: Path) -> None:
-    """The rule of a method that is not in force, what a suite made of it, and what the checklist says of that."""
-    write_json(folder / "data" / "votes" / "equal" / "card.json", {"method": "equal"})
+def write_attacked_method(folder: Path) -> None:
+    """The files of a method that is not selected: its card, and the records of a suite and of the checklist."""
+    write_json(folder / "data" / "methods" / "equal" / "card.json", {"method": "equal"})
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.375, "0.01": 0.125}}
-    write_record(folder / "metrics" / "votes" / "equal-pgd.json", record)
-    write_record(folder / "metrics" / "checks" / "equal-vote.json", checks_record("suspect"))
-
-
-def lock(folder: Path) -> None:
-    """Write the dvc.lock of a run that has just come to its end."""
-
-    code = folder / "src" / "training"
-    code.mkdir(parents=True, exist_ok=True)
-    (code / "loop.py").write_text("epochs = 3\n")
-
-    def entry(outs: list[str], deps: list[str] = [], params: dict[str, Any] | None = None) -> dict[str, Any]:  # noqa: B006
-        rows = [[{"path": path, "md5": md5(folder / path)} for path in part] for part in (deps, outs)]
-        return {"deps": rows[0], "outs": rows[1], "params": {"params.yaml": params or {"seed": 1}}}
-
-    stages = {
-        "prepare": entry(["data/prepared"]),
-        "split": entry(["metrics/split.json"], ["data/prepared/header.json"]),
-        "audit": entry(["metrics/audit.json", "plots/audit"], ["data/prepared"]),
-        "ensemble": entry(
-            [
-                "metrics/ensemble.json",
-                "data/votes",
-                "data/predictions/ensemble.parquet",
-            ],
-            ["data/checkpoints/one/adv", "data/checkpoints/two/adv"],
-        ),
-        "attack_vote@equal-pgd": entry(["metrics/votes/equal-pgd.json"], ["data/votes/equal"]),
-        "check_vote@equal": entry(["metrics/checks/equal-vote.json"], ["data/votes/equal"]),
-        "transfer": entry(["metrics/transfer.json", "plots/transfer/matrix.csv"], ["data/checkpoints"]),
-        "check_ensemble": entry(["metrics/checks/ensemble-adv.json"], ["metrics/attack/ensemble-adv-pgd.json"]),
-        "attack_ensemble@pgd": entry(
-            ["metrics/attack/ensemble-adv-pgd.json", "plots/attack/ensemble-adv-pgd.csv"]
-        ),
-    }
-    for name in ("one", "two"):
-        stages[f"tune@{name}"] = entry([f"data/tune/{name}", f"metrics/tune/{name}.json", f"plots/tune/{name}"])
-        for regime in REGIMES:
-            cell, model = f"{name}-{regime}", f"data/checkpoints/{name}/{regime}"
-            before = ["data/prepared", f"data/tune/{name}/best.json", "src/training"]
-            before += [f"data/checkpoints/{name}/clean"] * (regime == "adv")
-            params = {"adv.eps": 0.01} if regime == "adv" else None
-            outs = [model, f"metrics/train/{cell}.json", f"plots/train/{cell}"]
-            stages[f"train@{cell}"] = entry(outs, before, params)
-            outs = [f"metrics/attack/{cell}-pgd.json", f"plots/attack/{cell}-pgd.csv"]
-            stages[f"attack@{cell}-pgd"] = entry(outs, [model, "data/prepared"])
-            stages[f"check@{cell}"] = entry([f"metrics/checks/{cell}.json"], [model])
-    (folder / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    write_record(folder / "metrics" / "methods" / "equal-pgd.json", record)
+    write_record(folder / "metrics" / "checks" / "equal-method.json", checks_record("suspect"))
 
 
 def text_of(html: str) -> str:
@@ -231,14 +202,12 @@ def text_of(html: str) -> str:
 
 
 def read(
-    folder: Path, *, checked: bool = False, backbones: tuple[str, ...] = ("one", "two"), vote: str = "adv",
+    folder: Path, *, checked: bool = False, backbones: tuple[str, ...] = ("one", "two"), regime: str = "adv",
     attacked: tuple[str, ...] = (),
 ) -> Run:  # fmt: skip
-    """The run of a folder; `checked` asks dvc.lock which files belong to it."""
-    lineage = Lineage.of(folder / "dvc.lock", "report") if checked else None
-    run = collect(folders(folder), list(backbones), ["pgd"], lineage, vote)
-    read_ensemble(run, folders(folder), attacked, folder / "data" / "predictions" / "ensemble.parquet")
-    return run
+    """The run of a folder; `checked` compares its files with dvc.lock."""
+    provenance = Provenance.of(folder / "dvc.lock") if checked else None
+    return collect(folders(folder), list(backbones), ["pgd"], provenance, Ensemble(regime, attacked))
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -247,13 +216,15 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def folders(folder: Path) -> Folders:
-    """Where a run's files lie in a test."""
+    """Where a run's files are in a test."""
+    data = folder / "data"
     return Folders(
-        *(folder / name for name in ("data/prepared", "metrics", "plots", "data/tune", "data/checkpoints"))
-    )
+        data / "prepared", folder / "metrics", folder / "plots", data / "tune", data / "checkpoints",
+        data / "predictions" / "ensemble.parquet", data / "code",
+    )  # fmt: skip
 
 
-def outputs(folder: Path) -> Outputs:
+def outputs(folder: Path) -> ReportOutputs:
     """Where a test lets the report write."""
     tables = {name: folder / "out" / f"{name}.csv" for name in ("robust_accuracy", "training", "confusion")}
-    return Outputs(folder / "out" / "page", folder / "out" / "figures", folder / "out" / "vectors", tables)
+    return ReportOutputs(folder / "out" / "page", folder / "out" / "figures", folder / "out" / "vectors", tables)

@@ -1,15 +1,16 @@
 """The page in a real browser: quiet console, no request, and controls that work."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from medrobust.report.page.write import write_report
-from tests.report.browser import BROWSER, Page
+from tests.report.browser import CHROMIUM, Tab, launch
 from tests.report.runs import SETTINGS, folders, outputs, read, write_run
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 CELLS = (
     "[...document.querySelectorAll('#attacks .at tbody tr')].map(row => [...row.cells].map(c => c.textContent))"
@@ -47,135 +48,149 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """One browser for all tests here; it ends with them."""
-    with Page(tmp_path_factory.mktemp("profile")) as page:
-        yield page
+def browser() -> Iterator[Browser]:
+    """One browser for all tests here."""
+    with sync_playwright() as playwright:
+        chromium = launch(playwright)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(html: Path, browser: Browser) -> Iterator[Callable[..., Tab]]:
+    """Opens the page: `open_page(width, dark=...)`."""
+    tabs: list[Tab] = []
+
+    def opened(width: int, *, dark: bool = False) -> Tab:
+        tabs.append(Tab(browser, html, width, dark=dark))
+        return tabs[-1]
+
+    yield opened
+    for tab in tabs:
+        tab.close()
 
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_opens_quietly_and_fits_the_screen(html: Path, browser: Page, width: int, dark: bool) -> None:
-    browser.open(html, width, dark=dark)
-    assert browser.complaints() == []
-    assert [url for url in browser.requests() if not url.startswith(("data:", html.as_uri()))] == []
-    assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    assert browser.evaluate("document.querySelectorAll('figure.chart svg').length") >= 5
-    names = browser.evaluate("[...document.querySelectorAll('section')].map(section => section.id)")
+def test_it_opens_quietly_and_fits_the_screen(
+    html: Path, open_page: Callable[..., Tab], width: int, dark: bool
+) -> None:
+    tab = open_page(width, dark=dark)
+    assert tab.complaints == []
+    assert [url for url in tab.requests if not url.startswith(("data:", html.as_uri()))] == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate("document.querySelectorAll('figure.chart svg').length") >= 5
+    names = tab.evaluate("[...document.querySelectorAll('section')].map(section => section.id)")
     assert names == [
         "verdicts", "glance", "data", "tuning", "training", "clean", "attacks", "backbones", "checks", "confusion",
         "ensemble", "cost", "reproduce",
     ]  # fmt: skip
-    ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") != dark
 
 
-def test_the_slider_shows_the_models_at_its_radius(html: Path, browser: Page) -> None:
-    browser.open(html, 1280)
-    assert browser.evaluate(CELLS)[0][2] == "0.250 [0.200, 0.300]"
-    for place, radius, accuracy in (
+def test_the_slider_shows_the_models_at_its_radius(open_page: Callable[..., Tab]) -> None:
+    tab = open_page(1280)
+    assert tab.evaluate(CELLS)[0][2] == "0.250 [0.200, 0.300]"
+    for position, radius, accuracy in (
         (0, "0 (clean)", "0.700 [0.500, 0.900]"),
         (1, "0.005 = 1.275/255", "0.500 [0.400, 0.600]"),
     ):
-        browser.evaluate(
+        tab.evaluate(
             "{const slider = document.querySelector('#attacks input[type=range]');"
-            f"slider.value = {place}; slider.dispatchEvent(new Event('input'));}}"
+            f"slider.value = {position}; slider.dispatchEvent(new Event('input'));}}"
         )
-        assert browser.evaluate("document.querySelector('#attacks output').textContent") == radius
-        assert {row[2] for row in browser.evaluate(CELLS)} == {accuracy}
-    assert browser.complaints() == []
+        assert tab.evaluate("document.querySelector('#attacks output').textContent") == radius
+        assert {row[2] for row in tab.evaluate(CELLS)} == {accuracy}
+    assert tab.complaints == []
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_first_table_is_whole_and_sections_are_in_reach(html: Path, browser: Page, width: int) -> None:
-    browser.open(html, width)
+def test_the_first_table_is_whole_and_sections_are_in_reach(open_page: Callable[..., Tab], width: int) -> None:
+    tab = open_page(width)
     cells = "[...document.querySelectorAll('#glance tbody tr:first-child td')]"
-    texts = browser.evaluate(f"{cells}.filter(cell => cell.checkVisibility()).map(cell => cell.textContent)")
+    texts = tab.evaluate(f"{cells}.filter(cell => cell.checkVisibility()).map(cell => cell.textContent)")
     assert texts == ["one", "clean", "0.600 [0.500, 0.900]", "0.712 [0.500, 0.900]", "0.250 [0.200, 0.300]"]
     scroll = "document.querySelector('#glance .scroll')"
-    assert browser.evaluate(f"{scroll}.scrollWidth <= {scroll}.clientWidth")
-    boxes = browser.evaluate(
-        f"{cells}.map(cell => (({{top, left}}) => [top, left])(cell.getBoundingClientRect()))"
-    )
+    assert tab.evaluate(f"{scroll}.scrollWidth <= {scroll}.clientWidth")
+    boxes = tab.evaluate(f"{cells}.map(cell => (({{top, left}}) => [top, left])(cell.getBoundingClientRect()))")
     stacked = boxes[1][0] > boxes[0][0] and boxes[1][1] == boxes[0][1]
     assert stacked == (width == 390), "training below the model's name"
     # The bar that stays on top hides no heading, and on a wide screen all its links are in sight.
-    browser.evaluate("document.querySelector('#clean').scrollIntoView({behavior: 'instant'})")
+    tab.evaluate("document.querySelector('#clean').scrollIntoView({behavior: 'instant'})")
     head, bar = "document.querySelector('#clean h2')", "document.querySelector('nav')"
-    assert browser.evaluate(f"{head}.getBoundingClientRect().top >= {bar}.getBoundingClientRect().bottom")
-    assert browser.evaluate(f"{bar}.scrollWidth <= {bar}.clientWidth") == (width == 1280)
+    assert tab.evaluate(f"{head}.getBoundingClientRect().top >= {bar}.getBoundingClientRect().bottom")
+    assert tab.evaluate(f"{bar}.scrollWidth <= {bar}.clientWidth") == (width == 1280)
 
 
-def test_a_pointer_over_a_chart_shows_its_values(html: Path, browser: Page) -> None:
-    browser.open(html, 1280)
-    browser.evaluate(
-        "document.querySelector('#attacks svg').scrollIntoView({block: 'center', behavior: 'instant'})"
-    )
-    box = browser.evaluate(
+def test_a_pointer_over_a_chart_shows_its_values(open_page: Callable[..., Tab]) -> None:
+    tab = open_page(1280)
+    tab.evaluate("document.querySelector('#attacks svg').scrollIntoView({block: 'center', behavior: 'instant'})")
+    box = tab.evaluate(
         "(({x, y, width, height}) => [x + width - 14, y + height / 2])"
         "(document.querySelector('#attacks .drawing > svg').getBoundingClientRect())"
     )
-    assert browser.evaluate("document.querySelector('#attacks .tip').hidden") is True
-    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
-    text = browser.evaluate("document.querySelector('#attacks .tip').textContent")
+    assert tab.evaluate("document.querySelector('#attacks .tip').hidden") is True
+    tab.page.mouse.move(box[0], box[1])
+    text = tab.evaluate("document.querySelector('#attacks .tip').textContent")
     assert text.startswith("ε = 0.01")
     assert "one, adversarial0.250 [0.200, 0.300]" in text
-    assert browser.evaluate("document.querySelector('#attacks .tip').hidden") is False
+    assert tab.evaluate("document.querySelector('#attacks .tip').hidden") is False
 
 
-def test_a_column_sorts_by_its_head(html: Path, browser: Page) -> None:
-    browser.open(html, 1280)
+def test_a_column_sorts_by_its_head(open_page: Callable[..., Tab]) -> None:
+    tab = open_page(1280)
     column = "[...document.querySelectorAll('#glance tbody tr')].map(row => row.cells[0].textContent)"
-    before = browser.evaluate(column)
-    browser.evaluate("document.querySelector('#glance th button').click()")
-    assert browser.evaluate(column) == sorted(before, reverse=True)
-    browser.evaluate("document.querySelector('#glance th button').click()")
-    assert browser.evaluate(column) == sorted(before)
+    before = tab.evaluate(column)
+    tab.evaluate("document.querySelector('#glance th button').click()")
+    assert tab.evaluate(column) == sorted(before, reverse=True)
+    tab.evaluate("document.querySelector('#glance th button').click()")
+    assert tab.evaluate(column) == sorted(before)
 
 
-def test_the_legend_hides_a_series(html: Path, browser: Page) -> None:
-    browser.open(html, 1280)
+def test_the_legend_hides_a_series(open_page: Callable[..., Tab]) -> None:
+    tab = open_page(1280)
     group = "document.querySelector('#attacks .drawing > svg > g').style.display"
-    assert browser.evaluate(group) == ""
-    browser.evaluate("document.querySelector('#attacks .legend button').click()")
-    assert browser.evaluate(group) == "none"
+    assert tab.evaluate(group) == ""
+    tab.evaluate("document.querySelector('#attacks .legend button').click()")
+    assert tab.evaluate(group) == "none"
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_word_stands_out_from_its_ground(html: Path, browser: Page, dark: bool) -> None:
+def test_every_word_stands_out_from_its_ground(open_page: Callable[..., Tab], dark: bool) -> None:
     """WCAG 2.2, 1.4.3: a contrast of 4.5, of large type 3."""
-    browser.open(html, 1280, dark=dark)
-    browser.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
-    found = browser.evaluate(CONTRASTS)
+    tab = open_page(1280, dark=dark)
+    tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    found = tab.evaluate(CONTRASTS)
     assert len(found) > 300
     assert [words for words, contrast, large in found if contrast < (3 if large else 4.5)] == []
 
 
-def test_what_is_folded_is_printed_and_folded_again(html: Path, browser: Page) -> None:
-    browser.open(html, 1280)
+def test_what_is_folded_is_printed_and_folded_again(open_page: Callable[..., Tab]) -> None:
+    tab = open_page(1280)
     folded = "document.querySelectorAll('details:not([open])').length"
-    before = browser.evaluate(folded)
+    before = tab.evaluate(folded)
     assert before > 0
-    browser.evaluate(f"addEventListener('beforeprint', () => {{ window.folded = {folded}; }})")
-    browser.call("Page.printToPDF")
-    assert browser.evaluate("window.folded") == 0
-    assert browser.evaluate(folded) == before
+    tab.evaluate(f"addEventListener('beforeprint', () => {{ window.folded = {folded}; }})")
+    tab.page.pdf()
+    assert tab.evaluate("window.folded") == 0
+    assert tab.evaluate(folded) == before
 
 
-def test_paper_has_charts_of_its_own_and_nothing_to_press(html: Path, browser: Page) -> None:
-    browser.open(html, 1280, dark=True)
-    browser.evaluate("document.querySelector('#attacks .legend button').click()")
-    browser.paper(PAPER)
-    assert browser.evaluate("document.documentElement.scrollWidth") <= PAPER
-    assert browser.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+def test_paper_has_charts_of_its_own_and_nothing_to_press(open_page: Callable[..., Tab]) -> None:
+    tab = open_page(1280, dark=True)
+    tab.evaluate("document.querySelector('#attacks .legend button').click()")
+    tab.paper(PAPER)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= PAPER
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     seen = "[...document.querySelectorAll('nav, input, .drawing')].filter(part => part.checkVisibility())"
-    assert set(browser.evaluate(f"{seen}.map(part => part.className)")) == {"drawing paper"}
-    charts = browser.evaluate("document.querySelectorAll('figure.chart').length")
-    assert browser.evaluate(f"{seen}.length") == charts
+    assert set(tab.evaluate(f"{seen}.map(part => part.className)")) == {"drawing paper"}
+    charts = tab.evaluate("document.querySelectorAll('figure.chart').length")
+    assert tab.evaluate(f"{seen}.length") == charts
     drawn = "[...document.querySelectorAll('.paper > svg')]"
-    assert min(browser.evaluate(f"{drawn}.map(root => root.clientWidth / root.viewBox.baseVal.width)")) > 0.9
+    assert min(tab.evaluate(f"{drawn}.map(root => root.clientWidth / root.viewBox.baseVal.width)")) > 0.9
     shown, known = (
-        browser.evaluate(f"document.querySelectorAll('#attacks {kind} > svg polyline').length")
+        tab.evaluate(f"document.querySelectorAll('#attacks {kind} > svg polyline').length")
         for kind in (".paper", ".drawing:not(.paper)")
     )
     assert (shown, known) == (4, 5)

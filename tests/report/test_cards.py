@@ -1,4 +1,4 @@
-"""What one hands on: the weights as they are, and a card that the Hub reads, with the run's own numbers."""
+"""Published folders: unchanged weights, and a card with the run's own numbers that the Hub can read."""
 
 import shutil
 import subprocess
@@ -13,23 +13,26 @@ from huggingface_hub import ModelCard
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.records import read_json, write_json
-from medrobust.report.collect import REGIMES, Run, collect_models
-from medrobust.report.provenance.lineage import Lineage
+from medrobust.report.collect import collect
+from medrobust.report.provenance import Provenance
 from medrobust.report.publish.hub import HUB, licence_id
-from medrobust.report.publish.model_cards import CHECKPOINT, Subject, model_card, publish
-from tests.report.runs import attack_record, card, checks_record, clean_record, folders, lock, write_record
+from medrobust.report.publish.model_cards import CHECKPOINT, PublishedModel, model_card, publish
+from medrobust.report.run import REGIMES, Run
+from tests.params import preset, save
+from tests.report.pipeline import lock
+from tests.report.runs import attack_record, card, checks_record, clean_record, folders, write_record
 from tests.stages import run_stage
 
 PGD = SuiteParams(norm="Linf", eps=[0.005, 0.01], attacks=[{"name": "pgd", "steps": 10, "loss": "margin"}])
 
 
 def backbone(folder: Path, suites: tuple[str, ...] = ("pgd",), *, checked: bool = True) -> Run:
-    lineage = Lineage.of(folder / "dvc.lock", "publish@one") if checked else None
-    return collect_models(folders(folder), ["one"], list(suites), lineage)
+    provenance = Provenance.of(folder / "dvc.lock") if checked else None
+    return collect(folders(folder), ["one"], list(suites), provenance)
 
 
-def subject(run: Run, regime: str = "adv") -> Subject:
-    return Subject(run, "one", regime, dict.fromkeys(run.suites, PGD), 0.95)
+def published(run: Run, regime: str = "adv") -> PublishedModel:
+    return PublishedModel(run, "one", regime, dict.fromkeys(run.suites, PGD), 0.95)
 
 
 def front(text: str) -> dict[str, Any]:
@@ -50,12 +53,12 @@ def rows(text: str, title: str) -> list[dict[str, str]]:
 
 def test_the_folder_has_the_weights_as_they_are_and_a_card(folder: Path) -> None:
     source, out = folder / "data" / "checkpoints" / "one" / "adv", folder / "models" / "one" / "adv"
-    # As DVC links it from its cache, which nobody may write to.
+    # As DVC links it to its cache, whose files are read-only.
     cached = folder / "cached"
     (source / "model.safetensors").rename(cached)
     cached.chmod(0o444)
     (source / "model.safetensors").symlink_to(cached)
-    publish(subject(backbone(folder)), folders(folder), out)
+    publish(published(backbone(folder)), folders(folder), out)
     assert {path.name for path in out.iterdir()} == {*CHECKPOINT, "README.md"}
     for name in CHECKPOINT:
         assert (out / name).read_bytes() == (source / name).read_bytes()
@@ -65,15 +68,15 @@ def test_the_folder_has_the_weights_as_they_are_and_a_card(folder: Path) -> None
     assert cached.read_bytes() == b"weights of one-adv"
 
 
-def believable(folder: Path) -> None:
-    """Let the audit of the split say that nothing leaks."""
+def trusted(folder: Path) -> None:
+    """Write an audit whose verdict is that nothing leaks."""
     write_record(folder / "metrics" / "audit.json", {"verdict": "clean", "reasons": []})
     lock(folder)
 
 
 def test_the_hub_reads_the_card(folder: Path) -> None:
-    believable(folder)
-    text = model_card(subject(backbone(folder)))
+    trusted(folder)
+    text = model_card(published(backbone(folder)))
     meta: Any = ModelCard(text).data
     assert meta.model_name == "one-adv"
     assert meta.pipeline_tag == "image-classification"
@@ -93,7 +96,7 @@ def test_the_hub_reads_the_card(folder: Path) -> None:
 
 
 def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
-    text = model_card(subject(backbone(folder)))
+    text = model_card(published(backbone(folder)))
     (clean,) = rows(text, "Clean images")
     assert clean["accuracy"] == "0.712 [0.500, 0.900]"
     (attacked,) = rows(text, "Attack suite: pgd")
@@ -107,27 +110,27 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
     assert {row["images"] for row in rows(text, "All numbers")} == {"clean", "pgd"}
 
 
-def test_a_stranger_learns_how_to_use_and_what_to_believe(folder: Path) -> None:
+def test_the_card_explains_use_and_limits(folder: Path) -> None:
     write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
     lock(folder)
-    text = model_card(subject(backbone(folder)))
+    text = model_card(published(backbone(folder)))
     for words in (
         'medrobust.load("models/one/adv")', "lr: 0.001", "Cite: A & B.", "a" * 64, "no medical device",
-        "Norm Linf. Attacks: pgd (steps 10, loss margin).", "the split: **leaking**. 2 of 7 test patients also",
-        "pgd **invalid**", "The licence on top of this card is that of the images", "Licence: MIT.",
+        "Norm Linf. Attacks: pgd (steps 10, loss margin).", "the split: **leaking**. 2 of 7 test patients are",
+        "pgd **invalid**", "The licence in the metadata of this card is that of the images", "Licence: MIT.",
         f"those of the clean model (sha256 `{'b' * 64}`)", "torch 2.0",
     ):  # fmt: skip
         assert words in text, words
     (failed,) = rows(text, "Checks that did not pass")
     assert (failed["outcome"], failed["what to do"]) == ("fail", "raise restarts")
-    assert "What this card cannot tell" not in text
+    assert "Missing in this card" not in text
 
 
 def test_what_is_missing_is_named(folder: Path) -> None:
     for name in ("attack/one-adv-pgd.json", "checks/one-adv.json", "audit.json"):
         (folder / "metrics" / name).unlink()
-    text = model_card(subject(backbone(folder)))
-    gaps = text.split("## What this card cannot tell")[1].split("##")[0]
+    text = model_card(published(backbone(folder)))
+    gaps = text.split("## Missing in this card")[1].split("##")[0]
     for name in ("attack/one-adv-pgd.json", "checks/one-adv.json", "audit.json"):
         assert f"- `{folder / 'metrics' / name}`: missing" in gaps
     assert "Audit of the split: **missing**" in text
@@ -138,11 +141,11 @@ def test_what_is_missing_is_named(folder: Path) -> None:
 
 def test_what_must_not_be_compared_is_kept_from_the_hub(folder: Path) -> None:
     def named() -> list[str]:
-        (index,) = front(model_card(subject(backbone(folder))))["model-index"]
+        (index,) = front(model_card(published(backbone(folder))))["model-index"]
         return [metric["name"] for result in index["results"] for metric in result["metrics"]]
 
     assert named() == [], "the split leaks"
-    believable(folder)
+    trusted(folder)
     assert "robust accuracy (pgd, Linf, eps 0.01)" in named()
     write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
     lock(folder)
@@ -152,50 +155,50 @@ def test_what_must_not_be_compared_is_kept_from_the_hub(folder: Path) -> None:
     assert "robust accuracy (pgd, Linf, eps 0.01)" not in named()
 
 
-def test_no_card_tells_of_another_run(folder: Path) -> None:
+def test_no_card_holds_numbers_of_another_run(folder: Path) -> None:
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.8765, "0.01": 0.8765}}
     write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", record)
     with pytest.raises(UserError, match=r"one-adv-pgd\.json: not what stage attack@one-adv-pgd wrote"):
-        publish(subject(backbone(folder)), folders(folder), folder / "out")
+        publish(published(backbone(folder)), folders(folder), folder / "out")
     assert not (folder / "out").exists()
 
 
-def test_the_place_of_local_weights_is_not_handed_on(folder: Path) -> None:
+def test_the_path_of_local_weights_is_not_published(folder: Path) -> None:
     path = folder / "data" / "checkpoints" / "one" / "clean" / "card.json"
     found = read_json(path)
     found["params"]["model"] = {"weights": "/home/somebody/start.safetensors"}
     write_json(path, found)
-    text = model_card(subject(backbone(folder, checked=False), "clean"))
+    text = model_card(published(backbone(folder, checked=False), "clean"))
     assert "weights: start.safetensors" in text
     assert "somebody" not in text
 
 
-def test_without_a_lock_the_card_says_that_nothing_was_checked(folder: Path) -> None:
+def test_without_a_lock_the_card_states_that_nothing_was_checked(folder: Path) -> None:
     (folder / "dvc.lock").unlink()
-    assert "no dvc.lock says which run the results belong to" in model_card(subject(backbone(folder)))
+    assert "there is no dvc.lock to compare the results with" in model_card(published(backbone(folder)))
 
 
 def test_a_suite_without_any_result_leaves_its_name(folder: Path) -> None:
-    text = model_card(subject(backbone(folder, ("pgd", "new"))))
+    text = model_card(published(backbone(folder, ("pgd", "new"))))
     assert [list(row.values()) for row in rows(text, "Attack suite: new")] == [["missing", "–"]]
     assert f"`{folder / 'metrics' / 'attack' / 'one-clean-new.json'}`: missing" in text
 
 
-def test_a_suite_with_a_target_tells_how_often_it_was_reached(folder: Path) -> None:
-    told = {"targeted_n": {"least": 12}, "targeted_success": {"least": {"0.005": 0.25, "0.01": 0.75}}}
-    told["targeted_success_ci"] = {"least": {"0.005": [0.1, 0.4], "0.01": [0.6, 0.9]}}
-    write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", attack_record() | told)
+def test_a_suite_with_targets_has_a_table_of_their_success(folder: Path) -> None:
+    targeted = {"targeted_n": {"least": 12}, "targeted_success": {"least": {"0.005": 0.25, "0.01": 0.75}}}
+    targeted["targeted_success_ci"] = {"least": {"0.005": [0.1, 0.4], "0.01": [0.6, 0.9]}}
+    write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", attack_record() | targeted)
     lock(folder)
     run = backbone(folder)
-    (row,) = rows(model_card(subject(run)), "Targeted success: pgd")
+    (row,) = rows(model_card(published(run)), "Targeted success: pgd")
     assert (row["target"], row["n"], row["ε = 0.01"]) == ("least", "12", "0.750 [0.600, 0.900]")
-    assert "Targeted success" not in model_card(subject(run, "clean"))
+    assert "Targeted success" not in model_card(published(run, "clean"))
 
 
 def test_without_data_and_results_there_still_is_a_card(folder: Path) -> None:
     for name in ("metrics", "plots", "data/prepared", "data/tune"):
         shutil.rmtree(folder / name)
-    text = model_card(subject(backbone(folder)))
+    text = model_card(published(backbone(folder)))
     assert "No record of the data was found." in text
     assert not front(text)["model-index"][0]["results"]
     assert "license" not in front(text)
@@ -203,18 +206,18 @@ def test_without_data_and_results_there_still_is_a_card(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CHECKPOINT)
-def test_weights_that_are_missing_are_not_handed_on(folder: Path, name: str) -> None:
+def test_missing_weights_are_not_published(folder: Path, name: str) -> None:
     (folder / "data" / "checkpoints" / "one" / "adv" / name).unlink()
     with pytest.raises(UserError, match=rf"{name}: no such file\. Run `dvc repro`"):
-        publish(subject(backbone(folder)), folders(folder), folder / "out")
+        publish(published(backbone(folder)), folders(folder), folder / "out")
     assert not (folder / "out").exists()
 
 
-def test_weights_of_another_run_are_not_handed_on(folder: Path) -> None:
+def test_weights_of_another_run_are_not_published(folder: Path) -> None:
     checkpoint = folder / "data" / "checkpoints" / "one" / "adv"
     write_json(checkpoint / "card.json", {**card("one", "adv"), "seed": 2})
     with pytest.raises(UserError, match=r"card\.json: not what stage train@one-adv wrote"):
-        publish(subject(backbone(folder)), folders(folder), folder / "out")
+        publish(published(backbone(folder)), folders(folder), folder / "out")
 
 
 @pytest.mark.parametrize(
@@ -229,29 +232,28 @@ def test_a_licence_has_the_hubs_name_or_none(licence: str, expected: str | None)
 
 
 def test_a_data_set_of_the_hub_is_linked(folder: Path) -> None:
-    believable(folder)
+    trusted(folder)
     path = folder / "data" / "prepared" / "header.json"
     write_json(path, {**read_json(path), "url": f"{HUB}owner/images", "licence": "see its page"})
-    text = model_card(subject(backbone(folder, checked=False)))
+    text = model_card(published(backbone(folder, checked=False)))
     assert front(text)["datasets"] == ["owner/images"]
     assert front(text)["model-index"][0]["results"][0]["dataset"]["type"] == "owner/images"
-    assert "No licence stands on top of this card" in text
+    assert "The metadata of this card have no licence" in text
 
 
 def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
+    params = preset("smoke")
     params |= {"seed": 1, "adv": {**params["adv"], "eps": 0.01}}
     params["attacks"]["suites"] = {"pgd": params["attacks"]["suites"]["pgd"]}
-    params["explain"] = {**params["explain"], "suite": "pgd"}
-    params["detect"], params["transfer"] = {**params["detect"], "suites": {"pgd": 0.01}}, {"suite": "pgd"}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    params["detect"]["suites"] = {"pgd": 0.01}
+    save(folder, params)
     monkeypatch.chdir(folder)
     run_stage(root, monkeypatch, "publish", backbone="one")
     for regime in REGIMES:
         text = Path("models", "one", regime, "README.md").read_text()
         assert front(text)["model-index"][0]["name"] == f"one-{regime}"
         assert "0.250 [0.200, 0.300]" in text
-        assert "What this card cannot tell" not in text
+        assert "Missing in this card" not in text
 
 
 def test_the_stage_starts_without_heavy_libraries() -> None:

@@ -1,4 +1,4 @@
-"""Colours that everybody can tell from their ground: contrasts of WCAG 2.2, computed and not judged by eye."""
+"""Colours have enough contrast to their background, by the formula of WCAG 2.2."""
 
 import re
 from importlib.resources import files
@@ -6,7 +6,7 @@ from importlib.resources import files
 import matplotlib as mpl
 import numpy as np
 
-from medrobust.report.figures.heatmap import ink
+from medrobust.report.figures.heat_map import ink
 
 
 def contrast(one: str, other: str) -> float:
@@ -14,7 +14,7 @@ def contrast(one: str, other: str) -> float:
 
     def light(colour: str) -> float:
         digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
-        parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        parts = [int(digits[start : start + 2], 16) / 255 for start in (0, 2, 4)]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05
 
@@ -29,7 +29,7 @@ def test_lines_and_verdicts_of_both_schemes_stand_out() -> None:
     schemes = [dict(re.findall(r"--(\w+): (#[0-9a-f]+)", block)) for block in blocks]
     assert len(schemes) == 2
     for tokens in schemes:
-        for name in ("good", "doubt", "bad", *(f"c{place}" for place in range(8))):
+        for name in ("good", "doubt", "bad", *(f"c{index}" for index in range(8))):
             assert contrast(tokens[name], tokens["ground"]) >= 3, name
             assert contrast(tokens[name], tokens["panel"]) >= 3, name
 

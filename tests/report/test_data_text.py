@@ -1,30 +1,30 @@
-"""A reader learns where the images come from, how far that was verified, and what is not among them."""
+"""The origin of the images, how far it was verified, and what was left out."""
 
 from pathlib import Path
 from typing import Any
 
 from medrobust.core.records import read_json, read_metrics, write_json
-from medrobust.report.page.page import render_html
-from medrobust.report.tables.data import audit_table, audit_words, data_text
+from medrobust.report.page.render import render_html
+from medrobust.report.tables.data import audit_reasons, audit_table, data_text
 from tests.report.runs import SETTINGS, read, write_record, write_run
 
 
-def test_the_origin_is_told_with_what_was_verified(tmp_path: Path) -> None:
+def test_the_origin_has_what_was_verified(tmp_path: Path) -> None:
     write_run(tmp_path)
     assert data_text(read(tmp_path)) == [
         "Source: phantom (https://x). Licence: MIT.", "Cite: A & B.",
-        "Checked against what the publisher says: nothing."
+        "Verified against the publication: nothing."
     ]  # fmt: skip
     path = tmp_path / "data" / "prepared" / "header.json"
     write_json(path, {**read_json(path), "url": "", "verified": "class counts of the release of 2018"})
     run = read(tmp_path)
-    said = "Checked against what the publisher says: class counts of the release of 2018."
+    verified = "Verified against the publication: class counts of the release of 2018."
     assert data_text(run)[0] == "Source: phantom. Licence: MIT."
-    assert data_text(run)[2] == said
-    assert said in render_html(run, {}, SETTINGS)
+    assert data_text(run)[2] == verified
+    assert verified in render_html(run, {}, SETTINGS)
 
 
-def test_what_is_not_among_the_images_is_told(tmp_path: Path) -> None:
+def test_left_out_images_are_listed(tmp_path: Path) -> None:
     write_run(tmp_path)
     path = tmp_path / "data" / "prepared" / "header.json"
     reasons = ["cannot be decoded", "blank", "cannot be decoded"]
@@ -35,7 +35,7 @@ def test_what_is_not_among_the_images_is_told(tmp_path: Path) -> None:
     assert data_text(read(tmp_path))[3:] == [
         "3 images were skipped: cannot be decoded (2); blank (1).",
         "Left out by their label (data.labels): 4 of glioma.",
-        "No test image of Severe: nothing below says how well they are recognised.",
+        "No test image of Severe: no number of this report covers it.",
     ]
     assert data_text(read(tmp_path / "nothing")) == []
 
@@ -50,24 +50,24 @@ def test_of_many_reasons_the_first_are_named(tmp_path: Path) -> None:
     assert line.endswith("reason 4 (1); 2 other reasons (header.json).")
 
 
-def test_a_clean_audit_says_what_was_looked_for_and_a_gap_in_it_nothing(tmp_path: Path) -> None:
+def test_a_clean_audit_lists_what_was_searched_for_and_an_incomplete_one_does_not(tmp_path: Path) -> None:
     write_run(tmp_path)
     path = tmp_path / "metrics" / "audit.json"
-    assert audit_words(read(tmp_path)) == ["2 of 7 test patients are also in train"]
+    assert audit_reasons(read(tmp_path)) == ["2 of 7 test patients are also in train"]
     patients = {f"test_patients_in_{part}": 0 for part in ("train", "val")}
     copies = {f"{kind}_pairs_across_splits": 0 for kind in ("exact", "near")}
     clean: dict[str, Any] = {"verdict": "clean", "reasons": [], "test_patients": 7, "nn_gap": None}
     clean |= patients | copies
     write_record(path, clean)
-    said = "none of 7 test patients is in train or validation, and no image has a copy in another split"
-    assert audit_words(read(tmp_path)) == [said]
-    assert said in render_html(read(tmp_path), {}, SETTINGS)
+    reason = "none of 7 test patients is in train or validation, and no image has a copy in another split"
+    assert audit_reasons(read(tmp_path)) == [reason]
+    assert reason in render_html(read(tmp_path), {}, SETTINGS)
     rows = dict(audit_table(read(tmp_path)).rows)
     assert rows["test patients"] == "7"
     assert rows["near pairs across splits"] == "0"
     assert "nn gap" not in rows
     for key in (*patients, *copies):
         write_record(path, {**clean, key: 1})
-        assert audit_words(read(tmp_path)) == []
+        assert audit_reasons(read(tmp_path)) == []
         write_record(path, {**clean, key: None})
-        assert audit_words(read(tmp_path)) == []
+        assert audit_reasons(read(tmp_path)) == []

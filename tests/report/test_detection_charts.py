@@ -17,10 +17,11 @@ from medrobust.detection.cost_tables import (
 )
 from medrobust.detection.measures import ScoredImages
 from medrobust.detection.result_tables import DetectionTables, RowLabel
-from medrobust.report.charts.detection import GRID, Shown, detection_charts, shown
-from medrobust.report.collect import Run
+from medrobust.report.charts.detection import GRID, GuardedSuite, detection_charts, guarded_suites
 from medrobust.report.figures.detection import detection_figures
-from medrobust.report.figures.models import save
+from medrobust.report.figures.draw import save
+from medrobust.report.run import Run
+from tests.params import default_block
 
 SHARES = [0.001, 0.1, 0.5]
 
@@ -35,7 +36,7 @@ def answers(gap: float, wrong: bool, seed: int) -> ScoredImages:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A guarded model: an unaware attack that a detector sees, and an aware one that it does not."""
-    tables, prices = DetectionTables(), prices_of(RiskParams(), 2, ordered=True)
+    tables, prices = DetectionTables(), prices_of(default_block(RiskParams, "detect.risk"), 2, ordered=True)
     clean, hidden, plain = answers(0, False, 0), answers(-0.5, True, 1), answers(4, True, 2)
     thresholds = choose_thresholds(CleanAndAttacked(clean, plain), 0, prices, SHARES)
     for attacker, images, attacked in (
@@ -60,8 +61,8 @@ def run(tmp_path: Path) -> Run:
     return found
 
 
-def part(run: Run) -> Shown:
-    (found,) = shown(run)
+def part(run: Run) -> GuardedSuite:
+    (found,) = guarded_suites(run)
     return found
 
 
@@ -92,7 +93,7 @@ def test_rates_are_those_of_the_curve(run: Run) -> None:
 
 
 def test_precision_is_that_of_the_strictest_threshold_of_a_recall(run: Run) -> None:
-    """A detector that rejects clean images first is precise nowhere, and no laxer threshold may stand in."""
+    """A detector that rejects clean images first is precise nowhere, and no laxer threshold may replace it."""
     table = run.drawn["net", "clean"]["curves"]
     rows = pd.DataFrame({"fpr": [0.2, 0.5, 0.5, 0.5, 1.0], "tpr": [0.0, 0.0, 0.4, 1.0, 1.0],
                          "precision": [0.0, 0.0, 0.25, 0.6, 0.4]})  # fmt: skip
@@ -123,7 +124,7 @@ def test_a_threshold_that_rejects_all_or_none_is_named(run: Run) -> None:
 
 
 def test_cost_by_threshold_goes_from_rejecting_none_to_rejecting_all(run: Run) -> None:
-    points = dict(part(run).by_threshold("gmm", "unaware"))
+    points = dict(part(run).costs_by_threshold("gmm", "unaware"))
     costs = run.drawn["net", "clean"]["costs"]
     rows = costs[(costs["attacker"] == "unaware") & (costs["images"] == "paired") & (costs["unit"] == "image")]
     everything = rows[np.isneginf(rows["threshold"])].iloc[0]
@@ -140,11 +141,9 @@ def test_cost_by_threshold_goes_from_rejecting_none_to_rejecting_all(run: Run) -
 
 def test_figures_are_written_and_the_same_each_time(run: Run, tmp_path: Path) -> None:
     found: list[dict[str, Any]] = []
-    for place in ("one", "two"):
-        (tmp_path / place).mkdir()
-        found.append(
-            {name: save(figure, tmp_path / place, name) for name, figure in detection_figures(run).items()}
-        )
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        found.append({key: save(figure, tmp_path / name, key) for key, figure in detection_figures(run).items()})
     assert list(found[0]) == ["detection_net-clean_pgd"]
     one, two = (Path(paths["detection_net-clean_pgd"]) for paths in found)
     assert one.read_bytes() == two.read_bytes()

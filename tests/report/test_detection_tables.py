@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from medrobust.core.records import write_table
-from medrobust.report.collect import Folders, Run
-from medrobust.report.page.page import Settings, render_markdown, sections
+from medrobust.report.collect import Folders
+from medrobust.report.page.render import render_markdown
+from medrobust.report.page.sections import ReportSettings, sections
+from medrobust.report.run import Run
 from medrobust.report.tables.detection import detection_tables, read_detection
 from tests.report.runs import write_record
 
@@ -43,10 +45,10 @@ def record(adaptive: bool = True) -> dict[str, Any]:
 
 @pytest.fixture
 def run() -> Run:
-    return Run(["net"], [], {"classes": CLASSES}, {}, {}, {})
+    return Run(["net"], [], {"classes": CLASSES})
 
 
-def test_aware_and_unaware_stand_side_by_side(run: Run) -> None:
+def test_aware_and_unaware_are_side_by_side(run: Run) -> None:
     run.detect["net", "adv"] = record()
     table = detection_tables(run, 0.95)[0]
     row = dict(zip(table.columns, table.rows[0], strict=True))
@@ -55,16 +57,16 @@ def test_aware_and_unaware_stand_side_by_side(run: Run) -> None:
     assert row["AUROC, unaware"] == "0.980 [0.400, 0.990], n 9"
     assert row["AUROC, aware"] == "0.512 [0.400, 0.990], n 9"
     assert row["evasion, unaware"] == "0.100 [0.050, 0.900] of 12"
-    assert (row["evasion, aware"], row["images of both"]) == ("0.750 [0.050, 0.900] of 12", "16")
-    assert table.rows[1][3] == "dfeat (trained on another)"
+    assert (row["evasion, aware"], row["compared images"]) == ("0.750 [0.050, 0.900] of 12", "16")
+    assert table.rows[1][3] == "dfeat (trained on another suite)"
 
 
-def test_a_detector_that_nobody_attacked_is_called_so(run: Run) -> None:
+def test_a_detector_without_aware_attacker_is_marked(run: Run) -> None:
     run.detect["net", "adv"] = record(adaptive=False)
     assert "not attacked" in detection_tables(run, 0.95)[0].rows[0]
 
 
-def test_tables_of_the_study_and_of_the_price(run: Run) -> None:
+def test_tables_of_the_study_and_of_the_costs(run: Run) -> None:
     run.detect["net", "clean"] = record()
     _, classes, published, priced = detection_tables(run, 0.95)
     assert classes.rows[0][4:] == ["unaware", "60", "0.900 (0.500)", "0.800 (0.400)", "–"]
@@ -90,7 +92,7 @@ def test_every_table_has_the_aware_attacker_beside_the_unaware(run: Run) -> None
 
 
 def test_the_page_has_the_section_only_where_something_is_guarded(run: Run) -> None:
-    settings = Settings("t", 1, "patient", 0.95, {})
+    settings = ReportSettings("t", 1, "patient", 0.95, {})
     assert "detection" not in [section.name for section in sections(run, settings)]
     run.detect["net", "adv"] = record()
     assert "## Detection" in render_markdown(run, settings)

@@ -1,4 +1,4 @@
-"""The ensemble's section says who votes and why; transfer and calibration stand where they can be read."""
+"""The section on the ensemble: members, methods, transfer and calibration."""
 
 from pathlib import Path
 from typing import Any
@@ -6,17 +6,15 @@ from typing import Any
 import pytest
 
 from medrobust.core.records import read_metrics
-from medrobust.report.figures.models import draw_all
-from medrobust.report.page.page import render_html, sections
-from medrobust.report.tables import models as tables
+from medrobust.report.figures.draw import draw_all
+from medrobust.report.page.render import render_html
+from medrobust.report.page.sections import sections
+from medrobust.report.tables import accuracy as tables
 from medrobust.report.tables.calibration import calibration_table, recall_table
-from medrobust.report.tables.ensemble import (
-    ensemble_text,
-    methods_table,
-    transfer_grids,
-    weights_table,
-)
-from tests.report.runs import SETTINGS, lock, read, write_record, write_run
+from medrobust.report.tables.ensemble import ensemble_text, methods_table, weights_table
+from medrobust.report.tables.transfer import transfer_grids
+from tests.report.pipeline import lock
+from tests.report.runs import SETTINGS, read, write_record, write_run
 
 
 @pytest.fixture
@@ -30,22 +28,27 @@ def change(folder: Path, name: str, **facts: Any) -> None:
     write_record(path, {**read_metrics(path), **facts})
 
 
-def test_the_text_says_who_votes_how_and_that_test_was_not_used(folder: Path) -> None:
+def test_the_text_names_method_and_fit_and_that_test_was_not_used(folder: Path) -> None:
     text = " ".join(ensemble_text(read(folder)))
-    assert "Method in force: convex" in text
-    assert "20 validation images of 7 patients (attacked images count 50%, clean ones 50%" in text
+    assert "Selected method: convex" in text
+    assert "20 validation images of 7 patients and minimises a log-loss with a weight of 50% on attacked" in text
     assert "No test image was used" in text
-    assert "keeps 0.250 [0.150, 0.350] of 8 images" in text
-    assert "With a separate image for each (the starting study's way, no attack on the vote): 0.500" in text
+    assert "is 0.250 [0.150, 0.350] on 8 images" in text
+    assert (
+        "each member gets an image of its own, as in the study that this project starts from, it is 0.500" in text
+    )
 
 
-def test_a_vote_of_one_is_called_one_model(folder: Path) -> None:
+def test_an_ensemble_of_one_is_called_one_model(folder: Path) -> None:
     change(folder, "ensemble", weights={"one-adv": 0.0, "two-adv": 1.0}, absent_from_val=["Mild"])
     text = " ".join(ensemble_text(read(folder)))
-    assert "Only two-adv has a weight: this vote is that one model. The others are not run." in text
+    assert (
+        "Only two-adv has a non-zero weight, so this ensemble is that one model. The other members are not run."
+        in text
+    )
     assert "No validation image of Mild" in text
     change(folder, "ensemble", weights={"two-adv": 1.0})
-    assert "The others" not in " ".join(ensemble_text(read(folder)))
+    assert "The other members" not in " ".join(ensemble_text(read(folder)))
 
 
 def test_members_have_their_weights_and_temperatures(folder: Path) -> None:
@@ -55,11 +58,11 @@ def test_members_have_their_weights_and_temperatures(folder: Path) -> None:
     assert weights_table(read(folder)).rows == rows
 
 
-def test_methods_stand_side_by_side_and_the_one_in_force_is_named(folder: Path) -> None:
+def test_methods_are_compared_and_the_selected_one_is_marked(folder: Path) -> None:
     rows = {row[0]: row for row in methods_table(read(folder), 0.95).rows}
-    assert list(rows) == ["equal", "convex (in force)", "stacking"]
+    assert list(rows) == ["equal", "convex (selected)", "stacking"]
     assert rows["equal"][5] == "0.700 [0.600, 0.800]"
-    assert rows["stacking"][-1] == "not possible: too few validation patients have Severe"
+    assert rows["stacking"][-1] == "not fitted: too few validation patients have Severe"
     assert {len(row) for row in rows.values()} == {len(methods_table(read(folder), 0.95).columns)}
     change(folder, "ensemble", methods={"equal": {"test_accuracy": 0.5, "val_missing": "1 patient has no folds"}})
     assert "No validation figures of equal: 1 patient has no folds." in methods_table(read(folder), 0.95).note
@@ -70,30 +73,30 @@ def test_the_heat_map_has_sources_as_rows(folder: Path) -> None:
     assert grid.rows == ["no attack", *grid.columns]
     assert [grid.rates[k + 1][k] for k in range(5)] == [0.25] * 5
     assert grid.rates[0] == [0.75] * 5
-    assert grid.told[1][1] == "one-adv on images made on one-clean: 0.625 [0.525, 0.725]"
-    assert "made on ↓ judged by →" in render_html(read(folder), {}, SETTINGS)
+    assert grid.details[1][1] == "one-adv on images made on one-clean: 0.625 [0.525, 0.725]"
+    assert "made on ↓ evaluated on →" in render_html(read(folder), {}, SETTINGS)
 
 
-def test_calibration_stands_before_and_after_the_attack(folder: Path) -> None:
+def test_calibration_is_shown_before_and_after_the_attack(folder: Path) -> None:
     table = calibration_table(read(folder), 0.95)
     rows = [row for row in table.rows if row[:2] == ["one", "clean"]]
     assert [row[2] for row in rows] == ["clean", "pgd ε 0.01"]
     assert [row[4] for row in rows] == ["1.250 [1.000, 2.000]", "1.750 [1.000, 2.000]"]
     every = tables.backbone_table(read(folder), "one", 0.95)
-    last = [dict(zip(every.columns, row, strict=True)) for row in every.rows if "last step" in row[1]]
+    last = [dict(zip(every.columns, row, strict=True)) for row in every.rows if "all steps" in row[1]]
     assert [(row["training"], row["n"], row["log-loss"]) for row in last] == [
         ("clean", "8", "1.750"),
         ("adversarial", "8", "1.750"),
     ]
 
 
-def test_recalls_stand_clean_and_attacked_at_the_radius_of_training(folder: Path) -> None:
+def test_recalls_are_shown_clean_and_attacked_at_the_training_radius(folder: Path) -> None:
     table = recall_table(read(folder), 0.95)
     first = [row for row in table.rows if row[:2] == ["one", "adversarial"]]
     assert [(row[2], row[4]) for row in first] == [("clean", "0.500"), ("pgd ε 0.01", "0.000 [0.000, 0.000]")]
 
 
-def test_without_a_matrix_the_rest_stands(folder: Path) -> None:
+def test_without_a_matrix_the_rest_remains(folder: Path) -> None:
     write_record(folder / "metrics" / "transfer.json", {"n": 0})
     run = read(folder)
     assert (transfer_grids(run), calibration_table(run, 0.95).rows) == ([], [])
@@ -110,11 +113,11 @@ def test_a_matrix_of_another_run_is_left_out(folder: Path) -> None:
     path = folder / "plots" / "transfer" / "matrix.csv"
     path.write_text(path.read_text().replace("0.625", "0.999"))
     run = read(folder, checked=True)
-    assert run.crossings == {}
+    assert run.ensemble.matrices == {}
     assert any("matrix.csv" in name for name in run.foreign)
 
 
 def test_the_matrix_is_a_figure_for_papers_too(folder: Path) -> None:
     drawn = draw_all(read(folder), folder, {})
     assert drawn["transfer_pgd"].is_file()
-    assert "judged by" in drawn["transfer_pgd"].with_suffix(".svg").read_text()
+    assert "evaluated on" in drawn["transfer_pgd"].with_suffix(".svg").read_text()

@@ -7,16 +7,17 @@ import pytest
 from PIL import Image
 
 from medrobust.core.records import read_metrics
-from medrobust.report.collect import Run
-from medrobust.report.page.page import render_html, render_markdown
+from medrobust.report.page.render import render_html, render_markdown
 from medrobust.report.page.write import write_report
+from medrobust.report.run import Run
 from medrobust.report.tables.explanations import (
     drift_table,
     explanation_pictures,
     explanation_text,
     read_explanations,
 )
-from tests.report.runs import SETTINGS, folders, lock, outputs, read, write_record
+from tests.report.pipeline import lock
+from tests.report.runs import SETTINGS, folders, outputs, read, write_record
 
 BACKBONES = ["one", "two"]
 
@@ -40,8 +41,8 @@ def explained(folder: Path) -> Path:
         write_record(folder / "metrics" / "explain" / f"{name}.json", record())
         plots = folder / "plots" / "explain" / name
         plots.mkdir(parents=True)
-        for place, picture in enumerate(record()["captions"]):
-            Image.new("RGB", (4, 4), (10 * number, 10 * place, 0)).save(plots / f"{picture}.png")
+        for index, picture in enumerate(record()["captions"]):
+            Image.new("RGB", (4, 4), (10 * number, 10 * index, 0)).save(plots / f"{picture}.png")
     return folder
 
 
@@ -51,18 +52,18 @@ def explain(folder: Path, **options: Any) -> Run:
     return run
 
 
-def test_drift_stands_beside_noise_with_intervals(explained: Path) -> None:
+def test_drift_is_shown_next_to_noise_with_intervals(explained: Path) -> None:
     table = drift_table(explain(explained), 0.95)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert len(rows) == 8
     first = rows[0]
     assert (first["model"], first["training"], first["map"]) == ("one", "clean", "Grad-CAM")
     assert (first["overlap"], first["overlap, noise"]) == ("0.100 [0.000, 0.900]", "0.300 [0.000, 0.900]")
-    assert (first["n (answer changed)"], first["region"]) == ("16 (12)", "0.500")
+    assert (first["n (prediction changed)"], first["region"]) == ("16 (12)", "0.500")
     assert "0.100 [0.000, 0.900]" in render_markdown(explain(explained), SETTINGS)
 
 
-def test_a_measure_that_some_images_have_not_says_of_how_many_it_is(explained: Path) -> None:
+def test_a_measure_that_some_images_lack_has_its_number_of_images(explained: Path) -> None:
     kind = record()["gradcam"] | {"iou_n": 15, "rank_n": 16, "iou_noise": None, "iou_noise_n": 0}
     write_record(explained / "metrics" / "explain" / "one-adv.json", record(gradcam=kind))
     table = drift_table(explain(explained), 0.95)
@@ -93,7 +94,7 @@ def test_no_image_of_the_data_where_none_may_be_shown(explained: Path) -> None:
     assert {name.split("-", 2)[2] for name in found} == {"surface", "features"}
 
 
-def test_what_is_missing_is_said(explained: Path) -> None:
+def test_what_is_missing_is_listed(explained: Path) -> None:
     (explained / "metrics" / "explain" / "two-adv.json").unlink()
     (explained / "plots" / "explain" / "one-clean" / "right-1.png").unlink()
     lacking = {**record(missing={"fooled": "the suite fooled no image"}), "gradcam": None}
@@ -118,13 +119,13 @@ def test_a_run_without_explanations_has_no_section(folder: Path) -> None:
 def test_pictures_of_another_run_are_not_shown(explained: Path) -> None:
     lock(explained)
     run = explain(explained, checked=True)
-    assert run.explain == {}, "no stage of dvc.lock wrote them"
+    assert run.explain == {}, "no stage writes them"
     assert len(run.foreign) == 4
     assert read_metrics(explained / "metrics" / "explain" / "one-clean.json")
 
 
-def test_who_is_not_explained_is_said(explained: Path) -> None:
+def test_backbones_without_explanations_are_listed(explained: Path) -> None:
     run = read(explained)
     read_explanations(run, explained / "metrics", ["one"])
-    assert explanation_text(run)[-1] == "No explanations of two (explain.models)."
+    assert explanation_text(run)[-1] == "Not explained (models.*.explain in params.yaml): two."
     assert not [line for line in explanation_text(explain(explained)) if line.startswith("No explanations")]

@@ -1,4 +1,4 @@
-"""The page says what is there, names what is missing, and needs no network."""
+"""The page shows what is there, lists what is missing, and needs no network."""
 
 import json
 import re
@@ -14,13 +14,18 @@ from markupsafe import escape
 from scipy.stats import binomtest
 
 from medrobust.core.records import read_json, read_metrics, write_json, write_table
-from medrobust.report.charts.models import matrices, robust_curve
-from medrobust.report.figures.models import confusion, draw_all
-from medrobust.report.page.page import breakable, kept_together, render_html, render_markdown, verdicts
+from medrobust.report.charts.confusion import matrices
+from medrobust.report.charts.robustness import robust_curve
+from medrobust.report.figures.draw import confusion, draw_all
+from medrobust.report.page.render import breakable, mark_intervals, render_html, render_markdown
+from medrobust.report.page.verdicts import verdicts
 from medrobust.report.page.write import write_report
-from medrobust.report.tables import models as tables
+from medrobust.report.provenance import folder_md5
+from medrobust.report.tables import accuracy as tables
 from medrobust.report.tables.calibration import recall_table
-from medrobust.report.tables.cells import NONE, Table, no_width, ranged
+from medrobust.report.tables.checklist import checks_table, verdicts_table
+from medrobust.report.tables.data import split_table
+from medrobust.report.tables.table import NONE, Table, ranged, zero_width_warning
 from tests.report.runs import (
     CLASSES,
     SETTINGS,
@@ -48,10 +53,10 @@ def chart_data(html: str) -> Any:
 def test_a_whole_run_lacks_nothing_and_opens_with_its_verdicts(folder: Path) -> None:
     html = text_of(page(folder))
     assert read(folder).missing == []
-    places = [
+    positions = [
         html.index(f'id="{name}"') for name in ("verdicts", "glance", "data", "tuning", "attacks", "reproduce")
     ]
-    assert places == sorted(places)
+    assert positions == sorted(positions)
     assert html.index("leaking") < html.index('id="glance"')
     assert "2 of 7 test patients are also in train" in html
     assert "0.712 [0.500, 0.900]" in html
@@ -105,7 +110,7 @@ def test_a_suite_that_never_ran_is_missing_everywhere(folder: Path) -> None:
     shutil.rmtree(folder / "metrics" / "checks")
     shutil.rmtree(folder / "plots")
     run = read(folder)
-    assert run.verdict() == "missing"
+    assert run.worst_verdict() == "missing"
     assert {row[-1] for row in tables.short_table(run).rows} == {"missing"}
     assert robust_curve(run, "pgd", "Linf") is None
     assert write_report(run, SETTINGS, outputs(folder), folders(folder), 2)
@@ -142,13 +147,13 @@ def test_a_class_that_merging_emptied_has_no_column(folder: Path) -> None:
     assert recall_table(read(folder), 0.95).columns[3:] == ["Non <b> (2 patients)", "Mild (3 patients)"]
 
 
-def test_all_results_of_a_backbone_stand_in_one_table(folder: Path) -> None:
+def test_all_results_of_a_backbone_are_in_one_table(folder: Path) -> None:
     table = tables.backbone_table(read(folder), "one", 0.95)
     rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     assert [(row["training"], row["images"], row["ε"]) for row in rows] == [
         (training, *images)
         for training in ("clean", "adversarial")
-        for images in (("clean", "–"), ("pgd", "0.005"), ("pgd", "0.01"), ("pgd, to the last step", "0.01"))
+        for images in (("clean", "–"), ("pgd", "0.005"), ("pgd", "0.01"), ("pgd, all steps", "0.01"))
     ]
     attacked = rows[2]
     assert attacked["accuracy"] == "0.250 [0.200, 0.300]"
@@ -160,26 +165,26 @@ def test_all_results_of_a_backbone_stand_in_one_table(folder: Path) -> None:
 
 
 def test_the_worst_verdict_is_the_runs(folder: Path) -> None:
-    assert read(folder).verdict() == "no problem found"
+    assert read(folder).worst_verdict() == "no problem found"
     write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("suspect"))
-    assert read(folder).verdict() == "suspect"
+    assert read(folder).worst_verdict() == "suspect"
     (folder / "metrics" / "checks" / "one-clean.json").unlink()
-    assert read(folder).verdict() == "unchecked"
+    assert read(folder).worst_verdict() == "unchecked"
     write_record(folder / "metrics" / "checks" / "two-adv.json", checks_record("invalid"))
-    assert read(folder).verdict() == "invalid"
+    assert read(folder).worst_verdict() == "invalid"
     assert [card["tone"] for card in verdicts(read(folder))][:2] == ["bad", "bad"]
 
 
-def test_the_checklist_says_what_did_not_pass_and_what_that_means(folder: Path) -> None:
-    assert tables.checks_table(read(folder)).rows == []
+def test_the_checklist_lists_what_did_not_pass_and_what_that_means(folder: Path) -> None:
+    assert checks_table(read(folder)).rows == []
     write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("suspect"))
     run = read(folder)
     row = ["one", "adversarial", "pgd", "restarts", "warn", "fools 3 of 12 images", "one start decides"]
     row += ["raise restarts"]
-    assert tables.checks_table(run).rows == [row]
-    assert "at most 13 images" in tables.checks_table(run).note
-    assert "fewer than 21% of the standing images" in tables.checks_table(run).note
-    assert tables.verdicts_table(run).rows[1] == ["one", "adversarial", "suspect"]
+    assert checks_table(run).rows == [row]
+    assert "at most 13 images" in checks_table(run).note
+    assert "fewer than 21% of the images that the suite did not fool" in checks_table(run).note
+    assert verdicts_table(run).rows[1] == ["one", "adversarial", "suspect"]
     assert "did not pass everywhere: restarts" in render_html(run, {}, SETTINGS)
 
 
@@ -190,12 +195,12 @@ def test_the_slider_has_every_radius_and_the_models_at_it(folder: Path) -> None:
     assert list(chart.rows) == ["0", "0.005", "0.01"]
     row = dict(zip(chart.columns, chart.rows["0.01"][0], strict=True))
     assert row["accuracy"] == "0.250 [0.200, 0.300]"
-    assert row["kept of clean"] == "36%"
+    assert row["relative to clean"] == "36%"
     assert chart.series[0]["points"][0] == [0.0, 0.7, 0.5, 0.9]
 
 
 def test_the_slider_finds_radii_that_no_short_decimal_is(folder: Path) -> None:
-    """8/255 is accepted as a radius; a record spells it in six digits, a curve in full."""
+    """8/255 is accepted as a radius; a record has six of its digits, a curve all."""
     radii = [2 / 255, 4 / 255]
     path = folder / "metrics" / "attack" / "one-adv-pgd.json"
     keyed = {
@@ -210,7 +215,11 @@ def test_the_slider_finds_radii_that_no_short_decimal_is(folder: Path) -> None:
     assert chart.rows is not None
     assert set(chart.rows) >= {"0.00784314", "0.0156863"}
     row = dict(zip(chart.columns, chart.rows["0.0156863"][1], strict=True))
-    assert (row["training"], row["accuracy"], row["balanced"]) == ("adversarial", "0.250 [0.200, 0.300]", "0.200")
+    assert (row["training"], row["accuracy"], row["balanced accuracy"]) == (
+        "adversarial",
+        "0.250 [0.200, 0.300]",
+        "0.200",
+    )
     assert {point[0] for line in chart.series for point in line["points"]} >= {0.0, *radii}
 
 
@@ -244,7 +253,7 @@ def test_confusion_matrices_carry_the_right_names_and_only_present_classes(folde
     assert [text.get_text() for text in axes.texts] == ["1\n100%", "0\n0%", "1\n50%", "1\n50%"]
 
 
-def test_the_vote_has_a_confusion_matrix_like_every_model(folder: Path) -> None:
+def test_the_ensemble_has_a_confusion_matrix_like_every_model(folder: Path) -> None:
     found = {matrix.title: matrix for matrix in matrices(read(folder, checked=True))}
     assert list(found)[-1] == "ensemble, adversarial"
     assert found["ensemble, adversarial"].classes == CLASSES
@@ -271,12 +280,25 @@ def test_the_same_data_give_the_same_bytes(folder: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_the_way_back_names_a_hash_of_the_lock(folder: Path) -> None:
+def test_the_page_names_the_run_by_the_hashes_of_code_and_data(folder: Path) -> None:
+    assert "The hash of the code is unknown" in page(folder)
+    (folder / "data" / "code").mkdir()
+    (folder / "data" / "code" / "train").write_text("0" * 32)
     run = read(folder, checked=True)
     html = render_html(run, {}, SETTINGS)
-    assert run.lineage is not None
-    assert f"-S {run.lineage.output('data/checkpoints/two/adv')} -- dvc.lock" in html
+    assert run.code == folder_md5(folder / "data" / "code")
+    assert f"git log --oneline -S{run.code} -- dvc.lock" in html
+    assert f"Prepared data: sha256 {run.header['sha256']}." in html
+    assert run.provenance is not None
+    assert f"{run.provenance.md5('data/checkpoints/two/adv')}</td>" in html
     assert "Trained with torch 2.0." in html
+
+
+def test_times_of_records_do_not_change_the_report(folder: Path) -> None:
+    before = page(folder), render_markdown(read(folder), SETTINGS)
+    for path in (folder / "metrics").glob("*/*.json"):
+        write_record(path, {**read_metrics(path), "seconds": 98765.4})
+    assert (page(folder), render_markdown(read(folder), SETTINGS)) == before
 
 
 def test_long_names_break_between_words() -> None:
@@ -285,10 +307,10 @@ def test_long_names_break_between_words() -> None:
 
 def test_an_interval_is_marked_and_nothing_else_in_brackets() -> None:
     assert (
-        str(kept_together("0.250 [0.200, 0.300] <b>")) == '0.250 <span class="ci">[0.200, 0.300]</span> &lt;b&gt;'
+        str(mark_intervals("0.250 [0.200, 0.300] <b>")) == '0.250 <span class="ci">[0.200, 0.300]</span> &lt;b&gt;'
     )
-    assert str(kept_together("0.1 [-0.20, 0.30]")).endswith('<span class="ci">[-0.20, 0.30]</span>')
-    assert str(kept_together("scan [T1, axial]")) == "scan [T1, axial]"
+    assert str(mark_intervals("0.1 [-0.20, 0.30]")).endswith('<span class="ci">[-0.20, 0.30]</span>')
+    assert str(mark_intervals("scan [T1, axial]")) == "scan [T1, axial]"
 
 
 def exact(patients: int) -> float:
@@ -296,31 +318,33 @@ def exact(patients: int) -> float:
     return float(binomtest(0, patients).proportion_ci(0.95, method="exact").high)
 
 
-def test_an_interval_without_width_is_said_to_be_no_certainty(folder: Path) -> None:
-    assert no_width(tables.attack_table(read(folder), "pgd", 0.95).rows, 0.95) == ""
+def test_an_interval_of_zero_width_has_a_warning(folder: Path) -> None:
+    assert zero_width_warning(tables.attack_table(read(folder), "pgd", 0.95).rows, 0.95) == ""
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.5, "0.01": 0.0}}
     record["robust_accuracy_ci"] = {"0.005": [0.4, 0.6], "0.01": [0.0, 0.0]}
     write_record(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
     run = read(folder)
     count = record["patients"]
-    said = no_width(tables.short_table(run).rows, 0.95, count)
-    assert said.endswith(f"{count} patients who all agree fit a true rate that is up to {exact(count):.2f} away.")
+    warning = zero_width_warning(tables.short_table(run).rows, 0.95, count)
+    assert warning.endswith(
+        f"{count} patients of equal outcome the true rate can still be up to {exact(count):.2f} away."
+    )
     for text in (render_html(run, {}, SETTINGS), tables.attack_table(run, "pgd", 0.95).note):
-        assert said in text
+        assert warning in text
 
 
-def test_the_page_says_where_patients_are_too_few_for_its_intervals(folder: Path) -> None:
-    said = "Classes with fewer than 10 test patients"
+def test_the_page_warns_where_patients_are_too_few_for_its_intervals(folder: Path) -> None:
+    warning = "Classes with fewer than 10 test patients"
     page = text_of(render_html(read(folder), {}, SETTINGS))
     counts = ", ".join(f"{escape(name)} {count}" for name, count in zip(CLASSES, (2, 3, 2), strict=True))
-    assert f"{said} ({counts})" in page
+    assert f"{warning} ({counts})" in page
     split = read_metrics(folder / "metrics" / "split.json")
     split["test"]["patients_by_class"] = dict(zip(CLASSES, (10, 300, 20), strict=True))
     write_record(folder / "metrics" / "split.json", split)
-    assert said not in text_of(render_html(read(folder), {}, SETTINGS))
+    assert warning not in text_of(render_html(read(folder), {}, SETTINGS))
 
 
-def test_of_data_without_patient_ids_nothing_is_said_of_few_patients(folder: Path) -> None:
+def test_data_without_patient_ids_have_no_warning_about_few_patients(folder: Path) -> None:
     """The split counts no patient there; an evaluation takes each image for one of its own."""
     split = read_metrics(folder / "metrics" / "split.json")
     split["test"] |= {"patients": 0, "patients_by_class": dict.fromkeys(CLASSES, 0)}
@@ -328,22 +352,22 @@ def test_of_data_without_patient_ids_nothing_is_said_of_few_patients(folder: Pat
     header = folder / "data" / "prepared" / "header.json"
     write_json(header, {**read_json(header), "patients": 0})
     run = read(folder)
-    assert run.fewest() == min(record["patients"] for record in run.attack.values()) > 0
-    assert run.fewest(CLASSES[0]) is None
+    assert run.test_patients() == min(record["patients"] for record in run.attacks.records.values()) > 0
+    assert run.test_patients(CLASSES[0]) is None
     page = text_of(render_html(run, {}, SETTINGS))
     assert "Classes with fewer than" not in page
     assert "of unknown patients" in page
 
 
 @pytest.mark.parametrize("cell", ["0.550 [0.550, 0.550]", "0.5501 [0.550, 0.550]", "-0.100 [-0.100, -0.100]"])
-def test_a_value_between_nothing_and_all_has_no_bound(cell: str) -> None:
-    assert no_width([["a", cell]], 0.95, 7).endswith("cannot leave what all images of a class share.")
-    assert no_width([["a", "0.550 [0.549, 0.550]", "0.550"]], 0.95, 7) == ""
+def test_a_value_between_0_and_1_has_no_bound(cell: str) -> None:
+    assert zero_width_warning([["a", cell]], 0.95, 7).endswith("so that resampling changes nothing.")
+    assert zero_width_warning([["a", "0.550 [0.549, 0.550]", "0.550"]], 0.95, 7) == ""
 
 
-def test_a_recall_that_hides_much_is_told_of_its_own_patients(folder: Path) -> None:
+def test_the_warning_of_a_recall_counts_the_patients_of_its_class(folder: Path) -> None:
     note = recall_table(read(folder), 0.95).note
-    assert f"3 patients who all agree fit a true rate that is up to {exact(3):.2f} away." in note
+    assert f"With 3 patients of equal outcome the true rate can still be up to {exact(3):.2f} away." in note
 
 
 @given(st.floats(-1, 1), st.floats(0, 1e-2), st.floats(0, 1e-2))
@@ -353,5 +377,5 @@ def test_an_interval_never_excludes_its_value_by_rounding(value: float, below: f
 
 
 def test_the_split_counts_patients_of_each_class(folder: Path) -> None:
-    table = tables.split_table(read(folder))
+    table = split_table(read(folder))
     assert table.rows[0] == ["train", "20", "7", "6 (2)", "6 (3)", "6 (2)"]

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from medrobust.core.records import read_metrics
-from medrobust.report.page.page import render_html, sections
+from medrobust.report.page.render import render_html
+from medrobust.report.page.sections import sections
 from medrobust.report.tables.targeted import targeted_tables
 from tests.report.runs import SETTINGS, read, write_record
 
@@ -20,7 +21,7 @@ def test_a_suite_without_a_target_has_no_table(folder: Path) -> None:
     assert targeted_tables(read(folder), 0.95) == []
 
 
-def test_a_target_has_a_row_a_model_and_a_column_a_radius(folder: Path) -> None:
+def test_a_target_has_one_row_per_model_and_one_column_per_radius(folder: Path) -> None:
     path = folder / "metrics" / "attack" / "one-adv-pgd.json"
     write_record(path, read_metrics(path) | TARGETED)
     run = read(folder)

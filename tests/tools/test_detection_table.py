@@ -25,8 +25,11 @@ def test_no_record_is_said_in_one_line(tmp_path: Path, root: Path) -> None:
     command = [sys.executable, str(root / "tools" / "detection_table.py"), "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "holds no record. Run `dvc repro detect`" in done.stderr
+    assert (
+        "has no record of a model with detectors. Set models.B.detect, and run `dvc repro detect`" in done.stderr
+    )
     row = {"adaptive": {kind: {"successful_auroc": 0.5} for kind in ("unaware", "worst")}}
+    write_metrics(tmp_path / "off.json", {}, {})
     write_metrics(tmp_path / "m.json", {"suites": {"pgd": {"eps": 0.01, "gmm": row}}}, {})
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "| gmm | 0.500 → 0.500 |" in done.stdout

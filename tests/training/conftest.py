@@ -1,4 +1,4 @@
-"""A small job: two classes, dark and bright, and a network of one convolution."""
+"""A small job with two classes, dark and bright, and a network with one convolution; a folder to run stages in."""
 
 import json
 import os
@@ -20,6 +20,7 @@ from medrobust.core.records import write_table
 from medrobust.data.store import Header, Subset, write_store
 from medrobust.training.loop import Job
 from medrobust.training.objectives.registry import OBJECTIVES
+from tests.params import default_block, preset, save
 
 AUGMENT = AugmentParams(
     p=0.5, horizontal_flip=True, vertical_flip=True, rotation=10, translate=0.05, scale=[0.9, 1.1],
@@ -28,26 +29,25 @@ AUGMENT = AugmentParams(
 
 
 @pytest.fixture(autouse=True)
-def _own_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _temporary_work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 def settings(**changes: Any) -> TrainParams:
-    block = {
+    values = {
         "epochs": 4, "lr": 0.01, "optimiser": "Adam", "batch_size": 16, "scheduler": "CosineAnnealingLR",
         "weight_decay": 0.0, "label_smoothing": 0.0, "class_weights": "none", "precision": "fp32", **changes,
     }  # fmt: skip
-    return TrainParams.model_validate(block)
+    return default_block(TrainParams, "train", **values)
 
 
 def adv(**changes: Any) -> AdvParams:
-    return AdvParams.model_validate(
-        {"eps": 0.05, "alpha": "auto", "steps": 3, "mix": 0.3, "epochs": 1, "lr_scale": 1.0, **changes}
-    )
+    values = {"eps": 0.05, "alpha": "auto", "steps": 3, "mix": 0.3, "epochs": 1, "lr_scale": 1.0, **changes}
+    return default_block(AdvParams, "adv", **values)
 
 
 def subset(n: int = 48, size: int = 16, classes: int = 2) -> Subset:
-    """Dark to bright by class, one image a patient."""
+    """Images that get brighter from class to class, one image per patient."""
     labels = np.arange(n) % classes
     pixels = np.random.default_rng(0).normal(80 + 90 * labels[:, None, None], 20, (n, size, size))
     ids = np.array([f"i{k}" for k in range(n)])
@@ -71,52 +71,52 @@ def make_job(objective: str = "cross_entropy", **changes: Any) -> Job:
     return Job(**parts)
 
 
-#: The backbone of the smoke preset, which other blocks of it name too.
+#: The backbone of the smoke preset, which other blocks of the preset name too.
 BACKBONE = "resnet10t"
 
 
 class Workspace:
-    """A folder in which stage scripts run as they do under DVC, on small phantom-like images of two classes."""
+    """A folder in which stage scripts run as under DVC, on small images of two classes."""
 
     def __init__(self, folder: Path, root: Path, *, images: bool = True, **changes: Any) -> None:
         self.folder, self.root = folder, root
-        params = yaml.safe_load((root / "presets" / "smoke.yaml").read_text())
+        params = preset("smoke")
         model = {"timm": "resnet10t", "weights": "none", "image_size": 32}
         params["models"] = {BACKBONE: model}
         params["train"] |= {"epochs": 3, "lr": 3e-3, "batch_size": 16}
         params["adv"] |= {"epochs": 3, "steps": 2}
         params["tune"] |= {"trials": 3, "epochs": 2}
         params["tune"]["space"] |= {"batch_size": [16, 32]}
-        for block, values in changes.items():
-            params[block] |= values
+        for name, values in changes.items():
+            params[name] |= values
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "params.yaml").write_text(yaml.safe_dump(params))
+        save(folder, params)
         if images:
             write_images(folder, subset(96, 32))
 
     def command(self, stage: str) -> list[str]:
-        """A stage's command, as dvc.yaml has it, for the one backbone."""
+        """A stage's command in dvc.yaml for the backbone."""
         _, script, *rest = self.node(stage)["cmd"].split()
         return [sys.executable, str(self.root / script), *rest]
 
     def node(self, stage: str) -> dict[str, Any]:
-        """A stage's node of dvc.yaml for the one backbone."""
+        """A stage's node in dvc.yaml for the backbone."""
         text = (self.root / "dvc.yaml").read_text().replace("${item.backbone}", BACKBONE)
-        found: dict[str, Any] = yaml.safe_load(text)["stages"][stage]
-        return found
+        node: dict[str, Any] = yaml.safe_load(text)["stages"][stage]
+        return node
 
     def outs(self, stage: str) -> list[Path]:
-        """What the stage writes."""
+        """The paths that the stage writes."""
         node = self.node(stage)
         entries = [entry for kind in ("outs", "metrics", "plots") for entry in node[kind]]
         return [self.folder / (entry if isinstance(entry, str) else next(iter(entry))) for entry in entries]
 
     def environment(self, **variables: str) -> dict[str, str]:
-        own = {"PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1", "MEDROBUST_DEVICE": "cpu"}
-        return {**os.environ, **own, **variables}
+        defaults = {"PYTHONPATH": str(self.root / "src"), "OMP_NUM_THREADS": "1", "MEDROBUST_DEVICE": "cpu"}
+        return {**os.environ, **defaults, **variables}
 
     def run(self, stage: str, **variables: str) -> str:
-        """Run a stage to its end and give what it printed."""
+        """Run a stage to its end and return its output."""
         done = subprocess.run(
             self.command(stage), cwd=self.folder, env=self.environment(**variables), capture_output=True,
             text=True, check=False,
@@ -125,22 +125,22 @@ class Workspace:
         return done.stdout
 
     def results(self) -> dict[str, bytes]:
-        """Every file that the stages left and that a seed decides, by name; no times, no cards."""
-        found = {}
+        """The content of every file that a seed decides, by name; without times and cards."""
+        contents = {}
         for top in ("data/tune", "data/predictions", "data/checkpoints", "metrics", "plots"):
             for path in sorted((self.folder / top).rglob("*")):
                 if path.suffix in {".csv", ".tsv", ".parquet", ".safetensors"} and "live" not in path.parts:
-                    found[path.relative_to(self.folder).as_posix()] = path.read_bytes()
+                    contents[path.relative_to(self.folder).as_posix()] = path.read_bytes()
                 elif path.name != "card.json" and path.suffix == ".json" and "live" not in path.parts:
                     content = json.loads(path.read_text())
                     for part in (content, *content.get("details", [])):
                         part.pop("seconds", None)
-                    found[path.relative_to(self.folder).as_posix()] = json.dumps(content).encode()
-        return found
+                    contents[path.relative_to(self.folder).as_posix()] = json.dumps(content).encode()
+        return contents
 
 
 def write_images(folder: Path, data: Subset | None = None) -> None:
-    """A prepared store and a split table under `data/`; a third of the images in each split."""
+    """Write a prepared store and a split table under `data/`, with a third of the images in each split."""
     data = data or subset(96, 32)
     prepared = folder / "data" / "prepared"
     prepared.mkdir(parents=True)
@@ -158,5 +158,5 @@ def write_images(folder: Path, data: Subset | None = None) -> None:
 
 @pytest.fixture
 def job() -> Callable[..., Job]:
-    """(objective, changes) -> a small job."""
+    """Function (objective, changes) -> small job."""
     return make_job

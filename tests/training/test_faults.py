@@ -1,4 +1,4 @@
-"""`kill -9` in tune, train and adv_train, then the same command again: the same results, to the bit."""
+"""After `kill -9` in tune, train and adv_train, the same command again gives bit-equal results."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def kill_when(space: Workspace, stage: str, word: str, delay: float = 0.0) -> str:
-    """Start a stage, kill it `delay` seconds after it prints a line with `word`, and give what it printed."""
+    """Start a stage, kill it `delay` seconds after it prints a line with `word`, and return its output."""
     process = subprocess.Popen(
         space.command(stage), cwd=space.folder, env=space.environment(), stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
@@ -36,35 +36,35 @@ def kill_when(space: Workspace, stage: str, word: str, delay: float = 0.0) -> st
 
 @pytest.fixture(scope="module")
 def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace in which all stages ran undisturbed."""
+    """A workspace in which all stages ran without interruption."""
     space = Workspace(tmp_path_factory.mktemp("faults") / "whole", root)
     for stage in ("settings", "tune", "train", "adv_train"):
         space.run(stage)
     return space
 
 
-#: The lines after which each stage is killed, one after the other, and the seconds to wait after the line.
+#: Per stage the output lines after which it is killed, in order, and the seconds to wait after each line.
 KILLS = {
-    # Before the first epoch of a trial, about when its state is written, and somewhere in the next trial.
+    # Before the first epoch of a trial, about when its state is written, and in the next trial.
     "tune": [(f"{BACKBONE} trial", 0.0), ("epoch 1/2", 0.05), (f"{BACKBONE} trial", 0.4)],
-    # After the first epoch; when everything is trained and nothing written.
+    # After the first epoch; when training has finished and nothing is written yet.
     "train": [("epoch 1/3", 0.0), ("epoch 3/3", 0.0)],
     "adv_train": [("epoch 1/3", 0.1), ("epoch 2/3", 0.0)],
 }
 
 
 @pytest.mark.parametrize("stage", KILLS)
-def test_a_killed_stage_ends_as_an_undisturbed_one(whole: Workspace, stage: str, tmp_path: Path) -> None:
+def test_a_killed_stage_ends_like_an_uninterrupted_one(whole: Workspace, stage: str, tmp_path: Path) -> None:
     shutil.copytree(whole.folder, tmp_path / "cut")
     cut = Workspace(tmp_path / "cut", whole.root, images=False)
-    for out in cut.outs(stage):  # as DVC does before it runs a stage
+    for out in cut.outs(stage):  # DVC deletes outs before it runs a stage
         shutil.rmtree(out) if out.is_dir() else out.unlink()
     shutil.rmtree(cut.folder / "tmp")
     for word, delay in KILLS[stage]:
         kill_when(cut, stage, word, delay)
-    said = cut.run(stage)
-    assert "resuming after epoch" in said or stage == "tune"
+    output = cut.run(stage)
+    assert "resuming after epoch" in output or stage == "tune"
     one, other = whole.results(), cut.results()
     assert set(one) == set(other)
     assert [name for name in one if one[name] != other[name]] == []
-    assert not list((cut.folder / "tmp" / "resume").glob("*.pt")), "state stayed behind"
+    assert not list((cut.folder / "tmp" / "resume").glob("*.pt")), "a resume file is left"

@@ -1,4 +1,4 @@
-"""The view of the model that a training attacks."""
+"""The view of the model that the training attack sees."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.training.conftest import adv, network, settings
 
 
 @pytest.mark.parametrize("batch_norm", ["eval", "batch"])
-def test_gradients_too_small_for_float16_are_scaled_through_it(batch_norm: str) -> None:
+def test_gradients_too_small_for_float16_are_scaled(batch_norm: str) -> None:
     """An image that is classified with confidence has gradients below 6e-8, which float16 rounds to 0."""
     torch.manual_seed(0)
     images, labels = torch.rand(6, 1, 16, 16), torch.arange(6) % 2

@@ -1,4 +1,4 @@
-"""The loop learns, resumes bit by bit, stops on NaN and on catastrophic overfitting, and keeps the best epoch."""
+"""The loop learns, resumes bit-equally, stops on NaN and catastrophic overfitting, and keeps the best epoch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,21 +22,21 @@ from medrobust.training.loop import Job, fit, validate
 from medrobust.training.objectives.base import Step
 from medrobust.training.objectives.inner import validation_attack
 from medrobust.training.optim import (
-    build_average,
+    build_ema,
     build_optimiser,
     build_scheduler,
     class_weights,
     precision,
 )
-from medrobust.training.state import State, forget, resume_path
+from medrobust.training.state import TrainingState, delete_resume_file, resume_path
 from medrobust.training.subsets import hide_labels, read_folder
 from tests.training.conftest import AUGMENT, adv, make_job, network, settings, subset
 
-#: Trainings that keep something of their own between epochs.
+#: Trainings that keep further state between epochs.
 STATEFUL: dict[str, dict[str, Any]] = {
     "clean": {"objective": "cross_entropy"},
     "plateau": {"objective": "cross_entropy", "settings": settings(scheduler="ReduceLROnPlateau")},
-    "average": {"objective": "cross_entropy", "settings": settings(ema=0.9)},
+    "ema": {"objective": "cross_entropy", "settings": settings(ema=0.9)},
     "scaler": {"objective": "cross_entropy", "settings": settings(precision="fp16")},
     "balanced": {"objective": "cross_entropy", "settings": settings(sampling="balanced")},
     "free": {"objective": "free", "adv": adv(replays=2)},
@@ -53,7 +53,7 @@ def test_the_loop_learns_and_keeps_the_best_epoch() -> None:
 
 
 @pytest.mark.parametrize("name", STATEFUL)
-def test_an_interrupted_training_ends_as_an_undisturbed_one(name: str) -> None:
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(name: str) -> None:
     options = STATEFUL[name]
     whole = make_job(key="whole", **options)
     expected = fit(whole)
@@ -65,48 +65,49 @@ def test_an_interrupted_training_ends_as_an_undisturbed_one(name: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(make_job(key="cut", **options), kill)
     again = make_job(key="cut", model=network(), **options)
-    torch.rand(7)  # whatever else drew in between
-    told: list[int] = []
-    result = fit(again, lambda epoch, value: told.append(epoch))
+    torch.rand(7)  # other random draws in between
+    epochs: list[int] = []
+    result = fit(again, lambda epoch, value: epochs.append(epoch))
     assert result.history == expected.history
-    assert told == [0, 1, 2, 3], "a study must hear of the epochs of the killed process"
+    assert epochs == [0, 1, 2, 3], "a study needs the values of epochs that the killed process finished"
     for one, other in zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_the_newest_weights_are_written_once_where_they_are_the_best() -> None:
+def test_the_latest_weights_are_written_once_if_they_are_the_best() -> None:
     model = network()
-    own = State.fresh(model, settings(optimiser="SGD"))
-    own.result.history, own.result.best_epoch = [{"loss": 1.0}], 0
-    own.result.best_state = {name: value.clone() for name, value in model.state_dict().items()}
+    state = TrainingState.initial(model, settings(optimiser="SGD"))
+    state.result.history, state.result.best_epoch = [{"loss": 1.0}], 0
+    state.result.best_state = {name: value.clone() for name, value in model.state_dict().items()}
     sizes = []
-    for history in ([{"loss": 1.0}], [{"loss": 1.0}, {"loss": 2.0}]):  # the best epoch is the last; it is not
-        own.result.history = history
-        own.keep("size")
+    # The best epoch is the first one: at first it is also the last one.
+    for history in ([{"loss": 1.0}], [{"loss": 1.0}, {"loss": 2.0}]):
+        state.result.history = history
+        state.save("size")
         sizes.append(resume_path("size").stat().st_size)
     once = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     assert sizes[1] - sizes[0] > 0.9 * once
-    own.result.history = own.result.history[:1]
-    own.keep("size")
-    again = State.fresh(network(), settings(optimiser="SGD"))
+    state.result.history = state.result.history[:1]
+    state.save("size")
+    again = TrainingState.initial(network(), settings(optimiser="SGD"))
     again.restore("size")
     assert all(torch.equal(again.result.best_state[name], value) for name, value in model.state_dict().items())
 
 
-def test_every_process_goes_on_with_what_its_own_objective_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`free` carries the perturbation of its share of the images; another number of processes has other shares."""
+def test_every_process_resumes_with_its_own_objective_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`free` keeps a perturbation of each process's images, which depend on the number of processes."""
 
-    def state() -> State:
-        return State.fresh(network(), settings())
+    def initial_state() -> TrainingState:
+        return TrainingState.initial(network(), settings())
 
-    first, second = state(), {"delta": (torch.ones(2), torch.full((2,), 3.0))}
+    first, second = initial_state(), {"delta": (torch.ones(2), torch.full((2,), 3.0))}
     first.memory["delta"] = torch.zeros(2)
-    monkeypatch.setattr(training_state, "gather", lambda own: [own, {**own, "memory": second}])
-    first.keep("two")
+    monkeypatch.setattr(training_state, "gather", lambda value: [value, {**value, "memory": second}])
+    first.save("two")
     for rank, world, expected in ((0, 2, [0.0, 0.0]), (1, 2, [1.0, 1.0]), (0, 1, None)):
         monkeypatch.setattr(training_state, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(training_state, "world_size", lambda world=world: world)
-        resumed = state()
+        resumed = initial_state()
         resumed.restore("two")
         delta = resumed.memory.get("delta")
         assert (None if delta is None else delta.tolist()) == expected
@@ -116,9 +117,9 @@ def test_every_process_goes_on_with_what_its_own_objective_kept(monkeypatch: pyt
             assert delta.grad.tolist() == [3.0, 3.0]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full of Linux")
 def test_a_full_disk_leaves_the_old_resume_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch itself sees the disk: it tells of a full one in no words of its own."""
+    """Given a path, torch does not report that the disk is full."""
     calls = []
 
     @contextmanager
@@ -133,16 +134,16 @@ def test_a_full_disk_leaves_the_old_resume_file(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match=r"full\.pt: cannot be written: No space left"):
         fit(make_job(key="full"))
     assert len(torch.load(resume_path("full"), weights_only=True)["result"]["history"]) == 1
-    assert not list(resume_path("full").parent.glob(".*tmp*")), "the half-written file stayed"
+    assert not list(resume_path("full").parent.glob(".*tmp*")), "an incomplete file is left"
 
 
-def test_a_finished_training_leaves_nothing_even_of_a_killed_write() -> None:
+def test_the_resume_file_and_incomplete_writes_of_it_are_deleted() -> None:
     fit(make_job(key="done"))
-    half = resume_path("done").with_name(".done.4711.tmp.pt")
-    half.write_bytes(b"half")
+    incomplete = resume_path("done").with_name(".done.4711.tmp.pt")
+    incomplete.write_bytes(b"incomplete")
     other = resume_path("other")
     other.write_bytes(b"of another training")
-    forget("done")
+    delete_resume_file("done")
     assert list(resume_path("done").parent.iterdir()) == [other]
 
 
@@ -159,23 +160,25 @@ def broken(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(loop, "load_objective", lambda entry: objective)
 
 
-def test_a_nan_loss_names_epoch_step_rate_and_the_last_good_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nan_loss_names_epoch_step_learning_rate_and_resume_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     broken(monkeypatch, after=0)
     with pytest.raises(
         UserError, match=r"loss nan at epoch 1, step 1 \(no epoch was finished\).*learning rate \(now 0.01\)"
     ):
         fit(make_job())
     broken(monkeypatch, after=4)
-    with pytest.raises(UserError, match=r"epoch 2, step 2 \(best so far: epoch 1, kept in tmp/resume/nan\.pt\)"):
+    with pytest.raises(UserError, match=r"epoch 2, step 2 \(best so far: epoch 1, saved in tmp/resume/nan\.pt\)"):
         fit(make_job(key="nan"))
     assert resume_path("nan").is_file()
 
 
 @pytest.mark.parametrize(("objective", "block"), [("cross_entropy", None), ("pgd_at", adv())])
-def test_weights_that_the_last_step_broke_are_not_kept(
+def test_weights_that_the_last_step_made_nan_are_refused(
     objective: str, block: AdvParams | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No loss sees them any more, and `argmax` takes an answer of NaN for the first class."""
+    """No further loss is computed with them, and `argmax` turns NaN outputs into the first class."""
     real, steps = torch.optim.Adam.step, []
 
     def step(self: torch.optim.Adam) -> None:
@@ -187,18 +190,18 @@ def test_weights_that_the_last_step_broke_are_not_kept(
                     parameter.data.fill_(torch.nan)
 
     monkeypatch.setattr(torch.optim.Adam, "step", step)
-    said = r"answers that are no numbers to validation images at epoch 1 \(no epoch was finished\)\. Lower"
-    with pytest.raises(loop.DivergedError, match=said):
+    message = r"NaN or infinite outputs for validation images at epoch 1 \(no epoch was finished\)\. Lower"
+    with pytest.raises(loop.DivergedError, match=message):
         fit(make_job(objective, adv=block, settings=settings(epochs=1)))
 
 
-def test_a_diverging_loss_stops_like_a_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_diverging_loss_stops_training_like_a_nan_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "DIVERGED", 0.1)
     with pytest.raises(UserError, match=r"loss 0\.\d+ at epoch 1, step 1"):
         fit(make_job())
 
 
-def test_robust_validation_decides_with_an_attack() -> None:
+def test_robust_validation_selects_the_best_epoch() -> None:
     result = fit(make_job("mixed", adv=adv(eps=0.02, steps=2)))
     assert all("val_robust_balanced_accuracy" in row for row in result.history)
     assert result.best_value == max(row["val_robust_balanced_accuracy"] for row in result.history)
@@ -207,7 +210,7 @@ def test_robust_validation_decides_with_an_attack() -> None:
 
 
 class Masked(nn.Module):
-    """Right on the clean image and at the ball's edge, wrong half-way: safe from one step, not from ten."""
+    """Correct on the clean image and at the border of the ball, wrong half-way: robust to one step, not to ten."""
 
     def __init__(self, eps: float) -> None:
         super().__init__()
@@ -232,17 +235,17 @@ def flat(n: int = 12) -> Subset:
 def test_catastrophic_overfitting_stops_single_step_training(
     objective: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The model is masked from the second epoch on; robust accuracy of the first was whole."""
-    chosen, values = adv(eps=0.1, steps=1), iter([1.0, 1.0])
+    """Its gradients are masked from the second epoch on; the robust accuracy of the first epoch is 1."""
+    block, values = adv(eps=0.1, steps=1), iter([1.0, 1.0])
     real = loop.validate
 
     def first_then_real(*arguments: Any) -> float:
         return next(values, None) or real(*arguments)
 
     monkeypatch.setattr(loop, "validate", first_then_real)
-    still = AUGMENT.model_copy(update={"p": 0.0})
+    no_augmentation = AUGMENT.model_copy(update={"p": 0.0})
     job = make_job(
-        objective, model=Masked(0.1), train=flat(), val=flat(), adv=chosen, augment=still, key="co",
+        objective, model=Masked(0.1), train=flat(), val=flat(), adv=block, augment=no_augmentation, key="co",
         settings=settings(lr=1e-6, epochs=5),
     )  # fmt: skip
     result = fit(job)
@@ -250,43 +253,43 @@ def test_catastrophic_overfitting_stops_single_step_training(
     assert result.best_epoch == 0
     assert "catastrophic overfitting at epoch 2: robust balanced accuracy 1.000 under one step" in result.stopped
     assert result.stopped in capsys.readouterr().out
-    assert len(fit(job).history) == 2, "a stopped training must not go on when its stage runs again"
+    assert len(fit(job).history) == 2, "a stopped training must not continue when its stage runs again"
 
 
-def test_catastrophic_overfitting_is_seen_without_a_good_epoch_before_it() -> None:
-    still = AUGMENT.model_copy(update={"p": 0.0})
+def test_catastrophic_overfitting_is_detected_without_an_earlier_good_epoch() -> None:
+    no_augmentation = AUGMENT.model_copy(update={"p": 0.0})
     job = make_job(
-        "fgsm_rs", model=Masked(0.1), train=flat(), val=flat(), adv=adv(eps=0.1, steps=1), augment=still,
+        "fgsm_rs", model=Masked(0.1), train=flat(), val=flat(), adv=adv(eps=0.1, steps=1), augment=no_augmentation,
         settings=settings(lr=1e-6, epochs=4),
     )  # fmt: skip
     result = fit(job)
     assert [row["val_robust_balanced_accuracy"] for row in result.history] == [0.0]
     assert result.best_epoch == 0
     assert "at epoch 1: robust balanced accuracy 1.000 under one step and 0.000" in result.stopped
-    assert "no epoch before was better" in result.stopped
+    assert "no earlier epoch was better" in result.stopped
 
 
 @pytest.mark.parametrize(
-    ("clean", "single", "pgd", "best", "seen"),
+    ("clean", "single", "pgd", "best", "detected"),
     [
         (0.9, 0.85, 0.1, -1.0, True),
-        (0.9, 0.5, 0.1, -1.0, False),  # not robust to anything yet
-        (0.9, 0.5, 0.1, 0.5, True),  # it was
+        (0.9, 0.5, 0.1, -1.0, False),  # not robust to any attack yet
+        (0.9, 0.5, 0.1, 0.5, True),  # it was robust before
         (0.9, 0.85, 0.44, -1.0, False),
-        (0.9, 0.15, 0.1, 0.5, False),  # worse under any attack
+        (0.9, 0.15, 0.1, 0.5, False),  # low under both attacks
     ],
 )
 def test_what_counts_as_catastrophic_overfitting(
-    clean: float, single: float, pgd: float, best: float, seen: bool, monkeypatch: pytest.MonkeyPatch
+    clean: float, single: float, pgd: float, best: float, detected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "validate", lambda *_: single)
-    epochs = epochs_of(make_job("fgsm_rs", adv=adv()))
-    epochs.state.result.best_value = best
+    trainer = trainer_of(make_job("fgsm_rs", adv=adv()))
+    trainer.state.result.best_value = best
     row = {"val_balanced_accuracy": clean, "val_robust_balanced_accuracy": pgd}
-    assert bool(epochs.collapse(3, row)) == seen
+    assert bool(trainer.catastrophic_overfitting(3, row)) == detected
 
 
-def test_a_model_that_is_merely_bad_is_no_catastrophic_overfitting() -> None:
+def test_a_bad_model_alone_is_no_catastrophic_overfitting() -> None:
     model = network()
     job = make_job("fgsm_rs", model=model, adv=adv(eps=0.05), settings=settings(lr=1e-6, epochs=3))
     assert fit(job).stopped == ""
@@ -295,17 +298,17 @@ def test_a_model_that_is_merely_bad_is_no_catastrophic_overfitting() -> None:
 @pytest.mark.parametrize("optimiser", ["SGD", "RMSprop", "Adam"])
 @pytest.mark.parametrize("scheduler", ["StepLR", "CosineAnnealingLR", "ReduceLROnPlateau"])
 def test_every_optimiser_and_schedule_runs(optimiser: str, scheduler: str) -> None:
-    chosen = settings(optimiser=optimiser, scheduler=scheduler, epochs=2, lr=1e-3)
-    built = build_optimiser(network(), chosen)
+    block = settings(optimiser=optimiser, scheduler=scheduler, epochs=2, lr=1e-3)
+    built = build_optimiser(network(), block)
     assert type(built).__name__ == optimiser
-    assert type(build_scheduler(built, chosen)).__name__ == scheduler
-    assert len(fit(make_job(settings=chosen)).history) == 2
+    assert type(build_scheduler(built, block)).__name__ == scheduler
+    assert len(fit(make_job(settings=block)).history) == 2
 
 
-def test_adam_in_one_pass_is_adam() -> None:
+def test_fused_adam_equals_plain_adam() -> None:
     ours, plain = network().to(memory_format=torch.channels_last), network()
-    chosen = settings(optimiser="Adam", lr=1e-3)
-    one, other = build_optimiser(ours, chosen), torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False)
+    block = settings(optimiser="Adam", lr=1e-3)
+    one, other = build_optimiser(ours, block), torch.optim.Adam(plain.parameters(), lr=1e-3, foreach=False)
     for step in range(3):
         torch.manual_seed(step)
         for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
@@ -324,59 +327,59 @@ def uneven() -> Subset:
     )
 
 
-def test_class_weights_undo_the_imbalance() -> None:
+def test_class_weights_balance_the_classes() -> None:
     weight = class_weights(uneven(), "balanced", torch.device("cpu"))
     assert weight is not None
     assert weight.tolist() == pytest.approx([48 / 72, 48 / 24])
     assert class_weights(uneven(), "none", torch.device("cpu")) is None
 
 
-def epochs_of(job: Job) -> loop.Epochs:
-    return loop.Epochs(job, State.fresh(job.model, job.settings))
+def trainer_of(job: Job) -> loop.Trainer:
+    return loop.Trainer(job, TrainingState.initial(job.model, job.settings))
 
 
 def test_balanced_sampling_draws_classes_equally_often() -> None:
     job = make_job(train=uneven(), settings=settings(sampling="balanced"))
-    drawn = np.concatenate([np.concatenate(epochs_of(job).order(epoch)) for epoch in range(40)])
+    drawn = np.concatenate([np.concatenate(trainer_of(job).labelled_batches(epoch)) for epoch in range(40)])
     assert job.train.labels[drawn].mean() == pytest.approx(0.5, abs=0.04)
-    shuffled = np.concatenate(epochs_of(make_job()).order(0))
+    shuffled = np.concatenate(trainer_of(make_job()).labelled_batches(0))
     assert sorted(shuffled.tolist()) == list(range(48))
 
 
-def test_a_batch_has_two_images_for_every_process_or_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    epochs = epochs_of(make_job(train=subset(44)))
+def test_a_batch_with_fewer_than_two_images_per_process_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trainer_of(make_job(train=subset(44)))
     for processes, expected in ((1, [16, 16, 12]), (6, [16, 16, 12]), (7, [16, 16]), (8, [16, 16])):
         monkeypatch.setattr(loop, "world_size", lambda processes=processes: processes)
-        assert [len(rows) for rows in epochs.order(0)] == expected
+        assert [len(rows) for rows in trainer.labelled_batches(0)] == expected
     monkeypatch.setattr(loop, "world_size", lambda: 9)
-    said = r"train\.batch_size: batches of 16 images for 9 processes, each of which needs two.*to 18 or more"
-    with pytest.raises(UserError, match=said):
-        epochs.order(0)
+    message = r"train\.batch_size: batches of 16 images for 9 processes, each of which needs two.*to 18 or more"
+    with pytest.raises(UserError, match=message):
+        trainer.labelled_batches(0)
 
 
-def test_unlabelled_images_go_round_evenly() -> None:
+def test_unlabelled_images_repeat_evenly() -> None:
     job = make_job("ssat", adv=adv(), unlabelled=subset(20))
-    parts = epochs_of(job).unlabelled_order(0, 3)
+    parts = trainer_of(job).unlabelled_batches(0, 3)
     assert [len(part) for part in parts] == [16, 16, 16]
     assert set(np.bincount(np.concatenate(parts), minlength=20)) <= {2, 3}
 
 
-def test_the_average_follows_the_weights_with_a_warm_up() -> None:
+def test_the_ema_follows_the_weights_with_a_warm_up() -> None:
     model = network()
-    average = build_average(model, 0.5)
-    assert average is not None
-    assert build_average(model, 0.0) is None
+    ema = build_ema(model, 0.5)
+    assert ema is not None
+    assert build_ema(model, 0.0) is None
     expected = torch.zeros(())
     for count, value in enumerate([1.0, 3.0, 5.0]):
         with torch.no_grad():
             model[0].bias.fill_(value)  # type: ignore[index]
-        average.update_parameters(model)
-        kept = min(0.5, (1 + count) / (10 + count))
-        expected = torch.tensor(value) if count == 0 else kept * expected + (1 - kept) * value
-    assert torch.allclose(average.module[0].bias, expected.expand(4))  # type: ignore[index]
+        ema.update_parameters(model)
+        decay = min(0.5, (1 + count) / (10 + count))
+        expected = torch.tensor(value) if count == 0 else decay * expected + (1 - decay) * value
+    assert torch.allclose(ema.module[0].bias, expected.expand(4))  # type: ignore[index]
 
 
-def test_the_averaged_model_is_what_is_validated_and_kept() -> None:
+def test_the_ema_is_validated_and_is_the_result() -> None:
     job = make_job(settings=settings(ema=0.9, epochs=2))
     result = fit(job)
     value = validate(job.model, job.val, None, job.seed)
@@ -391,7 +394,7 @@ def test_precision_by_name() -> None:
 
 
 @pytest.mark.parametrize(("generation", "expected"), [(7, torch.float32), (8, torch.bfloat16)])
-def test_auto_is_bf16_on_a_gpu_that_has_it_in_hardware(
+def test_auto_is_bf16_on_a_gpu_that_computes_it_in_hardware(
     generation: int, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -401,7 +404,7 @@ def test_auto_is_bf16_on_a_gpu_that_has_it_in_hardware(
     assert precision(settings(precision="auto"), torch.device("cuda")) == expected
 
 
-def test_memory_format_is_a_choice_that_changes_no_weight() -> None:
+def test_the_memory_format_is_set_before_training() -> None:
     job = make_job(model=network().to(memory_format=torch.channels_last), settings=settings(channels_last=False))
     fit(job)
     assert job.model[0].weight.is_contiguous()  # type: ignore[index]
@@ -414,11 +417,11 @@ def test_augmentation_keeps_shape_and_range_and_p_0_changes_nothing() -> None:
     assert changed.min() >= 0
     assert changed.max() <= 1
     assert not torch.equal(changed, images)
-    still = AUGMENT.model_copy(update={"p": 0.0})
-    assert torch.allclose(build_augmentation(still)(images), images, atol=1e-6)
+    no_augmentation = AUGMENT.model_copy(update={"p": 0.0})
+    assert torch.allclose(build_augmentation(no_augmentation)(images), images, atol=1e-6)
 
 
-def test_labels_are_taken_from_whole_patients_of_every_class() -> None:
+def test_labels_are_hidden_by_patient_in_every_class() -> None:
     data = subset(48)
     patients = np.array([f"p{k // 4}-{k % 2}" for k in range(48)])  # twelve of each class, two images each
     data = Subset(data.store_images, data.rows, data.labels, data.ids, patients, data.classes)
@@ -428,7 +431,7 @@ def test_labels_are_taken_from_whole_patients_of_every_class() -> None:
     assert np.bincount(unlabelled.labels).tolist() == [12, 12]
     assert hide_labels(data, 0.5, seed=1)[1].ids.tolist() == unlabelled.ids.tolist()
     few = data.take(np.arange(4))
-    with pytest.raises(UserError, match=r"0\.5 of 2 training patients is no patient in any class"):
+    with pytest.raises(UserError, match=r"0\.5 of 2 training patients selects no patient of any class"):
         hide_labels(few, 0.5, seed=1)
 
 
@@ -438,18 +441,18 @@ def test_a_folder_of_images_is_read_in_the_size_of_the_data(tmp_path: Path) -> N
     (tmp_path / "a" / "b").mkdir(parents=True)
     Image.fromarray(np.full((30, 40, 3), 90, np.uint8)).save(tmp_path / "a" / "b" / "x.png")
     Image.fromarray(np.full((16, 16), 10, np.uint8)).save(tmp_path / "a" / "y.PNG")
-    found = read_folder(tmp_path / "a", subset())
-    assert found.ids.tolist() == ["b/x.png", "y.PNG"]
-    assert found.batch([0, 1]).shape == (2, 1, 16, 16)
-    assert found.batch([0]).mean() == pytest.approx(90 / 255, abs=1e-3)
+    folder = read_folder(tmp_path / "a", subset())
+    assert folder.ids.tolist() == ["b/x.png", "y.PNG"]
+    assert folder.batch([0, 1]).shape == (2, 1, 16, 16)
+    assert folder.batch([0]).mean() == pytest.approx(90 / 255, abs=1e-3)
     (tmp_path / "a" / "z.jpg").write_bytes(b"no")
     with pytest.raises(UserError, match=r"z\.jpg: does not decode"):
         read_folder(tmp_path / "a", subset())
-    with pytest.raises(UserError, match="no image there"):
+    with pytest.raises(UserError, match="has no images"):
         read_folder(tmp_path / "nowhere", subset())
 
 
-def test_validation_steps_reach_the_attack() -> None:
+def test_validation_steps_set_the_validation_attack() -> None:
     job = make_job("fgsm_rs", adv=adv(val_steps=7))
     assert job.adv is not None
-    assert epochs_of(job).attack == validation_attack(job.adv, single_step=True)
+    assert trainer_of(job).attack == validation_attack(job.adv, single_step=True)

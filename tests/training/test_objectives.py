@@ -1,4 +1,4 @@
-"""Each objective is its paper's equation, worked out here by other means; the contract loops over the registry."""
+"""Each objective equals its paper's equation, computed here in another way; contract tests cover the registry."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from medrobust.training.objectives.pgd import scheduled
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.objectives.trades import divergence
 from medrobust.training.perturbation import perturbed_weights
-from medrobust.training.resolve import find
+from medrobust.training.resolve import find_objective
 from tests.training.conftest import adv, make_job, network, settings, subset
 
 WEIGHT = torch.tensor([0.5, 2.0])
@@ -28,13 +28,13 @@ ADVERSARIAL = [name for name, entry in OBJECTIVES.items() if entry.attacks]
 
 
 def make_step(model: nn.Module | None = None, classes: int = 2, **changes: Any) -> Step:
-    """Eight images and a network in eval mode, so that every pass gives the same logits."""
+    """A step with eight images and a network in eval mode, so that every pass gives the same logits."""
     data = subset(8, classes=classes)
     labels, images = data.targets(range(8)), data.batch(range(8))
-    own = model or network(classes).eval()
+    model = model or network(classes).eval()
     unlabelled = (images.flip(0), labels, torch.arange(8) + 50)
     parts = {"train": settings(), "adv": adv(), "unlabelled": unlabelled, **changes}
-    return Step(own, images, labels, torch.arange(8), **parts)
+    return Step(model, images, labels, torch.arange(8), **parts)
 
 
 def loss(name: str, step: Step) -> Tensor:
@@ -42,7 +42,7 @@ def loss(name: str, step: Step) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """By the definition, image by image."""
+    """By the definition, per image."""
     weights = torch.ones(logits.shape[1]) if weight is None else weight
     terms = [weights[y] * (torch.logsumexp(z, 0) - z[y]) for z, y in zip(logits, labels.tolist(), strict=True)]
     return torch.stack(terms).sum() / weights[labels].sum()
@@ -54,7 +54,7 @@ def attacked(step: Step, **changes: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_gives_a_finite_gradient_and_leaves_the_model_as_it_was(name: str) -> None:
+def test_an_objective_gives_a_finite_gradient_and_does_not_change_the_model(name: str) -> None:
     model = network(3).train()
     before = {key: value.clone() for key, value in model.named_parameters()}
     step = make_step(model, classes=3)
@@ -70,7 +70,7 @@ def test_an_objective_gives_a_finite_gradient_and_leaves_the_model_as_it_was(nam
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_learns_in_the_loop_and_repeats_itself(name: str) -> None:
+def test_an_objective_learns_in_the_loop_and_is_repeatable(name: str) -> None:
     data = subset(48, classes=3)
     options: dict[str, Any] = {"train": data, "val": data, "settings": settings(epochs=6, lr=0.03)}
     if OBJECTIVES[name].attacks:
@@ -112,7 +112,7 @@ def test_mixed_and_pgd_at() -> None:
     assert other > one
 
 
-def test_the_curriculum_grows_radius_and_steps() -> None:
+def test_the_curriculum_increases_radius_and_steps() -> None:
     grown = [scheduled(adv(ramp=0.5, steps=4, eps=0.04), share) for share in (0.125, 0.25, 0.5, 1.0)]
     assert [block.steps for block in grown] == [1, 2, 4, 4]
     assert [block.eps for block in grown] == pytest.approx([0.01, 0.02, 0.04, 0.04])
@@ -138,8 +138,8 @@ def test_fgsm_rs_is_one_long_step_from_a_random_start() -> None:
     start = (step.images + noise).clamp(0, 1)
     moved = start + 1.25 * eps * input_gradient(step, start).sign()
     hit = (step.images + (moved - step.images).clamp(-eps, eps)).clamp(0, 1)
-    found = loss("fgsm_rs", make_step())
-    assert torch.allclose(found, cross_entropy(step.model(hit), step.labels), atol=1e-6)
+    value = loss("fgsm_rs", make_step())
+    assert torch.allclose(value, cross_entropy(step.model(hit), step.labels), atol=1e-6)
 
 
 def test_n_fgsm_is_noise_and_a_step_without_a_ball() -> None:
@@ -152,7 +152,7 @@ def test_n_fgsm_is_noise_and_a_step_without_a_ball() -> None:
     assert torch.allclose(loss("n_fgsm", make_step()), cross_entropy(step.model(hit), step.labels), atol=1e-6)
 
 
-def test_free_moves_its_perturbation_by_the_gradient_of_the_weights_own_pass() -> None:
+def test_free_updates_its_perturbation_by_the_gradient_of_the_weight_update() -> None:
     memory: dict[str, Tensor] = {}
     first = make_step(memory=memory)
     value = loss("free", first)
@@ -168,38 +168,38 @@ def test_free_moves_its_perturbation_by_the_gradient_of_the_weights_own_pass() -
 def test_trades_is_cross_entropy_and_beta_times_the_divergence() -> None:
     step = make_step(weight=WEIGHT, adv=adv(beta=3.0, steps=5))
     value = loss("trades", step)
-    hit = step.once("adv", lambda: pytest.fail("the attack was not kept"))
+    hit = step.cached("adv", lambda: pytest.fail("the attack was not cached"))
     p, q = (F.softmax(step.model(images), 1).double() for images in (step.images, hit))
     kl = (p * (p / q).log()).sum(1)
     expected = cross_entropy(step.model(step.images), step.labels, WEIGHT) + 3 * kl.mean()
     assert float(value) == pytest.approx(float(expected), abs=1e-5)
     distance = (hit - step.images).abs()
     assert float(distance.max()) == pytest.approx(0.05, abs=1e-6)
-    # Its attack is of the divergence: it does better at it than the cross-entropy attack's images.
+    # Its attack maximises the divergence and does better at it than the cross-entropy attack.
     other = divergence(step.model(step.images), step.model(attacked(step, steps=5)))
     assert float(kl.mean()) >= float(other.mean()) * 0.95
 
 
-def test_trades_attack_does_not_look_at_labels() -> None:
+def test_the_attack_of_trades_does_not_use_labels() -> None:
     step, other = make_step(), make_step()
     other.labels = 1 - other.labels
     for one in (step, other):
         loss("trades", one)
-    assert torch.equal(*(one.once("adv", lambda: torch.zeros(1)) for one in (step, other)))
+    assert torch.equal(*(one.cached("adv", lambda: torch.zeros(1)) for one in (step, other)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_trades_attack_in_16_bits_moves_every_image_as_far_as_in_float32(dtype: torch.dtype) -> None:
-    """The start is so near that 16 bits answer it as they answer the image; alone, they have no gradient there."""
+def test_the_attack_of_trades_in_16_bits_changes_every_image_as_much_as_in_float32(dtype: torch.dtype) -> None:
+    """16 bits alone do not distinguish the start from the image, so the first gradient would be 0."""
     model = network().eval()
     for parameter in model.parameters():
-        parameter.data *= 3.0  # confident answers, as a trained model's
+        parameter.data *= 3.0  # confident predictions, as of a trained model
 
     def kl(precision: str) -> Tensor:
         step = make_step(model, adv=adv(steps=4, attack_precision=precision))
         with torch.autocast("cpu", dtype):
             loss("trades", step)
-        hit = step.once("adv", lambda: pytest.fail("the attack was not kept"))
+        hit = step.cached("adv", lambda: pytest.fail("the attack was not cached"))
         assert float((hit - step.images).flatten(1).abs().amax(1).min()) == pytest.approx(0.05, abs=1e-6)
         return divergence(model(step.images), model(hit)).detach()
 
@@ -232,7 +232,7 @@ def test_ssat_adds_attacked_pseudo_labelled_images() -> None:
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "pgd_at", "trades", "free"])
-def test_awp_takes_the_gradient_at_the_worst_weights_near_by(name: str) -> None:
+def test_awp_perturbs_the_weights_along_the_gradient(name: str) -> None:
     step, gamma = make_step(), 0.05
     objective = load_objective(OBJECTIVES[name])
     gentle = objective(step)
@@ -247,8 +247,8 @@ def test_awp_takes_the_gradient_at_the_worst_weights_near_by(name: str) -> None:
     assert all(torch.equal(value, before[key]) for key, value in step.model.named_parameters())
 
 
-def test_awp_moves_what_is_named_weight_as_the_reference_does() -> None:
-    """Of a ViT neither class token nor positions, although both have three dimensions."""
+def test_awp_perturbs_parameters_named_weight_like_the_reference() -> None:
+    """In a ViT neither class token nor position embeddings change, although both have three dimensions."""
     model = transformer()
     step, before = make_step(model, classes=3), {key: w.detach().clone() for key, w in model.named_parameters()}
     with perturbed_weights(step, load_objective(OBJECTIVES["cross_entropy"]), 0.05):
@@ -257,11 +257,11 @@ def test_awp_moves_what_is_named_weight_as_the_reference_does() -> None:
     assert not [key for key in backbone if not key.endswith("weight")]
     assert not [key for key in backbone if "norm" in key]
     assert any("patch_embed" in key for key in backbone)
-    assert any("cls_token" in key for key in before), "the network has what must stay"
+    assert any("cls_token" in key for key in before), "the network has parameters that must not change"
     assert any("pos_embed" in key for key in before)
 
 
-def test_awp_leaves_batch_statistics_alone() -> None:
+def test_awp_does_not_change_running_statistics() -> None:
     step = make_step(network().train())
     before = step.model[1].running_mean.clone()  # type: ignore[index]
     with perturbed_weights(step, load_objective(OBJECTIVES["cross_entropy"]), 0.01):
@@ -270,7 +270,7 @@ def test_awp_leaves_batch_statistics_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
-def test_the_attack_sees_running_or_batch_statistics_as_chosen(name: str) -> None:
+def test_the_attack_uses_running_or_batch_statistics_as_set(name: str) -> None:
     def one(mode: str) -> tuple[Tensor, Tensor]:
         model = network(3).train()
         model[1].running_mean.fill_(0.3)  # type: ignore[index]
@@ -279,16 +279,16 @@ def test_the_attack_sees_running_or_batch_statistics_as_chosen(name: str) -> Non
         return value.detach(), model[1].running_mean.clone()  # type: ignore[index]
 
     (eval_loss, eval_mean), (batch_loss, batch_mean) = one("eval"), one("batch")
-    assert bool(eval_loss != batch_loss) == (name != "free")  # free has no pass of its own to choose for
-    assert torch.allclose(eval_mean, batch_mean, atol=1e-3), "the attack moved the running statistics"
+    assert bool(eval_loss != batch_loss) == (name != "free")  # the attack of free has no pass of its own
+    assert torch.allclose(eval_mean, batch_mean, atol=1e-3), "the attack changed the running statistics"
 
 
-def test_the_attack_may_run_in_the_format_of_training() -> None:
+def test_the_attack_can_run_in_the_number_format_of_training() -> None:
     def attack(precision: str) -> Tensor:
         step = make_step(adv=adv(attack_precision=precision))
         with torch.autocast("cpu", torch.bfloat16):
             loss("pgd_at", step)
-        return step.once("adv", lambda: torch.zeros(1))
+        return step.cached("adv", lambda: torch.zeros(1))
 
     exact, rough = attack("fp32"), attack("train")
     assert torch.equal(exact, attacked(make_step()))
@@ -300,7 +300,7 @@ def test_the_attack_may_run_in_the_format_of_training() -> None:
 
 
 class Standardised(nn.Conv2d):
-    """Its weights go through arithmetic of their own before autocast sees them."""
+    """Computes with its weights in float32 before autocast casts them."""
 
     def forward(self, images: Tensor) -> Tensor:
         return F.conv2d(images, self.weight - self.weight.mean((1, 2, 3), keepdim=True), self.bias)
@@ -319,7 +319,7 @@ def transformer() -> nn.Module:
 
 @pytest.mark.parametrize("make", [convolutions, transformer])
 @pytest.mark.parametrize("batch_norm", ["eval", "batch"])
-def test_weights_are_cast_once_an_attack_and_the_attack_is_that_of_autocast(
+def test_weights_are_cast_once_per_attack_with_the_result_of_autocast(
     make: Callable[[], nn.Module], batch_norm: str
 ) -> None:
     class Plain(nn.Module):
@@ -344,12 +344,12 @@ def test_weights_are_cast_once_an_attack_and_the_attack_is_that_of_autocast(
     linear.register_forward_hook(lambda layer, *_: formats.add(layer.weight.dtype))
     step = make_step(model, classes=3, adv=adv(attack_precision="train", batch_norm=batch_norm))
     with torch.autocast("cpu", torch.bfloat16):
-        found = attack_with_pgd(step)
+        attacked_images = attack_with_pgd(step)
     assert formats == {torch.bfloat16}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    attack = training_attack(step.attacked())
+    attack = training_attack(step.require_adv())
     plain = attack(Plain(make().train()), step.images, step.labels, seeds=step.seeds)
-    assert torch.equal(found, plain)
+    assert torch.equal(attacked_images, plain)
 
 
 def test_validation_of_single_step_training_takes_more_steps() -> None:
@@ -361,14 +361,14 @@ def test_validation_of_single_step_training_takes_more_steps() -> None:
     assert training_attack(adv()).stop_when_fooled is False
 
 
-def test_unknown_objectives_are_refused_with_what_there_is() -> None:
+def test_unknown_objectives_are_refused_with_a_list_of_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"adv\.objective: no objective 'pdg'.*mixed, pgd_at"):
-        find("pdg", "adv", attacks=True)
+        find_objective("pdg", "adv", attacks=True)
     with pytest.raises(UserError, match=r"train\.objective: no objective 'trades'. Known: cross_entropy, gce$"):
-        find("trades", "train", attacks=False)
+        find_objective("trades", "train", attacks=False)
 
 
-def test_a_settings_file_names_no_code_of_its_own() -> None:
+def test_a_settings_file_cannot_run_other_code() -> None:
     entry = OBJECTIVES["mixed"].model_copy(update={"target": "os:abort"})
     with pytest.raises(UserError, match="no objective at 'os:abort'"):
         load_objective(entry)

@@ -1,4 +1,4 @@
-"""The stages as functions: what they write, and that labels which are taken away are really gone."""
+"""The stages as functions: what they write, and that hidden labels have no effect."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,26 +17,27 @@ from medrobust.core.records import read_json, read_metrics, write_json
 from medrobust.data.store import Subset
 from medrobust.training import loop, run
 from medrobust.training.objectives.registry import OBJECTIVES
-from medrobust.training.outputs import Paths
-from medrobust.training.run import Images, Training, adv_train_stage, train_stage
-from medrobust.training.settings import Settings
+from medrobust.training.outputs import TrainOutputs
+from medrobust.training.run import PreparedImages, TrainingRun, adv_train_stage, train_stage
+from medrobust.training.settings import TrainingSettings
 from tests.training.conftest import AUGMENT, adv, settings, write_images
 
 
-def training(folder: Path, regime: str, objective: str = "mixed", **changes: Any) -> Training:
-    """A stage of a small network on a few images; its results go to `folder/<regime>`."""
+def make_run(folder: Path, regime: str, objective: str = "mixed", **changes: Any) -> TrainingRun:
+    """A run of a small network on a few images; its results go to `folder/<regime>`."""
     model = ModelParams(timm="resnet10t", weights="none", image_size=16)
     block = adv(objective=objective, steps=1, **changes) if regime != "clean" else None
-    chosen = Settings(
+    chosen = TrainingSettings(
         backbone="b", model=model, train=settings(epochs=1, class_weights="balanced"),
         objective=OBJECTIVES["cross_entropy"], adv=block, adv_objective=OBJECTIVES[objective] if block else None,
     )  # fmt: skip
     write_json(folder / "best.json", {"lr": 2e-3, "value": None, "trial": None})
     out = folder / regime
-    return Training(
-        settings=chosen, images=Images.open(folder / "data" / "prepared", folder / "data" / "split.csv"),
-        best=folder / "best.json", paths=Paths(out / "model", out / "p.parquet", out / "m.json", out / "plots"),
-        seed=1, augment=AUGMENT, report=ReportParams(title="t", bootstrap=10, confidence=0.95),
+    return TrainingRun(
+        settings=chosen, images=PreparedImages.open(folder / "data" / "prepared", folder / "data" / "split.csv"),
+        best=folder / "best.json",
+        outputs=TrainOutputs(out / "model", out / "p.parquet", out / "m.json", out / "plots"),
+        seed=1, augment=AUGMENT, report=ReportParams(title="t", bootstrap=10, confidence=0.95, sheet=6),
     )  # fmt: skip
 
 
@@ -44,33 +45,33 @@ def training(folder: Path, regime: str, objective: str = "mixed", **changes: Any
 def clean(tmp_path: Path) -> Path:
     """A folder with images and a clean model."""
     write_images(tmp_path)
-    train_stage(training(tmp_path, "clean"))
+    train_stage(make_run(tmp_path, "clean"))
     return tmp_path
 
 
-def test_the_card_tells_what_decided_the_training(clean: Path) -> None:
-    adv_train_stage(training(clean, "adv"), clean / "clean" / "model")
+def test_the_card_records_what_decided_the_training(clean: Path) -> None:
+    adv_train_stage(make_run(clean, "adv"), clean / "clean" / "model")
     first, second = (read_json(clean / regime / "model" / "card.json") for regime in ("clean", "adv"))
     assert first["params"]["train"]["lr"] == 2e-3
     assert "adv" not in first["params"]
     assert second["params"]["adv"]["eps"] == 0.05
     assert second["params"]["clean"] == first["sha256"]
-    assert not list(Path("tmp/resume").glob("*")), "state stayed behind"
+    assert not list(Path("tmp/resume").glob("*")), "a resume file is left"
 
 
-def test_a_training_from_other_files_does_not_go_on_from_these(clean: Path) -> None:
+def test_a_training_with_other_weight_files_has_another_resume_key(clean: Path) -> None:
     def key(sha256: str) -> str | None:
-        stage = training(clean, "clean")
+        stage = make_run(clean, "clean")
         settings = stage.settings.model_copy(update={"files": {"w.pth": sha256}})
         job, facts = replace(stage, settings=settings).job("clean", nn.Identity(), stage.train)  # type: ignore[arg-type]
-        assert "w.pth" not in str(facts), "where a file lay is nothing for a card"
+        assert "w.pth" not in str(facts), "the card must not contain paths"
         return job.key
 
     assert key("a") == key("a") != key("b")
 
 
-def test_labels_that_are_taken_away_reach_nothing(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model is the same to the bit whatever the hidden labels say."""
+def test_hidden_labels_do_not_affect_the_model(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is bit-equal for any values of the hidden labels."""
 
     def hidden(scramble: bool) -> str:
         def hide(subset: Subset, share: float, seed: int) -> tuple[Subset, Subset]:
@@ -79,35 +80,36 @@ def test_labels_that_are_taken_away_reach_nothing(clean: Path, monkeypatch: pyte
             return first, replace(last, labels=1 - last.labels) if scramble else last
 
         monkeypatch.setattr(run, "hide_labels", hide)
-        adv_train_stage(training(clean, f"ssat{scramble}", "ssat", unlabelled=0.5), clean / "clean" / "model")
+        adv_train_stage(make_run(clean, f"ssat{scramble}", "ssat", unlabelled=0.5), clean / "clean" / "model")
         card = read_json(clean / f"ssat{scramble}" / "model" / "card.json")
         shares.append(card["params"]["unlabelled"]["right_pseudo_labels"])
         return str(card["sha256"])
 
     shares: list[float] = []
     assert hidden(scramble=False) == hidden(scramble=True)
-    assert sum(shares) == pytest.approx(1.0)  # two classes: what is right for one labelling is wrong for the other
-    assert not list(Path("tmp/resume").glob("*")), "state stayed behind"
+    # With two classes, each pseudo-label is right for one labelling and wrong for the other.
+    assert sum(shares) == pytest.approx(1.0)
+    assert not list(Path("tmp/resume").glob("*")), "a resume file is left"
 
 
 def test_a_folder_of_images_is_pseudo_labelled_by_the_clean_model(clean: Path) -> None:
     (clean / "more").mkdir()
     for number in range(5):
         Image.fromarray(np.full((16, 16), 40 * number, np.uint8)).save(clean / "more" / f"{number}.png")
-    stage = training(clean, "ssat", "ssat", unlabelled=str(clean / "more"))
+    stage = make_run(clean, "ssat", "ssat", unlabelled=str(clean / "more"))
     adv_train_stage(stage, clean / "clean" / "model")
     assert read_json(clean / "ssat" / "model" / "card.json")["params"]["unlabelled"]["images"] == 5
 
 
 def test_a_clean_model_of_other_classes_is_refused(clean: Path) -> None:
-    stage = training(clean, "adv")
+    stage = make_run(clean, "adv")
     other = replace(stage.images.subsets["train"], classes=["x", "y"])
     images = replace(stage.images, subsets={**stage.images.subsets, "train": other})
     with pytest.raises(UserError, match=r"was trained on \['dark', 'bright'\]"):
         adv_train_stage(replace(stage, images=images), clean / "clean" / "model")
 
 
-def test_a_training_that_stopped_says_so_in_its_metrics(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metrics_record_why_a_training_stopped(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit = loop.fit
 
     def stopped(job: Any) -> Any:
@@ -116,30 +118,30 @@ def test_a_training_that_stopped_says_so_in_its_metrics(clean: Path, monkeypatch
         return result
 
     monkeypatch.setattr(run, "fit", stopped)
-    adv_train_stage(training(clean, "adv", "fgsm_rs"), clean / "clean" / "model")
+    adv_train_stage(make_run(clean, "adv", "fgsm_rs"), clean / "clean" / "model")
     assert read_metrics(clean / "adv" / "m.json")["stopped"] == "catastrophic overfitting"
     assert "stopped" not in read_metrics(clean / "clean" / "m.json")
 
 
-@pytest.mark.parametrize("words", ["CUDA out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"])
-def test_a_memory_that_is_too_small_names_the_batch_size(
-    clean: Path, monkeypatch: pytest.MonkeyPatch, words: str
+@pytest.mark.parametrize("text", ["CUDA out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"])
+def test_an_out_of_memory_error_names_the_batch_size(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    def full(job: Any) -> Any:
-        raise (torch.OutOfMemoryError if "of memory" in words else RuntimeError)(words)
+    def out_of_memory(job: Any) -> Any:
+        raise (torch.OutOfMemoryError if "of memory" in text else RuntimeError)(text)
 
-    monkeypatch.setattr(run, "fit", full)
-    message = rf"train\.batch_size: batches of 16 images do not fit .*\({words}.*\)\. Take smaller ones"
+    monkeypatch.setattr(run, "fit", out_of_memory)
+    message = rf"train\.batch_size: batches of 16 images do not fit .*\({text}.*\)\. Use smaller ones"
     with pytest.raises(UserError, match=message):
-        train_stage(training(clean, "clean"))
+        train_stage(make_run(clean, "clean"))
     with pytest.raises(UserError, match=message):
-        adv_train_stage(training(clean, "adv"), clean / "clean" / "model")
+        adv_train_stage(make_run(clean, "adv"), clean / "clean" / "model")
 
 
-def test_any_other_error_of_torch_keeps_its_traceback(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_of_torch_are_not_changed(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(job: Any) -> Any:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(run, "fit", fail)
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        train_stage(training(clean, "clean"))
+        train_stage(make_run(clean, "clean"))

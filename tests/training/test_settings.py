@@ -1,4 +1,4 @@
-"""A stage's settings hold its own overrides, the code of its objectives, and nothing of other stages."""
+"""The settings of a stage hold its own overrides and the code of its objectives, and nothing of other stages."""
 
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,15 @@ from medrobust.core.records import write_json
 from medrobust.training.objectives.inner import training_attack
 from medrobust.training.objectives.pgd import scheduled
 from medrobust.training.resolve import check_classes, resolve_settings
-from medrobust.training.settings import Settings, read_settings
+from medrobust.training.settings import TrainingSettings, read_settings
 
 
 @pytest.fixture
 def params(root: Path) -> Params:
-    return load_params(root / "params.yaml")
+    return load_params(root / "presets" / "default.yaml")
 
 
-def resolve(params: Params, backbone: str = "resnet34", **changes: Any) -> dict[str, Settings]:
+def resolve(params: Params, backbone: str = "resnet34", **changes: Any) -> dict[str, TrainingSettings]:
     """The settings with some keys of adv, train, tune or the model replaced (`adv={"eps": 0.1}`)."""
     blocks = {"model": params.models[backbone], "train": params.train, "adv": params.adv, "tune": params.tune}
     for name, values in changes.items():
@@ -34,7 +34,7 @@ def changed(params: Params, **changes: Any) -> set[str]:
     return {stage for stage in one if one[stage] != two[stage]}
 
 
-def test_a_change_reaches_only_the_stages_that_it_decides(params: Params) -> None:
+def test_a_change_affects_only_the_stages_that_depend_on_it(params: Params) -> None:
     assert changed(params) == set()
     assert changed(params, adv={"eps": 0.005}) == {"adv_train"}
     assert changed(params, model={"adv": {"eps": 0.005}}) == {"adv_train"}
@@ -42,18 +42,21 @@ def test_a_change_reaches_only_the_stages_that_it_decides(params: Params) -> Non
     assert changed(params, tune={"trials": 9}) == {"tune"}
     assert changed(params, model={"train": {"lr": 1e-5}}) == {"tune", "train", "adv_train"}
     assert changed(params, train={"objective": "gce"}) == {"tune", "train", "adv_train"}
+    assert changed(params, model={"detect": ["adv"], "explain": False}) == set(), (
+        "these stages come after training"
+    )
     robust = resolve(params, tune={"objective": "robust"})["tune"]
     assert robust.adv == params.adv.model_copy(update=params.models["resnet34"].adv)
     assert resolve(params, tune={"objective": "robust"}, adv={"eps": 0.5})["tune"] != robust
 
 
-def test_settings_come_back_from_their_file(params: Params, tmp_path: Path) -> None:
+def test_settings_are_read_as_they_were_written(params: Params, tmp_path: Path) -> None:
     for name, settings in resolve(params, "efficientnet_b0").items():
         write_json(tmp_path / f"{name}.json", settings.model_dump())
         assert read_settings(tmp_path / f"{name}.json") == settings
 
 
-def test_what_an_objective_needs_is_asked_for_before_any_training(params: Params) -> None:
+def test_what_an_objective_needs_is_checked_before_any_training(params: Params) -> None:
     with pytest.raises(UserError, match=r"adv\.unlabelled: 0\.0 with objective ssat"):
         resolve(params, adv={"objective": "ssat"})
     with pytest.raises(UserError, match=r"adv\.unlabelled: 0\.5 with objective mixed"):
@@ -72,12 +75,12 @@ def test_what_an_objective_needs_is_asked_for_before_any_training(params: Params
     assert resolve(params, adv=half, tune={"objective": "robust", "trials": 0})["tune"].adv is not None
 
 
-def test_a_step_size_that_reaches_no_border_is_refused_before_any_training(params: Params) -> None:
-    """Each objective by its own number of steps; `adv.steps` is 2 and eps 0.02."""
+def test_a_step_size_that_cannot_reach_eps_is_refused_before_any_training(params: Params) -> None:
+    """Each objective is checked with its own number of steps; `adv.steps` is 2 and eps is 0.02."""
     for objective in ("mixed", "pgd_at", "curriculum", "trades", "mart", "ssat"):
         changes = {"objective": objective, "alpha": 0.009, "unlabelled": 0.5 if objective == "ssat" else 0.0}
         found = rf"adv\.alpha: the training attack of {objective} reaches 0\.009 x 2 = 0\.018 of eps 0\.02"
-        with pytest.raises(UserError, match=f"{found}.*Say alpha: auto, a larger alpha, or more steps$"):
+        with pytest.raises(UserError, match=f"{found}.*Set alpha: auto, a larger alpha, or more steps$"):
             resolve(params, adv=changes)
         resolve(params, adv={**changes, "alpha": 0.01})
     one = r"training attack of fgsm_rs reaches 0\.01 x 1 = 0\.01 of eps 0\.02.*auto, or a larger alpha$"
@@ -86,13 +89,13 @@ def test_a_step_size_that_reaches_no_border_is_refused_before_any_training(param
     resolve(params, adv={"objective": "fgsm_rs", "alpha": 0.025})
 
 
-def test_an_objective_without_a_ball_may_take_small_steps_of_its_own(params: Params) -> None:
-    """Its robust validation takes auto, unless that has as many steps as the block says."""
+def test_an_objective_without_a_ball_may_use_small_steps(params: Params) -> None:
+    """Its robust validation uses auto unless it has `adv.steps` steps."""
     small = {"objective": "n_fgsm", "alpha": 0.001}
     assert resolve(params, model={"adv": small})["adv_train"].adv is not None
     with pytest.raises(UserError, match=r"models\.resnet34\.adv\.alpha: the PGD of robust validation reaches"):
         resolve(params, model={"adv": {**small, "val_steps": 2}})
-    with pytest.raises(UserError, match=r"adv\.alpha: the PGD on which the vote is fitted reaches 0\.001 x 2"):
+    with pytest.raises(UserError, match=r"adv\.alpha: the PGD on which the ensemble is fitted reaches 0\.001 x 2"):
         resolve(params, adv=small)
     with pytest.raises(UserError, match=r"adv\.alpha: the PGD of robust validation reaches 0\.001 x 2"):
         resolve(params, adv={"objective": "cross_entropy", "alpha": 0.001})
@@ -101,22 +104,22 @@ def test_an_objective_without_a_ball_may_take_small_steps_of_its_own(params: Par
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_every_epoch_of_a_curriculum_reaches_its_own_radius(share: float, steps: int, params: Params) -> None:
-    """So that resolving need look at the last epoch alone."""
+    """Therefore the settings are only checked for the last epoch."""
     adv = params.adv.model_copy(update={"eps": 0.02, "alpha": 0.02 / steps, "steps": steps, "ramp": 1.0})
-    attack = training_attack(scheduled(adv, share))  # refuses what does not reach
+    attack = training_attack(scheduled(adv, share))  # raises an error if it cannot reach eps
     assert attack.step_size * attack.steps >= attack.eps * 0.99999
 
 
-def test_files_that_are_not_there_are_refused_before_any_training(params: Params, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"models\.resnet34\.weights: w\.pth is no file"):
+def test_missing_files_are_refused_before_any_training(params: Params, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"models\.resnet34\.weights: w\.pth is not a file"):
         resolve(params, model={"weights": "w.pth"})
-    with pytest.raises(UserError, match=r"adv\.unlabelled: .*/more is no folder"):
+    with pytest.raises(UserError, match=r"adv\.unlabelled: .*/more is not a folder"):
         resolve(params, adv={"objective": "ssat", "unlabelled": str(tmp_path / "more")})
     assert all(not settings.files for settings in resolve(params, model={"weights": "pretrained"}).values())
 
 
 @pytest.mark.parametrize("sizes", [[1, 16], [0]])
-def test_a_study_has_no_batches_without_statistics(params: Params, sizes: list[int]) -> None:
+def test_a_study_has_no_batches_of_one_image(params: Params, sizes: list[int]) -> None:
     with pytest.raises(ValidationError, match=r"space\.batch_size\.0\n.*greater than or equal to 2"):
         TuneParams.model_validate(
             {**params.tune.model_dump(), "space": {**params.tune.space.model_dump(), "batch_size": sizes}}
@@ -128,22 +131,22 @@ def test_the_content_of_files_decides_the_stages_that_read_them(params: Params, 
     (folder / "deep").mkdir(parents=True)
     weights.write_bytes(b"one")
     (folder / "deep" / "a.png").write_bytes(b"one")
-    given: dict[str, Any] = {
+    changes: dict[str, Any] = {
         "model": {"weights": str(weights)}, "adv": {"objective": "ssat", "unlabelled": str(folder)},
     }  # fmt: skip
-    before = resolve(params, **given)
+    before = resolve(params, **changes)
 
-    def differ() -> set[str]:
-        return {stage for stage, settings in resolve(params, **given).items() if settings != before[stage]}
+    def changed_stages() -> set[str]:
+        return {stage for stage, settings in resolve(params, **changes).items() if settings != before[stage]}
 
-    assert differ() == set()
+    assert changed_stages() == set()
     (folder / "deep" / "a.png").rename(folder / "deep" / "b.png")
-    assert differ() == {"adv_train"}
+    assert changed_stages() == {"adv_train"}
     write_json(tmp_path / "adv.json", before["adv_train"].model_dump())
-    with pytest.raises(UserError, match=r"more: changed since .*adv\.json was written.*settings@resnet34"):
+    with pytest.raises(UserError, match=r"more: changed since .*adv\.json was written.*single-item settings`"):
         read_settings(tmp_path / "adv.json")
     weights.write_bytes(b"two")
-    assert differ() == {"tune", "train", "adv_train"}
+    assert changed_stages() == {"tune", "train", "adv_train"}
 
 
 @pytest.mark.parametrize("block", ["train", "adv"])
@@ -151,12 +154,12 @@ def test_an_objective_for_more_classes_than_the_data_have_is_refused(
     params: Params, tmp_path: Path, block: str
 ) -> None:
     split = tmp_path / "split.csv"
-    chosen: dict[str, Any] = {block: {"objective": "gce"}}
-    found = resolve(params, **chosen)
+    changes: dict[str, Any] = {block: {"objective": "gce"}}
+    resolved = resolve(params, **changes)
     split.write_text("id,split,label\na,train,x\nb,train,y\nc,val,z\n")
-    check_classes(found, split)
+    check_classes(resolved, split)
     split.write_text("id,split,label\na,train,x\nb,train,y\nc,val,y\n")
-    message = rf"{block}\.objective: wants 3 classes or more, .*split\.csv has 2\. Take another objective"
+    message = rf"{block}\.objective: needs 3 classes or more, .*split\.csv has 2\. Use another objective"
     with pytest.raises(UserError, match=message):
-        check_classes(found, split)
+        check_classes(resolved, split)
     check_classes(resolve(params), split)

@@ -1,4 +1,4 @@
-"""The contract of an attack: the author writes the maths, the base keeps it honest."""
+"""The attack contract: a method implements `perturb`, and the base class checks its inputs and results."""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,54 +24,65 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """Hyper-parameters of an attack; the model comes with the call.
+    """Hyper-parameters of an attack; the model is an argument of the call.
 
     Attributes:
         eps: radius of the ball in [0, 1] pixel units.
-        norm: of the ball; the suite's.
-        norms: those that the method serves.
-        bound: whether the method keeps to the ball by itself. What an unbound one (CW-L2 in a Linf suite)
-            finds counts only where it lies inside the ball; elsewhere the clean image is returned.
-        nests: whether a failure in a ball is taken for one in the smaller balls inside (iterative attacks); the
-            engine tries the others at every radius.
+        norm: norm of the ball, set by the suite.
+        norms: norms that the method supports.
     """
 
     eps: NotNegative
     norm: Norm = "Linf"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
-    bound: ClassVar[bool] = True
-    nests: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Refuse what the annotations do not allow; a method with more to refuse calls this first."""
+        """Refuse values that the annotations do not allow. A method with further checks calls this first."""
         check_values(self, "attack")
 
     @property
-    def cost(self) -> float:
-        """About how many gradient evaluations an image that is never fooled takes (a query counts a third).
+    def respects_ball(self) -> bool:
+        """Whether the method keeps its results inside the ball by itself.
 
-        A suite runs the cheap first; an attack that does not say comes last, in the suite's order.
+        A result of other methods (CW-L2 in a Linf suite) counts only if it lies inside the ball. Otherwise the
+        clean image is returned.
+        """
+        return True
+
+    @property
+    def failure_covers_smaller_eps(self) -> bool:
+        """Whether failing at one radius implies failing at smaller ones, as for iterative attacks.
+
+        The engine tries other attacks at every radius.
+        """
+        return False
+
+    @property
+    def cost(self) -> float:
+        """Approximate gradient evaluations for an image that is never fooled; a query counts as a third.
+
+        A suite runs cheap attacks first. Attacks without a known cost run last, in the suite's order.
         """
         return math.inf
 
     def with_training(self, train: "Subset") -> "Attack":
-        """The attack as it is used beside these training images; only one that is fitted on them differs."""
+        """The attack with these training images. Only attacks that are fitted on images override this."""
         return self
 
     def for_images(self, subset: "Subset", rows: list[int]) -> "Attack":
-        """The attack as it meets these images of a subset; only one that needs more than their pixels differs."""
+        """The attack for these rows of a subset. Only attacks that need more than pixels override this."""
         return self
 
     def to_the_end(self) -> "Attack":
-        """The attack with all its steps on every image; only one that ends with the first success differs."""
+        """The attack with all its steps on every image. Only attacks that stop at a success override this."""
         return self
 
     @abstractmethod
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        """Return attacked images; the model is in eval mode and its parameters need no gradient.
+        """Return attacked images. The model is in eval mode and its parameters require no gradient.
 
-        An attack that goes on with some images only calls `focus(model, rows)`, so that the engine knows
-        whose evaluations it counts.
+        An attack that continues with some images only calls `focus(model, rows)`, so that evaluations are counted
+        for these images.
         """
 
     def __call__(
@@ -80,11 +91,11 @@ class Attack(ABC):
         """Attack a batch.
 
         Args:
-            model: [0, 1] images to logits; its modes and `requires_grad` flags come back as they were.
+            model: [0, 1] images to logits. Its modes and `requires_grad` flags are restored afterwards.
             images: float, n×C×H×W in [0, 1].
             labels: int64, n; the true classes.
-            seeds: int64, n; all that is random about an image comes from its seed, so that its result does
-                not depend on its batch mates.
+            seeds: int64, n. Every random number for an image is drawn from its seed, so that the result does not
+                depend on the other images of the batch.
             start: where to start, inside the ball (default: the images).
 
         Returns:
@@ -98,23 +109,23 @@ class Attack(ABC):
         if self.eps == 0:
             return images.clone()
         with frozen(model):
-            found = self.perturb(model, images, labels, seeds, images if start is None else start).detach()
-        if not torch.isfinite(found).all():
+            result = self.perturb(model, images, labels, seeds, images if start is None else start).detach()
+        if not torch.isfinite(result).all():
             raise FloatingPointError(f"{type(self).__name__} returned a number that is not finite")
-        away = distance(found, images, self.norm)
-        outside = (away > self.eps * (1 + TOLERANCE) + 1e-7) | (found.flatten(1).amin(1) < 0)
-        outside |= found.flatten(1).amax(1) > 1
-        if self.bound and outside.any():
+        lengths = distance(result, images, self.norm)
+        outside = (lengths > self.eps * (1 + TOLERANCE) + 1e-7) | (result.flatten(1).amin(1) < 0)
+        outside |= result.flatten(1).amax(1) > 1
+        if self.respects_ball and outside.any():
             raise FloatingPointError(f"{type(self).__name__} left the ball of radius {self.eps}")
-        return torch.where(outside.view(-1, 1, 1, 1), images, found)
+        return torch.where(per_image(outside), images, result)
 
 
-class Meter(nn.Module):
-    """A model that counts what each image of a batch costs.
+class QueryCounter(nn.Module):
+    """A model that counts its evaluations per image of a batch.
 
     Attributes:
-        gradients: int64, n; passes whose image asked for a gradient.
-        queries: int64, n; the other passes.
+        gradients: int64, n; forward passes of images that require a gradient.
+        queries: int64, n; all other forward passes.
     """
 
     def __init__(self, model: nn.Module, count: int) -> None:
@@ -125,16 +136,16 @@ class Meter(nn.Module):
         self.rows = torch.arange(count)
 
     def __getattr__(self, name: str) -> Any:
-        """What the meter has not is the model's: its backbone, classes or members."""
+        """Attributes of the model: its backbone, classes or members."""
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(self._modules["model"], name)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits; several passes of an image at once (k·n images) count k times.
+        """Logits. A batch with k copies of each image counts k evaluations per image.
 
-        An attack that narrows its batch without `focus` is charged as if every image had been in it.
+        An attack that shrinks its batch without `focus` is charged as if every image were still in it.
         """
         counts = self.gradients if torch.is_grad_enabled() and images.requires_grad else self.queries
         counts[self.rows] += math.ceil(len(images) / max(len(self.rows), 1))
@@ -143,25 +154,29 @@ class Meter(nn.Module):
 
 
 def focus(model: nn.Module, rows: Tensor) -> nn.Module:
-    """The model for some images of the batch: `rows`, positions (int64) or a mask, are charged from here on.
+    """The model for some images of the batch; only they are charged for its evaluations.
+
+    Args:
+        model: to be evaluated.
+        rows: the images: indices (int64) or a bool mask.
 
     Returns:
-        A view of a `Meter` that counts for these images; any other model as it is.
+        A view of a `QueryCounter` that counts for these images. Any other model is returned unchanged.
     """
-    if not isinstance(model, Meter):
+    if not isinstance(model, QueryCounter):
         return model
-    view = Meter(model.model, 0)
+    view = QueryCounter(model.model, 0)
     view.training = model.training
     view.gradients, view.queries, view.rows = model.gradients, model.queries, model.rows[rows.cpu()]
     return view
 
 
 def project(images: Tensor, centre: Tensor, eps: float | Tensor, norm: Norm = "Linf") -> Tensor:
-    """Bring images into the ball around `centre`, then into [0, 1], which cannot lead out of the ball again.
+    """Project images into the ball around `centre`, then clip to [0, 1], which keeps them inside the ball.
 
     Args:
         images, centre: n×C×H×W.
-        eps: the radius, or one an image (n×1×1×1).
+        eps: the radius, or one per image (n×1×1×1).
         norm: of the ball.
     """
     if norm == "Linf":
@@ -171,7 +186,7 @@ def project(images: Tensor, centre: Tensor, eps: float | Tensor, norm: Norm = "L
 
 
 def distance(images: Tensor, centre: Tensor, norm: Norm = "Linf") -> Tensor:
-    """How far each image lies from its centre, n."""
+    """Distance of each image from its centre, n."""
     lengths: Tensor = torch.linalg.vector_norm(
         (images - centre).flatten(1), torch.inf if norm == "Linf" else 2, dim=1
     )
@@ -179,21 +194,21 @@ def distance(images: Tensor, centre: Tensor, norm: Norm = "Linf") -> Tensor:
 
 
 def ascent(gradient: Tensor, norm: Norm = "Linf") -> Tensor:
-    """Where the loss rises fastest within distance 1 of an image: the sign, or the unit vector (zero for zero)."""
+    """Direction of steepest ascent, of length 1 in the norm: the sign, or the unit vector. Zero stays zero."""
     if norm == "Linf":
         return gradient.sign()
-    # Scaled first, so that the squares of a tiny gradient do not vanish.
+    # Scale first, so that the squares of a tiny gradient do not underflow.
     scaled = gradient / per_image(gradient.flatten(1).abs().amax(1)).clamp_min(1e-38)
     return scaled / per_image(scaled.flatten(1).norm(dim=1)).clamp_min(1e-12)
 
 
 def per_image(values: Tensor) -> Tensor:
-    """Values of n images as n×1×1×1."""
+    """Reshape n values to n×1×1×1, so that they broadcast over images."""
     return values.view(-1, 1, 1, 1)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Largest other logit minus the true one, n; positive where the answer is wrong (Carlini & Wagner 2017)."""
+    """Largest other logit minus the true one, n; positive where it is larger (Carlini & Wagner 2017)."""
     true = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return others.amax(1) - true
@@ -202,12 +217,12 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 def input_gradient(
     model: Callable[[Tensor], Tensor], images: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits n×K, losses, and the gradient of their sum by the pixels; float32, whatever autocast is on around.
+    """Logits n×K, losses, and the gradient of their sum with respect to the pixels; float32 even under autocast.
 
     Args:
         model: images to logits.
         images: n×C×H×W.
-        loss: logits and the images that carry the gradient -> losses, n, or one number.
+        loss: maps logits and the images that require the gradient to losses, n, or to one number.
     """
     images = images.detach().requires_grad_(True)
     with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
@@ -218,65 +233,64 @@ def input_gradient(
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse images that were normalised already.
+    """Refuse images that are already normalised.
 
     Raises:
-        UserError: a value outside [0, 1].
+        UserError: a value lies outside [0, 1].
     """
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 1):
         found = f"values from {low:.3g} to {high:.3g}"
-        raise UserError("images", found, "Attacks take [0, 1] images; the model normalises inside")
+        raise UserError("images", found, "Use images in [0, 1]; the model itself normalises them")
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
     """Refuse labels that the model has no logit for.
 
     Raises:
-        UserError: a label below 0 or from `classes` on.
+        UserError: a label is below 0 or not below `classes`.
     """
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
-        found = f"labels from {low} to {high}, the model knows {classes} classes (0 to {classes - 1})"
-        raise UserError("labels", found, "Give the model that was trained on these classes")
+        found = f"labels from {low} to {high}, but the model has {classes} classes (0 to {classes - 1})"
+        raise UserError("labels", found, "Use the model that was trained on these classes")
 
 
 def check_logits(logits: Tensor, allow_weak: bool = False) -> None:
-    """Refuse a model whose answers no gradient attack can be believed on.
+    """Refuse a model on which the result of a gradient attack means nothing.
 
     Args:
         logits: of some images, n×K.
-        allow_weak: let probabilities pass; the checklist then calls the evaluation invalid.
+        allow_weak: accept probabilities; the checklist then reports the evaluation as invalid.
 
     Raises:
-        UserError: NaN or infinity, or probabilities (their gradient vanishes where the model is sure).
+        UserError: the outputs hold NaN or infinity, or are probabilities, whose gradient vanishes where the model
+            is confident.
     """
     broken = int((~torch.isfinite(logits)).any(1).sum())
     if broken:
         found = f"NaN or infinite outputs for {broken} of {len(logits)} images"
-        raise UserError("model", found, "Train it again, or with a smaller learning rate or in fp32")
+        raise UserError("model", found, "Train it again, with a smaller learning rate or in fp32")
     sums = logits.sum(1)
     if not allow_weak and bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
-        remedy = "Leave the softmax out of the model"
-        raise UserError("model", "returns probabilities, not logits", remedy)
+        raise UserError("model", "returns probabilities, not logits", "Remove the softmax from the model")
 
 
 def check_alpha(alpha: float, steps: int, eps: float, allow_weak: bool) -> None:
-    """Refuse a configuration that cannot reach the radius it claims.
+    """Refuse a step size that cannot reach the radius.
 
     Raises:
         UserError: alpha·steps < eps, unless `allow_weak`.
     """
     if not allow_weak and not reaches(alpha, steps, eps):
         found = f"alpha {alpha:g} x {steps} steps reaches {alpha * steps:g} of eps {eps:g}"
-        raise UserError(
-            "attack", found, "Leave alpha out (2.5·eps/steps), take more steps, or say allow_weak: true"
-        )
+        remedy = "Omit alpha (default 2.5·eps/steps), use more steps, or set allow_weak: true"
+        raise UserError("attack", found, remedy)
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no parameter gradients inside; every module's own flags afterwards."""
+    """Put a model into eval mode without parameter gradients; restore each module's own flags afterwards."""
     modes = {module: module.training for module in model.modules()}
     needs = {parameter: parameter.requires_grad for parameter in model.parameters()}
     model.eval()

@@ -1,7 +1,7 @@
-"""Where an attack may change pixels: the anatomy, what the model looks at, or the background as a control.
+"""Regions whose pixels an attack may change: the anatomy, the pixels that matter to the model, or the background.
 
-The idea of confining an attack to the region of interest is that of Kulkarni & Bhambani (2021, "Kryptonite");
-these regions are our own and no reproduction of theirs.
+The idea of confining an attack to the region of interest is from Kulkarni & Bhambani (2021, "Kryptonite"). The
+regions here are our own; they do not reproduce theirs.
 """
 
 from typing import Literal
@@ -13,51 +13,49 @@ from medrobust.attacks.base import frozen
 from medrobust.core.errors import UserError
 from medrobust.models.feature_maps import grad_cam, map_layers
 
-#: Rules that find the region of each image; `background` is the complement of `foreground`, `outlined` is what the
-#: publisher of the images outlined (a tumour): it comes with the images of a subset.
-Rule = Literal["foreground", "background", "gradcam", "outlined"]
+#: Regions by name. `background` is the complement of `foreground` and serves as a control. `outlined` is the mask
+#: that the publisher of the images provides (of a tumour, for instance); it comes with the images of a subset.
+RegionName = Literal["foreground", "background", "gradcam", "outlined"]
 
-#: A rule, or bool n×1×H×W (an expert's mask); None: everywhere.
-Region = Rule | Tensor | None
+#: A name, or an expert's mask, bool n×1×H×W; None = all pixels.
+Region = RegionName | Tensor | None
 
 
-def find_region(model: nn.Module, images: Tensor, labels: Tensor, mask: str | Tensor, top: float) -> Tensor:
-    """Where pixels may change, bool n×1×H×W.
+def find_mask(model: nn.Module, images: Tensor, labels: Tensor, region: str | Tensor, top: float) -> Tensor:
+    """The mask of a region: which pixels may change, bool n×1×H×W.
 
     Args:
         model: for `gradcam`, a `Classifier` or another network with `maps`.
         images: n×C×H×W in [0, 1].
         labels: n.
-        mask: a `Rule`, or the region itself.
+        region: a `RegionName`, or the mask itself.
         top: for `gradcam`, the share of pixels that may change.
 
     Raises:
-        UserError: a mask of another size than the images, Grad-CAM for a network without feature maps, or
-            `outlined` where nobody gave the outlines.
+        UserError: the mask has another size than the images, the network has no feature maps for Grad-CAM, or the
+            masks of `outlined` are not given.
     """
-    if isinstance(mask, str) and mask == "outlined":
-        raise UserError(
-            "attack.mask", "no outlines beside the images", "Call for_images, or give the masks themselves"
-        )
-    if isinstance(mask, Tensor):
-        if mask.shape[0] != len(images) or mask.shape[-2:] != images.shape[-2:]:
-            found = f"{tuple(mask.shape)} for images {tuple(images.shape)}"
-            raise UserError("attack.mask", found, "Give one mask an image, n x 1 x H x W")
-        return mask.to(images.device).bool().view(len(images), 1, *images.shape[-2:])
-    if mask == "gradcam":
+    if isinstance(region, str) and region == "outlined":
+        raise UserError("attack.mask", "no masks beside the images", "Call for_images, or pass the masks")
+    if isinstance(region, Tensor):
+        if region.shape[0] != len(images) or region.shape[-2:] != images.shape[-2:]:
+            found = f"{tuple(region.shape)} for images {tuple(images.shape)}"
+            raise UserError("attack.mask", found, "Use one mask per image, n x 1 x H x W")
+        return region.to(images.device).bool().view(len(images), 1, *images.shape[-2:])
+    if region == "gradcam":
         importance = gradcam(model, images, labels).flatten(1)
         count = max(1, round(top * importance.shape[1]))
         best = importance.topk(count, dim=1).indices
         chosen = torch.zeros_like(importance, dtype=torch.bool).scatter(1, best, True)
         return chosen.view(len(images), 1, *images.shape[-2:])
     inside = foreground(images)
-    return ~inside if mask == "background" else inside
+    return ~inside if region == "background" else inside
 
 
 def foreground(images: Tensor) -> Tensor:
-    """Pixels brighter than the image's own threshold (Otsu 1979), bool n×1×H×W; colour images by their mean.
+    """Pixels brighter than the image's own threshold (Otsu 1979), bool n×1×H×W.
 
-    An image of one value has none.
+    The brightness of a colour pixel is the mean of its channels. An image of a single value has no foreground.
     """
     bins = (images.mean(1).flatten(1) * 255).round().long()
     levels = torch.arange(256, dtype=torch.float64, device=images.device)

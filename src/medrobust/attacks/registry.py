@@ -1,13 +1,13 @@
-"""Which attacks a suite may name. To add one: its file, a line here, and a block in params.yaml."""
+"""Attacks that a suite may name. To add one: write its file, add a line here, and name it in params.yaml."""
 
-#: name in a suite -> module:class, imported when it is asked for
+#: name in a suite -> module:class, imported on first use
 ATTACKS = {
     "fgsm": "medrobust.attacks.methods.pgd:FGSM",
     "pgd": "medrobust.attacks.methods.pgd:PGD",
     "bim": "medrobust.attacks.methods.iterative:BIM",
     "targeted_bim": "medrobust.attacks.methods.iterative:TargetedBIM",
     "mifgsm": "medrobust.attacks.methods.iterative:MIFGSM",
-    "iterative": "medrobust.attacks.methods.iterative:Iterative",
+    "iterative": "medrobust.attacks.methods.iterative:IteratedGradient",
     "pgd_l2": "medrobust.attacks.methods.iterative:PGDL2",
     "cw_pgd": "medrobust.attacks.methods.iterative:CWPGD",
     "tifgsm": "medrobust.attacks.methods.iterative:TIFGSM",
@@ -27,6 +27,5 @@ ATTACKS = {
     "noise": "medrobust.attacks.methods.noise:Noise",
     "universal": "medrobust.attacks.methods.universal:Universal",
     "transfer": "medrobust.attacks.methods.transfer:Transfer",
-    "library_cw": "medrobust.attacks.methods.library:LibraryCW",
-    "library_square": "medrobust.attacks.methods.library:LibrarySquare",
+    "torchattacks": "medrobust.attacks.methods.torchattacks_adapter:Torchattacks",
 }

@@ -210,4 +210,4 @@ def _steps(checked: CheckedModel) -> int:
         for suite in checked.suites.values()
         for entry in suite["attacks"]
     ]
-    return max([MIN_STEPS, *(int(getattr(attack, "steps", 0)) for attack in attacks if attack.bound)])
+    return max([MIN_STEPS, *(int(getattr(attack, "steps", 0)) for attack in attacks if attack.respects_ball)])

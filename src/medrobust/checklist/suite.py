@@ -59,7 +59,7 @@ def targets(evidence: SuiteEvidence) -> Measurement:
 def validity(evidence: SuiteEvidence) -> Measurement:
     """Attempts outside the ball by attacks that respect it, and attempts with a number that is not finite."""
     table = _attempts(evidence)
-    bound = {name for name, attack in named_attacks(evidence.suite) if attack.bound}
+    bound = {name for name, attack in named_attacks(evidence.suite) if attack.respects_ball}
     outside = table["distance"] > table["eps"] * (1 + TOLERANCE) + 1e-7
     bad = ~np.isfinite(table["distance"]) | ~np.isfinite(table["margin"]) | (outside & table["attack"].isin(bound))
     return Measurement(float(bad.sum()), f"{int(bad.sum())} of {len(table)} attempts are invalid")

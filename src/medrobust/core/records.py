@@ -133,6 +133,22 @@ def write_table(path: Path | str, table: "pd.DataFrame") -> None:
             table.to_csv(temporary, index=False, lineterminator="\n")
 
 
+def write_empty(*paths: Path) -> None:
+    """Write outs without content, for a cell that params.yaml switches off; readers skip an empty record.
+
+    A path with suffix .json is a metrics file, one with another suffix a table without rows, any other a folder.
+    """
+    import pandas as pd
+
+    for path in paths:
+        if path.suffix == ".json":
+            write_metrics(path, {}, {})
+        elif path.suffix:
+            write_table(path, pd.DataFrame(columns=["id"]))
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+
+
 def read_table(path: Path | str, **options: Any) -> "pd.DataFrame":
     """Read a CSV or Parquet table written by `write_table`; `options` are passed to pandas.
 

@@ -1,1 +1,1 @@
-"""Report of a run: collect results, then build tables, charts, figures and the page, and publish models."""
+"""The report on a run, and model cards: collected results as tables, charts, figures and pages."""

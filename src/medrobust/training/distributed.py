@@ -1,8 +1,9 @@
-"""Data-parallel training under torchrun: each process takes its share of every batch.
+"""Data-parallel training under torchrun: each process works on its share of every batch.
 
-Gradients are averaged in one all-reduce after the backward pass and not, as DistributedDataParallel does, while it
-runs: an objective may pass the model any number of times and perturb its weights, and beside the many passes of an
-attack, which need no communication, the one reduction is small. Without torchrun every function here does nothing.
+Gradients are averaged in one all-reduce after the backward pass. DistributedDataParallel averages during the
+backward pass, which does not fit here, because an objective may call the model any number of times and perturb its
+weights. The one reduction is cheap compared with the many passes of an attack, which need no communication.
+Without torchrun every function here does nothing.
 """
 
 import os
@@ -16,30 +17,30 @@ from medrobust.core.processes import process_group, world_size
 from medrobust.core.runtime import device
 
 
-def processes() -> AbstractContextManager[None]:
-    """The group of a training: tensors on GPUs travel by NCCL, everything else by gloo.
+def training_process_group() -> AbstractContextManager[None]:
+    """The process group of a training: NCCL for tensors on GPUs, gloo for everything else.
 
-    NCCL wants a GPU for each process; where several share one, gloo carries its tensors too.
+    NCCL needs one GPU per process. Where processes share a GPU, gloo carries its tensors too.
     """
-    several = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
-    own = device().type == "cuda" and not several and os.environ.get("MEDROBUST_DEVICE", "cuda") == "cuda"
-    # Were it NCCL alone, objects would travel by it too, and those of all processes over the first GPU.
-    return process_group("cpu:gloo,cuda:nccl" if own else "gloo")
+    shared_gpu = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > torch.cuda.device_count()
+    nccl = device().type == "cuda" and not shared_gpu and os.environ.get("MEDROBUST_DEVICE", "cuda") == "cuda"
+    # NCCL alone would also carry Python objects, those of all processes through the first GPU.
+    return process_group("cpu:gloo,cuda:nccl" if nccl else "gloo")
 
 
 def average_gradients(gradients: list[Tensor], count: int) -> None:
-    """Replace each gradient by the processes' mean, weighted by how many images each had."""
+    """Replace each gradient by the mean over processes, weighted by each process's number of images `count`."""
     if world_size() == 1:
         return
     flat = torch.cat([gradient.flatten() * count for gradient in gradients])
     dist.all_reduce(flat)
-    flat /= total(torch.tensor([float(count)], device=flat.device))
+    flat /= sum_over_processes(torch.tensor([float(count)], device=flat.device))
     for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 
 def average_buffers(model: nn.Module) -> None:
-    """Give every process the mean of the floating-point buffers: BatchNorm's statistics come from shares."""
+    """Replace floating-point buffers by their mean over processes: BatchNorm sees only a process's own images."""
     if world_size() == 1:
         return
     for buffer in model.buffers():
@@ -48,15 +49,15 @@ def average_buffers(model: nn.Module) -> None:
             buffer.div_(world_size())
 
 
-def total(own: Tensor) -> Tensor:
-    """The processes' sum of a tensor."""
-    everyone = own.clone()
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """The sum of all processes' tensors; the argument is not changed."""
+    total = tensor.clone()
     if world_size() > 1:
-        dist.all_reduce(everyone)
-    return everyone
+        dist.all_reduce(total)
+    return total
 
 
-def same_everywhere(tensors: list[Tensor]) -> None:
-    """Give every process the tensors of process 0."""
+def broadcast_from_rank_0(tensors: list[Tensor]) -> None:
+    """Overwrite the tensors of every process with those of rank 0."""
     for tensor in tensors if world_size() > 1 else []:
         dist.broadcast(tensor, 0)

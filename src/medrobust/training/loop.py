@@ -1,4 +1,4 @@
-"""The one training loop: clean or adversarial is a matter of the objective. It resumes where it was killed."""
+"""The training loop for clean and adversarial objectives. A killed training resumes after its last epoch."""
 
 import math
 from collections.abc import Callable
@@ -20,40 +20,39 @@ from medrobust.data.augment import build_augmentation
 from medrobust.data.store import Subset, to_device
 from medrobust.models.predict import batches, log_probabilities
 from medrobust.training import distributed
-from medrobust.training.compilation import compiled, compiling
 from medrobust.training.objectives.base import Objective, Step, load_objective
 from medrobust.training.objectives.inner import training_attack, validation_attack
 from medrobust.training.optim import autocast, class_weights
 from medrobust.training.perturbation import perturbed_weights
-from medrobust.training.settings import Entry
-from medrobust.training.state import Fit, State, resume_path
+from medrobust.training.settings import ObjectiveEntry
+from medrobust.training.state import FitResult, TrainingState, resume_path
 
-#: A loss this many times that of a uniform guess is taken for divergence.
+#: A loss above this multiple of that of a uniform prediction counts as divergence.
 DIVERGED = 50.0
-#: A robust value below this share of what it is held against has collapsed.
+#: Robust accuracy below this share of a reference value counts as collapsed.
 COLLAPSED = 0.5
-#: A model that keeps this share of its clean value under one step holds against its own attack as against none.
-HELD = 0.9
+#: A model counts as robust to single-step attacks above this share of its clean accuracy.
+SINGLE_STEP_ROBUST = 0.9
 
 
 class DivergedError(UserError):
-    """The loss is no number, or far too large; the settings are to blame, so a study goes on with others."""
+    """The loss is NaN, infinite or far too large; a study goes on with other settings."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: what to fit, on what, how.
+    """One training: the model, the images and the settings.
 
     Attributes:
         model: trained in place; ends with the best epoch's weights.
         train, val: images; the best epoch is the one with the highest value on `val`.
-        settings: epochs, optimiser, batch size, schedule, precision.
-        augment: changes of training images.
-        objective: what a step minimises.
-        seed: of order, augmentation and attacks.
+        settings: epochs, optimiser, batch size, scheduler, number format.
+        augment: augmentation of training images.
+        objective: the objective whose loss is minimised.
+        seed: seed of order, augmentation and attacks.
         adv: the attack of the objective and of validation; None = clean training.
-        unlabelled: images for semi-supervised objectives, with pseudo-labels for labels.
-        key: of the resume file; None = not resumable. A hash of all that decides the result.
+        unlabelled: images for semi-supervised objectives, with pseudo-labels as labels.
+        key: key of the resume file, a hash of all that decides the result; None = not resumable.
     """
 
     model: nn.Module
@@ -61,43 +60,42 @@ class Job:
     val: Subset
     settings: TrainParams
     augment: AugmentParams
-    objective: Entry
+    objective: ObjectiveEntry
     seed: int
     adv: AdvParams | None = None
     unlabelled: Subset | None = None
     key: str | None = None
 
 
-def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
-    """Train for `settings.epochs` epochs and leave the best epoch's weights in the model.
+def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> FitResult:
+    """Train for `settings.epochs` epochs and load the best epoch's weights into the model.
 
     Args:
         job: the training.
-        on_epoch: called with each epoch's number and value, also with those that an earlier process finished;
-            may raise to stop (a pruned trial).
+        on_epoch: called with the index and value of each epoch, including those that an earlier process finished;
+            may raise an exception to stop the training (a pruned trial).
 
     Raises:
-        UserError: the network does not compile; more processes than batches have images for.
-        DivergedError: the loss, or an answer to a validation image, is NaN, or the loss diverges; the message
-            names epoch, step and learning rate.
+        UserError: more processes than batches have images for.
+        DivergedError: the loss or an output for a validation image is NaN, or the loss diverges; the message names
+            epoch, step and learning rate.
     """
     torch.manual_seed(job.seed + rank())
     if not job.settings.channels_last:
         job.model.to(memory_format=torch.contiguous_format)
-    distributed.same_everywhere(list(job.model.state_dict().values()))
-    state = State.fresh(job.model, job.settings)
+    distributed.broadcast_from_rank_0(list(job.model.state_dict().values()))
+    state = TrainingState.initial(job.model, job.settings)
     state.restore(job.key)
-    epoch_of = Epochs(job, state)
+    trainer = Trainer(job, state)
     for epoch, row in enumerate(state.result.history):
         if on_epoch:
-            on_epoch(epoch, _value(row))
+            on_epoch(epoch, _selection_value(row))
     for epoch in range(len(state.result.history), job.settings.epochs):
         if state.result.stopped:
             break
-        with compiling():
-            value = epoch_of.run(epoch)
+        value = trainer.run_epoch(epoch)
         if job.key:
-            state.keep(job.key)
+            state.save(job.key)
         if on_epoch:
             on_epoch(epoch, value)
     job.model.load_state_dict(state.result.best_state)
@@ -105,52 +103,49 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> Fit:
 
 
 def validate(model: nn.Module, val: Subset, attack: Attack | None, seed: int) -> float:
-    """Balanced accuracy of a model on the validation images, attacked if an attack is given.
+    """Balanced accuracy of a model on the validation images, which are attacked if an attack is given.
 
-    NaN where an answer is no number, which `argmax` would take for the first class.
+    NaN if any output is NaN or infinite, because `argmax` would turn NaN into the first class.
     """
-    mine = val.take(rows_of_rank(np.arange(len(val))))
+    own_images = val.take(rows_of_rank(np.arange(len(val))))
     counts, finite = np.zeros((len(val.classes), len(val.classes)), dtype=np.int64), True
-    if len(mine):
-        answers = log_probabilities(model, mine, attack, seed)
-        counts += confusion(mine.labels, answers.argmax(1), len(val.classes))
-        finite = bool(np.isfinite(answers).all())
-    found = gather((counts, finite))
-    if not all(whole for _, whole in found):
+    if len(own_images):
+        logprobs = log_probabilities(model, own_images, attack, seed)
+        counts += confusion(own_images.labels, logprobs.argmax(1), len(val.classes))
+        finite = bool(np.isfinite(logprobs).all())
+    gathered = gather((counts, finite))
+    if not all(process_finite for _, process_finite in gathered):
         return math.nan
-    return float(balanced_accuracy(np.sum([part for part, _ in found], axis=0)))
+    return float(balanced_accuracy(np.sum([process_counts for process_counts, _ in gathered], axis=0)))
 
 
-class Epochs:
-    """The epochs of a job; each changes the state."""
+class Trainer:
+    """Runs the epochs of a job; each epoch changes the state."""
 
-    def __init__(self, job: Job, state: State) -> None:
+    def __init__(self, job: Job, state: TrainingState) -> None:
         self.job, self.state = job, state
         self.objective: Objective = load_objective(job.objective)
         self.device = next(job.model.parameters()).device
-        # Compiled for full batches; the last one of an epoch is smaller and not worth graphs of its own.
-        self.fast = compiled(job.model) if job.settings.compile else job.model
-        self.full = len(rows_of_rank(np.arange(min(job.settings.batch_size, len(job.train)))))
         self.augmentation = build_augmentation(job.augment)
         self.weight = class_weights(job.train, job.settings.class_weights, self.device)
         self.attack = validation_attack(job.adv, job.objective.single_step) if job.adv else None
 
-    def run(self, epoch: int) -> float:
-        """Train an epoch, validate, keep the best; return the value that the best is chosen by."""
+    def run_epoch(self, epoch: int) -> float:
+        """Train one epoch, validate, and record the best epoch; return the value that selects the best epoch."""
         job, state, result = self.job, self.state, self.state.result
-        loss = self.train(epoch)
-        row = {"loss": loss, "val_balanced_accuracy": self.judge(None, epoch)}
+        loss = self.train_epoch(epoch)
+        row = {"loss": loss, "val_balanced_accuracy": self.evaluate(None, epoch)}
         if self.attack:
-            row["val_robust_balanced_accuracy"] = self.judge(self.attack, epoch)
-        value = _value(row)
+            row["val_robust_balanced_accuracy"] = self.evaluate(self.attack, epoch)
+        value = _selection_value(row)
         result.history.append({**row, "lr": state.optimiser.param_groups[0]["lr"]})
-        numbers = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items())
+        metrics = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items())
         if rank() == 0:
-            say(f"epoch {epoch + 1}/{job.settings.epochs}: {numbers}")
+            say(f"epoch {epoch + 1}/{job.settings.epochs}: {metrics}")
         if job.objective.single_step:
-            result.stopped = self.collapse(epoch, row)
+            result.stopped = self.catastrophic_overfitting(epoch, row)
         if value > result.best_value:
-            weights = {key: tensor.detach().clone() for key, tensor in state.judged.state_dict().items()}
+            weights = {key: tensor.detach().clone() for key, tensor in state.evaluated_model.state_dict().items()}
             result.best_value, result.best_epoch, result.best_state = value, epoch, weights
         if isinstance(state.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             state.scheduler.step(value)
@@ -158,33 +153,38 @@ class Epochs:
             state.scheduler.step()
         return value
 
-    def judge(self, attack: Attack | None, epoch: int) -> float:
-        """Balanced accuracy of the model that is kept, on the validation images."""
-        value = validate(self.state.judged, self.job.val, attack, self.job.seed)
-        if math.isnan(value):  # the last step's weights are those of no loss yet
-            raise self.diverged(f"answers that are no numbers to validation images at epoch {epoch + 1}")
+    def evaluate(self, attack: Attack | None, epoch: int) -> float:
+        """Balanced accuracy of the evaluated model on the validation images.
+
+        Raises:
+            DivergedError: an output is NaN or infinite.
+        """
+        value = validate(self.state.evaluated_model, self.job.val, attack, self.job.seed)
+        if math.isnan(value):  # no loss was computed yet with the weights of the last step
+            raise self.divergence(f"NaN or infinite outputs for validation images at epoch {epoch + 1}")
         return value
 
-    def train(self, epoch: int) -> float:
-        """One pass over the training images; the mean loss."""
+    def train_epoch(self, epoch: int) -> float:
+        """One pass over the training images; return the mean loss."""
         job, model = self.job, self.job.model
-        replays = job.adv.replays if job.adv and job.objective.replayed else 1
-        parts = self.order(epoch)
-        unlabelled = self.unlabelled_order(epoch, len(parts))
+        replays = job.adv.replays if job.adv and job.objective.replays else 1
+        parts = self.labelled_batches(epoch)
+        unlabelled = self.unlabelled_batches(epoch, len(parts))
         model.train()
         total = 0.0
-        for number, rows in enumerate(progress(parts, f"epoch {epoch + 1}", unit="batches")):
-            step = self.step(epoch, rows_of_rank(rows), unlabelled[number] if unlabelled else None)
+        for number, positions in enumerate(progress(parts, f"epoch {epoch + 1}", unit="batches")):
+            step = self.make_step(epoch, rows_of_rank(positions), unlabelled[number] if unlabelled else None)
             for _ in range(replays):
-                total += self.descend(replace(step, _kept={}), epoch, number) * len(step.images) / replays
-        for each in {id(model): model, id(self.state.judged): self.state.judged}.values():
-            distributed.average_buffers(each)
+                total += self.update(replace(step, _cache={}), epoch, number) * len(step.images) / replays
+        for network in {id(model): model, id(self.state.evaluated_model): self.state.evaluated_model}.values():
+            distributed.average_buffers(network)
         return sum(gather(total)) / sum(map(len, parts))
 
-    def order(self, epoch: int) -> list[np.ndarray]:
-        """The epoch's batches of positions: all images shuffled, or as many draws with classes equally likely.
+    def labelled_batches(self, epoch: int) -> list[np.ndarray]:
+        """The epoch's batches of positions in the training subset.
 
-        A process needs two images for batch statistics: a last batch with fewer for each is left out.
+        `shuffle`: all images in random order. `balanced`: as many draws with replacement, each class equally
+        likely. Batch statistics need two images per process, so a last batch with fewer is left out.
 
         Raises:
             UserError: no batch is left.
@@ -204,8 +204,8 @@ class Epochs:
             raise UserError("params.yaml: train.batch_size", found, remedy)
         return kept
 
-    def unlabelled_order(self, epoch: int, count: int) -> list[np.ndarray]:
-        """As many batches of unlabelled positions as asked for, going round where there are too few images."""
+    def unlabelled_batches(self, epoch: int, count: int) -> list[np.ndarray]:
+        """`count` batches of positions in the unlabelled subset; images are repeated if there are too few."""
         if self.job.unlabelled is None:
             return []
         size, available = self.job.settings.batch_size, len(self.job.unlabelled)
@@ -214,29 +214,36 @@ class Epochs:
         order = np.concatenate([rng.permutation(available) for _ in range(rounds)])
         return [rows_of_rank(order[number * size : (number + 1) * size]) for number in range(count)]
 
-    def step(self, epoch: int, rows: np.ndarray, others: np.ndarray | None) -> Step:
-        """The batch of these positions, augmented, with what its objective may ask for."""
+    def make_step(self, epoch: int, positions: np.ndarray, unlabelled_positions: np.ndarray | None) -> Step:
+        """Build the step of a batch: augmented images and what the objective needs besides.
+
+        Args:
+            epoch: index of the epoch.
+            positions: positions in the training subset.
+            unlabelled_positions: positions in the unlabelled subset; None = no unlabelled images.
+        """
         job = self.job
-        images, labels, seeds = self.batch(job.train, rows, epoch)
-        unlabelled = self.batch(job.unlabelled, others, epoch) if job.unlabelled and others is not None else None
-        model = self.fast if len(rows) == self.full else job.model
+        images, labels, seeds = self.load_batch(job.train, positions, epoch)
+        unlabelled = None
+        if job.unlabelled and unlabelled_positions is not None:
+            unlabelled = self.load_batch(job.unlabelled, unlabelled_positions, epoch)
         return Step(
-            model, images, labels, seeds, job.settings, job.adv, self.weight,
+            job.model, images, labels, seeds, job.settings, job.adv, self.weight,
             (epoch + 1) / job.settings.epochs, unlabelled, self.state.memory,
         )  # fmt: skip
 
-    def batch(self, subset: Subset, rows: np.ndarray, epoch: int) -> Any:
-        """Augmented images, labels and seeds of some positions, on the device."""
-        seeds = image_seeds(subset.ids[rows], self.job.seed + epoch + 1)
+    def load_batch(self, subset: Subset, positions: np.ndarray, epoch: int) -> Any:
+        """Augmented images, labels and seeds at these positions of a subset, on the device."""
+        seeds = image_seeds(subset.ids[positions], self.job.seed + epoch + 1)
         images, labels, seeds = (
-            to_device(part, self.device) for part in (subset.batch(rows), subset.targets(rows), seeds)
+            to_device(part, self.device) for part in (subset.batch(positions), subset.targets(positions), seeds)
         )
-        # Once a batch, where the network's first layer would do it in every pass of the attack.
-        wanted = torch.channels_last if self.job.settings.channels_last else torch.contiguous_format
-        return self.augmentation(images).contiguous(memory_format=wanted), labels, seeds
+        # Convert once per batch; otherwise the first layer would convert in every pass of the attack.
+        layout = torch.channels_last if self.job.settings.channels_last else torch.contiguous_format
+        return self.augmentation(images).contiguous(memory_format=layout), labels, seeds
 
-    def descend(self, step: Step, epoch: int, number: int) -> float:
-        """Take one step of the optimiser; return the loss before it."""
+    def update(self, step: Step, epoch: int, number: int) -> float:
+        """Update the weights by one optimiser step; return the loss before it."""
         job, state = self.job, self.state
         state.optimiser.zero_grad(set_to_none=True)
         gamma = job.adv.awp if job.adv else 0.0
@@ -244,14 +251,14 @@ class Epochs:
             loss = self.loss(step)
             value = float(loss.detach())
             if not math.isfinite(value) or value > DIVERGED * math.log(len(job.train.classes)):
-                raise self.diverged(f"loss {value:g} at epoch {epoch + 1}, step {number + 1}")
+                raise self.divergence(f"loss {value:g} at epoch {epoch + 1}, step {number + 1}")
             state.scaler.scale(loss).backward()
         gradients = [parameter.grad for parameter in job.model.parameters() if parameter.grad is not None]
         distributed.average_gradients(gradients, len(step.images))
         state.scaler.step(state.optimiser)
         state.scaler.update()
-        if state.average:
-            state.average.update_parameters(job.model)
+        if state.ema:
+            state.ema.update_parameters(job.model)
         return value
 
     def loss(self, step: Step) -> torch.Tensor:
@@ -259,44 +266,47 @@ class Epochs:
         with autocast(self.job.settings, self.device):
             return self.objective(step)
 
-    def diverged(self, found: str) -> DivergedError:
-        """The error of a training that gives no numbers, or far too large ones."""
+    def divergence(self, found: str) -> DivergedError:
+        """The error for a loss or outputs that are NaN, infinite or far too large."""
         result, lr = self.state.result, self.state.optimiser.param_groups[0]["lr"]
-        good = f"best so far: epoch {result.best_epoch + 1}" if result.history else "no epoch was finished"
+        best = f"best so far: epoch {result.best_epoch + 1}" if result.history else "no epoch was finished"
         if result.history and self.job.key:
-            good += f", kept in {resume_path(self.job.key)}"
+            best += f", saved in {resume_path(self.job.key)}"
         remedy = f"Lower the learning rate (now {lr:g}), or set train.precision: fp32"
-        return DivergedError("training", f"{found} ({good})", remedy)
+        return DivergedError("training", f"{found} ({best})", remedy)
 
-    def collapse(self, epoch: int, row: dict[str, float]) -> str:
-        """Why training ends if the model has become safe from one step and from nothing else; "" if it has not.
+    def catastrophic_overfitting(self, epoch: int, row: dict[str, float]) -> str:
+        """Why training must stop because of catastrophic overfitting; "" if it can go on.
 
-        Catastrophic overfitting (Wong et al. 2020, section 5.4): robust accuracy under PGD falls to a fraction
-        within an epoch while that under the training's own single step stays. Where no epoch was good before, it
-        is told by a single step that hardly does better than none: one that is merely not robust yet suffers
-        from both attacks.
+        In catastrophic overfitting (Wong et al. 2020, section 5.4), robust accuracy under PGD falls to a fraction
+        within an epoch, while that under the training's own single step stays high. If no earlier epoch was good,
+        the sign is a single step that hardly lowers the clean accuracy. A model that is merely not robust yet
+        loses accuracy under both attacks.
+
+        Args:
+            epoch: index of the epoch.
+            row: the epoch's metrics.
         """
         assert self.job.adv is not None
-        value, clean, result = _value(row), row["val_balanced_accuracy"], self.state.result
+        value, clean, result = _selection_value(row), row["val_balanced_accuracy"], self.state.result
         fallen = value < COLLAPSED * result.best_value
         if not fallen and value >= COLLAPSED * clean:
             return ""
-        one = self.job.adv.model_copy(update={"steps": 1, "alpha": 1.25 * self.job.adv.eps})
-        single = self.judge(training_attack(one), epoch)
-        if value >= COLLAPSED * single or not (fallen or single >= HELD * clean):
+        one_step = self.job.adv.model_copy(update={"steps": 1, "alpha": 1.25 * self.job.adv.eps})
+        single = self.evaluate(training_attack(one_step), epoch)
+        if value >= COLLAPSED * single or not (fallen or single >= SINGLE_STEP_ROBUST * clean):
             return ""
-        better = (
-            f"kept epoch {result.best_epoch + 1}" if value <= result.best_value else "no epoch before was better"
-        )
-        found = (
+        is_best = value > result.best_value
+        outcome = "no earlier epoch was better" if is_best else f"epoch {result.best_epoch + 1} is the result"
+        reason = (
             f"catastrophic overfitting at epoch {epoch + 1}: robust balanced accuracy {single:.3f} under one step "
-            f"and {value:.3f} under PGD; {better}. A smaller adv.eps, adv.objective n_fgsm or a multi-step "
+            f"and {value:.3f} under PGD; {outcome}. A smaller adv.eps, adv.objective n_fgsm or a multi-step "
             "objective avoids it"
         )
-        say(found)
-        return found
+        say(reason)
+        return reason
 
 
-def _value(row: dict[str, float]) -> float:
-    """What the best epoch is chosen by: robust balanced accuracy, where it was measured."""
+def _selection_value(row: dict[str, float]) -> float:
+    """The value that selects the best epoch: robust balanced accuracy, or the clean one in clean training."""
     return row.get("val_robust_balanced_accuracy", row["val_balanced_accuracy"])

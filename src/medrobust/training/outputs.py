@@ -1,4 +1,4 @@
-"""What a training leaves behind: checkpoint, predictions, metrics, curves and a confusion matrix."""
+"""The files that a training stage writes: checkpoint, predictions, metrics, training curves, confusion matrix."""
 
 import hashlib
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from medrobust.data.store import Subset
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
 from medrobust.models.predict import log_probabilities, predictions_table
-from medrobust.training.state import Fit
+from medrobust.training.state import FitResult
 
 
 @dataclass(frozen=True)
-class Paths:
-    """Where a training stage writes."""
+class TrainOutputs:
+    """Paths that a training stage writes."""
 
     model: Path
     predictions: Path
@@ -30,16 +30,26 @@ class Paths:
 
 
 def write_outputs(
-    paths: Paths, classifier: Classifier, result: Fit, subsets: dict[str, Subset], *,
+    outputs: TrainOutputs, classifier: Classifier, result: FitResult, subsets: dict[str, Subset], *,
     model: ModelParams, ordered: bool, report: ReportParams, card: dict[str, Any], robust: bool,
 ) -> None:  # fmt: skip
-    """Evaluate the trained classifier on validation and test, and write everything.
+    """Evaluate the trained classifier on validation and test images and write all outputs.
 
-    `robust`: the best epoch was chosen by balanced accuracy on attacked validation images, not on clean ones.
+    Args:
+        outputs: where to write.
+        classifier: the trained classifier, with the weights of the best epoch.
+        result: the result of the training.
+        subsets: the images by split; `val` and `test` are evaluated.
+        model: the backbone's block of params.yaml.
+        ordered: whether the classes are ordered.
+        report: number of bootstrap resamples and confidence level.
+        card: facts for the checkpoint's card.
+        robust: whether the best epoch has the best balanced accuracy on attacked validation images, not on clean
+            ones.
     """
     logprobs = {name: log_probabilities(classifier, subsets[name]) for name in ("val", "test")}
-    tables = [predictions_table(subsets[name], name, found) for name, found in logprobs.items()]
-    write_table(paths.predictions, pd.concat(tables, ignore_index=True))
+    tables = [predictions_table(subsets[name], name, values) for name, values in logprobs.items()]
+    write_table(outputs.predictions, pd.concat(tables, ignore_index=True))
     test = subsets["test"]
     summary = classification_summary(
         test.labels, logprobs["test"], test.patients, test.classes,
@@ -49,10 +59,10 @@ def write_outputs(
     stopped = {"stopped": result.stopped} if result.stopped else {}
     metrics = {**summary, **best, **stopped}
     val = {"val_robust" if robust else "val_clean": round_best(result.best_value)}
-    write_metrics(paths.metrics, metrics, {**dvc_metrics(summary), **val})
-    _write_plots(paths.plots, result, test, logprobs["test"].argmax(1))
+    write_metrics(outputs.metrics, metrics, {**dvc_metrics(summary), **val})
+    _write_plots(outputs.plots, result, test, logprobs["test"].argmax(1))
     checkpoint.save(
-        paths.model, classifier, model, {**card, "metrics": {k: summary[k] for k in ("n", "accuracy")}}
+        outputs.model, classifier, model, {**card, "metrics": {k: summary[k] for k in ("n", "accuracy")}}
     )
 
 
@@ -66,7 +76,7 @@ def array_hash(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:16]
 
 
-def _write_plots(folder: Path, result: Fit, test: Subset, preds: np.ndarray) -> None:
+def _write_plots(folder: Path, result: FitResult, test: Subset, preds: np.ndarray) -> None:
     from dvclive import Live
 
     with atomic_dir(folder) as temporary:

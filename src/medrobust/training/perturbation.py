@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation, with any objective."""
+"""Adversarial weight perturbation, for any objective."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,36 +8,37 @@ from torch import Tensor
 
 from medrobust.training import distributed
 from medrobust.training.objectives.base import Objective, Step
-from medrobust.training.objectives.inner import untracked
+from medrobust.training.objectives.inner import freeze_running_statistics
 
 
 @contextmanager
 def perturbed_weights(step: Step, objective: Objective, gamma: float) -> Iterator[None]:
-    """Inside, the weights are those near by at which the step's loss is worst (AWP, Wu et al. 2020, algorithm 1).
+    """Replace the weights by nearby weights that increase the loss (AWP, Wu et al. 2020, algorithm 1).
 
-    Each weight matrix w moves by v = gamma·‖w‖·g/‖g‖, where g is the gradient of the whole objective at w on the
-    step's attacked images, which stay the same. As in the authors' code these are the parameters named weight that
-    have more than one dimension: biases, norms, layer scales, class tokens and tables of positions stay.
-    Afterwards w is back to the bit. BatchNorm's running statistics do not see the extra forward pass.
+    Each weight matrix w is changed by v = gamma·‖w‖·g/‖g‖, where g is the gradient at w of the whole objective on
+    the step's attacked images. The same attacked images are used for the update. As in the authors' code, only
+    parameters that are named weight and have more than one dimension change: biases, norms, layer scales, class
+    tokens and position embeddings do not. On exit the weights are restored bit for bit. BatchNorm's running
+    statistics do not see the extra forward pass.
 
     Args:
-        step: the step that is being taken.
-        objective: its loss.
-        gamma: size relative to the weights; 0 = no perturbation.
+        step: the current training step.
+        objective: the loss of a step.
+        gamma: size of the change relative to the weights; 0 = no perturbation.
     """
     if not gamma:
         yield
         return
     named = step.model.named_parameters()
     weights = [w for name, w in named if "weight" in name and w.ndim > 1 and w.requires_grad]
-    with untracked(step.model):
+    with freeze_running_statistics(step.model):
         gradients = torch.autograd.grad(objective(step), weights, allow_unused=True)
     distributed.average_gradients([part for part in gradients if part is not None], len(step.images))
     before = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
-                weight.add_(_worst(weight, gradient, gamma))
+                weight.add_(_perturbation(weight, gradient, gamma))
     try:
         yield
     finally:
@@ -46,6 +47,6 @@ def perturbed_weights(step: Step, objective: Objective, gamma: float) -> Iterato
                 weight.copy_(old)
 
 
-def _worst(weight: Tensor, gradient: Tensor, gamma: float) -> Tensor:
+def _perturbation(weight: Tensor, gradient: Tensor, gamma: float) -> Tensor:
     length = gradient.norm()
     return torch.where(length > 0, gamma * weight.norm() / length.clamp_min(1e-30), 0.0) * gradient

@@ -1,4 +1,4 @@
-"""Resolve a backbone's settings: overrides in place, objectives found, what does not fit refused."""
+"""Resolve the training settings of a backbone: apply its overrides, look up its objectives, check that all fit."""
 
 import csv
 from collections.abc import Mapping
@@ -10,69 +10,73 @@ from medrobust.core.params.hyperparameters import reaches
 from medrobust.core.params.schema import override
 from medrobust.core.params.training import AdvParams, ModelParams, TrainParams, TuneParams
 from medrobust.training.objectives.registry import OBJECTIVES
-from medrobust.training.settings import Entry, Settings, content_hash, validation_steps
+from medrobust.training.settings import ObjectiveEntry, TrainingSettings, content_hash, validation_steps
 
 
 def resolve_settings(
     backbone: str, model: ModelParams, train: TrainParams, adv: AdvParams, tune: TuneParams,
     code: Mapping[str, str] | None = None,
-) -> dict[str, Settings]:  # fmt: skip
-    """The settings of the stages `tune`, `train` and `adv_train`.
+) -> dict[str, TrainingSettings]:  # fmt: skip
+    """The settings of the stages `tune`, `train` and `adv_train` of one backbone.
 
     Args:
-        backbone, model: a block under `models` and its name.
+        backbone, model: name and content of a block under `models`.
         train, adv, tune: blocks of params.yaml, without the backbone's overrides.
         code: `objectives/<name>` -> hash of its code, as the stage `code` writes it (None: no hashes).
 
     Raises:
-        UserError: an override that does not fit, an unknown objective, one without what it needs, a step size with
-            which an attack would not reach its radius, or a file of weights or folder of images that is not there.
+        UserError: an override is invalid, an objective is unknown or lacks what it needs, a step size is too small
+            for an attack to reach its radius, or a file of weights or folder of images does not exist.
     """
-    own = override(train, model.train, f"models.{backbone}.train")
+    own_train = override(train, model.train, f"models.{backbone}.train")
     own_adv = override(adv, model.adv, f"models.{backbone}.adv")
-    clean, robust = find(own.objective, "train", attacks=False), find(own_adv.objective, "adv", attacks=True)
+    clean = find_objective(own_train.objective, "train", attacks=False)
+    adversarial = find_objective(own_adv.objective, "adv", attacks=True)
     if (own_adv.objective == "ssat") != bool(own_adv.unlabelled):
         found = f"{own_adv.unlabelled} with objective {own_adv.objective}"
-        remedy = "ssat, and it alone, takes a share of the training patients (0.5) or a folder of images"
+        remedy = "Set a share of the training patients (0.5) or a folder of images for ssat, and 0 for all others"
         raise UserError("params.yaml: adv.unlabelled", found, remedy)
-    unsmoothed = [name for name, e in ((own.objective, clean), (own_adv.objective, robust)) if not e.smooths]
-    if own.label_smoothing and unsmoothed:
-        found = f"{own.label_smoothing:g} with objective {unsmoothed[0]}, which has no target to smooth"
-        raise UserError("params.yaml: train.label_smoothing", found, "Set it to 0, or take another objective")
-    _check_alpha(own_adv, robust, f"models.{backbone}.adv" if "alpha" in model.adv else "adv")
-    _refuse_short(adv, adv.steps, "adv", "the PGD on which the vote is fitted")
+    chosen = ((own_train.objective, clean), (own_adv.objective, adversarial))
+    unsmoothed = [name for name, entry in chosen if not entry.uses_label_smoothing]
+    if own_train.label_smoothing and unsmoothed:
+        found = f"{own_train.label_smoothing:g} with objective {unsmoothed[0]}, which has no target to smooth"
+        raise UserError("params.yaml: train.label_smoothing", found, "Set it to 0, or use another objective")
+    _check_alpha(own_adv, adversarial, f"models.{backbone}.adv" if "alpha" in model.adv else "adv")
+    _check_reach(adv, adv.steps, "adv", "the PGD on which the ensemble is fitted")
     if tune.trials and tune.objective == "robust" and own_adv.objective == "ssat":
-        remedy = "Say tune.objective: clean, trials: 0, or another adv.objective"
+        remedy = "Set tune.objective: clean, tune.trials: 0, or another adv.objective"
         raise UserError("params.yaml: tune.objective", "robust with ssat, but studies use labelled images", remedy)
-    files, folders = _hashes(backbone, model, own_adv)
-    base = {
-        "backbone": backbone, "model": model.model_copy(update={"train": {}, "adv": {}}), "train": own,
-        "objective": clean, "code": chosen_entries(code, "objectives", {own.objective}), "files": files,
+    files, folders = _input_hashes(backbone, model, own_adv)
+    network = model.model_dump(include=set(ModelParams.model_fields) - {"train", "adv", "detect", "explain"})
+    clean_settings = {
+        "backbone": backbone, "model": ModelParams.model_validate(network), "train": own_train,
+        "objective": clean, "code": chosen_entries(code, "objectives", {own_train.objective}), "files": files,
     }  # fmt: skip
-    both = {
-        **base,
+    adv_settings = {
+        **clean_settings,
         "files": {**files, **folders},
         "adv": own_adv,
-        "adv_objective": robust,
-        "code": chosen_entries(code, "objectives", {own.objective, own_adv.objective}),
+        "adv_objective": adversarial,
+        "code": chosen_entries(code, "objectives", {own_train.objective, own_adv.objective}),
     }
+    tune_settings = {**(adv_settings if tune.objective == "robust" else clean_settings), "tune": tune}
     return {
-        "tune": Settings.model_validate({**(both if tune.objective == "robust" else base), "tune": tune}),
-        "train": Settings.model_validate(base),
-        "adv_train": Settings.model_validate(both),
+        "tune": TrainingSettings.model_validate(tune_settings),
+        "train": TrainingSettings.model_validate(clean_settings),
+        "adv_train": TrainingSettings.model_validate(adv_settings),
     }
 
 
-def find(name: str, block: str, *, attacks: bool) -> Entry:
-    """The objective of that name.
+def find_objective(name: str, block: str, *, attacks: bool) -> ObjectiveEntry:
+    """Look up an objective in the registry.
 
     Args:
-        name: as params.yaml has it.
-        block: of params.yaml, for the message.
-        attacks: whether the training has an attack to offer.
+        name: as in params.yaml.
+        block: block of params.yaml that names it, for the message.
+        attacks: whether objectives that attack the model are allowed.
 
     Raises:
-        UserError: there is none of that name for this training; the message lists those that there are.
+        UserError: there is no such objective for this training; the message lists those that exist.
     """
     known = {key: entry for key, entry in OBJECTIVES.items() if attacks or not entry.attacks}
     if name not in known:
@@ -80,55 +84,55 @@ def find(name: str, block: str, *, attacks: bool) -> Entry:
     return known[name]
 
 
-def _check_alpha(adv: AdvParams, objective: Entry, block: str) -> None:
-    """Refuse a step size that is too small for the objective's own attack, or for that of robust validation.
-
-    `curriculum` needs no check of its first epochs: a share of eps gets as large a share of the steps at least.
-    """
-    if objective.inside:
-        steps = 1 if objective.single_step else adv.steps
-        _refuse_short(adv, steps, block, f"the training attack of {adv.objective}")
-    if validation_steps(adv, objective.single_step) == adv.steps:  # else it takes alpha: auto
-        _refuse_short(adv, adv.steps, block, "the PGD of robust validation")
-
-
-def _refuse_short(adv: AdvParams, steps: int, block: str, name: str) -> None:
-    if adv.alpha == "auto" or reaches(adv.alpha, steps, adv.eps):
-        return
-    found = f"{name} reaches {adv.alpha:g} x {steps} = {adv.alpha * steps:g} of eps {adv.eps:g}"
-    more = ", a larger alpha, or more steps" if steps > 1 else ", or a larger alpha"
-    raise UserError(f"params.yaml: {block}.alpha", found, f"Say alpha: auto{more}")
-
-
-def check_classes(settings: dict[str, Settings], split: Path) -> None:
-    """Refuse an objective that the data have too few classes for.
+def check_classes(settings: dict[str, TrainingSettings], split: Path) -> None:
+    """Check that the data have enough classes for every objective.
 
     Args:
-        settings: what `resolve_settings` gave.
+        settings: the result of `resolve_settings`.
         split: the split table.
 
     Raises:
-        UserError: there is one.
+        UserError: an objective needs more classes.
     """
     with split.open(newline="", encoding="utf-8") as file:
         classes = {row["label"] for row in csv.DictReader(file)}
     for block, entry in (("train", settings["train"].objective), ("adv", settings["adv_train"].adv_objective)):
-        if entry and len(classes) < entry.classes:
-            found = f"wants {entry.classes} classes or more, {split} has {len(classes)}"
-            raise UserError(f"params.yaml: {block}.objective", found, "Take another objective")
+        if entry and len(classes) < entry.min_classes:
+            found = f"needs {entry.min_classes} classes or more, {split} has {len(classes)}"
+            raise UserError(f"params.yaml: {block}.objective", found, "Use another objective")
 
 
-def _hashes(backbone: str, model: ModelParams, adv: AdvParams) -> tuple[dict[str, str], dict[str, str]]:
-    """sha256 of the file of weights, and of the folder of unlabelled images, by path; {} where there is none."""
+def _check_alpha(adv: AdvParams, objective: ObjectiveEntry, block: str) -> None:
+    """Check that the step size reaches eps in the objective's attack and in robust validation.
+
+    The early epochs of `curriculum` need no check: a share of eps has at least that share of the steps.
+    """
+    if objective.must_reach_eps:
+        steps = 1 if objective.single_step else adv.steps
+        _check_reach(adv, steps, block, f"the training attack of {adv.objective}")
+    if validation_steps(adv, objective.single_step) == adv.steps:  # otherwise validation uses alpha: auto
+        _check_reach(adv, adv.steps, block, "the PGD of robust validation")
+
+
+def _check_reach(adv: AdvParams, steps: int, block: str, attack: str) -> None:
+    if adv.alpha == "auto" or reaches(adv.alpha, steps, adv.eps):
+        return
+    found = f"{attack} reaches {adv.alpha:g} x {steps} = {adv.alpha * steps:g} of eps {adv.eps:g}"
+    others = ", a larger alpha, or more steps" if steps > 1 else ", or a larger alpha"
+    raise UserError(f"params.yaml: {block}.alpha", found, f"Set alpha: auto{others}")
+
+
+def _input_hashes(backbone: str, model: ModelParams, adv: AdvParams) -> tuple[dict[str, str], dict[str, str]]:
+    """Hashes by path of the file of weights and of the folder of unlabelled images; {} where there is none."""
     files, folders = {}, {}
     if model.weights not in {"none", "pretrained"}:
         if not Path(model.weights).expanduser().is_file():
-            remedy = "Give the path of a file, or weights: none | pretrained"
-            raise UserError(f"params.yaml: models.{backbone}.weights", f"{model.weights} is no file", remedy)
+            remedy = "Set the path of a file, or weights: none | pretrained"
+            raise UserError(f"params.yaml: models.{backbone}.weights", f"{model.weights} is not a file", remedy)
         files[model.weights] = content_hash(model.weights)
     if isinstance(adv.unlabelled, str):
         if not Path(adv.unlabelled).expanduser().is_dir():
-            remedy = "Give a folder with images, or a share of the training patients"
-            raise UserError("params.yaml: adv.unlabelled", f"{adv.unlabelled} is no folder", remedy)
+            remedy = "Set a folder with images, or a share of the training patients"
+            raise UserError("params.yaml: adv.unlabelled", f"{adv.unlabelled} is not a folder", remedy)
         folders[adv.unlabelled] = content_hash(adv.unlabelled)
     return files, folders

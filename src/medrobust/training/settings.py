@@ -1,9 +1,8 @@
-"""What a training stage of one backbone depends on, as the stage `settings` hands it over.
+"""The settings of one backbone's training stages, as the stage `settings` writes them.
 
-A file holds what decides its stage's training and nothing else: params with the backbone's overrides in place,
-and where its objectives are, with the hash of their code. So an edit of one objective re-runs the
-trainings that name it, a new objective re-runs none, and an override of `adv` leaves tuning and clean training as
-they are.
+Each file holds what decides the training of its stage and nothing else: params with the backbone's overrides
+applied, and its objectives with the hash of their code. So an edit of an objective re-runs only the trainings that
+use it, a new objective re-runs none, and an override of `adv` re-runs neither tuning nor clean training.
 """
 
 import hashlib
@@ -17,91 +16,92 @@ from medrobust.core.params.schema import override
 from medrobust.core.params.training import AdvParams, ModelParams, TrainParams, TuneParams
 from medrobust.core.records import file_hash, read_json
 
-#: Gradients that a single-step training is validated with, unless `adv.val_steps` says otherwise.
+#: Least number of PGD steps that validate a single-step training, unless `adv.val_steps` is set.
 VALIDATION_STEPS = 10
 
 
-class Entry(Block):
-    """An objective as the registry knows it.
+class ObjectiveEntry(Block):
+    """An objective in the registry.
 
     Attributes:
         target: module:function.
         attacks: whether it attacks the model, so that only adversarial training can use it.
-        single_step: whether its attack is one gradient: validated under more steps, and watched for catastrophic
-            overfitting.
-        replayed: whether it takes each batch `adv.replays` times.
-        inside: whether its attack goes by `adv.alpha` and has to reach the border of the ball; a single step
-            in that step.
-        smooths: whether `train.label_smoothing` means something to it.
-        classes: how many it needs at least.
+        single_step: whether its attack takes one gradient. Such a training is validated with more steps and
+            watched for catastrophic overfitting.
+        replays: whether it takes each batch `adv.replays` times.
+        must_reach_eps: whether its attack uses `adv.alpha` and its steps must be able to reach the border of the
+            ball (one step, if `single_step`).
+        uses_label_smoothing: whether `train.label_smoothing` affects it.
+        min_classes: least number of classes.
     """
 
     target: str
     attacks: bool = True
     single_step: bool = False
-    replayed: bool = False
-    inside: bool = True
-    smooths: bool = True
-    classes: int = 2
+    replays: bool = False
+    must_reach_eps: bool = True
+    uses_label_smoothing: bool = True
+    min_classes: int = 2
 
 
-class Settings(Block):
-    """What decides a training beside images and seed.
+class TrainingSettings(Block):
+    """What decides a training besides images and seed.
 
     Attributes:
-        backbone: the name of its block in params.yaml.
+        backbone: name of its block in params.yaml.
         model: the block, without the overrides.
-        train: clean training, overrides in place; the study may replace some of it.
-        objective: of clean training.
-        adv, adv_objective: adversarial training, overrides in place; None where the stage has none.
-        tune: the study; None where the stage has none.
+        train: clean training, with overrides applied; the study may replace some of its values.
+        objective: objective of clean training.
+        adv, adv_objective: adversarial training, with overrides applied; None if the stage does not use it.
+        tune: the study; None if the stage does not use it.
         code: `objectives/<name>` -> hash of the objective's code.
-        files: path as params.yaml has it -> `content_hash`, of files that are no outs: weights, unlabelled images.
+        files: path as in params.yaml -> `content_hash`, of inputs that are no DVC outs: weights, unlabelled
+            images.
     """
 
     backbone: str
     model: ModelParams
     train: TrainParams
-    objective: Entry
+    objective: ObjectiveEntry
     adv: AdvParams | None = None
-    adv_objective: Entry | None = None
+    adv_objective: ObjectiveEntry | None = None
     tune: TuneParams | None = None
     code: dict[str, str] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
 
 
 def validation_steps(adv: AdvParams, single_step: bool) -> int:
-    """Gradients of the PGD of robust validation.
+    """Number of steps of the PGD of robust validation.
 
-    A model of single-step training can be safe from few steps and from nothing else, so it meets at least
-    `VALIDATION_STEPS` of them unless `adv.val_steps` says otherwise.
+    A model of single-step training may be robust to few steps and to nothing else. It is validated with at least
+    `VALIDATION_STEPS` steps, unless `adv.val_steps` is set.
     """
     return adv.val_steps or (max(adv.steps, VALIDATION_STEPS) if single_step else adv.steps)
 
 
-def tuned(train: TrainParams, best: Path) -> TrainParams:
-    """A `train` block with a study's best values, its `best.json`, in place."""
-    chosen = {key: value for key, value in read_json(best).items() if key in TrainParams.model_fields}
-    return override(train, chosen, f"train (from {best})")
+def with_tuned_values(train: TrainParams, best: Path) -> TrainParams:
+    """A `train` block with the best values of a study, read from its `best.json`."""
+    tuned = {key: value for key, value in read_json(best).items() if key in TrainParams.model_fields}
+    return override(train, tuned, f"train (from {best})")
 
 
 def content_hash(path: str | Path) -> str:
-    """sha256 of a file, or of the names and contents of all files below a folder; `~` is the home."""
+    """sha256 of a file, or of the names and contents of all files below a folder; `~` is the home folder."""
     path = Path(path).expanduser()
     if path.is_file():
         return file_hash(path)
-    below = sorted(file for file in path.rglob("*") if file.is_file())
-    listing = [f"{file.relative_to(path).as_posix()} {file_hash(file)}" for file in below]
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    listing = [f"{file.relative_to(path).as_posix()} {file_hash(file)}" for file in files]
     return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
 
-def read_settings(path: Path) -> Settings:
-    """Read one of the files that the stage `settings` wrote.
+def read_settings(path: Path) -> TrainingSettings:
+    """Read a file that the stage `settings` wrote.
 
     Raises:
-        UserError: a file that it speaks of is not what it was then.
+        UserError: a file or folder that it lists has changed since.
     """
-    settings = Settings.model_validate(read_json(path))
+    settings = TrainingSettings.model_validate(read_json(path))
     for name, expected in settings.files.items():
         if content_hash(name) != expected:
             remedy = "Run `dvc repro --force --single-item settings`, then `dvc repro`"

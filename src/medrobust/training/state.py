@@ -1,4 +1,4 @@
-"""All that a training is in the middle of: what the resume file keeps, and how a fit goes on from it."""
+"""The state of a training between two epochs, and the resume file that stores it."""
 
 import hashlib
 import json
@@ -14,12 +14,18 @@ from medrobust.core.params.training import TrainParams
 from medrobust.core.processes import from_rank_0, gather, rank, world_size
 from medrobust.core.records import atomic_file
 from medrobust.core.runtime import WORK, say
-from medrobust.training.optim import build_average, build_optimiser, build_scheduler, precision
+from medrobust.training.optim import build_ema, build_optimiser, build_scheduler, precision
 
 
 @dataclass
-class Fit:
-    """What training gave: the history, the best epoch's weights, and why it stopped early ("" if it did not)."""
+class FitResult:
+    """The result of a training so far.
+
+    Attributes:
+        history: metrics of each epoch.
+        best_value, best_epoch, best_state: selection value, index and weights of the best epoch.
+        stopped: why training stopped early; "" if it did not.
+    """
 
     history: list[dict[str, float]] = field(default_factory=list)
     best_value: float = -1.0
@@ -29,62 +35,63 @@ class Fit:
 
 
 @dataclass
-class State:
+class TrainingState:
     """A training between two epochs.
 
     Attributes:
-        model: what is trained.
-        optimiser, scheduler, scaler: torch's.
-        average: the moving average of the weights; None = none.
+        model: the network that is trained.
+        optimiser, scheduler, scaler: those of torch.
+        ema: the moving average of the weights; None = no EMA.
         memory: tensors that the objective keeps from step to step.
-        result: what is known so far.
+        result: the result so far.
     """
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
     scheduler: Any
     scaler: torch.amp.GradScaler
-    average: AveragedModel | None
+    ema: AveragedModel | None
     memory: dict[str, Tensor] = field(default_factory=dict)
-    result: Fit = field(default_factory=Fit)
+    result: FitResult = field(default_factory=FitResult)
 
     @classmethod
-    def fresh(cls, model: nn.Module, settings: TrainParams) -> "State":
+    def initial(cls, model: nn.Module, settings: TrainParams) -> "TrainingState":
         """The state before the first epoch."""
         device = next(model.parameters()).device
         optimiser = build_optimiser(model, settings)
         scaler = torch.amp.GradScaler(device.type, enabled=precision(settings, device) == torch.float16)
-        average = build_average(model, settings.ema)
-        return cls(model, optimiser, build_scheduler(optimiser, settings), scaler, average)
+        ema = build_ema(model, settings.ema)
+        return cls(model, optimiser, build_scheduler(optimiser, settings), scaler, ema)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
     @property
-    def judged(self) -> nn.Module:
-        """The model that is validated and kept: the average, where there is one."""
-        return self.model if self.average is None else self.average.module
+    def evaluated_model(self) -> nn.Module:
+        """The model that is validated and whose weights are the result: the EMA if there is one."""
+        return self.model if self.ema is None else self.ema.module
 
-    def keep(self, key: str) -> None:
-        """Write the state to the key's resume file, whole or not at all."""
+    def save(self, key: str) -> None:
+        """Write the resume file of the key atomically."""
         result = dict(vars(self.result))
         if self.result.best_epoch == len(self.result.history) - 1:
-            result["best_state"] = self.judged.state_dict()  # the same weights; torch writes a storage once
+            # The same weights by reference: torch writes each storage once.
+            result["best_state"] = self.evaluated_model.state_dict()
         content = {
             "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
-            "result": result, "own": gather({**_random_state(self.device), "memory": _on_the_host(self.memory)}),
+            "average": self.ema.state_dict() if self.ema else None,
+            "result": result, "own": gather({**_random_state(self.device), "memory": _to_cpu(self.memory)}),
         }  # fmt: skip
         if rank() == 0:
-            # Given a path instead, torch would not tell that the disk is full.
+            # An open file, because torch does not report a full disk when it is given a path.
             with atomic_file(resume_path(key)) as temporary, temporary.open("wb") as file:
                 torch.save(content, file)
 
     def restore(self, key: str | None) -> None:
-        """Take up the state of the key's resume file, if there is one."""
+        """Continue from the resume file of the key, if there is one."""
         content = from_rank_0(lambda: _read(key))
         if content is None:
             return
@@ -92,15 +99,16 @@ class State:
         self.optimiser.load_state_dict(content["optimiser"])
         self.scheduler.load_state_dict(content["scheduler"])
         self.scaler.load_state_dict(content["scaler"])
-        if self.average:
-            self.average.load_state_dict(content["average"])
-        if len(content["own"]) == world_size():  # else: other processes, with their own seeds and other shares
-            own = content["own"][rank()]
-            _set_random_state(own, self.device)
-            for name, (tensor, gradient) in own["memory"].items():
+        if self.ema:
+            self.ema.load_state_dict(content["average"])
+        # With another number of processes, the random states and shares of the batches are not comparable.
+        if len(content["own"]) == world_size():
+            of_process = content["own"][rank()]
+            _set_random_state(of_process, self.device)
+            for name, (tensor, gradient) in of_process["memory"].items():
                 self.memory[name] = tensor.to(self.device).requires_grad_(True)
                 self.memory[name].grad = None if gradient is None else gradient.to(self.device)
-        self.result = Fit(**content["result"])
+        self.result = FitResult(**content["result"])
         say(f"resuming after epoch {len(self.result.history)}")
 
 
@@ -110,15 +118,15 @@ def resume_key(facts: dict[str, Any]) -> str:
 
 
 def resume_path(key: str) -> Path:
-    """Where a training of that key keeps its state; deleted when its stage is done."""
+    """The resume file of a training; it is deleted when its stage has finished."""
     return WORK / "resume" / f"{key}.pt"
 
 
-def forget(key: str) -> None:
-    """Remove the key's state, and what a kill in the middle of writing it left."""
+def delete_resume_file(key: str) -> None:
+    """Delete the key's resume file, and temporary files left by a process that was killed while writing it."""
     path = resume_path(key)
-    for left in (path, *path.parent.glob(f".{path.stem}.*.tmp{path.suffix}")):
-        left.unlink(missing_ok=True)
+    for file in (path, *path.parent.glob(f".{path.stem}.*.tmp{path.suffix}")):
+        file.unlink(missing_ok=True)
 
 
 def _read(key: str | None) -> Any:
@@ -127,8 +135,8 @@ def _read(key: str | None) -> Any:
     return torch.load(resume_path(key), weights_only=True, map_location="cpu")
 
 
-def _on_the_host(memory: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Tensors and their gradients, by name, where every process can read them."""
+def _to_cpu(memory: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Tensors and their gradients by name, on the CPU, where every process can read them."""
     return {
         name: (tensor.detach().cpu(), None if tensor.grad is None else tensor.grad.cpu())
         for name, tensor in memory.items()
@@ -136,7 +144,7 @@ def _on_the_host(memory: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | 
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
-    """The state of the CPU's generator and, where a GPU trains, of that GPU's."""
+    """The state of the CPU's random generator and, when training on a GPU, of that GPU's."""
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return {"cpu": torch.get_rng_state(), "cuda": cuda}
 

@@ -1,8 +1,8 @@
-"""The trials of a study: what one is, where the study is kept, and how it goes on after a kill.
+"""The study of a backbone: what a trial is, where the study is stored, and how it resumes after a kill.
 
-A trial counts when it is complete, pruned, or failed by its own values (a diverging loss, a batch that the memory
-does not hold). One that a kill cut short does not count: the next process asks for it again and goes on from its
-last finished epoch.
+A trial is finished if it is complete, pruned, or failed because of its own values (a diverging loss, a batch that
+does not fit into memory). A trial that was cut short by a kill is not: the next process draws it again and resumes
+it after its last finished epoch.
 """
 
 import os
@@ -20,32 +20,32 @@ from medrobust.core.params.schema import override
 from medrobust.core.params.training import AugmentParams, SearchSpace, TrainParams, TuneParams
 from medrobust.core.runtime import WORK, say, seed_everything
 from medrobust.training.loop import DivergedError, Job, fit
-from medrobust.training.memory import TooLargeError, release, within_memory
-from medrobust.training.run import Images, image_hashes, new_classifier
-from medrobust.training.settings import Settings
-from medrobust.training.state import forget, resume_key
+from medrobust.training.out_of_memory import BatchTooLargeError, explain_out_of_memory, free_memory
+from medrobust.training.run import PreparedImages, image_hashes, new_classifier
+from medrobust.training.settings import TrainingSettings
+from medrobust.training.state import delete_resume_file, resume_key
 
-#: What the study may set.
-TUNED = ("lr", "optimiser", "batch_size", "scheduler")
-#: What fails a trial and not the study.
-FAILURES = (DivergedError, TooLargeError)
-#: Seconds between two signs of life of a process that works on a study in a database.
-HEARTBEAT = 60
-#: Seconds between two looks at trials of other machines.
-WAIT = 5.0
+#: Keys of the `train` block that a study sets.
+TUNED_KEYS = ("lr", "optimiser", "batch_size", "scheduler")
+#: Errors that fail a trial but not the study.
+TRIAL_ERRORS = (DivergedError, BatchTooLargeError)
+#: Seconds between two heartbeats of a process that works on a study in a database.
+HEARTBEAT_SECONDS = 60
+#: Seconds between two checks of trials that run on other machines.
+POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Trials:
-    """What decides a study; another process can be handed it.
+class TuningStudy:
+    """What decides a study; it can be passed to other processes.
 
     Attributes:
-        settings: of the backbone, with `tune`.
-        prepared, split: where the images are.
+        settings: settings of the backbone, with `tune`.
+        prepared, split: paths of the prepared store and the split table.
         seed, augment: blocks of params.yaml.
     """
 
-    settings: Settings
+    settings: TrainingSettings
     prepared: Path
     split: Path
     seed: int
@@ -58,81 +58,86 @@ class Trials:
         return self.settings.tune
 
     def facts(self) -> dict[str, Any]:
-        """All that decides a trial's result beside its hyper-parameters; how many there are does not."""
+        """All that decides the result of a trial besides its hyper-parameters; the number of trials does not."""
         settings = self.settings.model_dump(exclude={"tune": {"trials"}})
         hashes = image_hashes(self.prepared, self.split)
         return {"seed": self.seed, **hashes, "settings": settings, "augment": self.augment.model_dump()}
 
     def open(self) -> optuna.Study:
-        """The study."""
+        """Open or create the Optuna study."""
         return open_study(f"{self.settings.backbone}-{resume_key(self.facts())}")
 
     def prepare(self) -> None:
-        """Forget the trials that a kill cut short and queue the first one; before any process takes trials."""
+        """Discard trials that a kill cut short and queue the first trial, before any process runs trials."""
         study = self.open()
-        _forget_cut_trials(study)
-        own = first_trial(self.settings.train, self.tune.space)
-        if own and not any(trial.user_attrs.get("own") for trial in _standing(study, TrialState.WAITING)):
-            study.enqueue_trial(own, user_attrs={"own": True})
+        _discard_interrupted_trials(study)
+        defaults = default_values(self.settings.train, self.tune.space)
+        known = _finished_or_running(study, TrialState.WAITING)
+        if defaults and not any(trial.user_attrs.get("default") for trial in known):
+            study.enqueue_trial(defaults, user_attrs={"default": True})
 
-    def run(self, alone: bool = True) -> optuna.Study:
+    def run(self, single_process: bool = True) -> optuna.Study:
         """Run the trials that the prepared study lacks.
 
         Args:
-            alone: no other process works on the study: trials are drawn in one sequence of the seed, and an
-                interrupted study ends as an undisturbed one. Else the sampler spreads concurrent trials.
+            single_process: whether no other process works on the study. Then trials are drawn in one sequence of
+                the seed, and an interrupted study ends like an undisturbed one. Otherwise the sampler keeps
+                concurrent trials apart.
         """
-        study, images = self.open(), Images.open(self.prepared, self.split)
-        own = first_trial(self.settings.train, self.tune.space)
-        study.sampler = replayed(study, self.seed, self.tune.space, own) if alone else _concurrent_sampler()
+        study, images = self.open(), PreparedImages.open(self.prepared, self.split)
+        space = self.tune.space
+        if single_process:
+            study.sampler = replay_sampler(study, self.seed, space, default_values(self.settings.train, space))
+        else:
+            study.sampler = _concurrent_sampler()
 
         def objective(trial: optuna.Trial) -> float:
-            if sum(other.number < trial.number for other in _standing(study)) >= self.tune.trials:
-                raise _EnoughError
-            with recorded(trial):
-                return self.value(trial, images)
+            if sum(other.number < trial.number for other in _finished_or_running(study)) >= self.tune.trials:
+                raise _StudyFullError
+            with record_error(trial):
+                return self.evaluate(trial, images)
 
-        while len(counted(study)) < self.tune.trials:
-            if len(_standing(study)) < self.tune.trials:
-                study.optimize(objective, n_trials=1, catch=(*FAILURES, _EnoughError))
-                release()
-            elif not shared():
-                break  # another process of this stage is at the last trial; the stage waits for it
+        while len(finished_trials(study)) < self.tune.trials:
+            if len(_finished_or_running(study)) < self.tune.trials:
+                study.optimize(objective, n_trials=1, catch=(*TRIAL_ERRORS, _StudyFullError))
+                free_memory()
+            elif not uses_database():
+                break  # another process of this stage runs the last trial; the stage waits for it
             else:
-                time.sleep(WAIT)
-                _forget_cut_trials(study)
+                time.sleep(POLL_SECONDS)
+                _discard_interrupted_trials(study)
         return study
 
-    def value(self, trial: optuna.Trial, images: Images) -> float:
-        """Train as the trial says and give its best validation balanced accuracy, clean or robust.
+    def evaluate(self, trial: optuna.Trial, images: PreparedImages) -> float:
+        """Train with the trial's values; return the best validation balanced accuracy, clean or robust.
 
         Raises:
             DivergedError: the training diverged.
-            TooLargeError: its batches do not fit the memory. Any other error ends the study.
-            optuna.TrialPruned: it is worse than the median of the earlier ones.
+            BatchTooLargeError: its batches do not fit into memory. Any other error ends the study.
+            optuna.TrialPruned: it is worse than the median of the earlier trials.
         """
-        chosen = suggest(trial, self.tune.space)
-        say(f"{self.settings.backbone} trial: " + ", ".join(f"{k} {v}" for k, v in chosen.items()))
-        settings = override(self.settings.train, {**chosen, "epochs": self.tune.epochs}, "tune")
-        key = resume_key({**self.facts(), "trial": chosen})
+        values = suggest(trial, self.tune.space)
+        say(f"{self.settings.backbone} trial: " + ", ".join(f"{k} {v}" for k, v in values.items()))
+        settings = override(self.settings.train, {**values, "epochs": self.tune.epochs}, "tune")
+        key = resume_key({**self.facts(), "trial": values})
 
         def on_epoch(epoch: int, value: float) -> None:
             trial.report(value, epoch)
             if epoch + 1 < self.tune.epochs and trial.should_prune():
-                forget(key)
+                delete_resume_file(key)
                 raise optuna.TrialPruned
 
         try:
-            with within_memory(settings.batch_size):
+            with explain_out_of_memory(settings.batch_size):
                 best = fit(self.job(settings, images, key), on_epoch).best_value
-        except FAILURES:
-            forget(key)
+        except TRIAL_ERRORS:
+            delete_resume_file(key)
             raise
-        forget(key)
+        delete_resume_file(key)
         return best
 
-    def job(self, settings: TrainParams, images: Images, key: str) -> Job:
-        """The training of one trial, from a new network."""
+    def job(self, settings: TrainParams, images: PreparedImages, key: str) -> Job:
+        """The training of one trial, with a new network."""
         seed_everything(self.seed)
         train, val = images.subsets["train"], images.subsets["val"]
         objective = self.settings.adv_objective or self.settings.objective
@@ -142,22 +147,22 @@ class Trials:
         )  # fmt: skip
 
 
-class _EnoughError(Exception):
-    """Another process has begun the last trial meanwhile."""
+class _StudyFullError(Exception):
+    """Another process has started the last trial in the meantime."""
 
 
 @contextmanager
-def recorded(trial: optuna.Trial) -> Iterator[None]:
-    """Note the message of a failure that ends the trial; by the note it counts."""
+def record_error(trial: optuna.Trial) -> Iterator[None]:
+    """Store the message of an error that fails the trial; this marks the trial as finished."""
     try:
         yield
-    except FAILURES as error:
+    except TRIAL_ERRORS as error:
         trial.set_user_attr("error", str(error))
         raise
 
 
 def suggest(trial: optuna.Trial, space: SearchSpace) -> dict[str, Any]:
-    """One point of the search space."""
+    """Draw one point of the search space."""
     return {
         "lr": trial.suggest_float("lr", *space.lr, log=True),
         "optimiser": trial.suggest_categorical("optimiser", space.optimiser),
@@ -166,24 +171,25 @@ def suggest(trial: optuna.Trial, space: SearchSpace) -> dict[str, Any]:
     }
 
 
-def first_trial(train: TrainParams, space: SearchSpace) -> dict[str, Any] | None:
-    """The values of the `train` block, if they lie in the space."""
-    own = train.model_dump(include=set(TUNED))
-    inside = space.lr[0] <= own["lr"] <= space.lr[1]
-    return own if inside and all(own[key] in getattr(space, key) for key in TUNED[1:]) else None
+def default_values(train: TrainParams, space: SearchSpace) -> dict[str, Any] | None:
+    """The values of the `train` block, which the first trial uses; None if they are not in the space."""
+    values = train.model_dump(include=set(TUNED_KEYS))
+    lr_in_range = space.lr[0] <= values["lr"] <= space.lr[1]
+    return values if lr_in_range and all(values[key] in getattr(space, key) for key in TUNED_KEYS[1:]) else None
 
 
-def shared() -> bool:
-    """Whether studies live in a database, where other machines may work on them."""
+def uses_database() -> bool:
+    """Whether studies are stored in a database, where other machines may work on them."""
     return "MEDROBUST_STUDIES" in os.environ
 
 
 def open_study(name: str) -> optuna.Study:
-    """The study of that name: in the database that `MEDROBUST_STUDIES` names, else in its own journal file."""
+    """Open or create a study in the database `MEDROBUST_STUDIES`, or in a journal file if it is not set."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage: optuna.storages.BaseStorage
-    if shared():
-        storage = optuna.storages.RDBStorage(os.environ["MEDROBUST_STUDIES"], heartbeat_interval=HEARTBEAT)
+    if uses_database():
+        url = os.environ["MEDROBUST_STUDIES"]
+        storage = optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_SECONDS)
     else:
         path = WORK / "studies" / f"{name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -194,25 +200,24 @@ def open_study(name: str) -> optuna.Study:
     )  # fmt: skip
 
 
-def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """The finished trials that count, in the order in which they began."""
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """The finished trials, in the order in which they started."""
     done = (TrialState.COMPLETE, TrialState.PRUNED)
     return [t for t in study.trials if t.state in done or (t.state == TrialState.FAIL and "error" in t.user_attrs)]
 
 
-def replayed(
-    study: optuna.Study, seed: int, space: SearchSpace, own: dict[str, Any] | None
+def replay_sampler(
+    study: optuna.Study, seed: int, space: SearchSpace, defaults: dict[str, Any] | None
 ) -> optuna.samplers.TPESampler:
-    """The seeded sampler in the state that it had after the study's counted trials.
+    """The seeded sampler in its state after the study's finished trials.
 
-    They are asked for again in memory, so that an interrupted study draws what an undisturbed one would have
-    drawn.
+    The trials are drawn again in memory, so that an interrupted study draws the same values as an undisturbed one.
     """
     sampler = optuna.samplers.TPESampler(seed=seed)
     scratch = optuna.create_study(direction="maximize", sampler=sampler)
-    for past in counted(study):
-        if past.user_attrs.get("own") and own:
-            scratch.enqueue_trial(own)
+    for past in finished_trials(study):
+        if past.user_attrs.get("default") and defaults:
+            scratch.enqueue_trial(defaults)
         trial = scratch.ask()
         suggest(trial, space)
         for epoch, value in past.intermediate_values.items():
@@ -222,22 +227,23 @@ def replayed(
 
 
 def _concurrent_sampler() -> optuna.samplers.TPESampler:
-    # Each process must draw other values; the constant liar keeps them apart where the model has a favourite.
+    # Unseeded, so that each process draws other values; the constant liar keeps the model's proposals apart.
     return optuna.samplers.TPESampler(constant_liar=True)
 
 
-def _standing(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
-    """Trials that count or run, or are in one of the states."""
-    known = {trial.number for trial in counted(study)}
-    return [t for t in study.trials if t.number in known or t.state in (TrialState.RUNNING, *states)]
+def _finished_or_running(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
+    """Trials that are finished, running, or in one of the given states."""
+    finished = {trial.number for trial in finished_trials(study)}
+    return [t for t in study.trials if t.number in finished or t.state in (TrialState.RUNNING, *states)]
 
 
-def _forget_cut_trials(study: optuna.Study) -> None:
-    """Fail the trials whose process died; they carry no error and so do not count.
+def _discard_interrupted_trials(study: optuna.Study) -> None:
+    """Mark trials whose process died as failed; without a stored error they do not count as finished.
 
-    In a database those whose heartbeat stopped; in a journal all that run, for the stage's lock is ours.
+    In a database these are the trials whose heartbeat stopped. In a journal they are all running ones, because
+    this process holds the stage's lock.
     """
-    if shared():
+    if uses_database():
         optuna.storages.fail_stale_trials(study)
         return
     for trial in study.trials:

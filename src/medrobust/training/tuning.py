@@ -1,4 +1,4 @@
-"""The tuning stage: run a backbone's study, in one process or several, and write what it found."""
+"""The tuning stage: run a backbone's study in one or more processes, and write its results."""
 
 import multiprocessing
 import os
@@ -9,103 +9,102 @@ from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from medrobust.core.errors import UserError
 from medrobust.core.metrics import round_best
 from medrobust.core.records import atomic_dir, atomic_file, write_json, write_metrics, write_table
 from medrobust.core.runtime import say
-from medrobust.training.trials import TUNED, Trials, counted, shared
+from medrobust.training.trials import TUNED_KEYS, TuningStudy, finished_trials, uses_database
 
 
 @dataclass(frozen=True)
-class Outs:
-    """Where the stage writes."""
+class TuneOutputs:
+    """Paths that the tuning stage writes."""
 
     out: Path
     metrics: Path
     plots: Path
 
 
-def tune_stage(trials: Trials, outs: Outs) -> None:
-    """Run (or go on with) the study and write `best.json`, `trials.csv`, metrics and plots.
+def tune_stage(tuning: TuningStudy, outputs: TuneOutputs) -> None:
+    """Run or resume the study and write `best.json`, `trials.csv`, metrics and plots.
 
-    `MEDROBUST_WORKERS` processes work on it at once (default 1). `MEDROBUST_STUDIES`, the URL of a database,
-    lets many machines work on it; each ends when the study has its trials.
+    `MEDROBUST_WORKERS` processes work on it at once (default 1). With `MEDROBUST_STUDIES`, the URL of a database,
+    several machines can work on it; each ends when the study has all its trials.
     """
-    workers = _workers()
-    alone = workers == 1 and not shared()
-    trials.prepare()
+    workers = _worker_count()
+    single_process = workers == 1 and not uses_database()
+    tuning.prepare()
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=_work, args=(trials, number)) for number in range(1, workers)]
+    others = [context.Process(target=_work, args=(tuning, number)) for number in range(1, workers)]
     for process in others:
         process.start()
-    study = trials.run(alone)
+    study = tuning.run(single_process)
     for process in others:
         process.join()
         if process.exitcode:
-            raise RuntimeError(f"a worker of the study ended with {process.exitcode}")
-    _write(trials, study, outs)
+            raise RuntimeError(f"a worker of the study ended with exit code {process.exitcode}")
+    _write(tuning, study, outputs)
 
 
-def _workers() -> int:
+def _worker_count() -> int:
     text = os.environ.get("MEDROBUST_WORKERS", "1")
     if not text.isdecimal() or int(text) < 1:
-        raise UserError(
-            "MEDROBUST_WORKERS", f"{text!r}", "Say how many processes tune a backbone at once: 1, 2, ..."
-        )
+        remedy = "Set it to the number of processes that tune a backbone at once: 1, 2, ..."
+        raise UserError("MEDROBUST_WORKERS", f"{text!r}", remedy)
     return int(text)
 
 
-def _work(trials: Trials, number: int) -> None:
-    """Take trials until there are enough; of the machine's GPUs the one after the other workers'."""
+def _work(tuning: TuningStudy, number: int) -> None:
+    """Run trials in worker process `number`, which also selects its GPU, until the study has enough."""
     os.environ["LOCAL_RANK"] = str(number)
-    threading.Thread(target=_end_with_the_stage, daemon=True).start()
-    trials.run(alone=False)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    tuning.run(single_process=False)
 
 
-def _end_with_the_stage() -> None:
-    """End this process if the stage's is killed: the lock goes with it, and the next run takes up its trials."""
+def _exit_with_parent() -> None:
+    """End this process when the stage is killed, so that its lock is free and the next run redoes the trials."""
     stage = multiprocessing.parent_process()
     assert stage is not None, "a worker has been started by the stage"
     stage.join()
     os._exit(1)
 
 
-def _write(trials: Trials, study: optuna.Study, outs: Outs) -> None:
-    found = counted(study)
-    complete = [(number, t) for number, t in enumerate(found) if t.state == TrialState.COMPLETE]
+def _write(tuning: TuningStudy, study: optuna.Study, outputs: TuneOutputs) -> None:
+    trials = finished_trials(study)
+    complete = [(number, t) for number, t in enumerate(trials) if t.state == TrialState.COMPLETE]
     number, best = max(complete, key=lambda pair: pair[1].value or 0.0, default=(None, None))
-    chosen = {**trials.settings.train.model_dump(include=set(TUNED)), **(best.params if best else {})}
-    value = best.value if best else None
-    table = _table(found)
-    with atomic_dir(outs.out) as temporary:
-        write_json(temporary / "best.json", {**chosen, "value": value, "trial": number})
+    values = {**tuning.settings.train.model_dump(include=set(TUNED_KEYS)), **(best.params if best else {})}
+    best_value = best.value if best else None
+    table = _table(trials)
+    with atomic_dir(outputs.out) as temporary:
+        write_json(temporary / "best.json", {**values, "value": best_value, "trial": number})
         write_table(temporary / "trials.csv", table)
-    with atomic_dir(outs.plots) as temporary:
+    with atomic_dir(outputs.plots) as temporary:
         write_table(temporary / "trials.csv", table)
-        _write_figures(temporary, found)
+        _write_figures(temporary, trials)
     counts = table["state"].value_counts().to_dict() if len(table) else {}
     summary = {
-        "best_val_balanced_accuracy": value,
+        "best_val_balanced_accuracy": best_value,
         "trials": len(table),
         **{str(state): count for state, count in counts.items()},
     }
-    write_metrics(outs.metrics, summary, {f"val_{trials.tune.objective}": round_best(value)})
-    say(f"{trials.settings.backbone}: best {chosen}")
+    write_metrics(outputs.metrics, summary, {f"val_{tuning.tune.objective}": round_best(best_value)})
+    say(f"{tuning.settings.backbone}: best {values}")
 
 
-def _table(found: list[optuna.trial.FrozenTrial]) -> pd.DataFrame:
+def _table(trials: list[FrozenTrial]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = [
-        {"trial": n, "state": t.state.name.lower(), "value": t.value, **{k: t.params.get(k) for k in TUNED}}
-        for n, t in enumerate(found)
+        {"trial": n, "state": t.state.name.lower(), "value": t.value, **{k: t.params.get(k) for k in TUNED_KEYS}}
+        for n, t in enumerate(trials)
     ]
-    return pd.DataFrame(rows, columns=["trial", "state", "value", *TUNED])
+    return pd.DataFrame(rows, columns=["trial", "state", "value", *TUNED_KEYS])
 
 
-def _write_figures(folder: Path, found: list[optuna.trial.FrozenTrial]) -> None:
-    """The history of the study, and from enough trials which hyper-parameter made the difference (fANOVA)."""
-    complete = [trial for trial in found if trial.state == TrialState.COMPLETE]
+def _write_figures(folder: Path, trials: list[FrozenTrial]) -> None:
+    """Plot the history of the study and, with enough trials, the importance of each hyper-parameter (fANOVA)."""
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
         return
     import matplotlib as mpl
@@ -113,12 +112,12 @@ def _write_figures(folder: Path, found: list[optuna.trial.FrozenTrial]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    importance = _importance(found, complete)
+    importance = _importance(trials, complete)
     figure, axes = plt.subplots(1, 2 if importance else 1, figsize=(10 if importance else 5, 4), squeeze=False)
     left, right = axes[0, 0], axes[0, -1]
     values = [trial.value for trial in complete]
-    left.plot([found.index(trial) for trial in complete], values, "o", label="trial")
-    left.step([found.index(t) for t in complete], pd.Series(values).cummax(), where="post", label="best so far")
+    left.plot([trials.index(trial) for trial in complete], values, "o", label="trial")
+    left.step([trials.index(t) for t in complete], pd.Series(values).cummax(), where="post", label="best so far")
     left.set(xlabel="trial", ylabel="validation balanced accuracy")
     left.legend()
     if importance:
@@ -132,15 +131,13 @@ def _write_figures(folder: Path, found: list[optuna.trial.FrozenTrial]) -> None:
     plt.close(figure)
 
 
-def _importance(
-    found: list[optuna.trial.FrozenTrial], complete: list[optuna.trial.FrozenTrial]
-) -> dict[str, float]:
-    """Each hyper-parameter's share of the variance; {} where trials are fewer than what they would tell apart."""
-    if len(complete) <= len(TUNED) or len({trial.value for trial in complete}) < 2:
+def _importance(trials: list[FrozenTrial], complete: list[FrozenTrial]) -> dict[str, float]:
+    """Each hyper-parameter's share of the variance; {} if there are too few complete trials to estimate it."""
+    if len(complete) <= len(TUNED_KEYS) or len({trial.value for trial in complete}) < 2:
         return {}
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     study = optuna.create_study(direction="maximize")
-    study.add_trials(found)
-    found_by: dict[str, float] = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    return found_by
+    study.add_trials(trials)
+    importance: dict[str, float] = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return importance

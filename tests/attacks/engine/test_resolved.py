@@ -1,4 +1,4 @@
-"""A suite as its cells read it: surrogates of the run come with the hash of the weights that they have now."""
+"""Resolved suites: surrogates of the run come with the hash of their current weights."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ FOREIGN = {"source": "elsewhere", "sha256": "0" * 64}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A suite that tries images of a model of the run, and of one that is not."""
+    """A suite with two surrogates, one of which is a model of the run."""
     (tmp_path / "models" / "a" / "clean").mkdir(parents=True)
     (tmp_path / "models" / "a" / "clean" / "model.safetensors").write_bytes(b"weights")
     attacks = [{"name": "fgsm"}, {"name": "transfer", "source": "a-clean"}, {"name": "transfer", **FOREIGN}]
@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "s"
 
 
-def test_a_surrogate_is_the_folder_and_the_weights_that_its_stage_saw(folder: Path) -> None:
+def test_a_surrogate_is_the_folder_and_the_weights_of_its_stage(folder: Path) -> None:
     model = folder.parent / "models" / "a" / "clean"
     write_surrogate(model, folder / "a-clean.json")
     fgsm, ours, foreign = read_suite(folder)["attacks"]

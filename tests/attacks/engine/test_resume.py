@@ -1,4 +1,4 @@
-"""A killed evaluation goes on by image; several processes give what one gives."""
+"""A killed evaluation resumes by image; several processes give the same result as one."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from medrobust.attacks.engine import evaluate as engine
 from medrobust.attacks.engine.attempts import table_of
 from medrobust.attacks.engine.evaluate import attack_suite
-from medrobust.attacks.engine.resume import State, state_of
+from medrobust.attacks.engine.resume import ResumeFolder, resume_folder
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.records import atomic_file
@@ -31,7 +31,7 @@ SUITE = resolve_suite(
     ),
 )
 
-#: An evaluation in a process of its own; its model takes a little time for each image.
+#: An evaluation in a process of its own, with a model that is slow.
 SCRIPT = """
 import sys, time
 import numpy as np, torch
@@ -39,7 +39,7 @@ from pathlib import Path
 from torch import nn
 from medrobust.attacks.engine import evaluate as engine
 from medrobust.attacks.engine.evaluate import attack_suite
-from medrobust.attacks.engine.resume import state_of
+from medrobust.attacks.engine.resume import resume_folder
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.data.store import Subset
 from medrobust.core.params.attacks import SuiteParams
@@ -59,8 +59,8 @@ subset = Subset(pixels, np.arange(24), np.arange(24) % 3, ids, ids, ["a"])
 attacks = [{"name": "pgd", "steps": 4}, {"name": "square", "queries": 10}]
 suite = resolve_suite("s", SuiteParams(norm="Linf", eps=[0.005, 0.02], attacks=attacks))
 engine.FLUSH = 0.0
-state = state_of(model, subset, suite, seed=0, bit_depth=8)
-table = attack_suite(model, subset, suite, seed=0, batch_size=4, state=state)
+resume = resume_folder(model, subset, suite, seed=0, bit_depth=8)
+table = attack_suite(model, subset, suite, seed=0, batch_size=4, resume=resume)
 if process_number() == 0:
     table.to_parquet(sys.argv[1])
 """
@@ -72,7 +72,7 @@ def command(folder: Path, out: str, pause: float, *launcher: str) -> list[str]:
 
 
 def assert_same(left: pd.DataFrame, right: pd.DataFrame) -> None:
-    """Equal but for the rounding of other batch sizes."""
+    """Check that tables are equal, up to the rounding of other batch sizes."""
     pd.testing.assert_frame_equal(left, right, atol=1e-6, rtol=1e-5)
 
 
@@ -81,12 +81,12 @@ def environment() -> dict[str, str]:
 
 
 def parts_below(folder: Path) -> list[Path]:
-    """All that evaluations in `folder` have written whole so far."""
-    return [part for state in (folder / "tmp" / "resume").glob("*") for part in State(state).parts()]
+    """Complete files that evaluations in `folder` have written."""
+    return [part for path in (folder / "tmp" / "resume").glob("*") for part in ResumeFolder(path).parts()]
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_by_image(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_by_image(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
     subprocess.run(command(whole, "table.parquet", 0), cwd=whole, env=environment(), check=True, timeout=100)
@@ -102,12 +102,12 @@ def test_a_run_that_is_killed_goes_on_by_image(tmp_path: Path) -> None:
     output = subprocess.run(
         again, cwd=tmp_path, env=environment(), check=True, capture_output=True, text=True, timeout=100
     )
-    assert f"resuming: {len(done)} images are done already" in output.stdout
+    assert f"resuming: {len(done)} images are already finished" in output.stdout
     assert_same(pd.read_parquet(tmp_path / "table.parquet"), pd.read_parquet(whole / "table.parquet"))
 
 
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
+def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
     subprocess.run(command(tmp_path, "one.parquet", 0), cwd=tmp_path, env=environment(), check=True, timeout=100)
     for part in parts_below(tmp_path):
         part.unlink()
@@ -119,18 +119,18 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     assert_same(pd.read_parquet(tmp_path / "two.parquet"), pd.read_parquet(tmp_path / "one.parquet"))
 
 
-def test_what_is_finished_is_not_attacked_again(
+def test_finished_images_are_not_attacked_again(
     trained: nn.Module, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "FLUSH", 0.0)
-    state = State(tmp_path / "state")
-    whole = attack_suite(trained, subset, SUITE, seed=0, batch_size=5, state=state)
-    parts = state.parts()
+    resume = ResumeFolder(tmp_path / "state")
+    whole = attack_suite(trained, subset, SUITE, seed=0, batch_size=5, resume=resume)
+    parts = resume.parts()
     assert len(parts) > 2
     parts[1].unlink()
-    missing = set(subset.ids) - set(state.read()["id"])
+    missing = set(subset.ids) - set(resume.load()["id"])
     assert missing
-    asked = []
+    sizes = []
 
     class Watched(nn.Module):
         def __init__(self) -> None:
@@ -138,38 +138,38 @@ def test_what_is_finished_is_not_attacked_again(
             self.inner = trained
 
         def forward(self, images: Tensor) -> Tensor:
-            asked.append(len(images))
+            sizes.append(len(images))
             logits: Tensor = self.inner(images)
             return logits
 
-    again = attack_suite(Watched(), subset, SUITE, seed=0, batch_size=40, state=state)
-    assert max(asked) <= len(missing)
+    again = attack_suite(Watched(), subset, SUITE, seed=0, batch_size=40, resume=resume)
+    assert max(sizes) <= len(missing)
     assert_same(again, whole)
-    state.clear()
-    assert not state.folder.exists()
+    resume.clear()
+    assert not resume.folder.exists()
 
 
-def test_a_part_that_a_kill_cut_short_is_not_read(tmp_path: Path) -> None:
-    state = State(tmp_path)
-    state.add(table_of([]))
-    whole = state.parts()
+def test_an_interrupted_write_is_not_loaded(tmp_path: Path) -> None:
+    resume = ResumeFolder(tmp_path)
+    resume.save(table_of([]))
+    complete = resume.parts()
     with atomic_file(tmp_path / "000001-7.parquet") as cut:
         cut.write_bytes(b"PAR1")
-        assert list(tmp_path.glob("*.parquet")) != whole
-        assert state.parts() == whole
-        assert state.read().empty
+        assert list(tmp_path.glob("*.parquet")) != complete
+        assert resume.parts() == complete
+        assert resume.load().empty
 
 
-def test_the_state_is_found_by_what_decides_the_result(trained: nn.Module, subset: Subset) -> None:
-    reference = state_of(trained, subset, SUITE, seed=0, bit_depth=8).folder
-    assert state_of(trained, subset, SUITE, seed=0, bit_depth=8).folder == reference
-    assert state_of(trained, subset, SUITE, seed=1, bit_depth=8).folder != reference
-    assert state_of(trained, subset, {**SUITE, "eps": [0.02]}, seed=0, bit_depth=8).folder != reference
+def test_the_folder_depends_on_everything_that_decides_the_result(trained: nn.Module, subset: Subset) -> None:
+    reference = resume_folder(trained, subset, SUITE, seed=0, bit_depth=8).folder
+    assert resume_folder(trained, subset, SUITE, seed=0, bit_depth=8).folder == reference
+    assert resume_folder(trained, subset, SUITE, seed=1, bit_depth=8).folder != reference
+    assert resume_folder(trained, subset, {**SUITE, "eps": [0.02]}, seed=0, bit_depth=8).folder != reference
     part = Subset(
         subset.store_images, subset.rows[1:], subset.labels[1:], subset.ids[1:], subset.patients[1:], ["a"]
     )
-    assert state_of(trained, part, SUITE, seed=0, bit_depth=8).folder != reference
-    assert state_of(trained, subset, SUITE, seed=0, bit_depth=8, train=part).folder != reference
+    assert resume_folder(trained, part, SUITE, seed=0, bit_depth=8).folder != reference
+    assert resume_folder(trained, subset, SUITE, seed=0, bit_depth=8, train=part).folder != reference
     with torch.no_grad():
         next(trained.parameters()).view(-1)[0] += 1e-3
-    assert state_of(trained, subset, SUITE, seed=0, bit_depth=8).folder != reference
+    assert resume_folder(trained, subset, SUITE, seed=0, bit_depth=8).folder != reference

@@ -1,4 +1,4 @@
-"""What an attack cell writes."""
+"""The files that an attack cell writes."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_metrics, read_table
 from medrobust.data.store import Subset
 
-REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95)
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, sheet=6)
 
 
 def worst_cases(classes: int) -> pd.DataFrame:
-    """Forty images of ten patients; those that were fooled have another answer than the truth."""
+    """Forty images of ten patients; fooled ones have a wrong prediction."""
     rng = np.random.default_rng(0)
     label = np.arange(40) % classes
     fooled = rng.random(40) < 0.4
@@ -29,8 +29,8 @@ def worst_cases(classes: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_a_radius_is_judged_by_the_worst_case(classes: int) -> None:
-    """Of an image that stands, what the attack last tried counts for nothing."""
+def test_a_radius_counts_the_worst_case(classes: int) -> None:
+    """The prediction of a failed attack does not count."""
     table = worst_cases(classes)
     truth, answer = table["label"], np.where(table["fooled"], table["adv_pred"], table["label"])
     point = _point(table, [f"c{k}" for k in range(classes)], REPORT)
@@ -78,4 +78,4 @@ def test_the_three_files_of_a_cell_agree(
     assert found["gradient_evaluations"] == attempts["gradients"].sum()
     targeted = {key for key in found if key.startswith("targeted")}
     assert targeted == ({"targeted_n", "targeted_success", "targeted_success_ci"} if target else set())
-    assert not list(tmp_path.glob("tmp/resume/*")), "what is finished needs no state"
+    assert not list(tmp_path.glob("tmp/resume/*")), "the folder is removed at the end"

@@ -1,4 +1,4 @@
-"""How many images ended in the class that was wanted, from records and from attacks run one by one."""
+"""Targeted success from records, compared with attacks that run on their own."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from medrobust.attacks.engine.attempts import table_of
 from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.attacks.engine.targeted import targeted_success
-from medrobust.attacks.goals import choose_targets
 from medrobust.attacks.methods.iterative import CWPGD
+from medrobust.attacks.targets import choose_targets
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.report import ReportParams
 from medrobust.data.store import Subset
 
-REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95)
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, sheet=6)
 EPS = [0.1, 0.2]
 COSTS = [[0, 1, 5], [9, 0, 1], [9, 3, 0]]
 
@@ -26,10 +26,10 @@ def resolved(*attacks: dict[str, Any]) -> dict[str, Any]:
     return resolve_suite("s", SuiteParams(norm="Linf", eps=EPS, attacks=list(attacks)))
 
 
-def row(subset: Subset, place: int, attack: str, eps: float, pred: int, distance: float) -> dict[str, Any]:
-    label = int(subset.labels[place])
+def row(subset: Subset, index: int, attack: str, eps: float, pred: int, distance: float) -> dict[str, Any]:
+    label = int(subset.labels[index])
     return {
-        "id": subset.ids[place], "patient": subset.patients[place], "label": label, "clean_pred": label,
+        "id": subset.ids[index], "patient": subset.patients[index], "label": label, "clean_pred": label,
         "attack": attack, "eps": eps, "fooled": pred != label, "pred": pred, "margin": 0.0, "distance": distance,
         "saturation": 1.0, "displacement": 0.0, "steps": 1, "gradients": 1, "queries": 1,
     }  # fmt: skip
@@ -37,8 +37,8 @@ def row(subset: Subset, place: int, attack: str, eps: float, pred: int, distance
 
 @pytest.fixture
 def attempts(subset: Subset) -> pd.DataFrame:
-    """Of class 1 (12 images): one reaches class 0 nearby, one far away, one class 2 alone, one is wrong anyway."""
-    rows = [row(subset, place, "natural", 0.0, int(label), 0.0) for place, label in enumerate(subset.labels)]
+    """Of class 1, one image reaches class 0 nearby, one far away, one only class 2, and one is wrong anyway."""
+    rows = [row(subset, index, "natural", 0.0, int(label), 0.0) for index, label in enumerate(subset.labels)]
     rows += [
         row(subset, 16, "bim", 0.2, 0, 0.19), row(subset, 16, "bim", 0.1, 0, 0.1),
         row(subset, 17, "bim", 0.2, 0, 0.15), row(subset, 17, "bim", 0.1, 2, 0.1),
@@ -54,18 +54,20 @@ def test_only_the_target_counts_and_only_inside_the_radius(
     trained: nn.Module, subset: Subset, attempts: pd.DataFrame
 ) -> None:
     found = targeted_success(trained, subset, resolved({"name": "bim", "target": "healthy"}), attempts, REPORT)
-    asked = 24 - 1  # classes 1 and 2 without the image that is wrong by itself
-    assert found["targeted_n"] == {"healthy": asked}
-    assert found["targeted_success"] == {"healthy": {"0.1": 1 / asked, "0.2": 2 / asked}}
+    counted = 24 - 1  # classes 1 and 2 without the image that is wrong anyway
+    assert found["targeted_n"] == {"healthy": counted}
+    assert found["targeted_success"] == {"healthy": {"0.1": 1 / counted, "0.2": 2 / counted}}
     low, high = found["targeted_success_ci"]["healthy"]["0.2"]
-    assert 0 <= low < 2 / asked < high < 0.3
+    assert 0 <= low < 2 / counted < high < 0.3
 
 
-def test_a_suite_without_a_target_says_nothing(trained: nn.Module, subset: Subset, attempts: pd.DataFrame) -> None:
+def test_a_suite_without_targets_has_no_targeted_success(
+    trained: nn.Module, subset: Subset, attempts: pd.DataFrame
+) -> None:
     assert targeted_success(trained, subset, resolved({"name": "bim"}), attempts, REPORT) == {}
 
 
-def test_goals_are_told_apart_and_a_goal_of_nobody_has_no_share(
+def test_targets_are_distinguished_and_a_target_without_images_has_no_share(
     trained: nn.Module, subset: Subset, attempts: pd.DataFrame
 ) -> None:
     other = [[0, 5, 1], [1, 0, 9], [1, 9, 0]]
@@ -94,19 +96,19 @@ def test_goals_are_told_apart_and_a_goal_of_nobody_has_no_share(
 def test_the_engine_reaches_as_many_targets_as_the_attack_alone(
     target: str, trained: nn.Module, subset: Subset
 ) -> None:
-    goal: dict[str, Any] = {"target": target, **({"costs": COSTS} if target == "most_costly" else {})}
-    suite = resolved({"name": "cw_pgd", "random_start": False, **goal})
+    settings: dict[str, Any] = {"target": target, **({"costs": COSTS} if target == "most_costly" else {})}
+    suite = resolved({"name": "cw_pgd", "random_start": False, **settings})
     attempts = attack_suite(trained, subset, suite, seed=0)
     found = targeted_success(trained, subset, suite, attempts, REPORT)
     images, labels = subset.batch(range(40)), subset.targets(range(40))
-    targets = choose_targets(trained, images, labels, target, goal.get("costs"))
-    asked = (trained(images).argmax(1) == labels) & (targets != labels)
-    assert found["targeted_n"] == {target: int(asked.sum())}
+    targets = choose_targets(trained, images, labels, target, settings.get("costs"))
+    counted = (trained(images).argmax(1) == labels) & (targets != labels)
+    assert found["targeted_n"] == {target: int(counted.sum())}
     shares = []
     for eps in EPS:
-        adv = CWPGD(eps=eps, random_start=False, **goal)(trained, images, labels, seeds=torch.arange(40))
-        reached = (trained(adv).argmax(1) == targets)[asked].float().mean().item()
+        adv = CWPGD(eps=eps, random_start=False, **settings)(trained, images, labels, seeds=torch.arange(40))
+        reached = (trained(adv).argmax(1) == targets)[counted].float().mean().item()
         shares.append(found["targeted_success"][target][f"{eps:g}"])
-        assert shares[-1] == pytest.approx(reached, abs=0.03), "the engine starts smaller balls from larger ones"
+        assert shares[-1] == pytest.approx(reached, abs=0.03), "smaller radii start from larger ones"
     assert shares[-1] > 0
     assert shares == sorted(shares)

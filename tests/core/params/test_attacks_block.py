@@ -1,4 +1,4 @@
-"""Block `attacks`: surrogates are models of the run, each named once for a suite that uses it."""
+"""Block `attacks`: surrogates are models of the run, each listed once for a suite that uses it."""
 
 from pathlib import Path
 from typing import Any
@@ -7,24 +7,25 @@ import pytest
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.schema import Params
-from tests.core.params.blocks import defaults, load_with
+from tests.core.params.changed import load_changed
+from tests.params import preset
 
 OURS = {"suite": "moved", "backbone": "resnet34", "regime": "clean"}
 USES = [{"name": "transfer", "source": "resnet34-clean"}]
 
 
-def load_changed(root: Path, folder: Path, surrogates: list[Any], attacks: list[dict[str, Any]]) -> Params:
+def load_moved(folder: Path, surrogates: list[Any], attacks: list[dict[str, Any]]) -> Params:
     """The default parameters with surrogates and a suite `moved`."""
-    block = defaults(root)["attacks"]
+    block = preset()["attacks"]
     block["suites"]["moved"] = {"norm": "Linf", "eps": [0.01], "attacks": attacks}
-    return load_with(root, folder, "attacks", {**block, "surrogates": surrogates})
+    return load_changed(folder, "attacks", {**block, "surrogates": surrogates})
 
 
-def test_a_surrogate_of_the_run_or_foreign_weights_with_a_hash(root: Path, tmp_path: Path) -> None:
-    found = load_changed(root, tmp_path, [OURS], USES).attacks.surrogates
+def test_a_surrogate_of_the_run_or_foreign_weights_with_a_hash(tmp_path: Path) -> None:
+    found = load_moved(tmp_path, [OURS], USES).attacks.surrogates
     assert [entry.model_dump() for entry in found] == [OURS]
     foreign = {"name": "transfer", "source": "elsewhere", "sha256": "0" * 64}
-    assert not load_changed(root, tmp_path, [], [foreign]).attacks.surrogates
+    assert not load_moved(tmp_path, [], [foreign]).attacks.surrogates
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_a_surrogate_of_the_run_or_foreign_weights_with_a_hash(root: Path, tmp_p
         ([], USES, r"no 'resnet34-clean' for 'moved'"),
         ([{**OURS, "regime": "adv"}], USES, r"no 'resnet34-clean' for 'moved'"),
         ([OURS], [{"name": "fgsm"}], r"'resnet34-clean' for 'moved' is used by no attack"),
-        ([OURS, OURS], USES, r"'resnet34-clean' for 'moved' is used by no attack, or stands there twice"),
+        ([OURS, OURS], USES, r"'resnet34-clean' for 'moved' is used by no attack, or listed twice"),
         ([OURS, {**OURS, "suite": "fgsm"}], USES, r"'resnet34-clean' for 'fgsm' is used by no attack"),
         (
             [{**OURS, "backbone": "vgg"}], [{"name": "transfer", "source": "vgg-clean"}],
@@ -42,7 +43,7 @@ def test_a_surrogate_of_the_run_or_foreign_weights_with_a_hash(root: Path, tmp_p
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(
-    surrogates: list[Any], attacks: list[dict[str, Any]], message: str, root: Path, tmp_path: Path
+    surrogates: list[Any], attacks: list[dict[str, Any]], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        load_changed(root, tmp_path, surrogates, attacks)
+        load_moved(tmp_path, surrogates, attacks)

@@ -1,4 +1,4 @@
-"""Block `explain`: old files load without it, and what it names must exist."""
+"""Block `explain` and `models.B.explain`: the attack of the maps, and the backbones that are explained."""
 
 from pathlib import Path
 from typing import Any
@@ -6,28 +6,35 @@ from typing import Any
 import pytest
 
 from medrobust.core.errors import UserError
-from tests.core.params.blocks import load_with
+from medrobust.core.params.schema import Params
+from tests.core.params.changed import load_changed
+from tests.params import preset
 
 
-def test_a_file_without_the_block_explains_nothing(root: Path, tmp_path: Path) -> None:
-    assert load_with(root, tmp_path, "explain", None).explain.models == []
+def load_block(folder: Path, changes: dict[str, Any]) -> Params:
+    """The default parameters with changes in the block `explain`."""
+    return load_changed(folder, "explain", {**preset()["explain"], **changes})
+
+
+def test_a_run_without_explanations_needs_no_radius(tmp_path: Path) -> None:
+    models = {name: {**model, "explain": False} for name, model in preset()["models"].items()}
+    assert load_changed(tmp_path, "models", models).explain.eps
+    message = r"explain\.eps: 0, but resnet34 is explained\. Set .* models\.resnet34\.explain: false"
+    with pytest.raises(UserError, match=message):
+        load_block(tmp_path, {"eps": 0})
 
 
 @pytest.mark.parametrize(
-    ("block", "message"),
+    ("changes", "message"),
     [
-        ({"models": ["vgg"], "suite": "pgd", "eps": 0.01}, r"explain\.models: there is no 'vgg'.*resnet34"),
-        ({"models": ["resnet34"], "suite": "pdg", "eps": 0.01}, r"explain\.suite: there is no 'pdg'.*pgd"),
-        ({"models": ["resnet34"]}, "name a suite, and an eps above 0"),
-        ({"models": ["resnet34"], "suite": "pgd"}, "name a suite, and an eps above 0"),
+        ({"suite": "pdg"}, r"explain\.suite: there is no 'pdg'.*pgd"),
+        ({"suite": None}, r"explain\.suite: got None"),
         ({"top": 1}, r"explain\.top: got 1"),
         ({"grid": 0}, r"explain\.grid: got 0"),
         ({"drift_images": -1}, r"explain\.drift_images: got -1"),
         ({"image": 1}, r"explain\.image: unknown key.*images"),
     ],
 )
-def test_what_cannot_be_explained_is_refused(
-    root: Path, tmp_path: Path, block: dict[str, Any], message: str
-) -> None:
+def test_what_cannot_be_explained_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        load_with(root, tmp_path, "explain", block)
+        load_block(tmp_path, changes)

@@ -1,53 +1,40 @@
-"""params.yaml is read strictly, and each refusal says where, what, and what to do."""
+"""params.yaml is read strictly, and each error names the key, the value and the remedy."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.base import parse_fraction
-from medrobust.core.params.schema import Params, load_params, override
+from medrobust.core.params.schema import check_params, load_params, override
 from medrobust.core.seeds import image_seeds
-
-
-def content(root: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text())
-    return loaded
-
-
-def load_changed(root: Path, folder: Path, key: str, value: Any) -> Params:
-    """Load the default parameters with the value at one dotted key replaced."""
-    changed = content(root)
-    block: Any = changed
-    *way, last = key.split(".")
-    for part in way:
-        block = block[part]
-    block[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump(changed))
-    return load_params(folder / "params.yaml")
+from tests.core.params.changed import load_changed
+from tests.params import preset, save
 
 
 def test_the_default_parameters_load(root: Path) -> None:
-    params = load_params(root / "params.yaml")
+    params = load_params(root / "presets" / "default.yaml")
     assert 0 < params.adv.eps < 1
     assert set(params.models) == {"dinov2", "resnet34", "efficientnet_b0"}
 
 
 def test_every_key_of_the_default_parameters_is_explained(root: Path) -> None:
-    """The first line that gives a key a value has a comment with its unit or meaning."""
-    unexplained, seen = [], set()
-    for line in (root / "params.yaml").read_text().splitlines():
-        key, _, value = line.strip().partition(":")
-        if not value.split("#")[0].strip() or key.startswith(("#", "- ")) or key in seen:
+    """The first line of each key that has a value has a comment with its unit or meaning."""
+    unexplained, seen, sections = [], {"optimiser"}, set(preset())
+    for line in (root / "presets" / "default.yaml").read_text().splitlines():
+        key, colon, rest = line.strip().removeprefix("- ").partition(":")
+        names_of_users = ("dinov2", "resnet34", "efficientnet_b0", "fgsm", "pgd", "name", "loss")
+        section = key in sections and not line.startswith(" ")
+        if not colon or key.startswith("#") or key in seen or key in names_of_users or section:
             continue
         seen.add(key)
-        if "#" not in value:
+        if "#" not in rest:
             unexplained.append(key)
-    assert unexplained == []
+    assert [key for key in unexplained if not key.endswith("Demented")] == []
 
 
 @pytest.mark.parametrize(
@@ -55,6 +42,8 @@ def test_every_key_of_the_default_parameters_is_explained(root: Path) -> None:
     [
         ("adv.epz", 0.1, "params.yaml: adv.epz", "unknown key"),
         ("colour", 1, "params.yaml: colour", "unknown key"),
+        ("detect.models", ["resnet34"], "params.yaml: detect.models", "unknown key"),
+        ("data", None, "params.yaml: data", "got None"),
         ("models.resnet34.sise", 64, "params.yaml: models.resnet34.sise", "unknown key"),
         ("seed", 2**31 - 1, "params.yaml: seed", "got 2147483647"),
         ("augment.scale", [1.05, 0.95], "params.yaml: augment.scale", "got [1.05, 0.95]"),
@@ -86,66 +75,128 @@ def test_every_key_of_the_default_parameters_is_explained(root: Path) -> None:
         ("models", {"res-net": {}}, "params.yaml: models.res-net", "res-net"),
     ],
 )
-def test_a_wrong_key_or_value_is_named(
-    root: Path, tmp_path: Path, key: str, value: Any, where: str, found: str
-) -> None:
+def test_a_wrong_key_or_value_is_named(tmp_path: Path, key: str, value: Any, where: str, found: str) -> None:
     with pytest.raises(UserError) as caught:
-        load_changed(root, tmp_path, key, value)
+        load_changed(tmp_path, key, value)
     assert where in caught.value.where
     assert "literal" not in caught.value.where, "one message of one key, not of the parts of its type"
     assert found in caught.value.found
     assert caught.value.remedy
 
 
-def test_ends_of_a_range_may_be_one_value(root: Path, tmp_path: Path) -> None:
+def test_ends_of_a_range_may_be_one_value(tmp_path: Path) -> None:
     """So a study can hold one hyper-parameter fixed."""
-    assert load_changed(root, tmp_path, "tune.space.lr", [1e-3, 1e-3]).tune.space.lr == [1e-3, 1e-3]
+    assert load_changed(tmp_path, "tune.space.lr", [1e-3, 1e-3]).tune.space.lr == [1e-3, 1e-3]
 
 
-def test_the_largest_seed_has_room_for_epochs(root: Path, tmp_path: Path) -> None:
-    seed = load_changed(root, tmp_path, "seed", 2_000_000_000).seed
+def test_the_largest_seed_has_room_for_epochs(tmp_path: Path) -> None:
+    seed = load_changed(tmp_path, "seed", 2_000_000_000).seed
     assert image_seeds(["a"], seed + 10_000).item() > 0
 
 
-def test_an_l2_radius_may_exceed_one(root: Path, tmp_path: Path) -> None:
+def test_an_l2_radius_may_exceed_one(tmp_path: Path) -> None:
     suite = {"norm": "L2", "eps": [2.5, "1/2"], "attacks": [{"name": "pgd_l2"}]}
-    params = load_changed(root, tmp_path, "attacks.suites.pgd", suite)
+    params = load_changed(tmp_path, "attacks.suites.pgd", suite)
     assert params.attacks.suites["pgd"].eps == [2.5, 0.5]
 
 
-def test_an_unknown_key_lists_what_is_known_there(root: Path, tmp_path: Path) -> None:
+def test_an_unknown_key_lists_what_is_known_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Known here: .*eps.*steps"):
-        load_changed(root, tmp_path, "adv.epz", 0.1)
+        load_changed(tmp_path, "adv.epz", 0.1)
     with pytest.raises(UserError, match=r"Known here: .*timm.*weights"):
-        load_changed(root, tmp_path, "models.resnet34.sise", 1)
+        load_changed(tmp_path, "models.resnet34.sise", 1)
 
 
-def test_a_missing_key_is_named(root: Path, tmp_path: Path) -> None:
-    changed = content(root)
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    changed = preset()
     del changed["adv"]["eps"]
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
-    with pytest.raises(UserError, match=r"adv\.eps: missing"):
-        load_params(tmp_path / "params.yaml")
+    with pytest.raises(UserError, match=r"adv\.eps: missing\. Set it; presets/default\.yaml has every key$"):
+        load_params(save(tmp_path, changed))
 
 
-def test_several_wrong_keys_are_counted(root: Path, tmp_path: Path) -> None:
-    changed = content(root)
+def test_several_wrong_keys_are_counted(tmp_path: Path) -> None:
+    changed = preset()
     changed["adv"]["eps"] = changed["adv"]["steps"] = -1
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(changed))
     with pytest.raises(UserError, match=r"1 more keys? (is|are) wrong"):
-        load_params(tmp_path / "params.yaml")
+        load_params(save(tmp_path, changed))
 
 
-def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file"):
-        load_params(tmp_path / "params.yaml")
-    (tmp_path / "params.yaml").write_text("adv: {eps: [")
-    with pytest.raises(UserError, match="not valid YAML"):
-        load_params(tmp_path / "params.yaml")
+OPTIONAL = {
+    "models.dinov2.trainable", "models.dinov2.head", "models.dinov2.head.widths", "models.dinov2.head.dropout",
+    *(f"models.{name}.{key}" for name in preset()["models"] for key in ("train", "adv", "detect", "explain")),
+    "attacks.suites.fgsm.give_up",
+}  # fmt: skip
+#: Keys below which the user's own names or hyper-parameters stand.
+FREE = (
+    "models", "attacks.suites", "data.phantom.patients", "detect.suites", "detect.detectors",
+    "detect.detectors.gmm",
+    *(f"models.{name}.{block}" for name in preset()["models"] for block in ("train", "adv")),
+)  # fmt: skip
+
+
+def keys(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of all values that have no free name; `*` for the name of a suite or model."""
+    found = []
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        found += [] if prefix.removesuffix(".") in FREE else [path]
+        found += keys(value, f"{path}.") if isinstance(value, dict) else []
+    return found
+
+
+@pytest.mark.parametrize("key", keys(preset()))
+def test_every_key_is_required_but_optional_ones_of_named_blocks(key: str) -> None:
+    content = preset()
+    parent: Any = content
+    *path, last = key.split(".")
+    for part in path:
+        parent = parent[part]
+    del parent[last]
+    if key in OPTIONAL:
+        check_params(content, "params.yaml")
+    else:
+        with pytest.raises(UserError, match=rf"params\.yaml: {re.escape(key)}: missing"):
+            check_params(content, "params.yaml")
+
+
+@pytest.mark.parametrize("name", ["res-net", "a/b", "a.b", "50", 50, "", "_a", "é"])
+@pytest.mark.parametrize("block", ["models", "attacks.suites", "detect.detectors", "detect.suites"])
+def test_a_name_that_files_or_dvc_cannot_hold_is_refused(block: str, name: Any, tmp_path: Path) -> None:
+    values: Any = preset()
+    for part in block.split("."):
+        values = values[part]
+    message = rf"{re.escape(block)}\.{name}: got {name!r}.*Use letters, digits and _, starting with a letter"
+    with pytest.raises(UserError, match=message):
+        load_changed(tmp_path, block, {**values, name: next(iter(values.values()))})
+
+
+def test_the_name_of_the_ensemble_is_taken(tmp_path: Path) -> None:
+    models = {**preset()["models"], "ensemble": preset()["models"]["resnet34"]}
+    with pytest.raises(UserError, match=r"models\.ensemble: the name is that of the ensemble"):
+        load_changed(tmp_path, "models", models)
+
+
+def test_whole_numbers_are_names_of_classes() -> None:
+    content = preset()
+    content["data"] |= {"classes": [0, 1], "labels": {2: 1, "mild": 0, 3: None}}
+    content["data"]["phantom"]["patients"] = {0: 3, 1: 4}
+    content["split"]["merge"] = {1: 0}
+    params = check_params(content, "params.yaml")
+    assert params.data.classes == ["0", "1"]
+    assert params.data.labels == {"2": "1", "mild": "0", "3": None}
+    assert params.data.phantom is not None
+    assert params.data.phantom.patients == {"0": 3, "1": 4}
+    assert params.split.merge == {"1": "0"}
+
+
+@pytest.mark.parametrize("name", [True, None, 0.5])
+def test_other_values_are_no_names_of_classes(name: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.classes\.1: got .*put quotes around it"):
+        load_changed(tmp_path, "data.classes", ["a", name])
 
 
 def test_a_backbone_overrides_only_what_it_names(root: Path) -> None:
-    params = load_params(root / "params.yaml")
+    params = load_params(root / "presets" / "default.yaml")
     own = override(params.adv, {"steps": 3}, "models.x.adv")
     assert own.steps == 3
     assert own.model_copy(update={"steps": params.adv.steps}) == params.adv

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 
 from medrobust.core.errors import UserError
 from medrobust.core.records import read_metrics, read_table, write_table
@@ -15,15 +14,16 @@ from medrobust.data.split import make_split
 from medrobust.data.store import write_store
 from stages.audit import main
 from tests.data.stores import split_params, store
+from tests.params import preset, save
 
 
 @pytest.mark.parametrize("on_leak", ["warn", "fail"])
 def test_a_leak_is_written_and_stops_the_run_if_requested(
     on_leak: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    params = yaml.safe_load((root / "params.yaml").read_text())
+    params = preset()
     params["audit"]["on_leak"] = on_leak
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    save(tmp_path, params)
     data = store([4, 4, 4])
     table = make_split(data.manifest, data.header, split_params(strategy="random"), 0)
     (tmp_path / "prepared").mkdir()

@@ -10,6 +10,7 @@ from medrobust.core.params.data import DataParams
 from medrobust.data.prepare import download, prepare
 from medrobust.data.store import ImageStore
 from tests.data.sources.samples import SAMPLES
+from tests.params import default_block
 
 Make = Callable[..., ImageStore]
 
@@ -20,7 +21,7 @@ def make(tmp_path: Path) -> Make:
 
     def run(block: dict[str, Any], **changes: Any) -> ImageStore:
         base = {"ordered": True, "image_size": 24, "channels": 1, "on_bad_image": "fail"}
-        data = DataParams.model_validate({**base, **block, **changes})
+        data = default_block(DataParams, "data", **{**base, **block, **changes})
         download(data, tmp_path / "raw", seed=1)
         prepare(data, tmp_path / "raw", tmp_path / "prepared")
         return ImageStore.open(tmp_path / "prepared")

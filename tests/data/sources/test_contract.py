@@ -15,6 +15,7 @@ from medrobust.data.sources.base import get_source
 from medrobust.data.sources.registry import SOURCES
 from medrobust.data.store import MANIFEST_COLUMNS, ImageStore
 from tests.data.sources.samples import SAMPLES
+from tests.params import default_block
 
 
 @pytest.fixture(params=SOURCES)
@@ -28,7 +29,7 @@ def block(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def make(block: dict[str, Any], folder: Path) -> ImageStore:
-    data = DataParams.model_validate(block)
+    data = default_block(DataParams, "data", **block)
     download(data, folder / "raw", seed=1)
     prepare(data, folder / "raw", folder / "prepared")
     return ImageStore.open(folder / "prepared")

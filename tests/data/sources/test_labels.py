@@ -216,10 +216,10 @@ def test_exact_names_come_before_normalized_ones(params: Any) -> None:
 
 def test_params_that_contradict_each_other_are_refused(params: Any) -> None:
     for changes, message in (
-        ({"classes": ["a", "b", "a"]}, "names a more than once"),
-        ({"labels": {"x": "c"}}, "labels names c, which data.classes does not have"),
+        ({"classes": ["a", "b", "a"]}, "has a more than once"),
+        ({"labels": {"x": "c"}}, "labels has c, which is not in data.classes"),
         ({"window": [5, 5]}, "window .* is empty"),
-        ({"volume": {"range": [0.5, 0.5]}}, "range .* is empty"),
+        ({"volume": {"range": [0.5, 0.5], "step": 1}}, "range .* is empty"),
     ):
         with pytest.raises(ValueError, match=message):
             params(**changes)

@@ -78,11 +78,11 @@ def test_without_a_window_percentiles_of_the_volume_are_used(folder: Path, make:
 
 
 def test_range_and_step_select_slices() -> None:
-    assert selected_slices(11, VolumeParams()) == list(range(11))
+    assert selected_slices(11, VolumeParams(range=(0.0, 1.0), step=1)) == list(range(11))
     assert selected_slices(11, VolumeParams(range=(0.2, 0.8), step=3)) == [2, 5, 8]
-    assert selected_slices(1, VolumeParams()) == [0]
+    assert selected_slices(1, VolumeParams(range=(0.0, 1.0), step=1)) == [0]
     with pytest.raises(ValueError, match="none of its 2 slices"):
-        selected_slices(2, VolumeParams(range=(0.4, 0.6)))
+        selected_slices(2, VolumeParams(range=(0.4, 0.6), step=1))
 
 
 @pytest.mark.parametrize(

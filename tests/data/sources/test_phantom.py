@@ -12,17 +12,18 @@ from medrobust.data.audit.neighbours import thumbnails
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.phantom import RIPPLES
 from medrobust.data.store import ImageStore
+from tests.params import default_block
 
 CLASSES = ["low", "middle", "high"]
 
 
 def block(**changes: Any) -> DataParams:
-    phantom = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0}
+    phantom = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0, "site": 0.0}
     base = {
         "source": "phantom", "classes": CLASSES, "ordered": True, "image_size": 48, "channels": 1,
         "on_bad_image": "fail", "phantom": phantom, **changes,
     }  # fmt: skip
-    return DataParams.model_validate(base)
+    return default_block(DataParams, "data", **base)
 
 
 def make(folder: Path, seed: int = 0, **changes: Any) -> ImageStore:

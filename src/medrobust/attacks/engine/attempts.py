@@ -1,4 +1,4 @@
-"""The records of an evaluation, one row an image and attempt, and the tables that are computed from them."""
+"""The records of an evaluation, one row per image and attempt, and the tables that are computed from them."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ import pandas as pd
 
 from medrobust.attacks.base import TOLERANCE
 
-#: Columns of the records and their types, one row an image and attempt. `attack` is an attack of the suite, or
-#: `natural` (the clean image, radius 0), or `stored` (what was found, scaled to the radius and rounded to the bit
-#: depth of the file).
+#: Columns of the records and their types, one row per image and attempt. `attack` is an attack of the suite, or
+#: `natural` (the clean image, radius 0), or `stored` (the adversarial image, scaled to the radius and rounded to
+#: the bit depth of the file).
 ATTEMPTS = {
     "id": "str", "patient": "str", "label": "int64", "clean_pred": "int64", "attack": "str", "eps": "float64",
     "fooled": "bool", "pred": "int64", "margin": "float64", "distance": "float64", "saturation": "float64",
     "displacement": "float64", "steps": "int64", "gradients": "int64", "queries": "int64",
 }  # fmt: skip
 
-#: Columns of the worst case, one row an image and radius.
+#: Columns of the worst case, one row per image and radius.
 RECORDS = [
     "id", "patient", "label", "clean_pred", "eps", "adv_pred", "fooled", "fooled_by", "fooled_at",
     "distance", "margin",
@@ -24,24 +24,24 @@ RECORDS = [
 
 
 def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """A table of `ATTEMPTS` from its rows."""
+    """A table with the columns `ATTEMPTS`."""
     return pd.DataFrame(rows, columns=list(ATTEMPTS)).astype(ATTEMPTS)
 
 
 def worst_case(attempts: pd.DataFrame, eps: list[float]) -> pd.DataFrame:
     """The per-image worst case over all attempts, at every radius.
 
-    What was found counts at every radius of the grid that its distance does not exceed, whichever attempt found
-    it; an image that is wrong without an attack counts at all of them, as fooled by `natural` at radius 0.
+    An adversarial image counts at every radius that is not smaller than its distance, whichever attempt found it.
+    An image that is wrong without an attack counts at all radii, as fooled by `natural` at radius 0.
 
     Args:
         attempts: table of `ATTEMPTS`.
         eps: the suite's radii, rising.
 
     Returns:
-        Table of `RECORDS`, in the order of the attempts' images, one block a radius. Of an image that was not
+        Table of `RECORDS`, in the order of the attempts' images, one block per radius. For an image that was not
         fooled, `adv_pred`, `distance` and `margin` are those of the attempt inside the ball with the largest
-        margin; distance and margin are NaN where no attempt had this radius (a larger one failed already).
+        margin. Distance and margin are NaN if no attempt had this radius, because a larger one failed already.
     """
     inside = attempts[attempts["attack"] != "stored"].reset_index(drop=True)
     limits = np.asarray(eps) * (1 + TOLERANCE) + 1e-7
@@ -50,25 +50,26 @@ def worst_case(attempts: pd.DataFrame, eps: list[float]) -> pd.DataFrame:
     tables = []
     for number, radius in enumerate(eps):
         fits = inside[inside["first"] <= number]
-        # The first success of each image by distance, else the attempt that came nearest.
+        # The success with the smallest radius, else the failure with the largest margin.
         ranked = fits.assign(
-            survived=~fits["fooled"], away=np.where(fits["fooled"], fits["first"], -fits["margin"])
+            survived=~fits["fooled"], rank=np.where(fits["fooled"], fits["first"], -fits["margin"])
         )
         best = (
-            ranked.sort_values(["survived", "away"], kind="stable")
+            ranked.sort_values(["survived", "rank"], kind="stable")
             .drop_duplicates("id")
             .set_index("id")
             .loc[order]
         )
         fooled, natural = best["fooled"].to_numpy(), best["attack"].to_numpy() == "natural"
         tried = set(inside.loc[(inside["eps"] == radius), "id"])
-        told = fooled | order.isin(tried).to_numpy()
-        at = np.where(natural, 0.0, np.asarray(eps)[best["first"].to_numpy()])
+        known = fooled | order.isin(tried).to_numpy()
+        fooled_at = np.where(natural, 0.0, np.asarray(eps)[best["first"].to_numpy()])
         columns = {
             "id": order.to_numpy(), "patient": best["patient"], "label": best["label"],
             "clean_pred": best["clean_pred"], "eps": radius, "adv_pred": best["pred"], "fooled": fooled,
-            "fooled_by": np.where(fooled, best["attack"], ""), "fooled_at": np.where(fooled, at, np.nan),
-            "distance": np.where(told, best["distance"], np.nan), "margin": np.where(told, best["margin"], np.nan),
+            "fooled_by": np.where(fooled, best["attack"], ""), "fooled_at": np.where(fooled, fooled_at, np.nan),
+            "distance": np.where(known, best["distance"], np.nan),
+            "margin": np.where(known, best["margin"], np.nan),
         }  # fmt: skip
         tables.append(
             pd.DataFrame({name: np.asarray(columns[name]) for name in RECORDS if name != "eps"}).assign(eps=radius)
@@ -77,10 +78,10 @@ def worst_case(attempts: pd.DataFrame, eps: list[float]) -> pd.DataFrame:
 
 
 def stored_accuracy(attempts: pd.DataFrame, eps: list[float]) -> list[float]:
-    """Robust accuracy at every radius when attacked images are stored at the file's bit depth.
+    """Robust accuracy at every radius if attacked images are stored at the file's bit depth.
 
-    Counted are images that are wrong without an attack, and those whose attacked image, scaled to a radius up to
-    this one and rounded as a file does, is still wrong. An attack below half a grey level disappears.
+    An image counts as fooled if it is wrong without an attack, or if its adversarial image is still wrong after it
+    was scaled to a radius up to this one and rounded as in a file. Less than half a grey level disappears.
     """
     images = attempts["id"].nunique()
     wrong = attempts[attempts["fooled"] & attempts["attack"].isin(["natural", "stored"])]

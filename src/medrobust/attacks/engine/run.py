@@ -1,4 +1,4 @@
-"""An attack cell: run the suite, and write what the checks, the report and DVC show of it."""
+"""Run the suite of an attack cell and write its attempts, metrics and robust-accuracy curve."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import nn
 
 from medrobust.attacks.engine.attempts import stored_accuracy, table_of, worst_case
 from medrobust.attacks.engine.evaluate import attack_suite
-from medrobust.attacks.engine.resume import state_of
+from medrobust.attacks.engine.resume import resume_folder
 from medrobust.attacks.engine.targeted import targeted_success
 from medrobust.core import metrics
 from medrobust.core.intervals import round_to_interval
@@ -35,13 +35,11 @@ def run_suite(
 ) -> None:  # fmt: skip
     """Evaluate a suite and write its records, metrics and robust-accuracy curve.
 
-    A run that was killed goes on with the images that it had not finished. Under torchrun the processes share the
-    images, and the first one writes.
-
-    Attacks that are fitted are fitted on `train`.
+    After an interruption, the evaluation continues with the images that were not finished. Under torchrun the
+    processes share the images, and the first one writes. Attacks that are fitted are fitted on `train`.
     """
-    state = state_of(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
-    attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, state=state, train=train)
+    resume = resume_folder(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
+    attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, resume=resume, train=train)
     if process_number() > 0:
         return
     table = worst_case(attempts, suite["eps"])
@@ -55,7 +53,7 @@ def run_suite(
         for eps, value in summary["robust_accuracy"].items()
     }
     write_metrics(outs.metrics, summary | targeted_success(model, subset, suite, attempts, report), shown)
-    state.clear()
+    resume.clear()
 
 
 def write_not_fitted(outs: Outs, reason: str) -> None:
@@ -69,7 +67,7 @@ def write_not_fitted(outs: Outs, reason: str) -> None:
 
 
 def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dict[str, Any]:
-    """What one radius leaves: accuracies, macro F1, kappa and the recall of each class, with their intervals."""
+    """The curve at one radius: accuracies, macro F1, kappa and the recall of each class, with their intervals."""
     settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     labels, patients = table["label"].to_numpy(), table["patient"].to_numpy()
     point: dict[str, Any] = {}
@@ -81,7 +79,7 @@ def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dic
 
 
 def _worst_pred(table: pd.DataFrame) -> np.ndarray:
-    """The answer that counts: the wrong one where the image was fooled, else the true one."""
+    """The prediction in the worst case: the adversarial one where the image was fooled, else the true class."""
     return np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
 
 

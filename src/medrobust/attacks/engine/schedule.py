@@ -1,4 +1,4 @@
-"""One image's way through a suite: which attack tries it next, at which radius, from where."""
+"""The schedule of one image: which attack tries it next, at which radius, from which start."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,102 +7,106 @@ import numpy as np
 from torch import Tensor
 
 from medrobust.attacks.base import TOLERANCE, Attack
-from medrobust.attacks.engine.streaming import Outcome, Task
-from medrobust.attacks.state import Stepwise
+from medrobust.attacks.engine.streaming import Attempt, AttemptResult
+from medrobust.attacks.state import IterativeAttack
 
 
 @dataclass
-class Course:
-    """What is known of an image so far.
+class ImageSchedule:
+    """The attempts on an image so far, and what follows from them.
 
-    Adversarial images nest: what fools in a ball fools in every larger one. So each attack begins at the largest
-    radius in doubt and goes down as long as it succeeds, from the image that it has found, brought into the next
-    ball. A failure takes the whole budget; an attack that has failed in a ball is not tried in the smaller ones
-    inside, unless a failure there says nothing (`Attack.nests`). So an attack fails once an image.
+    An image that fools the model inside a ball also lies inside every larger ball. So each attack begins at the
+    largest radius that is not decided and continues with smaller ones while it succeeds. It starts from the image
+    that it found, projected into the next ball. A failure costs the whole budget. After a failure, an attack is
+    not tried at smaller radii, unless the failure says nothing about them (`Attack.failure_covers_smaller_eps`).
+    So each attack fails at most once per image.
 
-    Where the first success lies decides how many radii are skipped. A random start lies on the rim of the ball
-    already; a walk from the clean image is as long as it has to be. So the first attempt, where several radii
-    are in doubt, is made from the clean image (`_seeks`), and who withstands it meets the random start as well.
+    The distance of the first success decides how many radii are skipped. A random start already lies near the
+    border of the ball, while steps from the clean image lead only as far as necessary. So if several radii are
+    undecided, the first attempt starts from the clean image. If it fails, the attack is repeated from a random
+    start.
 
     Attributes:
-        row: position in the subset.
+        row: of the image in the subset.
         radii: of the suite, rising.
         attacks: of the suite, in the order in which they run.
-        fooled: position of the smallest radius at which the image is known to be fooled; len(radii) = none.
-        found: C×H×W; what fooled it there.
-        stage: position of the attack that is at work; len(attacks) = the image is done.
-        rows: one record an attempt.
+        fooled: index of the smallest radius at which the image is known to be fooled; len(radii) = none.
+        adversarial: C×H×W; the image that fooled the model there.
+        attack_index: of the attack that runs next; len(attacks) = the image is done.
+        records: one per attack and radius.
     """
 
     row: int
     radii: list[float]
     attacks: list[Attack]
     fooled: int
-    found: Tensor | None = None
-    stage: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    adversarial: Tensor | None = None
+    attack_index: int = 0
+    records: list[dict[str, Any]] = field(default_factory=list)
     _restart: int = 0
-    _place: Tensor | None = None
-    _aim: int = 0
-    _fresh: bool = True
-    _sought: bool = False
+    _start: Tensor | None = None
+    _next_radius: int = 0
+    _is_first: bool = True
+    _repeats_from_clean: bool = False
 
     def __post_init__(self) -> None:
-        self._aim = self.fooled - 1  # the radius to try next
+        self._next_radius = self.fooled - 1  # index of the radius to try next
 
-    def next(self) -> Task | None:
-        """What attack number `stage` is to do; None: the image is done."""
-        if self.fooled == 0 or self.stage == len(self.attacks):
+    def next_attempt(self) -> Attempt | None:
+        """The next attempt of attack number `attack_index`; None = the image is done."""
+        if self.fooled == 0 or self.attack_index == len(self.attacks):
             return None
-        attack = self.attacks[self.stage]
-        warm = self._place is not None and self._restart == 0
-        moves = attack.moves if isinstance(attack, Stepwise) else 0
-        place, eps = self._place if warm else None, self.radii[self._aim]
-        return Task(self.row, eps, self._restart, moves, place, plain=self._seeks)
+        attack = self.attacks[self.attack_index]
+        num_steps = attack.num_steps if isinstance(attack, IterativeAttack) else 0
+        start, eps = self._start if self._restart == 0 else None, self.radii[self._next_radius]
+        return Attempt(self.row, eps, self._restart, num_steps, start, from_clean=self._from_clean)
 
     @property
-    def _seeks(self) -> bool:
-        """Whether the next attempt is the first that looks for the neighbourhood of the boundary."""
-        attack = self.attacks[self.stage]
-        return self._fresh and self._aim > 0 and isinstance(attack, Stepwise) and attack.drawn
+    def _from_clean(self) -> bool:
+        """Whether the next attempt is the first one and has to start from the clean image."""
+        attack = self.attacks[self.attack_index]
+        random = isinstance(attack, IterativeAttack) and attack.has_random_start
+        return self._is_first and self._next_radius > 0 and random
 
-    def take(self, name: str, outcome: Outcome) -> None:
-        """Learn from an attempt of the attack `name`."""
-        attack, fooled, sought = self.attacks[self.stage], outcome.margin > 0, self._seeks
-        self._record(name, outcome, fooled)
-        self._fresh = self._fresh and attack.bound and not attack.nests
-        self._sought = sought and not fooled
+    def record_result(self, name: str, result: AttemptResult) -> None:
+        """Record an attempt of the attack `name` and decide what follows."""
+        attack, fooled, from_clean = self.attacks[self.attack_index], result.margin > 0, self._from_clean
+        self._add_record(name, result, fooled)
+        one_by_one = attack.respects_ball and not attack.failure_covers_smaller_eps
+        self._is_first = self._is_first and one_by_one
+        self._repeats_from_clean = from_clean and not fooled
         if fooled:
-            self.found, self._place, self._restart = outcome.found, outcome.found, 0
+            self.adversarial, self._start, self._restart = result.image, result.image, 0
             limits = np.asarray(self.radii) * (1 + TOLERANCE) + 1e-7
-            self.fooled = min(self._aim, int(np.searchsorted(limits, outcome.distance)))
-            self._aim = self.fooled - 1
-            # An unbound attack seeks the nearest adversarial image, whatever the radius is.
-            if not attack.bound or self.fooled == 0:
-                self._turn()
-        elif sought:
-            pass  # the same again, from a random start
-        elif isinstance(attack, Stepwise) and self._restart + 1 < attack.restarts:
+            self.fooled = min(self._next_radius, int(np.searchsorted(limits, result.distance)))
+            self._next_radius = self.fooled - 1
+            # An attack without a ball looks for the nearest adversarial image, whatever the radius is.
+            if not attack.respects_ball or self.fooled == 0:
+                self._next_attack()
+        elif from_clean:
+            pass  # repeat the attempt from a random start
+        elif isinstance(attack, IterativeAttack) and self._restart + 1 < attack.restarts:
             self._restart += 1
-        elif attack.bound and not attack.nests and self._aim > 0:
-            self._aim, self._restart, self._place = self._aim - 1, 0, None
+        elif one_by_one and self._next_radius > 0:
+            self._next_radius, self._restart, self._start = self._next_radius - 1, 0, None
         else:
-            self._turn()
+            self._next_attack()
 
-    def _turn(self) -> None:
-        """On to the next attack, which starts afresh."""
-        self.stage, self._restart, self._place, self._aim = self.stage + 1, 0, None, self.fooled - 1
+    def _next_attack(self) -> None:
+        """Continue with the next attack, from the clean image."""
+        self.attack_index, self._restart, self._start = self.attack_index + 1, 0, None
+        self._next_radius = self.fooled - 1
 
-    def _record(self, name: str, outcome: Outcome, fooled: bool) -> None:
-        """One row an attack and radius; its starts add up."""
+    def _add_record(self, name: str, result: AttemptResult, fooled: bool) -> None:
+        """Add a record per attack and radius; the costs of its restarts add up."""
         row = {
-            "attack": name, "eps": outcome.task.eps, "fooled": fooled, "pred": outcome.pred,
-            "margin": outcome.margin, "distance": outcome.distance, "saturation": outcome.saturation,
-            "displacement": outcome.displacement,
+            "attack": name, "eps": result.attempt.eps, "fooled": fooled, "pred": result.pred,
+            "margin": result.margin, "distance": result.distance, "saturation": result.saturation,
+            "displacement": result.displacement,
         }  # fmt: skip
-        spent = {"steps": outcome.steps, "gradients": outcome.gradients, "queries": outcome.queries}
-        if self._restart or self._sought:
-            last = self.rows.pop()
+        spent = {"steps": result.steps, "gradients": result.gradients, "queries": result.queries}
+        if self._restart or self._repeats_from_clean:
+            last = self.records.pop()
             spent = {key: value + last[key] for key, value in spent.items()}
             row = row if row["margin"] > last["margin"] else last
-        self.rows.append(row | spent)
+        self.records.append(row | spent)

@@ -1,7 +1,7 @@
-"""Batches whose places are refilled: who is fooled, or has made all moves, leaves, and the next image enters.
+"""Continuous batching: finished images leave the batch, queued images take their slots.
 
-A batch of fixed images runs emptier with every image that is fooled; this one stays full until nobody waits, so
-that the hardware works at its best batch size to the end.
+A batch of fixed images shrinks with every image that is fooled. A streaming batch stays full until the queue is
+empty, so that the hardware works at its best batch size.
 """
 
 from collections import Counter, deque
@@ -12,58 +12,58 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Meter, Norm, distance, margin, per_image, project
-from medrobust.attacks.state import Stepwise, Walk
+from medrobust.attacks.base import Attack, Norm, QueryCounter, distance, margin, per_image, project
+from medrobust.attacks.state import AttackState, IterativeAttack
 from medrobust.core.errors import UserError
 from medrobust.core.runtime import say
 
 T = TypeVar("T")
-#: A stretch of moves over which progress is measured: a tenth of an attack's moves, but at least so many.
+#: Steps over which `give_up` measures progress: a tenth of an attack's steps, but at least this many.
 STRETCH = 3
-#: An attempt is hopeless if so many times the last stretch's progress, made in all that are left, would not do.
+#: An attempt is hopeless if this multiple of the last stretch's progress would not suffice in all remaining ones.
 HOPE = 2.0
-#: Images n×C×H×W, labels and seeds of rows, on the device to use.
+#: rows -> images n×C×H×W, labels and seeds, on the device of the model
 Fetch = Callable[[list[int]], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Task:
+class Attempt:
     """One start of an attack on one image.
 
     Attributes:
-        row: which image.
+        row: of the image in the subset.
         eps: radius.
-        restart: which start.
-        moves: how many it may make (stepwise attacks).
-        place: C×H×W where an earlier attempt stood; None: the clean image.
-        plain: begin at the clean image itself, where the attack would draw a random start.
+        restart: number of the restart.
+        num_steps: largest number of steps (iterative attacks).
+        start: C×H×W, result of an earlier attempt to start from; None = the clean image.
+        from_clean: start at the clean image itself, even if the attack draws random starts.
     """
 
     row: int
     eps: float
     restart: int
-    moves: int
-    place: Tensor | None
-    plain: bool = False
+    num_steps: int
+    start: Tensor | None
+    from_clean: bool = False
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a task.
+class AttemptResult:
+    """Result of an attempt.
 
     Attributes:
-        task: that was done.
-        found: C×H×W on the CPU; the image that fooled the model, or the one with the largest margin.
-        pred: the answer that the exact model gives it.
-        margin: its largest other logit less the true one; positive where it is wrong.
+        attempt: that was made.
+        image: C×H×W on the CPU; the image that fooled the model, or the one with the largest margin.
+        pred: class that the model predicts for it.
+        margin: its largest other logit minus the true one; positive where the prediction is wrong.
         distance: from the clean image in the suite's norm.
-        saturation: share of the pixels not at 0 or 1 that moved by at least 99 % of eps.
-        displacement: from the place where the attempt started, in the suite's norm.
-        steps, gradients, queries: moves made, gradient evaluations, evaluations without a gradient.
+        saturation: share of the pixels strictly between 0 and 1 that moved by at least 99 % of eps.
+        displacement: from the start of the attempt, in the suite's norm.
+        steps, gradients, queries: steps taken, evaluations with a gradient, evaluations without.
     """
 
-    task: Task
-    found: Tensor
+    attempt: Attempt
+    image: Tensor
     pred: int
     margin: float
     distance: float
@@ -74,14 +74,14 @@ class Outcome:
     queries: int
 
 
-class Room:
-    """How many images the device takes at once; halves, and says so, when its memory is out."""
+class BatchLimit:
+    """Largest number of images per pass; halves with a message when the GPU is out of memory."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
     def split(self, count: int, work: Callable[[slice], T]) -> list[T]:
-        """Do work on all of `count` images, as many at once as fit.
+        """Apply `work` to slices of `count` images that fit into memory.
 
         Raises:
             UserError: not even one image fits.
@@ -102,219 +102,197 @@ class Room:
 
     def _halve(self, count: int) -> None:
         if count == 1:
-            raise UserError(
-                "GPU memory", "not even one image fits", "Take a smaller model or image_size, or a CPU"
-            )
+            remedy = "Use a smaller model or image_size, or set MEDROBUST_DEVICE=cpu"
+            raise UserError("GPU memory", "not even one image fits", remedy)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.size = count // 2
-        say(f"out of GPU memory with {count} images at once: going on with {self.size}")
+        say(f"out of GPU memory with {count} images per batch: continuing with {self.size}")
 
 
-class Pool:
-    """The tasks of one stepwise attack.
+class StreamingBatch:
+    """Runs the attempts of one iterative attack.
 
     Args:
-        exact: the model that judges.
-        fast: the model that gives gradients and first answers: the exact one or a quicker twin of it. What the
-            twin calls fooled, and every last place, is judged by the exact model.
-        attack: its own eps is not used, each task has one.
-        fetch: how to get at images.
-        room: images at once.
+        model: the attacked model.
+        attack: its own eps is not used, because each attempt has one.
+        fetch: loads images.
+        limit: images per pass.
         give_up: whether hopeless attempts end early (see `_hopeless`).
     """
 
     def __init__(
-        self, exact: nn.Module, fast: nn.Module, attack: Stepwise, fetch: Fetch, room: Room, *,
-        give_up: bool = False,
-    ) -> None:  # fmt: skip
-        self.exact, self.fast, self.attack, self.fetch, self.room = exact, fast, attack, fetch, room
-        self.give_up = give_up
-        self.queue: deque[Task] = deque()
-        self._tasks: list[Task] = []
-        self._walk: Walk | None = None
-        self._asked: list[int] = []
+        self, model: nn.Module, attack: IterativeAttack, fetch: Fetch, limit: BatchLimit, *, give_up: bool = False
+    ) -> None:
+        self.model, self.attack, self.fetch, self.limit, self.give_up = model, attack, fetch, limit, give_up
+        self.queue: deque[Attempt] = deque()
+        self._attempts: list[Attempt] = []
+        self._state: AttackState | None = None
 
     @property
-    def load(self) -> int:
-        """Tasks that wait or are under way."""
-        return len(self.queue) + len(self._tasks)
+    def pending(self) -> int:
+        """Number of attempts that are queued or in the batch."""
+        return len(self.queue) + len(self._attempts)
 
-    def step(self) -> list[Outcome]:
-        """Refill, look once and move once; what came of those who left."""
-        walk = self._refill()
-        looks = self.room.split(len(self._tasks), lambda rows: self.attack.look(self.fast, walk.take(rows)))
-        logits, gradient = (torch.cat(part) for part in zip(*looks, strict=True))
-        if self.fast is not self.exact:
-            logits = self._confirm(walk, logits)
-        walk.note(logits)
-        leaving = walk.score > 0
-        if self.give_up and (hopeless := self._hopeless(walk) & ~leaving).any():
-            self._judge_best(walk, hopeless)
-            leaving |= hopeless
+    def step(self) -> list[AttemptResult]:
+        """Refill the batch, evaluate it and take one step; return the results of finished attempts."""
+        state = self._refill()
+        parts = self.limit.split(
+            len(self._attempts), lambda rows: self.attack.evaluate(self.model, state.take(rows))
+        )
+        logits, gradient = (torch.cat(part) for part in zip(*parts, strict=True))
+        state.update_best(logits)
+        leaving = state.score > 0
+        if self.give_up:
+            leaving |= self._hopeless(state)
         stay = ~leaving
-        outcomes, walk = self._leave(walk, leaving), walk.take(stay)
-        if self._tasks:
-            walk.current, walk.step = self.attack.go(walk, gradient[stay]), walk.step + 1
-            limit = torch.tensor([task.moves for task in self._tasks], device=walk.step.device)
-            last = walk.step >= limit
+        results, state = self._leave(state, leaving), state.take(stay)
+        if self._attempts:
+            state.current, state.steps = self.attack.step(state, gradient[stay]), state.steps + 1
+            limits = torch.tensor([attempt.num_steps for attempt in self._attempts], device=state.steps.device)
+            last = state.steps >= limits
             if last.any():
-                self._last_look(walk, last)
-                outcomes, walk = outcomes + self._leave(walk, last), walk.take(~last)
-        self._walk = walk if self._tasks else None
-        return outcomes
+                self._evaluate_last(state, last)
+                results, state = results + self._leave(state, last, evaluated=True), state.take(~last)
+        self._state = state if self._attempts else None
+        return results
 
-    def _refill(self) -> Walk:
-        entering = [self.queue.popleft() for _ in range(min(len(self.queue), self.room.size - len(self._tasks)))]
+    def _refill(self) -> AttackState:
+        free = self.limit.size - len(self._attempts)
+        entering = [self.queue.popleft() for _ in range(min(len(self.queue), free))]
         if entering:
-            images, labels, seeds = self.fetch([task.row for task in entering])
-            eps = torch.tensor([task.eps for task in entering], dtype=images.dtype, device=images.device)
-            new = Stepwise.enter(images, labels, seeds, eps, 0, _places(entering, images, self.attack.norm))
-            new.restart += torch.tensor([task.restart for task in entering], device=images.device)
-            warm = [task.plain or task.place is not None for task in entering]
+            images, labels, seeds = self.fetch([attempt.row for attempt in entering])
+            eps = torch.tensor([attempt.eps for attempt in entering], dtype=images.dtype, device=images.device)
+            starts = _starts(entering, images, self.attack.norm)
+            new = AttackState.initial(images, labels, seeds, eps, 0, starts)
+            new.restart += torch.tensor([attempt.restart for attempt in entering], device=images.device)
+            warm = [attempt.from_clean or attempt.start is not None for attempt in entering]
             self.attack.begin(new, torch.tensor(warm, device=images.device))
             new.origin = new.current
-            self._walk = new if self._walk is None else self._walk.join(new)
-            self._tasks, self._asked = self._tasks + entering, self._asked + [0] * len(entering)
-        assert self._walk is not None, "a step needs a task"
-        return self._walk
+            self._state = new if self._state is None else self._state.join(new)
+            self._attempts = self._attempts + entering
+        assert self._state is not None, "a step needs an attempt"
+        return self._state
 
-    def _judge(self, images: Tensor) -> Tensor:
-        """The exact model's logits."""
-        with torch.no_grad():
-            return torch.cat(self.room.split(len(images), lambda rows: self.exact(images[rows])))
+    def _hopeless(self, state: AttackState) -> Tensor:
+        """Which attempts to end early, bool n: those that twice the progress of the last stretch would not save.
 
-    def _confirm(self, walk: Walk, logits: Tensor) -> Tensor:
-        """Ask the exact model about the images that the fast one calls fooled."""
-        doubt = margin(logits, walk.labels) > 0
-        if doubt.any():
-            logits = logits.clone()
-            logits[doubt] = self._judge(walk.current[doubt])
-            self._count(doubt, 1)
-        return logits
-
-    def _hopeless(self, walk: Walk) -> Tensor:
-        """Which attempts to end early, bool n: where even twice the progress of the last stretch would not do.
-
-        The margin of an iterative attack rises ever more slowly. After each stretch (from the second on) what was
-        gained in it is projected on those that are left, twice over; who would still not be fooled leaves.
+        The margin of an iterative attack rises ever more slowly. After each stretch (from the second on) its gain
+        is extrapolated, doubled, over the remaining stretches. Images that would still not be fooled leave.
         """
-        stretch = max(STRETCH, self.attack.moves // 10)
-        due = walk.step % stretch == 0
-        left = (self.attack.moves - walk.step) / stretch
-        hopeless = due & (walk.step >= 2 * stretch) & (walk.score + HOPE * left * (walk.score - walk.mark) < 0)
-        walk.mark = torch.where(due, walk.score, walk.mark)
+        stretch = max(STRETCH, self.attack.num_steps // 10)
+        due = state.steps % stretch == 0
+        remaining = (self.attack.num_steps - state.steps) / stretch
+        gain = state.score - state.earlier_score
+        hopeless = due & (state.steps >= 2 * stretch) & (state.score + HOPE * remaining * gain < 0)
+        state.earlier_score = torch.where(due, state.score, state.earlier_score)
         return hopeless
 
-    def _judge_best(self, walk: Walk, rows: Tensor) -> None:
-        """Ask the exact model about best places that the fast one chose."""
-        if self.fast is not self.exact:
-            logits = self._judge(walk.best[rows])
-            walk.score[rows], walk.pred[rows] = margin(logits, walk.labels[rows]), logits.argmax(1)
-            self._count(rows, 1)
+    def _evaluate_last(self, state: AttackState, last: Tensor) -> None:
+        """Evaluate the last iterates of some images without a gradient."""
+        rows = state.take(last)
+        with torch.no_grad():
+            logits = self.limit.split(len(rows.images), lambda part: self.model(rows.current[part]))
+        rows.update_best(torch.cat(logits))
+        state.best[last], state.score[last], state.pred[last] = rows.best, rows.score, rows.pred
 
-    def _last_look(self, walk: Walk, last: Tensor) -> None:
-        """Judge the last places and, where the fast model chose them, the best ones, in one pass."""
-        rows = walk.take(last)
-        if self.fast is self.exact:
-            rows.note(self._judge(rows.current))
-            self._count(last, 1)
-        else:
-            best, current = self._judge(torch.cat([rows.best, rows.current])).chunk(2)
-            rows.score, rows.pred = margin(best, rows.labels), best.argmax(1)
-            rows.note(current)
-            self._count(last, 2)
-        walk.best[last], walk.score[last], walk.pred[last] = rows.best, rows.score, rows.pred
+    def _leave(self, state: AttackState, leaving: Tensor, evaluated: bool = False) -> list[AttemptResult]:
+        """Remove attempts from the batch and return their results.
 
-    def _count(self, rows: Tensor, queries: int) -> None:
-        self._asked = [n + queries * flag for n, flag in zip(self._asked, rows.tolist(), strict=True)]
-
-    def _leave(self, walk: Walk, leaving: Tensor) -> list[Outcome]:
-        """What came of those who leave; their places are free afterwards."""
+        Args:
+            state: of the batch.
+            leaving: bool n.
+            evaluated: whether their last iterate was evaluated without a gradient, after the last step.
+        """
         flags = leaving.tolist()
         if not any(flags):
             return []
-        gone = walk.take(leaving)
-        leavers = [
-            (task, asked) for task, asked, flag in zip(self._tasks, self._asked, flags, strict=True) if flag
-        ]
+        gone = state.take(leaving)
+        leavers = [attempt for attempt, flag in zip(self._attempts, flags, strict=True) if flag]
         costs = []
-        for (task, asked), steps in zip(leavers, gone.step.tolist(), strict=True):
-            # A fooled image has looked once more than it has moved; the last look is among those asked.
-            looks = min(steps + 1, task.moves)
-            costs.append((steps, looks, asked) if self.attack.gradient else (steps, 0, looks + asked))
-        self._tasks = [task for task, flag in zip(self._tasks, flags, strict=True) if not flag]
-        self._asked = [asked for asked, flag in zip(self._asked, flags, strict=True) if not flag]
-        return outcomes([task for task, _ in leavers], gone, self.attack.norm, costs)
+        for steps in gone.steps.tolist():
+            # Before its last step, an image has one evaluation more than steps.
+            evaluations, extra = (steps, 1) if evaluated else (steps + 1, 0)
+            with_gradient = self.attack.uses_gradient
+            costs.append((steps, evaluations, extra) if with_gradient else (steps, 0, evaluations + extra))
+        self._attempts = [attempt for attempt, flag in zip(self._attempts, flags, strict=True) if not flag]
+        return attempt_results(leavers, gone, self.attack.norm, costs)
 
 
-class Batch:
-    """The tasks of an attack that runs to its end by itself; a step is one batch of one radius.
+class FixedBatch:
+    """Runs the attempts of an attack that cannot be stepped; each call attacks one batch at one radius.
 
     Args:
-        exact, attack, fetch, room: as of a `Pool`.
-        fit: gives the attack as it meets the images of some rows; None: the same for all.
+        model, attack, fetch, limit: as for a `StreamingBatch`.
+        prepare: returns the attack for the images of some rows; None = the same attack for all.
     """
 
     def __init__(
-        self, exact: nn.Module, attack: Attack, fetch: Fetch, room: Room,
-        fit: Callable[[Attack, list[int]], Attack] | None = None,
+        self, model: nn.Module, attack: Attack, fetch: Fetch, limit: BatchLimit,
+        prepare: Callable[[Attack, list[int]], Attack] | None = None,
     ) -> None:  # fmt: skip
-        self.exact, self.attack, self.fetch, self.room, self.fit = exact, attack, fetch, room, fit
-        self.queue: deque[Task] = deque()
+        self.model, self.attack, self.fetch, self.limit, self.prepare = model, attack, fetch, limit, prepare
+        self.queue: deque[Attempt] = deque()
 
     @property
-    def load(self) -> int:
-        """Tasks that wait."""
+    def pending(self) -> int:
+        """Number of queued attempts."""
         return len(self.queue)
 
-    def step(self) -> list[Outcome]:
-        """Attack those who wait at the commonest radius, as many as have room."""
-        eps = Counter(task.eps for task in self.queue).most_common(1)[0][0]
-        chosen: list[Task] = []
-        others: deque[Task] = deque()
-        for task in self.queue:
-            (chosen if task.eps == eps and len(chosen) < self.room.size else others).append(task)
+    def step(self) -> list[AttemptResult]:
+        """Attack the queued images of the most frequent radius, as many as fit into a batch."""
+        eps = Counter(attempt.eps for attempt in self.queue).most_common(1)[0][0]
+        chosen: list[Attempt] = []
+        others: deque[Attempt] = deque()
+        for attempt in self.queue:
+            (chosen if attempt.eps == eps and len(chosen) < self.limit.size else others).append(attempt)
         self.queue = others
-        parts = self.room.split(len(chosen), lambda rows: self._attack(chosen[rows], eps))
-        return [outcome for part in parts for outcome in part]
+        parts = self.limit.split(len(chosen), lambda rows: self._attack(chosen[rows], eps))
+        return [result for part in parts for result in part]
 
-    def _attack(self, tasks: list[Task], eps: float) -> list[Outcome]:
-        rows = [task.row for task in tasks]
+    def _attack(self, attempts: list[Attempt], eps: float) -> list[AttemptResult]:
+        rows = [attempt.row for attempt in attempts]
         images, labels, seeds = self.fetch(rows)
         attack = replace(self.attack, eps=eps)
-        attack = attack if self.fit is None else self.fit(attack, rows)
-        meter = Meter(self.exact, len(tasks))
-        place = _places(tasks, images, self.attack.norm) if any(task.place is not None for task in tasks) else None
-        found = attack(meter, images, labels, seeds=seeds, start=place)
-        walk = Stepwise.enter(images, labels, seeds, eps, 0, images if place is None else place)
+        attack = attack if self.prepare is None else self.prepare(attack, rows)
+        counter = QueryCounter(self.model, len(attempts))
+        warm = any(attempt.start is not None for attempt in attempts)
+        start = _starts(attempts, images, self.attack.norm) if warm else None
+        result = attack(counter, images, labels, seeds=seeds, start=start)
+        state = AttackState.initial(images, labels, seeds, eps, 0, images if start is None else start)
         with torch.no_grad():
-            logits = self.exact(found)
-        walk.best, walk.score, walk.pred = found, margin(logits, labels), logits.argmax(1)
-        counts = zip(meter.gradients.tolist(), meter.queries.tolist(), strict=True)
-        return outcomes(tasks, walk, self.attack.norm, [(gradients, gradients, n + 1) for gradients, n in counts])
+            logits = self.model(result)
+        state.best, state.score, state.pred = result, margin(logits, labels), logits.argmax(1)
+        counts = zip(counter.gradients.tolist(), counter.queries.tolist(), strict=True)
+        costs = [(gradients, gradients, queries + 1) for gradients, queries in counts]
+        return attempt_results(attempts, state, self.attack.norm, costs)
 
 
-def _places(tasks: list[Task], images: Tensor, norm: Norm) -> Tensor:
-    """Where the tasks start, n×C×H×W: the clean images, or earlier places brought into the ball."""
-    places = [image if task.place is None else task.place for task, image in zip(tasks, images, strict=True)]
-    eps = torch.tensor([task.eps for task in tasks], dtype=images.dtype, device=images.device)
-    return project(torch.stack([place.to(images.device) for place in places]), images, per_image(eps), norm)
+def _starts(attempts: list[Attempt], images: Tensor, norm: Norm) -> Tensor:
+    """First iterates, n×C×H×W: the clean images, or results of earlier attempts projected into the ball."""
+    pairs = zip(attempts, images, strict=True)
+    starts = [image if attempt.start is None else attempt.start for attempt, image in pairs]
+    eps = torch.tensor([attempt.eps for attempt in attempts], dtype=images.dtype, device=images.device)
+    return project(torch.stack([start.to(images.device) for start in starts]), images, per_image(eps), norm)
 
 
-def outcomes(tasks: list[Task], walk: Walk, norm: Norm, costs: list[tuple[int, int, int]]) -> list[Outcome]:
-    """The outcomes of tasks whose best places `walk` holds; `costs` are steps, gradients and queries of each."""
-    moved = (walk.best - walk.images).abs()
-    free = (walk.best > 0) & (walk.best < 1)
-    full = (moved >= 0.99 * per_image(walk.eps)) & free
+def attempt_results(
+    attempts: list[Attempt], state: AttackState, norm: Norm, costs: list[tuple[int, int, int]]
+) -> list[AttemptResult]:
+    """Results of attempts whose best images are in `state`; `costs` has steps, gradients and queries of each."""
+    moved = (state.best - state.images).abs()
+    free = (state.best > 0) & (state.best < 1)
+    full = (moved >= 0.99 * per_image(state.eps)) & free
     measured = zip(
-        walk.best.cpu().unbind(), walk.pred.tolist(), walk.score.tolist(),
-        distance(walk.best, walk.images, norm).tolist(),
+        state.best.cpu().unbind(), state.pred.tolist(), state.score.tolist(),
+        distance(state.best, state.images, norm).tolist(),
         (full.flatten(1).sum(1) / free.flatten(1).sum(1).clamp_min(1)).tolist(),
-        distance(walk.best, walk.origin, norm).tolist(),
+        distance(state.best, state.origin, norm).tolist(),
         strict=True,
     )  # fmt: skip
-    found: list[Outcome] = []
-    for task, (image, pred, gap, away, saturation, shift), cost in zip(tasks, measured, costs, strict=True):
-        found.append(Outcome(task, image, pred, gap, away, saturation, shift, *cost))
-    return found
+    results: list[AttemptResult] = []
+    for attempt, (image, pred, gap, length, saturation, shift), cost in zip(
+        attempts, measured, costs, strict=True
+    ):
+        results.append(AttemptResult(attempt, image, pred, gap, length, saturation, shift, *cost))
+    return results

@@ -5,11 +5,10 @@ an edit of one attack re-runs the cells that use it, and a new attack re-runs no
 """
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medrobust.attacks.registry import ATTACKS
+from medrobust.attacks.lookup import load_attack
 from medrobust.core.code import chosen_entries
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
@@ -29,7 +28,7 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
         code: `attacks/<name>` -> hash of its code, as the stage `code` writes it (None: no hashes).
 
     Returns:
-        `name`, `norm`, `eps` (rising), `precision`, `give_up`, `attacks`, `code`.
+        `name`, `norm`, `eps` (rising), `give_up`, `attacks`, `code`.
 
     Raises:
         UserError: an unknown attack, a wrong hyper-parameter, a norm that an attack does not serve, or a
@@ -39,20 +38,16 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
     resolved, names = [], set()
     for spec in suite.attacks:
         attack = str(spec.get("name"))
-        if attack not in ATTACKS:
-            raise UserError(f"{where}.attacks", f"no attack {attack!r}", f"Known: {', '.join(ATTACKS)}")
         settings = {key: value for key, value in spec.items() if key != "name"}
-        module, _, kind = ATTACKS[attack].partition(":")
-        _check(getattr(import_module(module), kind), settings, suite, f"{where}.{attack}")
+        _check(load_attack(attack, f"{where}.attacks"), settings, suite, f"{where}.{attack}")
         names.add(attack)
         if isinstance(inner := settings.get("attack"), dict):  # the attack that a transfer runs on its surrogate
             names.add(str(inner["name"]))
-        resolved.append({"name": attack, "module": module, "class": kind, "hyperparameters": settings})
+        resolved.append({"name": attack, "hyperparameters": settings})
     return {
         "name": name,
         "norm": suite.norm,
         "eps": sorted(set(suite.eps)),
-        "precision": suite.precision,
         "give_up": suite.give_up,
         "attacks": resolved,
         "code": chosen_entries(code, "attacks", names),
@@ -87,8 +82,8 @@ def read_suite(folder: Path) -> dict[str, Any]:
 
 
 def _check(kind: "type[Attack]", settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
-    if suite.norm not in kind.norms and kind.bound:
-        found = f"bounds {' and '.join(kind.norms)}, the suite {suite.norm}"
-        raise UserError(where, found, "Move it to a suite of its norm")
+    if suite.norm not in kind.norms:
+        found = f"supports {' and '.join(kind.norms)}, but the suite has {suite.norm}"
+        raise UserError(where, found, "Move it to a suite with its norm")
     for eps in suite.eps:
         build(kind, settings, where, eps=eps, norm=suite.norm)

@@ -1,4 +1,4 @@
-"""AutoAttack standard: four attacks that fail in different ways, none with a knob to get wrong."""
+"""AutoAttack standard: an ensemble of four attacks without hyper-parameters to tune."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,30 +11,30 @@ from medrobust.attacks.methods.apgd import APGD, APGDT
 from medrobust.attacks.methods.minimal import FABT
 from medrobust.attacks.methods.square import Square
 from medrobust.attacks.methods.square_l2 import SquareL2
-from medrobust.attacks.problem import Best
+from medrobust.attacks.problem import BestImages
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import Count
 
-#: What the published version runs; less may not bear its name.
+#: Budget of the published version. A smaller one needs `allow_weak`.
 STEPS, QUERIES, TARGETS = 100, 5000, 9
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Attack):
-    """APGD-CE, targeted APGD-DLR, targeted FAB and Square, each on who is left (Croce & Hein 2020, section 5).
+    """APGD-CE, targeted APGD-DLR, targeted FAB and Square, each on the remaining images (Croce & Hein 2020).
 
-    For every number of classes from two on: the targets are the wrong classes, nine at most, and where the
-    targeted DLR loss is undefined (below four classes) its numerator, the margin, takes its place.
+    It works for two or more classes. The targets are the wrong classes, at most nine. Where the targeted DLR loss
+    is undefined (below four classes), its numerator, the margin, replaces it.
 
     Attributes:
-        steps: of the gradient attacks, a target.
+        steps: of the gradient attacks, per target.
         queries: of Square.
-        targets: wrong classes that APGD-T and FAB-T try, likeliest first.
+        targets: number of wrong classes that APGD-T and FAB-T try, most likely first.
         allow_weak: accept less than the published 100 steps, 5,000 queries and nine targets.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-    nests: ClassVar[bool] = True
+    failure_covers_smaller_eps: ClassVar[bool] = True
     steps: Count = STEPS
     queries: Count = QUERIES
     targets: Count = TARGETS
@@ -45,11 +45,12 @@ class AutoAttack(Attack):
         weak = self.steps < STEPS or self.queries < QUERIES or self.targets < TARGETS
         if weak and not self.allow_weak:
             found = f"{self.steps} steps, {self.queries} queries, {self.targets} targets is not AutoAttack"
-            raise UserError("attack", found, f"It takes {STEPS}, {QUERIES} and {TARGETS}; or say allow_weak: true")
+            remedy = f"Use {STEPS}, {QUERIES} and {TARGETS}, or set allow_weak: true"
+            raise UserError("attack", found, remedy)
 
     @property
     def cost(self) -> float:
-        """The sum of the parts'."""
+        """Sum of the parts."""
         return sum(part.cost for part in self.parts() if part.cost != torch.inf)
 
     def parts(self) -> list[Attack]:
@@ -64,15 +65,15 @@ class AutoAttack(Attack):
         ]
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        best = Best(images)
+        best = BestImages(images)
         for number, part in enumerate(self.parts()):
-            left = best.left()
-            if not len(left):
+            rows = best.unreached()
+            if not len(rows):
                 break
-            warm = start[left] if number == 0 else None
-            inner = focus(model, left)
-            found = part(inner, images[left], labels[left], seeds=seeds[left], start=warm)
+            warm = start[rows] if number == 0 else None
+            inner = focus(model, rows)
+            result = part(inner, images[rows], labels[rows], seeds=seeds[rows], start=warm)
             with torch.no_grad():
-                logits = inner(found)
-            best.see(left, found, margin(logits, labels[left]), logits.argmax(1) != labels[left])
+                logits = inner(result)
+            best.update(rows, result, margin(logits, labels[rows]), logits.argmax(1) != labels[rows])
         return best.images

@@ -1,4 +1,4 @@
-"""Carlini & Wagner's L2 attack with its binary search over the weight of the margin."""
+"""Carlini & Wagner's L2 attack with a binary search over the weight of the margin."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,30 +7,30 @@ import torch
 from torch import Tensor
 
 from medrobust.attacks.base import distance, per_image
-from medrobust.attacks.problem import GoalAttack, Problem
+from medrobust.attacks.problem import Problem, TargetableAttack
 from medrobust.core.params.base import Positive
 from medrobust.core.params.hyperparameters import Count, NotNegative
 
-#: Keeps arctanh finite at exact 0 and 1, so that these pixels can move.
+#: Keeps arctanh finite for pixels that are exactly 0 or 1, so that they can move.
 INSIDE = 0.999999
 
 
 @dataclass(frozen=True, kw_only=True)
-class CW(GoalAttack):
-    """The smallest L2 change that fools (Carlini & Wagner 2017).
+class CW(TargetableAttack):
+    """The smallest L2 change that fools the model (Carlini & Wagner 2017).
 
-    Minimises |x' - x|² + c·max(kappa - margin, 0). Unbound: it counts where its image lies in the suite's ball,
-    whatever the suite's norm.
+    Minimises |x' - x|² + c·max(kappa - margin, 0). Its result counts if it lies inside the suite's ball, whatever
+    the suite's norm is.
 
     Attributes:
         c: first weight of the margin.
-        searches: of the binary search over c.
+        searches: steps of the binary search over c.
         kappa: confidence in logits.
-        steps: of Adam, a search.
-        lr: of Adam, in arctanh space.
+        steps: of Adam, per search.
+        lr: learning rate of Adam, in arctanh space.
     """
 
-    bound: ClassVar[bool] = False
+    respects_ball: ClassVar[bool] = False
     c: Positive = 1e-2
     searches: Count = 9
     kappa: NotNegative = 0.0
@@ -43,16 +43,16 @@ class CW(GoalAttack):
         return self.searches * self.steps
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The nearest image that fools; the clean one where none was found."""
+        """The nearest image that fools the model; the clean image where none was found."""
         count = len(problem.images)
         result = problem.images.clone()
         nearest = result.new_full((count,), torch.inf)
         low, high = result.new_zeros(count), result.new_full((count,), torch.inf)
         weight = result.new_full((count,), self.c)
         for _ in range(self.searches):
-            found, length = self._descend(problem, weight)
+            images, length = self._descend(problem, weight)
             nearer = length < nearest
-            result[nearer], nearest[nearer] = found[nearer], length[nearer]
+            result[nearer], nearest[nearer] = images[nearer], length[nearer]
             fooled = torch.isfinite(length)
             high = torch.where(fooled, torch.minimum(high, weight), high)
             low = torch.where(fooled, low, torch.maximum(low, weight))
@@ -60,14 +60,14 @@ class CW(GoalAttack):
         return result
 
     def _descend(self, problem: Problem, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Adam for one weight an image: the nearest images that fool, and their L2 distances (inf: none)."""
+        """Run Adam with one weight per image; return the nearest images that fool and their L2 distances."""
         images = problem.images
-        place = torch.atanh((2 * images - 1) * INSIDE)
-        mean, square = torch.zeros_like(place), torch.zeros_like(place)
+        variables = torch.atanh((2 * images - 1) * INSIDE)
+        mean, square = torch.zeros_like(variables), torch.zeros_like(variables)
         result, nearest = images.clone(), images.new_full((len(images),), torch.inf)
         for step in range(1, self.steps + 1):
-            squashed = place.tanh()
-            current = problem.confine((squashed + 1) / 2)
+            squashed = variables.tanh()
+            current = problem.apply_mask((squashed + 1) / 2)
             logits, _, slope = problem.gradient(current, self._hinge)
             length = distance(current, images, "L2")
             beyond = problem.reached(logits) & (problem.margins(logits) >= self.kappa)
@@ -78,9 +78,9 @@ class CW(GoalAttack):
             mean = 0.9 * mean + 0.1 * gradient
             square = 0.999 * square + 0.001 * gradient.square()
             rate = self.lr * (1 - 0.999**step) ** 0.5 / (1 - 0.9**step)
-            place = place - rate * mean / (square.sqrt() + 1e-8)
+            variables = variables - rate * mean / (square.sqrt() + 1e-8)
         return result, nearest
 
     def _hinge(self, logits: Tensor, problem: Problem, images: Tensor) -> Tensor:
-        """How far the margin is from kappa, n; zero beyond it."""
+        """Shortfall of the margin from kappa, n; zero beyond it."""
         return (self.kappa - problem.margins(logits)).clamp_min(0)

@@ -1,7 +1,7 @@
-"""The family of iterated gradient steps: one general form, and the published attacks that are settings of it.
+"""Iterated gradient steps: one general form, and the published attacks that are special cases of it.
 
-`attacks.pgd` holds the special case that the engine and the training use most (Linf, any wrong answer, every
-pixel). Here are the rest: momentum, L2, targets, regions, smoothed and variance-tuned gradients.
+`methods/pgd.py` holds the case that the engine and the training use most (Linf, no target, all pixels). This
+module adds momentum, L2, targets, regions, and smoothed and variance-tuned gradients.
 """
 
 from dataclasses import dataclass, replace
@@ -12,38 +12,38 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medrobust.attacks.base import Norm, ascent, check_alpha, per_image
-from medrobust.attacks.goals import Loss, Target
-from medrobust.attacks.problem import Best, GoalAttack, Losses, Problem
+from medrobust.attacks.problem import BestImages, Losses, Problem, TargetableAttack
+from medrobust.attacks.targets import Loss, Target
 from medrobust.core.errors import UserError
 from medrobust.core.params.base import Positive
 from medrobust.core.params.hyperparameters import Count, NotNegative
 from medrobust.core.seeds import normal, uniform
 
-#: Far enough apart that no two steps of any restart share a stream of random numbers.
+#: Offset between the random streams of two restarts, large enough that their steps share none.
 STREAMS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Iterative(GoalAttack):
-    """Steps along the gradient, projected back to the ball; each image keeps the best place that it saw.
+class IteratedGradient(TargetableAttack):
+    """Steps along the gradient, projected back to the ball.
 
-    Without momentum, random start and restarts it is the basic iterative method; with them PGD (Madry et al.
-    2018), with `momentum` MI-FGSM (Dong et al. 2018).
+    Without momentum, random start and restarts it is the basic iterative method. With random start and restarts it
+    is PGD (Madry et al. 2018), with `momentum` MI-FGSM (Dong et al. 2018).
 
     Attributes:
-        loss: what it raises, see `goals.objective`.
+        loss: maximised by the steps, see `targets.attack_loss`.
         alpha: step size; None = 2.5·eps/steps.
-        steps: gradient evaluations a restart.
-        restarts: random starts, tried on the images that have not reached their goal.
+        steps: gradient evaluations per restart.
+        restarts: random starts, tried on images for which the attack has not succeeded.
         momentum: decay of the accumulated gradient; 0 = none.
-        random_start: uniform in the ball; the first restart starts from `start` where a caller gives one.
-        keep: `best` = the image with the best margin of all steps and restarts; `last` = the last step.
-        stop_when_fooled: whether images that reach their goal leave (transfer wants them to go on: False).
-        eot: passes whose gradients are averaged at every step; more than one for a model that answers at random.
+        random_start: uniform in the ball. The first restart starts from `start` where a caller passes one.
+        keep: `best` = the image with the largest margin of all steps and restarts; `last` = the last iterate.
+        stop_when_fooled: whether images stop at success. Images for a transfer attack need all steps: False.
+        eot: gradients averaged per step; more than one for a model with random outputs.
         allow_weak: accept alpha·steps < eps.
     """
 
-    nests: ClassVar[bool] = True
+    failure_covers_smaller_eps: ClassVar[bool] = True
     loss: Loss = "ce"
     alpha: Positive | None = None
     steps: Count = 10
@@ -61,7 +61,7 @@ class Iterative(GoalAttack):
 
     @property
     def step_size(self) -> float:
-        """The step in [0, 1] pixel units."""
+        """Step size in [0, 1] pixel units."""
         return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
 
     @property
@@ -69,57 +69,64 @@ class Iterative(GoalAttack):
         """Gradient evaluations of all restarts."""
         return self.steps * self.restarts * self.eot
 
-    def to_the_end(self) -> "Iterative":
-        """The attack with all its steps on every image, whether it has reached its goal or not."""
+    def to_the_end(self) -> "IteratedGradient":
+        """The attack with all its steps on every image, whether it succeeds or not."""
         return replace(self, stop_when_fooled=False)
 
     def losses(self, problem: Problem, stream: int) -> Losses | None:
-        """A loss of its own; None: the one that `loss` names."""
+        """A loss of the subclass; None = the one that `loss` names."""
         return None
 
     def steer(
-        self, problem: Problem, at: Tensor, gradient: Tensor, memory: Tensor, stream: int
+        self, problem: Problem, at: Tensor, gradient: Tensor, carried: Tensor, stream: int
     ) -> tuple[Tensor, Tensor]:
-        """Turn the gradient (n×C×H×W) into the direction to take; `memory` is handed on to the next step."""
-        return gradient, memory
+        """Turn the gradient (n×C×H×W) into the step's direction.
+
+        Args:
+            problem: of the images.
+            at: the current iterates.
+            gradient: of the loss there.
+            carried: the second value that the previous step returned; zeros at first.
+            stream: of random numbers, for this step alone.
+
+        Returns:
+            The direction, and a tensor that is passed to the next step.
+        """
+        return gradient, carried
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
         """The best image of all restarts."""
-        best = Best(start)
-        for restart in range(self.restarts):
-            left = best.left()
-            if not len(left):
-                break
-            part = problem.take(left)
-            begin = part.project(start[left])
+        best = BestImages(start)
+        for restart, rows, part in best.rounds(problem, range(self.restarts)):
+            first = part.project(start[rows])
             if self.random_start:
-                warm = part.moved(begin) & (restart == 0)
-                begin = torch.where(per_image(warm), begin, part.noise(restart))
-            self._descend(problem, begin, left, best, restart * STREAMS)
+                warm = part.moved(first) & (restart == 0)
+                first = torch.where(per_image(warm), first, part.noise(restart))
+            self._ascend(problem, first, rows, best, restart * STREAMS)
         return best.images
 
-    def _descend(self, problem: Problem, current: Tensor, rows: Tensor, best: Best, stream: int) -> None:
-        """One restart of the images in `rows`, which stand at `current`."""
-        velocity, memory = torch.zeros_like(current), torch.zeros_like(current)
+    def _ascend(self, problem: Problem, current: Tensor, rows: Tensor, best: BestImages, stream: int) -> None:
+        """Run one restart of the images in `rows`, whose first iterates are `current`."""
+        velocity, carried = torch.zeros_like(current), torch.zeros_like(current)
         for step in range(self.steps):
             part = problem.take(rows)
             logits, _, gradient = part.gradient(current, self.losses(part, stream + step) or self.loss, self.eot)
             reached = part.reached(logits)
-            best.see(rows, current, part.margins(logits), reached)
+            best.update(rows, current, part.margins(logits), reached)
             on = ~reached if self.stop_when_fooled else torch.ones_like(reached)
             if not on.any():
                 return
             rows, part, current = rows[on], part.take(on), current[on]
-            direction, memory = self.steer(part, current, gradient[on], memory[on], stream + step)
+            direction, carried = self.steer(part, current, gradient[on], carried[on], stream + step)
             size = direction.flatten(1).abs().mean(1).clamp_min(torch.finfo(direction.dtype).tiny)
             velocity = self.momentum * velocity[on] + direction / per_image(size)
             current = part.project(current + self.step_size * ascent(velocity, self.norm))
-        best.see(rows, current, *problem.take(rows).judge(current), always=self.keep == "last")
+        best.update(rows, current, *problem.take(rows).evaluate(current), always=self.keep == "last")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BIM(Iterative):
-    """Basic iterative method, I-FGSM: no random start (Kurakin et al. 2017, section 2.2)."""
+class BIM(IteratedGradient):
+    """Basic iterative method (I-FGSM): no random start (Kurakin et al. 2017, section 2.2)."""
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     random_start: bool = False
@@ -140,7 +147,7 @@ class MIFGSM(BIM):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGDL2(Iterative):
+class PGDL2(IteratedGradient):
     """PGD in the L2 ball (Madry et al. 2018)."""
 
     norms: ClassVar[tuple[Norm, ...]] = ("L2",)
@@ -148,7 +155,7 @@ class PGDL2(Iterative):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CWPGD(Iterative):
+class CWPGD(IteratedGradient):
     """PGD on the margin loss: the objective f6 of Carlini & Wagner 2017 inside a ball, as in Madry et al. 2018."""
 
     loss: Loss = "margin"
@@ -156,11 +163,11 @@ class CWPGD(Iterative):
 
 @dataclass(frozen=True, kw_only=True)
 class TIFGSM(MIFGSM):
-    """Translation-invariant FGSM: gradients smoothed by a Gaussian (Dong et al. 2019), with momentum.
+    """Translation-invariant FGSM: gradients smoothed by a Gaussian, with momentum (Dong et al. 2019).
 
     Attributes:
-        kernel: side of the Gaussian in pixels, odd.
-        sigma: the kernel's half side in standard deviations.
+        kernel: side length of the Gaussian in pixels, odd.
+        sigma: half of the side length in standard deviations.
     """
 
     kernel: Count = 15
@@ -169,16 +176,16 @@ class TIFGSM(MIFGSM):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kernel % 2 == 0:
-            raise UserError("attack.kernel", f"got {self.kernel}", "Give an odd number of pixels")
+            raise UserError("attack.kernel", f"got {self.kernel}", "Use an odd number of pixels")
 
     def steer(
-        self, problem: Problem, at: Tensor, gradient: Tensor, memory: Tensor, stream: int
+        self, problem: Problem, at: Tensor, gradient: Tensor, carried: Tensor, stream: int
     ) -> tuple[Tensor, Tensor]:
-        place = torch.linspace(-self.sigma, self.sigma, self.kernel, dtype=at.dtype, device=at.device)
-        line = (-(place**2) / 2).exp()
+        offsets = torch.linspace(-self.sigma, self.sigma, self.kernel, dtype=at.dtype, device=at.device)
+        line = (-(offsets**2) / 2).exp()
         window = torch.outer(line, line) / line.sum() ** 2
-        planes = gradient.flatten(0, 1)[:, None]  # every channel by itself, however many there are
-        return F.conv2d(planes, window[None, None], padding="same").view_as(gradient), memory
+        planes = gradient.flatten(0, 1)[:, None]  # one plane per image and channel
+        return F.conv2d(planes, window[None, None], padding="same").view_as(gradient), carried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +193,8 @@ class VMIFGSM(MIFGSM):
     """Variance-tuned MI-FGSM (Wang & He 2021, algorithm 1): gradients corrected by those of the neighbourhood.
 
     Attributes:
-        neighbours: sampled around each step.
-        beta: side of the neighbourhood in eps.
+        neighbours: number of sampled neighbours per step.
+        beta: half the side length of the neighbourhood, in eps.
     """
 
     neighbours: Count = 5
@@ -195,27 +202,27 @@ class VMIFGSM(MIFGSM):
 
     @property
     def cost(self) -> float:
-        """Each step looks at its neighbours too."""
+        """Each step also evaluates its neighbours."""
         return super().cost * (1 + self.neighbours)
 
     def steer(
-        self, problem: Problem, at: Tensor, gradient: Tensor, memory: Tensor, stream: int
+        self, problem: Problem, at: Tensor, gradient: Tensor, carried: Tensor, stream: int
     ) -> tuple[Tensor, Tensor]:
         total = torch.zeros_like(at)
         for number in range(self.neighbours):
             draw = uniform(problem.seeds, (stream + 1) * STREAMS + number, tuple(at.shape[1:])).to(at)
             near = (at + self.beta * self.eps * (2 * draw - 1)).clamp(0, 1)
             total += problem.gradient(near, self.loss, self.eot)[2]
-        return gradient + memory, total / self.neighbours - gradient
+        return gradient + carried, total / self.neighbours - gradient
 
 
 @dataclass(frozen=True, kw_only=True)
-class Jitter(Iterative):
-    """Jitter: a loss blind to the scale of the logits, with noise on its outputs (Schwinn et al. 2021).
+class Jitter(IteratedGradient):
+    """Jitter: a loss that does not depend on the scale of the logits, with output noise (Schwinn et al. 2021).
 
     Attributes:
-        scale: of the normalised logits before the softmax.
-        std: of the Gaussian noise on the probabilities.
+        scale: factor of the normalised logits before the softmax.
+        std: standard deviation of the Gaussian noise on the probabilities.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
@@ -223,14 +230,14 @@ class Jitter(Iterative):
     std: NotNegative = 0.1
 
     def losses(self, problem: Problem, stream: int) -> Losses:
-        """The mean squared distance to the label's (or target's) one-hot vector."""
+        """Mean squared distance to the one-hot vector of the label (negative for a target)."""
 
         def jitter(logits: Tensor, part: Problem, images: Tensor) -> Tensor:
             largest = logits.abs().amax(1, keepdim=True).clamp_min(1e-12)
-            chances = (self.scale * logits / largest).softmax(1)
+            probabilities = (self.scale * logits / largest).softmax(1)
             noise = normal(part.seeds, stream, (logits.shape[1],)).to(logits)
-            wanted = part.labels if part.aim is None else part.aim
-            errors = (chances + self.std * noise - F.one_hot(wanted, logits.shape[1])).square().mean(1)
-            return errors if part.aim is None else -errors
+            classes = part.labels if part.loss_targets is None else part.loss_targets
+            errors = (probabilities + self.std * noise - F.one_hot(classes, logits.shape[1])).square().mean(1)
+            return errors if part.loss_targets is None else -errors
 
         return jitter

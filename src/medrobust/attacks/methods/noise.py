@@ -5,17 +5,17 @@ from typing import Literal
 
 from torch import Tensor
 
-from medrobust.attacks.problem import Best, GoalAttack, Problem
+from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
 from medrobust.core.params.hyperparameters import Count
 from medrobust.core.seeds import signs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise(GoalAttack):
-    """The worst of some random images in the ball (a control after Carlini et al. 2019).
+class Noise(TargetableAttack):
+    """The worst of several random images in the ball (a control after Carlini et al. 2019).
 
     Attributes:
-        draws: an image; each is a query.
+        draws: per image; each is a query.
         kind: `uniform` in the ball's volume, or `corners`: every pixel at -eps or +eps (L2: a unit vector of
             signs, scaled to eps).
     """
@@ -25,19 +25,15 @@ class Noise(GoalAttack):
 
     @property
     def cost(self) -> float:
-        """A query takes a third of a gradient."""
+        """A query counts as a third of a gradient evaluation."""
         return self.draws / 3
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The draw with the best margin."""
-        best = Best(problem.images)
-        for draw in range(self.draws):
-            rows = best.left()
-            if not len(rows):
-                break
-            part = problem.take(rows)
-            tried = part.noise(draw) if self.kind == "uniform" else self._corner(part, draw)
-            best.see(rows, tried, *part.judge(tried))
+        """The draw with the largest margin."""
+        best = BestImages(problem.images)
+        for draw, rows, part in best.rounds(problem, range(self.draws)):
+            images = part.noise(draw) if self.kind == "uniform" else self._corner(part, draw)
+            best.update(rows, images, *part.evaluate(images))
         return best.images
 
     def _corner(self, part: Problem, draw: int) -> Tensor:

@@ -7,39 +7,39 @@ import torch
 from torch import Tensor
 
 from medrobust.attacks.base import check_alpha, per_image, project
-from medrobust.attacks.state import Stepwise, Walk
+from medrobust.attacks.state import AttackState, IterativeAttack
 from medrobust.core.params.base import Positive
 from medrobust.core.params.hyperparameters import Count
 from medrobust.core.seeds import uniform
 
 
 @dataclass(frozen=True, kw_only=True)
-class FGSM(Stepwise):
+class FGSM(IterativeAttack):
     """One step of size eps along the sign of the gradient (Goodfellow et al. 2015, section 4)."""
 
-    nests: ClassVar[bool] = False  # a long step overshoots what a short one hits
+    failure_covers_smaller_eps: ClassVar[bool] = False  # a long step may overshoot
 
     @property
-    def moves(self) -> int:
+    def num_steps(self) -> int:
         """One."""
         return 1
 
-    def begin(self, walk: Walk, warm: Tensor) -> None:
-        walk.current = walk.images
+    def begin(self, state: AttackState, warm: Tensor) -> None:
+        state.current = state.images
 
-    def go(self, walk: Walk, gradient: Tensor) -> Tensor:
-        radius = per_image(walk.eps)
-        return project(walk.images + radius * gradient.sign(), walk.images, radius)
+    def step(self, state: AttackState, gradient: Tensor) -> Tensor:
+        radius = per_image(state.eps)
+        return project(state.images + radius * gradient.sign(), state.images, radius)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD(Stepwise):
+class PGD(IterativeAttack):
     """Steps along the sign of the gradient, projected back to the ball (Madry et al. 2018, section 2.1).
 
     Attributes:
         alpha: step size; None = 2.5·eps/steps.
-        steps: gradient evaluations a restart.
-        random_start: uniform in the ball; the first restart starts from `start` where a caller gives one.
+        steps: gradient evaluations per restart.
+        random_start: uniform in the ball. The first restart starts from `start` where a caller passes one.
         allow_weak: accept alpha·steps < eps.
     """
 
@@ -54,28 +54,28 @@ class PGD(Stepwise):
 
     @property
     def step_size(self) -> float:
-        """The step in [0, 1] pixel units."""
+        """Step size in [0, 1] pixel units."""
         return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
 
     @property
-    def moves(self) -> int:
+    def num_steps(self) -> int:
         """Steps of one restart."""
         return self.steps
 
     @property
-    def drawn(self) -> bool:
-        """As `random_start` says."""
+    def has_random_start(self) -> bool:
+        """Value of `random_start`."""
         return self.random_start
 
-    def begin(self, walk: Walk, warm: Tensor) -> None:
+    def begin(self, state: AttackState, warm: Tensor) -> None:
         if not self.random_start:
             return
-        draws = uniform(walk.seeds, walk.restart, tuple(walk.images.shape[1:])).to(walk.images.dtype)
-        radius = per_image(walk.eps)
-        noisy = project(walk.images + radius * (2 * draws - 1), walk.images, radius)
-        walk.current = torch.where(per_image(warm), walk.current, noisy)
+        draws = uniform(state.seeds, state.restart, tuple(state.images.shape[1:])).to(state.images.dtype)
+        radius = per_image(state.eps)
+        noisy = project(state.images + radius * (2 * draws - 1), state.images, radius)
+        state.current = torch.where(per_image(warm), state.current, noisy)
 
-    def go(self, walk: Walk, gradient: Tensor) -> Tensor:
-        radius = per_image(walk.eps)
+    def step(self, state: AttackState, gradient: Tensor) -> Tensor:
+        radius = per_image(state.eps)
         size = 2.5 / self.steps * radius if self.alpha is None else self.alpha
-        return project(walk.current + size * gradient.sign(), walk.images, radius)
+        return project(state.current + size * gradient.sign(), state.images, radius)

@@ -1,4 +1,4 @@
-"""Square attack: random search with score queries only, blind to gradients."""
+"""Square attack: random search by score queries, without gradients."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,49 +7,49 @@ import torch
 from torch import Tensor
 
 from medrobust.attacks.base import per_image, project
-from medrobust.attacks.state import Stepwise, Walk
+from medrobust.attacks.state import AttackState, IterativeAttack
 from medrobust.core.params.hyperparameters import Count, Part
 from medrobust.core.seeds import signs, uniform
 
-#: Share of pixels that a square covers, halved at these counts of 10,000 queries (the paper's section 3.2).
+#: Query counts, of 10,000, at which the share of pixels that a square covers is halved (section 3.2 of the paper).
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square(Stepwise):
-    """Square attack for Linf (Andriushchenko et al. 2020), untargeted, margin loss.
+class Square(IterativeAttack):
+    """Square attack for Linf (Andriushchenko et al. 2020), untargeted, with the margin loss.
 
     Attributes:
-        queries: score queries an image.
+        queries: score queries per image.
         p_init: share of the pixels that the first squares cover.
-        rescale: shrink the squares over these queries, as over the paper's 10,000; AutoAttack does not.
+        rescale: scale the paper's schedule of 10,000 queries to this number of queries; AutoAttack does not.
     """
 
-    gradient: ClassVar[bool] = False
+    uses_gradient: ClassVar[bool] = False
     queries: Count = 1000
     p_init: Part = 0.8
     rescale: bool = True
 
     @property
-    def moves(self) -> int:
-        """Every query but the one that judges the last image."""
+    def num_steps(self) -> int:
+        """All queries except the one that evaluates the last image."""
         return self.queries - 1
 
-    def begin(self, walk: Walk, warm: Tensor) -> None:
-        _, channels, _, width = walk.images.shape
-        stripes = signs(walk.seeds, walk.restart << 40, (channels, 1, width))
-        radius = per_image(walk.eps)
-        walk.current = project(walk.images + radius * stripes, walk.images, radius)
+    def begin(self, state: AttackState, warm: Tensor) -> None:
+        _, channels, _, width = state.images.shape
+        stripes = signs(state.seeds, state.restart << 40, (channels, 1, width))
+        radius = per_image(state.eps)
+        state.current = project(state.images + radius * stripes, state.images, radius)
 
-    def go(self, walk: Walk, gradient: Tensor) -> Tensor:
-        _, channels, height, width = walk.images.shape
-        query, stream = walk.step + 1, (walk.restart << 40) + 2 * (walk.step + 1)
+    def step(self, state: AttackState, gradient: Tensor) -> Tensor:
+        _, channels, height, width = state.images.shape
+        query, stream = state.steps + 1, (state.restart << 40) + 2 * (state.steps + 1)
         side = self._side(query, height, width)
-        corner = uniform(walk.seeds, stream, (2,))
+        corner = uniform(state.seeds, stream, (2,))
         window = _window(corner[:, 0], height, side)[:, :, None] & _window(corner[:, 1], width, side)[:, None]
-        radius = per_image(walk.eps)
-        change = 2 * radius * signs(walk.seeds, stream + 1, (channels, 1, 1)) * window[:, None]
-        return project(walk.best + change, walk.images, radius)
+        radius = per_image(state.eps)
+        change = 2 * radius * signs(state.seeds, stream + 1, (channels, 1, 1)) * window[:, None]
+        return project(state.best + change, state.images, radius)
 
     def _side(self, query: Tensor, height: int, width: int) -> Tensor:
         """Side of the square in pixels at each image's query, int64 n."""
@@ -60,7 +60,7 @@ class Square(Stepwise):
 
 
 def _window(corner: Tensor, extent: int, side: Tensor) -> Tensor:
-    """Bool n×extent: `side` places (int64 n) from a random first one on, `corner` in [0, 1)."""
+    """Bool n×extent: `side` consecutive pixels (int64 n) from a random first one, given as `corner` in [0, 1)."""
     first = (corner * (extent - side + 1)).floor()[:, None]
-    place = torch.arange(extent, device=corner.device)[None]
-    return (place >= first) & (place < first + side[:, None])
+    index = torch.arange(extent, device=corner.device)[None]
+    return (index >= first) & (index < first + side[:, None])

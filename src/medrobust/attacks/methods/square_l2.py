@@ -8,19 +8,19 @@ from torch import Tensor
 
 from medrobust.attacks.base import Norm, per_image
 from medrobust.attacks.methods.square import HALVINGS
-from medrobust.attacks.problem import Best, GoalAttack, Problem
+from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
 from medrobust.core.params.hyperparameters import Count, Part
 from medrobust.core.seeds import signs, uniform
 
 
 @dataclass(frozen=True, kw_only=True)
-class SquareL2(GoalAttack):
+class SquareL2(TargetableAttack):
     """Square attack for L2 (Andriushchenko et al. 2020), margin loss.
 
     Attributes:
-        queries: score queries an image.
+        queries: score queries per image.
         p_init: share of the pixels that the first squares cover.
-        rescale: shrink the squares over these queries, as over the paper's 10,000; AutoAttack does not.
+        rescale: scale the paper's schedule of 10,000 queries to this number of queries; AutoAttack does not.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("L2",)
@@ -31,33 +31,28 @@ class SquareL2(GoalAttack):
 
     @property
     def cost(self) -> float:
-        """A query takes a third of a gradient."""
+        """A query counts as a third of a gradient evaluation."""
         return self.queries / 3
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The best image of all queries."""
-        best = Best(problem.images)
-        rows = best.left()
-        self._try(problem, rows, self._tiles(problem), best)
-        for query in range(1, self.queries):
-            rows = best.left()
-            if not len(rows):
-                break
-            part = problem.take(rows)
+        """The image with the largest margin of all queries."""
+        best = BestImages(problem.images)
+        self._try(problem, best.unreached(), self._tiles(problem), best)
+        for query, rows, part in best.rounds(problem, range(1, self.queries)):
             shift = self._exchange(part, best.images[rows] - part.images, query)
             self._try(part, rows, shift, best)
         return best.images
 
-    def _try(self, part: Problem, rows: Tensor, shift: Tensor, best: Best) -> None:
-        """Ask about shifts of length eps; inside the region there may be less."""
-        if part.region is not None:
-            shift = shift * part.region
+    def _try(self, part: Problem, rows: Tensor, shift: Tensor, best: BestImages) -> None:
+        """Evaluate perturbations, masked and scaled to length eps."""
+        if part.mask is not None:
+            shift = shift * part.mask
         length = per_image(shift.flatten(1).norm(dim=1)).clamp_min(1e-12)
-        tried = part.project(part.images + shift * (self.eps / length))
-        best.see(rows, tried, *part.judge(tried))
+        images = part.project(part.images + shift * (self.eps / length))
+        best.update(rows, images, *part.evaluate(images))
 
     def _tiles(self, problem: Problem) -> Tensor:
-        """The first shift: tiles of a fifth of the image's side, of random sign in each channel."""
+        """The first perturbation: tiles of a fifth of the image's side, with a random sign per channel."""
         count, channels, height, width = problem.images.shape
         side = max(min(height, width) // 5, 1)
         down, across = height // side, width // side
@@ -72,7 +67,7 @@ class SquareL2(GoalAttack):
         return shift
 
     def _exchange(self, part: Problem, shift: Tensor, query: int) -> Tensor:
-        """Empty one square and put its energy, and what is left of the budget, into another."""
+        """Clear one square and move its energy, and the rest of the budget, into another."""
         count, channels, height, width = shift.shape
         side = self._side(query, height, width)
         draws = uniform(part.seeds, 3 * query, (4,))
@@ -92,7 +87,7 @@ class SquareL2(GoalAttack):
         return shift.masked_scatter(target[:, None].expand_as(shift), new)
 
     def _side(self, query: int, height: int, width: int) -> int:
-        """Side of the square in pixels: odd, at least three where the image has them."""
+        """Side of the square in pixels: odd, and at least three if the image is large enough."""
         scale = self.queries if self.rescale else 10_000
         halvings = sum(query * 10_000 > limit * scale for limit in HALVINGS)
         side: int = max(round((self.p_init / 2**halvings * height * width) ** 0.5), 3)
@@ -101,7 +96,7 @@ class SquareL2(GoalAttack):
 
 
 def _bumps(side: int, like: Tensor) -> Tensor:
-    """Two bumps of opposite sign, one above the other, of length 1: side×side (the paper's update)."""
+    """Two bumps of opposite sign, one above the other, scaled to length 1: side×side (the paper's update)."""
     shape = torch.zeros(side, side, dtype=like.dtype, device=like.device)
     top = side // 2
     for first, extent, sign in ((0, top, 1.0), (top, side - top, -1.0)):
@@ -112,7 +107,7 @@ def _bumps(side: int, like: Tensor) -> Tensor:
         ring = torch.maximum(row.abs(), column.abs())
         rings = max(extent // 2 + 1, side // 2 + 1)
         heights = 1.0 / torch.arange(1, rings + 1, dtype=like.dtype, device=like.device).square()
-        # A ring takes part in every larger square around the centre.
+        # A ring belongs to every larger square around the centre.
         total = heights.flip(0).cumsum(0).flip(0)
         bump = total[ring.clamp_max(rings - 1)]
         shape[first : first + extent] = sign * bump / bump.norm()
@@ -121,11 +116,11 @@ def _bumps(side: int, like: Tensor) -> Tensor:
 
 
 def _window(corner: Tensor, side: int, height: int, width: int) -> Tensor:
-    """Bool n×height×width: a square from its corner (int64 n×2) on."""
+    """Bool n×height×width: the squares with these top left corners (int64 n×2)."""
     bands = []
     for axis, extent in enumerate((height, width)):
-        place, first = torch.arange(extent, device=corner.device)[None], corner[:, axis, None]
-        bands.append((place >= first) & (place < first + side))
+        index, first = torch.arange(extent, device=corner.device)[None], corner[:, axis, None]
+        bands.append((index >= first) & (index < first + side))
     return bands[0][:, :, None] & bands[1][:, None]
 
 

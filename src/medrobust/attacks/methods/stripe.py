@@ -1,7 +1,7 @@
 """Stripes: a "vertical perturbation" that is the same in every row of the image.
 
-Sahu et al. (2024) attack with a "vertical perturbation" that they neither define nor give a size for. This is our
-reading, after the vertical stripes with which Square begins (Andriushchenko et al. 2020, section 3.3):
+Sahu et al. (2024) attack with a "vertical perturbation" and give neither a definition nor a size. This is our
+interpretation, after the vertical stripes with which Square starts (Andriushchenko et al. 2020, section 3.3):
 x' = clip(x + eps·s[column // band], 0, 1) with s in {-1, +1}, the same in all rows and channels.
 """
 
@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medrobust.attacks.base import Norm
-from medrobust.attacks.goals import Loss
-from medrobust.attacks.problem import Best, GoalAttack, Problem
+from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
+from medrobust.attacks.targets import Loss
 from medrobust.core.params.hyperparameters import Count
 from medrobust.core.seeds import signs
 
@@ -22,14 +22,14 @@ Mode = Literal["random", "best_of", "flip", "whitebox"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stripe(GoalAttack):
-    """Stripes of ±eps across the image; its Linf norm is eps wherever clipping leaves it.
+class Stripe(TargetableAttack):
+    """Stripes of ±eps across the image. Before clipping, the perturbation has Linf norm eps.
 
     Attributes:
-        mode: `random`: one draw (a control); `best_of`: the best of `queries` draws; `flip`: a greedy search that
-            turns one stripe after the other and keeps what helps (both score-based); `whitebox`: the signs of
-            the gradient summed over each stripe, accumulated over `steps`.
-        direction: of the stripes; `horizontal` is the twin that asks whether the direction matters.
+        mode: `random` is one draw (a control). `best_of` is the best of `queries` draws. `flip` is a greedy search
+            that flips one stripe after the other and keeps improvements. `whitebox` uses the signs of the gradient
+            summed over each stripe, accumulated over `steps`. All but `whitebox` use scores alone.
+        direction: of the stripes; `horizontal` is the control for whether the direction matters.
         band: width of a stripe in pixels.
         queries: of `best_of` and `flip`.
         steps: gradient evaluations of `whitebox`.
@@ -50,16 +50,14 @@ class Stripe(GoalAttack):
         return {"random": 1 / 3, "whitebox": float(self.steps)}.get(self.mode, self.queries / 3)
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The best stripes."""
-        best = Best(problem.images)
+        """Images with the stripes of the largest margin."""
+        best = BestImages(problem.images)
         if self.mode == "whitebox":
-            self._climb(problem, best)
+            self._ascend(problem, best)
             return best.images
-        for query in range(self.queries if self.mode == "best_of" else 1):
-            if len(rows := best.left()):
-                part = problem.take(rows)
-                tried = self._apply(part, self._draw(part, query))
-                best.see(rows, tried, *part.judge(tried))
+        for query, rows, part in best.rounds(problem, range(self.queries if self.mode == "best_of" else 1)):
+            images = self._apply(part, self._draw(part, query))
+            best.update(rows, images, *part.evaluate(images))
         if self.mode == "flip":
             self._flip(problem, self._draw(problem, 0), best)
         return best.images
@@ -81,42 +79,34 @@ class Stripe(GoalAttack):
             wide = stripes.repeat_interleave(self.band, 1)[:, None, :height, None]
         return problem.project(problem.images + self.eps * wide)
 
-    def _flip(self, problem: Problem, stripes: Tensor, best: Best) -> None:
-        """Turn one stripe after the other, from the first on and round again."""
-        for query in range(1, self.queries):
-            rows = best.left()
-            if not len(rows):
-                return
-            part = problem.take(rows)
-            turned = stripes[rows].clone()
-            turned[:, (query - 1) % turned.shape[1]] *= -1
-            tried = self._apply(part, turned)
-            margins, reached = part.judge(tried)
+    def _flip(self, problem: Problem, stripes: Tensor, best: BestImages) -> None:
+        """Flip one stripe after the other, cyclically from the first one, and keep improvements."""
+        for query, rows, part in best.rounds(problem, range(1, self.queries)):
+            flipped = stripes[rows].clone()
+            flipped[:, (query - 1) % flipped.shape[1]] *= -1
+            images = self._apply(part, flipped)
+            margins, reached = part.evaluate(images)
             better = margins > best.margins[rows]
-            stripes[rows[better]] = turned[better]
-            best.see(rows, tried, margins, reached)
+            stripes[rows[better]] = flipped[better]
+            best.update(rows, images, margins, reached)
 
-    def _climb(self, problem: Problem, best: Best) -> None:
-        """Signs of the gradients that have been summed over each stripe and over the steps so far."""
+    def _ascend(self, problem: Problem, best: BestImages) -> None:
+        """Use the signs of gradients that are summed over each stripe and over all steps so far."""
         total = torch.zeros_like(self._draw(problem, 0))
         stripes = torch.zeros_like(total)
-        for step in range(self.steps + 1):
-            rows = best.left()
-            if not len(rows):
-                return
-            part = problem.take(rows)
-            at = self._apply(part, stripes[rows])
+        for step, rows, part in best.rounds(problem, range(self.steps + 1)):
+            images = self._apply(part, stripes[rows])
             if step == self.steps:
-                best.see(rows, at, *part.judge(at))
+                best.update(rows, images, *part.evaluate(images))
                 return
-            logits, _, gradient = part.gradient(at, self.loss)
-            if step:  # the clean image has no stripes yet
-                best.see(rows, at, part.margins(logits), part.reached(logits))
+            logits, _, gradient = part.gradient(images, self.loss)
+            if step:  # the first images have no stripes
+                best.update(rows, images, part.margins(logits), part.reached(logits))
             total[rows] += self._per_band(gradient)
             stripes[rows] = torch.where(total[rows] < 0, -1.0, 1.0).to(total)
 
     def _per_band(self, gradient: Tensor) -> Tensor:
-        """The gradient by each stripe's sign, n×bands, scaled to a largest of 1."""
+        """The gradient with respect to each stripe's sign, n×bands, scaled to a maximum of 1."""
         line = gradient.sum((1, 2) if self.direction == "vertical" else (1, 3))
         padded = F.pad(line, (0, -line.shape[1] % self.band))
         bands: Tensor = padded.view(len(padded), -1, self.band).sum(2)

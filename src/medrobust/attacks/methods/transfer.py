@@ -1,8 +1,7 @@
-"""Transfer: images made on another model, tried on this one, of which neither gradients nor answers are asked."""
+"""Transfer: images made on another model; the attacked model provides neither gradients nor predictions."""
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,29 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, Norm, project
-from medrobust.attacks.registry import ATTACKS
+from medrobust.attacks.lookup import load_attack
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import build
 from medrobust.core.records import file_hash
 
-#: What transfers best of the simple attacks: momentum, and no stop at the surrogate's boundary (Dong et al. 2018).
+#: The simple attack that transfers best: momentum, and no stop at the surrogate's boundary (Dong et al. 2018).
 MOMENTUM = {
     "name": "iterative", "loss": "margin", "momentum": 1.0, "random_start": False, "stop_when_fooled": False,
 }  # fmt: skip
-REMEDY = "Name one of attacks.surrogates, or give a checkpoint's folder and the sha256 of its card.json"
+REMEDY = "Name one of attacks.surrogates, or set a checkpoint's folder and the sha256 from its card.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer(Attack):
-    """Attack a surrogate and hand the images to the victim (Papernot et al. 2016).
+    """Attack a surrogate, and use the images on the attacked model (Papernot et al. 2016).
 
     Attributes:
-        source: the surrogate: a checkpoint's folder, or a model (not in a suite). In a suite also the name of one
-            of `attacks.surrogates`, for which `resolved.read_suite` puts the folder and its hash.
-        sha256: of the checkpoint's weights, as its card.json says: a suite's results hang on it, and DVC does
-            not follow a folder.
-        attack: name in the registry and hyper-parameters. It should not stop at the surrogate's boundary, from
-            where little transfers.
+        source: the surrogate: a checkpoint's folder, or a model (not in a suite). In a suite it can be the name of
+            one of `attacks.surrogates`, which `read_suite` replaces by its folder and hash.
+        sha256: of the checkpoint's weights, from its card.json. A suite's results depend on it, and DVC does not
+            track the folder.
+        attack: name in the registry and hyper-parameters. It should not stop at the surrogate's boundary, where
+            images hardly transfer.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
@@ -48,23 +47,22 @@ class Transfer(Attack):
 
     @property
     def cost(self) -> float:
-        """The surrogate's gradients cost what the victim's do."""
+        """The surrogate's gradients cost as much as those of the attacked model."""
         return self.inner().cost
 
     def inner(self) -> Attack:
         """The attack on the surrogate.
 
         Raises:
-            UserError: it does not exist, does not serve the norm, or has no such hyper-parameter.
+            UserError: it does not exist, does not support the norm, or has no such hyper-parameter.
         """
         name = str(self.attack.get("name"))
-        if name not in ATTACKS or name == "transfer":
-            raise UserError("attack.attack", f"no attack {name!r}", f"Known: {', '.join(ATTACKS)}")
-        module, _, kind = ATTACKS[name].partition(":")
-        attack: type[Attack] = getattr(import_module(module), kind)
+        if name == "transfer":
+            raise UserError("attack.attack", "transfer inside transfer", "Name the attack for the surrogate")
+        attack = load_attack(name, "attack.attack")
         settings = {key: value for key, value in self.attack.items() if key != "name"}
         if self.norm not in attack.norms:
-            raise UserError("attack.attack", f"{name} does not bound {self.norm}", "Take one that does")
+            raise UserError("attack.attack", f"{name} does not support {self.norm}", "Use one that does")
         return build(attack, settings, "attack.attack", eps=self.eps, norm=self.norm)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
@@ -74,10 +72,10 @@ class Transfer(Attack):
                 raise UserError("attack.source", f"source {surrogate!r} without sha256", REMEDY)
             surrogate = _load(surrogate, self.sha256, images.device)
         with torch.no_grad():
-            known, wanted = surrogate(images[:1]).shape[1], model(images[:1]).shape[1]
-        if known != wanted:
-            found = f"{known} classes, the victim has {wanted}"
-            raise UserError("attack.source", found, "Take another surrogate")
+            classes, needed = surrogate(images[:1]).shape[1], model(images[:1]).shape[1]
+        if classes != needed:
+            found = f"{classes} classes, but the attacked model has {needed}"
+            raise UserError("attack.source", found, "Use another surrogate")
         attacked = self.inner()(surrogate, images, labels, seeds=seeds)
         return project(attacked, images, self.eps, self.norm)
 
@@ -88,5 +86,5 @@ def _load(folder: str, sha256: str, device: torch.device) -> nn.Module:
 
     weights = Path(folder) / "model.safetensors"
     if weights.is_file() and (found := file_hash(weights)) != sha256:
-        raise UserError(folder, f"sha256 {found}, not {sha256}", "Give the sha256 of the surrogate that you mean")
+        raise UserError(folder, f"sha256 {found}, not {sha256}", "Set the sha256 of the surrogate to use")
     return load(folder, device)

@@ -1,4 +1,4 @@
-"""Universal perturbation: one pattern for all images, fitted on training patients, tried on test patients."""
+"""Universal perturbation: one pattern for all images, fitted on training patients, applied to test patients."""
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
@@ -7,8 +7,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Meter, Norm, ascent, frozen, project
-from medrobust.attacks.goals import objective
+from medrobust.attacks.base import Attack, Norm, QueryCounter, ascent, frozen, project
+from medrobust.attacks.targets import attack_loss
 from medrobust.core.errors import UserError
 from medrobust.core.params.base import Positive
 from medrobust.core.params.hyperparameters import Count
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Universal(Attack):
-    """One pattern that fools as many images as it can (Moosavi-Dezfooli et al. 2017), fitted by gradient steps.
+    """One pattern that fools as many images as possible (Moosavi-Dezfooli et al. 2017), fitted by gradient steps.
 
-    Steps along the gradient of a batch's mean loss, each image's loss clipped from above so that images that are
-    fooled already do not lead (Shafahi et al. 2020, "Universal adversarial training"). It is fitted
-    once a model and radius, when the first image is attacked.
+    Steps follow the gradient of a batch's mean loss. The loss of each image is clipped from above, so that images
+    that are already fooled do not dominate (Shafahi et al. 2020, "Universal adversarial training"). The pattern is
+    fitted once per model and radius, when the first image is attacked.
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: training images a step.
-        fit_images: training images at most, evenly spread over the subset.
-        step: size of a step, a share of eps; it falls linearly to zero.
-        clip: largest cross-entropy of an image that counts.
-        train: the training images; the engine gives them.
+        batch_size: training images per step.
+        fit_images: largest number of training images, evenly spread over the subset.
+        step: step size as a share of eps; it falls linearly to zero.
+        clip: upper bound of an image's cross-entropy.
+        train: the training images, set by the engine.
         fitted: patterns by model and radius.
     """
 
@@ -51,34 +51,34 @@ class Universal(Attack):
         super().__post_init__()
         if self.step * self.epochs * 0.5 < 1:
             found = f"step {self.step:g} over {self.epochs} epochs"
-            raise UserError("attack", found, "Too little to reach eps: take more epochs or a larger step")
+            raise UserError("attack", found, "Too little to reach eps: use more epochs or a larger step")
 
     @property
     def cost(self) -> float:
-        """A query an image; the fit is shared by all."""
+        """One query per image; all images share the fit."""
         return 1.0
 
     def with_training(self, train: "Subset") -> "Universal":
-        """The same attack, to be fitted on these images."""
+        """The attack, to be fitted on these images."""
         return replace(self, train=train, fitted=WeakKeyDictionary())
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        attacked = model.model if isinstance(model, Meter) else model
-        own = self.fitted.setdefault(attacked, {})
-        if self.eps not in own:
+        attacked = model.model if isinstance(model, QueryCounter) else model
+        patterns = self.fitted.setdefault(attacked, {})
+        if self.eps not in patterns:
             if self.train is None:
                 raise UserError("attack.universal", "no training images", "Call with_training(subset) first")
-            own[self.eps] = fit(self, attacked, self.train).cpu()
-        return project(images + own[self.eps].to(images), images, self.eps, self.norm)
+            patterns[self.eps] = fit(self, attacked, self.train).cpu()
+        return project(images + patterns[self.eps].to(images), images, self.eps, self.norm)
 
 
 def fit(attack: Universal, model: nn.Module, train: "Subset") -> Tensor:
-    """The pattern, 1×C×H×W inside the ball around zero, that raises the loss of training images most.
+    """A pattern, 1×C×H×W inside the ball around zero, that maximises the loss of training images.
 
     Args:
         attack: the settings.
         model: [0, 1] images to logits.
-        train: images that are not those to be attacked.
+        train: images other than those that are attacked.
     """
     like = next(model.parameters())
     rows = torch.linspace(0, len(train) - 1, min(attack.fit_images, len(train))).round().long()
@@ -94,16 +94,16 @@ def fit(attack: Universal, model: nn.Module, train: "Subset") -> Tensor:
                 labels = train.targets(batch.numpy()).to(like.device)
                 shift = pattern.clone().requires_grad_(True)
                 with torch.enable_grad(), torch.autocast(like.device.type, enabled=False):
-                    losses = objective(model((images + shift).clamp(0, 1)), labels, None, "ce")
+                    losses = attack_loss(model((images + shift).clamp(0, 1)), labels, None, "ce")
                     (gradient,) = torch.autograd.grad(losses.clamp_max(attack.clip).mean(), shift)
                 size = attack.step * attack.eps * (1 - done / total)
-                pattern = _inside(pattern + size * ascent(gradient, attack.norm), attack.eps, attack.norm)
+                pattern = _project(pattern + size * ascent(gradient, attack.norm), attack.eps, attack.norm)
                 done += 1
     return pattern
 
 
-def _inside(pattern: Tensor, eps: float, norm: Norm) -> Tensor:
-    """A pattern brought into the ball around zero."""
+def _project(pattern: Tensor, eps: float, norm: Norm) -> Tensor:
+    """Project a pattern into the ball around zero."""
     if norm == "Linf":
         return pattern.clamp(-eps, eps)
     inside: Tensor = pattern * (eps / pattern.norm().clamp_min(eps))

@@ -1,38 +1,38 @@
-"""Block `attacks`: suites, each a threat model and a list of attacks."""
+"""Block `attacks`: suites, each a threat model with a list of attacks."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Block, Radius
+from medrobust.core.params.base import Block, Name, Radius
+
+WHERE = "params.yaml: attacks.surrogates"
 
 
 class SuiteParams(Block):
-    """A threat model (norm and eps grid) and the attacks whose worst case is reported.
+    """A threat model (norm and eps grid) and the attacks whose worst case per image is reported.
 
-    Each attack is a mapping with `name` (a key of the attack registry) and its hyper-parameters; the
-    attack's own dataclass checks them. Two settings buy speed with a little strength, and are off by default:
-    `precision: bf16` lets a copy of the model in bfloat16 propose while the model judges, `give_up` ends attempts
-    that make too little progress to succeed (attacks/pool.py).
+    Each attack is a mapping with `name` (a key of the attack registry) and its hyper-parameters; the attack's own
+    dataclass checks them. The optional key `give_up` makes attacks faster and slightly weaker: it ends attempts
+    whose progress is too slow to succeed (attacks/engine/streaming.py).
     """
 
     norm: Literal["Linf", "L2"]
     eps: Annotated[list[Radius], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
-    precision: Literal["fp32", "bf16"] = "fp32"
     give_up: bool = False
 
     @field_validator("eps")
     @classmethod
     def _linf_ends_at_one(cls, eps: list[float], info: ValidationInfo) -> list[float]:
         if info.data.get("norm") == "Linf" and max(eps) > 1:
-            raise ValueError(f"{max(eps):g}: no pixel can move further than 1; say 8/255 for 8 grey levels")
+            raise ValueError(f"{max(eps):g}: no pixel can change by more than 1; use 8/255 for 8 grey levels")
         return eps
 
 
 class SurrogateParams(Block):
-    """A model of the run whose images a suite's `transfer` tries: `source: <backbone>-<regime>` there."""
+    """A model of this run whose attacked images a suite's `transfer` uses: `source: <backbone>-<regime>` there."""
 
     suite: str
     backbone: str
@@ -40,21 +40,25 @@ class SurrogateParams(Block):
 
 
 class AttacksParams(Block):
-    """The suites and their surrogates, and what the checks may cost and do to the run.
+    """The suites, their surrogates, and the cost and the consequence of the checklist.
 
-    `on_invalid` says what an evaluation that fails its checklist does; `surrogates` names models whose training
-    cells of a suite wait for, because its `transfer` tries their images.
+    Attributes:
+        suites: by name.
+        surrogates: models whose training the cells of a suite wait for, because its `transfer` uses their images.
+        on_invalid: what happens to an evaluation that fails its checklist.
+        check_images: images that each check may attack.
+        check_queries: queries per image of the checks' black-box attack.
     """
 
+    suites: Annotated[dict[Name, SuiteParams], Field(min_length=1)]
+    surrogates: list[SurrogateParams]
     on_invalid: Literal["warn", "fail"]
-    check_images: Annotated[int, Field(ge=1)] = 8
-    check_queries: Annotated[int, Field(ge=1)] = 50
-    surrogates: list[SurrogateParams] = Field(default_factory=list)
-    suites: Annotated[dict[str, SuiteParams], Field(min_length=1)]
+    check_images: Annotated[int, Field(ge=1)]
+    check_queries: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
-    def _surrogates_are_those_of_suites(self) -> "AttacksParams":
-        """Each surrogate is a dependency of its suite's cells: it has to stand there once, and be used."""
+    def _surrogates_match_suites(self) -> "AttacksParams":
+        """Each surrogate is a dependency of its suite's cells: it must be listed once, and be used."""
         listed = [(entry.suite, f"{entry.backbone}-{entry.regime}") for entry in self.surrogates]
         used = {
             (name, str(attack.get("source")))
@@ -64,11 +68,10 @@ class AttacksParams(Block):
         }
         if missing := sorted(used - set(listed)):
             suite, source = missing[0]
-            remedy = "Add {suite, backbone, regime} there with source: <backbone>-<regime>, or give a sha256"
-            raise UserError("params.yaml: attacks.surrogates", f"no {source!r} for {suite!r}", remedy)
-        if idle := [entry for entry in listed if entry not in used or listed.count(entry) > 1]:
-            suite, source = idle[0]
-            remedy = "Name each once, for a suite with {name: transfer, source: <backbone>-<regime>}"
-            found = f"{source!r} for {suite!r} is used by no attack, or stands there twice"
-            raise UserError("params.yaml: attacks.surrogates", found, remedy)
+            remedy = "Add {suite, backbone, regime} there for source: <backbone>-<regime>, or set its sha256"
+            raise UserError(WHERE, f"no {source!r} for {suite!r}", remedy)
+        if unused := [entry for entry in listed if entry not in used or listed.count(entry) > 1]:
+            suite, source = unused[0]
+            remedy = "List each once, for a suite with {name: transfer, source: <backbone>-<regime>}"
+            raise UserError(WHERE, f"{source!r} for {suite!r} is used by no attack, or listed twice", remedy)
         return self

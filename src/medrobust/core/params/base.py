@@ -1,5 +1,6 @@
-"""What every block of params.yaml is made of: strict frozen models and the pixel-unit number."""
+"""Common parts of all blocks of params.yaml: strict frozen models, names, and numbers in pixel units."""
 
+import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -12,10 +13,10 @@ class Block(BaseModel):
 
 
 def parse_fraction(value: Any) -> Any:
-    """Turn `8/255` (a string in YAML) into a float; anything else passes through for pydantic to judge.
+    """Turn `8/255` (text in YAML) into a float; pydantic checks anything else.
 
     Raises:
-        ValueError: the string is no number and no fraction of two numbers.
+        ValueError: the text is neither a number nor a fraction of two numbers.
     """
     if not isinstance(value, str):
         return value
@@ -26,29 +27,46 @@ def parse_fraction(value: Any) -> Any:
         raise ValueError(f"{value!r} is neither a number nor a fraction such as 8/255") from None
 
 
-def _in_pixel_units(value: float) -> float:
-    if value > 1:
-        raise ValueError("Pixels are in [0, 1]; say 8/255 for 8 grey levels")
-    return value
-
-
-#: A distance in [0, 1] pixel units; YAML may say 0.03 or 8/255.
-Eps = Annotated[float, BeforeValidator(parse_fraction), AfterValidator(_in_pixel_units), Field(ge=0)]
-#: The radius of a ball whose norm is not known here: in L2 it grows with the number of pixels.
-Radius = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0)]
-
-
 def rising(pair: list[float]) -> list[float]:
-    """A smallest and a largest value, which may be the same.
+    """Check a pair of a smallest and a largest value, which may be equal.
 
     Raises:
-        ValueError: the larger comes first.
+        ValueError: the larger value comes first.
     """
     if pair[0] > pair[1]:
-        raise ValueError("Give the smaller value first")
+        raise ValueError("Put the smaller value first")
     return pair
 
 
+def _in_pixel_units(value: float) -> float:
+    if value > 1:
+        raise ValueError("Pixels are in [0, 1]; use 8/255 for 8 grey levels")
+    return value
+
+
+def _usable_name(name: Any) -> Any:
+    if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
+        raise ValueError("Use letters, digits and _, starting with a letter: names of stages and files contain it")
+    return name
+
+
+def _number_as_text(name: Any) -> Any:
+    """The text of a whole number; YAML reads `classes: [0, 1]` as numbers, labels are compared as text."""
+    if type(name) is int:
+        return str(name)
+    if not isinstance(name, str):
+        raise ValueError("The name of a class is text or a whole number; put quotes around it")
+    return name
+
+
+#: A name that the user gives to a model, an attack suite or a detector. DVC splits keys at `.`, files use `-`.
+Name = Annotated[str, BeforeValidator(_usable_name)]
+#: The name of a class: text, or a whole number that becomes text.
+ClassName = Annotated[str, BeforeValidator(_number_as_text)]
+#: A distance in [0, 1] pixel units; YAML may have 0.03 or 8/255.
+Eps = Annotated[float, BeforeValidator(parse_fraction), AfterValidator(_in_pixel_units), Field(ge=0)]
+#: The radius of a ball of either norm; an L2 radius grows with the number of pixels.
+Radius = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0)]
 #: Above zero.
 Positive = Annotated[float, Field(gt=0)]
 #: A share between 0 and 1, both included.

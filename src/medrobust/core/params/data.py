@@ -1,80 +1,65 @@
 """Blocks `data`, `split` and `audit`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from medrobust.core.params.base import Block, Share
+from medrobust.core.params.base import Block, ClassName, Share
 from medrobust.core.params.sources import TableParams, VolumeParams
 
 
-def _number_as_text(name: Any) -> Any:
-    """YAML reads `{0: Mild}` with a number; the data's labels are compared as text."""
-    return str(name) if type(name) is int else name
-
-
-class PlantParams(Block):
-    """What goes wrong in real data sets, planted in the phantom so that rules and audit can be tested."""
-
-    synthetic: Annotated[float, Field(ge=0)] = 0.0
-    exact_copies: Annotated[int, Field(ge=0)] = 0
-    near_copies: Annotated[int, Field(ge=0)] = 0
-    second_ids: Annotated[int, Field(ge=0)] = 0
-
-
 class PhantomParams(Block):
-    """How many synthetic patients the built-in data set has, and how hard they are to grade."""
+    """The number of synthetic patients of the built-in data set, and how hard they are to grade."""
 
-    patients: dict[str, Annotated[int, Field(ge=1)]]
+    patients: dict[ClassName, Annotated[int, Field(ge=1)]]
     slices: Annotated[int, Field(ge=1)]
     difficulty: Annotated[float, Field(ge=0)]
-    site: Annotated[float, Field(ge=0, le=0.2)] = 0.0
-    plant: PlantParams = Field(default_factory=PlantParams)
+    site: Annotated[float, Field(ge=0, le=0.2)]
 
 
 class DataParams(Block):
-    """Where the images come from and the shape in which they are stored."""
+    """Where the images come from and the form in which they are stored."""
 
     source: str
-    path: str | None = None
-    sha256: str | None = None
-    classes: Annotated[list[str], Field(min_length=2)]
+    path: str | None
+    sha256: str | None
+    classes: Annotated[list[ClassName], Field(min_length=2)]
     ordered: bool
     image_size: Annotated[int, Field(ge=8)]
     channels: Literal[1, 3]
     on_bad_image: Literal["fail", "skip"]
-    labels: dict[Annotated[str, BeforeValidator(_number_as_text)], str | None] = Field(default_factory=dict)
-    on_mixed_patient: Literal["fail", "keep", "skip"] = "fail"
-    window: tuple[float, float] | None = None
-    table: TableParams | None = None
-    volume: VolumeParams = Field(default_factory=VolumeParams)
-    phantom: PhantomParams | None = None
+    labels: dict[ClassName, ClassName | None]
+    on_mixed_patient: Literal["fail", "keep", "skip"]
+    window: tuple[float, float] | None
+    table: TableParams | None
+    volume: VolumeParams
+    phantom: PhantomParams | None
 
     @model_validator(mode="after")
-    def _fits(self) -> "DataParams":
+    def _consistent(self) -> "DataParams":
         if repeated := {name for name in self.classes if self.classes.count(name) > 1}:
-            raise ValueError(f"data.classes names {', '.join(sorted(repeated))} more than once")
+            raise ValueError(f"data.classes has {', '.join(sorted(repeated))} more than once")
         if unknown := {name for name in self.labels.values() if name} - set(self.classes):
-            raise ValueError(f"data.labels names {', '.join(sorted(unknown))}, which data.classes does not have")
+            raise ValueError(f"data.labels has {', '.join(sorted(unknown))}, which is not in data.classes")
         if self.window is not None and self.window[0] >= self.window[1]:
-            raise ValueError(f"data.window {list(self.window)} is empty: give the lower intensity first")
+            raise ValueError(f"data.window {list(self.window)} is empty: put the lower intensity first")
         return self
 
 
 class SplitParams(Block):
-    """How images are dealt to train, validation and test."""
+    """How images are divided into train, validation and test."""
 
     strategy: Literal["patient", "kfold", "published", "random"]
     val: Share
     test: Share
-    folds: Annotated[int, Field(ge=2)] = 5
-    fold: Annotated[int, Field(ge=0)] = 0
-    unknown_parent: Literal["exclude", "train"] = "exclude"
+    folds: Annotated[int, Field(ge=2)]
+    fold: Annotated[int, Field(ge=0)]
+    unknown_parent: Literal["exclude", "train"]
     small_class: Literal["fail", "train_only", "no_val", "merge"]
-    merge: dict[str, str] = Field(default_factory=dict)
+    merge: dict[ClassName, ClassName]
 
     @model_validator(mode="after")
-    def _not_more_than_all(self) -> "SplitParams":
+    def _shares_fit(self) -> "SplitParams":
         if self.strategy in ("patient", "random") and self.val + self.test > 1 + 1e-9:
             raise ValueError(f"val {self.val:g} and test {self.test:g} are more than all: train needs a share too")
         return self
@@ -90,5 +75,5 @@ class AuditParams(Block):
     """When two images count as the same, and what a leak does to the run."""
 
     near_duplicate: Share
-    same_patient: Share = 0.99
+    same_patient: Share
     on_leak: Literal["warn", "fail"]

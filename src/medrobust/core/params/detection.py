@@ -1,10 +1,13 @@
-"""Block `detect`: who is guarded by what, how it is tested, and what errors cost."""
+"""Block `detect`: the detectors, the attacks that test them, and the prices of errors."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from medrobust.core.params.base import Block, Radius, Share
+from medrobust.core.errors import UserError
+from medrobust.core.params.base import Block, Name, Radius, Share
+from medrobust.core.params.training import BackboneParams
 
 Price = Annotated[float, Field(ge=0)]
 AdaptiveName = Literal["joint", "orthogonal", "matching", "ind", "ood"]
@@ -13,48 +16,61 @@ AdaptiveName = Literal["joint", "orthogonal", "matching", "ind", "ood"]
 class AdaptiveParams(Block):
     """Attackers who know the detector."""
 
-    attacks: list[AdaptiveName] = Field(default=["joint"])
-    images: Annotated[int, Field(ge=0)] = 64
-    steps: Annotated[int, Field(ge=1)] = 10
-    searches: Annotated[int, Field(ge=1)] = 2
+    attacks: list[AdaptiveName]
+    images: Annotated[int, Field(ge=0)]
+    steps: Annotated[int, Field(ge=1)]
+    searches: Annotated[int, Field(ge=1)]
 
 
 class RiskParams(Block):
-    """Prices, in units of one error of one grade, and the shares of attacked images that are swept."""
+    """Prices, in units of an error by one grade, and the shares of attacked images for which costs are given."""
 
-    under: Price = 2.0
-    over: Price = 1.0
-    reject: Price = 0.5
-    reject_attacked: Price = 0.0
-    shares: Annotated[list[Share], Field(min_length=1)] = Field(default=[1e-4, 1e-3, 1e-2, 0.1, 0.5])
+    under: Price
+    over: Price
+    reject: Price
+    reject_attacked: Price
+    shares: Annotated[list[Share], Field(min_length=1)]
 
 
 class DetectParams(Block):
-    """Which models get detectors, fitted how, tested against what."""
+    """The detectors, how they are fitted, and how they are tested.
 
-    models: list[str] = Field(default_factory=list)
-    regimes: list[Literal["clean", "adv"]] = Field(default=["clean", "adv"])
-    ensemble: list[Literal["clean", "adv"]] = Field(default_factory=list)
-    detectors: dict[str, dict[str, Any]] = Field(default={"gmm": {}})
-    suites: dict[str, Radius] = Field(default_factory=dict)
-    seen: str | None = None
-    fpr: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    train_images: Annotated[int, Field(ge=2)] = 2000
-    test_images: Annotated[int, Field(ge=2)] = 2000
-    adaptive: AdaptiveParams = Field(default_factory=AdaptiveParams)
-    risk: RiskParams = Field(default_factory=RiskParams)
+    Each backbone's own block selects its models that get detectors (`models.B.detect`); `ensemble` does so for the
+    ensemble.
+    """
 
-    def cells(self) -> list[tuple[str, str]]:
-        """(model, regime) of everything that gets detectors, the ensemble last."""
-        models = [(model, regime) for model in self.models for regime in self.regimes]
-        return [*models, *(("ensemble", regime) for regime in self.ensemble)]
+    ensemble: list[Literal["clean", "adv"]]
+    detectors: dict[Name, dict[str, Any]]
+    suites: dict[Name, Radius]
+    seen: str | None
+    fpr: Annotated[float, Field(gt=0, lt=1)]
+    train_images: Annotated[int, Field(ge=2)]
+    test_images: Annotated[int, Field(ge=2)]
+    adaptive: AdaptiveParams
+    risk: RiskParams
+
+    def cells(self, models: Mapping[str, BackboneParams]) -> list[tuple[str, str]]:
+        """(model, regime) of each model that gets detectors, the ensemble last.
+
+        Args:
+            models: block `models`.
+
+        Raises:
+            UserError: there is such a model, but no detector or no suite.
+        """
+        detected = {**{name: model.detect for name, model in models.items()}, "ensemble": self.ensemble}
+        cells = [(name, str(regime)) for name, regimes in detected.items() for regime in regimes]
+        if cells and not (self.detectors and self.suites):
+            lacking = "detect.suites" if self.detectors else "detect.detectors"
+            found = f"empty, but {'-'.join(cells[0])} gets detectors"
+            remedy = "Set it, or set models.*.detect and detect.ensemble to []"
+            raise UserError(f"params.yaml: {lacking}", found, remedy)
+        return cells
 
     @model_validator(mode="after")
-    def _something_to_test(self) -> "DetectParams":
-        if self.cells() and not (self.detectors and self.suites):
-            raise ValueError("detect.models or detect.ensemble asks for detection: name detectors and suites too")
+    def _suites_attack(self) -> "DetectParams":
         if self.seen is not None and self.seen not in self.suites:
             raise ValueError(f"detect.seen must be one of detect.suites: {', '.join(self.suites) or 'none'}")
         if any(eps == 0 for eps in self.suites.values()):
-            raise ValueError("detect.suites: eps 0 attacks nothing")
+            raise ValueError("detect.suites: the radius must be above 0")
         return self

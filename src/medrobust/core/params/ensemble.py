@@ -1,4 +1,4 @@
-"""Block `ensemble`: who votes, and how the votes become one."""
+"""Block `ensemble`: the members and the method that combines their outputs."""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Block, Share
+from medrobust.core.params.base import Block, Positive, Share
 
 Regime = Literal["clean", "adv"]
 Method = Literal["equal", "convex", "stacking", "blending"]
@@ -14,47 +14,47 @@ WHERE = "params.yaml: ensemble.members"
 
 
 class EnsembleParams(Block):
-    """Which models vote and how their votes are weighed; docs/ensemble.md says what the methods do."""
+    """The members and how their outputs are combined; docs/ensemble.md describes the methods."""
 
     regime: Regime
+    members: list[str]
+    method: Method
+    attacked: list[Method]
+    objective: Literal["weighted", "worst"]
     robust_share: Share
-    members: list[str] = Field(default_factory=list)
-    method: Method = "convex"
-    attacked: list[Method] = Field(default_factory=list)
-    objective: Literal["weighted", "worst"] = "weighted"
-    temperature: bool = False
-    min_weight: Share = 0.001
-    folds: Annotated[int, Field(ge=2)] = 5
-    holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.3
-    c_grid: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(default=[0.01, 0.1, 1.0])
+    temperature: bool
+    min_weight: Share
+    folds: Annotated[int, Field(ge=2)]
+    holdout: Annotated[float, Field(gt=0, le=0.5)]
+    c_grid: Annotated[list[Positive], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _each_method_once(self) -> "EnsembleParams":
-        where, remedy = "params.yaml: ensemble.attacked", "Name each other method once"
+        where, remedy = "params.yaml: ensemble.attacked", "List each other method once"
         if self.method in self.attacked:
-            raise UserError(where, f"{self.method} is the method in force, which suites attack anyway", remedy)
+            raise UserError(where, f"{self.method} is ensemble.method, which suites attack anyway", remedy)
         if twice := [name for name in self.attacked if self.attacked.count(name) > 1]:
-            raise UserError(where, f"{twice[0]} stands there twice", remedy)
+            raise UserError(where, f"{twice[0]} is listed twice", remedy)
         return self
 
     def cells(self, backbones: Iterable[str]) -> dict[str, tuple[str, str]]:
-        """Each member's name, `<backbone>-<regime>`, and its backbone and regime.
+        """Each member's name, `<backbone>-<regime>`, with its backbone and regime.
 
         Args:
-            backbones: those of the run; all of them in `regime` if no members are named.
+            backbones: of the run; without `members` all of them are members, trained as `regime` says.
 
         Raises:
-            UserError: a member that the run does not have, or one twice.
+            UserError: a member is not a model of the run, or is listed twice.
         """
         known = list(backbones)
-        found: dict[str, tuple[str, str]] = {}
+        cells: dict[str, tuple[str, str]] = {}
         for member in self.members or known:
-            backbone, _, said = member.partition("-")
-            regime = said or self.regime
+            backbone, _, own_regime = member.partition("-")
+            regime = own_regime or self.regime
             if backbone not in known or regime not in ("clean", "adv"):
                 names = ", ".join([*known, f"{known[0]}-clean", f"{known[0]}-adv"])
-                raise UserError(WHERE, f"there is no {member!r}", f"Known, each alone or with its regime: {names}")
-            if f"{backbone}-{regime}" in found:
-                raise UserError(WHERE, f"{backbone}-{regime} stands there twice", "Name each model once")
-            found[f"{backbone}-{regime}"] = (backbone, regime)
-        return found
+                raise UserError(WHERE, f"there is no {member!r}", f"Known, with or without a regime: {names}")
+            if f"{backbone}-{regime}" in cells:
+                raise UserError(WHERE, f"{backbone}-{regime} is listed twice", "List each model once")
+            cells[f"{backbone}-{regime}"] = (backbone, regime)
+        return cells

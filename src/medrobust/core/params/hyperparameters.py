@@ -1,8 +1,9 @@
-"""Hyper-parameters of what a registry names (attacks, detectors): their annotations say what they may be."""
+"""Hyper-parameters of the classes in a registry (attacks, detectors): annotations define the allowed values."""
 
 from collections.abc import Mapping
 from dataclasses import Field, fields
 from functools import cache
+from inspect import Parameter, signature
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -12,34 +13,36 @@ from medrobust.core.errors import UserError
 
 T = TypeVar("T")
 
-#: By how much a product of step size and number may miss a radius, as a share of it.
+#: Allowed gap between step size times steps and a radius, as a share of the radius.
 ROUNDING = 1e-5
 
-#: From zero.
+#: A whole number, at least 0.
 Natural = Annotated[int, pydantic.Field(ge=0)]
-#: How many of something: at least one.
+#: A whole number, at least 1.
 Count = Annotated[int, pydantic.Field(ge=1)]
-#: From zero.
+#: A number, at least 0.
 NotNegative = Annotated[float, pydantic.Field(ge=0)]
-#: A share of something, above 0 and at most 1.
+#: A share, above 0 and at most 1.
 Part = Annotated[float, pydantic.Field(gt=0, le=1)]
 
 
 def build(kind: type[T], settings: Mapping[str, Any], where: str, **fixed: Any) -> T:
-    """An object of a dataclass from a user's settings.
+    """Build an object of a dataclass from a user's settings.
 
     Args:
-        kind: the dataclass; its `__post_init__` begins with `check_values`.
-        settings: hyper-parameters by name; those left out have the class's defaults.
-        where: whose settings they are, for messages.
-        fixed: what is no user's to say here.
+        kind: the dataclass; its `__post_init__` starts with `check_values`. One that takes any keyword (`**more`)
+            refuses unknown ones itself.
+        settings: hyper-parameters by name; those left out have the defaults of the class.
+        where: the key of the settings, for messages.
+        fixed: fields that the user cannot set here.
 
     Raises:
-        UserError: an unknown hyper-parameter, or whatever the class refuses.
+        UserError: an unknown hyper-parameter, or a value that the class refuses.
     """
-    known = [each.name for each in _said(kind) if each.name not in fixed]
+    known = [each.name for each in _settable(kind) if each.name not in fixed]
+    takes_any = any(each.kind is Parameter.VAR_KEYWORD for each in signature(kind).parameters.values())
     for key in settings:
-        if key not in known:
+        if key not in known and not takes_any:
             raise UserError(f"{where}.{key}", "unknown hyper-parameter", f"Known: {', '.join(known) or 'none'}")
     try:
         return kind(**fixed, **settings)
@@ -49,14 +52,14 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str, **fixed: Any) 
 
 
 def check_values(made: Any, name: str) -> None:
-    """Refuse a value that its field's annotation does not allow: another type, word or range.
+    """Refuse a value whose type, word or range the annotation of its field does not allow.
 
     Args:
         made: an object of a dataclass.
-        name: what it is, for the message.
+        name: of the object, for the message.
 
     Raises:
-        UserError: names the first such field.
+        UserError: there is such a value; the message names the first.
     """
     kind: Any = type(made)
     for key, adapter in _adapters(kind).items():
@@ -68,18 +71,18 @@ def check_values(made: Any, name: str) -> None:
 
 
 def reaches(alpha: float, steps: int, eps: float) -> bool:
-    """Whether steps of size alpha can lead from the middle of a ball to its border, rounding allowed for."""
+    """Whether steps of size alpha can lead from the centre of a ball to its border, up to rounding."""
     return alpha * steps >= eps * (1 - ROUNDING)
 
 
-def _said(kind: type[Any]) -> list[Field[Any]]:
-    """The fields that are hyper-parameters; the others hold what code hands over or finds."""
+def _settable(kind: type[Any]) -> list[Field[Any]]:
+    """The fields that are hyper-parameters; the others are set by code."""
     return [each for each in fields(kind) if each.init and each.repr]
 
 
 @cache
 def _adapters(kind: type[Any]) -> dict[str, TypeAdapter[Any]]:
-    """What judges the value of each hyper-parameter."""
-    types: dict[str, Any] = {each.name: each.type for each in _said(kind)}
+    """The validator of each hyper-parameter."""
+    types: dict[str, Any] = {each.name: each.type for each in _settable(kind)}
     options = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     return {name: TypeAdapter(annotation, config=options) for name, annotation in types.items()}

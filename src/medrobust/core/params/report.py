@@ -8,9 +8,9 @@ from medrobust.core.params.base import Block
 
 
 class ReportParams(Block):
-    """What the report says beyond the numbers."""
+    """The title of the report, its intervals, and the number of images that it shows."""
 
     title: str
     bootstrap: Annotated[int, Field(ge=1)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    sheet: Annotated[int, Field(ge=0)] = 6
+    sheet: Annotated[int, Field(ge=0)]

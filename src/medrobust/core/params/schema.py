@@ -1,89 +1,86 @@
-"""params.yaml as one typed object, and the only way to read it."""
+"""params.yaml as one typed object; `load_params` reads and checks the whole file."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import AttacksParams
-from medrobust.core.params.base import Block
+from medrobust.core.params.base import Block, Name
 from medrobust.core.params.data import AuditParams, DataParams, SplitParams
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.explain import ExplainParams
 from medrobust.core.params.report import ReportParams
-from medrobust.core.params.training import AdvParams, AugmentParams, ModelParams, TrainParams, TuneParams
+from medrobust.core.params.training import AdvParams, AugmentParams, BackboneParams, TrainParams, TuneParams
 from medrobust.core.params.transfer import TransferParams
+from medrobust.core.params.yaml_file import read_params
 
-#: Names become parts of file and stage names (`attack@B-R-S`), so they carry no separator.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+B = TypeVar("B", bound=Block)
 
 
 class Params(Block):
-    """The whole of params.yaml."""
+    """The whole of params.yaml. Every key is required, except optional ones inside blocks that the user names."""
 
-    # An image's seed has 31 bits of it, to which training adds the number of the epoch.
+    # An image's seed has 31 bits, and training adds the number of the epoch to this seed.
     seed: Annotated[int, Field(ge=0, le=2_000_000_000)]
     data: DataParams
     split: SplitParams
     audit: AuditParams
-    models: Annotated[dict[Name, ModelParams], Field(min_length=1)]
+    models: Annotated[dict[Name, BackboneParams], Field(min_length=1)]
     augment: AugmentParams
     tune: TuneParams
     train: TrainParams
     adv: AdvParams
     attacks: AttacksParams
-    detect: DetectParams = Field(default_factory=DetectParams)
+    detect: DetectParams
     ensemble: EnsembleParams
-    transfer: TransferParams = Field(default_factory=TransferParams)
-    explain: ExplainParams = Field(default_factory=ExplainParams)
+    transfer: TransferParams
+    explain: ExplainParams
     report: ReportParams
 
     @model_validator(mode="after")
-    def _overrides_fit(self) -> "Params":
+    def _models_fit(self) -> "Params":
+        if "ensemble" in self.models:
+            raise UserError("params.yaml: models.ensemble", "the name is that of the ensemble", "Use another name")
         for name, model in self.models.items():
             override(self.train, model.train, f"models.{name}.train")
             override(self.adv, model.adv, f"models.{name}.adv")
-        return self
-
-    @model_validator(mode="after")
-    def _members_exist(self) -> "Params":
         self.ensemble.cells(self.models)
+        self.detect.cells(self.models)
         return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Params":
+        suites: Iterable[str] = self.attacks.suites
         for key, names, known in (
             ("attacks.surrogates", [entry.backbone for entry in self.attacks.surrogates], self.models),
-            ("detect.models", self.detect.models, self.models),
-            ("detect.suites", self.detect.suites, self.attacks.suites),
+            ("detect.suites", self.detect.suites, suites),
             ("detect.ensemble", self.detect.ensemble, [self.ensemble.regime]),
-            ("explain.models", self.explain.models, self.models),
-            ("explain.suite", [self.explain.suite] if self.explain.suite else [], self.attacks.suites),
+            ("transfer.suite", [self.transfer.suite or None], suites),
+            ("explain.suite", [self.explain.suite], suites),
         ):
-            if unknown := [name for name in names if name not in known]:
-                where, remedy = f"params.yaml: {key}", f"Known: {', '.join(known)}"
-                raise UserError(where, f"there is no {unknown[0]!r}", remedy)
+            if unknown := [name for name in names if name is not None and name not in known]:
+                remedy = f"Known: {', '.join(known)}"
+                raise UserError(f"params.yaml: {key}", f"there is no {unknown[0]!r}", remedy)
         return self
 
     @model_validator(mode="after")
-    def _transfer_suite_exists(self) -> "Params":
-        suites, name = self.attacks.suites, self.transfer.suite
-        if name and name not in suites:
-            raise UserError("params.yaml: transfer.suite", f"there is no {name!r}", f"Known: {', '.join(suites)}")
+    def _explanations_have_a_radius(self) -> "Params":
+        explained = [name for name, model in self.models.items() if model.explain]
+        if explained and not self.explain.eps:
+            remedy = f"Set a radius above 0, or models.{explained[0]}.explain: false"
+            raise UserError("params.yaml: explain.eps", f"0, but {explained[0]} is explained", remedy)
         return self
 
 
-B = TypeVar("B", bound=Block)
-
-
 def override(block: B, changes: dict[str, Any], where: str) -> B:
-    """Return `block` with a backbone's own values (`models.<name>.train` or `.adv`) in place.
+    """Return `block` with changed values, such as a backbone's own (`models.<name>.train` or `.adv`).
 
     Raises:
-        UserError: a key that the block does not have, or a value that it does not take.
+        UserError: a key that the block does not have, or a value that it does not accept.
     """
     try:
         return type(block).model_validate({**block.model_dump(), **changes})
@@ -94,46 +91,51 @@ def override(block: B, changes: dict[str, Any], where: str) -> B:
 def load_params(path: Path | str = "params.yaml") -> Params:
     """Read and check the whole of params.yaml.
 
-    Every stage checks every block, so that a slip in the last stage's block is not found after hours of
+    Every stage checks every block, so that an error in the last stage's block is not found after hours of
     training; `tests/test_pipeline.py` proves that a stage uses only the blocks that dvc.yaml lists for it.
 
     Raises:
-        UserError: the file is missing, no YAML, or has a wrong, missing or unknown key.
+        UserError: the file is missing, is not valid YAML, or has a wrong, missing or unknown key.
     """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(
-            str(path), "no such file", "Run from the repository's root, or copy one of presets/"
-        ) from None
-    except yaml.YAMLError as error:
-        raise UserError(str(path), f"not valid YAML ({error})", "Mend the line that it names") from None
+    return check_params(read_params(path), Path(path).name)
+
+
+def check_params(content: dict[str, Any], where: str) -> Params:
+    """The typed object of plain values.
+
+    Args:
+        content: as `read_params` returns it.
+        where: name of the file, for messages.
+
+    Raises:
+        UserError: a wrong, missing or unknown key.
+    """
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise _explain(error, Params, path.name) from None
+        raise _explain(error, Params, where) from None
 
 
 def _explain(error: ValidationError, schema: type[BaseModel], where: str) -> UserError:
-    """Turn the first of pydantic's findings into the house's error: dotted key, value, what is allowed."""
+    """Turn the first of pydantic's findings into a UserError: dotted key, value, what is allowed."""
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    where = f"{where}: {key}" if key else where
     others = f" ({error.error_count() - 1} more keys are wrong)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         allowed = ", ".join(_fields_at(schema, first["loc"][:-1]))
-        return UserError(f"{where}: {key}", f"unknown key{others}", f"Known here: {allowed}")
+        return UserError(where, f"unknown key{others}", f"Known here: {allowed}")
     if first["type"] == "missing":
-        return UserError(f"{where}: {key}", f"missing{others}", "Add it, as in the committed params.yaml")
+        return UserError(where, f"missing{others}", "Set it; presets/default.yaml has every key")
     reason = first["msg"].removeprefix("Value error, ")
-    return UserError(f"{where}: {key}", f"got {first['input']!r}{others}", reason)
+    return UserError(where, f"got {first['input']!r}{others}", reason)
 
 
 def _fields_at(schema: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields of the block that `location` leads to inside `schema`."""
+    """Names of the fields of the block at `location` inside `schema`."""
     for part in location:
         field = schema.model_fields.get(str(part))
-        if field is None:  # a name of the user's own inside a dict of blocks (a backbone, a suite)
+        if field is None:  # a name that the user chose inside a mapping of blocks (a backbone, a suite)
             continue
         blocks = [t for t in _flatten(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)]
         if blocks:

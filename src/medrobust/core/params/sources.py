@@ -1,4 +1,4 @@
-"""Blocks inside `data` that tell a source how to read what it finds: tables and volumes."""
+"""Blocks inside `data` that tell a source how to read its files: tables and volumes."""
 
 from typing import Annotated
 
@@ -8,10 +8,10 @@ from medrobust.core.params.base import Block, Share
 
 
 class TableParams(Block):
-    """The table that names each image, volume or series, and what its columns are called.
+    """The table with one row per image, volume or series, and the names of its columns.
 
-    `path` (huggingface: `image`) and `label` must be there. Each of the other columns is read where there is one
-    of that name; one that params.yaml names must exist.
+    A key that is left out has its own name as the name of the column. `path` (huggingface: `image`) and `label`
+    are required columns. Each of the others is read if the table has it; one that params.yaml names must exist.
     """
 
     file: str | None = None
@@ -28,11 +28,11 @@ class TableParams(Block):
 class VolumeParams(Block):
     """Which slices of a volume or series become images."""
 
-    range: tuple[Share, Share] = (0.0, 1.0)
-    step: Annotated[int, Field(ge=1)] = 1
+    range: tuple[Share, Share]
+    step: Annotated[int, Field(ge=1)]
 
     @model_validator(mode="after")
     def _upwards(self) -> "VolumeParams":
         if self.range[0] >= self.range[1]:
-            raise ValueError(f"the range {list(self.range)} is empty: give the lower share first")
+            raise ValueError(f"the range {list(self.range)} is empty: put the lower share first")
         return self

@@ -6,10 +6,10 @@ from pydantic import BeforeValidator, Field
 
 from medrobust.core.params.base import Block, Eps, Positive, Range, Share, parse_fraction
 
-#: Images; BatchNorm has no variance of one.
+#: Images per batch; BatchNorm has no variance of one image.
 BatchSize = Annotated[int, Field(ge=2)]
 Optimiser = Literal["SGD", "RMSprop", "Adam"]
-#: Of an exponential moving average; 0 = none.
+#: Decay of an exponential moving average; 0 = none.
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Scheduler = Literal["StepLR", "CosineAnnealingLR", "ReduceLROnPlateau"]
 
@@ -18,7 +18,7 @@ def _step_size(value: Any) -> Any:
     """A step in [0, 1] pixel units (0.01 or 2/255), or auto."""
     step = value if value == "auto" else parse_fraction(value)
     if step != "auto" and not (isinstance(step, int | float) and 0 < step <= 1):
-        raise ValueError("Say auto, or a step above 0 and at most 1, such as 2/255")
+        raise ValueError("Use auto, or a step above 0 and at most 1, such as 2/255")
     return step
 
 
@@ -30,7 +30,7 @@ class HeadParams(Block):
 
 
 class ModelParams(Block):
-    """One backbone: a timm architecture, where its weights come from, what is trained, what it overrides."""
+    """One network: a timm architecture, the source of its weights, what is trained, its own training values."""
 
     timm: str
     weights: str
@@ -39,6 +39,18 @@ class ModelParams(Block):
     head: HeadParams = HeadParams()
     train: dict[str, Any] = Field(default_factory=dict)
     adv: dict[str, Any] = Field(default_factory=dict)
+
+
+class BackboneParams(ModelParams):
+    """One block of `models`: a network, and the stages that its two models go through besides.
+
+    Attributes:
+        detect: regimes of the models that get detectors.
+        explain: whether its models are explained.
+    """
+
+    detect: list[Literal["clean", "adv"]] = Field(default_factory=list)
+    explain: bool = False
 
 
 class AugmentParams(Block):
@@ -56,7 +68,7 @@ class AugmentParams(Block):
 
 
 class SearchSpace(Block):
-    """What Optuna may choose from."""
+    """The values that Optuna may choose."""
 
     lr: Range
     optimiser: Annotated[list[Optimiser], Field(min_length=1)]
@@ -69,12 +81,12 @@ class TuneParams(Block):
 
     trials: Annotated[int, Field(ge=0)]
     epochs: Annotated[int, Field(ge=1)]
-    objective: Literal["clean", "robust"] = "clean"
+    objective: Literal["clean", "robust"]
     space: SearchSpace
 
 
 class TrainParams(Block):
-    """Clean training; `lr` to `scheduler` are the study's first trial and what it may replace."""
+    """Clean training; `lr` to `scheduler` are the first trial of the study, whose best trial replaces them."""
 
     epochs: Annotated[int, Field(ge=1)]
     lr: Positive
@@ -85,19 +97,18 @@ class TrainParams(Block):
     label_smoothing: Share
     class_weights: Literal["none", "balanced"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
-    objective: str = "cross_entropy"
-    gce_alpha: Annotated[float, BeforeValidator(parse_fraction), Field(gt=0)] = 1 / 3
-    sampling: Literal["shuffle", "balanced"] = "shuffle"
-    ema: Decay = 0.0
-    channels_last: bool = True
-    compile: bool = False
+    objective: str
+    gce_alpha: Annotated[float, BeforeValidator(parse_fraction), Field(gt=0)]
+    sampling: Literal["shuffle", "balanced"]
+    ema: Decay
+    channels_last: bool
 
 
 class AdvParams(Block):
     """Adversarial training, started from the clean model.
 
-    `objective` is a name in the registry of objectives; each says in its docstring which of the other keys it
-    reads.
+    `objective` is a name in the registry of objectives; the docstring of each objective lists the other keys that
+    it reads.
     """
 
     eps: Annotated[Eps, Field(gt=0)]
@@ -106,14 +117,14 @@ class AdvParams(Block):
     mix: Share
     epochs: Annotated[int, Field(ge=1)]
     lr_scale: Positive
-    objective: str = "mixed"
-    beta: Annotated[float, Field(ge=0)] = 6.0
-    noise: Annotated[float, Field(ge=0)] = 2.0
-    replays: Annotated[int, Field(ge=1)] = 4
-    ramp: Share = 0.5
-    awp: Annotated[float, Field(ge=0)] = 0.0
-    ema: Decay = 0.0
-    unlabelled: Annotated[float, Field(ge=0, lt=1)] | str = 0.0
-    batch_norm: Literal["eval", "batch"] = "eval"
-    attack_precision: Literal["fp32", "train"] = "fp32"
-    val_steps: Annotated[int, Field(ge=1)] | None = None
+    objective: str
+    beta: Annotated[float, Field(ge=0)]
+    noise: Annotated[float, Field(ge=0)]
+    replays: Annotated[int, Field(ge=1)]
+    ramp: Share
+    awp: Annotated[float, Field(ge=0)]
+    ema: Decay
+    unlabelled: Annotated[float, Field(ge=0, lt=1)] | str
+    batch_norm: Literal["eval", "batch"]
+    attack_precision: Literal["fp32", "train"]
+    val_steps: Annotated[int, Field(ge=1)] | None

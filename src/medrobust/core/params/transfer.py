@@ -1,4 +1,4 @@
-"""Block `transfer`: whose attacked images are shown to whom."""
+"""Block `transfer`: the attack of the transfer matrix, which evaluates each model on the images of the others."""
 
 from typing import Annotated
 
@@ -8,14 +8,14 @@ from medrobust.core.params.base import Block, Radius
 
 
 class TransferParams(Block):
-    """The attack of the transfer matrix; without images there is none."""
+    """The attack of the transfer matrix; `images: 0` switches it off."""
 
-    suite: str = ""
-    eps: Radius = 0.0
-    images: Annotated[int, Field(ge=0)] = 0
+    suite: str
+    eps: Radius
+    images: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
-    def _something_to_show(self) -> "TransferParams":
+    def _attack_is_set(self) -> "TransferParams":
         if self.images and not (self.suite and self.eps):
-            raise ValueError("transfer.images asks for a transfer matrix: name transfer.suite and an eps above 0")
+            raise ValueError("transfer.images asks for a transfer matrix: set transfer.suite and an eps above 0")
         return self

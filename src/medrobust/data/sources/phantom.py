@@ -18,11 +18,10 @@ import numpy as np
 import pandas as pd
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.data import DataParams, PhantomParams, PlantParams
+from medrobust.core.params.data import DataParams, PhantomParams
 from medrobust.core.records import read_table, write_table
 from medrobust.core.runtime import progress
 from medrobust.data.sources.base import Listing
-from medrobust.data.sources.plants import plant
 
 #: Mean widening of the ventricles in mm and of the sulci (share of CSF) from the lowest to the highest grade.
 WIDENING, SULCI = (0.0, 7.0), (0.0, 1.0)
@@ -63,18 +62,15 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
             Image.fromarray(pixels).save(folder / path)
             rows.append({"id": path, "label": label, "patient": patient, "slice": index + 1})
     table = pd.DataFrame(rows)
-    if phantom.plant != PlantParams():
-        table = plant(folder, table, phantom.plant, seed)
     write_table(folder / "manifest.csv", table)
     return {"file": "generated"}
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
     """List the generated images with their true patients and slices."""
-    table = read_table(folder / "manifest.csv", keep_default_na=False).assign(published_split="")
-    table = table if "kind" in table else table.assign(kind="real", parent="")
+    table = read_table(folder / "manifest.csv", keep_default_na=False)
     return Listing(
-        table,
+        table.assign(published_split="", kind="real", parent=""),
         read=lambda path: (folder / path).read_bytes(),
         licence="generated; the MNI152 template is under the ICBM's permissive licence",
         citation="Fonov et al. 2011, NeuroImage 54(1) (the MNI152 template, as shipped by nilearn)",

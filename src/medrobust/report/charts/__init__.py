@@ -1,1 +1,1 @@
-"""Data of the interactive charts on the page."""
+"""Interactive charts of the page, as plain data."""

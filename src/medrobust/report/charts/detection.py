@@ -1,6 +1,6 @@
-"""The charts of detection: every line of an attacker who does not know the detector beside one who does.
+"""Charts of detection: every line of an unaware attacker beside that of an aware one.
 
-Both are measured on the same images, those that aware attackers were given; where none were, nothing is drawn.
+Both are measured on the images that the aware attackers attacked. Without aware attackers nothing is drawn.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.report.charts.models import Chart, bend
-from medrobust.report.collect import Run
-from medrobust.report.tables.models import TRAINING
+from medrobust.report.charts.chart import Chart, bend
+from medrobust.report.run import Run
+from medrobust.report.tables.accuracy import TRAINING
 
-#: Share of attacked images at which the cost is drawn against the threshold: the swept one nearest to it.
+#: The cost is drawn against the threshold at the share of attacked images in detect.risk that is nearest to this.
 SHARE = 0.1
 ATTACKERS = ("unaware", "aware")
-#: Rates at which curves are read off, so that one pointer shows all lines.
+#: Rates at which curves are evaluated, so that one pointer shows all lines.
 GRID = np.unique([0, 0.01, 0.02, *np.linspace(0, 1, 41)]).round(3)
-#: Colour of what has no detector.
-PLAIN = 7
+#: Index of the colour for no detector.
+NO_DETECTOR = 7
 COST = "mean cost (errors of one grade)"
 FALSE_POSITIVES = "false-positive rate (share of clean images rejected)"
 RATES = {
@@ -29,21 +29,21 @@ RATES = {
     "pr": ("precision and recall", "recall (share of successful attacks rejected)", "precision"),
 }
 UNITS = ("image", "patient")
-#: What a threshold that no score reaches, or every score passes, means.
+#: Text for a threshold above all scores and for one below.
 EXTREMES = {np.inf: "rejects none", -np.inf: "rejects all"}
 Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What is drawn of one guarded model under one suite.
+class GuardedSuite:
+    """Everything that is drawn of one guarded model under one suite.
 
     Attributes:
-        name: of figures, without spaces.
-        title: words.
+        name: in the names of charts and figures, without spaces.
+        title: text.
         detectors: names.
-        curves, risk, costs: tables of the cell, this suite's rows on the compared images.
-        counts: (detector, attacker) -> `n`, `patients` and `successful` attacks of the compared images.
+        curves, risk, costs: tables of the detection stage, rows of this suite on the compared images.
+        counts: (detector, attacker) -> `n`, `patients` and `successful` attacks on the compared images.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Shown:
     counts: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
 
     def sample(self) -> str:
-        """How many images of how many patients are compared."""
+        """The number of compared images and of their patients, as text."""
         first = next(iter(self.counts.values()), {})
         return f"{first['n']} images of {first['patients']} patients" if "patients" in first else ""
 
     def rates(self, kind: str, detector: str, attacker: str) -> Points:
-        """A curve of successful attacks read off at `GRID`: (fpr, tpr), or (recall, precision); [] if none."""
+        """A curve of successful attacks at the rates of `GRID`: (fpr, tpr), or (recall, precision); [] if none."""
         rows = _of(self.curves, detector, attacker)
         rows = rows[rows["attacks"] == "successful"]
         if rows.empty:
@@ -69,7 +69,7 @@ class Shown:
         if kind == "roc":
             values = [found[false <= x].max(initial=0.0) for x in GRID]
         else:
-            # Of the strictest threshold that finds so many: a laxer one may be more precise, but finds more.
+            # The strictest threshold with at least this recall; laxer ones have a higher recall.
             values = [precise[np.argmax(found >= x)] for x in GRID]
         return [(float(x), round(float(y), 6)) for x, y in zip(GRID, values, strict=True)]
 
@@ -79,28 +79,28 @@ class Shown:
         rows = rows[rows["attacks"] == "successful"]
         return None if rows.empty else float(rows["precision"].iloc[-1])
 
-    def paid(self, unit: str, detector: str, attacker: str, column: str = "cost_with") -> Points:
-        """(share of attacked, cost) at the threshold that is cheapest on validation images for that share."""
+    def costs_by_share(self, unit: str, detector: str, attacker: str, column: str = "cost_with") -> Points:
+        """(share of attacked images, cost) at the threshold that is cheapest for it on validation images."""
         rows = _of(self.risk, detector, attacker)
         rows = rows[rows["unit"] == unit].sort_values("share")
         return [(float(x), round(float(y), 6)) for x, y in rows[["share", column]].itertuples(index=False)]
 
     @property
     def share(self) -> float:
-        """The swept share that is nearest to `SHARE`."""
+        """The share of detect.risk that is nearest to `SHARE`."""
         return float(min(self.risk["share"], key=lambda share: abs(np.log(max(share, 1e-12) / SHARE))))
 
-    def by_threshold(self, detector: str, attacker: str) -> Points:
-        """(share of clean images rejected, cost where `share` is attacked), from reject none to reject all."""
+    def costs_by_threshold(self, detector: str, attacker: str) -> Points:
+        """(share of clean images rejected, cost if `share` of all images is attacked), from none to all."""
         rows = _of(self.costs, detector, attacker)
         rows = rows[rows["unit"] == "image"]
         rejected = rows["clean_rejected"].to_numpy()
         costs = ((1 - self.share) * rows["cost_clean"] + self.share * rows["cost_attacked"]).to_numpy()
-        # Thresholds rise, so that the first that rejects no more is the strictest.
+        # Thresholds increase, so the first one that rejects at most this share is the strictest.
         return [(float(x), round(float(costs[np.argmax(rejected <= x)]), 6)) for x in GRID]
 
     def chosen(self, detector: str) -> float:
-        """Share of clean images rejected by the threshold chosen for `share`."""
+        """Share of clean images that the threshold for `share` rejects."""
         rows = _of(self.risk, detector, "aware")
         return float(rows[(rows["unit"] == "image") & (rows["share"] == self.share)]["clean_rejected"].iloc[0])
 
@@ -109,8 +109,8 @@ def _of(table: pd.DataFrame, detector: str, attacker: str) -> pd.DataFrame:
     return table[(table["detector"] == detector) & (table["attacker"] == attacker)]
 
 
-def shown(run: Run) -> Iterator[Shown]:
-    """Every guarded model and suite that aware attackers attacked too."""
+def guarded_suites(run: Run) -> Iterator[GuardedSuite]:
+    """Every guarded model and suite with results of aware attackers."""
     for (model, regime), tables in run.drawn.items():
         paired = {name: table[table["images"] == "paired"] for name, table in tables.items()}
         for suite, results in run.detect.get((model, regime), {}).get("suites", {}).items():
@@ -126,13 +126,13 @@ def shown(run: Run) -> Iterator[Shown]:
                 for attacker, name in zip(ATTACKERS, ("unaware", "worst"), strict=True)
                 if name in adaptive
             }
-            yield Shown(f"{model}-{regime}_{suite}", title, detectors, **parts, counts=counts)
+            yield GuardedSuite(f"{model}-{regime}_{suite}", title, detectors, **parts, counts=counts)
 
 
 def detection_charts(run: Run) -> list[Chart]:
-    """ROC, precision-recall, cost by share (with the cheapest thresholds) and cost by threshold, a suite each."""
+    """Per model and suite: ROC, precision-recall, cost by share (at the cheapest threshold), cost by threshold."""
     charts = []
-    for part in shown(run):
+    for part in guarded_suites(run):
         charts += [_rates(part, kind) for kind in RATES]
         charts += [_risk(part, unit) for unit in UNITS]
         charts.append(_thresholds(part))
@@ -140,18 +140,18 @@ def detection_charts(run: Run) -> list[Chart]:
 
 
 def _lines(
-    part: Shown, read: Callable[[str, str], Points], base_rates: bool = False, successful: bool = False
+    part: GuardedSuite, read: Callable[[str, str], Points], base_rates: bool = False, successful: bool = False
 ) -> list[dict[str, Any]]:
-    """A line a detector and attacker; `read` gives its points. Of successful attacks their number is told."""
+    """One line per detector and attacker with the points of `read`; `successful` adds the number of attacks."""
     found = []
     for number, detector in enumerate(part.detectors):
         for attacker in ATTACKERS:
             if points := read(detector, attacker):
                 base = f" (base rate {part.base_rate(detector, attacker):.2f})" if base_rates else ""
                 count = part.counts.get((detector, attacker), {}).get("successful") if successful else None
-                said = "" if count is None else f", n {count}"
+                sample = "" if count is None else f", n {count}"
                 line = {
-                    "name": f"{detector}, {attacker}{said}{base}",
+                    "name": f"{detector}, {attacker}{sample}{base}",
                     "colour": number,
                     "dashed": attacker == "aware",
                 }
@@ -159,23 +159,23 @@ def _lines(
     return found
 
 
-def _rates(part: Shown, kind: str) -> Chart:
-    words, x, y = RATES[kind]
+def _rates(part: GuardedSuite, kind: str) -> Chart:
+    label, x, y = RATES[kind]
     lines = _lines(part, partial(part.rates, kind), base_rates=kind == "pr", successful=True)
-    title = _title(part, f"{words}, successful attacks")
+    title = _title(part, f"{label}, successful attacks")
     return Chart(f"{kind}-{part.name}", title, x, y, lines, 1.0)
 
 
-def _title(part: Shown, what: str) -> str:
-    """Words above a chart, with the number of images that it is drawn from."""
+def _title(part: GuardedSuite, what: str) -> str:
+    """The title of a chart, with the number of images behind it."""
     sample = part.sample()
     return f"{part.title}: {what}" + (f" ({sample})" if sample else "")
 
 
-def _risk(part: Shown, unit: str) -> Chart:
-    lines = _lines(part, partial(part.paid, unit))
-    without = part.paid(unit, part.detectors[0], "unaware", "cost_without")
-    lines.insert(0, {"name": "no detector, unaware", "colour": PLAIN, "dashed": False, "points": without})
+def _risk(part: GuardedSuite, unit: str) -> Chart:
+    lines = _lines(part, partial(part.costs_by_share, unit))
+    without = part.costs_by_share(unit, part.detectors[0], "unaware", "cost_without")
+    lines.insert(0, {"name": "no detector, unaware", "colour": NO_DETECTOR, "dashed": False, "points": without})
     shares = [point[0] for point in without]
     table = {f"{share:g}": _at(part, unit, share) for share in shares}
     columns = ("detector", "attacker", "cost", "no detector", "threshold", f"clean {unit}s rejected")
@@ -185,8 +185,8 @@ def _risk(part: Shown, unit: str) -> Chart:
     )  # fmt: skip
 
 
-def _at(part: Shown, unit: str, share: float) -> list[list[str]]:
-    """The cheapest threshold of each detector at a share, and what it costs against either attacker."""
+def _at(part: GuardedSuite, unit: str, share: float) -> list[list[str]]:
+    """The cheapest threshold of each detector at a share, and its cost under either attacker."""
     rows = part.risk[(part.risk["unit"] == unit) & (part.risk["share"] == share)]
     return [
         [
@@ -201,7 +201,7 @@ def _at(part: Shown, unit: str, share: float) -> list[list[str]]:
     ]
 
 
-def _thresholds(part: Shown) -> Chart:
+def _thresholds(part: GuardedSuite) -> Chart:
     title = _title(part, f"cost by threshold where {part.share:.2g} of the images are attacked")
-    lines = _lines(part, part.by_threshold)
+    lines = _lines(part, part.costs_by_threshold)
     return Chart(f"threshold-{part.name}", title, FALSE_POSITIVES, f"{COST}, by image", lines)

@@ -1,1 +1,1 @@
-"""Static figures (PNG and SVG)."""
+"""Static figures, drawn with matplotlib."""

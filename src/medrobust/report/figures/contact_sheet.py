@@ -1,4 +1,4 @@
-"""A few images of every class, chosen by rule, so that a reader sees what the models see."""
+"""A few images of every class, chosen by a fixed rule, as the models see them."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from medrobust.data.store import ImageStore
 
 
 def sheet_rows(manifest: pd.DataFrame, count: int) -> dict[str, list[int]]:
-    """Rows of the manifest to show, by class: middle slices of patients evenly spaced in the order of their ids.
+    """Manifest rows to show, by class: the middle slices of patients that are evenly spaced, sorted by id.
 
-    Images without a known patient stand for themselves; synthetic images are shown only where a class has no
-    real one.
+    Images without a patient id count as one patient each. Synthetic images are shown only if a class has no real
+    image.
     """
     chosen: dict[str, list[int]] = {}
     for label, group in manifest.reset_index(drop=True).groupby("label", sort=False):
@@ -20,8 +20,8 @@ def sheet_rows(manifest: pd.DataFrame, count: int) -> dict[str, list[int]]:
         part = real if len(real) else group
         owner = part["patient"].where(part["patient"] != "", part["id"])
         middle = [rows[len(rows) // 2] for rows in _by_slice(part, owner)]
-        places = np.unique(np.linspace(0, len(middle) - 1, min(count, len(middle))).round().astype(int))
-        chosen[str(label)] = [int(middle[place]) for place in places]
+        positions = np.unique(np.linspace(0, len(middle) - 1, min(count, len(middle))).round().astype(int))
+        chosen[str(label)] = [int(middle[position]) for position in positions]
     return chosen
 
 
@@ -31,7 +31,7 @@ def _by_slice(part: pd.DataFrame, owner: pd.Series) -> list[list[int]]:
 
 
 def class_sheet(store: ImageStore, count: int) -> Any:
-    """A figure with one row of images a class, in the order of the grades; None if `count` is 0."""
+    """A figure with one row of images per class, in the order of the grades; None if `count` is 0."""
     chosen = {name: rows for name, rows in sheet_rows(store.manifest, count).items() if count}
     names = [name for name in store.header.classes if name in chosen]
     if not names:
@@ -43,9 +43,9 @@ def class_sheet(store: ImageStore, count: int) -> Any:
     for axes in grid.flat:
         axes.set_axis_off()
     for name, row in zip(names, grid, strict=True):
-        words = f"{name} ({store.header.counts.get(name, 0)} images)"
+        title = f"{name} ({store.header.counts.get(name, 0)} images)"
         # A long name must not widen the first column.
-        row[0].set_title(words, loc="left", fontsize=10).set_in_layout(False)
-        for place, axes in zip(chosen[name], row, strict=False):
-            axes.imshow(np.asarray(store.images[place]), cmap="gray", vmin=0, vmax=255)
+        row[0].set_title(title, loc="left", fontsize=10).set_in_layout(False)
+        for index, axes in zip(chosen[name], row, strict=False):
+            axes.imshow(np.asarray(store.images[index]), cmap="gray", vmin=0, vmax=255)
     return figure

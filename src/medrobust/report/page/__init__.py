@@ -1,1 +1,1 @@
-"""Assemble and write the report as HTML, Markdown and LaTeX."""
+"""The report as HTML, Markdown and LaTeX."""

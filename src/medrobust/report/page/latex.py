@@ -1,8 +1,8 @@
-"""The report's tables as LaTeX for papers: a `tabular` with booktabs rules, one file a table."""
+"""The report's tables as LaTeX for papers: a `tabular` with booktabs rules, one file per table."""
 
 import re
 
-from medrobust.report.tables.cells import Table
+from medrobust.report.tables.table import Table
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -13,7 +13,7 @@ SPECIAL = {
 
 
 def latex(table: Table) -> str:
-    r"""The table for `\input`; it needs the package booktabs. Title and note stand above it as comments."""
+    r"""The table for `\input`; it needs the package booktabs. Title and note are comments above it."""
     numbers = "".join("r" if _numeric(column) else "l" for column in zip(*table.rows, strict=True))
     lines = [f"% {text}" for text in (table.title, table.note) if text]
     lines += [rf"\begin{{tabular}}{{{numbers or 'l' * len(table.columns)}}}", r"\toprule", _row(table.columns)]
@@ -27,12 +27,12 @@ def file_name(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """Text with LaTeX's special characters, and the signs that these tables use, as commands."""
+    """Text with LaTeX's special characters, and the symbols of these tables, as commands."""
     return "".join(SPECIAL.get(sign, sign) for sign in text)
 
 
 def _row(cells: list[str]) -> str:
-    # A bracket at the start of a row would be read as the optional argument of the row before.
+    # LaTeX reads a bracket at the start of a row as the optional argument of the row before.
     return " & ".join(f"{{{escape(cell)}}}" if cell.startswith("[") else escape(cell) for cell in cells) + r" \\"
 
 

@@ -1,10 +1,10 @@
 "use strict";
-/* Draws the page's charts from the data beside it, and makes tables sortable. No library, no request. */
-/* Pixels of a chart: at most WIDEST across, less where the page is narrow, so that words keep their size. */
+/* Draws the page's charts from the data in the page, and makes tables sortable. No library, no request. */
+/* Pixels of a chart: at most WIDEST across, less on a narrow page, so that text keeps its size. */
 const WIDEST = 640, HEIGHT = 330, LEFT = 46, RIGHT = 20, TOP = 14, BOTTOM = 44;
-/* Pixels across of a chart on paper: half a page, so that its words are as large as those of a table. */
+/* Pixels across of a chart on paper: half a page, so that its text is as large as that of a table. */
 const PAPER = 340;
-/* Points of a line above which it is drawn without dots, and its axis with round numbers. */
+/* A line with more points is drawn without dots, and its axis has round numbers. */
 const MANY = 15;
 const {charts: CHARTS, words: WORDS} = JSON.parse(document.getElementById("chart-data").textContent);
 
@@ -35,7 +35,7 @@ function ticks(low, high, wanted) {
   return found;
 }
 
-/** Scales of a chart that is `width` pixels across: data to pixels, and the x values that occur. */
+/** Scales of a chart that is `width` pixels across: from data to pixels, and the x values that occur. */
 function scales(chart, width) {
   const points = chart.series.flatMap((line) => line.points);
   const xs = [...new Set(points.map((p) => p[0]))].sort((a, b) => a - b);
@@ -57,22 +57,22 @@ function drawAxes(root, chart, scale) {
   svg("line", {class: "axis", x1: LEFT, x2: right, y1: scale.y(0), y2: scale.y(0)}, root);
   let end = -100;
   for (const x of scale.xs.length > MANY ? ticks(scale.xs[0], scale.xs.at(-1), 6) : scale.xs) {
-    const place = scale.x(x), half = 3.5 * spell(x).length + 2;
-    if (place - half < end) continue;
-    svg("text", {x: place, y: HEIGHT - BOTTOM + 16, "text-anchor": "middle"}, root, spell(x));
-    end = place + half;
+    const centre = scale.x(x), half = 3.5 * spell(x).length + 2;
+    if (centre - half < end) continue;
+    svg("text", {x: centre, y: HEIGHT - BOTTOM + 16, "text-anchor": "middle"}, root, spell(x));
+    end = centre + half;
   }
   svg("text", {x: (LEFT + right) / 2, y: HEIGHT - 6, "text-anchor": "middle"}, root, chart.x);
   const middle = (TOP + HEIGHT - BOTTOM) / 2;
   svg("text", {x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})`}, root, chart.y);
   if (chart.mark && chart.mark[0] <= scale.xs.at(-1)) {
-    const place = scale.x(chart.mark[0]), late = place > right - 98;
-    svg("line", {class: "mark", x1: place, x2: place, y1: TOP, y2: scale.y(0)}, root);
-    svg("text", {x: place + (late ? -4 : 4), y: TOP + 8, "text-anchor": late ? "end" : "start"}, root, chart.mark[1]);
+    const position = scale.x(chart.mark[0]), late = position > right - 98;
+    svg("line", {class: "mark", x1: position, x2: position, y1: TOP, y2: scale.y(0)}, root);
+    svg("text", {x: position + (late ? -4 : 4), y: TOP + 8, "text-anchor": late ? "end" : "start"}, root, chart.mark[1]);
   }
 }
 
-/** One series: interval band, line and points, in a group that the legend can hide. */
+/** One line with its interval band and points, in a group that the legend can hide. */
 function drawSeries(root, line, scale) {
   const group = svg("g", {}, root), at = (x, y) => `${scale.x(x).toFixed(1)},${scale.y(y).toFixed(1)}`;
   if (line.points.every((p) => p.length === 4)) {
@@ -85,7 +85,7 @@ function drawSeries(root, line, scale) {
   return group;
 }
 
-/** A short piece of a line, beside its name. */
+/** A sample of a line for the legend and the tip. */
 function drawKey(parent, line) {
   const key = svg("svg", {class: "key", viewBox: "0 0 26 10", "aria-hidden": "true"}, parent), stroke = colour(line.colour);
   svg("line", {x1: 0, x2: 26, y1: 5, y2: 5, stroke, "stroke-width": 2, "stroke-dasharray": line.dashed ? "2 4" : "none"}, key);
@@ -107,7 +107,7 @@ function drawLegend(figure, chart, groups) {
   });
 }
 
-/** Values of all visible series at the x that is nearest to the pointer. */
+/** Show the values of all visible lines at the x that is nearest to the pointer. */
 function addTip(figure, root, chart, scale, groups) {
   const cursor = svg("line", {class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM, visibility: "hidden"}, root);
   const tip = html("div", figure, undefined, {class: "tip", hidden: "", role: "status"});
@@ -128,8 +128,8 @@ function addTip(figure, root, chart, scale, groups) {
       html("span", row, p.length === 4 ? `${p[1].toFixed(3)} [${p[2].toFixed(3)}, ${p[3].toFixed(3)}]` : p[1].toFixed(3));
     }
     tip.hidden = false;
-    const frame = figure.getBoundingClientRect(), place = box.left - frame.left + (scale.x(x) / scale.width) * box.width;
-    tip.style.left = `${Math.max(0, Math.min(place + 12, frame.width - tip.offsetWidth))}px`;
+    const frame = figure.getBoundingClientRect(), left = box.left - frame.left + (scale.x(x) / scale.width) * box.width;
+    tip.style.left = `${Math.max(0, Math.min(left + 12, frame.width - tip.offsetWidth))}px`;
     tip.style.top = `${box.top - frame.top + 8}px`;
   };
   root.addEventListener("pointermove", show);
@@ -137,7 +137,7 @@ function addTip(figure, root, chart, scale, groups) {
   root.addEventListener("pointerleave", hide);
 }
 
-/** A slider over the x values (radii, shares), and the table that belongs to the chosen one. */
+/** A slider over the x values (radii, shares), and the table for the selected one. */
 function addSlider(figure, root, chart, scale) {
   const radii = Object.keys(chart.rows).sort((a, b) => a - b);
   const wanted = chart.mark ? chart.mark[0] : Number(radii.at(-1));
@@ -173,7 +173,7 @@ function addSlider(figure, root, chart, scale) {
   update();
 }
 
-/** Sort a table's rows by the column that its head names; numbers by value, words by letter, dashes last. */
+/** Sort a table's rows by the column whose head is marked: numbers by value, text by letter, dashes last. */
 function sort(table) {
   const heads = [...table.tHead.rows[0].cells], index = heads.findIndex((head) => head.hasAttribute("aria-sort"));
   if (index < 0) return;
@@ -202,7 +202,7 @@ function sortable(table) {
   }
 }
 
-/** Axes, lines and legend in a new box of the figure; what the slider and the pointer need of them. */
+/** Draw axes, lines and legend into a new box of the figure; return what slider and pointer need. */
 function draw(figure, chart, kind, width) {
   const drawing = html("div", figure, undefined, {class: kind});
   const scale = scales(chart, width ?? Math.max(280, Math.min(WIDEST, drawing.clientWidth)));
@@ -213,7 +213,7 @@ function draw(figure, chart, kind, width) {
   return {root, scale, groups};
 }
 
-/** What was folded is printed too, and folded again; charts are drawn for paper with the lines that are shown now. */
+/** Before printing: open what is folded, close it afterwards, and draw charts for paper with the visible lines. */
 function onPaper() {
   document.querySelectorAll("details:not([open])").forEach((part) => {
     part.open = true;

@@ -1,4 +1,4 @@
-"""Write all that the report stage leaves: page, Markdown, LaTeX, figures, tables for DVC's plots."""
+"""Write all files of the report stage: page, Markdown, LaTeX, figures, tables for DVC's plots."""
 
 import shutil
 from dataclasses import dataclass
@@ -6,19 +6,21 @@ from pathlib import Path
 
 from medrobust.core.records import atomic_dir, write_table
 from medrobust.data.store import ImageStore
-from medrobust.report.collect import Folders, Run
+from medrobust.report.collect import Folders, Reader
 from medrobust.report.figures.contact_sheet import class_sheet
-from medrobust.report.figures.models import draw_all, save
+from medrobust.report.figures.draw import draw_all, save
 from medrobust.report.page.latex import file_name, latex
-from medrobust.report.page.page import Settings, every_table, render_html, render_markdown
+from medrobust.report.page.render import render_html, render_markdown
+from medrobust.report.page.sections import ReportSettings, sections
+from medrobust.report.run import Run
+from medrobust.report.tables.accuracy import plain, short_table
 from medrobust.report.tables.explanations import explanation_pictures
-from medrobust.report.tables.models import plain, short_table
 from medrobust.report.tables.plot_tables import plot_tables
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """The folders that the stage owns, and the files of the tables for DVC's plots by name."""
+class ReportOutputs:
+    """The folders that the stage writes, and by name the files of the tables for DVC's plots."""
 
     page: Path
     figures: Path
@@ -26,15 +28,15 @@ class Outputs:
     tables: dict[str, Path]
 
 
-def write_report(run: Run, settings: Settings, outputs: Outputs, folders: Folders, sheet: int) -> str:
+def write_report(run: Run, settings: ReportSettings, outputs: ReportOutputs, folders: Folders, sheet: int) -> str:
     """Write everything; return the short table for the terminal.
 
     Args:
         run: the results.
-        settings: what params.yaml says.
+        settings: values of params.yaml.
         outputs: where to write.
         folders: where the run's files are.
-        sheet: images of each class to show; 0 = no image of the data at all.
+        sheet: images per class to show; 0 = no image of the data at all.
     """
     short = plain(short_table(run))
     with (
@@ -44,16 +46,17 @@ def write_report(run: Run, settings: Settings, outputs: Outputs, folders: Folder
     ):
         pictures = draw_all(run, folder, settings.norms)
         if sheet:
-            pictures |= _of_data(run, folders, folder, sheet)
+            pictures |= _data_pictures(run, folders, folder, sheet)
         pictures |= explanation_pictures(run, folders.plots, sheet)
-        # `dvc plots` shows every picture of its folder, and would show each figure twice.
+        # `dvc plots` shows every picture of its folder: SVG files there would show each figure twice.
         for vector in folder.glob("*.svg"):
             shutil.move(vector, vectors / vector.name)
         (page / "index.html").write_text(render_html(run, pictures, settings), encoding="utf-8")
         (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")
         (page / "tables").mkdir()
-        for table in every_table(run, settings):
+        tables = (table for section in sections(run, settings) for table in section.tables if table.rows)
+        for table in tables:
             (page / "tables" / f"{file_name(table)}.tex").write_text(latex(table), encoding="utf-8")
     points = plot_tables(run)
     for name, path in outputs.tables.items():
@@ -61,11 +64,11 @@ def write_report(run: Run, settings: Settings, outputs: Outputs, folders: Folder
     return short
 
 
-def _of_data(run: Run, folders: Folders, figures: Path, sheet: int) -> dict[str, Path]:
+def _data_pictures(run: Run, folders: Folders, figures: Path, sheet: int) -> dict[str, Path]:
     """Pictures with images of the data: some of each class, and the nearest pairs that the audit found."""
     pictures, pairs = {}, folders.plots / "audit" / "pairs.png"
     if run.header and (folders.prepared / "images.npy").is_file():
         pictures["classes"] = save(class_sheet(ImageStore.open(folders.prepared), sheet), figures, "classes")
-    if pairs.is_file() and not (run.lineage and run.lineage.doubt(pairs)):
+    if pairs.is_file() and Reader(run).usable(pairs):
         pictures["pairs"] = pairs
     return pictures

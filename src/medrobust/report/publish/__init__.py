@@ -1,1 +1,1 @@
-"""Models for publication: checkpoints with model cards for the Hugging Face Hub."""
+"""Folders with weights and model cards, ready to share."""

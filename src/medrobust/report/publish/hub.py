@@ -1,53 +1,66 @@
-"""The YAML on top of a model card, by which the Hugging Face Hub lists, filters and compares models.
+"""The metadata of a model card, by which the Hugging Face Hub lists, filters and compares models.
 
 Keys and values: Hugging Face Hub documentation, "Model Cards" (metadata specification, `model-index`, licences).
 """
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from medrobust.report.collect import Run
+from medrobust.report.run import Run
 
-#: Clean metrics of the index, by their names on the Hub.
-INDEXED = {"accuracy": "accuracy", "balanced_accuracy": "balanced_accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+#: Clean metrics that are published, with their names on the Hub.
+PUBLISHED = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced_accuracy",
+    "macro_f1": "f1",
+    "auroc": "roc_auc",
+}
 #: The Hub's identifiers of licences that data sets are published under.
 LICENCES = re.compile(
     r"mit|apache-2\.0|cc0-1\.0|cc-by-(2\.0|2\.5|3\.0|4\.0)|cc-by-sa-(3\.0|4\.0)|cc-by-nc-(2\.0|3\.0|4\.0)|cc-by-nd-4\.0"
     r"|cc-by-nc-nd-(3\.0|4\.0)|cc-by-nc-sa-(2\.0|3\.0|4\.0)|cdla-(sharing-1\.0|permissive-[12]\.0)|odc-by|odbl|pddl"
 )
 #: Verdicts of the audit under which numbers may be compared with those of others.
-BELIEVED = ("clean", "suspect")
+TRUSTED = ("clean", "suspect")
 HUB = "https://huggingface.co/datasets/"
 
 
-def metadata(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> dict[str, Any]:
-    """The metadata of one model; what is not known is left out, and what the run's own checks speak against.
+def metadata(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> "ModelCardData":
+    """The metadata of one model; unknown values are left out.
 
-    The Hub lists and compares these numbers without the card's verdicts: so none stands here of a split that
-    leaks, nor of a suite whose evaluation is invalid or was not checked.
+    The Hub lists and compares these numbers without the card's verdicts. So it gets no number of a split that
+    leaks, and none of a suite whose evaluation is invalid or was not checked.
 
     Args:
-        run: what is known of the backbone.
-        backbone, regime: which model; its checkpoint's card must be there.
+        run: the results of the backbone.
+        backbone, regime: the model; its checkpoint's card must be there.
         norms: suite -> its norm.
     """
-    card, metrics = run.cards[backbone, regime], _metrics(run, backbone, regime, norms)
-    source, url = str(run.header.get("source", "unknown")), str(run.header.get("url", ""))
+    from huggingface_hub import EvalResult, ModelCardData
+
+    url = str(run.header.get("url", ""))
     published = url.removeprefix(HUB) if url.startswith(HUB) else None
-    task = {"type": "image-classification", "name": "Image classification"}
-    name = published or source
-    result = {"task": task, "dataset": {"type": name, "name": name, "split": "test"}, "metrics": metrics}
-    licence = licence_id(str(run.header.get("licence", "")))
-    return {
-        **({"license": licence} if licence else {}),
-        "library_name": "medrobust",
-        "pipeline_tag": "image-classification",
-        "tags": ["medical-imaging", "adversarial-robustness", card["model"]["timm"]],
-        **({"datasets": [published]} if published else {}),
-        "metrics": sorted({metric["type"] for metric in metrics}),
-        "model-index": [{"name": f"{backbone}-{regime}", "results": [result] if metrics else []}],
-    }
+    data = published or str(run.header.get("source", "unknown"))
+    result = partial(
+        EvalResult, task_type="image-classification", task_name="Image classification", dataset_type=data,
+        dataset_name=data, dataset_split="test",
+    )  # fmt: skip
+    metrics = _metrics(run, backbone, regime, norms)
+    return ModelCardData(
+        license=licence_id(str(run.header.get("licence", ""))),
+        library_name="medrobust",
+        pipeline_tag="image-classification",
+        tags=["medical-imaging", "adversarial-robustness", run.training.cards[backbone, regime]["model"]["timm"]],
+        datasets=[published] if published else None,
+        metrics=sorted({metric["metric_type"] for metric in metrics}),
+        model_name=f"{backbone}-{regime}",
+        eval_results=[result(**metric) for metric in metrics],
+    )
 
 
 def licence_id(licence: str) -> str | None:
@@ -57,18 +70,15 @@ def licence_id(licence: str) -> str | None:
 
 
 def _metrics(run: Run, backbone: str, regime: str, norms: Mapping[str, str]) -> list[dict[str, Any]]:
-    if run.audit.get("verdict") not in BELIEVED:
+    """Type, name and value of every number that may be published."""
+    if run.audit.get("verdict") not in TRUSTED:
         return []
-    record = run.train.get((backbone, regime), {})
-    found = [
-        {"type": hub, "name": f"{name} (clean)", "value": record[name]}
-        for name, hub in INDEXED.items()
-        if record.get(name) is not None
-    ]
+    record = run.training.records.get((backbone, regime), {})
+    values = [(kind, f"{name} (clean)", record.get(name)) for name, kind in PUBLISHED.items()]
     for suite in run.suites:
-        if run.verdict_of(backbone, regime, suite) in ("invalid", "unchecked"):
-            continue
-        for eps, value in run.attack.get((backbone, regime, suite), {}).get("robust_accuracy", {}).items():
-            name = f"robust accuracy ({suite}, {norms[suite]}, eps {eps})"
-            found.append({"type": "accuracy", "name": name, "value": value})
-    return found
+        if run.verdict_of(backbone, regime, suite) not in ("invalid", "unchecked"):
+            attacked = run.attacks.records.get((backbone, regime, suite), {}).get("robust_accuracy", {})
+            name = f"robust accuracy ({suite}, {norms[suite]}, eps"
+            values += [("accuracy", f"{name} {eps})", value) for eps, value in attacked.items()]
+    names = ("metric_type", "metric_name", "metric_value")
+    return [dict(zip(names, row, strict=True)) for row in values if row[-1] is not None]

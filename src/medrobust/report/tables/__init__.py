@@ -1,1 +1,1 @@
-"""Tables of the report as rows of text, and tables for DVC plots."""
+"""Tables and text of the report, as strings that HTML, Markdown and LaTeX share."""

@@ -1,56 +1,56 @@
-"""What attacks do beside taking accuracy: to the trust in probabilities, and to single classes."""
+"""Effect of attacks on calibration and per-class recall."""
 
-from medrobust.report.collect import CLEAN, Run, name_of
-from medrobust.report.tables.cells import Table, no_width, number, ranged, with_interval
-from medrobust.report.tables.models import TRAINING, robust
+from medrobust.report.run import CLEAN, Run, name_of
+from medrobust.report.tables.accuracy import TRAINING, curve_value
+from medrobust.report.tables.table import Table, number, ranged, with_interval, zero_width_warning
 
 
 def calibration_table(run: Run, confidence: float) -> Table:
-    """How far probabilities can be trusted before and after an attack, of every model."""
+    """Calibration of every model's probabilities before and after an attack."""
     rows = []
     for model, regime in run.models():
-        before, after = (run.judged(source, model, regime) for source in (CLEAN, name_of(model, regime)))
+        before, after = (run.transferred(source, model, regime) for source in (CLEAN, name_of(model, regime)))
         for (suite, eps), row in after.items():
             for images, part in (("clean", before[suite, eps]), (f"{suite} ε {eps:g}", row)):
                 loss = ranged(part["log_loss"], part["log_loss_low"], part["log_loss_high"])
                 accuracy = ranged(part["accuracy"], part["low"], part["high"])
                 scores = [number(part["brier"]), number(part["ece"])]
                 rows.append([model, TRAINING[regime], images, accuracy, loss, *scores])
-    count = f"{run.transfer.get('n')} test images of {run.transfer.get('patients')} patients"
+    transfer = run.ensemble.transfer
     note = (
-        f"On {count}, the same before and after; attacks run to their last step, so that the scores are those "
-        f"of a finished attack and not of the boundary. Brackets are {confidence:.0%} intervals over whole "
-        "patients. Brier score from 0 to 2. ECE is biased upwards in small samples: compare it between rows "
-        "only."
+        f"On {transfer.get('n')} test images of {transfer.get('patients')} patients, the same before and after. "
+        "The attacks run all their steps, so that the probabilities are those of a finished attack and not of the "
+        f"decision boundary. Brackets are {confidence:.0%} intervals over whole patients. The Brier score ranges "
+        "from 0 to 2. ECE is biased upwards in small samples: compare it between rows only."
     )
     columns = ["model", "training", "images", "accuracy", "log-loss", "Brier", "ECE"]
-    return Table("Calibration before and after attack", columns, rows, note).warned(
-        confidence, run.transfer.get("patients")
-    )
+    table = Table("Calibration before and after attack", columns, rows, note)
+    return table.with_warning(confidence, transfer.get("patients"))
 
 
 def recall_table(run: Run, confidence: float) -> Table:
-    """Recall of each class, clean and under every suite at the radius nearest to that of training."""
+    """Recall of each class, clean and under every suite at the radius nearest to the training radius."""
     classes = run.classes()
     rows = []
     for model, regime in run.models():
-        clean = run.clean(model, regime)
-        cells = [with_interval(clean, f"recall_{name}") for name in classes]
-        rows.append([model, TRAINING[regime], "clean", *cells])
+        clean = run.clean_record(model, regime)
+        rows.append(
+            [model, TRAINING[regime], "clean", *(with_interval(clean, f"recall_{name}") for name in classes)]
+        )
         for suite in run.suites:
-            near, curve = run.at(model, regime, suite), run.curves.get((model, regime, suite))
+            near, curve = run.nearest_eps(model, regime, suite), run.attacks.curves.get((model, regime, suite))
             if near is None or curve is None:
                 continue
             point = min(curve.to_dict("records"), key=lambda row: abs(row["eps"] - float(near)))
-            recalls = (robust(point, f"recall_{name}") for name in classes)
+            recalls = (curve_value(point, f"recall_{name}") for name in classes)
             rows.append([model, TRAINING[regime], f"{suite} ε {near}", *recalls])
     note = (
-        "A class that falls while the mean holds is where an attack hurts. Attacked: worst case of the suite. "
-        f"Brackets are {confidence:.0%} intervals over the class's patients."
+        "Shows classes that an attack harms more than the mean shows. Attacked rows are the worst case over the "
+        f"attacks of the suite. Brackets are {confidence:.0%} intervals over the patients of the class."
     )
-    counts = [run.fewest(name) for name in classes]
+    counts = [run.test_patients(name) for name in classes]
     heads = [f"{name} ({count} patients)" if count else name for name, count in zip(classes, counts, strict=True)]
-    # What an interval without width hides is told of the smallest class that has one.
-    flat = [n for k, n in enumerate(counts, 3) if n and no_width([[row[k]] for row in rows], confidence)]
+    # The warning names the smallest class whose column has an interval of zero width.
+    flat = [n for k, n in enumerate(counts, 3) if n and zero_width_warning([[row[k]] for row in rows], confidence)]
     table = Table("Recall by class, clean and attacked", ["model", "training", "images", *heads], rows, note)
-    return table.warned(confidence, min(flat, default=None))
+    return table.with_warning(confidence, min(flat, default=None))

@@ -1,9 +1,9 @@
-"""Where the images come from, how far that was verified, which are not there, and what the audit counted."""
+"""Text and tables of the data: origin, what was verified, what is left out, the audit, and the split."""
 
 from collections import Counter
 
-from medrobust.report.collect import Run
-from medrobust.report.tables.cells import Table
+from medrobust.report.run import Run
+from medrobust.report.tables.table import NONE, Table
 
 #: Reasons for skipping that are named, the most frequent first; some hold the name of a file or patient.
 NAMED = 5
@@ -18,23 +18,23 @@ def data_text(run: Run) -> list[str]:
     lines = [
         f"Source: {header.get('source')}{address}. Licence: {header.get('licence')}.",
         f"Cite: {header.get('citation')}.",
-        f"Checked against what the publisher says: {header.get('verified', 'nothing')}.",
+        f"Verified against the publication: {header.get('verified', 'nothing')}.",
     ]
     if skipped := header.get("skipped"):
         reasons = Counter(row["reason"] for row in skipped).most_common()
-        said = "; ".join(f"{reason} ({count})" for reason, count in reasons[:NAMED])
-        said += f"; {len(reasons) - NAMED} other reasons (header.json)" if len(reasons) > NAMED else ""
-        lines.append(f"{len(skipped)} images were skipped: {said}.")
+        named = "; ".join(f"{reason} ({count})" for reason, count in reasons[:NAMED])
+        named += f"; {len(reasons) - NAMED} other reasons (header.json)" if len(reasons) > NAMED else ""
+        lines.append(f"{len(skipped)} images were skipped: {named}.")
     if left := header.get("left_out"):
-        said = ", ".join(f"{count} of {label}" for label, count in left.items())
-        lines.append(f"Left out by their label (data.labels): {said}.")
+        labels = ", ".join(f"{count} of {label}" for label, count in left.items())
+        lines.append(f"Left out by their label (data.labels): {labels}.")
     if absent := [name for name in run.classes() if run.split and not run.split.get("test", {}).get(name)]:
-        lines.append(f"No test image of {', '.join(absent)}: nothing below says how well they are recognised.")
+        lines.append(f"No test image of {', '.join(absent)}: no number of this report covers it.")
     return lines
 
 
-def audit_words(run: Run) -> list[str]:
-    """The audit's reasons; of a clean split, what it looked for and did not find."""
+def audit_reasons(run: Run) -> list[str]:
+    """The audit's reasons; for a clean split, what it searched for and did not find."""
     audit = run.audit
     reasons: list[str] = audit.get("reasons", [])
     shared = [audit.get(f"test_patients_in_{part}") for part in ("train", "val")]
@@ -46,14 +46,27 @@ def audit_words(run: Run) -> list[str]:
 
 
 def audit_table(run: Run) -> Table:
-    """Everything that the audit counted."""
+    """Every count of the audit."""
     rows = [
         [name.replace("_", " "), str(value)]
         for name, value in run.audit.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
     note = (
-        "nn accuracy: how often the class of the most similar image of the other splits is right, without any "
-        "learning; where it falls without a patient's own images (nn gap), the split leaks."
+        "nn accuracy: share of test images that have the class of the most similar image of the other splits, "
+        "without any training. nn gap: how much it falls without images of the same patient. A large gap means "
+        "that the split leaks."
     )
-    return Table("Audit of the split: what was counted", ["what", "count or share"], rows, note, folded=True)
+    return Table("Audit of the split: counts", ["what", "count or share"], rows, note, folded=True)
+
+
+def split_table(run: Run) -> Table:
+    """Images and patients of each split, by class."""
+    classes = run.header.get("classes", [])
+    rows = []
+    for name, part in run.split.items():
+        patients = part.get("patients_by_class", {})
+        cells = [f"{part.get(label, 0)} ({patients.get(label, NONE)})" for label in classes]
+        rows.append([name, str(part["images"]), str(part["patients"]), *cells])
+    note = "Columns of classes: images (patients)."
+    return Table("Split", ["split", "images", "patients", *classes], rows, note)

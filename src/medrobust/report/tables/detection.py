@@ -1,20 +1,24 @@
-"""The report's tables of detection: never the unaware number without the aware one beside it."""
+"""Tables of detection: every result of an unaware attacker is next to that of an aware attacker.
+
+An aware attacker knows the detector and tries to evade it; an unaware attacker attacks only the model.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
-from medrobust.report.collect import Folders, Reader, Run
-from medrobust.report.tables.cells import NONE, Table, number, ranged, with_interval
-from medrobust.report.tables.models import TRAINING
+from medrobust.report.collect import Folders, Reader
+from medrobust.report.run import Run
+from medrobust.report.tables.accuracy import TRAINING
+from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
 
-#: Keys of a suite's record that are no detector.
+#: Keys of a suite's record that are no detectors.
 FACTS = ("eps",)
-#: Tables of points that a cell leaves to draw.
+#: Tables from which the charts are drawn.
 DRAWN = ("curves", "risk", "costs")
-#: Rows above which a table opens on demand.
+#: A table with more rows opens on demand.
 LONG = 24
 UNITS = ("image", "patient")
-#: Share of clean validation images above the threshold at which evasion is told.
+#: Share of clean validation images above the threshold at which the table gives the evasion.
 EVASION = "0.05"
 WHERE = ["model", "training", "attack", "detector", "attacker", "n"]
 Row = tuple[list[str], dict[str, Any]]
@@ -25,34 +29,51 @@ def read_detection(run: Run, folders: Folders, cells: list[tuple[str, str]]) -> 
     reader = Reader(run)
     for cell in cells:
         name = "-".join(cell)
-        if record := reader.metrics(folders.metrics / "detect" / f"{name}.json"):
+        path = folders.metrics / "detect" / f"{name}.json"
+        if record := reader.metrics(path):
             run.detect[cell] = record
+        elif str(path) not in {*run.missing, *run.foreign}:  # empty: the cell is switched off
+            continue
         points = {part: reader.table(folders.plots / "detect" / name / f"{part}.csv") for part in DRAWN}
         found = {part: table for part, table in points.items() if table is not None}
         if len(found) == len(DRAWN):
             run.drawn[cell] = found
 
 
-def detection_tables(run: Run, confidence: float) -> list[Table]:
-    """What detectors see, the two tables of the OCT study, and the price; [] if nothing is guarded."""
+def detection_text(run: Run) -> list[str]:
+    """What a detector does, and who the two attackers are; [] if no model is guarded."""
     if not run.detect:
         return []
-    return [_aware(run, confidence), _by_class(run), _published(run), _priced(run)]
+    return [
+        "A detector gives each image a score, and images above a threshold are rejected. Two attackers are "
+        "compared: the unaware attacker does not know the detector and attacks the model alone; the aware "
+        "attacker knows it and tries to fool both (per image, the attack with the lowest score counts). Results "
+        "of an unaware attacker do not bound those of an aware one.",
+    ]
+
+
+def detection_tables(run: Run, confidence: float) -> list[Table]:
+    """Detection rates, the two tables of the OCT study, and the costs; [] if no model is guarded."""
+    if not run.detect:
+        return []
+    return [_rates(run, confidence), _by_class(run), _published(run), _costs(run)]
 
 
 def _rows(run: Run) -> Iterator[Row]:
-    """(model, training, suite, detector) as text and the detector's record, one a row."""
+    """[model, training, attack, detector] as text with the detector's record, one per row of a table."""
     for (model, regime), record in run.detect.items():
         for suite, results in record["suites"].items():
             for name, row in results.items():
                 if name in FACTS:
                     continue
-                seen = {True: " (trained on it)", False: " (trained on another)"}.get(row.get("seen"), "")
+                seen = {True: " (trained on this suite)", False: " (trained on another suite)"}.get(
+                    row.get("seen"), ""
+                )
                 yield [model, TRAINING[regime], f"{suite} ε {results['eps']:g}", name + seen], row
 
 
-def _both(run: Run) -> Iterator[Row]:
-    """The same, one row an attacker: who does not know the detector, on all images and on those of who does."""
+def _per_attacker(run: Run) -> Iterator[Row]:
+    """The same per attacker: unaware on all images, unaware on the images of the aware attacker, and aware."""
     for where, row in _rows(run):
         yield [*where, "unaware", str(row["n_attacked"])], row
         adaptive = row.get("adaptive")
@@ -63,27 +84,28 @@ def _both(run: Run) -> Iterator[Row]:
             yield [*where, attacker, str(adaptive[part]["n"])], adaptive[part]
 
 
-def _aware(run: Run, confidence: float) -> Table:
+def _rates(run: Run, confidence: float) -> Table:
     rows = []
     for where, row in _rows(run):
-        every, hit, adaptive = row, row["successful"], row.get("adaptive", {})
+        adaptive = row.get("adaptive", {})
         pair = [adaptive.get(name, {}) for name in ("unaware", "worst")]
-        cells = [_counted(with_interval(part, "auroc"), part.get("n_attacked")) for part in (every, hit)]
+        cells = [
+            _counted(with_interval(part, "auroc"), part.get("n_attacked")) for part in (row, row["successful"])
+        ]
         cells += [_counted(with_interval(part, "successful_auroc"), part.get("successful")) for part in pair]
         cells += [_evasion(part) for part in pair]
         rows.append([*where, *cells, str(pair[1].get("n", "not attacked"))])
     columns = ["model", "training", "attack", "detector", "AUROC, all", "AUROC, successful"]
-    columns += ["AUROC, unaware", "AUROC, aware", "evasion, unaware", "evasion, aware", "images of both"]
+    columns += ["AUROC, unaware", "AUROC, aware", "evasion, unaware", "evasion, aware", "compared images"]
     note = (
-        "Attacked against clean test images; n counts the attacked ones. All, successful: an attacker who does "
-        "not know the detector, on all test images. The columns after these compare the same attacker (unaware) "
-        "with one who knows the detector (aware: the least suspicious that any attack reached), both on the "
-        "images that the last column counts; their AUROC is that of successful attacks. Evasion: share of the "
-        "images that are right without an attack (their number stands behind) which are misread and accepted at "
-        "5 % false alarms on clean validation images. An unaware number says nothing of who adapts. "
-        f"Brackets are {confidence:.0%} intervals over whole patients."
+        "AUROC of telling attacked from clean test images; n is the number of attacked images. All, successful: "
+        "the unaware attacker on all test images, and on those that fool the model. The next columns compare both "
+        "attackers on the images that the last column counts; their AUROC is that of successful attacks. Evasion: "
+        "share of the images that are classified correctly without an attack (the number after “of”) which are "
+        "misclassified and accepted, at a threshold that rejects 5 % of the clean validation images. Brackets are "
+        f"{confidence:.0%} intervals over whole patients."
     )
-    return Table("What detectors see", columns, rows, note).warned(confidence)
+    return Table("Detection of attacked images", columns, rows, note).with_warning(confidence)
 
 
 def _counted(cell: str, count: int | None) -> str:
@@ -91,20 +113,20 @@ def _counted(cell: str, count: int | None) -> str:
 
 
 def _evasion(part: dict[str, Any]) -> str:
-    """Evasion at the rate of `EVASION`, its interval, and the number of images that could be misread at all."""
+    """Evasion at the rate of `EVASION`, its interval, and the number of images that are right when clean."""
     value, interval = (part.get(name, {}).get(EVASION) for name in ("evasion", "evasion_ci"))
     cell = ranged(value, *(interval or (None, None)))
     return f"{cell} of {part['right']}" if value is not None and "right" in part else cell
 
 
 def _by_class(run: Run) -> Table:
-    """Table 1 of the OCT study: AUPRC by class, with the base rate that it leaves out."""
+    """Table 1 of the OCT study: AUPRC by class, with the base rate, which the study does not give."""
     classes = run.header.get("classes", [])
     rows = []
-    for where, row in _both(run):
+    for where, row in _per_attacker(run):
         parts = [row, *(row.get("per_class", {}).get(name, {}) for name in classes)]
         rows.append([*where, *(_with_base(part) for part in parts)])
-    note = "Attacked images are the positive class; in brackets the AUPRC of guessing, which differs by column."
+    note = "Attacked images are the positive class. In brackets: the AUPRC of guessing, which differs by column."
     return Table("AUPRC by class", [*WHERE, "all", *classes], rows, note, len(rows) > LONG)
 
 
@@ -114,41 +136,43 @@ def _with_base(record: dict[str, Any]) -> str:
 
 
 def _published(run: Run) -> Table:
-    """Table 2 of the OCT study: attacked accuracy, misread cases, risk without and with rejection."""
+    """Table 2 of the OCT study: accuracy under attack, errors, risk without and with rejection."""
     rows = []
-    for where, row in _both(run):
+    for where, row in _per_attacker(run):
         risk = row.get("published_risk", {})
         shares = [number(risk.get(name)) for name in ("attacked_accuracy", "r_without", "r_with")]
         rows.append([*where, shares[0], str(risk.get("cases", NONE)), *shares[1:]])
-    columns = ["accuracy attacked", "cases", "risk without", "risk with"]
+    columns = ["accuracy attacked", "errors attacked", "risk without detector", "risk with detector"]
     note = (
-        "Risk of Li, Pan & Zhu 2020, equation 3: clean errors, clean rejections and accepted attacked errors by "
-        "image, from 0 to 2. It has as many attacked images as clean ones and prices every error alike."
+        "Risk of Li, Pan & Zhu 2020, equation 3: clean errors, clean rejections and accepted errors on attacked "
+        "images, per image, from 0 to 2. It assumes as many attacked as clean images and gives all errors the "
+        "same cost."
     )
-    return Table("Published risk", [*WHERE, *columns], rows, note, len(rows) > LONG)
+    return Table("Risk as published", [*WHERE, *columns], rows, note, len(rows) > LONG)
 
 
-def _paid(risk: dict[str, float]) -> str:
+def _cost(risk: dict[str, float]) -> str:
     return f"{risk['cost_without']:.3f} → {risk['cost_with']:.3f} ({risk['clean_rejected']:.0%})"
 
 
-def _priced(run: Run) -> Table:
+def _costs(run: Run) -> Table:
     shares = next((list(row["risk"]["patient"]) for _, row in _rows(run)), [])
     none = dict.fromkeys(shares)
     rows = [
         [
             *where,
             unit,
-            *(NONE if risk is None else _paid(risk) for risk in row.get("risk", {}).get(unit, none).values()),
+            *(NONE if risk is None else _cost(risk) for risk in row.get("risk", {}).get(unit, none).values()),
         ]
-        for where, row in _both(run)
+        for where, row in _per_attacker(run)
         for unit in UNITS
     ]
     note = (
-        "Mean cost, without → with rejection at the threshold that was cheapest on validation patients against "
-        "the unaware attacker, by the share of attacked ones; in brackets the clean ones rejected there. Prices: "
-        "detect.risk in params.yaml. A detector pays where the second number is the lower; where nearly all are "
-        "rejected, the model does not."
+        "Mean cost without → with rejection, one column per share of attacked images (or patients). The threshold "
+        "is the cheapest on validation patients against the unaware attacker; in brackets the share of clean "
+        "images (or patients) that it rejects. The costs of errors and rejections are in params.yaml "
+        "(detect.risk). A detector is worth its cost where the second number is lower. Where it rejects nearly "
+        "everything, the model is not worth using."
     )
     columns = [*WHERE, "unit", *(f"{float(share):g}" for share in shares)]
     return Table("Cost by share of attacked images", columns, rows, note, len(rows) > LONG)

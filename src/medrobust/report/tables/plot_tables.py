@@ -1,17 +1,19 @@
-"""Tables of all models for DVC's own plots."""
+"""Tables of all models for `dvc plots`."""
 
 import pandas as pd
 
-from medrobust.report.charts.models import curve_points, matrices, training_charts
-from medrobust.report.collect import Run
-from medrobust.report.tables.models import TRAINING
+from medrobust.report.charts.confusion import matrices
+from medrobust.report.charts.robustness import curve_points
+from medrobust.report.charts.training import training_charts
+from medrobust.report.run import Run
+from medrobust.report.tables.accuracy import TRAINING
 
 
 def plot_tables(run: Run) -> dict[str, pd.DataFrame]:
-    """Long tables for `dvc plots`, one row a point, so that any number of models and suites fits one plot.
+    """Long tables with one row per point, so that one plot holds any number of models and suites.
 
-    `robust_accuracy` has eps 0 as the clean accuracy; `training` has one row an epoch and measure; `confusion` one
-    row a cell, with the share of the true class.
+    `robust_accuracy` holds the clean accuracy at eps 0. `training` has one row per epoch and measure, `confusion`
+    one row per cell, with the share of the true class.
     """
     curves = [
         (f"{model}, {TRAINING[regime]}", suite, *point)

@@ -1,30 +1,30 @@
-"""The report's tables of attacks with a target: how many images ended in the class that was wanted."""
+"""Tables of targeted attacks: how many images ended in their target class."""
 
-from medrobust.report.collect import Run
-from medrobust.report.tables.cells import NONE, Table, ranged
-from medrobust.report.tables.models import TRAINING
+from medrobust.report.run import Run
+from medrobust.report.tables.accuracy import TRAINING
+from medrobust.report.tables.table import NONE, Table, ranged
 
 
 def targeted_tables(run: Run, confidence: float) -> list[Table]:
-    """One table a suite that has a target, a row a model and goal, a column a radius; [] without such suites."""
+    """One table per suite with targets: one row per model and target, one column per radius."""
     return [table for suite in run.suites if (table := _of_suite(run, suite, confidence)).rows]
 
 
 def _of_suite(run: Run, suite: str, confidence: float) -> Table:
-    records = {key[:2]: record for key, record in run.attack.items() if key[2] == suite}
+    records = {key[:2]: record for key, record in run.attacks.records.items() if key[2] == suite}
     grid = sorted({eps for record in records.values() for eps in record["robust_accuracy"]}, key=float)
     rows = []
     for (model, regime), record in records.items():
-        for goal, shares in record.get("targeted_success", {}).items():
-            intervals = record["targeted_success_ci"][goal]
+        for target, shares in record.get("targeted_success", {}).items():
+            intervals = record["targeted_success_ci"][target]
             cells = [ranged(shares.get(eps), *(intervals.get(eps) or (None, None))) for eps in grid]
-            asked = str(record["targeted_n"][goal])
-            rows.append([model, TRAINING[regime], goal, asked, *cells, run.verdict_of(model, regime, suite)])
+            count = str(record["targeted_n"][target])
+            rows.append([model, TRAINING[regime], target, count, *cells, run.verdict_of(model, regime, suite)])
     note = (
-        "Share of the images that the model answers rightly, and whose target is another class, that ended in "
-        f"their target within the radius; brackets are {confidence:.0%} intervals over whole patients, {NONE} "
-        "stands where no image has such a target. Any other wrong answer counts in the table of the suite alone. "
-        "A low share is a claim about the attack as much as about the model: read the checklist beside it."
+        "Share of images that ended in their target class within the radius. Counted are the n images that the "
+        f"model classifies correctly and whose target is another class; {NONE} if there is none. Brackets are "
+        f"{confidence:.0%} intervals over whole patients. Other errors count only in the table of the suite. A "
+        "low share can be due to a weak attack as well as to a robust model: read the checklist beside it."
     )
     columns = ["model", "training", "target", "n", *(f"ε = {eps}" for eps in grid), "checklist"]
-    return Table(f"Targeted success: {suite}", columns, rows, note).warned(confidence)
+    return Table(f"Targeted success: {suite}", columns, rows, note).with_warning(confidence)

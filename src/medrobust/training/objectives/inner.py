@@ -14,8 +14,8 @@ from medrobust.core.params.training import AdvParams
 from medrobust.training.objectives.base import Step
 from medrobust.training.settings import validation_steps
 
-#: What the largest of an image's gradients by the logits becomes for its way through a network in float16.
-RAISED = 2.0**8
+#: Largest absolute gradient by the logits, per image, after scaling for a backward pass in float16.
+SCALED_MAXIMUM = 2.0**8
 
 
 def training_attack(adv: AdvParams, *, stop_when_fooled: bool = False) -> PGD:
@@ -25,7 +25,10 @@ def training_attack(adv: AdvParams, *, stop_when_fooled: bool = False) -> PGD:
 
 
 def validation_attack(adv: AdvParams, single_step: bool) -> PGD:
-    """The PGD of robust validation, where fooled images leave; alpha is auto unless its steps are `adv.steps`."""
+    """The PGD of robust validation, which stops per image once the model is fooled.
+
+    alpha is auto unless the number of steps is `adv.steps`.
+    """
     steps = validation_steps(adv, single_step)
     same = steps == adv.steps
     return training_attack(
@@ -35,23 +38,22 @@ def validation_attack(adv: AdvParams, single_step: bool) -> PGD:
 
 def attack_with_pgd(step: Step, adv: AdvParams | None = None) -> Tensor:
     """The batch's images after PGD on the current model (Madry et al. 2018, equation 2.1)."""
-    chosen = adv or step.attacked()
-    attack = training_attack(chosen)
-    return step.once("adv", lambda: attack(attack_view(step), step.images, step.labels, seeds=step.seeds))
+    attack = training_attack(adv or step.require_adv())
+    return step.cached("adv", lambda: attack(attack_view(step), step.images, step.labels, seeds=step.seeds))
 
 
 def ascend(
     step: Step, start: Tensor, loss: Callable[[Tensor], Tensor], *, eps: float, alpha: float, steps: int
 ) -> Tensor:
-    """Signed gradient ascent on any loss of the logits, inside the ball around the batch's images.
+    """Signed gradient ascent on a loss of the logits, inside the ball around the batch's images.
 
     Args:
-        step: the step; its model is attacked.
+        step: the training step; its model is attacked.
         start: images, n×C×H×W, to start from.
-        loss: logits n×K -> a number, a sum over images.
+        loss: function from logits n×K to a number, a sum over images.
         eps: radius; infinity = no ball.
         alpha: step size.
-        steps: how many.
+        steps: number of steps.
     """
     view, current = attack_view(step), start
     with frozen(view):
@@ -62,91 +64,92 @@ def ascend(
 
 
 def attack_view(step: Step) -> nn.Module:
-    """The model as the training attack sees it: `adv.batch_norm` and `adv.attack_precision` decide."""
-    adv = step.attacked()
+    """The model as the training attack sees it, according to `adv.batch_norm` and `adv.attack_precision`."""
+    adv = step.require_adv()
     device = step.images.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     dtype = dtype if adv.attack_precision == "train" else None
     if dtype is None and adv.batch_norm == "eval":
         return step.model
-    return _View(step.model, dtype, batch=adv.batch_norm == "batch")
+    return _AttackView(step.model, dtype, batch_statistics=adv.batch_norm == "batch")
 
 
-class _View(nn.Module):
+class _AttackView(nn.Module):
     """A model in another number format, or with BatchNorm on the batch's own statistics.
 
-    It is made for one attack, during which the model's parameters stay as they are.
+    A view serves one attack, during which the model's parameters must not change.
 
     Args:
-        model: whose parameters these are.
-        dtype: of the forward pass; None = float32. In float16 gradients are scaled on their way.
-        batch: whether BatchNorm uses the batch's statistics. The running ones stay untouched.
+        model: the model whose parameters the view shares.
+        dtype: number format of the forward pass; None = float32. In float16, gradients are scaled.
+        batch_statistics: whether BatchNorm uses the batch's statistics. The running ones do not change.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype | None, batch: bool) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype | None, batch_statistics: bool) -> None:
         super().__init__()
-        self.model, self.dtype, self.batch = model, dtype, batch
-        self.cast = {} if dtype is None else _cast(model, dtype)
+        self.model, self.dtype, self.batch_statistics = model, dtype, batch_statistics
+        self.cast_weights = {} if dtype is None else _cast_weights(model, dtype)
 
-    def train(self, mode: bool = True) -> "_View":
+    def train(self, mode: bool = True) -> "_AttackView":
         super().train(mode)
-        for module in _batch_norms(self) if self.batch else []:
+        for module in _batch_norms(self) if self.batch_statistics else []:
             module.training = True
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        precision = torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None)
-        scale = _Scale(batch=self.batch) if self.dtype == torch.float16 and images.requires_grad else None
-        images = images if scale is None else scale.lower(images)
-        with precision, untracked(self.model) if self.batch else nullcontext():
-            logits: Tensor = functional_call(self.model, self.cast, (images,))
-        return logits.float() if scale is None else scale.higher(logits.float())
+        autocast = torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+        needs_scaling = self.dtype == torch.float16 and images.requires_grad
+        scaler = _GradientScaler(whole_batch=self.batch_statistics) if needs_scaling else None
+        images = images if scaler is None else scaler.unscale_at(images)
+        with autocast, freeze_running_statistics(self.model) if self.batch_statistics else nullcontext():
+            logits: Tensor = functional_call(self.model, self.cast_weights, (images,))
+        return logits.float() if scaler is None else scaler.scale_at(logits.float())
 
 
-class _Scale:
-    """Scales the gradients of one pass where they enter the network, and back where they leave it.
+class _GradientScaler:
+    """Scales the gradients of one backward pass at the logits, and scales them back at the images.
 
-    Float16 ends at 6e-8: the gradient of an image that is classified with confidence would round to 0 on its way,
-    and the image stay what it is. Each image has a scale of its own, by its own gradient; with the statistics of a
-    batch, which mix gradients, all have one.
+    The smallest positive float16 is 6e-8. The gradient of an image that is classified with confidence would round
+    to 0, and the attack would not change the image. Each image has its own scale, from its own gradient. With
+    batch statistics, which mix the gradients of images, all share one scale.
     """
 
-    def __init__(self, *, batch: bool) -> None:
-        self.batch = batch
+    def __init__(self, *, whole_batch: bool) -> None:
+        self.whole_batch = whole_batch
         self.factor = torch.ones(())
 
-    def higher(self, logits: Tensor) -> Tensor:
-        """The logits, through which gradients come scaled."""
+    def scale_at(self, logits: Tensor) -> Tensor:
+        """The logits, with gradients scaled when they enter the network."""
         if logits.requires_grad:
-            logits.register_hook(self._raise)
+            logits.register_hook(self._scale)
         return logits
 
-    def lower(self, images: Tensor) -> Tensor:
-        """The images, through which gradients leave as they would have without scale."""
-        inner = images.view_as(images)
-        inner.register_hook(lambda gradient: gradient / self.factor.view(-1, *[1] * (gradient.ndim - 1)))
-        return inner
+    def unscale_at(self, images: Tensor) -> Tensor:
+        """The images, with gradients scaled back when they leave the network."""
+        view = images.view_as(images)
+        view.register_hook(lambda gradient: gradient / self.factor.view(-1, *[1] * (gradient.ndim - 1)))
+        return view
 
-    def _raise(self, gradient: Tensor) -> Tensor:
-        largest = gradient.abs().amax((0, 1) if self.batch else 1, keepdim=True)
-        self.factor = RAISED / largest.clamp_min(1e-30)
+    def _scale(self, gradient: Tensor) -> Tensor:
+        largest = gradient.abs().amax((0, 1) if self.whole_batch else 1, keepdim=True)
+        self.factor = SCALED_MAXIMUM / largest.clamp_min(1e-30)
         return gradient * self.factor
 
 
-def _cast(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights and biases, by name, that autocast would cast to this format in every pass of an attack.
+def _cast_weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights and biases by name, cast to the format to which autocast would cast them in every pass of an attack.
 
-    It remembers a cast only for parameters that need a gradient, which those of an attacked model do not. A
-    subclass of a layer may do more with its weights than multiply; those are left to autocast.
+    autocast caches a cast only for parameters that need a gradient, which the parameters of an attacked model do
+    not. Subclasses of layers are left to autocast, because they may compute with their weights in float32 first.
     """
     layers = [module for module in model.modules() if type(module) in (nn.Conv2d, nn.Linear)]
-    own = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
-    return {name: value.detach().to(dtype) for name, value in model.named_parameters() if id(value) in own}
+    of_layers = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
+    return {name: value.detach().to(dtype) for name, value in model.named_parameters() if id(value) in of_layers}
 
 
 @contextmanager
-def untracked(model: nn.Module) -> Iterator[None]:
-    """Inside, BatchNorm in train mode leaves its running statistics as they are."""
+def freeze_running_statistics(model: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of BatchNorm layers in train mode unchanged within the context."""
     modules = _batch_norms(model)
     before = [module.track_running_stats for module in modules]
     for module in modules:

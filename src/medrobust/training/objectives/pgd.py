@@ -5,19 +5,17 @@ import math
 from torch import Tensor
 
 from medrobust.core.params.training import AdvParams
-from medrobust.training.objectives.base import Step, both
+from medrobust.training.objectives.base import Step, joint_logits
 from medrobust.training.objectives.inner import attack_with_pgd
 
 
 def mixed(step: Step) -> Tensor:
-    """(1 - mix)·CE(clean) + mix·CE(attacked), the attack being PGD on the current model.
+    """(1 - mix)·CE(clean) + mix·CE(attacked), where the attack is PGD on the current model.
 
     The mixture is that of Goodfellow et al. 2015, section 6, with the attack of Madry et al. 2018. Clean and
-    attacked images pass in one batch.
+    attacked images form one batch.
     """
-    mix = step.attacked().mix
-    clean, attacked = both(step.model, step.images, attack_with_pgd(step))
-    return (1 - mix) * step.cross_entropy(clean) + mix * step.cross_entropy(attacked)
+    return _mixture(step, attack_with_pgd(step))
 
 
 def pgd_at(step: Step) -> Tensor:
@@ -26,17 +24,20 @@ def pgd_at(step: Step) -> Tensor:
 
 
 def curriculum(step: Step) -> Tensor:
-    """The loss of `mixed` while radius and steps grow to their full size (Cai et al. 2018, section 3).
+    """The loss of `mixed` with a radius and a number of steps that grow (Cai et al. 2018, section 3).
 
-    They grow linearly over the first `ramp` share of the epochs.
+    They grow linearly and reach their full size after the share `ramp` of the epochs.
     """
-    mix = step.attacked().mix
-    images = attack_with_pgd(step, scheduled(step.attacked(), step.progress))
-    clean, attacked = both(step.model, step.images, images)
-    return (1 - mix) * step.cross_entropy(clean) + mix * step.cross_entropy(attacked)
+    return _mixture(step, attack_with_pgd(step, scheduled(step.require_adv(), step.progress)))
 
 
 def scheduled(adv: AdvParams, progress: float) -> AdvParams:
-    """The attack when `progress` (0 to 1) of the training is done: its share of eps and, rounded up, of steps."""
+    """The attack at `progress` (0 to 1) of the training: a share of eps and of the steps, which are rounded up."""
     share = min(progress / adv.ramp, 1.0) if adv.ramp else 1.0
     return adv.model_copy(update={"eps": adv.eps * share, "steps": math.ceil(adv.steps * share)})
+
+
+def _mixture(step: Step, attacked_images: Tensor) -> Tensor:
+    mix = step.require_adv().mix
+    clean, attacked = joint_logits(step.model, step.images, attacked_images)
+    return (1 - mix) * step.cross_entropy(clean) + mix * step.cross_entropy(attacked)

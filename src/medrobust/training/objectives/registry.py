@@ -1,22 +1,27 @@
-"""Which objectives `train.objective` and `adv.objective` may name. To add one: its function, and a line here."""
+"""The objectives that `train.objective` and `adv.objective` can name: add the function's entry here."""
 
-from medrobust.training.settings import Entry
+from medrobust.training.settings import ObjectiveEntry
 
 PACKAGE = "medrobust.training.objectives"
 
-#: name in params.yaml -> where it is, imported when it is asked for
+#: Name in params.yaml -> entry; its module is imported when a training uses it.
 OBJECTIVES = {
-    "cross_entropy": Entry(target=f"{PACKAGE}.clean:cross_entropy", attacks=False, inside=False),
-    "gce": Entry(
-        target=f"{PACKAGE}.clean:guided_complement_entropy", attacks=False, inside=False, smooths=False, classes=3
+    "cross_entropy": ObjectiveEntry(
+        target=f"{PACKAGE}.clean:cross_entropy", attacks=False, must_reach_eps=False
     ),
-    "mixed": Entry(target=f"{PACKAGE}.pgd:mixed"),
-    "pgd_at": Entry(target=f"{PACKAGE}.pgd:pgd_at"),
-    "curriculum": Entry(target=f"{PACKAGE}.pgd:curriculum"),
-    "fgsm_rs": Entry(target=f"{PACKAGE}.single_step:fgsm_rs", single_step=True),
-    "n_fgsm": Entry(target=f"{PACKAGE}.single_step:n_fgsm", single_step=True, inside=False),
-    "free": Entry(target=f"{PACKAGE}.single_step:free", single_step=True, replayed=True, inside=False),
-    "trades": Entry(target=f"{PACKAGE}.trades:trades"),
-    "mart": Entry(target=f"{PACKAGE}.trades:mart"),
-    "ssat": Entry(target=f"{PACKAGE}.ssat:ssat"),
-}
+    "gce": ObjectiveEntry(
+        target=f"{PACKAGE}.clean:guided_complement_entropy", attacks=False, must_reach_eps=False,
+        uses_label_smoothing=False, min_classes=3,
+    ),
+    "mixed": ObjectiveEntry(target=f"{PACKAGE}.pgd:mixed"),
+    "pgd_at": ObjectiveEntry(target=f"{PACKAGE}.pgd:pgd_at"),
+    "curriculum": ObjectiveEntry(target=f"{PACKAGE}.pgd:curriculum"),
+    "fgsm_rs": ObjectiveEntry(target=f"{PACKAGE}.single_step:fgsm_rs", single_step=True),
+    "n_fgsm": ObjectiveEntry(target=f"{PACKAGE}.single_step:n_fgsm", single_step=True, must_reach_eps=False),
+    "free": ObjectiveEntry(
+        target=f"{PACKAGE}.single_step:free", single_step=True, replays=True, must_reach_eps=False
+    ),
+    "trades": ObjectiveEntry(target=f"{PACKAGE}.trades:trades"),
+    "mart": ObjectiveEntry(target=f"{PACKAGE}.trades:mart"),
+    "ssat": ObjectiveEntry(target=f"{PACKAGE}.ssat:ssat"),
+}  # fmt: skip

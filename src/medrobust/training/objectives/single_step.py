@@ -1,6 +1,7 @@
-"""Adversarial training whose attack takes one gradient, or none of its own.
+"""Adversarial training whose attack takes a single gradient step.
 
-All three may overfit catastrophically: robust to their own attack and to no other. The loop watches for it.
+All three objectives are prone to catastrophic overfitting: the model becomes robust to its own attack and to no
+other. The training loop watches for it.
 """
 
 import torch
@@ -16,9 +17,9 @@ from medrobust.training.objectives.inner import ascend, attack_with_pgd
 def fgsm_rs(step: Step) -> Tensor:
     """CE after one step of size 1.25·eps from a random start ("fast", Wong et al. 2020, algorithm 3).
 
-    `adv.alpha` other than auto replaces 1.25·eps.
+    A value of `adv.alpha` other than auto replaces 1.25·eps.
     """
-    adv = step.attacked()
+    adv = step.require_adv()
     alpha = 1.25 * adv.eps if adv.alpha == "auto" else adv.alpha
     images = attack_with_pgd(step, adv.model_copy(update={"steps": 1, "alpha": alpha}))
     return step.cross_entropy(step.model(images))
@@ -27,10 +28,10 @@ def fgsm_rs(step: Step) -> Tensor:
 def n_fgsm(step: Step) -> Tensor:
     """CE after strong noise and one step, without a ball (N-FGSM, de Jorge et al. 2022, algorithm 1).
 
-    The noise is uniform in ±`adv.noise`·eps (the paper's 2), the step eps (or `adv.alpha`); the result is cut
-    to [0, 1] alone, so it may lie up to (noise + 1)·eps away.
+    The noise is uniform in ±`adv.noise`·eps (the paper's 2). The step size is eps, or `adv.alpha` if it is set.
+    The result is only clipped to [0, 1], so its distance to the image is at most (noise + 1)·eps.
     """
-    adv = step.attacked()
+    adv = step.require_adv()
     alpha = adv.eps if adv.alpha == "auto" else adv.alpha
 
     def attack() -> Tensor:
@@ -41,29 +42,29 @@ def n_fgsm(step: Step) -> Tensor:
     def loss(logits: Tensor) -> Tensor:
         return F.cross_entropy(logits, step.labels, reduction="sum")
 
-    return step.cross_entropy(step.model(step.once("adv", attack)))
+    return step.cross_entropy(step.model(step.cached("adv", attack)))
 
 
 def free(step: Step) -> Tensor:
-    """CE at a perturbation that is carried along ("free", Shafahi et al. 2019, algorithm 1).
+    """CE with a perturbation that is kept between steps ("free", Shafahi et al. 2019, algorithm 1).
 
-    The loop hands every batch in `adv.replays` times (m). One backward pass gives both the step of the weights
-    and that of the perturbation, eps·sign, which is taken when the next replay begins. The perturbation lives on
-    from batch to batch; it starts at 0. Its gradient has the precision of training.
+    The loop repeats every batch `adv.replays` times (m). One backward pass yields the gradients of the weights and
+    of the perturbation, which changes by eps·sign at the start of the next replay. The perturbation is kept from
+    batch to batch and starts at 0. Its gradient has the number format of training.
     """
-    adv = step.attacked()
-    delta = step.once("delta", lambda: _moved(step, adv.eps))
+    adv = step.require_adv()
+    delta = step.cached("delta", lambda: _updated_delta(step, adv.eps))
     images = project(step.images + delta[: len(step.images)], step.images, adv.eps)
     return step.cross_entropy(step.model(images))
 
 
-def _moved(step: Step, eps: float) -> Tensor:
-    """The perturbation after the step that the last backward pass asks for, as a leaf that gathers the next."""
+def _updated_delta(step: Step, eps: float) -> Tensor:
+    """The perturbation after a step along its last gradient, as a leaf that collects the next gradient."""
     delta = step.memory.get("delta")
     if delta is None or len(delta) < len(step.images):
         delta = torch.zeros_like(step.images)
     elif delta.grad is not None:
-        # An overflow in float16 leaves NaN; torch takes its sign for 0, and the pixel stays.
+        # An overflow in float16 leaves NaN. torch's sign of NaN is 0, so that the pixel does not change.
         delta = (delta.detach() + eps * delta.grad.sign()).clamp(-eps, eps)
     step.memory["delta"] = delta.detach().requires_grad_(True)
     return step.memory["delta"]

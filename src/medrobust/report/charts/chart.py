@@ -1,0 +1,46 @@
+"""A line chart as plain data, which the page's script and the static figures draw alike."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from medrobust.report.run import Run
+
+#: Ratio of the largest to the smallest radius above which the axis of radii is no longer linear.
+WIDE = 20
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over a common axis.
+
+    Attributes:
+        name: unique on the page.
+        title, x, y: text, with units.
+        series: per line its `name`, `colour` (index), `dashed` and `points`, each [x, y] or [x, y, low, high].
+        top: the upper end of the y axis; None uses the largest value.
+        mark: an x with its label, marked by a vertical line.
+        bend: width of the linear part of a wide x axis (asinh beyond it); 0 = all linear.
+        columns, rows: a table of text for each x, shown at the slider's position; None = no slider.
+    """
+
+    name: str
+    title: str
+    x: str
+    y: str
+    series: list[dict[str, Any]]
+    top: float | None = None
+    mark: tuple[float, str] | None = None
+    bend: float = 0.0
+    columns: tuple[str, ...] = ()
+    rows: dict[str, list[list[str]]] | None = None
+
+
+def bend(radii: list[float]) -> float:
+    """The value up to which an axis of radii is linear; 0 if all of it is."""
+    positive = [radius for radius in radii if radius > 0]
+    return min(positive) if positive and max(positive) / min(positive) > WIDE else 0.0
+
+
+def colour(run: Run, model: str) -> int:
+    """A model's index in the palette, the same in every chart and figure."""
+    return [*run.backbones, "ensemble"].index(model)

@@ -1,0 +1,182 @@
+"""The results of one run, as dictionaries by name; `collect.py` fills them from the files of the stages."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from medrobust.report.provenance import Provenance
+
+REGIMES = ("clean", "adv")
+#: Sources in the transfer matrix that are no models: no attack, and each member of the ensemble attacked alone.
+CLEAN, SEPARATE = "no attack", "per member"
+#: A backbone (or `ensemble`) and the regime that it was trained under.
+Model = tuple[str, str]
+#: A model and the attack suite that evaluates it.
+Evaluation = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Tuning, by backbone, and training, by model."""
+
+    studies: dict[str, Any] = field(default_factory=dict)  # record of the hyper-parameter search
+    chosen: dict[str, Any] = field(default_factory=dict)  # hyper-parameters
+    trials: dict[str, pd.DataFrame] = field(default_factory=dict)
+    records: dict[Model, Any] = field(default_factory=dict)  # with the results on clean test images
+    cards: dict[Model, Any] = field(default_factory=dict)  # of the checkpoints
+    history: dict[Model, pd.DataFrame] = field(default_factory=dict)  # one row per epoch
+
+
+@dataclass(frozen=True)
+class Attacks:
+    """Evaluations of models and of the ensemble by attack suites, and the checklist's records."""
+
+    records: dict[Evaluation, Any] = field(default_factory=dict)
+    curves: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)  # one row per radius
+    checks: dict[Model, Any] = field(default_factory=dict)  # also by (label of an ensemble method, regime)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The ensemble, attacks on its alternative methods, and how attacks transfer between models."""
+
+    regime: str = "adv"  # of its members
+    attacked: tuple[str, ...] = ()  # methods, beside the selected one, that suites attack
+    record: dict[str, Any] = field(default_factory=dict)  # of the selected method
+    attacks: dict[tuple[str, str], Any] = field(default_factory=dict)  # (method, suite) -> record
+    transfer: dict[str, Any] = field(default_factory=dict)  # record
+    matrices: dict[tuple[str, float], pd.DataFrame] = field(default_factory=dict)  # by (suite, eps)
+
+    @property
+    def model(self) -> Model:
+        """The name of the ensemble among the models."""
+        return "ensemble", self.regime
+
+    @property
+    def methods(self) -> dict[str, Any]:
+        """Ensemble method -> its record in the comparison."""
+        found: dict[str, Any] = self.record.get("methods", {})
+        return found
+
+
+@dataclass(frozen=True)
+class Run:
+    """All results of one run.
+
+    Attributes:
+        backbones, suites: names from params.yaml.
+        header, audit, split: records of the data ({} if missing).
+        confusion: model -> table of `actual` and `predicted` class names, one row per clean test image.
+        detect: model -> record of a guarded model; drawn: model -> tables of its curves by name.
+        explain: model -> record of an explained model.
+        missing: files that should be there; foreign: file -> why it belongs to another run and was not read.
+        provenance: DVC's comparison with dvc.lock; None where there is nothing to compare with.
+        code: hash of the code (the md5 that dvc.lock holds for data/code); None if unknown.
+    """
+
+    backbones: list[str]
+    suites: list[str]
+    header: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
+    split: dict[str, Any] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
+    attacks: Attacks = field(default_factory=Attacks)
+    ensemble: Ensemble = field(default_factory=Ensemble)
+    confusion: dict[Model, pd.DataFrame] = field(default_factory=dict)
+    detect: dict[Model, Any] = field(default_factory=dict)
+    drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)
+    explain: dict[Model, Any] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    foreign: dict[str, str] = field(default_factory=dict)
+    provenance: Provenance | None = None
+    code: str | None = None
+
+    def models(self) -> Iterator[Model]:
+        """Every model that is attacked, the ensemble last."""
+        for backbone in self.backbones:
+            for regime in REGIMES:
+                yield backbone, regime
+        yield self.ensemble.model
+
+    def clean_record(self, model: str, regime: str) -> dict[str, Any]:
+        """A model's results on clean test images; {} if missing."""
+        found: dict[str, Any] = (
+            self.ensemble.record if model == "ensemble" else self.training.records.get((model, regime), {})
+        )
+        return found
+
+    def transferred(self, source: str, model: str, regime: str) -> dict[tuple[str, float], dict[Any, Any]]:
+        """Results of a model on images that were made on `source`: (suite, eps) -> row of the transfer matrix.
+
+        Args:
+            source: `CLEAN`, `SEPARATE` or a name as `name_of` gives it.
+            model, regime: the model that classifies the images.
+        """
+        wanted = (source, name_of(model, regime))
+        return {
+            cell: row
+            for cell, matrix in self.ensemble.matrices.items()
+            for row in matrix.to_dict("records")
+            if (row["source"], row["judge"]) == wanted
+        }
+
+    def test_patients(self, name: str | None = None) -> int | None:
+        """The number of test patients, or of those of one class; None if it is not known.
+
+        Images without a patient id count as one patient each in an evaluation, and as none in the split.
+        """
+        part = self.split.get("test", {})
+        if name:
+            return part.get("patients_by_class", {}).get(name) or None
+        counts = [record["patients"] for record in self.attacks.records.values() if record.get("patients")]
+        return min(counts, default=part.get("patients") or None)
+
+    def classes(self) -> list[str]:
+        """The classes that models know: those of the header, without those that merging left empty."""
+        named: list[str] = self.header.get("classes", [])
+        return [name for name in named if not self.split or any(part.get(name) for part in self.split.values())]
+
+    def training_eps(self) -> dict[str, float]:
+        """Backbone -> radius of its adversarial training, where the checkpoint's card holds it."""
+        known = {
+            name: card.get("params", {}).get("adv", {})
+            for (name, regime), card in self.training.cards.items()
+            if regime == "adv"
+        }
+        return {name: float(adv["eps"]) for name, adv in known.items() if "eps" in adv}
+
+    def nearest_eps(self, model: str, regime: str, suite: str) -> str | None:
+        """The radius of an evaluation that is nearest to the training radius, spelled as in its record.
+
+        The training radius is that of the backbone's card. For the ensemble, and for a backbone without such a
+        card, it is the largest of all cards, and 0 if there is none.
+        """
+        grid = self.attacks.records.get((model, regime, suite), {}).get("robust_accuracy", {})
+        radii = self.training_eps()
+        eps = radii.get(model, max(radii.values(), default=0.0))
+        return min(grid, key=lambda radius: abs(float(radius) - eps)) if grid else None
+
+    def verdict_of(self, model: str, regime: str, suite: str) -> str:
+        """The checklist's verdict on one evaluation; `unchecked` if there is none."""
+        suites = self.attacks.checks.get((model, regime), {}).get("suites", {})
+        return str(suites.get(suite, {}).get("verdict", "unchecked"))
+
+    def worst_verdict(self, *model: str) -> str:
+        """The worst checklist verdict of all evaluations, or of those of one `model, regime`."""
+        methods = ((method_label(method), self.ensemble.regime, suite) for method, suite in self.ensemble.attacks)
+        evaluations = (*self.attacks.records, *methods)
+        verdicts = {self.verdict_of(*key) for key in evaluations if not model or key[:2] == model}
+        worst = next((word for word in ("invalid", "unchecked", "suspect") if word in verdicts), None)
+        return worst or ("no problem found" if verdicts else "missing")
+
+
+def name_of(model: str, regime: str) -> str:
+    """A model's name in the transfer matrix and among the members of the ensemble."""
+    return model if model == "ensemble" else f"{model}-{regime}"
+
+
+def method_label(method: str) -> str:
+    """The name of an ensemble by its method, beside the names of models."""
+    return f"{method} ensemble"

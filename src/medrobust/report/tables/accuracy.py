@@ -1,0 +1,159 @@
+"""Tables of accuracy, clean and under attack: one suite, one backbone, and all models in short."""
+
+from typing import Any
+
+from medrobust.core.metrics import curve_columns
+from medrobust.core.params.attacks import SuiteParams
+from medrobust.report.run import REGIMES, Evaluation, Model, Run, name_of
+from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
+
+#: Name of a regime in tables.
+TRAINING = {"clean": "clean", "adv": "adversarial"}
+
+
+def clean_table(run: Run, confidence: float) -> Table:
+    """Results of every model and the ensemble on clean test images."""
+    columns = ["model", "training", "n", "patients", "balanced accuracy", "accuracy", "macro F1", "AUROC"]
+    columns += [*(["kappa²"] if graded(run) else []), "ECE"]
+    rows = []
+    for model, regime in run.models():
+        record = run.clean_record(model, regime)
+        cells = [str(record.get(name, NONE)) for name in ("n", "patients")]
+        names = ["balanced_accuracy", "accuracy", "macro_f1", "auroc"]
+        names += [*(["quadratic_kappa"] if graded(run) else []), "ece"]
+        rows.append([model, TRAINING[regime], *cells, *(with_interval(record, name) for name in names)])
+    note = f"Test images; brackets are {confidence:.0%} intervals over whole patients."
+    note += " kappa² is Cohen's kappa with quadratic weights." if graded(run) else ""
+    note += " ECE is the expected calibration error of the predicted class. ECE and AUROC have no interval."
+    return Table("Clean images", columns, rows, note).with_warning(confidence, run.test_patients())
+
+
+def attacks_text(suite: SuiteParams) -> str:
+    """The attacks of a suite as in params.yaml; values that are not named there have the default of the attack."""
+    texts = []
+    for entry in suite.attacks:
+        values = ", ".join(f"{key} {value}" for key, value in entry.items() if key != "name")
+        texts.append(f"{entry['name']} ({values})" if values else str(entry["name"]))
+    return "; ".join(texts)
+
+
+def attack_table(run: Run, suite: str, confidence: float) -> Table:
+    """Robust accuracy of every model under one suite, one column per radius."""
+    records = {key[:2]: record for key, record in run.attacks.records.items() if key[2] == suite}
+    grid = sorted({eps for record in records.values() for eps in record["robust_accuracy"]}, key=float)
+    rows = []
+    for model, regime in run.models():
+        record = records.get((model, regime))
+        if record is None:
+            rows.append([model, TRAINING[regime], "missing", *[NONE] * len(grid), NONE])
+            continue
+        cells = [robust_accuracy(record, eps) for eps in grid]
+        verdict = run.verdict_of(model, regime, suite)
+        rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, verdict])
+    columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid), "checklist"]
+    note = (
+        "Accuracy when each image counts as wrong if any attack of the suite fools the model on it; brackets are "
+        f"{confidence:.0%} intervals over whole patients. ε is the radius in units of the pixel range [0, 1]. Do "
+        "not cite a number that the checklist calls invalid."
+    )
+    return Table(f"Attack suite: {suite}", columns, rows, note).with_warning(confidence, run.test_patients())
+
+
+def robust_accuracy(record: dict[str, Any] | None, eps: str) -> str:
+    """Robust accuracy of an evaluation at one radius, with its interval; `missing` without a record."""
+    if record is None:
+        return "missing"
+    interval = record.get("robust_accuracy_ci", {}).get(eps, (None, None))
+    return ranged(record.get("robust_accuracy", {}).get(eps), *interval)
+
+
+def backbone_table(run: Run, model: str, confidence: float) -> Table:
+    """All numbers of one backbone: per training, one row for clean images and one per suite and radius."""
+    classes = run.classes()
+    rows = []
+    for regime in REGIMES if model != "ensemble" else (run.ensemble.regime,):
+        record = run.clean_record(model, regime)
+        cells = [str(record.get(name, NONE)) for name in ("n", "patients")]
+        names = ["accuracy", "balanced_accuracy", "macro_f1"]
+        names += [*(["quadratic_kappa"] if graded(run) else []), *(f"recall_{name}" for name in classes)]
+        cells += [with_interval(record, name) for name in [*names, "auroc", "ece", "nll"]]
+        rows.append([TRAINING[regime], "clean", NONE, *cells])
+        for suite in run.suites:
+            rows += [[TRAINING[regime], suite, *cells] for cells in _attacked(run, (model, regime, suite), names)]
+        rows += [[TRAINING[regime], *cells] for cells in _all_steps(run, (model, regime), names)]
+    columns = ["training", "images", "ε", "n", "patients", "accuracy", "balanced accuracy", "macro F1"]
+    columns += [*(["kappa²"] if graded(run) else []), *(f"recall {name}" for name in classes)]
+    columns += ["AUROC", "ECE", "log-loss"]
+    note = (
+        f"Brackets are {confidence:.0%} intervals over whole patients. In attacked rows an image counts as wrong "
+        "if any attack of the suite fools the model on it. AUROC, ECE and log-loss have no interval. They need "
+        "probabilities, and the worst case over several attacks has none."
+    )
+    if run.ensemble.matrices:
+        note += (
+            " “All steps”: the images of the transfer matrix, whose attacks do not stop when the model errs; they "
+            "are fewer."
+        )
+    return Table(f"{model}: all results", columns, rows, note, folded=True).with_warning(confidence)
+
+
+def _attacked(run: Run, key: Evaluation, names: list[str]) -> list[list[str]]:
+    """Rows of one evaluation from the column ε on, one per radius."""
+    record, curve = run.attacks.records.get(key), run.attacks.curves.get(key)
+    if record is None or curve is None:
+        return [[NONE, "missing", *[NONE] * (len(names) + 4)]]
+    sample = [str(record.get(name, NONE)) for name in ("n", "patients")]
+    rows = []
+    for point in curve.to_dict("records"):
+        cells = [curve_value(point, name) for name in names]
+        rows.append([f"{point['eps']:g}", *sample, *cells, NONE, NONE, NONE])
+    return rows
+
+
+def curve_value(point: dict[Any, Any], name: str) -> str:
+    """A measure of an attack's curve at one radius, with its interval."""
+    return ranged(*(point.get(column) for column in curve_columns(name)))
+
+
+def _all_steps(run: Run, model: Model, names: list[str]) -> list[list[str]]:
+    """Rows from the column images on, for images of the transfer matrix that were made on this model itself."""
+    sample = [str(run.ensemble.transfer.get(name, NONE)) for name in ("n", "patients")]
+    rows = []
+    for (suite, eps), row in run.transferred(name_of(*model), *model).items():
+        accuracy = ranged(row["accuracy"], row["low"], row["high"])
+        scores = [NONE, number(row["ece"]), number(row["log_loss"])]
+        rows.append([f"{suite}, all steps", f"{eps:g}", *sample, accuracy, *[NONE] * (len(names) - 1), *scores])
+    return rows
+
+
+def short_table(run: Run) -> Table:
+    """The main results: clean accuracy, and robust accuracy near the training radius."""
+    radii = {run.nearest_eps(*key) for key in run.attacks.records}
+    common = f", ε {next(iter(radii))}" if len(radii) == 1 else ""
+    rows = []
+    for model, regime in run.models():
+        cells = []
+        for suite in run.suites:
+            key = (model, regime, suite)
+            near = run.nearest_eps(*key)
+            value = robust_accuracy(run.attacks.records[key], near) if near else "missing"
+            cells.append(value if common or not near else f"{value} (ε {near})")
+        record = run.clean_record(model, regime)
+        clean = [with_interval(record, name) for name in ("balanced_accuracy", "accuracy")]
+        rows.append([model, TRAINING[regime], *clean, *cells])
+    columns = ["model", "training", "clean balanced accuracy", "clean accuracy"]
+    columns += [f"{suite}{common}" for suite in run.suites]
+    note = "Columns of attack suites: robust accuracy at the radius that is nearest to the training radius."
+    return Table("Results", columns, rows, note)
+
+
+def plain(table: Table) -> str:
+    """The table in aligned columns for a terminal."""
+    grid = [table.columns, *table.rows]
+    widths = [max(len(row[column]) for row in grid) for column in range(len(table.columns))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in grid)
+
+
+def graded(run: Run) -> bool:
+    """Whether the classes are grades and more than two, so that a weighted kappa is meaningful."""
+    return bool(run.header.get("ordered")) and len(run.classes()) > 2

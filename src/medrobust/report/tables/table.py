@@ -1,0 +1,84 @@
+"""The report's tables as text, and how numbers and intervals are written in them, the same in every view."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from medrobust.core.intervals import unanimous_margin
+
+#: Shown where a number is missing or not defined.
+NONE = "–"
+#: An interval whose bounds are shown as the same number.
+FLAT = re.compile(r"\[(-?[\d.]+), \1\]")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table; `note` explains its numbers, and a `folded` table opens on demand."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str = ""
+    folded: bool = False
+
+    def markdown(self) -> str:
+        """The table in GitHub's Markdown."""
+        lines = [f"### {self.title}", "", _line(self.columns), _line("---" for _ in self.columns)]
+        lines += [_line(row) for row in self.rows]
+        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
+
+    def with_warning(self, confidence: float, patients: int | None = None) -> "Table":
+        """The table with the warning of `zero_width_warning` about its cells added to the note."""
+        return replace(self, note=f"{self.note} {zero_width_warning(self.rows, confidence, patients)}".strip())
+
+
+def number(value: float | None) -> str:
+    """Three decimals, or a dash if there is no number (None, or NaN in a table)."""
+    return NONE if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def ranged(value: float | None, low: float | None, high: float | None) -> str:
+    """`0.712 [0.651, 0.770]`, or a dash; bounds have as many decimals as the value, so that they enclose it."""
+    if value is None or math.isnan(value):
+        return NONE
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return number(value)
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def with_interval(record: dict[str, Any], name: str) -> str:
+    """A value of a record with its interval, which the record holds as `<name>_ci`."""
+    return ranged(record.get(name), *(record.get(f"{name}_ci") or (None, None)))
+
+
+def zero_width_warning(rows: Iterable[Sequence[str]], confidence: float, patients: int | None = None) -> str:
+    """A warning about intervals of zero width in these cells; empty if there is none.
+
+    Resampling within classes gives one value only if all images of each class share it.
+
+    Args:
+        rows: of a table.
+        confidence: of its intervals.
+        patients: the smallest number of patients behind a cell, for the rates that 0 and 1 are compatible with;
+            None if the cells are no rates.
+    """
+    flat = {end for row in rows for cell in row for end in FLAT.findall(cell)}
+    if not flat:
+        return ""
+    warning = (
+        "An interval of zero width does not mean certainty: it appears where all images of a class have the same "
+        "outcome, so that resampling changes nothing."
+    )
+    if not patients or not flat & {"0.000", "1.000"}:
+        return warning
+    hidden = unanimous_margin(patients, confidence)
+    return (
+        f"{warning} With {patients} patients of equal outcome the true rate can still be up to {hidden:.2f} away."
+    )
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -1,0 +1,73 @@
+"""The transfer matrix: how well each model classifies the images that were made on every other model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from medrobust.report.run import CLEAN, SEPARATE, Run
+from medrobust.report.tables.table import NONE, Table, ranged
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of shares that are shaded; `details` are shown under the pointer."""
+
+    title: str
+    corner: str
+    rows: list[str]
+    columns: list[str]
+    rates: list[list[float]]
+    details: list[list[str]]
+    note: str = ""
+
+
+def transfer_grids(run: Run) -> list[Grid]:
+    """The transfer matrix as a heat map: one row per attacked model, one column per evaluated model."""
+    return [_grid(run, suite, eps, matrix) for (suite, eps), matrix in run.ensemble.matrices.items()]
+
+
+def _grid(run: Run, suite: str, eps: float, matrix: pd.DataFrame) -> Grid:
+    cells, models = _cells(matrix), list(dict.fromkeys(matrix["judge"]))
+    sources = [CLEAN, *models]
+    rates = [[float(cells[source, model]["accuracy"]) for model in models] for source in sources]
+    details = [[_detail(source, model, cells[source, model]) for model in models] for source in sources]
+    transfer = run.ensemble.transfer
+    note = (
+        f"Accuracy of the model in the column on {transfer['n']} test images of {transfer['patients']} patients, "
+        f"which {suite} attacked at ε {eps:g} on the model in the row. On the diagonal the attacked model itself "
+        "is evaluated (white box). The attacks run all their steps: images that stop at one model's boundary "
+        "rarely fool another."
+    )
+    title = f"Transfer: {suite}, ε {eps:g}"
+    return Grid(title, "made on ↓ evaluated on →", sources, models, rates, details, note)
+
+
+def _detail(source: str, model: str, row: dict[Any, Any]) -> str:
+    images = "clean images" if source == CLEAN else f"images made on {source}"
+    return f"{model} on {images}: {ranged(row['accuracy'], row['low'], row['high'])}"
+
+
+def _cells(matrix: pd.DataFrame) -> dict[tuple[str, str], dict[Any, Any]]:
+    """(attacked model, evaluated model) -> row of a transfer matrix."""
+    return {(row["source"], row["judge"]): row for row in matrix.to_dict("records")}
+
+
+def transfer_tables(run: Run, confidence: float) -> list[Table]:
+    """The transfer matrix with its intervals."""
+    tables = []
+    for (suite, eps), matrix in run.ensemble.matrices.items():
+        models, cells = list(dict.fromkeys(matrix["judge"])), _cells(matrix)
+        rows = []
+        for source in (CLEAN, *models, SEPARATE):
+            found = [cells.get((source, model)) for model in models]
+            rows.append([source, *(ranged(r["accuracy"], r["low"], r["high"]) if r else NONE for r in found)])
+        note = (
+            f"Brackets are {confidence:.0%} intervals over whole patients. Row “{SEPARATE}”, for comparison only: "
+            "each member of the ensemble gets an image of its own, as in the study that this project starts from. "
+            "No single image does that, so this number is no bound."
+        )
+        columns = ["images made on", *(f"evaluated on {model}" for model in models)]
+        table = Table(f"Transfer with intervals: {suite}, ε {eps:g}", columns, rows, note, folded=True)
+        tables.append(table.with_warning(confidence, run.ensemble.transfer.get("patients")))
+    return tables
