@@ -52,11 +52,11 @@ def test_the_stratum_of_a_patient_is_the_majority_label_of_the_images() -> None:
 
 def test_patients_are_drawn_within_their_class() -> None:
     stratum = np.array([2, 0, 1, 0, 2, 2, 1, 0, 0])
-    weights = intervals.patient_weights(stratum, 50, 0)
+    weights = intervals.patient_weights(stratum, 50)
     for k in range(3):
         assert weights[:, stratum == k].sum(1) == pytest.approx(np.full(50, (stratum == k).sum()))
     assert len(np.unique(weights, axis=0)) > 25
-    weights = intervals.patient_weights(np.array([0, 1, 1]), 50, 0)
+    weights = intervals.patient_weights(np.array([0, 1, 1]), 50)
     assert (weights[:, 0] == 1).all(), "the only patient of a stratum is in every resample"
 
 
@@ -65,7 +65,7 @@ def test_resamples_vary_as_much_as_new_patients_would(sizes: tuple[int, ...]) ->
     """The variance of a stratified mean is the sum of (n/N)²·s²/n, with s² over n - 1 (Cochran 1977, 5.3)."""
     rng = np.random.default_rng(sum(sizes))
     stratum, values = np.repeat(np.arange(len(sizes)), sizes), rng.random(sum(sizes))
-    means = intervals.patient_weights(stratum, 40_000, 0) @ values / len(values)
+    means = intervals.patient_weights(stratum, 40_000) @ values / len(values)
     parts = [values[stratum == k].var(ddof=1) * n for k, n in enumerate(sizes)]
     assert means.mean() == pytest.approx(values.mean(), abs=0.005)
     assert means.var() == pytest.approx(sum(parts) / len(values) ** 2, rel=0.05)

@@ -104,7 +104,7 @@ def test_intervals_of_all_statistics_agree_with_scikit_learn_on_each_resample() 
     classes, settings = ["a", "b", "c"], {"resamples": 40, "confidence": 0.9}
     found = metrics.estimates(labels, preds, patients, classes, **settings)  # type: ignore[arg-type]
     owner = np.unique(patients, return_inverse=True)[1]
-    weights = intervals.patient_weights(intervals.strata(owner, labels), 40, 0)[:, owner]
+    weights = intervals.patient_weights(intervals.strata(owner, labels), 40)[:, owner]
     kappa = [reference.cohen_kappa_score(labels, preds, weights="quadratic", sample_weight=w) for w in weights]
     assert found["quadratic_kappa"].interval == pytest.approx(intervals.percentiles(np.array(kappa), 0.9))
     f1 = [reference.f1_score(labels, preds, average="macro", sample_weight=w) for w in weights]

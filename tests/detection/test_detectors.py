@@ -90,7 +90,9 @@ def test_a_score_can_be_differentiated_by_the_image(name: str, model: Classifier
     detector = build_detector(name, SETTINGS.get(name, {}))
     key = detector.extractor
     clean = extract_features(model, [key], splits.train, 0)[key]
-    noisy = changed_images(model, splits.train, lambda m, x, y, s: (x + (x - 0.4).sign() / 5).clamp(0, 1), 0, "")
+    noisy = changed_images(
+        model, splits.train, lambda m, x, y, seeds: (x + (x - 0.4).sign() / 5).clamp(0, 1), 0, ""
+    )
     attacked = extract_features(model, [key], splits.train, 0, noisy)[key]
     detector.fit(clean, torch.from_numpy(splits.train.labels), attacked=attacked)
     images = splits.test.batch(range(8)).requires_grad_(True)

@@ -1,12 +1,8 @@
-"""The exception for errors that the user can fix.
-
-A stage prints it without a traceback and exits with status 1. Any other exception is a bug in medrobust and keeps
-its traceback.
-"""
+"""The exception for errors that the user can fix; any other exception is a bug in medrobust."""
 
 
 class UserError(Exception):
-    """Invalid input: says where it is, what was found there, and how to fix it.
+    """Invalid input; a stage prints it without a traceback and exits with status 1.
 
     Args:
         where: the file, or the dotted key in params.yaml (`params.yaml: adv.eps`).

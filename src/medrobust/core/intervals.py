@@ -12,6 +12,8 @@ import numpy as np
 
 #: With fewer test patients than this in a class, intervals are known to be too narrow (benchmarks/intervals.py).
 FEW_PATIENTS = 10
+#: Seed of all resampling.
+SEED = 0
 #: (…×)K×K confusion counts -> one number per matrix; NaN where it is not defined.
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -25,26 +27,12 @@ def bootstrap_ci(
     *,
     resamples: int,
     confidence: float,
-    seed: int = 0,
 ) -> list[float]:
-    """Percentile interval of a statistic of the confusion matrix over resamples of whole patients.
+    """Percentile interval [low, high] of a statistic of the confusion matrix over resamples of whole patients.
 
     Patients are drawn with replacement within their class (`patient_weights`), so every resample has every class.
-
-    Args:
-        labels: int, n.
-        preds: int, n.
-        patients: text, n; all images of a patient are drawn together.
-        classes: number of classes K.
-        statistic: R×K×K counts -> R numbers.
-        resamples: number of resamples R.
-        confidence: for example 0.95.
-        seed: of the resampling.
-
-    Returns:
-        [low, high].
     """
-    matrices = resampled_confusions(labels, preds, patients, classes, resamples, seed)
+    matrices = resampled_confusions(labels, preds, patients, classes, resamples)
     return percentiles(statistic(matrices), confidence)
 
 
@@ -55,38 +43,28 @@ def mean_ci(
     *,
     resamples: int,
     confidence: float,
-    seed: int = 0,
 ) -> list[float]:
-    """Percentile interval [low, high] of a mean over images; patients are drawn as in `bootstrap_ci`.
-
-    Args:
-        values: float, n.
-        labels: int, n.
-        patients: text, n.
-        resamples, confidence, seed: as in `bootstrap_ci`.
-    """
+    """Percentile interval [low, high] of the mean of n values; patients are drawn as in `bootstrap_ci`."""
     owner = np.unique(patients, return_inverse=True)[1]
     parts = np.column_stack([np.bincount(owner, values), np.bincount(owner)])
-    sums = _resampled(parts, strata(owner, labels), resamples, seed)
+    sums = _resampled(parts, strata(owner, labels), resamples)
     return percentiles(sums[:, 0] / sums[:, 1], confidence)
 
 
 def resampled_confusions(
-    labels: np.ndarray, preds: np.ndarray, patients: np.ndarray, classes: int, resamples: int, seed: int
+    labels: np.ndarray, preds: np.ndarray, patients: np.ndarray, classes: int, resamples: int
 ) -> np.ndarray:
     """Confusion matrices of resamples of whole patients, R×K×K; counts are weighted and need not be integers."""
     names, owner = np.unique(patients, return_inverse=True)
     counts = np.zeros((len(names), classes, classes), dtype=np.int64)
     np.add.at(counts, (owner, labels, preds), 1)
-    return _resampled(counts, strata(owner, labels), resamples, seed)
+    return _resampled(counts, strata(owner, labels), resamples)
 
 
 def strata(owner: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Stratum of each patient, int P: the majority label of the patient's images; ties go to the lowest label.
 
-    Args:
-        owner: int, n; index of each image's patient, 0 to P - 1.
-        labels: int, n.
+    `owner` is the index of each image's patient, int n, 0 to P - 1.
     """
     counts = np.zeros((int(owner.max()) + 1, int(labels.max()) + 1), dtype=np.int64)
     np.add.at(counts, (owner, labels), 1)
@@ -94,18 +72,15 @@ def strata(owner: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return majority
 
 
-def patient_weights(stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def patient_weights(stratum: np.ndarray, resamples: int) -> np.ndarray:
     """Weight of each of P patients in each resample, resamples×P; the weights of a stratum add up to its size.
 
     In a stratum of n patients, n - 1 are drawn with replacement, each with weight n / (n - 1) (Rao & Wu 1988).
     Drawing n would make the variance too small by that factor, which is a third for a class of three patients.
     The only patient of a stratum always has weight 1.
-
-    Args:
-        stratum: int, P; the class of each patient.
-        resamples, seed: as in `bootstrap_ci`.
+    `stratum` is the class of each patient, int P.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     weights = np.ones((resamples, len(stratum)))
     for k in np.unique(stratum):
         members = np.flatnonzero(stratum == k)
@@ -114,9 +89,9 @@ def patient_weights(stratum: np.ndarray, resamples: int, seed: int) -> np.ndarra
     return weights
 
 
-def _resampled(parts: np.ndarray, stratum: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _resampled(parts: np.ndarray, stratum: np.ndarray, resamples: int) -> np.ndarray:
     """Weighted sums over patients for each resample, resamples×…; `parts` holds each patient's values, P×…."""
-    sums: np.ndarray = np.tensordot(patient_weights(stratum, resamples, seed), parts, axes=1)
+    sums: np.ndarray = np.tensordot(patient_weights(stratum, resamples), parts, axes=1)
     return sums
 
 

@@ -66,21 +66,21 @@ def quadratic_kappa(matrix: np.ndarray) -> np.ndarray:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole, NaN where the whole is zero."""
     quotient: np.ndarray = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
     return quotient
 
 
 def auroc(labels: np.ndarray, logprobs: np.ndarray) -> float | None:
     """Macro-averaged one-vs-rest AUROC, computed from ranks (ties count half); None if a class is absent."""
+    from scipy.stats import rankdata
+
     areas = []
     for k in range(logprobs.shape[1]):
         positive = labels == k
         n_positive, n_negative = positive.sum(), (~positive).sum()
         if not n_positive or not n_negative:
             return None
-        _, inverse, counts = np.unique(logprobs[:, k], return_inverse=True, return_counts=True)
-        ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+        ranks = rankdata(logprobs[:, k])
         areas.append((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
     return float(np.mean(areas))
 
@@ -116,19 +116,13 @@ def estimates(
     *,
     resamples: int,
     confidence: float,
-    seed: int = 0,
 ) -> dict[str, Estimate]:
     """All statistics of the confusion matrix with the intervals that `intervals.bootstrap_ci` would give.
 
-    Args:
-        labels, preds, patients, resamples, confidence, seed: as in `intervals.bootstrap_ci`.
-        classes: class names.
-
-    Returns:
-        `accuracy`, `balanced_accuracy`, `macro_f1`, `quadratic_kappa`, and `recall_<class>` per class.
+    They are `accuracy`, `balanced_accuracy`, `macro_f1`, `quadratic_kappa`, and `recall_<class>` per class.
     """
     matrix = confusion(labels, preds, len(classes))
-    resampled = resampled_confusions(labels, preds, patients, len(classes), resamples, seed)
+    resampled = resampled_confusions(labels, preds, patients, len(classes), resamples)
     statistics: dict[str, Statistic] = {
         "accuracy": accuracy,
         "balanced_accuracy": balanced_accuracy,

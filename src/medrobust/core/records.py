@@ -35,13 +35,11 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     # Keep the last suffix: libraries choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except Exception as error:  # always raised again
-        _raise_if_disk_full(path, error)
-        raise
+        with _disk_full_is_a_user_error(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -58,13 +56,11 @@ def atomic_dir(path: Path | str) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    except Exception as error:  # always raised again
-        _raise_if_disk_full(path, error)
-        raise
+        with _disk_full_is_a_user_error(path):
+            yield temporary
+            if path.is_dir():
+                shutil.rmtree(path)
+            temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -175,20 +171,23 @@ def file_hash(path: Path | str, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _raise_if_disk_full(path: Path, error: BaseException) -> None:
-    """Raise a UserError if a write failed because the disk is full.
-
-    Libraries report this by error number, only in the message, or by an error of their own that wraps the
-    system's error.
-    """
-    messages = [os.strerror(number) for number in DISK_FULL]
-    cause: BaseException | None = error
-    while cause is not None:
-        if getattr(cause, "errno", None) in DISK_FULL or any(text in str(cause) for text in messages):
-            found = f"cannot be written: {os.strerror(errno.ENOSPC)}"
-            remedy = "The previous version is intact. Free disk space and run the same command again to continue"
-            raise UserError(str(path), found, remedy) from error
-        cause = cause.__cause__ or cause.__context__
+@contextmanager
+def _disk_full_is_a_user_error(path: Path) -> Iterator[None]:
+    """Libraries report a full disk by its number, in the message alone, or by an error that wraps the system's."""
+    try:
+        yield
+    except Exception as error:
+        messages = [os.strerror(number) for number in DISK_FULL]
+        cause: BaseException | None = error
+        while cause is not None:
+            if getattr(cause, "errno", None) in DISK_FULL or any(text in str(cause) for text in messages):
+                found = f"cannot be written: {os.strerror(errno.ENOSPC)}"
+                remedy = (
+                    "The previous version is intact. Free disk space and run the same command again to continue"
+                )
+                raise UserError(str(path), found, remedy) from error
+            cause = cause.__cause__ or cause.__context__
+        raise
 
 
 def _missing(path: Path | str) -> UserError:

@@ -13,9 +13,6 @@ from medrobust.data.store import Subset
 from medrobust.detection.features import BATCH
 from medrobust.models.predict import batches
 
-#: (model, images, labels, seeds) -> changed images
-Change = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
-
 
 class SuiteAttack:
     """For each image the first attack of a resolved suite that fools the model; the last attack if none does.
@@ -31,8 +28,7 @@ class SuiteAttack:
         if train is not None:
             self.attacks = [attack.with_training(train) for attack in self.attacks]
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
-        """Attacked images, n×C×H×W."""
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, seeds: Tensor) -> Tensor:
         result = images.clone()
         remaining = torch.arange(len(images), device=images.device)
         for attack in self.attacks:
@@ -44,11 +40,13 @@ class SuiteAttack:
         return result
 
 
-def changed_images(model: nn.Module, subset: Subset, change: Change, seed: int, desc: str) -> Tensor:
-    """All images of a subset after `change`, n×C×H×W on the CPU; `desc` labels the progress."""
+def changed_images(
+    model: nn.Module, subset: Subset, attack: Callable[..., Tensor], seed: int, desc: str
+) -> Tensor:
+    """All images of a subset after `attack` (an `Attack` or a `SuiteAttack`), n×C×H×W on the CPU."""
     device, seeds = next(model.parameters()).device, image_seeds(subset.ids, seed)
     parts = []
     for rows in progress(list(batches(len(subset), BATCH)), desc, unit="batches"):
         images, labels = subset.batch(rows).to(device), subset.targets(rows).to(device)
-        parts.append(change(model, images, labels, seeds[rows].to(device)).cpu())
+        parts.append(attack(model, images, labels, seeds=seeds[rows].to(device)).cpu())
     return torch.cat(parts)

@@ -50,10 +50,9 @@ class Detector(ABC):
         """Scores, float n, of features that are already checked."""
 
     def fit(self, features: Features, labels: Tensor, *, attacked: Features | None = None, seed: int = 0) -> Self:
-        """Fit on clean training images.
+        """Fit on features of n clean training images, computed by this detector's `extractor`.
 
         Args:
-            features: of n clean training images, computed by this detector's `extractor`.
             labels: int64 n; the true classes.
             attacked: features of m attacked training images; used by supervised detectors only.
             seed: of all random draws.
@@ -91,7 +90,6 @@ class Detector(ABC):
         return {item.name: getattr(self, item.name) for item in fields(self) if item.init}
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the state to a device."""
         self.state = {name: value.to(device) for name, value in self.state.items()}
         return self
 
@@ -101,11 +99,7 @@ def _widths(features: Features) -> Tensor:
 
 
 def check_finite(features: Features) -> None:
-    """Refuse features with NaN or infinity.
-
-    Raises:
-        UserError: says how many images have one.
-    """
+    """Raise a UserError that says how many images have a NaN or infinite feature."""
     bad = torch.zeros(len(features), dtype=torch.bool, device=features.logits.device)
     for part in features.parts():
         bad |= ~torch.isfinite(part.detach()).flatten(1).all(1)

@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class CleanAndAttacked:
-    """The same images clean and attacked, with predictions of a model and scores of one detector."""
+    """The same images clean and attacked."""
 
     clean: ScoredImages
     attacked: ScoredImages

@@ -47,7 +47,6 @@ class Features:
         return self.logits.argmax(1)
 
     def parts(self) -> list[Tensor]:
-        """Every tensor, each with n rows."""
         return [*self.layers, self.logits, *([] if self.samples is None else [self.samples])]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Features":
@@ -95,12 +94,8 @@ def extract_features(
 ) -> dict[Extractor, Features]:
     """Features of a subset's images under each extractor, without gradients, on the CPU.
 
-    Args:
-        model: in eval mode.
-        extractors: equal ones share a pass.
-        subset: n images; their ids give the seeds.
-        seed: of the run.
-        images: n×C×H×W in [0, 1], used instead of the subset's own (for instance attacked versions of them).
+    The model is in eval mode. `images` (n×C×H×W in [0, 1]) replaces the subset's own, whose ids give the seeds.
+    Equal extractors share a pass.
     """
     device, seeds = next(model.parameters()).device, image_seeds(subset.ids, seed)
     features: dict[Extractor, list[Features]] = {extractor: [] for extractor in extractors}

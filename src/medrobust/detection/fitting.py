@@ -30,13 +30,11 @@ class Splits:
 def fit_guard(
     model: nn.Module, splits: Splits, plan: dict[str, Any], params: DetectParams, weights: str
 ) -> tuple[Guard, Features]:
-    """Fit every detector that params.yaml names.
+    """Fit every detector that params.yaml names, for a model in eval mode.
 
     Args:
-        model: in eval mode.
         splits: detectors learn from train (at most `params.train_images`); val sets thresholds and temperature.
         plan: `suites`, name -> resolved suite; supervised detectors learn from the suite `params.seen`.
-        params: the block `detect`.
         weights: sha256 of the model's weights.
 
     Returns:

@@ -16,13 +16,9 @@ from medrobust.detection.measures import ScoredImages
 
 @dataclass(frozen=True)
 class FittedDetector:
-    """A detector, and the distribution of its scores on clean validation images.
+    """A fitted detector and the threshold above which it rejects.
 
-    Attributes:
-        detector: fitted on training images.
-        threshold: images with a higher score are rejected.
-        middle: mean of the clean validation scores.
-        spread: standard deviation of the clean validation scores.
+    `middle` and `spread` are the mean and the standard deviation of its scores on clean validation images.
     """
 
     detector: Detector
@@ -61,7 +57,6 @@ class Guard:
     model: str
 
     def to(self, device: torch.device | str) -> None:
-        """Move all detectors to a device."""
         for fitted in self.detectors.values():
             fitted.detector.to(device)
 
@@ -69,14 +64,9 @@ class Guard:
 def score_images(
     model: nn.Module, guard: Guard, subset: Subset, seed: int, images: Tensor | None = None
 ) -> dict[str, ScoredImages]:
-    """Predictions of the model and scores of each detector, by detector.
+    """Predictions of the model (in eval mode) and scores of each detector (on the CPU), by detector.
 
-    Args:
-        model: in eval mode.
-        guard: of the model, on the CPU.
-        subset: n images with labels and patients.
-        seed: of the run.
-        images: n×C×H×W, used instead of the subset's own images (for instance attacked versions of them).
+    `images` (n×C×H×W) replaces the subset's own images, for instance by attacked versions of them.
     """
     extractors = {fitted.detector.extractor for fitted in guard.detectors.values()} | {DeepFeatures()}
     features = extract_features(model, extractors, subset, seed, images)

@@ -1,7 +1,6 @@
 """How well scores separate attacked from clean images, with intervals over whole patients. NumPy only.
 
-A higher score is more suspicious. Each measure is computed from weighted counts: a resample of patients is a row
-of weights, and all resamples are computed at once.
+A resample of patients is a row of weights, and all resamples are computed at once.
 """
 
 from dataclasses import dataclass
@@ -19,14 +18,7 @@ CHUNK = 250
 
 @dataclass(frozen=True)
 class ScoredImages:
-    """Predictions of a model and scores of a detector on n images.
-
-    Attributes:
-        labels: true classes, int n.
-        probabilities: calibrated, float n×K.
-        patients: patient ids, text n.
-        scores: of the detector, float n.
-    """
+    """True classes (int n), calibrated probabilities (n×K), patient ids, and a detector's scores (n) of images."""
 
     labels: np.ndarray
     probabilities: np.ndarray
@@ -49,7 +41,6 @@ class ScoredImages:
         return wrong
 
     def where(self, rows: np.ndarray) -> "ScoredImages":
-        """A selection of the images, by mask or index."""
         return ScoredImages(self.labels[rows], self.probabilities[rows], self.patients[rows], self.scores[rows])
 
 
@@ -57,9 +48,9 @@ def roc_measures(scores: np.ndarray, attacked: np.ndarray, weights: np.ndarray) 
     """Threshold-free measures under R weightings of N images; NaN where one side has no weight.
 
     Args:
-        scores: float N.
+        scores: N.
         attacked: bool N.
-        weights: R×N, non-negative; all ones for the unweighted measure.
+        weights: R×N, non-negative.
 
     Returns:
         `auroc` (ties count half), `auprc_attacked` and `auprc_clean` (average precision with that side as the
@@ -92,9 +83,7 @@ def _average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray
     return np.where(negative.sum(1) > 0, area, np.nan)
 
 
-def summarise(
-    clean: ScoredImages, attacked: ScoredImages, *, resamples: int, confidence: float, seed: int = 0
-) -> dict[str, Any]:
+def summarise(clean: ScoredImages, attacked: ScoredImages, *, resamples: int, confidence: float) -> dict[str, Any]:
     """Every measure of `roc_measures` with its interval, the base rate, and the counts; None where undefined.
 
     A patient's clean and attacked images are resampled together.
@@ -109,7 +98,7 @@ def summarise(
     result["base_rate"] = float(side.mean())
     point = roc_measures(scores, side, np.ones((1, len(side))))
     owner = np.unique(patients, return_inverse=True)[1]
-    draws = patient_weights(strata(owner, labels), resamples, seed)
+    draws = patient_weights(strata(owner, labels), resamples)
     chunks = [roc_measures(scores, side, draws[at : at + CHUNK][:, owner]) for at in range(0, resamples, CHUNK)]
     for name, value in point.items():
         interval = percentiles(np.concatenate([chunk[name] for chunk in chunks]), confidence)
@@ -120,14 +109,7 @@ def summarise(
 def by_class(
     clean: ScoredImages, attacked: ScoredImages, classes: list[str], *, predicted: bool
 ) -> dict[str, Any]:
-    """AUROC, AUPRC (attacked images are the positive class) and base rate per class.
-
-    Args:
-        clean: clean images.
-        attacked: attacked images.
-        classes: names.
-        predicted: group by the predicted class instead of the true one.
-    """
+    """AUROC, AUPRC (attacked images are the positive class) and base rate per true or per predicted class."""
     result: dict[str, Any] = {}
     for k, name in enumerate(classes):
         parts = [side.where((side.preds if predicted else side.labels) == k) for side in (clean, attacked)]
@@ -158,14 +140,8 @@ def curve_points(clean: np.ndarray, attacked: np.ndarray, most: int) -> list[dic
     points = []
     for threshold in thresholds:
         false, true = int((clean >= threshold).sum()), int((attacked >= threshold).sum())
-        points.append(
-            {
-                "threshold": float(threshold),
-                "fpr": false / len(clean),
-                "tpr": true / len(attacked),
-                "precision": true / (true + false),
-            }
-        )
+        rates = {"fpr": false / len(clean), "tpr": true / len(attacked), "precision": true / (true + false)}
+        points.append({"threshold": float(threshold), **rates})
     return points
 
 

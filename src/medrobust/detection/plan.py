@@ -1,7 +1,6 @@
-"""What detection uses, in one small file that its cells depend on: an edit elsewhere re-runs none of them.
+"""The suites and detectors that params.yaml names, in one small file that detection cells depend on. No torch.
 
-Cells cannot list in dvc.yaml which suites and detectors params.yaml names. The plan can: it holds the suites that
-are named, and a hash of the code of the named detectors. Light: no torch.
+Cells cannot list them in dvc.yaml; with the plan, an edit of a suite or a detector that is not named re-runs none.
 """
 
 from collections.abc import Mapping

@@ -22,8 +22,6 @@ class RowLabel:
     """Which images and attacker a row is about.
 
     Attributes:
-        suite: name.
-        detector: name.
         attacker: whether the attacker knows the detector; the images of an aware attacker are the least suspicious
             ones of all attacks.
         images: `all` test images, or only those `paired` with images of aware attackers.

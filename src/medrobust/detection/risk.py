@@ -1,9 +1,4 @@
-"""The cost of errors and rejections: the published measure, and a general one. NumPy only.
-
-The published measure (Li, Pan & Zhu 2020, equations 2 and 3) counts every error and every rejection as one and has
-as many attacked as clean images. The general measure prices errors by grade, prices rejections separately, and
-sweeps the share of attacked images, because in a clinic it is not one half.
-"""
+"""The cost of errors and rejections: the published measure, and a general one (docs/detection.md). NumPy only."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,16 +13,10 @@ Unit = Literal["image", "patient"]
 def published_risk(
     clean_wrong: np.ndarray, clean_rejected: np.ndarray, adv_wrong: np.ndarray, adv_rejected: np.ndarray
 ) -> tuple[int, float]:
-    """R = N_cln_inc + N_cln_rej + N_adv_inc (equation 2) and r = R/N (equation 3) of Li, Pan & Zhu 2020.
+    """R = N_cln_inc + N_cln_rej + N_adv_inc (equation 2) and r = R/N (equation 3) of Li, Pan & Zhu 2020; r <= 2.
 
-    Args:
-        clean_wrong: bool N.
-        clean_rejected: bool N; a rejected image counts once, as rejected.
-        adv_wrong: bool N, the same images attacked.
-        adv_rejected: bool N; a rejected attacked image costs nothing.
-
-    Returns:
-        R, and r between 0 and 2.
+    The arguments are bool N, for the same images clean and attacked. A rejected clean image counts once, as
+    rejected; a rejected attacked image costs nothing.
     """
     total = int((clean_rejected | clean_wrong).sum() + (adv_wrong & ~adv_rejected).sum())
     return total, total / len(clean_wrong)
@@ -73,12 +62,7 @@ def mean_costs(
         images: all clean, or all attacked (a patient's images are attacked together); images with a score above
             the threshold are rejected.
         thresholds: T; infinity = nothing is rejected.
-        prices: costs.
-        unit: what is counted.
         attacked: whether a rejection costs `reject_attacked` instead of `reject`.
-
-    Returns:
-        Costs and rejected shares, T each.
     """
     if unit == "image":
         owners = np.arange(len(images.labels))

@@ -53,14 +53,7 @@ class DetectionCell:
     """One guarded model and the images it is tested on.
 
     Attributes:
-        model: in eval mode.
-        splits: train, val and test.
-        guard: fitted.
-        prices: of errors and rejections.
-        params: block `detect`.
-        report: resamples and confidence of intervals.
         clean: split ("val", "test") -> detector -> its scores of the clean images.
-        adaptive: attackers who know the guard.
         tables: rows collected so far.
     """
 
@@ -76,11 +69,9 @@ class DetectionCell:
 
     @property
     def intervals(self) -> dict[str, Any]:
-        """How intervals are computed."""
         return {"resamples": self.report.bootstrap, "confidence": self.report.confidence}
 
     def score(self, split: str, images: Tensor | None = None) -> dict[str, ScoredImages]:
-        """Scores by detector of a split's images, or of changed versions of them."""
         return score_images(self.model, self.guard, getattr(self.splits, split), self.splits.seed, images)
 
 
@@ -96,8 +87,7 @@ def run_detection(
         plan: `suites`, name -> resolved suite.
         out: where to write.
         ordered: whether the classes are grades (for the risk).
-        params: block `detect`.
-        report: resamples and confidence.
+        params, report: blocks `detect` and `report`.
         weights: sha256 of the model's weights, stored in the guard.
     """
     val, test = (part.evenly_spaced(params.test_images) for part in (splits.val, splits.test))

@@ -29,11 +29,11 @@ def attacked_images(
 
     Args:
         model: in eval mode, on its device.
-        subset: the images.
+        subset: the images; the ids give the seeds.
         suite: as `attacks.suite.resolve_suite` returns it.
         attempts: the evaluation's records, a table of `attempts.ATTEMPTS`.
         eps: radius, in the suite's norm.
-        seed: of the run; the seed of an image derives from it and from the image's id.
+        seed: of the run.
         train: images that fitted attacks are fitted on.
     """
     named = {name: replace(attack, eps=eps) for name, attack in named_attacks(suite)}

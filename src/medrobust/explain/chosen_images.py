@@ -52,11 +52,7 @@ def strongest_attacks(attempts: pd.DataFrame, ids: np.ndarray, eps: float) -> di
 
     An attack that succeeded within the radius comes first, then the one with the largest margin at any radius (an
     attack that fails at a large radius is not tried at smaller ones). Images without attempts are left out.
-
-    Args:
-        attempts: table of `attempts.ATTEMPTS`.
-        ids: text n.
-        eps: the radius.
+    `attempts` is a table of `attempts.ATTEMPTS`.
     """
     tried = attempts[~attempts["attack"].isin(["natural", "stored"]) & attempts["id"].isin(ids)]
     hit = tried["fooled"] & (tried["eps"] <= eps * (1 + TOLERANCE))

@@ -7,7 +7,6 @@ import pandas as pd
 from torch import Tensor
 
 from medrobust.attacks.regions import foreground
-from medrobust.data.store import Subset
 from medrobust.explain.attacked_images import noisy_images
 from medrobust.explain.drift import mass_inside, rank_correlation, top_overlap
 from medrobust.explain.explained_model import ExplainedModel
@@ -40,7 +39,6 @@ def compare_maps(explained: ExplainedModel, count: int, eps: float, top: float) 
     reader would be shown. `same_class` is the map of the attacked image for the class predicted for the clean one.
 
     Args:
-        explained: the model and its evaluation.
         count: images; 0 = all.
         eps: radius of the attack, in the suite's norm.
         top: share of the pixels that counts as the top of a map.
@@ -61,7 +59,12 @@ def compare_maps(explained: ExplainedModel, count: int, eps: float, top: float) 
     if changed.any():
         for kind, own in explained.maps(attacked[changed], before[changed]).items():
             maps["same_class"][kind][changed] = own
-    region, masks = _region_masks(some, clean)
+    # The mask comes from the clean images, so that an attack cannot move it.
+    if some.store_masks is not None:
+        region, regions = "outlined", some.masks(range(len(some)))
+    else:
+        region, regions = "foreground", foreground(clean)
+    masks = regions[:, 0].numpy()
     facts = {"id": some.ids, "patient": some.patients, "label": some.labels, "changed": changed}
     tables = {
         kind: pd.DataFrame(facts | _measure({name: own[kind] for name, own in maps.items()}, masks, top))
@@ -70,13 +73,6 @@ def compare_maps(explained: ExplainedModel, count: int, eps: float, top: float) 
     covered = masks.mean((1, 2))
     share = float(covered[covered > 0].mean()) if covered.any() else np.nan
     return MapComparison(rows, attacked, tables, region, share)
-
-
-def _region_masks(some: Subset, clean: Tensor) -> tuple[str, np.ndarray]:
-    """Where a map should lie, bool n×H×W; taken from the clean images, so that an attack cannot move it."""
-    if some.store_masks is not None:
-        return "outlined", some.masks(range(len(some)))[:, 0].numpy()
-    return "foreground", foreground(clean)[:, 0].numpy()
 
 
 def _measure(maps: dict[str, np.ndarray], masks: np.ndarray, top: float) -> dict[str, np.ndarray]:

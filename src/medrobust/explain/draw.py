@@ -76,13 +76,9 @@ def draw_panel(panel: Panel) -> Any:
 
 
 def draw_features(features: FeatureMap, labels: np.ndarray, moved: np.ndarray, classes: list[str]) -> Any:
-    """Clean features by class; attacked ones as crosses, with a line from the clean version.
+    """Clean features by true class (`labels`, int n); attacked ones as crosses with a line from the clean one.
 
-    Args:
-        features: of n clean and m attacked images.
-        labels: int n; true classes.
-        moved: int m; position of each attacked image among the clean ones.
-        classes: names.
+    `moved` is the position of each attacked image among the clean ones, int m.
     """
     with mpl.rc_context(STYLE):
         columns = 2 if features.tsne is not None else 1
@@ -105,12 +101,7 @@ def draw_features(features: FeatureMap, labels: np.ndarray, moved: np.ndarray, c
 
 
 def draw_surfaces(surfaces: dict[str, Surface], eps: float) -> Any:
-    """Loss around each image on a common scale; the outline is the ball of the attack, the cross is the image.
-
-    Args:
-        surfaces: by title.
-        eps: radius of the ball.
-    """
+    """Loss around each image, by title, on a common scale; the outline is the ball, the cross is the image."""
     top = max(float(surface.losses.max()) for surface in surfaces.values())
     low = min(float(surface.losses.min()) for surface in surfaces.values())
     with mpl.rc_context(STYLE):
@@ -170,7 +161,6 @@ def _bare(axes: Any, title: str) -> None:
 
 
 def _legend(figure: Any, axes: Any, truth: str) -> None:
-    """The true class and the colour bars, in the cell beside the clean image's maps."""
     axes.text(0.5, 1.0, f"truth:\n{truth}", ha="center", va="top", fontsize=8, transform=axes.transAxes)
     for height, cmap, limits, words in (
         (0.5, HEAT, (0, 1), ("importance", "0", "most")),

@@ -51,15 +51,8 @@ def with_interval(
 ) -> dict[str, Any]:
     """Mean of the defined values as `name`, its interval as `<name>_ci`, and their number as `<name>_n`.
 
-    Patients are drawn with replacement within their class. Mean and interval are None where no value is defined.
-
-    Args:
-        values: float n; NaN = not defined.
-        patients: patient ids, text n.
-        labels: int n; the true classes.
-        name: of the measure.
-        resamples: of whole patients.
-        confidence: of the interval.
+    Values (n) are NaN where not defined; mean and interval are None where none is. Patients are drawn as in
+    `intervals.mean_ci`.
     """
     known = ~np.isnan(values)
     if not known.any():
@@ -70,16 +63,9 @@ def with_interval(
 
 
 def summarise_drift(table: pd.DataFrame, *, resamples: int, confidence: float) -> dict[str, Any]:
-    """Means and intervals of one kind of map over its images.
+    """Mean and interval of every measure of one kind of map (see `MapComparison.tables`).
 
-    Args:
-        table: `patient`, `label`, `changed` (whether the attack changes the prediction), one column per measure.
-        resamples: of whole patients.
-        confidence: of the intervals.
-
-    Returns:
-        Every measure with its interval; for `iou` and `rank` also over the images whose prediction changed, as
-        `<measure>_changed`.
+    `iou` and `rank` are also given over the images whose prediction changed, as `<measure>_changed`.
     """
     result: dict[str, Any] = {}
     changed = table["changed"].to_numpy(dtype=bool)

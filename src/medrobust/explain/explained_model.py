@@ -17,17 +17,15 @@ from medrobust.models.feature_maps import MapLayer
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedModel:
-    """A model and its evaluation under one suite.
+    """A model (in eval mode, on its device) and its evaluation under one suite.
 
     Attributes:
-        model: in eval mode, on its device.
         test: the images that were attacked.
         train: images that fitted attacks are fitted on.
         suite: as `attacks.suite.resolve_suite` returns it.
         predictions: of the test images: `id`, `label`, `pred`, one `logprob_<k>` per class.
         attempts: the evaluation's records, a table of `attempts.ATTEMPTS`.
         cells: least number of cells per side of Grad-CAM's layer.
-        seed: of the run.
     """
 
     model: nn.Module
@@ -41,7 +39,6 @@ class ExplainedModel:
 
     @property
     def device(self) -> torch.device:
-        """Device of the model."""
         return next(self.model.parameters()).device
 
     @cached_property

@@ -69,12 +69,7 @@ def feature_map(clean: np.ndarray, attacked: np.ndarray, seed: int) -> FeatureMa
     """Clean features (n×D) in two dimensions, and attacked ones (m×D) where the method can project them.
 
     Principal components (Pearson 1901) are fitted on clean images and project others exactly. t-SNE (van der
-    Maaten & Hinton 2008) keeps neighbours together but cannot project other images.
-
-    Args:
-        clean: n×D, n at least 2.
-        attacked: m×D.
-        seed: of t-SNE.
+    Maaten & Hinton 2008) keeps neighbours together but cannot project other images. n is at least 2.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -106,9 +101,7 @@ def loss_surface(
         image: 1×C×H×W in [0, 1].
         label: int64, 1.
         seed: int64, 1; of the random direction.
-        eps: radius of the ball; the surface extends to `REACH` times eps.
-        norm: of the ball.
-        points: per side.
+        eps: radius of the ball; the surface extends to `REACH` times eps, with `points` per side.
     """
     with frozen(model):
         gradient = input_gradient(model, image, lambda logits, _: F.cross_entropy(logits, label))[2]

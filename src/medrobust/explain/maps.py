@@ -14,12 +14,7 @@ def choose_layer(model: nn.Module, image: Tensor, cells: int) -> tuple[MapLayer,
     """The deepest layer whose grid has at least `cells` per side, and that grid (rows, columns); None without any.
 
     The last stage is closest to the prediction, but for small images its grid has two cells per side. If every
-    layer is coarser than `cells`, the finest one is used.
-
-    Args:
-        model: in eval mode.
-        image: 1×C×H×W in [0, 1]; used to measure the grids.
-        cells: per side.
+    layer is coarser than `cells`, the finest one is used. The grids are measured on `image`, 1×C×H×W in [0, 1].
     """
     layers = map_layers(model)
     with recorded([layer.module for layer in layers]) as seen, torch.no_grad():
@@ -42,10 +37,10 @@ def explanation_maps(
     pixel, the largest of the channels.
 
     Args:
-        model: images in [0, 1] to logits.
-        images: n×C×H×W.
+        model: in eval mode.
+        images: n×C×H×W in [0, 1].
         classes: int64 n; the class that each map is about.
-        layer: of Grad-CAM; None = no Grad-CAM.
+        layer: of Grad-CAM.
     """
     parts: dict[str, list[np.ndarray]] = {}
     with frozen(model):

@@ -1,7 +1,6 @@
 """The pictures of one model, each with a caption in plain words."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,8 +61,17 @@ def make_panels(explained: ExplainedModel, chosen: list[ChosenImage]) -> list[dr
         largest = (attacked - clean).abs().flatten(1).amax(1).tolist()
         for number, image in enumerate(group):
             truth = some.classes[int(some.labels[number])]
-            pair = versions[0][number], versions[1][number]
-            panels[image] = _panel(image, *pair, truth, largest[number], explained.suite)
+            before, after = versions[0][number], versions[1][number]
+            rule = RULES[image.rule] + (f" (number {image.number})" if image.number > 1 else "")
+            caption = (
+                f"{rule[0].upper()}{rule[1:]}: {image.id}. Truth: {truth}. "
+                f"Prediction when clean: {before.prediction}; when attacked: {after.prediction} "
+                f"({explained.suite['name']}, ε {eps:g}; no pixel changes by more than "
+                f"{largest[number] * 255:.2g} of 255 grey levels)."
+            )
+            reach = eps if explained.suite["norm"] == "Linf" else largest[number]
+            scale = 0.5 / reach if reach else 1.0
+            panels[image] = draw.Panel(f"{image.rule}-{image.number}", truth, before, after, scale, caption)
     return [panels[image] for image in chosen]
 
 
@@ -83,22 +91,6 @@ def _versions(explained: ExplainedModel, images: torch.Tensor) -> list[draw.Imag
         )
         for number, image in enumerate(images)
     ]
-
-
-def _panel(
-    image: ChosenImage, clean: draw.ImageVersion, attacked: draw.ImageVersion, truth: str, largest: float,
-    suite: dict[str, Any],
-) -> draw.Panel:  # fmt: skip
-    """The picture of one image; `largest` is the largest change of a pixel."""
-    rule = RULES[image.rule] + (f" (number {image.number})" if image.number > 1 else "")
-    caption = (
-        f"{rule[0].upper()}{rule[1:]}: {image.id}. Truth: {truth}. Prediction when clean: {clean.prediction}; "
-        f"when attacked: {attacked.prediction} ({suite['name']}, ε {image.eps:g}; no pixel changes by more than "
-        f"{largest * 255:.2g} of 255 grey levels)."
-    )
-    reach = image.eps if suite["norm"] == "Linf" else largest
-    scale = 0.5 / reach if reach else 1.0
-    return draw.Panel(f"{image.rule}-{image.number}", truth, clean, attacked, scale, caption)
 
 
 def _draw_surfaces(

@@ -13,11 +13,7 @@ class Block(BaseModel):
 
 
 def parse_fraction(value: Any) -> Any:
-    """Turn `8/255` (text in YAML) into a float; pydantic checks anything else.
-
-    Raises:
-        ValueError: the text is neither a number nor a fraction of two numbers.
-    """
+    """Turn `8/255` (text in YAML) into a float, or raise ValueError; pydantic checks anything else."""
     if not isinstance(value, str):
         return value
     numerator, _, denominator = value.partition("/")
@@ -28,11 +24,7 @@ def parse_fraction(value: Any) -> Any:
 
 
 def rising(pair: list[float]) -> list[float]:
-    """Check a pair of a smallest and a largest value, which may be equal.
-
-    Raises:
-        ValueError: the larger value comes first.
-    """
+    """Raise ValueError if the larger of two values comes first; they may be equal."""
     if pair[0] > pair[1]:
         raise ValueError("Put the smaller value first")
     return pair

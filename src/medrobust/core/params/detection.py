@@ -50,10 +50,7 @@ class DetectParams(Block):
     risk: RiskParams
 
     def cells(self, models: Mapping[str, BackboneParams]) -> list[tuple[str, str]]:
-        """(model, regime) of each model that gets detectors, the ensemble last.
-
-        Args:
-            models: block `models`.
+        """(model, regime) of each model that gets detectors, the ensemble last; `models` is that block.
 
         Raises:
             UserError: there is such a model, but no detector or no suite.

@@ -40,8 +40,7 @@ class EnsembleParams(Block):
     def cells(self, backbones: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Each member's name, `<backbone>-<regime>`, with its backbone and regime.
 
-        Args:
-            backbones: of the run; without `members` all of them are members, trained as `regime` says.
+        Without `members`, all backbones of the run are members, trained as `regime` says.
 
         Raises:
             UserError: a member is not a model of the run, or is listed twice.

@@ -12,12 +12,7 @@ def used_entries(
 ) -> Mapping[str, set[str]]:  # fmt: skip
     """Kind of registry (`core.code.REGISTRIES`) -> names in use.
 
-    Args:
-        source: `data.source`.
-        objectives: `train.objective` and `adv.objective`.
-        models: the backbones, whose overrides may name other objectives.
-        suites: the attack suites; the attack inside a `transfer` counts too.
-        detectors: names under `detect.detectors`.
+    Models may name other objectives in their overrides; the attack inside a suite's `transfer` counts too.
     """
     overrides = [block.get("objective") for model in models for block in (model.train, model.adv)]
     specs = [attack for suite in suites for attack in suite.attacks]

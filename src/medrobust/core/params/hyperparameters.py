@@ -52,14 +52,10 @@ def build(kind: type[T], settings: Mapping[str, Any], where: str, **fixed: Any) 
 
 
 def check_values(made: Any, name: str) -> None:
-    """Refuse a value whose type, word or range the annotation of its field does not allow.
-
-    Args:
-        made: an object of a dataclass.
-        name: of the object, for the message.
+    """Refuse a dataclass object with a value whose type, word or range its annotation does not allow.
 
     Raises:
-        UserError: there is such a value; the message names the first.
+        UserError: names the first such value, as a field of `name`.
     """
     kind: Any = type(made)
     for key, adapter in _adapters(kind).items():
@@ -82,7 +78,6 @@ def _settable(kind: type[Any]) -> list[Field[Any]]:
 
 @cache
 def _adapters(kind: type[Any]) -> dict[str, TypeAdapter[Any]]:
-    """The validator of each hyper-parameter."""
     types: dict[str, Any] = {each.name: each.type for each in _settable(kind)}
     options = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     return {name: TypeAdapter(annotation, config=options) for name, annotation in types.items()}

@@ -101,11 +101,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
 
 
 def check_params(content: dict[str, Any], where: str) -> Params:
-    """The typed object of plain values.
-
-    Args:
-        content: as `read_params` returns it.
-        where: name of the file, for messages.
+    """The typed object of plain values, as `read_params` returns them from the file `where`.
 
     Raises:
         UserError: a wrong, missing or unknown key.

@@ -32,11 +32,7 @@ def read_params(path: Path | str = "params.yaml") -> dict[str, Any]:
 
 
 def parse_params(text: str, where: str) -> dict[str, Any]:
-    """The values in the text of a file of parameters.
-
-    Args:
-        text: YAML; an empty file has no keys.
-        where: name of the file, for messages.
+    """The values in the YAML text of the file `where`; an empty file has no keys.
 
     Raises:
         UserError: the text is not valid YAML, is not a mapping, or has a duplicate key, a tab in the indentation,

@@ -36,7 +36,6 @@ class _BestIterates:
 
     @property
     def exists(self) -> Tensor:
-        """Which images have an admitted iterate, bool n."""
         return torch.isfinite(self.cost)
 
     def or_else(self, images: Tensor) -> Tensor:
@@ -56,13 +55,9 @@ class AdaptiveAttack(Attack):
     steps: Count = 20
 
     def ascend(self, images: Tensor, start: Tensor, direction: Direction, eps: float | None = None) -> Tensor:
-        """Take `steps` steps from `start` and return the last iterate.
+        """Take `steps` steps from `start` in the ball around `images`; `direction` sees the last iterate too.
 
-        Args:
-            images: centre of the ball.
-            start: inside the ball.
-            direction: is called for the last iterate too.
-            eps: another radius than the attack's.
+        `eps` replaces the attack's radius.
         """
         eps = self.eps if eps is None else eps
         size = 2.5 * eps / self.steps

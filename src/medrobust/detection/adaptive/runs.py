@@ -22,15 +22,10 @@ DENSITIES = ("gmm", "kde")
 
 @dataclass
 class AdaptiveRuns:
-    """Attackers who know the guard of a model, on some test images.
+    """Attackers who know the guard of a model (in eval mode), on some test images.
 
     Attributes:
-        model: the attacked model, in eval mode.
-        subset: the test images.
-        guard: the model's fitted detectors.
         guides: features of clean training images.
-        params: which attacks, and their length.
-        seed: of the run.
         cache: (attack, detector or "", eps, norm) -> attacked images, shared by suites with the same ball.
     """
 
@@ -68,11 +63,8 @@ class AdaptiveRuns:
         return score_images(self.model, self.guard, self.subset, self.seed, images)
 
     def _run(self, attack: Attack, desc: str) -> Tensor:
-        def change(model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
-            return attack(model, images, labels, seeds=seeds)
-
         self.guard.to(next(self.model.parameters()).device)
-        images = changed_images(self.model, self.subset, change, self.seed, desc)
+        images = changed_images(self.model, self.subset, attack, self.seed, desc)
         self.guard.to("cpu")
         return images
 

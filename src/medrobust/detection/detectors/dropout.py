@@ -32,7 +32,6 @@ class DropoutUncertainty(Detector):
 
     @property
     def extractor(self) -> "DropoutSamples":
-        """Predictions under dropout."""
         return DropoutSamples(self.samples, self.rate)
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:

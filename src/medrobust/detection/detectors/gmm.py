@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,30 +31,26 @@ class ClasswiseMixture(Detector):
     covariance: Literal["full", "diag"] = "full"
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
-        classes = features.logits.shape[1]
-        check_class_sizes(labels, classes, max(self.components, 2), "gmm")
-        keep, mean, std = moments(features.penultimate, "gmm")
-        points = standardise(features.penultimate, keep, mean, std)
-        fitted = [self._mixture(points[labels == k], seed) for k in range(classes)]
-
-        def stacked(name: str) -> Tensor:
-            return torch.stack([torch.from_numpy(getattr(mixture, name)) for mixture in fitted]).to(points.device)
-
-        return {
-            "keep": keep, "mean": mean, "std": std, "centres": stacked("means_"),
-            "weights": stacked("weights_"), "factors": stacked("precisions_cholesky_"),
-        }  # fmt: skip
-
-    def _mixture(self, points: Tensor, seed: int) -> Any:
         from sklearn.mixture import GaussianMixture
 
-        mixture = GaussianMixture(
-            self.components, covariance_type=self.covariance, reg_covar=self.loading, random_state=seed
-        )
-        return mixture.fit(points.cpu().numpy())
+        classes = features.logits.shape[1]
+        check_class_sizes(labels, classes, max(self.components, 2), "gmm")
+        scale = moments(features.penultimate, "gmm")
+        points = standardise(features.penultimate, scale)
+        options = {"covariance_type": self.covariance, "reg_covar": self.loading, "random_state": seed}
+        mixtures = [
+            GaussianMixture(self.components, **options).fit(points[labels == k].cpu().numpy())
+            for k in range(classes)
+        ]
+        state = dict(scale)
+        names = {"centres": "means_", "weights": "weights_", "factors": "precisions_cholesky_"}
+        for name, attribute in names.items():
+            parts = [torch.from_numpy(getattr(mixture, attribute)) for mixture in mixtures]
+            state[name] = torch.stack(parts).to(points.device)
+        return state
 
     def suspicion(self, features: Features) -> Tensor:
-        points = standardise(features.penultimate, *(self.state[name] for name in ("keep", "mean", "std")))
+        points = standardise(features.penultimate, self.state)
         preds = features.preds
         result = points.new_zeros(len(points))
         for k in preds.unique().tolist():

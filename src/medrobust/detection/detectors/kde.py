@@ -31,18 +31,15 @@ class KernelDensity(Detector):
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
         check_class_sizes(labels, features.logits.shape[1], 2, "kde")
-        keep, mean, std = moments(features.penultimate, "kde")
-        points = standardise(features.penultimate, keep, mean, std)
+        scale = moments(features.penultimate, "kde")
+        points = standardise(features.penultimate, scale)
         order = labels.argsort(stable=True)
         width = _most_likely_bandwidth(points, labels) if self.bandwidth is None else self.bandwidth
-        return {
-            "keep": keep, "mean": mean, "std": std, "points": points[order],
-            "counts": torch.bincount(labels, minlength=features.logits.shape[1]),
-            "bandwidth": points.new_tensor(width),
-        }  # fmt: skip
+        counts = torch.bincount(labels, minlength=features.logits.shape[1])
+        return {**scale, "points": points[order], "counts": counts, "bandwidth": points.new_tensor(width)}
 
     def suspicion(self, features: Features) -> Tensor:
-        points = standardise(features.penultimate, *(self.state[name] for name in ("keep", "mean", "std")))
+        points = standardise(features.penultimate, self.state)
         groups = self.state["points"].split(self.state["counts"].tolist())
         preds, width = features.preds, self.state["bandwidth"]
         result = points.new_zeros(len(points))

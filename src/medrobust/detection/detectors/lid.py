@@ -59,10 +59,7 @@ class IntrinsicDimensionality(Detector):
 def local_dimensionality(points: Tensor, references: Tensor, k: int) -> Tensor:
     """Maximum-likelihood LID, n (Amsaleg et al. 2015; Ma et al. 2018, equation 4): -1 / mean_i log(r_i / r_k).
 
-    Args:
-        points: float64 n×D.
-        references: float64 m×D with m > k; copies of a point are not its neighbours.
-        k: neighbours.
+    Points are float64 n×D, references float64 m×D with m > k; copies of a point are not its neighbours.
     """
     squared = nearest(points, references, k)
     slopes = (squared / squared[:, -1:]).log().mean(1) / 2

@@ -26,12 +26,12 @@ class Mahalanobis(Detector):
         check_class_sizes(labels, classes, 2, "mahalanobis")
         state: dict[str, Tensor] = {}
         for number, layer in enumerate(features.layers):
-            keep, mean, std = moments(layer, f"mahalanobis: layer {number}")
-            points = standardise(layer, keep, mean, std)
+            scale = moments(layer, f"mahalanobis: layer {number}")
+            points = standardise(layer, scale)
             centres = torch.stack([points[labels == k].mean(0) for k in range(classes)])
             shrunk = LedoitWolf(assume_centered=True).fit((points - centres[labels]).cpu().numpy())
             precision = torch.from_numpy(shrunk.precision_).to(points)
-            parts = {"keep": keep, "mean": mean, "std": std, "centres": centres, "precision": precision}
+            parts = {**scale, "centres": centres, "precision": precision}
             state |= {f"{name}_{number}": value for name, value in parts.items()}
             distances = _distance(layer, state, number)
             state[f"typical_{number}"] = torch.stack([distances.mean(), distances.std().clamp_min(1e-12)])
@@ -47,7 +47,7 @@ class Mahalanobis(Detector):
 
 def _distance(layer: Tensor, state: dict[str, Tensor], number: int) -> Tensor:
     """Squared Mahalanobis distance to the nearest class mean, n."""
-    points = standardise(layer, *(state[f"{name}_{number}"] for name in ("keep", "mean", "std")))
+    points = standardise(layer, {name: state[f"{name}_{number}"] for name in ("keep", "mean", "std")})
     distances = []
     for centre in state[f"centres_{number}"]:
         offsets = points - centre

@@ -33,7 +33,6 @@ class FeatureSqueezing(Detector):
 
     @property
     def extractor(self) -> "Squeezed":
-        """Predictions on squeezed images."""
         return Squeezed(self.bits, self.window)
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:

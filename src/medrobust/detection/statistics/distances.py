@@ -15,11 +15,7 @@ def square_distances(points: Tensor, references: Tensor) -> Iterator[Tensor]:
     """Squared Euclidean distances of n points to m references, in blocks n×b along the references.
 
     The distance of a point to its own copy is infinite: neither a density nor a neighbourhood may be estimated
-    from the point itself.
-
-    Args:
-        points: float64 n×D, n at most `BLOCK`.
-        references: float64 m×D.
+    from the point itself. Points are float64 n×D with n at most `BLOCK`, references float64 m×D.
     """
     norms = points.pow(2).sum(1)[:, None]
     for part in references.split(BLOCK):
@@ -29,12 +25,9 @@ def square_distances(points: Tensor, references: Tensor) -> Iterator[Tensor]:
 
 
 def nearest(points: Tensor, references: Tensor, k: int) -> Tensor:
-    """Squared distances of n points to their k nearest references, ascending, n×k.
+    """Squared distances of n points to their k nearest of m references (float64), ascending, n×k; k at most m.
 
-    Args:
-        points: float64 n×D, any n.
-        references: float64 m×D; copies of a point do not count as its neighbours.
-        k: at most m.
+    Copies of a point do not count as its neighbours.
     """
     results = []
     for rows in points.split(BLOCK):

@@ -7,32 +7,27 @@ from medrobust.detection.statistics.standardise import moments, standardise
 
 
 def fit_logistic(clean: Tensor, attacked: Tensor, where: str, *, strength: float) -> dict[str, Tensor]:
-    """Fit clean (0) against attacked (1) with equal class weights.
+    """Fit clean (0, n×D) against attacked (1, m×D) with equal class weights; returns the state of `log_odds`.
 
     Args:
-        clean: n×D.
-        attacked: m×D.
         where: name of the detector, for messages.
         strength: inverse of the L2 penalty (scikit-learn's C) on standardised columns.
-
-    Returns:
-        The state that `log_odds` needs.
     """
     from sklearn.linear_model import LogisticRegression
 
     both = torch.cat([clean, attacked])
-    keep, mean, std = moments(both, where)
+    scale = moments(both, where)
     targets = torch.cat([torch.zeros(len(clean)), torch.ones(len(attacked))]).numpy()
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
-    model.fit(standardise(both, keep, mean, std).detach().cpu().numpy(), targets)
+    model.fit(standardise(both, scale).detach().cpu().numpy(), targets)
     return {
-        "logit_keep": keep, "logit_mean": mean, "logit_std": std,
-        "logit_weights": torch.from_numpy(model.coef_[0]).to(mean),
-        "logit_bias": mean.new_tensor(model.intercept_[0]),
-    }  # fmt: skip
+        **{f"logit_{name}": value for name, value in scale.items()},
+        "logit_weights": torch.from_numpy(model.coef_[0]).to(scale["mean"]),
+        "logit_bias": scale["mean"].new_tensor(model.intercept_[0]),
+    }
 
 
 def log_odds(values: Tensor, state: dict[str, Tensor]) -> Tensor:
     """Log-odds of being attacked, n, from values n×D and the state of `fit_logistic`."""
-    columns = standardise(values, *(state[f"logit_{name}"] for name in ("keep", "mean", "std")))
+    columns = standardise(values, {name: state[f"logit_{name}"] for name in ("keep", "mean", "std")})
     return columns @ state["logit_weights"] + state["logit_bias"]

@@ -1,23 +1,18 @@
 """Standardised features, and checks of what a density can be fitted to."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from medrobust.core.errors import UserError
 
 
-def moments(features: Tensor, where: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns that vary, and their mean and standard deviation, in float64.
+def moments(features: Tensor, where: str) -> dict[str, Tensor]:
+    """Indices of the d columns of n×D features that vary (`keep`), their `mean` and their `std` in float64.
 
     Constant columns (dead units of a ReLU network) are left out: under a density, every deviation from them would
-    be infinitely unlikely.
-
-    Args:
-        features: n×D.
-        where: name of the detector, for the message.
-
-    Returns:
-        Indices of the varying columns, d, their means, d, and their standard deviations, d.
+    be infinitely unlikely. The message of the error names `where`.
 
     Raises:
         UserError: no column varies.
@@ -30,20 +25,16 @@ def moments(features: Tensor, where: str) -> tuple[Tensor, Tensor, Tensor]:
         found = f"all {features.shape[1]} features are constant over {len(features)} images"
         remedy = "The model gives the same features for every image: train it, or use another layer"
         raise UserError(where, found, remedy)
-    return keep, values.mean(0)[keep], deviation[keep]
+    return {"keep": keep, "mean": values.mean(0)[keep], "std": deviation[keep]}
 
 
-def standardise(features: Tensor, keep: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The varying columns in units of their standard deviation, float64 n×d."""
-    return (features.double()[:, keep] - mean) / std
+def standardise(features: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+    """The varying columns in units of their standard deviation, float64 n×d; `state` has the `moments`."""
+    return (features.double()[:, state["keep"]] - state["mean"]) / state["std"]
 
 
 def check_class_sizes(labels: Tensor, classes: int, least: int, where: str) -> None:
-    """Refuse a class with fewer than `least` images.
-
-    Raises:
-        UserError: names the class and the counts.
-    """
+    """Raise a UserError that names a class with fewer than `least` images, and the counts."""
     counts = torch.bincount(labels, minlength=classes)
     short = int(counts.argmin())
     if int(counts[short]) < least:
