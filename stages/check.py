@@ -1,4 +1,4 @@
-"""Check whether the evaluations of models can be trusted (some seconds per model on two cores)."""
+"""Check whether the evaluations of models can be trusted (a few seconds per model on two cores)."""
 
 import argparse
 from pathlib import Path
@@ -19,8 +19,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Check each model; the others, and the members of an ensemble, are its siblings."""
-    from medrobust.checklist.run import CheckedModel, check_model, conclude, read_evaluations
+    """Check each model; its siblings are the other models and, for an ensemble, its members."""
+    from medrobust.checklist.run import CheckedModel, check_model, read_evaluations, write_records
     from medrobust.data.store import open_splits
     from medrobust.models.folder import is_adversarial, load, members, not_fitted
 
@@ -28,7 +28,7 @@ def main() -> None:
     images = open_splits(args.prepared, args.split)
     reasons = {path: not_fitted(folder) for folder, path in zip(args.models, args.metrics, strict=True)}
     models = {folder: load(folder, device()) for folder in args.models if not not_fitted(folder)}
-    found = {path: {"not_fitted": reason} for path, reason in reasons.items() if reason}
+    results = {path: {"not_fitted": reason} for path, reason in reasons.items() if reason}
     for folder, records, path in zip(args.models, args.records, args.metrics, strict=True):
         if folder not in models:
             continue
@@ -43,10 +43,10 @@ def main() -> None:
             siblings=others | members(folder, device()),
             bit_depth=images.store.header.bit_depth,
         )
-        found[path] = check_model(
+        results[path] = check_model(
             checked, eps=params.adv.eps, params=params.attacks, report=params.report, seed=params.seed
         )
-    conclude(found, params.attacks.on_invalid)
+    write_records(results, params.attacks.on_invalid)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fit the vote on validation images, clean and attacked, and compare the methods (twenty seconds on two cores)."""
+"""Fit the ensemble on validation images, clean and attacked, and compare the methods (about 20 s on two cores)."""
 
 import argparse
 from pathlib import Path
@@ -9,11 +9,11 @@ from medrobust.core.runtime import device, run_stage, say
 
 
 def main() -> None:
-    """Fit, evaluate on test, and write."""
+    """Fit, evaluate on test images, and write."""
     from medrobust.core.metrics import classification_summary, dvc_metrics
     from medrobust.data.store import open_splits
     from medrobust.ensembling.compare import compare
-    from medrobust.ensembling.fit import answers, ask, facts_of, fit_rule, named
+    from medrobust.ensembling.fit import fit_combination, fit_summary, parameters_by_member, predict_validation
     from medrobust.ensembling.save_all_methods import save_all_methods
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import save_ensemble
@@ -29,27 +29,24 @@ def main() -> None:
     folders = {name: args.models / backbone / regime for name, (backbone, regime) in cells.items()}
     members = [load(folder, device()) for folder in folders.values()]
     val, test = images.subset("val"), images.subset("test")
-    sample = ask(members, val, params.adv, params.seed)
-    rule = fit_rule(sample, params.ensemble)
-    facts = facts_of(list(folders), rule, sample, params.ensemble)
+    predictions = predict_validation(members, val, params.adv, params.seed)
+    combination = fit_combination(predictions, params.ensemble)
+    facts = fit_summary(list(folders), combination, predictions, params.ensemble)
     say(facts["fitted_on"])
-    save_ensemble(args.out, folders, rule, facts)
-    votes = predict_all(members, test, None, members[0], params.seed)
-    logprobs = answers(rule, votes)
+    save_ensemble(args.out, folders, combination, facts)
+    test_logprobs = predict_all(members, test, None, members[0], params.seed)
+    logprobs = combination.combine(test_logprobs)
     write_table(args.predictions, predictions_table(test, "test", logprobs))
+    ordered, report = images.store.header.ordered, params.report
     summary = classification_summary(
-        test.labels,
-        logprobs,
-        test.patients,
-        test.classes,
-        ordered=images.store.header.ordered,
-        resamples=params.report.bootstrap,
-        confidence=params.report.confidence,
-    )
-    found = compare(sample, test, votes, params.ensemble, params.report)
-    record = {**facts, **named(list(folders), rule), **summary, "methods": found.records}
+        test.labels, logprobs, test.patients, test.classes, ordered=ordered, resamples=report.bootstrap,
+        confidence=report.confidence,
+    )  # fmt: skip
+    comparison = compare(predictions, test, test_logprobs, params.ensemble, report)
+    by_member = parameters_by_member(list(folders), combination)
+    record = {**facts, **by_member, **summary, "methods": comparison.records}
     write_metrics(args.metrics, record, dvc_metrics(summary))
-    save_all_methods(args.methods, folders, found, sample, params.ensemble)
+    save_all_methods(args.methods, folders, comparison, predictions, params.ensemble)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Show each model the images that were made on the others (some ten seconds for 40 images and one step)."""
+"""Attack each model and evaluate all models on the images (about 10 s for 40 images and a one-step attack)."""
 
 import argparse
 from pathlib import Path
@@ -18,22 +18,22 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Attack every model, ask all of them, and write the matrix."""
+    """Compute and write the transfer matrix."""
     from medrobust.attacks.engine.suite import read_suite
     from medrobust.data.store import open_splits
-    from medrobust.ensembling.transfer import dvc_metrics, nothing, transfer
+    from medrobust.ensembling.transfer import dvc_metrics, empty_transfer, transfer
     from medrobust.models.checkpoint import load
-    from medrobust.models.ensemble import load_ensemble, voters
+    from medrobust.models.ensemble import active_members, load_ensemble
 
     params = load_params()
-    matrix, facts = nothing()
+    matrix, facts = empty_transfer()
     if params.transfer.images:
         images = open_splits(args.prepared, args.split)
         cells = [(backbone, regime) for backbone in read_json(args.backbones) for regime in ("clean", "adv")]
         matrix, facts = transfer(
             {"-".join(cell): load(args.models.joinpath(*cell), device()) for cell in cells},
             (args.ensemble.name, load_ensemble(args.ensemble, device())),
-            voters(args.ensemble),
+            active_members(args.ensemble),
             images.subset("test"),
             read_suite(args.suite),
             params=params.transfer,

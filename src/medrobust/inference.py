@@ -15,14 +15,14 @@ from medrobust.models import folder
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """The result for one image.
 
     Attributes:
-        label: the predicted class, or None if the image was rejected.
-        probabilities: class -> probability, calibrated if there is a guard; given for rejected images too.
+        label: the predicted class; None if the image was rejected.
+        probabilities: class -> probability, calibrated if there is a guard; also set for rejected images.
         rejected: whether a human must look at the image.
-        reason: why it was rejected, in one sentence; empty if it was not.
+        reason: why the image was rejected, in one sentence; empty if it was not.
         score: of the detector; None without a guard.
     """
 
@@ -40,18 +40,19 @@ def predict(
     *,
     detector: str | None = None,
     seed: int = 0,
-) -> list[Answer]:
+) -> list[Prediction]:
     """Predict the class of each image, or reject it.
 
     Args:
         images: float, n×C×H×W in [0, 1].
         model: a loaded classifier or ensemble, or the folder of a checkpoint.
         guard: the model's guard, or its folder; None = no image is rejected, and probabilities are uncalibrated.
-        detector: which detector of the guard rejects; None = the first of params.yaml.
-        seed: of detectors with random draws; the draw for an image depends on the seed and on the image alone.
+        detector: name of the guard's detector to use; None = the first in params.yaml.
+        seed: of detectors with random draws; the draw for an image depends only on the seed and the image.
 
     Raises:
-        UserError: images outside [0, 1] or of a wrong shape, the guard of another model, or no such detector.
+        UserError: the images are outside [0, 1] or have a wrong shape, the guard belongs to another model, or it
+            has no such detector.
     """
     if isinstance(guard, Path | str):
         guard = load_guard(guard)
@@ -63,7 +64,7 @@ def predict(
     with torch.no_grad():
         logits = model(batch).double()
         if guard is None:
-            return [_answer(model, row, None, "") for row in logits.softmax(1)]
+            return [_prediction(model, row, None, "") for row in logits.softmax(1)]
         name = next(iter(guard.detectors)) if detector is None else detector
         if name not in guard.detectors:
             raise UserError("detector", f"the guard has no {name!r}", f"It has: {', '.join(guard.detectors)}")
@@ -72,27 +73,27 @@ def predict(
         image_seeds = [zlib.crc32(image.numpy().tobytes()) + (seed << 32) for image in batch.cpu()]
         features = fitted.detector.extractor(model, batch, torch.tensor(image_seeds, device=batch.device))
         scores = fitted.detector.score(features).tolist()
-    answers = []
+    predictions = []
     for row, score in zip((logits / guard.temperature).softmax(1), scores, strict=True):
         limit = f"{fitted.threshold:.4g}, which {guard.fpr:.1%} of clean images exceed"
         reason = f"{name}: score {score:.4g} is above {limit}" if score > fitted.threshold else ""
-        answers.append(_answer(model, row, score, reason))
-    return answers
+        predictions.append(_prediction(model, row, score, reason))
+    return predictions
 
 
-def _answer(model: nn.Module, probabilities: Tensor, score: float | None, reason: str) -> Answer:
-    # The classes of an ensemble are those of its members.
+def _prediction(model: nn.Module, probabilities: Tensor, score: float | None, reason: str) -> Prediction:
+    # An ensemble has the classes of its members.
     names: Any = getattr(model, "classes", None) or model.members[0].classes  # type: ignore[index, union-attr]
     by_class = dict(zip(names, probabilities.tolist(), strict=True))
     label = None if reason else max(by_class, key=lambda name: by_class[name])
-    return Answer(label, by_class, bool(reason), reason, score)
+    return Prediction(label, by_class, bool(reason), reason, score)
 
 
 def _checked(images: Tensor | np.ndarray) -> Tensor:
     batch = torch.as_tensor(images).float()
     if batch.ndim != 4 or not len(batch) or batch.shape[1] not in (1, 3):
-        raise UserError("images", f"shape {tuple(batch.shape)}", "Give n×C×H×W, n above 0, with 1 or 3 channels")
+        raise UserError("images", f"shape {tuple(batch.shape)}", "Use n×C×H×W with n above 0 and 1 or 3 channels")
     if not (float(batch.min()) >= 0 and float(batch.max()) <= 1):
         found = f"values from {float(batch.min()):.3g} to {float(batch.max()):.3g}"
-        raise UserError("images", found, "Give [0, 1] images (divide 8-bit pixels by 255)")
+        raise UserError("images", found, "Use pixels in [0, 1] (divide 8-bit pixels by 255)")
     return batch

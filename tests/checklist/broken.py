@@ -1,4 +1,4 @@
-"""Faults that have been published as robustness, each in its smallest form."""
+"""Faults that have been published as robustness, each as a minimal model or attack."""
 
 import copy
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from medrobust.attacks.base import Attack, project
 from medrobust.core.seeds import uniform
 
 
-class Behind(nn.Module):
-    """A sound model behind a fault."""
+class Wrapper(nn.Module):
+    """Base of the faults: wraps a sound model."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -22,30 +22,30 @@ class Behind(nn.Module):
         return logits
 
 
-class Softmax(Behind):
+class Softmax(Wrapper):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images).softmax(1)
 
 
-class Scaled(Behind):
+class Scaled(Wrapper):
     """Logits so large that the cross-entropy is flat in float32."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) * 1e4
 
 
-class Quantised(Behind):
+class Quantised(Wrapper):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward((images * 16).round() / 16)
 
 
-class Constant(Behind):
+class Constant(Wrapper):
     def forward(self, images: Tensor) -> Tensor:
         logits = super().forward(images)
         return logits * 1e-6 + torch.tensor([5.0, 0.0, 0.0])
 
 
-class Randomised(Behind):
+class Randomised(Wrapper):
     """Fresh noise on the image in every pass."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Randomised(Behind):
 
 
 class Scramble(torch.autograd.Function):
-    """Passes images on; its gradient has nothing to do with them."""
+    """The identity with an unrelated gradient."""
 
     @staticmethod
     def forward(ctx: object, images: Tensor) -> Tensor:
@@ -65,16 +65,16 @@ class Scramble(torch.autograd.Function):
         return mixed.view_as(gradients[0]) * 1e-3
 
 
-class Obfuscated(Behind):
-    """A layer that is not differentiable and gives a made-up gradient."""
+class Obfuscated(Wrapper):
+    """A layer with a made-up gradient."""
 
     def forward(self, images: Tensor) -> Tensor:
         found: Tensor = Scramble.apply(images)
         return super().forward(found)
 
 
-class TrainMode(Behind):
-    """BatchNorm of the image that eval mode does not reach."""
+class TrainMode(Wrapper):
+    """BatchNorm of the image that stays in training mode."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
@@ -89,14 +89,14 @@ class TrainMode(Behind):
         return super().forward(0.45 + 0.1 * self.norm(images))
 
 
-class BlackHole(Behind):
-    """A graph that gives NaN where a pixel is black."""
+class BlackHole(Wrapper):
+    """A graph whose gradient is NaN where a pixel is black."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) + (images - images.detach()).sqrt().sum((1, 2, 3))[:, None]
 
 
-class Wide(Behind):
+class Wide(Wrapper):
     """One output more than there are classes."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -104,15 +104,15 @@ class Wide(Behind):
         return torch.cat([logits, logits.amin(1, keepdim=True) - 1], 1)
 
 
-class Masked(Behind):
-    """Answers from a look-up of what the clean image shows; only near it does the gradient say anything."""
+class Masked(Wrapper):
+    """Gradients are almost zero far from grey; the logit of the first class is raised by a constant."""
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(0.5 + 0.02 * torch.tanh((images - 0.5) / 0.02)) + 20 * torch.eye(3)[0]
 
 
 class TwoInputs(nn.Module):
-    """An ensemble whose second member sees another image than the first."""
+    """An ensemble whose second member gets another image than the first."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class TwoInputs(nn.Module):
 
 
 class OneInput(TwoInputs):
-    """As it should be."""
+    """A sound ensemble: both members get the same image."""
 
     def other(self, images: Tensor) -> Tensor:
         return images
@@ -135,7 +135,7 @@ class OneInput(TwoInputs):
 
 @dataclass(frozen=True, kw_only=True)
 class OneTarget(Attack):
-    """Says that it aims at one wrong class only."""
+    """An attack that targets one wrong class only."""
 
     targets: int = 1
 
@@ -145,7 +145,7 @@ class OneTarget(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
-    """One draw of uniform noise, sold as an attack."""
+    """One draw of uniform noise in place of an attack."""
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         draws = 2 * uniform(seeds, 9, tuple(images.shape[1:])) - 1

@@ -1,4 +1,4 @@
-"""A sound small model that was trained on attacked images, and images enough to check it on."""
+"""A small sound model that was trained on attacked images, and enough images to check it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from medrobust.core.params.report import ReportParams
 from medrobust.data.store import Subset
 from tests.checklist.broken import Noise
 
-#: The radius of the checks: about half of the images stand.
+#: The radius of the checks: about half of the images are robust.
 EPS = 15 / 255
 EPS_L2 = 0.65
 SOUND = [
@@ -37,13 +37,13 @@ def suite_of(attacks: list[dict[str, Any]] | None = None) -> dict[str, Any]:
 
 
 def l2_suite_of(*attacks: dict[str, Any]) -> dict[str, Any]:
-    """A resolved L2 suite; the middle one of its radii, where it is checked, leaves about half of the images."""
+    """A resolved L2 suite. At the middle radius, where it is checked, about half of the images are robust."""
     return resolve_suite("s", SuiteParams(norm="L2", eps=[0.4, EPS_L2, 1.0], attacks=list(attacks)))
 
 
 @pytest.fixture(scope="session")
 def images() -> Subset:
-    """450 grey images of 45 patients in three classes: a bright bar that stands further right with the class."""
+    """450 grey images of 45 patients in three classes, which differ in the position of a bright bar."""
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(3), 150)
     pixels = rng.normal(100, 25, (450, 12, 12))
@@ -54,8 +54,8 @@ def images() -> Subset:
     return Subset(np.clip(pixels, 1, 254).astype(np.uint8), np.arange(450), labels, ids, patients, ["a", "b", "c"])
 
 
-def train(images: Subset, spoil: Callable[[nn.Module, Tensor, Tensor, int], Tensor]) -> nn.Module:
-    """A small network in eval mode, trained on clean and on spoilt images."""
+def train(images: Subset, perturb: Callable[[nn.Module, Tensor, Tensor, int], Tensor]) -> nn.Module:
+    """A small network in eval mode, trained on clean and on perturbed images."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
@@ -65,9 +65,9 @@ def train(images: Subset, spoil: Callable[[nn.Module, Tensor, Tensor, int], Tens
     for step in range(90):
         rows = torch.randint(0, len(images), (64,)).numpy()
         batch, labels = images.batch(rows), images.targets(rows)
-        spoilt = spoil(model, batch, labels, step)
+        perturbed = perturb(model, batch, labels, step)
         optimiser.zero_grad()
-        nn.functional.cross_entropy(model(torch.cat([batch, spoilt])), labels.repeat(2)).backward()
+        nn.functional.cross_entropy(model(torch.cat([batch, perturbed])), labels.repeat(2)).backward()
         optimiser.step()
     return model.eval()
 
@@ -92,7 +92,7 @@ def noisy(images: Subset) -> nn.Module:
 
 @pytest.fixture(scope="session")
 def check(images: Subset) -> Check:
-    """(model, suites, changes of the subject) -> what the checklist says of it."""
+    """(model, suites, changes of the `CheckedModel`) -> the record of the checklist."""
 
     def run(
         model: nn.Module,
@@ -105,7 +105,7 @@ def check(images: Subset) -> Check:
         attempts = changes.pop("attempts", None) or {
             name: attack_suite(model, images, suite, seed=0, allow_weak=True) for name, suite in suites.items()
         }
-        subject = CheckedModel(
+        checked = CheckedModel(
             model=model, subset=images, suites=suites, attempts=attempts, adversarial=True, **changes
         )
         specs = {"s": {"norm": "Linf", "eps": [EPS], "attacks": [{"name": "pgd"}]}}
@@ -113,6 +113,6 @@ def check(images: Subset) -> Check:
             "suites": specs, "surrogates": [], "on_invalid": "warn",
             "check_images": count, "check_queries": queries,
         })  # fmt: skip
-        return check_model(subject, eps=EPS, params=params, report=REPORT, seed=0)
+        return check_model(checked, eps=EPS, params=params, report=REPORT, seed=0)
 
     return run

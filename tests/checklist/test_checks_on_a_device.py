@@ -1,4 +1,4 @@
-"""The checklist judges a model on another device as it judges it on the CPU."""
+"""The checklist gives the same record on another device as on the CPU."""
 
 import copy
 
@@ -8,7 +8,7 @@ from tests.checklist.conftest import Check, suite_of
 from tests.other_device import other_device
 
 
-def test_every_check_says_there_what_it_says_here(sound: nn.Module, noisy: nn.Module, check: Check) -> None:
+def test_all_checks_agree_on_another_device(sound: nn.Module, noisy: nn.Module, check: Check) -> None:
     suites = {"s": suite_of([{"name": "pgd", "steps": 4}])}
     expected = check(sound, suites, count=6, queries=10, siblings={"noisy": noisy})
     with other_device() as device:

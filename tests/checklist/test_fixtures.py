@@ -1,4 +1,4 @@
-"""Each fault that was built on purpose is caught by the check that is meant for it; a sound model passes all."""
+"""Every built-in fault is caught by the check that is meant for it, and a sound model passes all checks."""
 
 import re
 from typing import Any
@@ -8,12 +8,12 @@ from torch import nn
 
 from medrobust.attacks.registry import ATTACKS
 from medrobust.checklist.registry import CHECKS
-from medrobust.checklist.suite import NO_WALK
+from medrobust.checklist.suite import NO_FAILED_ATTEMPT
 from medrobust.data.store import Subset
 from tests.checklist import broken
 from tests.checklist.conftest import EPS, EPS_L2, Check, l2_suite_of, suite_of
 
-#: fault -> the check that is meant for it, and what that says.
+#: fault -> the check that is meant for it, and its outcome.
 FAULTS = {
     "Softmax": ("probabilities", "fail"),
     "Scaled": ("saturated loss", "warn"),
@@ -31,7 +31,7 @@ QUICK = [{"name": "pgd", "steps": 5, "loss": "margin"}]
 CE = [{"name": "pgd", "steps": 10}]
 WEAK = {"name": "pgd", "steps": 2, "alpha": 1e-5, "random_start": False, "allow_weak": True}
 WEAK_L2 = {**WEAK, "name": "pgd_l2"}
-#: fault of a suite -> its attacks, the check that is meant for it, and what that says.
+#: fault of a suite -> its attacks, the check that is meant for it, and its outcome.
 WEAKNESSES: dict[str, tuple[list[dict[str, Any]], str, str | tuple[str, ...]]] = {
     "steps that cannot reach": ([WEAK], "reach", "fail"),
     "steps that cannot cross the ball": ([{"name": "pgd", "steps": 4, "alpha": 1.5 * EPS / 4}], "reach", "warn"),
@@ -42,12 +42,12 @@ WEAKNESSES: dict[str, tuple[list[dict[str, Any]], str, str | tuple[str, ...]]] =
     "noise is as good": ([WEAK], "noise control", "fail"),
     "the loss of the training": (CE, "unseen attack", "warn"),
 }
-#: Checks that a test of its own below shows to catch something.
-ALSO = {"logit scale", "black box", "transfer", "convergence", "restarts", "step size", "monotone", "bit depth"}
+#: Checks that other tests show to catch a fault.
+OTHERS = {"logit scale", "black box", "transfer", "convergence", "restarts", "step size", "monotone", "bit depth"}
 
 
-def said(record: dict[str, Any], check: str) -> str:
-    """What a check said of the model or of its one suite."""
+def line_of(record: dict[str, Any], check: str) -> str:
+    """Outcome and text of a check of the model or of its only suite."""
     lines: dict[str, str] = {**record["model"], **record["suites"]["s"]["checks"]}
     return lines[check]
 
@@ -67,7 +67,7 @@ def test_a_sound_model_passes_every_check(sound: nn.Module, check: Check) -> Non
 def test_a_broken_model_is_caught(fault: str, sound: nn.Module, check: Check) -> None:
     name, outcome = FAULTS[fault]
     record = check(getattr(broken, fault)(sound).eval(), {"s": suite_of(QUICK)}, count=8)
-    assert said(record, name).startswith(outcome)
+    assert line_of(record, name).startswith(outcome)
     assert record["suites"]["s"]["verdict"] == record["verdict"] != "no problem found"
     assert outcome == "warn" or record["verdict"] == "invalid"
     assert set(record["means"]) == set(record["remedies"]) >= {name}
@@ -77,43 +77,43 @@ def test_a_broken_model_is_caught(fault: str, sound: nn.Module, check: Check) ->
 def test_a_weak_suite_is_caught(weakness: str, sound: nn.Module, check: Check) -> None:
     attacks, name, outcome = WEAKNESSES[weakness]
     record = check(sound, {"s": suite_of(attacks)}, count=32)
-    assert said(record, name).startswith(outcome)
+    assert line_of(record, name).startswith(outcome)
     assert record["verdict"] != "no problem found"
 
 
-def test_a_sound_ensemble_sees_one_input(sound: nn.Module, check: Check) -> None:
+def test_the_members_of_a_sound_ensemble_get_one_input(sound: nn.Module, check: Check) -> None:
     model = broken.OneInput(sound).eval()
-    assert said(check(model, {"s": suite_of(QUICK)}, count=8), "one input").startswith("pass")
+    assert line_of(check(model, {"s": suite_of(QUICK)}, count=8), "one input").startswith("pass")
 
 
-def test_large_logits_are_caught_under_cross_entropy_and_harmless_under_the_margin(
+def test_large_logits_are_caught_with_cross_entropy_and_harmless_with_the_margin_loss(
     sound: nn.Module, check: Check
 ) -> None:
     model = broken.Scaled(sound).eval()
-    assert said(check(model, {"s": suite_of(CE)}), "logit scale").startswith("fail")
-    assert said(check(model, {"s": suite_of(QUICK)}), "logit scale").startswith("pass")
+    assert line_of(check(model, {"s": suite_of(CE)}), "logit scale").startswith("fail")
+    assert line_of(check(model, {"s": suite_of(QUICK)}), "logit scale").startswith("pass")
 
 
-def test_noise_that_is_sold_as_an_attack_is_caught(
+def test_noise_in_place_of_an_attack_is_caught(
     noisy: nn.Module, check: Check, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model was trained on noise, and its evaluation draws from the same noise."""
+    """The model was trained on noise, and its evaluation uses noise of the same distribution."""
     monkeypatch.setitem(ATTACKS, "noise", "tests.checklist.broken:Noise")
     own = {"name": "noise", "hyperparameters": {}}
     record = check(noisy, {"s": {**suite_of(), "attacks": [own]}})
-    assert said(record, "noise control").startswith("fail")
-    assert said(record, "plain PGD").startswith(("warn", "fail"))
-    assert said(check(noisy, {"s": suite_of(QUICK)}), "noise control").startswith(("pass", "skip"))
+    assert line_of(record, "noise control").startswith("fail")
+    assert line_of(record, "plain PGD").startswith(("warn", "fail"))
+    assert line_of(check(noisy, {"s": suite_of(QUICK)}), "noise control").startswith(("pass", "skip"))
 
 
 def test_masked_gradients_are_caught_from_outside(sound: nn.Module, check: Check) -> None:
     """Images made on a model with gradients, and score queries, do what the suite's own gradients cannot."""
     record = check(broken.Quantised(sound).eval(), {"s": suite_of(QUICK)}, siblings={"sound": sound}, queries=800)
-    assert said(record, "transfer").startswith("fail")
-    assert said(record, "black box").startswith("fail")
+    assert line_of(record, "transfer").startswith("fail")
+    assert line_of(record, "black box").startswith("fail")
 
 
-def test_one_suite_is_not_blamed_for_another(sound: nn.Module, check: Check, images: Subset) -> None:
+def test_the_verdict_of_a_suite_does_not_depend_on_others(sound: nn.Module, check: Check, images: Subset) -> None:
     record = check(sound, {"good": suite_of(), "weak": suite_of([WEAK])}, count=32)
     assert record["suites"]["good"]["verdict"] == "no problem found"
     assert record["suites"]["weak"]["verdict"] == record["verdict"] == "invalid"
@@ -125,30 +125,30 @@ def test_an_l2_suite_has_challengers_and_a_sound_one_passes_them(sound: nn.Modul
     record = check(sound, {"s": l2_suite_of(*strong)}, siblings={"itself": sound})
     lines = record["suites"]["s"]["checks"]
     assert record["suites"]["s"]["eps"] == EPS_L2
-    unasked = {name: line for name, line in lines.items() if not line.startswith("pass")}
-    skipped = f"skip: {NO_WALK}"
-    assert unasked == {"budget": skipped, "saturation": skipped}
-    assert "of 40 images that stand at eps 0.65" in lines["black box"]
+    not_passed = {name: line for name, line in lines.items() if not line.startswith("pass")}
+    skipped = f"skip: {NO_FAILED_ATTEMPT}"
+    assert not_passed == {"budget": skipped, "saturation": skipped}
+    assert "of 40 images that are robust at eps 0.65" in lines["black box"]
 
 
 def test_a_weak_l2_suite_is_caught(sound: nn.Module, check: Check) -> None:
     record = check(sound, {"s": l2_suite_of(WEAK_L2)}, count=32)
     for name in ("reach", "noise control", "one step", "plain PGD"):
-        assert said(record, name).startswith("fail"), name
+        assert line_of(record, name).startswith("fail"), name
 
 
 @pytest.mark.slow
-def test_masked_gradients_are_caught_from_outside_in_l2(sound: nn.Module, check: Check) -> None:
+def test_masked_gradients_are_caught_without_gradients_in_l2(sound: nn.Module, check: Check) -> None:
     model, suite = broken.Obfuscated(sound).eval(), l2_suite_of({"name": "pgd_l2", "loss": "margin"})
     record = check(model, {"s": {**suite, "eps": [1.2]}}, siblings={"sound": sound}, queries=300)
-    assert said(record, "transfer").startswith("fail")
-    assert said(record, "black box").startswith("fail")
+    assert line_of(record, "transfer").startswith("fail")
+    assert line_of(record, "black box").startswith("fail")
 
 
-def test_a_finding_says_who_did_what_and_what_it_proves(sound: nn.Module, check: Check) -> None:
+def test_a_result_names_the_challenger_its_success_and_what_that_proves(sound: nn.Module, check: Check) -> None:
     lines = check(sound, {"s": suite_of([WEAK])}, count=32, siblings={"other": sound})["suites"]["s"]["checks"]
     assert re.fullmatch(
-        r"fail: a single gradient step: fools \d+ of 32 images that stand at eps 0.0588; "
+        r"fail: a single gradient step: fools \d+ of 32 images that are robust at eps 0.0588; "
         r"robust accuracy is at least 0\.\d{3} too high", lines["one step"],
     )  # fmt: skip
     assert lines["restarts"].startswith("pass: PGD-10 from 4 more starts: fools ")

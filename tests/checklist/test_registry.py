@@ -1,4 +1,4 @@
-"""The registry, its documentation, and what a check may say."""
+"""The registry of checks and its documentation, outcomes and verdicts."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from medrobust.checklist.base import Check, Measured, Outcome, judge, surely, verdict
+from medrobust.checklist.base import Check, Measurement, Outcome, lower_bound, run_check, verdict
 from medrobust.checklist.registry import CHECKS
 from tests.checklist import test_fixtures, test_suite_checks
 
@@ -26,11 +26,11 @@ def number(cell: str) -> float | None:
 
 @pytest.mark.parametrize("of", ["model", "suite"])
 def test_the_documentation_lists_exactly_the_registry_with_its_thresholds(of: str, root: Path) -> None:
-    told = [(row[0], number(row[2]), number(row[3])) for row in rows(root, f"Checks of a {of}")]
-    assert told == [(check.name, check.warn, check.fail) for check in CHECKS if check.of == of]
+    documented = [(row[0], number(row[2]), number(row[3])) for row in rows(root, f"Checks of a {of}")]
+    assert documented == [(check.name, check.warn, check.fail) for check in CHECKS if check.of == of]
 
 
-def test_every_check_is_whole_and_has_its_own_name() -> None:
+def test_every_check_is_complete_and_has_a_unique_name() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)
     for check in CHECKS:
         assert check.measures
@@ -40,10 +40,10 @@ def test_every_check_is_whole_and_has_its_own_name() -> None:
         assert check.warn is None or check.fail is None or check.warn < check.fail
 
 
-def test_every_check_is_shown_to_catch_something() -> None:
+def test_every_check_catches_a_fault_in_some_test() -> None:
     caught = {name for name, _ in test_fixtures.FAULTS.values()}
     caught |= {name for _, name, _ in test_fixtures.WEAKNESSES.values()}
-    caught |= test_fixtures.ALSO | set(test_suite_checks.CAUGHT)
+    caught |= test_fixtures.OTHERS | set(test_suite_checks.CAUGHT)
     assert {check.name for check in CHECKS} == caught
 
 
@@ -59,9 +59,9 @@ def test_every_check_is_shown_to_catch_something() -> None:
         (float("nan"), "fail"),
     ],
 )
-def test_a_number_is_judged_by_its_thresholds(value: float | None, outcome: Outcome) -> None:
-    check = Check("c", "model", "m", 0.1, 0.5, "x", "y", lambda _: Measured(value, "text"))
-    assert judge(check, None).outcome == outcome  # type: ignore[arg-type]
+def test_the_outcome_follows_the_thresholds(value: float | None, outcome: Outcome) -> None:
+    check = Check("c", "model", "m", 0.1, 0.5, "x", "y", lambda _: Measurement(value, "text"))
+    assert run_check(check, None).outcome == outcome  # type: ignore[arg-type]
 
 
 def test_the_worst_outcome_is_the_verdict() -> None:
@@ -71,10 +71,10 @@ def test_the_worst_outcome_is_the_verdict() -> None:
 
 
 @given(st.integers(1, 200).flatmap(lambda total: st.tuples(st.integers(1, total), st.just(total))))
-def test_what_is_surely_so_is_the_exact_one_sided_bound(pair: tuple[int, int]) -> None:
-    """At the bound, seeing as many or more has a chance of 5 %; that is what defines it."""
+def test_the_lower_bound_is_the_exact_one_sided_one(pair: tuple[int, int]) -> None:
+    """By definition: if the bound is the true share, as many or more are seen with a probability of 5 %."""
     count, total = pair
-    bound = surely(count, total)
+    bound = lower_bound(count, total)
     assert 0 < bound < count / total
     assert binom.sf(count - 1, total, bound) == pytest.approx(0.05, abs=1e-6)
-    assert surely(0, total) == 0
+    assert lower_bound(0, total) == 0

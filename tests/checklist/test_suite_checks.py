@@ -1,4 +1,4 @@
-"""Checks of records and settings, on tables that are wrong in one place."""
+"""Checks of a suite, on records that are wrong in one place."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +13,7 @@ from torch import nn
 from medrobust.attacks.engine.attempts import worst_case
 from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.registry import ATTACKS
-from medrobust.checklist.base import Challenge, Curve, ModelEvidence, Sample, SuiteEvidence, judge
+from medrobust.checklist.base import Challenge, ImageSample, ModelEvidence, RadiusCurve, SuiteEvidence, run_check
 from medrobust.checklist.challenge import run_challenge
 from medrobust.checklist.registry import CHECKS
 from medrobust.data.store import Subset
@@ -25,7 +25,7 @@ ONE_STEP = [{"name": "fgsm"}]
 
 @pytest.fixture(scope="module")
 def evidence(sound: nn.Module, images: Subset) -> SuiteEvidence:
-    """A sound evaluation by one step."""
+    """A sound evaluation with one step."""
     suite = suite_of(ONE_STEP)
     attempts = attack_suite(sound, images, suite, seed=0)
     records = worst_case(attempts, suite["eps"])
@@ -33,7 +33,7 @@ def evidence(sound: nn.Module, images: Subset) -> SuiteEvidence:
 
 
 def with_value(table: pd.DataFrame, where: pd.Series, column: str, value: Any) -> pd.DataFrame:
-    """A copy with one value changed in the first row that `where` allows."""
+    """A copy with one value changed in the first row under the mask `where`."""
     table = table.copy()
     table.loc[where[where].index[0], column] = value
     return table
@@ -44,17 +44,17 @@ def _outside(e: SuiteEvidence) -> SuiteEvidence:
     return replace(e, attempts=with_value(e.attempts, tried, "distance", 2 * EPS))
 
 
-def _mended(e: SuiteEvidence) -> SuiteEvidence:
+def _robust_but_misclassified(e: SuiteEvidence) -> SuiteEvidence:
     return replace(e, records=with_value(e.records, ~e.records["fooled"], "clean_pred", -1))
 
 
 def _mean(e: SuiteEvidence) -> SuiteEvidence:
-    """One of the images that were fooled counts as robust, as in a mean over attacks."""
+    """A fooled image counts as robust, as it may in a mean over attacks."""
     return replace(e, records=with_value(e.records, e.records["fooled"], "fooled", False))
 
 
 def _targets(e: SuiteEvidence) -> SuiteEvidence:
-    """A search over one of two wrong classes."""
+    """An attack that targets one of the two wrong classes."""
     attack = {"name": "one_target", "hyperparameters": {}}
     return replace(e, suite={**e.suite, "attacks": [attack]})
 
@@ -63,10 +63,10 @@ def _few(e: SuiteEvidence) -> SuiteEvidence:
     return replace(e, subset=replace(e.subset, patients=np.full(len(e.subset), "p")))
 
 
-#: check -> what is done to a sound evaluation that it must notice.
+#: check -> change of a sound evaluation that it must detect.
 CAUGHT: dict[str, Callable[[SuiteEvidence], SuiteEvidence]] = {
     "validity": _outside,
-    "robust <= clean": _mended,
+    "robust <= clean": _robust_but_misclassified,
     "worst case": _mean,
     "targets": _targets,
     "sample size": _few,
@@ -76,81 +76,85 @@ CAUGHT: dict[str, Callable[[SuiteEvidence], SuiteEvidence]] = {
 @pytest.mark.parametrize("name", CAUGHT)
 def test_a_wrong_record_is_caught(name: str, evidence: SuiteEvidence, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ATTACKS, "one_target", "tests.checklist.broken:OneTarget")
-    assert judge(BY_NAME[name], evidence).outcome == "pass"
-    assert judge(BY_NAME[name], CAUGHT[name](evidence)).outcome in {"fail", "warn"}
+    assert run_check(BY_NAME[name], evidence).outcome == "pass"
+    assert run_check(BY_NAME[name], CAUGHT[name](evidence)).outcome in {"fail", "warn"}
 
 
 @pytest.mark.parametrize("fooled", [True, False])
-def test_few_patients_who_all_agree_are_no_large_sample(fooled: bool, evidence: SuiteEvidence) -> None:
-    """30 patients of whom all fall, or none: resampling sees no width at all, the exact bound does."""
+def test_few_patients_that_all_agree_are_not_a_large_sample(fooled: bool, evidence: SuiteEvidence) -> None:
+    """All images of 30 patients are fooled, or none: only the exact bound gives an interval with a width."""
     ids = evidence.subset.ids[::15]
     records = evidence.records[evidence.records["id"].isin(ids)].assign(fooled=fooled)
     records["adv_pred"] = (records["label"] + fooled) % 3
     few = replace(evidence, subset=evidence.subset.take(np.arange(0, 450, 15)), records=records)
-    found = judge(BY_NAME["sample size"], few)
+    found = run_check(BY_NAME["sample size"], few)
     assert found.outcome == "warn"
-    assert "30 images, interval ±0.058, fewest patients of a class: 10" in found.measured
+    assert "30 images, interval ±0.058, fewest patients of a class: 10" in found.text
 
 
 @pytest.mark.parametrize("name", ["convergence", "restarts", "step size", "one step", "black box", "transfer"])
-@pytest.mark.parametrize(("fallen", "outcome"), [(0, "pass"), (1, "pass"), (20, "fail")])
-def test_what_challengers_fool_counts_by_what_it_proves(
-    name: str, fallen: int, outcome: str, evidence: SuiteEvidence
+@pytest.mark.parametrize(("count", "outcome"), [(0, "pass"), (1, "pass"), (20, "fail")])
+def test_a_challenger_counts_by_the_lower_bound_of_its_success(
+    name: str, count: int, outcome: str, evidence: SuiteEvidence
 ) -> None:
-    """One image of forty proves too little for any check."""
-    stood = np.flatnonzero(~evidence.at(EPS)["fooled"].to_numpy())[:40]
-    fooled = np.arange(40) < fallen
-    challenge = Challenge(EPS, stood, {name: "who"}, {name: fooled}, np.full(40, -np.inf))
-    assert judge(BY_NAME[name], replace(evidence, challenge=challenge)).outcome == outcome
+    """One image of forty is too little evidence for any check."""
+    robust = np.flatnonzero(~evidence.records_at(EPS)["fooled"].to_numpy())[:40]
+    fooled = np.arange(40) < count
+    challenge = Challenge(EPS, robust, {name: "description"}, {name: fooled}, np.full(40, -np.inf))
+    assert run_check(BY_NAME[name], replace(evidence, challenge=challenge)).outcome == outcome
 
 
-def test_challengers_are_not_held_against_images_that_the_suite_fooled(evidence: SuiteEvidence) -> None:
-    fell = np.flatnonzero(evidence.at(EPS)["fooled"].to_numpy())[:10]
-    challenge = Challenge(EPS, fell, {}, {"one step": np.ones(10, dtype=bool)}, np.full(10, 1.0))
-    finding = judge(BY_NAME["one step"], replace(evidence, challenge=challenge))
-    assert (finding.outcome, finding.measured) == ("skip", "no image stands")
+def test_images_that_the_suite_fooled_do_not_count(evidence: SuiteEvidence) -> None:
+    fooled = np.flatnonzero(evidence.records_at(EPS)["fooled"].to_numpy())[:10]
+    challenge = Challenge(EPS, fooled, {}, {"one step": np.ones(10, dtype=bool)}, np.full(10, 1.0))
+    finding = run_check(BY_NAME["one step"], replace(evidence, challenge=challenge))
+    assert (finding.outcome, finding.text) == ("skip", "no image is robust")
 
 
-def test_a_check_without_anything_to_ask_says_why(evidence: SuiteEvidence) -> None:
-    assert judge(BY_NAME["restarts"], evidence).measured == "no image stands"
-    stood = np.flatnonzero(~evidence.at(EPS)["fooled"].to_numpy())[:2]
-    alone = Challenge(EPS, stood, {}, {}, np.zeros(2), {"transfer": "no other model"})
-    assert judge(BY_NAME["transfer"], replace(evidence, challenge=alone)).measured == "no other model"
+def test_a_skipped_check_gives_a_reason(evidence: SuiteEvidence) -> None:
+    assert run_check(BY_NAME["restarts"], evidence).text == "no image is robust"
+    robust = np.flatnonzero(~evidence.records_at(EPS)["fooled"].to_numpy())[:2]
+    alone = Challenge(EPS, robust, {}, {}, np.zeros(2), {"transfer": "no other model"})
+    assert run_check(BY_NAME["transfer"], replace(evidence, challenge=alone)).text == "no other model"
 
 
 @pytest.mark.parametrize("give_up", [False, True])
-def test_attempts_that_end_early_are_not_blamed_for_the_budget(
+def test_attempts_that_end_early_are_not_measured_against_the_budget(
     give_up: bool, sound: nn.Module, images: Subset
 ) -> None:
-    """At a small radius every attempt is soon hopeless: it ends half way to the border."""
+    """At a small radius every attempt soon cannot succeed, and ends half way to the border."""
     attack = {"name": "pgd", "steps": 40, "loss": "margin", "random_start": False}
     suite = {**suite_of([attack]), "eps": [EPS / 4], "give_up": give_up}
     few = replace(images, **{name: getattr(images, name)[::10] for name in ("rows", "labels", "ids", "patients")})
     attempts = attack_suite(sound, few, suite, seed=0)
     e = SuiteEvidence(suite, attempts, worst_case(attempts, suite["eps"]), few, EPS / 4, True, None, REPORT)
     for name in ("budget", "saturation"):
-        assert judge(BY_NAME[name], e).outcome == ("skip" if give_up else "pass")
+        assert run_check(BY_NAME[name], e).outcome == ("skip" if give_up else "pass")
 
 
-def test_the_curve_is_judged_by_images_that_rise_again(sound: nn.Module, images: Subset) -> None:
-    sample = Sample(np.arange(2), images.batch(range(2)), images.targets(range(2)), torch.arange(2))
+def test_checks_of_the_radius_curve(sound: nn.Module, images: Subset) -> None:
+    sample = ImageSample(np.arange(2), images.batch(range(2)), images.targets(range(2)), torch.arange(2))
     preds = images.labels
 
-    def outcome(name: str, curve: Curve | None) -> str:
-        return judge(BY_NAME[name], ModelEvidence(sound, sample, 3, preds, preds, curve)).outcome
+    def outcome(name: str, curve: RadiusCurve | None) -> str:
+        return run_check(BY_NAME[name], ModelEvidence(sound, sample, 3, preds, preds, curve)).outcome
 
-    assert outcome("monotone", Curve(0, 0, 40, 0, 0)) == outcome("monotone", Curve(1, 0, 40, 0, 0)) == "pass"
-    assert outcome("monotone", Curve(5, 0, 40, 0, 0)) == "fail"
-    assert outcome("bit depth", Curve(0, 0, 40, 20, 19)) == "pass"
-    assert outcome("bit depth", Curve(0, 0, 40, 20, 10)) == "warn"
-    assert outcome("bit depth", Curve(0, 0, 40, 0, 0)) == outcome("monotone", None) == "skip"
+    assert (
+        outcome("monotone", RadiusCurve(0, 0, 40, 0, 0))
+        == outcome("monotone", RadiusCurve(1, 0, 40, 0, 0))
+        == "pass"
+    )
+    assert outcome("monotone", RadiusCurve(5, 0, 40, 0, 0)) == "fail"
+    assert outcome("bit depth", RadiusCurve(0, 0, 40, 20, 19)) == "pass"
+    assert outcome("bit depth", RadiusCurve(0, 0, 40, 20, 10)) == "warn"
+    assert outcome("bit depth", RadiusCurve(0, 0, 40, 0, 0)) == outcome("monotone", None) == "skip"
 
 
-def test_the_same_seed_gives_the_same_challenge_and_touches_no_random_state(
+def test_the_same_seed_gives_the_same_challenge_and_keeps_the_global_random_state(
     sound: nn.Module, images: Subset
 ) -> None:
     rows = np.arange(0, 450, 30)
-    sample = Sample(rows, images.batch(rows), images.targets(rows), torch.arange(len(rows)))
+    sample = ImageSample(rows, images.batch(rows), images.targets(rows), torch.arange(len(rows)))
     state = torch.get_rng_state()
     one, two = (run_challenge(sound, sample, EPS, steps=4, queries=5, siblings={}) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)

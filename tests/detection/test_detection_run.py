@@ -18,7 +18,7 @@ from medrobust.detection.fitting import Splits, fit_guard
 from medrobust.detection.guard import load_guard, save_guard
 from medrobust.detection.registry import DETECTORS
 from medrobust.detection.run import DetectionOutputs, dvc_metrics, run_detection
-from medrobust.inference import Answer, predict
+from medrobust.inference import Prediction, predict
 from medrobust.models import checkpoint
 from medrobust.models.classifier import Classifier
 from tests.params import default_block
@@ -120,7 +120,7 @@ def test_an_image_unlike_all_training_images_is_rejected_with_reason_and_score(
 ) -> None:
     images = splits.test.batch(range(6))
     strange = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0)).round()
-    answers: list[Answer] = medrobust.predict(torch.cat([images, strange]), model, guarded)
+    answers: list[Prediction] = medrobust.predict(torch.cat([images, strange]), model, guarded)
     for answer in answers[6:]:
         assert answer.rejected
         assert answer.label is None

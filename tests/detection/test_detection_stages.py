@@ -11,8 +11,8 @@ from medrobust.core.records import file_hash, read_metrics, read_table, write_js
 from medrobust.detection.guard import load_guard
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
+from medrobust.models.combination import Combination
 from medrobust.models.ensemble import save_ensemble
-from medrobust.models.vote import Rule
 from tests.params import preset, save
 from tests.stages import CLASSES, SIDE, run_stage, write_data
 
@@ -38,7 +38,7 @@ def workplace(root: Path, suite: dict[str, Any], tmp_path: Path, monkeypatch: py
     for seed, folder in enumerate(folders.values()):
         torch.manual_seed(seed)
         checkpoint.save(folder, build_classifier(block, CLASSES), block, {})
-    save_ensemble(tmp_path / "data" / "ensemble", folders, Rule(weights=[0.25, 0.75]), {})
+    save_ensemble(tmp_path / "data" / "ensemble", folders, Combination(weights=[0.25, 0.75]), {})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

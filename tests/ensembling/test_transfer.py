@@ -1,4 +1,4 @@
-"""Images made on one model and judged by all: the matrix is what attacking by hand gives."""
+"""The transfer matrix agrees with attacks that are run by hand."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ from medrobust.data.store import Subset
 from medrobust.ensembling.transfer import (
     CLEAN,
     MATRIX,
-    SEPARATE,
+    PER_MEMBER,
+    attacks_with_all_steps,
     dvc_metrics,
-    nothing,
-    run_to_the_end,
+    empty_transfer,
     strongest,
     transfer,
 )
@@ -55,10 +55,10 @@ def models() -> dict[str, nn.Module]:
 
 @pytest.fixture(scope="module")
 def found(models: dict[str, nn.Module]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    vote = EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()
-    asked = TransferParams(suite="s", eps=EPS, images=8)
+    ensemble = EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()
+    params = TransferParams(suite="s", eps=EPS, images=8)
     return transfer(
-        models, ("ensemble", vote), list(models), pictures(), suite(), params=asked, report=REPORT, seed=4
+        models, ("ensemble", ensemble), list(models), pictures(), suite(), params=params, report=REPORT, seed=4
     )
 
 
@@ -72,71 +72,71 @@ def attacked(model: nn.Module, subset: Subset) -> torch.Tensor:
     return attack(model, subset.batch(rows), subset.targets(rows), seeds=image_seeds(subset.ids, 4))
 
 
-def test_every_cell_is_what_attacking_by_hand_gives(
+def test_every_cell_agrees_with_an_attack_by_hand(
     models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
 ) -> None:
     cells, few = by_cell(found[0]), pictures().evenly_spaced(8)
-    judges = {**models, "ensemble": EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()}
+    evaluated = {**models, "ensemble": EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()}
     labels = torch.from_numpy(few.labels)
-    for source, made_on in {CLEAN: None, **judges}.items():
+    for source, made_on in {CLEAN: None, **evaluated}.items():
         images = few.batch(range(8)) if made_on is None else attacked(made_on, few)
-        for judge, model in judges.items():
-            said = model(images).log_softmax(1).detach()
-            row = cells[source, judge]
-            assert row["accuracy"] == pytest.approx(float((said.argmax(1) == labels).float().mean()))
-            assert row["log_loss"] == pytest.approx(float(nn.functional.nll_loss(said, labels)), rel=1e-4)
-            assert row["brier"] == pytest.approx(metrics.brier(few.labels, said.double().numpy()), rel=1e-4)
+        for name, model in evaluated.items():
+            logprobs = model(images).log_softmax(1).detach()
+            row = cells[source, name]
+            assert row["accuracy"] == pytest.approx(float((logprobs.argmax(1) == labels).float().mean()))
+            assert row["log_loss"] == pytest.approx(float(nn.functional.nll_loss(logprobs, labels)), rel=1e-4)
+            assert row["brier"] == pytest.approx(metrics.brier(few.labels, logprobs.double().numpy()), rel=1e-4)
             assert row["low"] <= row["accuracy"] <= row["high"]
             assert row["log_loss_low"] <= row["log_loss"] <= row["log_loss_high"]
     assert len(cells) == (1 + 3) * 3 + 1
 
 
-def test_the_starting_studys_figure_gives_each_member_its_own_image(
+def test_the_source_per_member_gives_each_member_its_own_image(
     models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
 ) -> None:
     few = pictures().evenly_spaced(8)
     parts = [model(attacked(model, few)).softmax(1) for model in models.values()]
     expected = (torch.stack(parts).mean(0).argmax(1).numpy() == few.labels).mean()
-    assert by_cell(found[0])[SEPARATE, "ensemble"]["accuracy"] == pytest.approx(expected)
+    assert by_cell(found[0])[PER_MEMBER, "ensemble"]["accuracy"] == pytest.approx(expected)
     assert found[1]["models"]["ensemble"]["per_member"] == pytest.approx(expected)
 
 
-def test_the_summary_names_the_source_that_hurts_most(found: tuple[pd.DataFrame, dict[str, Any]]) -> None:
+def test_the_summary_names_the_source_with_the_lowest_accuracy(found: tuple[pd.DataFrame, dict[str, Any]]) -> None:
     table, facts = found
     assert (facts["suite"], facts["eps"], facts["n"], facts["patients"]) == ("s", EPS, 8, 8)
     cells = table.set_index(["source", "judge"])["accuracy"]
-    for judge, entry in facts["models"].items():
-        others = [name for name in facts["models"] if name != judge]
-        assert entry["worst"] == min(cells[source, judge] for source in others)
-        assert cells[entry["worst_source"], judge] == entry["worst"]
-        assert entry["own"] == cells[judge, judge]
+    for evaluated, entry in facts["models"].items():
+        others = [name for name in facts["models"] if name != evaluated]
+        assert entry["worst"] == min(cells[source, evaluated] for source in others)
+        assert cells[entry["worst_source"], evaluated] == entry["worst"]
+        assert entry["own"] == cells[evaluated, evaluated]
         assert set(entry) >= {"own_ci", "worst_ci"}
 
 
-def test_attacks_do_not_stop_at_the_boundary() -> None:
-    attacks = run_to_the_end(suite({"name": "pgd", "steps": 3}, {"name": "bim"}, {"name": "fgsm"}), EPS)
+def test_attacks_do_not_stop_at_their_first_success() -> None:
+    attacks = attacks_with_all_steps(suite({"name": "pgd", "steps": 3}, {"name": "bim"}, {"name": "fgsm"}), EPS)
     assert [getattr(attack, "stop_when_fooled", False) for attack in attacks] == [False] * 3
     assert {attack.eps for attack in attacks} == {EPS}
 
 
-def test_of_several_attacks_the_strongest_image_is_taken() -> None:
+def test_the_strongest_image_over_several_attacks_is_used() -> None:
     model, data = member(0), pictures()
     images, labels = data.batch(range(12)), data.targets(range(12))
     weak, strong = PGD(eps=0.001, steps=1), PGD(eps=0.2, steps=5, stop_when_fooled=False)
     seeds = image_seeds(data.ids, 0)
     for order in ([weak, strong], [strong, weak]):
-        made = strongest(model, order, images, labels, seeds)
-        assert torch.equal(made, strong(model, images, labels, seeds=seeds))
+        attacked_images = strongest(model, order, images, labels, seeds)
+        assert torch.equal(attacked_images, strong(model, images, labels, seeds=seeds))
 
 
 def test_without_images_there_is_no_matrix() -> None:
-    table, facts = nothing()
+    table, facts = empty_transfer()
     assert list(table.columns) == MATRIX
     assert facts == {"n": 0}
 
 
-def test_dvc_shows_the_vote_on_the_images_that_hurt_it_most() -> None:
+def test_dvc_shows_the_ensembles_lowest_accuracy() -> None:
     row = {"own": 0.45, "own_ci": [0.3, 0.6], "worst": 0.4, "worst_ci": [0.3, 0.5], "per_member": 0.1}
-    assert dvc_metrics({"eps": 0.02, "models": {"vote": row}}, "vote") == {"transfer@0.02": 0.4}
-    assert dvc_metrics({"eps": 0.02, "models": {"vote": row | {"own": 0.3}}}, "vote") == {"transfer@0.02": 0.3}
-    assert dvc_metrics(nothing()[1], "vote") == {}
+    assert dvc_metrics({"eps": 0.02, "models": {"all": row}}, "all") == {"transfer@0.02": 0.4}
+    assert dvc_metrics({"eps": 0.02, "models": {"all": row | {"own": 0.3}}}, "all") == {"transfer@0.02": 0.3}
+    assert dvc_metrics(empty_transfer()[1], "all") == {}

@@ -1,4 +1,4 @@
-"""What a check is: a question with thresholds, evidence that it looks at, and a finding that it gives."""
+"""The parts of a check: the evidence that it looks at, its thresholds, and its result."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -17,8 +17,8 @@ Verdict = Literal["no problem found", "suspect", "invalid"]
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Some images with the class and the seed of each, on the model's device.
+class ImageSample:
+    """Some images of a subset with their classes and seeds, on the model's device.
 
     Attributes:
         rows: int, n; positions in the subset.
@@ -34,58 +34,59 @@ class Sample:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def part(self, keep: np.ndarray) -> "Sample":
-        """The images at the positions, or under the mask, `keep`."""
-        index = np.flatnonzero(keep) if keep.dtype == bool else keep
-        return Sample(self.rows[index], self.images[index], self.labels[index], self.seeds[index])
+    def select(self, which: np.ndarray) -> "ImageSample":
+        """The images at some positions or under a mask."""
+        index = np.flatnonzero(which) if which.dtype == bool else which
+        return ImageSample(self.rows[index], self.images[index], self.labels[index], self.seeds[index])
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A fresh attack at several radii on one sample.
+class RadiusCurve:
+    """Counts of images after new attacks at several radii on one sample.
 
     Attributes:
-        lost: images fooled at a radius and not at a larger one, at their worst pair of neighbours.
-        standing: images that no attack fooled at radius 1.
-        images: all of them, answered rightly without an attack.
-        fooled, stored: images that a whole attack fools at the radius of the checks, and those of them that it
-            still fools once rounded to the bit depth of the stored images.
+        not_monotone: images fooled at one radius and not at the next larger one; the largest count over all
+            pairs of neighbouring radii.
+        robust_at_one: images that no attack fooled at radius 1.
+        images: all images of the sample; the model classifies them correctly without an attack.
+        fooled: images that an attack with all its steps fools at the radius of the checks.
+        fooled_stored: those of them that are still fooled after rounding to the bit depth of the stored images.
     """
 
-    lost: int
-    standing: int
+    not_monotone: int
+    robust_at_one: int
     images: int
     fooled: int
-    stored: int
+    fooled_stored: int
 
 
 @dataclass(frozen=True)
 class ModelEvidence:
-    """What the checks of a model look at.
+    """The input of the checks of a model.
 
     Attributes:
-        sample: test images of any kind.
-        classes: how many the data have.
+        sample: test images, whether classified correctly or not.
+        classes: number of classes of the data.
         preds, labels: int, of all test images, without an attack.
-        curve: None where the model answers no image of the sample rightly.
+        curve: None if the model classifies no image of the sample correctly.
     """
 
     model: nn.Module
-    sample: Sample
+    sample: ImageSample
     classes: int
     preds: np.ndarray
     labels: np.ndarray
-    curve: Curve | None
+    curve: RadiusCurve | None
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """What other attacks do to images that a model's suites left standing, at one radius.
+    """Results of the challengers at one radius, on images that at least one suite of the model did not fool.
 
     Attributes:
         eps: the radius.
         rows: int, n; positions of the images in the subset.
-        who: challenger -> what it did, in words.
+        descriptions: challenger -> what it did, in words.
         fooled: challenger -> bool, n.
         noise_margin: n; the largest margin that noise reached.
         skipped: challenger -> why it did not run.
@@ -93,7 +94,7 @@ class Challenge:
 
     eps: float
     rows: np.ndarray
-    who: dict[str, str]
+    descriptions: dict[str, str]
     fooled: dict[str, np.ndarray]
     noise_margin: np.ndarray
     skipped: dict[str, str] = field(default_factory=dict)
@@ -101,15 +102,15 @@ class Challenge:
 
 @dataclass(frozen=True)
 class SuiteEvidence:
-    """What the checks of an evaluation, one model under one suite, look at.
+    """The input of the checks of an evaluation, which is one model under one suite.
 
     Attributes:
-        suite: as `attacks.suite.resolve_suite` gives it.
-        attempts: the engine's records, one row an image and attempt.
-        records: their per-image worst case, one row an image and radius.
-        eps: the radius that challengers work at, one of the suite's.
+        suite: as returned by `attacks.engine.suite.resolve_suite`.
+        attempts: the attack records, one row per image and attempt.
+        records: their worst case, one row per image and radius.
+        eps: the radius of the challengers, one of the suite's.
         adversarial: whether the model was trained on attacked images.
-        challenge: None where no image of the suite stands.
+        challenge: None if all suites with this norm and `eps` fooled every image.
     """
 
     suite: dict[str, Any]
@@ -121,14 +122,19 @@ class SuiteEvidence:
     challenge: Challenge | None
     report: ReportParams
 
-    def at(self, eps: float) -> pd.DataFrame:
-        """The records at a radius, in the order of the subset."""
+    def records_at(self, eps: float) -> pd.DataFrame:
+        """The records at one radius, in the order of the subset."""
         return self.records[self.records["eps"] == eps].set_index("id").loc[self.subset.ids].reset_index()
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A check's number, None where it could not be measured, and the sentence that says so."""
+class Measurement:
+    """The number that a check compares with its thresholds, and a sentence about it.
+
+    Attributes:
+        value: None if it could not be measured.
+        text: the sentence; if there is no value, the reason.
+    """
 
     value: float | None
     text: str
@@ -139,11 +145,11 @@ class Check:
     """One question about a model or an evaluation.
 
     Attributes:
-        name: as the report prints it.
-        of: `model` (asked once a model) or `suite` (asked once an evaluation).
+        name: as printed in the report.
+        of: `model` (run once per model) or `suite` (run once per evaluation).
         measures: what the number is.
-        warn, fail: the number above which the check warns or fails; None = it never does.
-        means: what a reader should conclude where it does not pass.
+        warn, fail: the check warns or fails if the number is larger; None = it never does.
+        means: what to conclude if the check does not pass.
         remedy: what to do then.
         measure: evidence -> number.
     """
@@ -155,22 +161,22 @@ class Check:
     fail: float | None
     means: str
     remedy: str
-    measure: Callable[[Any], Measured]
+    measure: Callable[[Any], Measurement]
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a check found."""
+class CheckResult:
+    """The outcome of a check, and the sentence about what it measured."""
 
     check: Check
     outcome: Outcome
-    measured: str
+    text: str
 
 
-def judge(check: Check, evidence: ModelEvidence | SuiteEvidence) -> Finding:
-    """Ask one check; a number that is not defined (NaN) fails."""
-    measured = check.measure(evidence)
-    value = measured.value
+def run_check(check: Check, evidence: ModelEvidence | SuiteEvidence) -> CheckResult:
+    """Measure and compare with the thresholds. A number that is not defined (NaN) fails."""
+    measurement = check.measure(evidence)
+    value = measurement.value
     outcome: Outcome = "pass"
     if value is None:
         outcome = "skip"
@@ -178,21 +184,21 @@ def judge(check: Check, evidence: ModelEvidence | SuiteEvidence) -> Finding:
         outcome = "fail"
     elif check.warn is not None and value > check.warn:
         outcome = "warn"
-    return Finding(check, outcome, measured.text)
+    return CheckResult(check, outcome, measurement.text)
 
 
 def verdict(outcomes: Iterable[Outcome]) -> Verdict:
-    """The worst of some outcomes; the best that can be said is that no problem was found, never "robust"."""
-    found = set(outcomes)
-    return "invalid" if "fail" in found else "suspect" if "warn" in found else "no problem found"
+    """The worst of some outcomes. The best verdict is that no problem was found, never "robust"."""
+    distinct = set(outcomes)
+    return "invalid" if "fail" in distinct else "suspect" if "warn" in distinct else "no problem found"
 
 
-def surely(count: int, total: int) -> float:
-    """The share that `count` of `total` images proves: the lower end of the one-sided 95 % interval.
+def lower_bound(count: int, total: int) -> float:
+    """Lower end of the one-sided 95 % interval of the share count / total (Clopper & Pearson 1934).
 
-    Checks compare this, and not the observed share, with their thresholds, so that a small sample cannot call
-    a sound evaluation invalid; what it costs is that a small sample misses small faults (Clopper & Pearson 1934).
+    Checks compare this bound, and not the observed share, with their thresholds, so that a small sample cannot
+    make a sound evaluation invalid. The price is that a small sample misses small faults.
     """
-    from scipy.special import betaincinv  # the quantile of scipy.stats.beta, without its second of importing
+    from scipy.special import betaincinv  # the quantile of scipy.stats.beta, which takes a second to import
 
     return float(betaincinv(count, total - count + 1, 0.05)) if count else 0.0

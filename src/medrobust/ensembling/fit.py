@@ -1,4 +1,4 @@
-"""From members and validation images to a rule."""
+"""Fit an ensemble: from members and validation images to a combination."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,94 +8,100 @@ import numpy as np
 import torch
 from torch import nn
 
+from medrobust.attacks.methods.pgd import PGD
 from medrobust.core.calibration import fit_temperature
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.training import AdvParams
 from medrobust.data.store import Subset
-from medrobust.ensembling.registry import Fit, method
-from medrobust.ensembling.sample import Sample
+from medrobust.ensembling.member_predictions import MemberPredictions
+from medrobust.ensembling.registry import Fit, load_method
+from medrobust.models.combination import Combination
 from medrobust.models.ensemble import EnsembleClassifier
 from medrobust.models.predict import predict_all
-from medrobust.models.vote import Rule
-from medrobust.training.objectives.inner import training_attack
 
 
-def ask(members: Sequence[nn.Module], val: Subset, adv: AdvParams, seed: int) -> Sample:
-    """What members say of the validation images, clean and attacked.
+def predict_validation(members: Sequence[nn.Module], val: Subset, adv: AdvParams, seed: int) -> MemberPredictions:
+    """The members' predictions on the validation images, clean and attacked.
 
-    The attacked images are made on the equal vote of the members, one image for all of them.
+    The attack is made once, on the ensemble with equal weights; all members get the same attacked images.
 
     Args:
         members: classifiers in eval mode.
         val: validation images.
-        adv: radius and steps of the attack.
+        adv: radius, step size and number of steps of the attack, which is PGD as in adversarial training.
         seed: of the attack's random starts.
     """
     device = next(members[0].parameters()).device
+    alpha = None if adv.alpha == "auto" else adv.alpha
+    attack = PGD(eps=adv.eps, alpha=alpha, steps=adv.steps, stop_when_fooled=False)
     clean = predict_all(members, val, None, members[0], seed)
-    vote = EnsembleClassifier(list(members), [1 / len(members)] * len(members)).to(device).eval()
-    robust = predict_all(members, val, training_attack(adv), vote, seed)
-    return Sample(clean, robust, val.labels, val.patients, val.classes)
+    ensemble = EnsembleClassifier(list(members), [1 / len(members)] * len(members)).to(device).eval()
+    robust = predict_all(members, val, attack, ensemble, seed)
+    return MemberPredictions(clean, robust, val.labels, val.patients, val.classes)
 
 
-def temperatures(sample: Sample, params: EnsembleParams) -> list[float] | None:
-    """Each member's temperature, clean and attacked images weighed as the vote weighs them; None if not wanted."""
+def fit_temperatures(predictions: MemberPredictions, params: EnsembleParams) -> list[float] | None:
+    """The temperature of each member, with attacked images weighted by `robust_share`.
+
+    None if `params.temperature` is false.
+    """
     if not params.temperature:
         return None
-    labels = torch.from_numpy(np.tile(sample.labels, 2))
-    share = torch.tensor([1 - params.robust_share, params.robust_share]).repeat_interleave(len(sample.labels))
-    both = torch.from_numpy(np.concatenate([sample.clean, sample.robust], axis=1))
+    count = len(predictions.labels)
+    labels = torch.from_numpy(np.tile(predictions.labels, 2))
+    share = torch.tensor([1 - params.robust_share, params.robust_share]).repeat_interleave(count)
+    both = torch.from_numpy(np.concatenate([predictions.clean, predictions.robust], axis=1))
     return [fit_temperature(part, labels, share) for part in both]
 
 
-def fitter(name: str, sample: Sample, params: EnsembleParams) -> Fit:
-    """A method with its choices made on a sample: what it gives fits temperatures and rule to any sample.
+def tuned_method(name: str, predictions: MemberPredictions, params: EnsembleParams) -> Fit:
+    """A method with hyper-parameters selected on some predictions; fits temperatures and combination to any.
 
     Raises:
-        UserError: the sample does not hold what the method needs.
+        UserError: the predictions do not allow the method.
     """
-    chosen = method(name)(_tempered(sample, params)[0], params)
+    fit_scaled = load_method(name)(_scaled(predictions, params)[0], params)
 
-    def fit(part: Sample) -> Rule:
-        cooled, found = _tempered(part, params)
-        return replace(chosen(cooled), temperatures=found)
+    def fit(part: MemberPredictions) -> Combination:
+        scaled, temperatures = _scaled(part, params)
+        return replace(fit_scaled(scaled), temperatures=temperatures)
 
     return fit
 
 
-def fit_rule(sample: Sample, params: EnsembleParams) -> Rule:
-    """The rule of `ensemble.method` on all validation images."""
-    return fitter(params.method, sample, params)(sample)
+def fit_combination(predictions: MemberPredictions, params: EnsembleParams) -> Combination:
+    """The combination that `ensemble.method` fits to all validation images."""
+    return tuned_method(params.method, predictions, params)(predictions)
 
 
-def answers(rule: Rule, votes: np.ndarray) -> np.ndarray:
-    """The vote's log-probabilities, float64 n×K, of the members' M×n×K."""
-    found: np.ndarray = rule.module().double()(torch.from_numpy(votes)).numpy()
-    return found
-
-
-def _tempered(sample: Sample, params: EnsembleParams) -> tuple[Sample, list[float] | None]:
-    found = temperatures(sample, params)
-    if found is None:
-        return sample, None
-    scale = np.array(found)[:, None, None]
+def _scaled(
+    predictions: MemberPredictions, params: EnsembleParams
+) -> tuple[MemberPredictions, list[float] | None]:
+    """The predictions at temperatures that are fitted to them, and the temperatures."""
+    temperatures = fit_temperatures(predictions, params)
+    if temperatures is None:
+        return predictions, None
+    scale = np.array(temperatures)[:, None, None]
     clean, robust = (
-        torch.from_numpy(part / scale).log_softmax(-1).numpy() for part in (sample.clean, sample.robust)
+        torch.from_numpy(part / scale).log_softmax(-1).numpy() for part in (predictions.clean, predictions.robust)
     )
-    return replace(sample, clean=clean, robust=robust), found
+    return replace(predictions, clean=clean, robust=robust), temperatures
 
 
-def facts_of(names: list[str], rule: Rule, sample: Sample, params: EnsembleParams) -> dict[str, Any]:
-    """What the card and the report say of how a vote came to be, in numbers and one sentence."""
-    voters = [names[place] for place in rule.voters(len(names))]
-    images, patients = len(sample.labels), len(np.unique(sample.patients))
-    said = f"{params.method} vote of {', '.join(voters)}, from {images} validation images of {patients} patients"
-    if left := [name for name in names if name not in voters]:
-        said += f"; no weight for {', '.join(left)}: not run"
-    if len(voters) == 1:
-        said += "; a vote of one model is that model"
-    if absent := sample.absent():
-        said += f"; no validation image of {', '.join(absent)}: nothing was learned of it"
+def fit_summary(
+    names: list[str], combination: Combination, predictions: MemberPredictions, params: EnsembleParams
+) -> dict[str, Any]:
+    """What the card and the report contain about the fit: numbers, and one sentence under `fitted_on`."""
+    active = [names[i] for i in combination.active(len(names))]
+    images, patients = len(predictions.labels), len(np.unique(predictions.patients))
+    text = f"{params.method} ensemble of {', '.join(active)}"
+    text += f", fitted on {images} validation images of {patients} patients"
+    if inactive := [name for name in names if name not in active]:
+        text += f"; weight 0, not run: {', '.join(inactive)}"
+    if len(active) == 1:
+        text += "; an ensemble of one model is that model"
+    if absent := predictions.absent():
+        text += f"; no validation image of {', '.join(absent)}: nothing was learned about it"
     return {
         "method": params.method,
         "regime": params.regime,
@@ -105,11 +111,11 @@ def facts_of(names: list[str], rule: Rule, sample: Sample, params: EnsembleParam
         "val_n": images,
         "val_patients": patients,
         "absent_from_val": absent,
-        "fitted_on": said,
+        "fitted_on": text,
     }
 
 
-def named(names: list[str], rule: Rule) -> dict[str, dict[str, float]]:
-    """`weights` and `temperatures` by member, those that the rule has."""
-    parts = {"weights": rule.weights, "temperatures": rule.temperatures}
+def parameters_by_member(names: list[str], combination: Combination) -> dict[str, dict[str, float]]:
+    """`weights` and `temperatures` by member name, without those that the combination lacks."""
+    parts = {"weights": combination.weights, "temperatures": combination.temperatures}
     return {key: dict(zip(names, part, strict=True)) for key, part in parts.items() if part is not None}

@@ -1,20 +1,21 @@
-"""How members may be combined. To add a method: its function in a file here, a line below, its name in params.
+"""Ensemble methods by name. To add one: write its function, and add a line below and its name in core/params.
 
-A method takes the validation sample and the block `ensemble`, makes its choices (a penalty) there, and returns a
-function that fits a `Rule` to any sample: so the same choice can be fitted out of fold.
+A method is called with the members' predictions on validation images and the block `ensemble`. It selects its
+hyper-parameters (the penalty of a regression) on them and returns a function that fits a `Combination` to any
+predictions, so that the same hyper-parameters can be fitted out of fold.
 """
 
 from collections.abc import Callable
 from importlib import import_module
 
 from medrobust.core.params.ensemble import EnsembleParams
-from medrobust.ensembling.sample import Sample
-from medrobust.models.vote import Rule
+from medrobust.ensembling.member_predictions import MemberPredictions
+from medrobust.models.combination import Combination
 
-Fit = Callable[[Sample], Rule]
-Method = Callable[[Sample, EnsembleParams], Fit]
+Fit = Callable[[MemberPredictions], Combination]
+Method = Callable[[MemberPredictions, EnsembleParams], Fit]
 
-#: ensemble.method -> module:function, imported when it is asked for
+#: ensemble.method -> module:function, imported on first use
 METHODS = {
     "equal": "medrobust.ensembling.weighted:equal",
     "convex": "medrobust.ensembling.weighted:convex",
@@ -23,8 +24,8 @@ METHODS = {
 }
 
 
-def method(name: str) -> Method:
-    """The method of a name in `METHODS`."""
+def load_method(name: str) -> Method:
+    """The function of a name in `METHODS`."""
     module, _, function = METHODS[name].partition(":")
-    found: Method = getattr(import_module(module), function)
-    return found
+    method: Method = getattr(import_module(module), function)
+    return method

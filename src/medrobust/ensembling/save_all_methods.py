@@ -1,36 +1,41 @@
-"""The rules of all methods on disk, so that suites can attack those that are not in force too."""
+"""Save the ensembles of all methods, so that suites can attack those beside `ensemble.method` too."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.records import atomic_dir, write_json
-from medrobust.ensembling.compare import Comparison
-from medrobust.ensembling.fit import facts_of
-from medrobust.ensembling.sample import Sample
+from medrobust.ensembling.compare import MethodComparison
+from medrobust.ensembling.fit import fit_summary
+from medrobust.ensembling.member_predictions import MemberPredictions
 from medrobust.models.ensemble import save_ensemble
 
 
 def save_all_methods(
-    folder: Path, members: Mapping[str, Path], found: Comparison, sample: Sample, params: EnsembleParams
+    folder: Path,
+    members: Mapping[str, Path],
+    comparison: MethodComparison,
+    predictions: MemberPredictions,
+    params: EnsembleParams,
 ) -> None:
-    """Write a folder a method, each as `save_ensemble` writes it.
+    """Write one folder per method, each as `save_ensemble` writes it.
 
-    A method that was impossible has a card with `method` and `impossible` (why), because DVC needs the folder of
-    every cell that may depend on it.
+    A method that was not fitted gets a card with `method` and `not_fitted` (the reason), because DVC needs the
+    folder of every cell that may depend on it.
 
     Args:
         folder: of all methods.
-        members: name -> folder of the checkpoint, in the order of the rules.
-        found: what was fitted.
-        sample: what the members say of the validation images.
-        params: of params.yaml; `params.method` is not looked at.
+        members: name -> folder of the checkpoint, in the order of the combinations.
+        comparison: the fitted methods.
+        predictions: of the members on the validation images.
+        params: of params.yaml; `params.method` is not used.
     """
     with atomic_dir(folder) as temporary:
-        for name, record in found.records.items():
-            if name not in found.rules:
+        for name, record in comparison.records.items():
+            if name not in comparison.combinations:
                 write_json(temporary / name / "card.json", {"method": name, **record})
                 continue
-            rule = found.rules[name]
-            facts = facts_of(list(members), rule, sample, params.model_copy(update={"method": name}))
-            save_ensemble(temporary / name, members, rule, facts)
+            combination = comparison.combinations[name]
+            own = params.model_copy(update={"method": name})
+            facts = fit_summary(list(members), combination, predictions, own)
+            save_ensemble(temporary / name, members, combination, facts)

@@ -1,4 +1,4 @@
-"""Who falls for whose images: made on each model and judged by all, and what that does to their calibration."""
+"""Transfer matrix: attack each model (the source) and evaluate all models on the attacked images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ from medrobust.core.params.transfer import TransferParams
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
 from medrobust.models.ensemble import EnsembleClassifier
-from medrobust.models.predict import batches
+from medrobust.models.predict import batches, stacked_log_probabilities
 
 BATCH = 64
-#: Columns of the matrix; `source` is a model's name, or one of the two below.
+#: Columns of the matrix. `source` is the attacked model, or one of the two names below; `judge` is the evaluated
+#: model.
 MATRIX = [
     "source",
     "judge",
@@ -33,32 +34,33 @@ MATRIX = [
     "brier",
     "ece",
 ]
-#: No attack at all; and each member of the vote with an image of its own.
-CLEAN, SEPARATE = "no attack", "per member"
+#: Sources that are no model: clean images, and for each member of the ensemble images that were made on it alone.
+CLEAN, PER_MEMBER = "no attack", "per member"
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What J judges say; log-probabilities, float64.
+class TransferPredictions:
+    """Log-probabilities, float64, of J models.
 
     Attributes:
-        clean: J×n×K, of the images as they are.
-        attacked: S×J×n×K, of the images made on each source; sources are the judges.
+        clean: J×n×K, on the clean images.
+        attacked: J×J×n×K, by source model and evaluated model.
     """
 
     clean: np.ndarray
     attacked: np.ndarray
 
 
-def run_to_the_end(suite: dict[str, Any], eps: float, train: Subset | None = None) -> list[Attack]:
-    """A suite's attacks at one radius, none of which stops where its model first errs.
+def attacks_with_all_steps(suite: dict[str, Any], eps: float, train: Subset | None = None) -> list[Attack]:
+    """A suite's attacks at one radius, changed so that none of them stops at its first success.
 
-    From the boundary of the model that it was made on little transfers, and its confidence there says little.
+    Images just across the decision boundary of the source model seldom transfer, and their confidence says
+    little about calibration.
 
     Args:
-        suite: as `attacks.suite.resolve_suite` gives it.
+        suite: as returned by `attacks.engine.suite.resolve_suite`.
         eps: radius in the suite's norm.
-        train: images for attacks that are fitted.
+        train: training images for attacks that are fitted.
     """
     attacks = [build_attack(entry, eps, suite["norm"]).to_the_end() for entry in suite["attacks"]]
     return attacks if train is None else [attack.with_training(train) for attack in attacks]
@@ -67,24 +69,26 @@ def run_to_the_end(suite: dict[str, Any], eps: float, train: Subset | None = Non
 def strongest(
     model: nn.Module, attacks: Sequence[Attack], images: Tensor, labels: Tensor, seeds: Tensor
 ) -> Tensor:
-    """Of each image the version, n×C×H×W, with the largest margin on `model` among what the attacks find."""
-    best, top = images.clone(), torch.full((len(images),), -torch.inf, device=images.device)
+    """Per image the attacked version, n×C×H×W, with the largest margin on `model` over all attacks."""
+    best, best_margin = images.clone(), torch.full((len(images),), -torch.inf, device=images.device)
     for attack in attacks:
-        found = attack(model, images, labels, seeds=seeds)
+        attacked = attack(model, images, labels, seeds=seeds)
         with torch.no_grad():
-            gaps = margin(model(found), labels)
-        better = gaps > top
-        best[better], top[better] = found[better], gaps[better]
+            margins = margin(model(attacked), labels)
+        better = margins > best_margin
+        best[better], best_margin[better] = attacked[better], margins[better]
     return best
 
 
-def cross_examine(models: Sequence[nn.Module], subset: Subset, attacks: Sequence[Attack], seed: int) -> Answers:
-    """Make each image on every model and show it to all.
+def attack_and_evaluate(
+    models: Sequence[nn.Module], subset: Subset, attacks: Sequence[Attack], seed: int
+) -> TransferPredictions:
+    """Attack every model and evaluate all models on the images of each.
 
     Args:
-        models: J models in eval mode, sources and judges.
+        models: J models in eval mode.
         subset: the images.
-        attacks: as `run_to_the_end` gives them.
+        attacks: as returned by `attacks_with_all_steps`.
         seed: of their random starts.
     """
     device = next(models[0].parameters()).device
@@ -92,123 +96,120 @@ def cross_examine(models: Sequence[nn.Module], subset: Subset, attacks: Sequence
     for rows in batches(len(subset), BATCH):
         images, labels = subset.batch(rows).to(device), subset.targets(rows).to(device)
         seeds = image_seeds(subset.ids[rows], seed).to(device)
-        fitting = [attack.for_images(subset, rows.tolist()) for attack in attacks]
-        clean.append(_said(models, images))
-        attacked.append(
-            torch.stack([_said(models, strongest(model, fitting, images, labels, seeds)) for model in models])
-        )
-    return Answers(torch.cat(clean, dim=1).numpy(), torch.cat(attacked, dim=2).numpy())
+        prepared = [attack.for_images(subset, rows.tolist()) for attack in attacks]
+        clean.append(stacked_log_probabilities(models, images))
+        by_source = (strongest(source, prepared, images, labels, seeds) for source in models)
+        attacked.append(torch.stack([stacked_log_probabilities(models, made) for made in by_source]))
+    return TransferPredictions(torch.cat(clean, dim=1).numpy(), torch.cat(attacked, dim=2).numpy())
 
 
-def _said(models: Sequence[nn.Module], images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.stack([model(images).double().log_softmax(1).cpu() for model in models])
+def combine_per_member(ensemble: EnsembleClassifier, own: np.ndarray) -> np.ndarray:
+    """The ensemble's log-probabilities, n×K, when every member gets an image that was made on it alone.
 
-
-def separate_images(ensemble: EnsembleClassifier, own: np.ndarray) -> np.ndarray:
-    """The vote, n×K, when every member gets an image that was made on it alone.
-
-    No single image does that to the ensemble: the figure is no bound of its robustness, neither above nor below.
+    No single image does that to the ensemble, so that the result bounds its robustness neither from above nor
+    from below.
 
     Args:
-        ensemble: the vote.
-        own: log-probabilities, V×n×K, of each voter on the images that were made on it.
+        ensemble: the ensemble.
+        own: log-probabilities, A×n×K, of each of its A active members on the images that were made on it.
     """
     with torch.no_grad():
-        found: np.ndarray = ensemble.vote.cpu().double()(torch.from_numpy(own)).numpy()
-    return found
+        logprobs: np.ndarray = ensemble.combiner.cpu().double()(torch.from_numpy(own)).numpy()
+    return logprobs
 
 
 def matrix_table(
-    names: Sequence[str], answers: Answers, separate: tuple[str, np.ndarray], subset: Subset, report: ReportParams
+    names: Sequence[str], predictions: TransferPredictions, per_member: tuple[str, np.ndarray], subset: Subset,
+    report: ReportParams,
 ) -> pd.DataFrame:  # fmt: skip
-    """Table of `MATRIX`: every judge on clean images, then on those of every source.
+    """Table of `MATRIX`: every model on clean images, then on the images of every source model.
 
     Args:
-        names: of the judges.
-        answers: what they say.
-        separate: the ensemble's name and what `separate_images` gives.
+        names: of the models.
+        predictions: of the models.
+        per_member: the ensemble's name and the result of `combine_per_member`.
         subset: the images.
         report: of params.yaml.
     """
-    rows = [
-        _measured(CLEAN, judge, said, subset, report) for judge, said in zip(names, answers.clean, strict=True)
-    ]
-    for source, parts in zip(names, answers.attacked, strict=True):
-        rows += [_measured(source, judge, said, subset, report) for judge, said in zip(names, parts, strict=True)]
-    rows.append(_measured(SEPARATE, *separate, subset, report))
+    rows = []
+    for source, by_model in [(CLEAN, predictions.clean), *zip(names, predictions.attacked, strict=True)]:
+        rows += [_row(source, *cell, subset, report) for cell in zip(names, by_model, strict=True)]
+    rows.append(_row(PER_MEMBER, *per_member, subset, report))
     return pd.DataFrame(rows, columns=MATRIX)
 
 
-def _measured(source: str, judge: str, said: np.ndarray, subset: Subset, report: ReportParams) -> dict[str, Any]:
-    labels, preds, classes = subset.labels, said.argmax(1), said.shape[1]
-    settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
-    losses = -said[np.arange(len(labels)), labels]
-    low, high = intervals.bootstrap_ci(labels, preds, subset.patients, classes, metrics.accuracy, **settings)
-    loss_low, loss_high = intervals.mean_ci(losses, labels, subset.patients, **settings)
+def _row(
+    source: str, evaluated: str, logprobs: np.ndarray, subset: Subset, report: ReportParams
+) -> dict[str, Any]:
+    labels, preds, classes = subset.labels, logprobs.argmax(1), logprobs.shape[1]
+    bootstrap: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
+    losses = -logprobs[np.arange(len(labels)), labels]
+    low, high = intervals.bootstrap_ci(labels, preds, subset.patients, classes, metrics.accuracy, **bootstrap)
+    loss_low, loss_high = intervals.mean_ci(losses, labels, subset.patients, **bootstrap)
     return {
-        "source": source, "judge": judge, "accuracy": float((preds == labels).mean()), "low": low, "high": high,
+        "source": source, "judge": evaluated,
+        "accuracy": float((preds == labels).mean()), "low": low, "high": high,
         "log_loss": float(losses.mean()), "log_loss_low": loss_low, "log_loss_high": loss_high,
-        "brier": metrics.brier(labels, said), "ece": metrics.ece(labels, said),
+        "brier": metrics.brier(labels, logprobs), "ece": metrics.ece(labels, logprobs),
     }  # fmt: skip
 
 
 def transfer(
-    models: Mapping[str, nn.Module], ensemble: tuple[str, EnsembleClassifier], voters: Sequence[str],
+    models: Mapping[str, nn.Module], ensemble: tuple[str, EnsembleClassifier], active: Sequence[str],
     subset: Subset, suite: dict[str, Any], *, params: TransferParams, report: ReportParams, seed: int,
     train: Subset | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
-    """Everything that the stage writes: the matrix and its summary.
+    """The matrix and its summary, which the stage writes.
 
     Args:
         models: name -> classifier in eval mode.
-        ensemble: its name, and the vote.
-        voters: names of the models that vote, in the vote's order.
-        subset: images to choose from.
-        suite: as `attacks.suite.resolve_suite` gives it.
-        params: radius, and how many images, evenly spaced.
+        ensemble: its name, and the ensemble in eval mode.
+        active: names of the ensemble's active members, in its order.
+        subset: images to select from.
+        suite: as returned by `attacks.engine.suite.resolve_suite`.
+        params: radius and number of images, which are evenly spaced.
         report, seed: of params.yaml.
-        train: images for attacks that are fitted.
+        train: training images for attacks that are fitted.
     """
-    name, vote = ensemble
+    name, classifier = ensemble
     names, subset = [*models, name], subset.evenly_spaced(params.images)
-    attacks = run_to_the_end(suite, params.eps, train)
-    answers = cross_examine([*models.values(), vote], subset, attacks, seed)
-    own = np.stack([answers.attacked[place, place] for place in map(names.index, voters)])
-    table = matrix_table(names, answers, (name, separate_images(vote, own)), subset, report)
+    attacks = attacks_with_all_steps(suite, params.eps, train)
+    predictions = attack_and_evaluate([*models.values(), classifier], subset, attacks, seed)
+    own = np.stack([predictions.attacked[i, i] for i in map(names.index, active)])
+    table = matrix_table(names, predictions, (name, combine_per_member(classifier, own)), subset, report)
     facts = {"suite": suite["name"], "norm": suite["norm"], "eps": params.eps, "n": len(subset)}
     facts["patients"] = len(np.unique(subset.patients))
     return table, {**facts, "models": summary(table, names, name)}
 
 
-def nothing() -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What `transfer` gives where no images are asked for."""
+def empty_transfer() -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The matrix and the summary of a run with `transfer.images: 0`."""
     return pd.DataFrame(columns=MATRIX), {"n": 0}
 
 
 def summary(table: pd.DataFrame, names: Sequence[str], ensemble: str) -> dict[str, Any]:
-    """For each judge its accuracy on its own images and on those of the model that hurts it most, with intervals.
+    """Per model the accuracy on its own images, and on those of the source that lowers it most, with intervals.
 
     Args:
-        table: as `matrix_table` gives it.
-        names: of the judges.
-        ensemble: which of them is the vote; its figure for separate images stands under `per_member`.
+        table: as returned by `matrix_table`.
+        names: of the models.
+        ensemble: name of the ensemble; its accuracy with one image per member is under `per_member`.
     """
     cells = {(row["source"], row["judge"]): row for row in table.to_dict("records")}
-    found: dict[str, Any] = {}
-    for judge in names:
-        entry = _with_interval("own", cells[judge, judge])
-        if others := [name for name in names if name != judge]:
-            worst = min(others, key=lambda source: float(cells[source, judge]["accuracy"]))
-            entry |= {"worst_source": worst, **_with_interval("worst", cells[worst, judge])}
-        if judge == ensemble:
-            entry |= _with_interval("per_member", cells[SEPARATE, judge])
-        found[judge] = entry
-    return found
+    entries: dict[str, Any] = {}
+    for evaluated in names:
+        entry = _with_interval("own", cells[evaluated, evaluated])
+        if others := [name for name in names if name != evaluated]:
+            worst = min(others, key=lambda source: float(cells[source, evaluated]["accuracy"]))
+            entry |= {"worst_source": worst, **_with_interval("worst", cells[worst, evaluated])}
+        if evaluated == ensemble:
+            entry |= _with_interval("per_member", cells[PER_MEMBER, evaluated])
+        entries[evaluated] = entry
+    return entries
 
 
 def dvc_metrics(facts: Mapping[str, Any], ensemble: str) -> dict[str, float]:
-    """What DVC shows of `transfer`'s facts: the vote's accuracy on its own images or those that hurt it more."""
+    """The number that DVC shows: the ensemble's accuracy on its own images or on the worst source's, the lower."""
     row = facts.get("models", {}).get(ensemble)
     if row is None:
         return {}

@@ -1,45 +1,45 @@
-"""Soft votes: the mean of the members' probabilities, plain or with weights fitted on the simplex."""
+"""Weighted means of the members' probabilities: equal weights, or weights fitted on the simplex."""
 
 from functools import partial
 
 import numpy as np
 
 from medrobust.core.params.ensemble import EnsembleParams
-from medrobust.ensembling.sample import Sample
-from medrobust.models.vote import Rule
+from medrobust.ensembling.member_predictions import MemberPredictions
+from medrobust.models.combination import Combination
 
-#: Below it a probability counts as this much, so that one image cannot make the log-loss infinite.
+#: Smaller probabilities count as this value, so that one image cannot make the log-loss infinite.
 TINY = 1e-12
 
 
-def equal(sample: Sample, params: EnsembleParams) -> "partial[Rule]":
-    """Every member the same weight; nothing is fitted."""
+def equal(predictions: MemberPredictions, params: EnsembleParams) -> "partial[Combination]":
+    """The same weight for every member; nothing is fitted."""
     return partial(_equal)
 
 
-def _equal(sample: Sample) -> Rule:
-    return Rule(weights=[1 / len(sample.clean)] * len(sample.clean))
+def _equal(predictions: MemberPredictions) -> Combination:
+    return Combination(weights=[1 / len(predictions.clean)] * len(predictions.clean))
 
 
-def convex(sample: Sample, params: EnsembleParams) -> "partial[Rule]":
-    """Weights on the simplex of the smallest log-loss; those below `min_weight` become 0 (and cost nothing)."""
+def convex(predictions: MemberPredictions, params: EnsembleParams) -> "partial[Combination]":
+    """The weights with the smallest log-loss; weights below `min_weight` become 0."""
     return partial(_convex, params=params)
 
 
-def _convex(sample: Sample, params: EnsembleParams) -> Rule:
+def _convex(predictions: MemberPredictions, params: EnsembleParams) -> Combination:
     share = params.robust_share if params.objective == "weighted" else None
-    weights = convex_weights(sample.clean, sample.robust, sample.labels, share)
-    # The largest stays whatever min_weight says.
+    weights = convex_weights(predictions.clean, predictions.robust, predictions.labels, share)
+    # The largest weight is kept whatever min_weight is.
     weights[(weights < params.min_weight) & (weights < weights.max())] = 0
-    return Rule(weights=(weights / weights.sum()).tolist())
+    return Combination(weights=(weights / weights.sum()).tolist())
 
 
 def convex_weights(
     clean: np.ndarray, robust: np.ndarray, labels: np.ndarray, robust_share: float | None
 ) -> np.ndarray:
-    """Weights on the simplex, M, of the smallest log-loss of the weighted mean probability.
+    """Weights on the simplex, M, that minimise the log-loss of the weighted mean probability.
 
-    Both losses are convex in the weights, so that the found minimum is the only value there is.
+    Both losses are convex in the weights, so that every local minimum is a global one.
 
     Args:
         clean, robust: log-probabilities, M×n×K, of each member.
@@ -49,18 +49,18 @@ def convex_weights(
     from scipy.optimize import minimize
 
     members, rows = len(clean), np.arange(len(labels))
-    chances = [np.exp(part[:, rows, labels]) for part in (clean, robust)]
+    true_probs = [np.exp(part[:, rows, labels]) for part in (clean, robust)]
     mix = np.eye(2) if robust_share is None else np.array([[1 - robust_share, robust_share]])
 
     def losses(weights: np.ndarray) -> np.ndarray:
-        values: np.ndarray = mix @ [-np.log(np.maximum(weights @ chance, TINY)).mean() for chance in chances]
+        values: np.ndarray = mix @ [-np.log(np.maximum(weights @ probs, TINY)).mean() for probs in true_probs]
         return values
 
-    def slopes(weights: np.ndarray) -> np.ndarray:
-        values: np.ndarray = mix @ [-(chance / np.maximum(weights @ chance, TINY)).mean(1) for chance in chances]
+    def gradients(weights: np.ndarray) -> np.ndarray:
+        values: np.ndarray = mix @ [-(probs / np.maximum(weights @ probs, TINY)).mean(1) for probs in true_probs]
         return values
 
-    # Epigraph form: the bound t of all losses is the last variable, and the smallest t is wanted.
+    # Epigraph form: the last variable is an upper bound of all losses, and the smallest such bound is wanted.
     bound = np.eye(members + 1)[-1]
     start = np.full(members, 1 / members)
     constraints = [
@@ -68,13 +68,13 @@ def convex_weights(
         {
             "type": "ineq",
             "fun": lambda x: x[-1] - losses(x[:-1]),
-            "jac": lambda x: np.column_stack([-slopes(x[:-1]), np.ones(len(mix))]),
+            "jac": lambda x: np.column_stack([-gradients(x[:-1]), np.ones(len(mix))]),
         },
     ]
-    found = minimize(
+    solution = minimize(
         lambda x: x[-1], np.append(start, losses(start).max()), jac=lambda _: bound, method="SLSQP",
         bounds=[(0, 1)] * members + [(None, None)], constraints=constraints,
         options={"ftol": 1e-10, "maxiter": 1000},
     ).x[:-1]  # fmt: skip
-    weights: np.ndarray = np.clip(found, 0, None) / np.clip(found, 0, None).sum()
+    weights: np.ndarray = np.clip(solution, 0, None) / np.clip(solution, 0, None).sum()
     return weights

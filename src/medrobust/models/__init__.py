@@ -1,1 +1,1 @@
-"""Classifiers: build, checkpoint and load backbones and ensembles, and predict with them."""
+"""Classifiers: build, save and load backbones and ensembles, and predict with them."""

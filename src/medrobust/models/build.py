@@ -1,4 +1,4 @@
-"""Build a classifier from its block in params.yaml: a timm architecture, and weights from one of three places."""
+"""Build a classifier from its block in params.yaml: a timm architecture with pretrained, own or random weights."""
 
 import pickle
 from difflib import get_close_matches
@@ -9,9 +9,9 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.training import HeadParams, ModelParams
 from medrobust.models.classifier import Classifier
 
-#: Under which training scripts often keep the weights, beside epochs and optimisers.
+#: Keys under which training scripts often save the weights, beside the epoch and the optimiser.
 WRAPPERS = ("state_dict", "model")
-#: What reading a file that is no weights raises, besides torch's own: see the `pickle` module on unpickling.
+#: Exceptions of reading a file that holds no weights; the `pickle` module documents most of them.
 UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError,
     ImportError, OSError,
@@ -19,18 +19,18 @@ UNREADABLE = (
 
 
 def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
-    """A new classifier; its head is drawn from torch's global random state.
+    """A new classifier. Its head is initialised from torch's global random state.
 
     Raises:
         UserError: timm does not know the architecture or its tag, the image size does not fit it, or the
-            weights cannot be had.
+            weights cannot be fetched or read.
     """
     import timm
     import torch
 
     if not timm.is_model(model.timm):
         near = get_close_matches(model.timm.lower(), timm.list_models(), 5)
-        remedy = f"Names that come near: {', '.join(near) or 'see timm.list_models()'}"
+        remedy = f"Similar names: {', '.join(near) or 'see timm.list_models()'}"
         raise UserError("params.yaml: models.*.timm", f"timm has no {model.timm!r}", remedy)
     options: dict[str, Any] = {"num_classes": len(classes), "in_chans": 3}
     if "patch" in model.timm:
@@ -46,17 +46,18 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
     _set_head(backbone, model.head, len(classes))
     config = timm.data.resolve_model_data_config(backbone)
     classifier = Classifier(backbone, classes, model.image_size, list(config["mean"]), list(config["std"]))
-    # Twice as fast for depth-wise convolutions, no slower for others; the numbers stay those of the model.
+    # Twice as fast for depth-wise convolutions, no slower for others; the weights stay the same.
     return classifier.to(memory_format=torch.channels_last)
 
 
 def set_trainable(classifier: Classifier, trainable: str) -> None:
-    """Freeze what is not to be trained; the head is always trained.
+    """Freeze all parameters that are not to be trained; the head is always trained.
 
     Args:
-        classifier: changed in place. Frozen modules stay in eval mode, so that their BatchNorm statistics stay.
-        trainable: all | head | last:n, the last n of the groups (residual or transformer blocks) in which timm
-            lists the backbone's layers, from the input to the head.
+        classifier: changed in place. Frozen modules stay in eval mode, so that their BatchNorm statistics do not
+            change.
+        trainable: all | head | last:n. The last trains the head and the last n groups (residual or transformer
+            blocks) of the backbone, as timm groups its layers from the input to the head.
 
     Raises:
         UserError: the backbone has fewer groups.
@@ -72,19 +73,19 @@ def set_trainable(classifier: Classifier, trainable: str) -> None:
         module.requires_grad_(True)
     if trainable == "head":
         return
-    # The group of the head may hold a last norm or hidden layers besides: it is trained whole.
+    # The group of the head may also hold a last norm or hidden layers: all of it is trained.
     groups = timm.models.group_parameters(backbone, backbone.group_matcher(coarse=False))
     wanted, available = int(trainable.removeprefix("last:")), len(groups) - 1
     if wanted > available:
         found = f"{trainable}, but {type(backbone).__name__} has {available} groups of layers"
-        raise UserError("params.yaml: models.*.trainable", found, "Take fewer, or trainable: all")
+        raise UserError("params.yaml: models.*.trainable", found, "Use fewer, or set trainable: all")
     for group in sorted(groups)[-wanted - 1 :]:
         for name in groups[group]:
             backbone.get_parameter(name).requires_grad_(True)
 
 
 def _set_head(backbone: Any, head: HeadParams, classes: int) -> None:
-    """Put the MLP in place of timm's linear classifier, if one is asked for, and start from even odds."""
+    """Replace timm's linear classifier by the MLP of `head`, if it has one, and initialise the last layer."""
     import torch
 
     last = backbone.get_classifier()
@@ -92,7 +93,7 @@ def _set_head(backbone: Any, head: HeadParams, classes: int) -> None:
         name = backbone.default_cfg["classifier"]
         if not isinstance(last, torch.nn.Linear):
             found = f"{type(backbone).__name__} does not end in one linear layer"
-            raise UserError("params.yaml: models.*.head", found, "Leave the head out for this architecture")
+            raise UserError("params.yaml: models.*.head", found, "Remove models.*.head for this architecture")
         layers, width = [], last.in_features
         for hidden in head.widths:
             layers += [torch.nn.Linear(width, hidden), torch.nn.BatchNorm1d(hidden), torch.nn.GELU()]
@@ -102,7 +103,7 @@ def _set_head(backbone: Any, head: HeadParams, classes: int) -> None:
             layers = [torch.nn.Dropout(head.dropout)]
         last = torch.nn.Linear(width, classes)
         backbone.set_submodule(name, torch.nn.Sequential(*layers, last))
-    # Every run starts from even odds: EfficientNet's own head starts with logits of ±7 and unlearns for epochs.
+    # Start from nearly equal probabilities: EfficientNet's own head starts with logits of ±7 and loses epochs.
     for layer in last if isinstance(last, tuple) else (last,):
         torch.nn.init.normal_(layer.weight, std=0.01)
         torch.nn.init.zeros_(layer.bias)
@@ -111,7 +112,7 @@ def _set_head(backbone: Any, head: HeadParams, classes: int) -> None:
 def _check_patches(model: ModelParams) -> None:
     patch = int(model.timm.split("patch")[1].split("_")[0])
     if model.image_size % patch:
-        remedy = f"Take a multiple of {patch}, such as {max(model.image_size // patch, 1) * patch}"
+        remedy = f"Use a multiple of {patch}, such as {max(model.image_size // patch, 1) * patch}"
         raise UserError("params.yaml: models.*.image_size", f"got {model.image_size} for {model.timm}", remedy)
 
 
@@ -141,7 +142,7 @@ def _pretrained(model: ModelParams, options: dict[str, Any]) -> Any:
 
 
 def _load_file(backbone: Any, path: Path) -> None:
-    """Load a backbone's weights; the file's own head is left out, everything else must fit."""
+    """Load a backbone's weights from a file. The head in the file is ignored; everything else must fit."""
     state = _read_file(path)
     head = backbone.default_cfg["classifier"]
     heads = (head,) if isinstance(head, str) else tuple(head)
@@ -152,16 +153,18 @@ def _load_file(backbone: Any, path: Path) -> None:
     if wrong or lacking:
         found = f"does not fit {type(backbone).__name__}: {len(wrong)} wrong, {len(lacking)} missing keys"
         raise UserError(
-            str(path), f"{found} ({(wrong + lacking)[0]})", "Give weights of this architecture and size"
+            str(path), f"{found} ({(wrong + lacking)[0]})", "Use weights of this architecture and size"
         )
     bad = [key for key, value in fitting.items() if not value.isfinite().all()]
     if bad:
-        raise UserError(str(path), f"has values that are no numbers ({bad[0]})", "Give weights that are")
+        raise UserError(
+            str(path), f"has values that are not finite ({bad[0]})", "Use weights without NaN or infinity"
+        )
     backbone.load_state_dict(fitting, strict=False)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    """The tensors of a file by name; nothing in it is executed."""
+    """The tensors of a file by name; no code in the file is executed."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -169,18 +172,18 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)  # wherever it was saved
+        state = torch.load(path, map_location="cpu", weights_only=True)  # from whichever device
     except FileNotFoundError:
-        remedy = "Give the path of a file, or weights: none | pretrained"
+        remedy = "Set the path of an existing file, or weights: none | pretrained"
         raise UserError(f"params.yaml: models.*.weights: {path}", "no such file", remedy) from None
     except (SafetensorError, *UNREADABLE) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        remedy = "Fetch the file again, or save the model's state_dict(): nothing that needs code is read"
-        raise UserError(str(path), f"no weights ({first})", remedy) from None
+        remedy = "Download the file again, or save the model's state_dict(); files that run code are not read"
+        raise UserError(str(path), f"holds no weights ({first})", remedy) from None
     for name in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(name), dict):
             state = state[name]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        found = f"holds a {type(state).__name__} that is no dict of names and tensors"
+        found = f"holds a {type(state).__name__} that is not a dict of names and tensors"
         raise UserError(str(path), found, "Save the model's state_dict()")
     return state

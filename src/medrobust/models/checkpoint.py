@@ -1,7 +1,7 @@
-"""Checkpoints: `model.safetensors` beside a `card.json` that says what it is. Nothing is ever unpickled.
+"""Checkpoints: `model.safetensors` with the weights and `card.json` with their description; no pickle is read.
 
-Each is bound to the other: the card has the weights' sha256, and the weights' header repeats the card's `model`
-and `classes`, so that class names that somebody sorted by hand do not give right logits to wrong names.
+Each file is checked against the other. The card has the sha256 of the weights. The header of the weights repeats
+`model` and `classes` of the card, so that class names which were reordered by hand are detected.
 """
 
 import json
@@ -20,24 +20,24 @@ from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
 
 PACKAGES = ("medrobust", "torch", "torchvision", "timm", "kornia")
-#: The card's keys that the weights' header repeats, and the header's one key that has them, as JSON.
-BOUND, HEADER = ("model", "classes"), "medrobust"
+#: Keys of the card that the header of the weights repeats, as JSON under one key.
+REPEATED, HEADER = ("model", "classes"), "medrobust"
 
 
 def save(folder: Path | str, classifier: Classifier, model: ModelParams, card: dict[str, Any]) -> None:
-    """Write a checkpoint, whole or not at all.
+    """Write a checkpoint. If writing fails, an earlier checkpoint is left unchanged.
 
     Args:
         folder: for instance `data/checkpoints/resnet34/adv`.
         classifier: its parameters and buffers are stored in float32.
-        model: the block that builds it again.
-        card: what else a reader should know (regime, params, data and split hashes, metrics).
+        model: the block of params.yaml that rebuilds it.
+        card: further content of the card (regime, params, data and split hashes, metrics).
     """
     with atomic_dir(folder) as temporary:
         weights = temporary / "model.safetensors"
         own = {"model": model.model_dump(include={"timm", "image_size", "head"}), "classes": classifier.classes}
         state = {key: value.contiguous().cpu() for key, value in classifier.state_dict().items()}
-        save_file(state, weights, {HEADER: _bound(own)})
+        save_file(state, weights, {HEADER: _repeated(own)})
         facts = {
             **own,
             **card,
@@ -51,8 +51,8 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Classifier:
     """The classifier of a checkpoint folder, in eval mode on `device`.
 
     Raises:
-        UserError: a file is missing, the card and the weights do not speak of each other, or these versions of
-            medrobust and timm build another network.
+        UserError: a file is missing, the card and the weights do not belong together, or the installed versions
+            of medrobust and timm build another network.
     """
     path, weights = Path(folder) / "card.json", Path(folder) / "model.safetensors"
     card = read_json(path)
@@ -63,20 +63,20 @@ def load(folder: Path | str, device: torch.device | str = "cpu") -> Classifier:
     with safe_open(weights, "pt") as file:
         header = (file.metadata() or {}).get(HEADER)
     if header is None:
-        found = "its header has no classes, so nothing shows that those of card.json are in the logits' order"
-        raise UserError(str(weights), found, "It is of an earlier version: run `dvc repro`, which trains it anew")
-    if _bound(card) != header:
-        found = f"says {_bound(card)}, but the weights were written as {header}"
-        raise UserError(str(path), found, "Run `dvc checkout`; a trained model's classes cannot be changed")
+        found = "its header has no classes, so the order of those in card.json cannot be checked"
+        raise UserError(str(weights), found, "It is of an earlier version. Run `dvc repro` to train it again")
+    if _repeated(card) != header:
+        found = f"has {_repeated(card)}, but the weights were written with {header}"
+        raise UserError(str(path), found, "Run `dvc checkout`; the classes of a trained model cannot be changed")
     try:
         classifier = build_classifier(ModelParams(weights="none", **card["model"]), card["classes"])
         classifier.load_state_dict(load_file(weights))
-    except (ValueError, RuntimeError) as error:  # of pydantic and of torch
+    except (ValueError, RuntimeError) as error:  # from pydantic and torch
         first = str(error).strip().splitlines()[0]
-        remedy = f"It was written with {card.get('versions')}: install these, or train it anew"
-        raise UserError(str(path), f"these versions build another network ({first})", remedy) from None
+        remedy = f"Install the versions that wrote it ({card.get('versions')}), or train it again"
+        raise UserError(str(path), f"the installed versions build another network ({first})", remedy) from None
     return classifier.to(device).eval()
 
 
-def _bound(card: dict[str, Any]) -> str:
-    return json.dumps({key: card.get(key) for key in BOUND}, sort_keys=True)
+def _repeated(card: dict[str, Any]) -> str:
+    return json.dumps({key: card.get(key) for key in REPEATED}, sort_keys=True)

@@ -1,4 +1,4 @@
-"""A classifier takes images in [0, 1] and does all else inside, so that an attack sees what a user sees."""
+"""Classifiers of images in [0, 1]. Preprocessing is part of the model, so that attacks act on the input image."""
 
 import torch
 from torch import Tensor, nn
@@ -6,13 +6,13 @@ from torch.nn import functional as F
 
 
 class Classifier(nn.Module):
-    """A backbone behind resizing, channel repetition and normalisation.
+    """Resizing, repetition of a grey channel and normalisation, followed by a backbone.
 
     Args:
         backbone: a timm model for 3-channel images with `forward_features` and `forward_head`.
         classes: names, in the order of the logits.
-        image_size: side in pixels that the backbone takes.
-        mean, std: of the backbone's pretraining, one number a channel.
+        image_size: side in pixels of the backbone's input.
+        mean, std: of the backbone's pretraining, one number per channel.
     """
 
     mean: Tensor
@@ -27,12 +27,12 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, float32 n×K, of images n×1×H×W or n×3×H×W in [0, 1], any H and W."""
+        """Logits, float32 n×K, of images n×1×H×W or n×3×H×W in [0, 1] of any height and width."""
         logits: Tensor = self.backbone(self._normalise(images))
         return logits.float()
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Train or eval mode; modules whose own parameters are all frozen stay in eval mode."""
+        """Set train or eval mode; modules whose own parameters are all frozen stay in eval mode."""
         super().train(mode)
         for module in self.modules() if mode else []:
             own = list(module.parameters(recurse=False))
@@ -41,7 +41,7 @@ class Classifier(nn.Module):
         return self
 
     def features(self, images: Tensor) -> Tensor:
-        """Penultimate features, n×D, of images as `forward` takes them."""
+        """Penultimate features, n×D, of images in the format of `forward`."""
         maps = self.backbone.forward_features(self._normalise(images))  # type: ignore[operator]
         features: Tensor = self.backbone.forward_head(maps, pre_logits=True)  # type: ignore[operator]
         return features
@@ -49,7 +49,7 @@ class Classifier(nn.Module):
     def _normalise(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != (self.image_size, self.image_size):
             size = (self.image_size, self.image_size)
-            # torch has antialiasing in float32 and float64 only.
+            # torch supports antialiasing in float32 and float64 only.
             wide = images.to(torch.promote_types(images.dtype, torch.float32))
             images = F.interpolate(wide, size=size, mode="bilinear", antialias=True).to(images.dtype)
         return (images.expand(-1, 3, -1, -1) - self.mean) / self.std

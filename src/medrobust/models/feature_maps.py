@@ -1,4 +1,4 @@
-"""Layers of a classifier whose output is laid out like the image, what they output, and Grad-CAM on them."""
+"""Layers of a classifier whose output is a spatial map, recording of their outputs, and Grad-CAM on them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ class MapLayer:
     Attributes:
         name: of the module inside the backbone.
         module: the layer.
-        prefix: number of tokens before the patch tokens (class token, registers).
+        prefix: number of tokens before the patch tokens (class token, register tokens).
         grid: rows and columns of the patch tokens; None if the backbone does not report them.
         channels_last: whether the output is n×h×w×C.
     """
@@ -43,16 +43,16 @@ class MapLayer:
         cells = output.shape[1] - self.prefix
         if output.ndim != 3 or self.grid is None or self.grid[0] * self.grid[1] != cells:
             found = f"an output of {tuple(output.shape)} does not fill a grid of {self.grid}"
-            raise UserError(f"model, layer {self.name}", found, "Use a model whose tokens stand for patches")
+            raise UserError(f"model, layer {self.name}", found, "Use a model with one token per patch")
         maps: Tensor = output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
         return maps
 
 
 def map_layers(model: nn.Module) -> list[MapLayer]:
-    """The layers of a `Classifier` that Grad-CAM can use, early to late; [] for another network.
+    """The layers of a `Classifier` that Grad-CAM can use, early to late; [] for other networks.
 
-    Convolutional networks: timm's stages. Vision transformers: the tokens that enter the last attention, because
-    after it only the class token reaches the logits.
+    Convolutional networks: the stages that timm lists. Vision transformers: the input of the last attention,
+    because after it only the class token reaches the logits.
     """
     backbone: Any = getattr(model, "backbone", None)
     facts: dict[str, Any] = {
@@ -103,16 +103,14 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, layer: MapLayer)
         layer: one of `map_layers(model)`.
 
     Returns:
-        Maps, float32 n×H×W from 0 to 1 (all 0 where no cell raises the logit), and the gradient of the logits with
-        respect to the pixels, n×C×H×W, which the same backward pass gives.
+        Maps, float32 n×H×W from 0 to 1 (all 0 if no cell raises the logit), and the gradient of the logits with
+        respect to the pixels, n×C×H×W, from the same backward pass.
     """
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]  # the library clears them
-    images = (
-        images.detach().clone().requires_grad_(True)
-    )  # parameters need no gradient: backward ends at the pixels
+    images = images.detach().clone().requires_grad_(True)  # parameters need none, so backward ends at the pixels
     with (
         torch.enable_grad(),
         GradCAM(model=model, target_layers=[layer.module], reshape_transform=layer.maps) as cam,

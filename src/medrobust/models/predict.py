@@ -1,4 +1,4 @@
-"""What a model answers on a subset: log-probabilities, clean or under a quick attack."""
+"""Log-probabilities that models predict for the images of a subset, clean or attacked."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -20,47 +20,52 @@ def log_probabilities(
 ) -> np.ndarray:
     """Log-probabilities, float64 n×K, of a subset's images, attacked first if an attack is given.
 
-    The model is put into eval mode and back into the mode it was in.
+    The model runs in eval mode and is then put back into the mode it was in.
     """
     training = model.training
     model.eval()
-    found: np.ndarray = predict_all([model], subset, attack, model, seed)[0]
+    logprobs: np.ndarray = predict_all([model], subset, attack, model, seed)[0]
     model.train(training)
-    return found
+    return logprobs
 
 
 def predict_all(
-    judges: Sequence[nn.Module], subset: Subset, attack: Attacker | None, victim: nn.Module, seed: int
+    models: Sequence[nn.Module], subset: Subset, attack: Attacker | None, attacked_model: nn.Module, seed: int
 ) -> np.ndarray:
-    """What several models, in eval mode, say of the same images: log-probabilities, float64 M×n×K.
+    """Log-probabilities, float64 M×n×K, of several models in eval mode on the same images.
 
     Args:
-        judges: M models.
+        models: M models.
         subset: the images.
-        attack: made once on `victim`, for all judges; None = the images as they are.
-        victim: the model that is attacked.
+        attack: run on `attacked_model`; its images are given to all models. None = clean images.
+        attacked_model: the model that is attacked.
         seed: of the attack's random starts.
     """
-    device = next(victim.parameters()).device
+    device = next(attacked_model.parameters()).device
     parts = []
     for rows in batches(len(subset), BATCH):
         images = subset.batch(rows).to(device)
         if attack is not None:
             seeds = image_seeds(subset.ids[rows], seed).to(device)
-            images = attack(victim, images, subset.targets(rows).to(device), seeds=seeds)
-        with torch.no_grad():
-            parts.append(torch.stack([torch.log_softmax(judge(images).double(), 1).cpu() for judge in judges]))
+            images = attack(attacked_model, images, subset.targets(rows).to(device), seeds=seeds)
+        parts.append(stacked_log_probabilities(models, images))
     return torch.cat(parts, dim=1).numpy()
 
 
+def stacked_log_probabilities(models: Sequence[nn.Module], images: Tensor) -> Tensor:
+    """Log-probabilities, float64 M×n×K on the CPU, of M models on a batch of images n×C×H×W."""
+    with torch.no_grad():
+        return torch.stack([model(images).double().log_softmax(1).cpu() for model in models])
+
+
 def batches(count: int, size: int) -> Iterator[np.ndarray]:
-    """Positions 0 to `count`, `size` at a time."""
+    """Positions from 0 to `count` - 1, `size` at a time."""
     for start in range(0, count, size):
         yield np.arange(start, min(start + size, count))
 
 
 def predictions_table(subset: Subset, split: str, logprobs: np.ndarray) -> pd.DataFrame:
-    """`id`, `split`, `patient`, `label`, `pred` and a `logprob_<k>` a class."""
+    """Table of `id`, `split`, `patient`, `label`, `pred` and one `logprob_<k>` per class; one row per image."""
     table = pd.DataFrame({"id": subset.ids, "split": split, "patient": subset.patients, "label": subset.labels})
     scores = pd.DataFrame(logprobs, columns=[f"logprob_{k}" for k in range(logprobs.shape[1])])
     return pd.concat([table.assign(pred=logprobs.argmax(1)), scores], axis=1)

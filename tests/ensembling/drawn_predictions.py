@@ -1,11 +1,11 @@
-"""Answers of members that know the truth more or less well."""
+"""Random predictions of members with given skills."""
 
 from typing import Any
 
 import numpy as np
 
 from medrobust.core.params.ensemble import EnsembleParams
-from medrobust.ensembling.sample import Sample
+from medrobust.ensembling.member_predictions import MemberPredictions
 from tests.params import default_block
 
 
@@ -13,8 +13,13 @@ def settings(**changes: Any) -> EnsembleParams:
     return default_block(EnsembleParams, "ensemble", **{"temperature": False, **changes})
 
 
-def draw(skills: list[float], *, seed: int = 0, patients: int = 20, slices: int = 4, classes: int = 3) -> Sample:
-    """Members whose logits point to the truth so far, attacked half as far; each patient has one class."""
+def draw(
+    skills: list[float], *, seed: int = 0, patients: int = 20, slices: int = 4, classes: int = 3
+) -> MemberPredictions:
+    """Members whose logit of the true class is raised by their skill, and by half of it if attacked.
+
+    Each patient has one class.
+    """
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(patients) % classes, slices)
     truth, skill = np.eye(classes)[labels], np.array(skills)[:, None, None]
@@ -22,4 +27,4 @@ def draw(skills: list[float], *, seed: int = 0, patients: int = 20, slices: int 
     logits = noise + np.stack([skill * truth, skill / 2 * truth])
     clean, robust = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     names = np.array([f"p{k // slices}" for k in range(len(labels))])
-    return Sample(clean, robust, labels, names, [f"c{k}" for k in range(classes)])
+    return MemberPredictions(clean, robust, labels, names, [f"c{k}" for k in range(classes)])

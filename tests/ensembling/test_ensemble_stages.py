@@ -1,4 +1,4 @@
-"""The stages of the vote with their commands of dvc.yaml: every method is fitted and can be attacked."""
+"""The stages of the ensemble, with their commands in dvc.yaml: every method is fitted and can be attacked."""
 
 from pathlib import Path
 
@@ -42,19 +42,19 @@ def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
-def test_every_method_is_kept_and_one_that_is_not_in_force_is_attacked(
+def test_every_method_is_saved_and_another_than_the_selected_one_can_be_attacked(
     root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_stage(root, monkeypatch, "ensemble")
-    votes = workplace / "data" / "methods"
-    assert {folder.name for folder in votes.iterdir()} == set(METHODS)
-    in_force, kept = (
-        read_json(folder / "card.json") for folder in (workplace / "data" / "ensemble", votes / "convex")
+    methods = workplace / "data" / "methods"
+    assert {folder.name for folder in methods.iterdir()} == set(METHODS)
+    selected, convex = (
+        read_json(folder / "card.json") for folder in (workplace / "data" / "ensemble", methods / "convex")
     )
-    assert kept == in_force | {"members": kept["members"]}
+    assert convex == selected | {"members": convex["members"]}
     images = torch.rand(2, 1, SIDE, SIDE)
     assert torch.equal(
-        load_ensemble(votes / "convex")(images), load_ensemble(workplace / "data" / "ensemble")(images)
+        load_ensemble(methods / "convex")(images), load_ensemble(workplace / "data" / "ensemble")(images)
     )
 
     run_stage(root, monkeypatch, "attack_method", method="equal", suite="quick")
@@ -68,14 +68,14 @@ def test_every_method_is_kept_and_one_that_is_not_in_force_is_attacked(
     assert len(read_table(workplace / "plots" / "methods" / "equal-quick.csv")) == 2
 
     run_stage(root, monkeypatch, "check_method", method="equal")
-    found = read_metrics(workplace / "metrics" / "checks" / "equal-method.json")
-    assert found["suites"]["quick"]["eps"] == 0.05
-    asked = found["model"] | found["suites"]["quick"]["checks"]
-    assert {check.name for check in CHECKS} == set(asked)
-    assert not asked["one input"].startswith("skip")
+    checked = read_metrics(workplace / "metrics" / "checks" / "equal-method.json")
+    assert checked["suites"]["quick"]["eps"] == 0.05
+    lines = checked["model"] | checked["suites"]["quick"]["checks"]
+    assert {check.name for check in CHECKS} == set(lines)
+    assert not lines["one input"].startswith("skip")
 
 
-def test_a_method_that_was_impossible_ends_well_and_says_so(
+def test_the_cells_of_a_method_that_was_not_fitted_succeed_and_write_the_reason(
     root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     card = {"method": "stacking", "not_fitted": "too few validation patients have Mild"}
