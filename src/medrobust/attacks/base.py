@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.hyperparameters import NotNegative, check_values, reaches
+from medrobust.core.params.base import Positive
+from medrobust.core.params.hyperparameters import Count, NotNegative, check_values, reaches
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset
@@ -118,6 +119,32 @@ class Attack(ABC):
         if self.respects_ball and outside.any():
             raise FloatingPointError(f"{type(self).__name__} left the ball of radius {self.eps}")
         return torch.where(per_image(outside), images, result)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedStepAttack(Attack):
+    """An attack with steps of a fixed size.
+
+    Attributes:
+        alpha: step size; None = 2.5·eps/steps.
+        steps: gradient evaluations per restart.
+        random_start: uniform in the ball. The first restart starts from `start` where a caller passes one.
+        allow_weak: accept alpha·steps < eps.
+    """
+
+    alpha: Positive | None = None
+    steps: Count = 10
+    random_start: bool = True
+    allow_weak: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
+
+    @property
+    def step_size(self) -> float:
+        """Step size in [0, 1] pixel units."""
+        return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
 
 
 class QueryCounter(nn.Module):

@@ -23,17 +23,6 @@ Target = int | str | None
 Costs = Sequence[Sequence[float]] | None
 
 
-def check_target(target: Target, costs: Costs) -> None:
-    """Refuse the target `most_costly` without a square table of costs.
-
-    Raises:
-        UserError: there are no costs, or the table is not square.
-    """
-    if target == "most_costly" and (costs is None or any(len(row) != len(costs) for row in costs)):
-        found = "no costs" if costs is None else "a table of costs that is not square"
-        raise UserError("attack.costs", f"target most_costly with {found}", COST_REMEDY)
-
-
 def choose_targets(model: nn.Module, images: Tensor, labels: Tensor, target: int | str, costs: Costs) -> Tensor:
     """The target class of each image, n. An image whose target is its own label cannot be attacked.
 

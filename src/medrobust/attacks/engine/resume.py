@@ -55,7 +55,7 @@ class ResumeFolder:
 
 def resume_folder(
     model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, bit_depth: int,
-    allow_weak: bool = False, train: Subset | None = None,
+    train: Subset | None = None,
 ) -> ResumeFolder:  # fmt: skip
     """The folder of an evaluation, named by a hash of everything that decides its result.
 
@@ -72,6 +72,6 @@ def resume_folder(
                 digest.update("\0".join(map(str, array)).encode())
             for start in range(0, len(part), 256):
                 digest.update(part.batch(range(start, min(start + 256, len(part)))).numpy().tobytes())
-    facts = [suite, seed, bit_depth, allow_weak, modules_hash(ENGINE)]
+    facts = [suite, seed, bit_depth, modules_hash(ENGINE)]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     return ResumeFolder(WORK / "resume" / f"attack-{digest.hexdigest()[:24]}")

@@ -68,19 +68,16 @@ def write_not_fitted(outs: Outs, reason: str) -> None:
 
 def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dict[str, Any]:
     """The curve at one radius: accuracies, macro F1, kappa and the recall of each class, with their intervals."""
-    settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     labels, patients = table["label"].to_numpy(), table["patient"].to_numpy()
+    # The prediction in the worst case: the adversarial one where the image was fooled, else the true class.
+    preds = np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
+    estimates = metrics.estimates(
+        labels, preds, patients, classes, resamples=report.bootstrap, confidence=report.confidence
+    )
     point: dict[str, Any] = {}
-    for name, (value, interval) in metrics.estimates(
-        labels, _worst_pred(table), patients, classes, **settings
-    ).items():
+    for name, (value, interval) in estimates.items():
         point |= dict(zip(metrics.curve_columns(name), (value, *(interval or (None, None))), strict=True))
     return point
-
-
-def _worst_pred(table: pd.DataFrame) -> np.ndarray:
-    """The prediction in the worst case: the adversarial one where the image was fooled, else the true class."""
-    return np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
 
 
 def _summary(

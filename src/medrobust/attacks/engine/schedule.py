@@ -56,10 +56,8 @@ class ImageSchedule:
         """The next attempt of attack number `attack_index`; None = the image is done."""
         if self.fooled == 0 or self.attack_index == len(self.attacks):
             return None
-        attack = self.attacks[self.attack_index]
-        num_steps = attack.num_steps if isinstance(attack, IterativeAttack) else 0
         start, eps = self._start if self._restart == 0 else None, self.radii[self._next_radius]
-        return Attempt(self.row, eps, self._restart, num_steps, start, from_clean=self._from_clean)
+        return Attempt(self.row, eps, self._restart, start, from_clean=self._from_clean)
 
     @property
     def _from_clean(self) -> bool:

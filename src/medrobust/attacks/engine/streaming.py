@@ -34,7 +34,6 @@ class Attempt:
         row: of the image in the subset.
         eps: radius.
         restart: number of the restart.
-        num_steps: largest number of steps (iterative attacks).
         start: C×H×W, result of an earlier attempt to start from; None = the clean image.
         from_clean: start at the clean image itself, even if the attack draws random starts.
     """
@@ -42,7 +41,6 @@ class Attempt:
     row: int
     eps: float
     restart: int
-    num_steps: int
     start: Tensor | None
     from_clean: bool = False
 
@@ -149,8 +147,7 @@ class StreamingBatch:
         results, state = self._leave(state, leaving), state.take(stay)
         if self._attempts:
             state.current, state.steps = self.attack.step(state, gradient[stay]), state.steps + 1
-            limits = torch.tensor([attempt.num_steps for attempt in self._attempts], device=state.steps.device)
-            last = state.steps >= limits
+            last = state.steps >= self.attack.num_steps
             if last.any():
                 self._evaluate_last(state, last)
                 results, state = results + self._leave(state, last, evaluated=True), state.take(~last)
@@ -290,9 +287,9 @@ def attempt_results(
         distance(state.best, state.origin, norm).tolist(),
         strict=True,
     )  # fmt: skip
-    results: list[AttemptResult] = []
-    for attempt, (image, pred, gap, length, saturation, shift), cost in zip(
-        attempts, measured, costs, strict=True
-    ):
-        results.append(AttemptResult(attempt, image, pred, gap, length, saturation, shift, *cost))
-    return results
+    return [
+        AttemptResult(attempt, image, pred, gap, length, saturation, shift, *cost)
+        for attempt, (image, pred, gap, length, saturation, shift), cost in zip(
+            attempts, measured, costs, strict=True
+        )
+    ]

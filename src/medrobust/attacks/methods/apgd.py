@@ -1,6 +1,6 @@
 """Auto-PGD: PGD that adapts its step size to its progress (Croce & Hein 2020, algorithm 1)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -81,7 +81,7 @@ class APGDT(APGD):
         """The best image of all targets."""
         best = BestImages(start)
         for number, classes in enumerate(wrong_classes(problem, self.targets)):
-            for restart, rows, part in best.rounds(problem.with_loss_targets(classes), range(self.restarts)):
+            for restart, rows, part in best.rounds(replace(problem, loss_targets=classes), range(self.restarts)):
                 warm = start[rows] if number == restart == 0 else None
                 self._run(part, warm, rows, best, number + restart * STREAMS)
         return best.images

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Norm, ascent, check_alpha, per_image
+from medrobust.attacks.base import FixedStepAttack, Norm, ascent, per_image
 from medrobust.attacks.problem import BestImages, Losses, Problem, TargetableAttack
 from medrobust.attacks.targets import Loss, Target
 from medrobust.core.errors import UserError
@@ -24,7 +24,7 @@ STREAMS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class IteratedGradient(TargetableAttack):
+class IteratedGradient(FixedStepAttack, TargetableAttack):
     """Steps along the gradient, projected back to the ball.
 
     Without momentum, random start and restarts it is the basic iterative method. With random start and restarts it
@@ -32,37 +32,20 @@ class IteratedGradient(TargetableAttack):
 
     Attributes:
         loss: maximised by the steps, see `targets.attack_loss`.
-        alpha: step size; None = 2.5·eps/steps.
-        steps: gradient evaluations per restart.
         restarts: random starts, tried on images for which the attack has not succeeded.
         momentum: decay of the accumulated gradient; 0 = none.
-        random_start: uniform in the ball. The first restart starts from `start` where a caller passes one.
         keep: `best` = the image with the largest margin of all steps and restarts; `last` = the last iterate.
         stop_when_fooled: whether images stop at success. Images for a transfer attack need all steps: False.
         eot: gradients averaged per step; more than one for a model with random outputs.
-        allow_weak: accept alpha·steps < eps.
     """
 
     failure_covers_smaller_eps: ClassVar[bool] = True
     loss: Loss = "ce"
-    alpha: Positive | None = None
-    steps: Count = 10
     restarts: Count = 1
     momentum: NotNegative = 0.0
-    random_start: bool = True
     keep: Literal["best", "last"] = "best"
     stop_when_fooled: bool = True
     eot: Count = 1
-    allow_weak: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
-
-    @property
-    def step_size(self) -> float:
-        """Step size in [0, 1] pixel units."""
-        return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
 
     @property
     def cost(self) -> float:

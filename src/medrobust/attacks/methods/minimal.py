@@ -3,13 +3,13 @@
 Neither uses the radius in its steps, so their results count only if they lie inside the ball.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import Norm, per_image
+from medrobust.attacks.base import Norm, distance, per_image
 from medrobust.attacks.methods.apgd import wrong_classes
 from medrobust.attacks.problem import Problem, TargetableAttack
 from medrobust.core.errors import UserError
@@ -108,7 +108,7 @@ class FAB(TargetableAttack):
                     return
                 current = self._step(part, current)
                 crossed = part.evaluate(current)[1]
-                best.update(rows, current, part.distance(current), crossed)
+                best.update(rows, current, distance(current, part.images, self.norm), crossed)
                 back = part.images + self.beta * (current - part.images)
                 current = torch.where(per_image(crossed), back, current)
                 on = torch.full_like(crossed, self.minimise) | (best.distance[rows] > self.eps)
@@ -155,7 +155,7 @@ class FABT(FAB):
         """The nearest image beyond any boundary."""
         best = _NearestImages(problem)
         for number, classes in enumerate(wrong_classes(problem, self.targets)):
-            self._run(problem.with_loss_targets(classes), best, number * self.restarts)
+            self._run(replace(problem, loss_targets=classes), best, number * self.restarts)
         return best.images
 
 
