@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,14 +58,9 @@ class Problem:
 
     def take(self, rows: Tensor) -> "Problem":
         """The problem of some rows."""
-
-        def some(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value[rows]
-
-        return Problem(
-            focus(self.model, rows), self.images[rows], self.labels[rows], self.seeds[rows], self.eps, self.norm,
-            some(self.targets), some(self.loss_targets), some(self.mask),
-        )  # fmt: skip
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        parts: dict[str, Any] = {name: value[rows] for name, value in tensors.items()}
+        return replace(self, model=focus(self.model, rows), **parts)
 
     def project(self, images: Tensor) -> Tensor:
         """Images projected onto the mask, the ball and [0, 1]."""

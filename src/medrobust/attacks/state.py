@@ -140,11 +140,9 @@ class IterativeAttack(Attack):
 
     @property
     def cost(self) -> float:
-        """Steps of all restarts; a step without a gradient counts as a third."""
         return self.restarts * self.num_steps / (1 if self.uses_gradient else 3)
 
     def to_the_end(self) -> "IterativeAttack":
-        """The attack with all its steps on every image, fooled or not."""
         return replace(self, stop_when_fooled=False)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:

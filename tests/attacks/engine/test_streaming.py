@@ -145,7 +145,7 @@ def test_running_out_of_memory_halves_the_batch_of_any_attack(trained: nn.Module
     def fetch(rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         return subset.batch(rows), subset.targets(rows), torch.tensor(rows)
 
-    batch = FixedBatch(Small(trained, 6), OneCall(eps=0.1), fetch, BatchLimit(40))
+    batch = FixedBatch(Small(trained, 6), OneCall(eps=0.1), fetch, BatchLimit(40), subset)
     batch.queue = deque(Attempt(row, 0.05 if row % 2 else 0.1, 0, None) for row in range(40))
     results: list[AttemptResult] = []
     while batch.pending:

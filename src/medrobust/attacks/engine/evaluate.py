@@ -28,7 +28,7 @@ from medrobust.attacks.base import (
     margin,
     per_image,
 )
-from medrobust.attacks.engine.attempts import RECORDS, table_of, worst_case
+from medrobust.attacks.engine.attempts import table_of, worst_case
 from medrobust.attacks.engine.resume import ResumeFolder
 from medrobust.attacks.engine.schedule import ImageSchedule
 from medrobust.attacks.engine.streaming import BatchLimit, FixedBatch, StreamingBatch
@@ -38,8 +38,6 @@ from medrobust.core.processes import gather, process_group, rows_of_rank
 from medrobust.core.runtime import progress
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
-
-__all__ = ["RECORDS", "attack_suite", "build_attack", "evaluate_suite"]
 
 #: Seconds between two tables of finished images.
 FLUSH = 10.0
@@ -51,12 +49,10 @@ def build_attack(entry: dict[str, Any], eps: float, norm: Norm) -> Attack:
 
 
 def evaluate_suite(
-    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64,
-    allow_weak: bool = False,
-) -> pd.DataFrame:  # fmt: skip
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64
+) -> pd.DataFrame:
     """The per-image worst case of `attack_suite`: table of `attempts.RECORDS`, one row per image and radius."""
-    attempts = attack_suite(model, subset, suite, seed=seed, batch_size=batch_size, allow_weak=allow_weak)
-    return worst_case(attempts, suite["eps"])
+    return worst_case(attack_suite(model, subset, suite, seed=seed, batch_size=batch_size), suite["eps"])
 
 
 def attack_suite(
@@ -137,9 +133,7 @@ class _Evaluation:
     def _batch_of(self, attack: Attack) -> StreamingBatch | FixedBatch:
         if isinstance(attack, IterativeAttack):
             return StreamingBatch(self.model, attack, self._fetch, self.limit, give_up=self.give_up)
-        return FixedBatch(
-            self.model, attack, self._fetch, self.limit, lambda attack, rows: attack.for_images(self.subset, rows)
-        )
+        return FixedBatch(self.model, attack, self._fetch, self.limit, self.subset)
 
     def run(self, rows: list[int]) -> Iterator[pd.DataFrame]:
         """Attack images; yield tables of the finished ones, every few seconds."""
@@ -227,9 +221,10 @@ class _Evaluation:
 
     def _record_stored(self, schedules: list[ImageSchedule]) -> None:
         """Record adversarial images as a file stores them, scaled to rising radii until the rounded one fools."""
-        remaining = [schedule for schedule in schedules if schedule.adversarial is not None]
+        attacked = [schedule for schedule in schedules if schedule.adversarial is not None]
+        done: set[int] = set()
         for number, eps in enumerate(self.radii):
-            trying = [schedule for schedule in remaining if schedule.fooled <= number]
+            trying = [each for each in attacked if each.fooled <= number and each.row not in done]
             if not trying:
                 continue
             images, labels, _ = self._fetch([schedule.row for schedule in trying])
@@ -248,8 +243,5 @@ class _Evaluation:
                     "distance": far, "saturation": np.nan, "displacement": np.nan, "steps": 0, "gradients": 0,
                     "queries": 1,
                 })  # fmt: skip
-            remaining = [
-                schedule
-                for schedule in remaining
-                if not schedule.records[-1]["fooled"] or schedule.records[-1]["attack"] != "stored"
-            ]
+                if pred != label:
+                    done.add(schedule.row)

@@ -54,9 +54,14 @@ class ResumeFolder:
 
 
 def resume_folder(
-    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, bit_depth: int,
+    model: nn.Module,
+    subset: Subset,
+    suite: dict[str, Any],
+    *,
+    seed: int,
+    bit_depth: int,
     train: Subset | None = None,
-) -> ResumeFolder:  # fmt: skip
+) -> ResumeFolder:
     """The folder of an evaluation, named by a hash of everything that decides its result.
 
     The hash covers the model's structure and weights, the images and labels (including those on which attacks are

@@ -16,6 +16,7 @@ from medrobust.attacks.base import Attack, Norm, QueryCounter, distance, margin,
 from medrobust.attacks.state import AttackState, IterativeAttack
 from medrobust.core.errors import UserError
 from medrobust.core.runtime import say
+from medrobust.data.store import Subset
 
 T = TypeVar("T")
 #: Steps over which `give_up` measures progress: a tenth of an attack's steps, but at least this many.
@@ -221,14 +222,11 @@ class FixedBatch:
 
     Args:
         model, attack, fetch, limit: as for a `StreamingBatch`.
-        prepare: returns the attack for the images of some rows; None = the same attack for all.
+        subset: the attacked images, for attacks that need more than their pixels.
     """
 
-    def __init__(
-        self, model: nn.Module, attack: Attack, fetch: Fetch, limit: BatchLimit,
-        prepare: Callable[[Attack, list[int]], Attack] | None = None,
-    ) -> None:  # fmt: skip
-        self.model, self.attack, self.fetch, self.limit, self.prepare = model, attack, fetch, limit, prepare
+    def __init__(self, model: nn.Module, attack: Attack, fetch: Fetch, limit: BatchLimit, subset: Subset) -> None:
+        self.model, self.attack, self.fetch, self.limit, self.subset = model, attack, fetch, limit, subset
         self.queue: deque[Attempt] = deque()
 
     @property
@@ -250,8 +248,7 @@ class FixedBatch:
     def _attack(self, attempts: list[Attempt], eps: float) -> list[AttemptResult]:
         rows = [attempt.row for attempt in attempts]
         images, labels, seeds = self.fetch(rows)
-        attack = replace(self.attack, eps=eps)
-        attack = attack if self.prepare is None else self.prepare(attack, rows)
+        attack = replace(self.attack, eps=eps).for_images(self.subset, rows)
         counter = QueryCounter(self.model, len(attempts))
         warm = any(attempt.start is not None for attempt in attempts)
         start = _starts(attempts, images, self.attack.norm) if warm else None

@@ -6,7 +6,7 @@ an edit of one attack re-runs the cells that use it, and a new attack re-runs no
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medrobust.attacks.lookup import load_attack
 from medrobust.core.code import chosen_entries
@@ -14,9 +14,6 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.hyperparameters import build
 from medrobust.core.records import file_hash, read_json, write_json
-
-if TYPE_CHECKING:
-    from medrobust.attacks.base import Attack
 
 
 def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -39,7 +36,12 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
     for spec in suite.attacks:
         attack = str(spec.get("name"))
         settings = {key: value for key, value in spec.items() if key != "name"}
-        _check(load_attack(attack, f"{where}.attacks"), settings, suite, f"{where}.{attack}")
+        kind = load_attack(attack, f"{where}.attacks")
+        if suite.norm not in kind.norms:
+            found = f"supports {' and '.join(kind.norms)}, but the suite has {suite.norm}"
+            raise UserError(f"{where}.{attack}", found, "Move it to a suite with its norm")
+        for eps in suite.eps:
+            build(kind, settings, f"{where}.{attack}", eps=eps, norm=suite.norm)
         names.add(attack)
         if isinstance(inner := settings.get("attack"), dict):  # the attack that a transfer runs on its surrogate
             names.add(str(inner["name"]))
@@ -79,11 +81,3 @@ def read_suite(folder: Path) -> dict[str, Any]:
         if entry["name"] == "transfer" and not settings.get("sha256"):
             entry["hyperparameters"] = settings | read_json(folder / f"{settings['source']}.json")
     return suite
-
-
-def _check(kind: "type[Attack]", settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
-    if suite.norm not in kind.norms:
-        found = f"supports {' and '.join(kind.norms)}, but the suite has {suite.norm}"
-        raise UserError(where, found, "Move it to a suite with its norm")
-    for eps in suite.eps:
-        build(kind, settings, where, eps=eps, norm=suite.norm)

@@ -36,11 +36,9 @@ class APGD(TargetableAttack):
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations of all restarts."""
         return (self.steps + 1) * self.restarts * self.eot
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The best image of all restarts."""
         best = BestImages(start)
         for restart, rows, part in best.rounds(problem, range(self.restarts)):
             self._run(part, start[rows] if restart == 0 else None, rows, best, restart * STREAMS)
@@ -78,7 +76,6 @@ class APGDT(APGD):
         return super().cost * self.targets
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The best image of all targets."""
         best = BestImages(start)
         for number, classes in enumerate(wrong_classes(problem, self.targets)):
             for restart, rows, part in best.rounds(replace(problem, loss_targets=classes), range(self.restarts)):

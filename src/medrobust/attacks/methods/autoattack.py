@@ -50,7 +50,6 @@ class AutoAttack(Attack):
 
     @property
     def cost(self) -> float:
-        """Sum of the parts."""
         return sum(part.cost for part in self.parts() if part.cost != torch.inf)
 
     def parts(self) -> list[Attack]:

@@ -49,11 +49,9 @@ class IteratedGradient(FixedStepAttack, TargetableAttack):
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations of all restarts."""
         return self.steps * self.restarts * self.eot
 
     def to_the_end(self) -> "IteratedGradient":
-        """The attack with all its steps on every image, whether it succeeds or not."""
         return replace(self, stop_when_fooled=False)
 
     def losses(self, problem: Problem, stream: int) -> Losses | None:
@@ -78,7 +76,6 @@ class IteratedGradient(FixedStepAttack, TargetableAttack):
         return gradient, carried
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The best image of all restarts."""
         best = BestImages(start)
         for restart, rows, part in best.rounds(problem, range(self.restarts)):
             first = part.project(start[rows])
@@ -185,7 +182,6 @@ class VMIFGSM(MIFGSM):
 
     @property
     def cost(self) -> float:
-        """Each step also evaluates its neighbours."""
         return super().cost * (1 + self.neighbours)
 
     def steer(

@@ -42,7 +42,6 @@ class DeepFool(TargetableAttack):
         return self.steps * 4
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """Images just beyond the boundary, at any distance."""
         result = problem.images.clone()
         shift = torch.zeros_like(result)
         rows = torch.arange(len(result), device=result.device)
@@ -90,7 +89,6 @@ class FAB(TargetableAttack):
         return self.steps * self.restarts * (4 + 1 / 3)
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The nearest image beyond the boundary; the clean image where none was found."""
         best = _NearestImages(problem)
         self._run(problem, best, 0)
         return best.images
@@ -152,7 +150,6 @@ class FABT(FAB):
         return self.steps * self.restarts * self.targets * (1 + 1 / 3)
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The nearest image beyond any boundary."""
         best = _NearestImages(problem)
         for number, classes in enumerate(wrong_classes(problem, self.targets)):
             self._run(replace(problem, loss_targets=classes), best, number * self.restarts)

@@ -46,11 +46,9 @@ class OnePixel(TargetableAttack):
 
     @property
     def cost(self) -> float:
-        """A query counts as a third of a gradient evaluation."""
         return self.population * (self.generations + 1) / 3
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The best candidate of all generations."""
         result = problem.images.clone()
         for row in range(len(result)):
             result[row] = self._evolve(problem.take(torch.tensor([row], device=result.device)))

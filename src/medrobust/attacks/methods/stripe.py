@@ -46,11 +46,9 @@ class Stripe(TargetableAttack):
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations, or a third of the queries."""
         return {"random": 1 / 3, "whitebox": float(self.steps)}.get(self.mode, self.queries / 3)
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """Images with the stripes of the largest margin."""
         best = BestImages(problem.images)
         if self.mode == "whitebox":
             self._ascend(problem, best)
@@ -62,13 +60,10 @@ class Stripe(TargetableAttack):
             self._flip(problem, self._draw(problem, 0), best)
         return best.images
 
-    def _bands(self, problem: Problem) -> int:
-        extent = problem.images.shape[3 if self.direction == "vertical" else 2]
-        return -(-extent // self.band)
-
     def _draw(self, problem: Problem, stream: int) -> Tensor:
         """Random signs, n×bands."""
-        return signs(problem.seeds, stream, (self._bands(problem),)).to(problem.images)
+        extent = problem.images.shape[3 if self.direction == "vertical" else 2]
+        return signs(problem.seeds, stream, (-(-extent // self.band),)).to(problem.images)
 
     def _apply(self, problem: Problem, stripes: Tensor) -> Tensor:
         """Images with stripes, n×bands."""

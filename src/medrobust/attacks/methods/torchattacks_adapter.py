@@ -88,25 +88,19 @@ class Torchattacks(Attack):
             found = f"{self.attack} supports {NORMS[self.attack][0]}, but the suite has {self.norm}"
             known = sorted(name for name, norms in NORMS.items() if self.norm in norms)
             raise UserError("attack.attack", found, f"Use one for {self.norm}: {', '.join(known)}")
+        known = [name for name in defaults(self.attack) if name not in SET_BY_ADAPTER]
         for key, value in self.keywords.items():
-            self._check(key, value)
+            if key not in known:
+                names = ", ".join(["attack", "allow_weak", *known])
+                raise UserError(f"attack.{key}", "unknown hyper-parameter", f"Known: {names}")
+            default = defaults(self.attack)[key]
+            kinds: Any = (int, float) if isinstance(default, float) or key in REAL else type(default)
+            if isinstance(default, tuple):
+                kinds = (list, tuple)
+            if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+                raise UserError(f"attack.{key}", f"got {value!r}", f"Use a value like the default {default!r}")
         if "alpha" in self.keywords and self.steps:
             check_alpha(self.keywords["alpha"], self.steps, self.eps, self.allow_weak)
-
-    def _check(self, key: str, value: Any) -> None:
-        """Refuse a keyword that the class does not have, or a value of another type than its default."""
-        known = {name: value for name, value in defaults(self.attack).items() if name not in SET_BY_ADAPTER}
-        if key not in known:
-            names = ", ".join(["attack", "allow_weak", *known])
-            raise UserError(f"attack.{key}", "unknown hyper-parameter", f"Known: {names}")
-        default = known[key]
-        kinds: tuple[type, ...] = (type(default),)
-        if isinstance(default, float) or key in REAL:
-            kinds = (int, float)
-        elif isinstance(default, tuple):
-            kinds = (list, tuple)
-        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-            raise UserError(f"attack.{key}", f"got {value!r}", f"Use a value like the default {default!r}")
 
     @property
     def steps(self) -> int:
@@ -161,16 +155,17 @@ class Torchattacks(Attack):
         import torchattacks
 
         known = defaults(self.attack)
-        values: dict[str, Any] = {"eps": self.eps, "max_epsilon": self.eps, "norm": self.norm}
-        values["seed"] = int(torch.initial_seed() % 2**31)
-        values["alpha"] = 2.5 * self.eps / self.steps if self.steps else 1.25 * self.eps
+        values: dict[str, Any] = {
+            "eps": self.eps, "max_epsilon": self.eps, "norm": self.norm,
+            "seed": int(torch.initial_seed() % 2**31),
+            "alpha": 2.5 * self.eps / self.steps if self.steps else 1.25 * self.eps,
+        }  # fmt: skip
         if "n_classes" in known or self.attack == "JSMA":
             with torch.no_grad():
                 values["n_classes"] = model(image).shape[1]
         values |= {key: tuple(value) if isinstance(value, list) else value for key, value in self.keywords.items()}
-        attack = getattr(torchattacks, self.attack)(
-            model, **{key: value for key, value in values.items() if key in known}
-        )
+        chosen = {key: value for key, value in values.items() if key in known}
+        attack = getattr(torchattacks, self.attack)(model, **chosen)
         if self.attack == "JSMA":  # it needs a target: the most likely wrong class
             attack.set_mode_targeted_least_likely(kth_min=values["n_classes"] - 1, quiet=True)
         return attack

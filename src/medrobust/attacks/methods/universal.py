@@ -59,7 +59,6 @@ class Universal(Attack):
         return 1.0
 
     def with_training(self, train: "Subset") -> "Universal":
-        """The attack, to be fitted on these images."""
         return replace(self, train=train, fitted=WeakKeyDictionary())
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
