@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import (
-    Attack,
-    Norm,
-    ascent,
-    focus,
-    input_gradient,
-    margin,
-    per_image,
-    project,
-)
+from medrobust.attacks.base import Attack, Norm, ascent, focus, input_gradient, margin, per_image, project
 from medrobust.attacks.regions import Region, find_mask
 from medrobust.attacks.targets import COST_REMEDY, Costs, Loss, Target, attack_loss, choose_targets
 from medrobust.core.errors import UserError
@@ -129,11 +120,7 @@ class Problem:
 
 
 class BestImages:
-    """For each image, the version with the largest margin that an attack has evaluated.
-
-    Args:
-        images: the first versions, n×C×H×W.
-    """
+    """For each image, the version with the largest margin that an attack has evaluated."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images.clone()
@@ -187,11 +174,7 @@ class TargetableAttack(Attack):
             raise UserError("attack.costs", f"target most_costly with {found}", COST_REMEDY)
 
     def for_images(self, subset: "Subset", rows: list[int]) -> "TargetableAttack":
-        """For the region `outlined`, the attack with the masks of these images.
-
-        Raises:
-            UserError: the images have no masks.
-        """
+        """For the region `outlined`, the attack with these images' masks; without masks, a UserError."""
         if isinstance(self.mask, str) and self.mask == "outlined":
             return replace(self, mask=subset.masks(rows))
         return self

@@ -1,11 +1,7 @@
-"""Run a suite on a model: which image is fooled at which radius.
+"""Run a suite on a model: which image is fooled at which radius (docs/attacks.md, "The engine").
 
-The whole suite is one job. Images stream through the attacks, cheap attacks first. An image that is wrong without
-an attack is not attacked. A fooled image leaves at once, and another one takes its slot. An image that is fooled
-at a radius counts at every larger one, because the smaller ball lies inside the larger one. An attack that failed
-at a radius is not tried at smaller ones (see `schedule.py`). The result is the per-image worst case over the
-suite. Every random number for an image comes from its id and the seed, so that results do not depend on batch
-size, the other images of a batch, the number of processes or interruptions.
+Every random number for an image comes from its id and the seed, so that results do not depend on batch size, the
+other images of a batch, the number of processes or interruptions.
 """
 
 import time
@@ -66,10 +62,10 @@ def attack_suite(
         subset: the images and their labels.
         suite: as returned by `engine.suite.resolve_suite`.
         seed: each image's own seed derives from it and from the image's id.
-        batch_size: images per pass; results do not depend on it.
+        batch_size: images per pass.
         bit_depth: of the files in which attacked images would be stored.
         allow_weak: attack a model even if it returns probabilities.
-        resume: where finished images are saved, and loaded after an interruption.
+        resume: where finished images are saved.
         train: images of other patients, for attacks that are fitted (a universal perturbation).
 
     Returns:
@@ -145,12 +141,7 @@ class _Evaluation:
         yield self._table_of_finished()
 
     def _finish_images(self, rows: list[int]) -> Iterator[None]:
-        """Work until all images are finished; yields once per finished image.
-
-        The last attack with a full batch works first, so that images are finished early. If none is full, new
-        images enter. When no image waits, the attacks finish from the first to the last, so that later ones get
-        full batches.
-        """
+        """Yield once per finished image. The last attack with a full batch works first, else new images enter."""
         waiting, done = list(rows), 0
         while waiting or self.schedules:
             full = [number for number, batch in enumerate(self.batches) if batch.pending >= self.limit.size]
@@ -160,6 +151,7 @@ class _Evaluation:
                 entering, waiting = waiting[: self.limit.size], waiting[self.limit.size :]
                 self._enter(entering)
             else:
+                # From the first attack to the last, so that later ones get full batches.
                 self._work(next(number for number, batch in enumerate(self.batches) if batch.pending))
             for _ in range(len(rows) - len(waiting) - len(self.schedules) - done):
                 yield

@@ -22,7 +22,7 @@ from medrobust.data.store import Subset
 
 @dataclass(frozen=True)
 class Outs:
-    """Where an attack cell writes: its attempts, metrics and robust-accuracy curve."""
+    """Where an attack cell writes."""
 
     records: Path
     metrics: Path
@@ -33,11 +33,7 @@ def run_suite(
     model: nn.Module, subset: Subset, suite: dict[str, Any], outs: Outs, *, bit_depth: int, seed: int,
     report: ReportParams, train: Subset | None = None,
 ) -> None:  # fmt: skip
-    """Evaluate a suite and write its records, metrics and robust-accuracy curve.
-
-    After an interruption, the evaluation continues with the images that were not finished. Under torchrun the
-    processes share the images, and the first one writes. Attacks that are fitted are fitted on `train`.
-    """
+    """Evaluate a suite and write its records, metrics and robust-accuracy curve; under torchrun, rank 0 writes."""
     resume = resume_folder(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
     attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, resume=resume, train=train)
     if process_number() > 0:

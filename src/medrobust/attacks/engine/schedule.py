@@ -15,16 +15,10 @@ from medrobust.attacks.state import IterativeAttack
 class ImageSchedule:
     """The attempts on an image so far, and what follows from them.
 
-    An image that fools the model inside a ball also lies inside every larger ball. So each attack begins at the
-    largest radius that is not decided and continues with smaller ones while it succeeds. It starts from the image
-    that it found, projected into the next ball. A failure costs the whole budget. After a failure, an attack is
-    not tried at smaller radii, unless the failure says nothing about them (`Attack.failure_covers_smaller_eps`).
-    So each attack fails at most once per image.
-
-    The distance of the first success decides how many radii are skipped. A random start already lies near the
-    border of the ball, while steps from the clean image lead only as far as necessary. So if several radii are
-    undecided, the first attempt starts from the clean image. If it fails, the attack is repeated from a random
-    start.
+    Each attack begins at the largest undecided radius and continues with smaller ones while it succeeds, from the
+    image that it found. After a failure it is not tried at smaller radii, unless the failure says nothing about
+    them (`Attack.failure_covers_smaller_eps`). If several radii are undecided, the first attempt starts from the
+    clean image, because steps from there lead only as far as necessary. If it fails, a random start follows.
 
     Attributes:
         row: of the image in the subset.

@@ -1,8 +1,4 @@
-"""Continuous batching: finished images leave the batch, queued images take their slots.
-
-A batch of fixed images shrinks with every image that is fooled. A streaming batch stays full until the queue is
-empty, so that the hardware works at its best batch size.
-"""
+"""Continuous batching: finished images leave the batch, queued images take their slots, so that it stays full."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -51,9 +47,8 @@ class AttemptResult:
     """Result of an attempt.
 
     Attributes:
-        attempt: that was made.
         image: C×H×W on the CPU; the image that fooled the model, or the one with the largest margin.
-        pred: class that the model predicts for it.
+        pred: its predicted class.
         margin: its largest other logit minus the true one; positive where the prediction is wrong.
         distance: from the clean image in the suite's norm.
         saturation: share of the pixels strictly between 0 and 1 that moved by at least 99 % of eps.
@@ -80,11 +75,7 @@ class BatchLimit:
         self.size = size
 
     def split(self, count: int, work: Callable[[slice], T]) -> list[T]:
-        """Apply `work` to slices of `count` images that fit into memory.
-
-        Raises:
-            UserError: not even one image fits.
-        """
+        """Results of `work` on slices of `count` images that fit into memory; a UserError if no image fits."""
         results: list[T] = []
         start = 0
         while start < count:
@@ -113,10 +104,8 @@ class StreamingBatch:
     """Runs the attempts of one iterative attack.
 
     Args:
-        model: the attacked model.
+        model, fetch, limit: attacked model; loads images; images per pass.
         attack: its own eps is not used, because each attempt has one.
-        fetch: loads images.
-        limit: images per pass.
         give_up: whether hopeless attempts end early (see `_hopeless`).
     """
 
@@ -173,11 +162,7 @@ class StreamingBatch:
         return self._state
 
     def _hopeless(self, state: AttackState) -> Tensor:
-        """Which attempts to end early, bool n: those that twice the progress of the last stretch would not save.
-
-        The margin of an iterative attack rises ever more slowly. After each stretch (from the second on) its gain
-        is extrapolated, doubled, over the remaining stretches. Images that would still not be fooled leave.
-        """
+        """Which attempts twice the last stretch's progress, in all remaining ones, would not save, bool n."""
         stretch = max(STRETCH, self.attack.num_steps // 10)
         due = state.steps % stretch == 0
         remaining = (self.attack.num_steps - state.steps) / stretch
@@ -195,13 +180,7 @@ class StreamingBatch:
         state.best[last], state.score[last], state.pred[last] = rows.best, rows.score, rows.pred
 
     def _leave(self, state: AttackState, leaving: Tensor, evaluated: bool = False) -> list[AttemptResult]:
-        """Remove attempts from the batch and return their results.
-
-        Args:
-            state: of the batch.
-            leaving: bool n.
-            evaluated: whether their last iterate was evaluated without a gradient, after the last step.
-        """
+        """Remove attempts and return their results; `evaluated` = after their last step, without a gradient."""
         flags = leaving.tolist()
         if not any(flags):
             return []
@@ -231,7 +210,6 @@ class FixedBatch:
 
     @property
     def pending(self) -> int:
-        """Number of queued attempts."""
         return len(self.queue)
 
     def step(self) -> list[AttemptResult]:

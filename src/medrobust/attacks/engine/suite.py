@@ -1,7 +1,6 @@
 """Suites as stages read them: hyper-parameters checked, code and surrogates fixed. Light: no torch at import.
 
-Attack cells depend on the resolved file. It holds a hash of the code of the attacks that the suite names, so that
-an edit of one attack re-runs the cells that use it, and a new attack re-runs none.
+Attack cells depend on the resolved file. Its hashes of code let an edit of one attack re-run only its cells.
 """
 
 from collections.abc import Mapping
@@ -57,20 +56,12 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
 
 
 def write_surrogate(model: Path, out: Path) -> None:
-    """Fix which weights a surrogate's name stands for: `source` (the folder) and `sha256`.
-
-    Args:
-        model: a checkpoint's folder.
-        out: JSON file beside the suite's, called after the surrogate.
-    """
+    """Write `source` and `sha256` of a checkpoint's folder to the JSON file called after the surrogate."""
     write_json(out, {"source": str(model), "sha256": file_hash(model / "model.safetensors")})
 
 
 def read_suite(folder: Path) -> dict[str, Any]:
     """A resolved suite: `<folder>/suite.json`, with the weights of each surrogate from `<folder>/<name>.json`.
-
-    DVC knows such a file as the output of a stage that depends on the model: whatever depends on the folder runs
-    after the surrogate was trained, and again when it was retrained.
 
     Raises:
         UserError: a file is missing.

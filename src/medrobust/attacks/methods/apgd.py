@@ -72,7 +72,7 @@ class APGDT(APGD):
 
     @property
     def cost(self) -> float:
-        """Cost if all targets are tried (a model with ten classes)."""
+        """Cost for a model with ten classes."""
         return super().cost * self.targets
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
@@ -94,15 +94,7 @@ def wrong_classes(problem: Problem, count: int) -> list[Tensor]:
 
 
 class _Restart:
-    """One restart. Every tensor holds one row per image for which the attack has not succeeded.
-
-    Args:
-        problem: of the images.
-        first: their first iterates.
-        rows: their indices in `best`.
-        best: is updated with every evaluated iterate.
-        attack: its loss, steps, rho and eot are used.
-    """
+    """One restart. Every tensor holds one row per image without success; `rows` are their indices in `best`."""
 
     def __init__(self, problem: Problem, first: Tensor, rows: Tensor, best: BestImages, attack: APGD) -> None:
         self.problem, self.best, self.rows, self.attack = problem, best, rows, attack

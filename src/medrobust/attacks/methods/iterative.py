@@ -1,7 +1,6 @@
 """Iterated gradient steps: one general form, and the published attacks that are special cases of it.
 
-`methods/pgd.py` holds the case that the engine and the training use most (Linf, no target, all pixels). This
-module adds momentum, L2, targets, regions, and smoothed and variance-tuned gradients.
+`methods/pgd.py` holds the case that the engine and the training use most (Linf, no target, all pixels).
 """
 
 from dataclasses import dataclass, replace
@@ -26,9 +25,6 @@ STREAMS = 1 << 20
 @dataclass(frozen=True, kw_only=True)
 class IteratedGradient(FixedStepAttack, TargetableAttack):
     """Steps along the gradient, projected back to the ball.
-
-    Without momentum, random start and restarts it is the basic iterative method. With random start and restarts it
-    is PGD (Madry et al. 2018), with `momentum` MI-FGSM (Dong et al. 2018).
 
     Attributes:
         loss: maximised by the steps, see `targets.attack_loss`.
@@ -61,12 +57,10 @@ class IteratedGradient(FixedStepAttack, TargetableAttack):
     def steer(
         self, problem: Problem, at: Tensor, gradient: Tensor, carried: Tensor, stream: int
     ) -> tuple[Tensor, Tensor]:
-        """Turn the gradient (n×C×H×W) into the step's direction.
+        """Turn the gradient at the iterates `at`, n×C×H×W, into the step's direction.
 
         Args:
-            problem: of the images.
-            at: the current iterates.
-            gradient: of the loss there.
+            problem, at, gradient: of the images.
             carried: the second value that the previous step returned; zeros at first.
             stream: of random numbers, for this step alone.
 

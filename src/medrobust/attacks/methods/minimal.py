@@ -24,8 +24,7 @@ ROUNDING = 1e-5
 class DeepFool(TargetableAttack):
     """Steps to the nearest linearised boundary (Moosavi-Dezfooli et al. 2016, algorithm 2; Linf: section 3.3).
 
-    The paper does not clip. Steps that are clipped to [0, 1] fall short of the boundary, ever less, and would end
-    exactly on it, where rounding decides. So each step leads slightly beyond it, by `ROUNDING`.
+    Steps that are clipped to [0, 1] fall short of the boundary, so each step leads beyond it, by `ROUNDING`.
 
     Attributes:
         steps: largest number of steps; an image stops once it has crossed the boundary.
@@ -131,11 +130,7 @@ class FAB(TargetableAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class FABT(FAB):
-    """FAB towards one wrong class after the other, most likely first: the `fab-t` of AutoAttack.
-
-    Attributes:
-        targets: largest number of wrong classes to try.
-    """
+    """FAB towards one wrong class after the other, most likely first, at most `targets`: AutoAttack's `fab-t`."""
 
     targets: Count = 9
 

@@ -1,14 +1,7 @@
 """Any attack of the torchattacks library, by the name of its class, behind this project's contract.
 
-Each image is attacked by itself, under its own seed, in a copy of the global random states. So its result does not
-depend on the other images of its batch. Those of the library do: it draws for the whole batch, and its CW stops by
-the sum of the batch's losses. One image at a time is slow. The adapter serves as a second opinion beside this
-project's own attacks, and gives access to methods that it does not have.
-
-Other faults of torchattacks 3.5.1 that are handled here: attacks reseed the global random state; they put the
-model into train mode; step sizes have a fixed default that does not reach larger radii; three attacks take colour
-images only; JSMA expects ten classes; CW cannot move a pixel that is exactly 0 or 1, where its arctanh is
-infinite; DeepFool returns NaN where the gradient vanishes.
+Each image is attacked by itself, under its own seed, so that its result does not depend on its batch.
+docs/attacks.md lists the faults of torchattacks 3.5.1 that are handled here.
 """
 
 import random
@@ -109,12 +102,10 @@ class Torchattacks(Attack):
 
     @property
     def respects_ball(self) -> bool:
-        """Whether the named class takes a radius and keeps its results inside the ball."""
         return self.attack not in WITHOUT_BALL
 
     @property
     def failure_covers_smaller_eps(self) -> bool:
-        """False for single-step attacks, which may overshoot, as for this project's own attacks."""
         return self.attack not in ONE_STEP
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
@@ -128,11 +119,7 @@ class Torchattacks(Attack):
         return project(torch.where(finite, result, images), images, self.eps, self.norm)
 
     def _perturb_one(self, model: nn.Module, image: Tensor, label: Tensor) -> Tensor:
-        """Attack an image, 1×C×H×W, with the current global random state.
-
-        Raises:
-            UserError: torchattacks fails on images of this shape or on this number of classes.
-        """
+        """Attack an image, 1×C×H×W, with the current global random state."""
         grey = self.attack in COLOUR_ONLY and image.shape[1] == 1
         inner = image.expand(-1, 3, -1, -1) if grey else image
         if self.attack == "CW":  # an eighth of a grey level away from 0 and 1, so that every pixel can move
@@ -179,7 +166,6 @@ class MeanOfChannels(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, n×K, of images n×3×H×W."""
         logits: Tensor = self.model(images.mean(1, keepdim=True))
         return logits
 
