@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.hyperparameters import NotNegative, check_values, reaches
+from medrobust.core.params.base import Positive
+from medrobust.core.params.hyperparameters import Count, NotNegative, check_values, reaches
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset
@@ -37,24 +38,16 @@ class Attack(ABC):
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
 
     def __post_init__(self) -> None:
-        """Refuse values that the annotations do not allow. A method with further checks calls this first."""
         check_values(self, "attack")
 
     @property
     def respects_ball(self) -> bool:
-        """Whether the method keeps its results inside the ball by itself.
-
-        A result of other methods (CW-L2 in a Linf suite) counts only if it lies inside the ball. Otherwise the
-        clean image is returned.
-        """
+        """Whether results are always inside the ball. If not, a result outside is replaced by the clean image."""
         return True
 
     @property
     def failure_covers_smaller_eps(self) -> bool:
-        """Whether failing at one radius implies failing at smaller ones, as for iterative attacks.
-
-        The engine tries other attacks at every radius.
-        """
+        """Whether failing at one radius implies failing at smaller ones; if not, the engine tries every radius."""
         return False
 
     @property
@@ -81,8 +74,7 @@ class Attack(ABC):
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         """Return attacked images. The model is in eval mode and its parameters require no gradient.
 
-        An attack that continues with some images only calls `focus(model, rows)`, so that evaluations are counted
-        for these images.
+        An attack that continues with some images only calls `focus(model, rows)`.
         """
 
     def __call__(
@@ -94,8 +86,7 @@ class Attack(ABC):
             model: [0, 1] images to logits. Its modes and `requires_grad` flags are restored afterwards.
             images: float, n×C×H×W in [0, 1].
             labels: int64, n; the true classes.
-            seeds: int64, n. Every random number for an image is drawn from its seed, so that the result does not
-                depend on the other images of the batch.
+            seeds: int64, n. Every random number for an image is drawn from its seed.
             start: where to start, inside the ball (default: the images).
 
         Returns:
@@ -120,6 +111,32 @@ class Attack(ABC):
         return torch.where(per_image(outside), images, result)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FixedStepAttack(Attack):
+    """An attack with steps of a fixed size.
+
+    Attributes:
+        alpha: step size; None = 2.5·eps/steps.
+        steps: gradient evaluations per restart.
+        random_start: uniform in the ball. The first restart starts from `start` where a caller passes one.
+        allow_weak: accept alpha·steps < eps.
+    """
+
+    alpha: Positive | None = None
+    steps: Count = 10
+    random_start: bool = True
+    allow_weak: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
+
+    @property
+    def step_size(self) -> float:
+        """Step size in [0, 1] pixel units."""
+        return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
+
+
 class QueryCounter(nn.Module):
     """A model that counts its evaluations per image of a batch.
 
@@ -136,7 +153,6 @@ class QueryCounter(nn.Module):
         self.rows = torch.arange(count)
 
     def __getattr__(self, name: str) -> Any:
-        """Attributes of the model: its backbone, classes or members."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -154,14 +170,11 @@ class QueryCounter(nn.Module):
 
 
 def focus(model: nn.Module, rows: Tensor) -> nn.Module:
-    """The model for some images of the batch; only they are charged for its evaluations.
+    """A view of a `QueryCounter` that counts evaluations for some images; any other model unchanged.
 
     Args:
         model: to be evaluated.
         rows: the images: indices (int64) or a bool mask.
-
-    Returns:
-        A view of a `QueryCounter` that counts for these images. Any other model is returned unchanged.
     """
     if not isinstance(model, QueryCounter):
         return model
@@ -172,12 +185,9 @@ def focus(model: nn.Module, rows: Tensor) -> nn.Module:
 
 
 def project(images: Tensor, centre: Tensor, eps: float | Tensor, norm: Norm = "Linf") -> Tensor:
-    """Project images into the ball around `centre`, then clip to [0, 1], which keeps them inside the ball.
+    """Images n×C×H×W projected into the ball around `centre`, then clipped to [0, 1], which stays inside the ball.
 
-    Args:
-        images, centre: n×C×H×W.
-        eps: the radius, or one per image (n×1×1×1).
-        norm: of the ball.
+    `eps` is the radius, or one per image (n×1×1×1).
     """
     if norm == "Linf":
         return torch.minimum(torch.maximum(images, centre - eps), centre + eps).clamp(0, 1)
@@ -219,10 +229,7 @@ def input_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits n×K, losses, and the gradient of their sum with respect to the pixels; float32 even under autocast.
 
-    Args:
-        model: images to logits.
-        images: n×C×H×W.
-        loss: maps logits and the images that require the gradient to losses, n, or to one number.
+    `loss` maps logits and the images that require the gradient to losses, n, or to one number.
     """
     images = images.detach().requires_grad_(True)
     with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
@@ -259,13 +266,9 @@ def check_labels(labels: Tensor, classes: int) -> None:
 def check_logits(logits: Tensor, allow_weak: bool = False) -> None:
     """Refuse a model on which the result of a gradient attack means nothing.
 
-    Args:
-        logits: of some images, n×K.
-        allow_weak: accept probabilities; the checklist then reports the evaluation as invalid.
-
     Raises:
-        UserError: the outputs hold NaN or infinity, or are probabilities, whose gradient vanishes where the model
-            is confident.
+        UserError: the outputs hold NaN or infinity, or (unless `allow_weak`) are probabilities, whose gradient
+            vanishes where the model is confident.
     """
     broken = int((~torch.isfinite(logits)).any(1).sum())
     if broken:

@@ -13,11 +13,8 @@ if TYPE_CHECKING:
 def load_attack(name: str, where: str = "attack") -> "type[Attack]":
     """The class of a registered attack.
 
-    Only registered names are imported, so that a resolved suite from elsewhere cannot name code to run.
-
-    Args:
-        name: a key of `ATTACKS`.
-        where: the key of params.yaml, for the message.
+    Only registered names are imported, so that a resolved suite from elsewhere cannot name code to run. `where` is
+    the key of params.yaml, for the message.
 
     Raises:
         UserError: there is no attack of that name.

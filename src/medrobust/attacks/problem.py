@@ -3,24 +3,15 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import (
-    Attack,
-    Norm,
-    ascent,
-    distance,
-    focus,
-    input_gradient,
-    margin,
-    per_image,
-    project,
-)
+from medrobust.attacks.base import Attack, Norm, ascent, focus, input_gradient, margin, per_image, project
 from medrobust.attacks.regions import Region, find_mask
-from medrobust.attacks.targets import Costs, Loss, Target, attack_loss, check_target, choose_targets
+from medrobust.attacks.targets import COST_REMEDY, Costs, Loss, Target, attack_loss, choose_targets
+from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import Part
 from medrobust.core.seeds import normal, uniform
 
@@ -58,23 +49,9 @@ class Problem:
 
     def take(self, rows: Tensor) -> "Problem":
         """The problem of some rows."""
-
-        def some(value: Tensor | None) -> Tensor | None:
-            return None if value is None else value[rows]
-
-        return Problem(
-            focus(self.model, rows), self.images[rows], self.labels[rows], self.seeds[rows], self.eps, self.norm,
-            some(self.targets), some(self.loss_targets), some(self.mask),
-        )  # fmt: skip
-
-    def copies(self, count: int) -> "Problem":
-        """The first image `count` times. All evaluations count for this image."""
-        rows = torch.zeros(count, dtype=torch.int64, device=self.labels.device)
-        return replace(self.take(rows), model=self.model)
-
-    def with_loss_targets(self, classes: Tensor) -> "Problem":
-        """The same problem with losses that lead towards these classes, n."""
-        return replace(self, loss_targets=classes)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        parts: dict[str, Any] = {name: value[rows] for name, value in tensors.items()}
+        return replace(self, model=focus(self.model, rows), **parts)
 
     def project(self, images: Tensor) -> Tensor:
         """Images projected onto the mask, the ball and [0, 1]."""
@@ -141,17 +118,9 @@ class Problem:
         """Which images differ from the clean ones, bool n."""
         return (images != self.images).flatten(1).any(1)
 
-    def distance(self, images: Tensor) -> Tensor:
-        """Distance of each image from the clean one, n."""
-        return distance(images, self.images, self.norm)
-
 
 class BestImages:
-    """For each image, the version with the largest margin that an attack has evaluated.
-
-    Args:
-        images: the first versions, n×C×H×W.
-    """
+    """For each image, the version with the largest margin that an attack has evaluated."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images.clone()
@@ -199,14 +168,13 @@ class TargetableAttack(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_target(self.target, self.costs)
+        costs = self.costs
+        if self.target == "most_costly" and (costs is None or any(len(row) != len(costs) for row in costs)):
+            found = "no costs" if costs is None else "a table of costs that is not square"
+            raise UserError("attack.costs", f"target most_costly with {found}", COST_REMEDY)
 
     def for_images(self, subset: "Subset", rows: list[int]) -> "TargetableAttack":
-        """For the region `outlined`, the attack with the masks of these images.
-
-        Raises:
-            UserError: the images have no masks.
-        """
+        """For the region `outlined`, the attack with these images' masks; without masks, a UserError."""
         if isinstance(self.mask, str) and self.mask == "outlined":
             return replace(self, mask=subset.masks(rows))
         return self

@@ -1,8 +1,4 @@
-"""Regions whose pixels an attack may change: the anatomy, the pixels that matter to the model, or the background.
-
-The idea of confining an attack to the region of interest is from Kulkarni & Bhambani (2021, "Kryptonite"). The
-regions here are our own; they do not reproduce theirs.
-"""
+"""Regions whose pixels an attack may change. The idea is from Kulkarni & Bhambani (2021), the regions are ours."""
 
 from typing import Literal
 
@@ -13,8 +9,7 @@ from medrobust.attacks.base import frozen
 from medrobust.core.errors import UserError
 from medrobust.models.feature_maps import grad_cam, map_layers
 
-#: Regions by name. `background` is the complement of `foreground` and serves as a control. `outlined` is the mask
-#: that the publisher of the images provides (of a tumour, for instance); it comes with the images of a subset.
+#: `background` is the complement of `foreground`; `outlined` is the publisher's mask, from the images of a subset.
 RegionName = Literal["foreground", "background", "gradcam", "outlined"]
 
 #: A name, or an expert's mask, bool n×1×H×W; None = all pixels.
@@ -26,8 +21,7 @@ def find_mask(model: nn.Module, images: Tensor, labels: Tensor, region: str | Te
 
     Args:
         model: for `gradcam`, a `Classifier` or another network with `maps`.
-        images: n×C×H×W in [0, 1].
-        labels: n.
+        images, labels: n×C×H×W in [0, 1], n.
         region: a `RegionName`, or the mask itself.
         top: for `gradcam`, the share of pixels that may change.
 
@@ -53,10 +47,7 @@ def find_mask(model: nn.Module, images: Tensor, labels: Tensor, region: str | Te
 
 
 def foreground(images: Tensor) -> Tensor:
-    """Pixels brighter than the image's own threshold (Otsu 1979), bool n×1×H×W.
-
-    The brightness of a colour pixel is the mean of its channels. An image of a single value has no foreground.
-    """
+    """Pixels whose mean over channels exceeds the image's own threshold (Otsu 1979), bool n×1×H×W."""
     bins = (images.mean(1).flatten(1) * 255).round().long()
     levels = torch.arange(256, dtype=torch.float64, device=images.device)
     share = torch.zeros(len(bins), 256, dtype=torch.float64, device=images.device)
@@ -70,8 +61,7 @@ def foreground(images: Tensor) -> Tensor:
 def gradcam(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Importance of each pixel for the true class, n×H×W, 0 to 1 (`feature_maps.grad_cam`).
 
-    The maps are those of the last stage; of a vision transformer, the tokens that enter the last attention. An
-    ensemble's importance is its members' mean.
+    The maps are those of the last of `feature_maps.map_layers`. An ensemble's importance is its members' mean.
 
     Raises:
         UserError: the network is no `Classifier` and no ensemble of them.

@@ -1,8 +1,4 @@
-"""Iterative attacks: a method implements one step, and the engine decides which images take it.
-
-Every image of a batch has its own radius and its own number of steps, so that a fooled image can leave the batch
-and another image can take its slot.
-"""
+"""Iterative attacks: a method implements one step, and the engine decides which images take it."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
@@ -70,11 +66,7 @@ class AttackState:
         return AttackState(**{name: torch.cat(pair) for name, pair in pairs.items()})
 
     def update_best(self, logits: Tensor) -> None:
-        """Store the current iterates whose margin is larger than that of all earlier ones.
-
-        Args:
-            logits: n×K, of the current iterates.
-        """
+        """Store the current iterates (with these logits, n×K) whose margin is larger than that of earlier ones."""
         margins = margin(logits, self.labels)
         better = margins > self.score
         self.best = torch.where(per_image(better), self.current, self.best)
@@ -140,11 +132,9 @@ class IterativeAttack(Attack):
 
     @property
     def cost(self) -> float:
-        """Steps of all restarts; a step without a gradient counts as a third."""
         return self.restarts * self.num_steps / (1 if self.uses_gradient else 3)
 
     def to_the_end(self) -> "IterativeAttack":
-        """The attack with all its steps on every image, fooled or not."""
         return replace(self, stop_when_fooled=False)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:

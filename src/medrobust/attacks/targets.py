@@ -1,8 +1,4 @@
-"""Target classes of attacks, and the losses that lead to them or away from the true class.
-
-A targeted attack has a target class for each image. The rules below choose it: a clinical attacker may want a
-certain error (a fraudster wants a worse grade than the true one, a missed case has a better one).
-"""
+"""Target classes of attacks, and the losses that lead to them or away from the true class."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -23,24 +19,12 @@ Target = int | str | None
 Costs = Sequence[Sequence[float]] | None
 
 
-def check_target(target: Target, costs: Costs) -> None:
-    """Refuse the target `most_costly` without a square table of costs.
-
-    Raises:
-        UserError: there are no costs, or the table is not square.
-    """
-    if target == "most_costly" and (costs is None or any(len(row) != len(costs) for row in costs)):
-        found = "no costs" if costs is None else "a table of costs that is not square"
-        raise UserError("attack.costs", f"target most_costly with {found}", COST_REMEDY)
-
-
 def choose_targets(model: nn.Module, images: Tensor, labels: Tensor, target: int | str, costs: Costs) -> Tensor:
     """The target class of each image, n. An image whose target is its own label cannot be attacked.
 
     Args:
         model: [0, 1] images to logits.
-        images: n×C×H×W.
-        labels: n.
+        images, labels: n×C×H×W, n.
         target: a class (index, or a name in `model.classes`) or one of `RULES`: the grade below or above (the
             lowest grade has none below), `healthy` (class 0 of ordered classes), the least likely class of the
             clean image (Kurakin et al. 2017), or the prediction with the highest cost.
@@ -87,8 +71,7 @@ def attack_loss(logits: Tensor, labels: Tensor, targets: Tensor | None, loss: Lo
     """The loss per image that an attack maximises, n.
 
     Args:
-        logits: n×K.
-        labels: n, true classes.
+        logits, labels: n×K, n.
         targets: n, the classes to move towards; None = away from the labels.
         loss: `ce` is cross-entropy. `margin` is the target's logit minus the largest other one (Carlini & Wagner
             2017). `dlr` is the margin divided by the spread of the logits, so that it does not depend on their

@@ -45,7 +45,7 @@ ATTACKS = [
 def test_the_batch_agrees_with_the_attack_alone(
     attack: IterativeAttack, size: int, trained: nn.Module, subset: Subset
 ) -> None:
-    attempts = [Attempt(row, 0.05, 0, attack.num_steps, None) for row in range(40)]
+    attempts = [Attempt(row, 0.05, 0, None) for row in range(40)]
     results = work(trained, attack, subset, attempts, size)
     alone = attack(trained, subset.batch(range(40)), subset.targets(range(40)), seeds=torch.arange(40) + 7)
     for row, result in results.items():
@@ -56,7 +56,7 @@ def test_the_batch_agrees_with_the_attack_alone(
 def test_images_of_one_batch_have_their_own_radii(trained: nn.Module, subset: Subset) -> None:
     radii = [0.01 * (row % 5 + 1) for row in range(40)]
     attack = PGD(eps=0.05, steps=5, random_start=False)
-    results = work(trained, attack, subset, [Attempt(row, radii[row], 0, 5, None) for row in range(40)], 64)
+    results = work(trained, attack, subset, [Attempt(row, radii[row], 0, None) for row in range(40)], 64)
     for row, result in results.items():
         own = PGD(eps=radii[row], steps=5, random_start=False)
         rows = range(row, row + 1)
@@ -75,9 +75,7 @@ def test_every_evaluation_is_counted(trained: nn.Module, subset: Subset) -> None
 
     for attack in ATTACKS:
         seen["gradients"] = seen["queries"] = 0
-        results = work(
-            Counted(), attack, subset, [Attempt(row, 0.01, 0, attack.num_steps, None) for row in range(40)], 9
-        )
+        results = work(Counted(), attack, subset, [Attempt(row, 0.01, 0, None) for row in range(40)], 9)
         assert sum(result.gradients for result in results.values()) == seen["gradients"]
         assert sum(result.queries for result in results.values()) == seen["queries"]
         counter, rows = QueryCounter(trained, 40), range(40)
@@ -99,7 +97,7 @@ def test_a_counter_charges_the_images_that_an_attack_focuses_on(trained: nn.Modu
 
 
 def test_perturbations_are_measured(trained: nn.Module, subset: Subset) -> None:
-    results = work(trained, FGSM(eps=0.02), subset, [Attempt(row, 0.02, 0, 1, None) for row in range(40)], 64)
+    results = work(trained, FGSM(eps=0.02), subset, [Attempt(row, 0.02, 0, None) for row in range(40)], 64)
     for row, result in results.items():
         clean = subset.batch([row])[0]
         assert result.distance == pytest.approx(float((result.image - clean).abs().max()), abs=1e-7)
@@ -126,7 +124,7 @@ class Small(nn.Module):
 def test_running_out_of_memory_halves_the_batch_with_a_message(
     trained: nn.Module, subset: Subset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    attempts = [Attempt(row, 0.05, 0, 6, None) for row in range(40)]
+    attempts = [Attempt(row, 0.05, 0, None) for row in range(40)]
     results = work(Small(trained, 10), PGD(eps=0.05, steps=6), subset, attempts, 40)
     assert "out of GPU memory with 40 images per batch: continuing with 20" in capsys.readouterr().out
     unlimited = work(trained, PGD(eps=0.05, steps=6), subset, attempts, 40)
@@ -147,8 +145,8 @@ def test_running_out_of_memory_halves_the_batch_of_any_attack(trained: nn.Module
     def fetch(rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         return subset.batch(rows), subset.targets(rows), torch.tensor(rows)
 
-    batch = FixedBatch(Small(trained, 6), OneCall(eps=0.1), fetch, BatchLimit(40))
-    batch.queue = deque(Attempt(row, 0.05 if row % 2 else 0.1, 0, 0, None) for row in range(40))
+    batch = FixedBatch(Small(trained, 6), OneCall(eps=0.1), fetch, BatchLimit(40), subset)
+    batch.queue = deque(Attempt(row, 0.05 if row % 2 else 0.1, 0, None) for row in range(40))
     results: list[AttemptResult] = []
     while batch.pending:
         results += batch.step()
@@ -159,6 +157,6 @@ def test_running_out_of_memory_halves_the_batch_of_any_attack(trained: nn.Module
 
 
 def test_a_memory_that_holds_no_image_is_named(trained: nn.Module, subset: Subset) -> None:
-    attempts = [Attempt(0, 0.05, 0, 6, None)]
+    attempts = [Attempt(0, 0.05, 0, None)]
     with pytest.raises(UserError, match=r"GPU memory: not even one image fits\. Use a smaller model"):
         work(Small(trained, 0), PGD(eps=0.05, steps=6), subset, attempts, 4)

@@ -7,9 +7,8 @@ import pandas as pd
 
 from medrobust.attacks.base import TOLERANCE
 
-#: Columns of the records and their types, one row per image and attempt. `attack` is an attack of the suite, or
-#: `natural` (the clean image, radius 0), or `stored` (the adversarial image, scaled to the radius and rounded to
-#: the bit depth of the file).
+#: Columns of the records and their types. `attack` is an attack of the suite, `natural` (the clean image, radius
+#: 0), or `stored` (the adversarial image, scaled to the radius and rounded to the bit depth of the file).
 ATTEMPTS = {
     "id": "str", "patient": "str", "label": "int64", "clean_pred": "int64", "attack": "str", "eps": "float64",
     "fooled": "bool", "pred": "int64", "margin": "float64", "distance": "float64", "saturation": "float64",
@@ -29,14 +28,10 @@ def table_of(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def worst_case(attempts: pd.DataFrame, eps: list[float]) -> pd.DataFrame:
-    """The per-image worst case over all attempts, at every radius.
+    """The per-image worst case over all attempts (table of `ATTEMPTS`), at every radius (rising).
 
     An adversarial image counts at every radius that is not smaller than its distance, whichever attempt found it.
     An image that is wrong without an attack counts at all radii, as fooled by `natural` at radius 0.
-
-    Args:
-        attempts: table of `ATTEMPTS`.
-        eps: the suite's radii, rising.
 
     Returns:
         Table of `RECORDS`, in the order of the attempts' images, one block per radius. For an image that was not
@@ -81,7 +76,7 @@ def stored_accuracy(attempts: pd.DataFrame, eps: list[float]) -> list[float]:
     """Robust accuracy at every radius if attacked images are stored at the file's bit depth.
 
     An image counts as fooled if it is wrong without an attack, or if its adversarial image is still wrong after it
-    was scaled to a radius up to this one and rounded as in a file. Less than half a grey level disappears.
+    was scaled to a radius up to this one and rounded as in a file.
     """
     images = attempts["id"].nunique()
     wrong = attempts[attempts["fooled"] & attempts["attack"].isin(["natural", "stored"])]

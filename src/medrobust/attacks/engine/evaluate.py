@@ -1,11 +1,7 @@
-"""Run a suite on a model: which image is fooled at which radius.
+"""Run a suite on a model: which image is fooled at which radius (docs/attacks.md, "The engine").
 
-The whole suite is one job. Images stream through the attacks, cheap attacks first. An image that is wrong without
-an attack is not attacked. A fooled image leaves at once, and another one takes its slot. An image that is fooled
-at a radius counts at every larger one, because the smaller ball lies inside the larger one. An attack that failed
-at a radius is not tried at smaller ones (see `schedule.py`). The result is the per-image worst case over the
-suite. Every random number for an image comes from its id and the seed, so that results do not depend on batch
-size, the other images of a batch, the number of processes or interruptions.
+Every random number for an image comes from its id and the seed, so that results do not depend on batch size, the
+other images of a batch, the number of processes or interruptions.
 """
 
 import time
@@ -28,7 +24,7 @@ from medrobust.attacks.base import (
     margin,
     per_image,
 )
-from medrobust.attacks.engine.attempts import RECORDS, table_of, worst_case
+from medrobust.attacks.engine.attempts import table_of, worst_case
 from medrobust.attacks.engine.resume import ResumeFolder
 from medrobust.attacks.engine.schedule import ImageSchedule
 from medrobust.attacks.engine.streaming import BatchLimit, FixedBatch, StreamingBatch
@@ -38,8 +34,6 @@ from medrobust.core.processes import gather, process_group, rows_of_rank
 from medrobust.core.runtime import progress
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
-
-__all__ = ["RECORDS", "attack_suite", "build_attack", "evaluate_suite"]
 
 #: Seconds between two tables of finished images.
 FLUSH = 10.0
@@ -51,12 +45,10 @@ def build_attack(entry: dict[str, Any], eps: float, norm: Norm) -> Attack:
 
 
 def evaluate_suite(
-    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64,
-    allow_weak: bool = False,
-) -> pd.DataFrame:  # fmt: skip
+    model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64
+) -> pd.DataFrame:
     """The per-image worst case of `attack_suite`: table of `attempts.RECORDS`, one row per image and radius."""
-    attempts = attack_suite(model, subset, suite, seed=seed, batch_size=batch_size, allow_weak=allow_weak)
-    return worst_case(attempts, suite["eps"])
+    return worst_case(attack_suite(model, subset, suite, seed=seed, batch_size=batch_size), suite["eps"])
 
 
 def attack_suite(
@@ -70,10 +62,10 @@ def attack_suite(
         subset: the images and their labels.
         suite: as returned by `engine.suite.resolve_suite`.
         seed: each image's own seed derives from it and from the image's id.
-        batch_size: images per pass; results do not depend on it.
+        batch_size: images per pass.
         bit_depth: of the files in which attacked images would be stored.
         allow_weak: attack a model even if it returns probabilities.
-        resume: where finished images are saved, and loaded after an interruption.
+        resume: where finished images are saved.
         train: images of other patients, for attacks that are fitted (a universal perturbation).
 
     Returns:
@@ -137,9 +129,7 @@ class _Evaluation:
     def _batch_of(self, attack: Attack) -> StreamingBatch | FixedBatch:
         if isinstance(attack, IterativeAttack):
             return StreamingBatch(self.model, attack, self._fetch, self.limit, give_up=self.give_up)
-        return FixedBatch(
-            self.model, attack, self._fetch, self.limit, lambda attack, rows: attack.for_images(self.subset, rows)
-        )
+        return FixedBatch(self.model, attack, self._fetch, self.limit, self.subset)
 
     def run(self, rows: list[int]) -> Iterator[pd.DataFrame]:
         """Attack images; yield tables of the finished ones, every few seconds."""
@@ -151,12 +141,7 @@ class _Evaluation:
         yield self._table_of_finished()
 
     def _finish_images(self, rows: list[int]) -> Iterator[None]:
-        """Work until all images are finished; yields once per finished image.
-
-        The last attack with a full batch works first, so that images are finished early. If none is full, new
-        images enter. When no image waits, the attacks finish from the first to the last, so that later ones get
-        full batches.
-        """
+        """Yield once per finished image. The last attack with a full batch works first, else new images enter."""
         waiting, done = list(rows), 0
         while waiting or self.schedules:
             full = [number for number, batch in enumerate(self.batches) if batch.pending >= self.limit.size]
@@ -166,6 +151,7 @@ class _Evaluation:
                 entering, waiting = waiting[: self.limit.size], waiting[self.limit.size :]
                 self._enter(entering)
             else:
+                # From the first attack to the last, so that later ones get full batches.
                 self._work(next(number for number, batch in enumerate(self.batches) if batch.pending))
             for _ in range(len(rows) - len(waiting) - len(self.schedules) - done):
                 yield
@@ -227,9 +213,10 @@ class _Evaluation:
 
     def _record_stored(self, schedules: list[ImageSchedule]) -> None:
         """Record adversarial images as a file stores them, scaled to rising radii until the rounded one fools."""
-        remaining = [schedule for schedule in schedules if schedule.adversarial is not None]
+        attacked = [schedule for schedule in schedules if schedule.adversarial is not None]
+        done: set[int] = set()
         for number, eps in enumerate(self.radii):
-            trying = [schedule for schedule in remaining if schedule.fooled <= number]
+            trying = [each for each in attacked if each.fooled <= number and each.row not in done]
             if not trying:
                 continue
             images, labels, _ = self._fetch([schedule.row for schedule in trying])
@@ -248,8 +235,5 @@ class _Evaluation:
                     "distance": far, "saturation": np.nan, "displacement": np.nan, "steps": 0, "gradients": 0,
                     "queries": 1,
                 })  # fmt: skip
-            remaining = [
-                schedule
-                for schedule in remaining
-                if not schedule.records[-1]["fooled"] or schedule.records[-1]["attack"] != "stored"
-            ]
+                if pred != label:
+                    done.add(schedule.row)

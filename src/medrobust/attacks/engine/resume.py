@@ -23,11 +23,7 @@ ENGINE = {"medrobust.attacks.engine.evaluate"}
 
 @dataclass(frozen=True)
 class ResumeFolder:
-    """A folder with the attempts on finished images. Each file is written completely or not at all.
-
-    Attributes:
-        folder: of one evaluation (see `resume_folder`).
-    """
+    """The folder of one evaluation (see `resume_folder`). Each file is written completely or not at all."""
 
     folder: Path
 
@@ -36,7 +32,6 @@ class ResumeFolder:
         return sorted(self.folder.glob("[!.]*.parquet"))
 
     def load(self) -> pd.DataFrame:
-        """The attempts on all finished images."""
         parts = self.parts()
         known = pd.concat([read_table(part) for part in parts]) if parts else table_of([])
         if len(known):
@@ -44,7 +39,6 @@ class ResumeFolder:
         return known
 
     def save(self, attempts: pd.DataFrame) -> None:
-        """Save the attempts on finished images."""
         number = len(self.parts())
         write_table(self.folder / f"{number:06d}-{os.getpid()}.parquet", attempts)
 
@@ -55,13 +49,11 @@ class ResumeFolder:
 
 def resume_folder(
     model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, bit_depth: int,
-    allow_weak: bool = False, train: Subset | None = None,
+    train: Subset | None = None,
 ) -> ResumeFolder:  # fmt: skip
     """The folder of an evaluation, named by a hash of everything that decides its result.
 
-    The hash covers the model's structure and weights, the images and labels (including those on which attacks are
-    fitted), the suite with the code of its attacks, the engine's code, and the settings. It does not cover batch
-    size, devices and the number of processes.
+    Batch size, devices and the number of processes do not decide it.
     """
     digest = hashlib.sha256(repr(model).encode())
     for name, value in model.state_dict().items():
@@ -72,6 +64,6 @@ def resume_folder(
                 digest.update("\0".join(map(str, array)).encode())
             for start in range(0, len(part), 256):
                 digest.update(part.batch(range(start, min(start + 256, len(part)))).numpy().tobytes())
-    facts = [suite, seed, bit_depth, allow_weak, modules_hash(ENGINE)]
+    facts = [suite, seed, bit_depth, modules_hash(ENGINE)]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     return ResumeFolder(WORK / "resume" / f"attack-{digest.hexdigest()[:24]}")

@@ -22,7 +22,7 @@ from medrobust.data.store import Subset
 
 @dataclass(frozen=True)
 class Outs:
-    """Where an attack cell writes: its attempts, metrics and robust-accuracy curve."""
+    """Where an attack cell writes."""
 
     records: Path
     metrics: Path
@@ -33,11 +33,7 @@ def run_suite(
     model: nn.Module, subset: Subset, suite: dict[str, Any], outs: Outs, *, bit_depth: int, seed: int,
     report: ReportParams, train: Subset | None = None,
 ) -> None:  # fmt: skip
-    """Evaluate a suite and write its records, metrics and robust-accuracy curve.
-
-    After an interruption, the evaluation continues with the images that were not finished. Under torchrun the
-    processes share the images, and the first one writes. Attacks that are fitted are fitted on `train`.
-    """
+    """Evaluate a suite and write its records, metrics and robust-accuracy curve; under torchrun, rank 0 writes."""
     resume = resume_folder(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
     attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, resume=resume, train=train)
     if process_number() > 0:
@@ -68,19 +64,16 @@ def write_not_fitted(outs: Outs, reason: str) -> None:
 
 def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dict[str, Any]:
     """The curve at one radius: accuracies, macro F1, kappa and the recall of each class, with their intervals."""
-    settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     labels, patients = table["label"].to_numpy(), table["patient"].to_numpy()
+    # The prediction in the worst case: the adversarial one where the image was fooled, else the true class.
+    preds = np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
+    estimates = metrics.estimates(
+        labels, preds, patients, classes, resamples=report.bootstrap, confidence=report.confidence
+    )
     point: dict[str, Any] = {}
-    for name, (value, interval) in metrics.estimates(
-        labels, _worst_pred(table), patients, classes, **settings
-    ).items():
+    for name, (value, interval) in estimates.items():
         point |= dict(zip(metrics.curve_columns(name), (value, *(interval or (None, None))), strict=True))
     return point
-
-
-def _worst_pred(table: pd.DataFrame) -> np.ndarray:
-    """The prediction in the worst case: the adversarial one where the image was fooled, else the true class."""
-    return np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
 
 
 def _summary(

@@ -15,16 +15,10 @@ from medrobust.attacks.state import IterativeAttack
 class ImageSchedule:
     """The attempts on an image so far, and what follows from them.
 
-    An image that fools the model inside a ball also lies inside every larger ball. So each attack begins at the
-    largest radius that is not decided and continues with smaller ones while it succeeds. It starts from the image
-    that it found, projected into the next ball. A failure costs the whole budget. After a failure, an attack is
-    not tried at smaller radii, unless the failure says nothing about them (`Attack.failure_covers_smaller_eps`).
-    So each attack fails at most once per image.
-
-    The distance of the first success decides how many radii are skipped. A random start already lies near the
-    border of the ball, while steps from the clean image lead only as far as necessary. So if several radii are
-    undecided, the first attempt starts from the clean image. If it fails, the attack is repeated from a random
-    start.
+    Each attack begins at the largest undecided radius and continues with smaller ones while it succeeds, from the
+    image that it found. After a failure it is not tried at smaller radii, unless the failure says nothing about
+    them (`Attack.failure_covers_smaller_eps`). If several radii are undecided, the first attempt starts from the
+    clean image, because steps from there lead only as far as necessary. If it fails, a random start follows.
 
     Attributes:
         row: of the image in the subset.
@@ -56,10 +50,8 @@ class ImageSchedule:
         """The next attempt of attack number `attack_index`; None = the image is done."""
         if self.fooled == 0 or self.attack_index == len(self.attacks):
             return None
-        attack = self.attacks[self.attack_index]
-        num_steps = attack.num_steps if isinstance(attack, IterativeAttack) else 0
         start, eps = self._start if self._restart == 0 else None, self.radii[self._next_radius]
-        return Attempt(self.row, eps, self._restart, num_steps, start, from_clean=self._from_clean)
+        return Attempt(self.row, eps, self._restart, start, from_clean=self._from_clean)
 
     @property
     def _from_clean(self) -> bool:

@@ -1,8 +1,4 @@
-"""Continuous batching: finished images leave the batch, queued images take their slots.
-
-A batch of fixed images shrinks with every image that is fooled. A streaming batch stays full until the queue is
-empty, so that the hardware works at its best batch size.
-"""
+"""Continuous batching: finished images leave the batch, queued images take their slots, so that it stays full."""
 
 from collections import Counter, deque
 from collections.abc import Callable
@@ -16,6 +12,7 @@ from medrobust.attacks.base import Attack, Norm, QueryCounter, distance, margin,
 from medrobust.attacks.state import AttackState, IterativeAttack
 from medrobust.core.errors import UserError
 from medrobust.core.runtime import say
+from medrobust.data.store import Subset
 
 T = TypeVar("T")
 #: Steps over which `give_up` measures progress: a tenth of an attack's steps, but at least this many.
@@ -34,7 +31,6 @@ class Attempt:
         row: of the image in the subset.
         eps: radius.
         restart: number of the restart.
-        num_steps: largest number of steps (iterative attacks).
         start: C×H×W, result of an earlier attempt to start from; None = the clean image.
         from_clean: start at the clean image itself, even if the attack draws random starts.
     """
@@ -42,7 +38,6 @@ class Attempt:
     row: int
     eps: float
     restart: int
-    num_steps: int
     start: Tensor | None
     from_clean: bool = False
 
@@ -52,9 +47,8 @@ class AttemptResult:
     """Result of an attempt.
 
     Attributes:
-        attempt: that was made.
         image: C×H×W on the CPU; the image that fooled the model, or the one with the largest margin.
-        pred: class that the model predicts for it.
+        pred: its predicted class.
         margin: its largest other logit minus the true one; positive where the prediction is wrong.
         distance: from the clean image in the suite's norm.
         saturation: share of the pixels strictly between 0 and 1 that moved by at least 99 % of eps.
@@ -81,11 +75,7 @@ class BatchLimit:
         self.size = size
 
     def split(self, count: int, work: Callable[[slice], T]) -> list[T]:
-        """Apply `work` to slices of `count` images that fit into memory.
-
-        Raises:
-            UserError: not even one image fits.
-        """
+        """Results of `work` on slices of `count` images that fit into memory; a UserError if no image fits."""
         results: list[T] = []
         start = 0
         while start < count:
@@ -114,10 +104,8 @@ class StreamingBatch:
     """Runs the attempts of one iterative attack.
 
     Args:
-        model: the attacked model.
+        model, fetch, limit: attacked model; loads images; images per pass.
         attack: its own eps is not used, because each attempt has one.
-        fetch: loads images.
-        limit: images per pass.
         give_up: whether hopeless attempts end early (see `_hopeless`).
     """
 
@@ -149,8 +137,7 @@ class StreamingBatch:
         results, state = self._leave(state, leaving), state.take(stay)
         if self._attempts:
             state.current, state.steps = self.attack.step(state, gradient[stay]), state.steps + 1
-            limits = torch.tensor([attempt.num_steps for attempt in self._attempts], device=state.steps.device)
-            last = state.steps >= limits
+            last = state.steps >= self.attack.num_steps
             if last.any():
                 self._evaluate_last(state, last)
                 results, state = results + self._leave(state, last, evaluated=True), state.take(~last)
@@ -175,11 +162,7 @@ class StreamingBatch:
         return self._state
 
     def _hopeless(self, state: AttackState) -> Tensor:
-        """Which attempts to end early, bool n: those that twice the progress of the last stretch would not save.
-
-        The margin of an iterative attack rises ever more slowly. After each stretch (from the second on) its gain
-        is extrapolated, doubled, over the remaining stretches. Images that would still not be fooled leave.
-        """
+        """Which attempts twice the last stretch's progress, in all remaining ones, would not save, bool n."""
         stretch = max(STRETCH, self.attack.num_steps // 10)
         due = state.steps % stretch == 0
         remaining = (self.attack.num_steps - state.steps) / stretch
@@ -197,13 +180,7 @@ class StreamingBatch:
         state.best[last], state.score[last], state.pred[last] = rows.best, rows.score, rows.pred
 
     def _leave(self, state: AttackState, leaving: Tensor, evaluated: bool = False) -> list[AttemptResult]:
-        """Remove attempts from the batch and return their results.
-
-        Args:
-            state: of the batch.
-            leaving: bool n.
-            evaluated: whether their last iterate was evaluated without a gradient, after the last step.
-        """
+        """Remove attempts and return their results; `evaluated` = after their last step, without a gradient."""
         flags = leaving.tolist()
         if not any(flags):
             return []
@@ -224,19 +201,15 @@ class FixedBatch:
 
     Args:
         model, attack, fetch, limit: as for a `StreamingBatch`.
-        prepare: returns the attack for the images of some rows; None = the same attack for all.
+        subset: the attacked images, for attacks that need more than their pixels.
     """
 
-    def __init__(
-        self, model: nn.Module, attack: Attack, fetch: Fetch, limit: BatchLimit,
-        prepare: Callable[[Attack, list[int]], Attack] | None = None,
-    ) -> None:  # fmt: skip
-        self.model, self.attack, self.fetch, self.limit, self.prepare = model, attack, fetch, limit, prepare
+    def __init__(self, model: nn.Module, attack: Attack, fetch: Fetch, limit: BatchLimit, subset: Subset) -> None:
+        self.model, self.attack, self.fetch, self.limit, self.subset = model, attack, fetch, limit, subset
         self.queue: deque[Attempt] = deque()
 
     @property
     def pending(self) -> int:
-        """Number of queued attempts."""
         return len(self.queue)
 
     def step(self) -> list[AttemptResult]:
@@ -253,8 +226,7 @@ class FixedBatch:
     def _attack(self, attempts: list[Attempt], eps: float) -> list[AttemptResult]:
         rows = [attempt.row for attempt in attempts]
         images, labels, seeds = self.fetch(rows)
-        attack = replace(self.attack, eps=eps)
-        attack = attack if self.prepare is None else self.prepare(attack, rows)
+        attack = replace(self.attack, eps=eps).for_images(self.subset, rows)
         counter = QueryCounter(self.model, len(attempts))
         warm = any(attempt.start is not None for attempt in attempts)
         start = _starts(attempts, images, self.attack.norm) if warm else None
@@ -290,9 +262,9 @@ def attempt_results(
         distance(state.best, state.origin, norm).tolist(),
         strict=True,
     )  # fmt: skip
-    results: list[AttemptResult] = []
-    for attempt, (image, pred, gap, length, saturation, shift), cost in zip(
-        attempts, measured, costs, strict=True
-    ):
-        results.append(AttemptResult(attempt, image, pred, gap, length, saturation, shift, *cost))
-    return results
+    return [
+        AttemptResult(attempt, image, pred, gap, length, saturation, shift, *cost)
+        for attempt, (image, pred, gap, length, saturation, shift), cost in zip(
+            attempts, measured, costs, strict=True
+        )
+    ]

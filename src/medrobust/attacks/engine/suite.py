@@ -1,12 +1,11 @@
 """Suites as stages read them: hyper-parameters checked, code and surrogates fixed. Light: no torch at import.
 
-Attack cells depend on the resolved file. It holds a hash of the code of the attacks that the suite names, so that
-an edit of one attack re-runs the cells that use it, and a new attack re-runs none.
+Attack cells depend on the resolved file. Its hashes of code let an edit of one attack re-run only its cells.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medrobust.attacks.lookup import load_attack
 from medrobust.core.code import chosen_entries
@@ -14,9 +13,6 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.hyperparameters import build
 from medrobust.core.records import file_hash, read_json, write_json
-
-if TYPE_CHECKING:
-    from medrobust.attacks.base import Attack
 
 
 def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -39,7 +35,12 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
     for spec in suite.attacks:
         attack = str(spec.get("name"))
         settings = {key: value for key, value in spec.items() if key != "name"}
-        _check(load_attack(attack, f"{where}.attacks"), settings, suite, f"{where}.{attack}")
+        kind = load_attack(attack, f"{where}.attacks")
+        if suite.norm not in kind.norms:
+            found = f"supports {' and '.join(kind.norms)}, but the suite has {suite.norm}"
+            raise UserError(f"{where}.{attack}", found, "Move it to a suite with its norm")
+        for eps in suite.eps:
+            build(kind, settings, f"{where}.{attack}", eps=eps, norm=suite.norm)
         names.add(attack)
         if isinstance(inner := settings.get("attack"), dict):  # the attack that a transfer runs on its surrogate
             names.add(str(inner["name"]))
@@ -55,20 +56,12 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
 
 
 def write_surrogate(model: Path, out: Path) -> None:
-    """Fix which weights a surrogate's name stands for: `source` (the folder) and `sha256`.
-
-    Args:
-        model: a checkpoint's folder.
-        out: JSON file beside the suite's, called after the surrogate.
-    """
+    """Write `source` and `sha256` of a checkpoint's folder to the JSON file called after the surrogate."""
     write_json(out, {"source": str(model), "sha256": file_hash(model / "model.safetensors")})
 
 
 def read_suite(folder: Path) -> dict[str, Any]:
     """A resolved suite: `<folder>/suite.json`, with the weights of each surrogate from `<folder>/<name>.json`.
-
-    DVC knows such a file as the output of a stage that depends on the model: whatever depends on the folder runs
-    after the surrogate was trained, and again when it was retrained.
 
     Raises:
         UserError: a file is missing.
@@ -79,11 +72,3 @@ def read_suite(folder: Path) -> dict[str, Any]:
         if entry["name"] == "transfer" and not settings.get("sha256"):
             entry["hyperparameters"] = settings | read_json(folder / f"{settings['source']}.json")
     return suite
-
-
-def _check(kind: "type[Attack]", settings: dict[str, Any], suite: SuiteParams, where: str) -> None:
-    if suite.norm not in kind.norms:
-        found = f"supports {' and '.join(kind.norms)}, but the suite has {suite.norm}"
-        raise UserError(where, found, "Move it to a suite with its norm")
-    for eps in suite.eps:
-        build(kind, settings, where, eps=eps, norm=suite.norm)

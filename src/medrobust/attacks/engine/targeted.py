@@ -25,15 +25,14 @@ def targeted_success(
     """Share of images that some attempt within a radius turned into their target class, per target.
 
     The share is taken over images that the model classifies correctly without an attack and whose target is
-    another class (Carlini & Wagner 2017 call it the success probability). An image that was fooled into another
-    wrong class may not be attacked again at that radius, so in a suite with other attacks the share is a lower
-    bound.
+    another class (the success probability of Carlini & Wagner 2017). In a suite with other attacks it is a lower
+    bound (docs/attacks.md).
 
     Args:
         model: [0, 1] images to logits; evaluated on clean images only (for `least_likely`).
         subset: the attacked images.
         suite: as returned by `engine.suite.resolve_suite`.
-        attempts: the engine's records of this suite, one row per image and attempt.
+        attempts: table of `attempts.ATTEMPTS`.
         report: settings of the intervals.
 
     Returns:

@@ -1,6 +1,6 @@
 """Auto-PGD: PGD that adapts its step size to its progress (Croce & Hein 2020, algorithm 1)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -36,11 +36,9 @@ class APGD(TargetableAttack):
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations of all restarts."""
         return (self.steps + 1) * self.restarts * self.eot
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The best image of all restarts."""
         best = BestImages(start)
         for restart, rows, part in best.rounds(problem, range(self.restarts)):
             self._run(part, start[rows] if restart == 0 else None, rows, best, restart * STREAMS)
@@ -74,14 +72,13 @@ class APGDT(APGD):
 
     @property
     def cost(self) -> float:
-        """Cost if all targets are tried (a model with ten classes)."""
+        """Cost for a model with ten classes."""
         return super().cost * self.targets
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The best image of all targets."""
         best = BestImages(start)
         for number, classes in enumerate(wrong_classes(problem, self.targets)):
-            for restart, rows, part in best.rounds(problem.with_loss_targets(classes), range(self.restarts)):
+            for restart, rows, part in best.rounds(replace(problem, loss_targets=classes), range(self.restarts)):
                 warm = start[rows] if number == restart == 0 else None
                 self._run(part, warm, rows, best, number + restart * STREAMS)
         return best.images
@@ -97,15 +94,7 @@ def wrong_classes(problem: Problem, count: int) -> list[Tensor]:
 
 
 class _Restart:
-    """One restart. Every tensor holds one row per image for which the attack has not succeeded.
-
-    Args:
-        problem: of the images.
-        first: their first iterates.
-        rows: their indices in `best`.
-        best: is updated with every evaluated iterate.
-        attack: its loss, steps, rho and eot are used.
-    """
+    """One restart. Every tensor holds one row per image without success; `rows` are their indices in `best`."""
 
     def __init__(self, problem: Problem, first: Tensor, rows: Tensor, best: BestImages, attack: APGD) -> None:
         self.problem, self.best, self.rows, self.attack = problem, best, rows, attack

@@ -23,8 +23,7 @@ STEPS, QUERIES, TARGETS = 100, 5000, 9
 class AutoAttack(Attack):
     """APGD-CE, targeted APGD-DLR, targeted FAB and Square, each on the remaining images (Croce & Hein 2020).
 
-    It works for two or more classes. The targets are the wrong classes, at most nine. Where the targeted DLR loss
-    is undefined (below four classes), its numerator, the margin, replaces it.
+    It works for two or more classes. Below four, the numerator of the targeted DLR loss replaces it.
 
     Attributes:
         steps: of the gradient attacks, per target.
@@ -50,7 +49,6 @@ class AutoAttack(Attack):
 
     @property
     def cost(self) -> float:
-        """Sum of the parts."""
         return sum(part.cost for part in self.parts() if part.cost != torch.inf)
 
     def parts(self) -> list[Attack]:

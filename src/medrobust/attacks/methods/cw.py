@@ -39,11 +39,9 @@ class CW(TargetableAttack):
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations of all searches."""
         return self.searches * self.steps
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The nearest image that fools the model; the clean image where none was found."""
         count = len(problem.images)
         result = problem.images.clone()
         nearest = result.new_full((count,), torch.inf)

@@ -1,7 +1,6 @@
 """Iterated gradient steps: one general form, and the published attacks that are special cases of it.
 
-`methods/pgd.py` holds the case that the engine and the training use most (Linf, no target, all pixels). This
-module adds momentum, L2, targets, regions, and smoothed and variance-tuned gradients.
+`methods/pgd.py` holds the case that the engine and the training use most (Linf, no target, all pixels).
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Norm, ascent, check_alpha, per_image
+from medrobust.attacks.base import FixedStepAttack, Norm, ascent, per_image
 from medrobust.attacks.problem import BestImages, Losses, Problem, TargetableAttack
 from medrobust.attacks.targets import Loss, Target
 from medrobust.core.errors import UserError
@@ -24,53 +23,31 @@ STREAMS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class IteratedGradient(TargetableAttack):
+class IteratedGradient(FixedStepAttack, TargetableAttack):
     """Steps along the gradient, projected back to the ball.
-
-    Without momentum, random start and restarts it is the basic iterative method. With random start and restarts it
-    is PGD (Madry et al. 2018), with `momentum` MI-FGSM (Dong et al. 2018).
 
     Attributes:
         loss: maximised by the steps, see `targets.attack_loss`.
-        alpha: step size; None = 2.5·eps/steps.
-        steps: gradient evaluations per restart.
         restarts: random starts, tried on images for which the attack has not succeeded.
         momentum: decay of the accumulated gradient; 0 = none.
-        random_start: uniform in the ball. The first restart starts from `start` where a caller passes one.
         keep: `best` = the image with the largest margin of all steps and restarts; `last` = the last iterate.
         stop_when_fooled: whether images stop at success. Images for a transfer attack need all steps: False.
         eot: gradients averaged per step; more than one for a model with random outputs.
-        allow_weak: accept alpha·steps < eps.
     """
 
     failure_covers_smaller_eps: ClassVar[bool] = True
     loss: Loss = "ce"
-    alpha: Positive | None = None
-    steps: Count = 10
     restarts: Count = 1
     momentum: NotNegative = 0.0
-    random_start: bool = True
     keep: Literal["best", "last"] = "best"
     stop_when_fooled: bool = True
     eot: Count = 1
-    allow_weak: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
-
-    @property
-    def step_size(self) -> float:
-        """Step size in [0, 1] pixel units."""
-        return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations of all restarts."""
         return self.steps * self.restarts * self.eot
 
     def to_the_end(self) -> "IteratedGradient":
-        """The attack with all its steps on every image, whether it succeeds or not."""
         return replace(self, stop_when_fooled=False)
 
     def losses(self, problem: Problem, stream: int) -> Losses | None:
@@ -80,12 +57,10 @@ class IteratedGradient(TargetableAttack):
     def steer(
         self, problem: Problem, at: Tensor, gradient: Tensor, carried: Tensor, stream: int
     ) -> tuple[Tensor, Tensor]:
-        """Turn the gradient (n×C×H×W) into the step's direction.
+        """Turn the gradient at the iterates `at`, n×C×H×W, into the step's direction.
 
         Args:
-            problem: of the images.
-            at: the current iterates.
-            gradient: of the loss there.
+            problem, at, gradient: of the images.
             carried: the second value that the previous step returned; zeros at first.
             stream: of random numbers, for this step alone.
 
@@ -95,7 +70,6 @@ class IteratedGradient(TargetableAttack):
         return gradient, carried
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The best image of all restarts."""
         best = BestImages(start)
         for restart, rows, part in best.rounds(problem, range(self.restarts)):
             first = part.project(start[rows])
@@ -202,7 +176,6 @@ class VMIFGSM(MIFGSM):
 
     @property
     def cost(self) -> float:
-        """Each step also evaluates its neighbours."""
         return super().cost * (1 + self.neighbours)
 
     def steer(

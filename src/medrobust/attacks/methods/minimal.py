@@ -3,13 +3,13 @@
 Neither uses the radius in its steps, so their results count only if they lie inside the ball.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import Norm, per_image
+from medrobust.attacks.base import Norm, distance, per_image
 from medrobust.attacks.methods.apgd import wrong_classes
 from medrobust.attacks.problem import Problem, TargetableAttack
 from medrobust.core.errors import UserError
@@ -24,8 +24,7 @@ ROUNDING = 1e-5
 class DeepFool(TargetableAttack):
     """Steps to the nearest linearised boundary (Moosavi-Dezfooli et al. 2016, algorithm 2; Linf: section 3.3).
 
-    The paper does not clip. Steps that are clipped to [0, 1] fall short of the boundary, ever less, and would end
-    exactly on it, where rounding decides. So each step leads slightly beyond it, by `ROUNDING`.
+    Steps that are clipped to [0, 1] fall short of the boundary, so each step leads beyond it, by `ROUNDING`.
 
     Attributes:
         steps: largest number of steps; an image stops once it has crossed the boundary.
@@ -42,7 +41,6 @@ class DeepFool(TargetableAttack):
         return self.steps * 4
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """Images just beyond the boundary, at any distance."""
         result = problem.images.clone()
         shift = torch.zeros_like(result)
         rows = torch.arange(len(result), device=result.device)
@@ -90,7 +88,6 @@ class FAB(TargetableAttack):
         return self.steps * self.restarts * (4 + 1 / 3)
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The nearest image beyond the boundary; the clean image where none was found."""
         best = _NearestImages(problem)
         self._run(problem, best, 0)
         return best.images
@@ -108,7 +105,7 @@ class FAB(TargetableAttack):
                     return
                 current = self._step(part, current)
                 crossed = part.evaluate(current)[1]
-                best.update(rows, current, part.distance(current), crossed)
+                best.update(rows, current, distance(current, part.images, self.norm), crossed)
                 back = part.images + self.beta * (current - part.images)
                 current = torch.where(per_image(crossed), back, current)
                 on = torch.full_like(crossed, self.minimise) | (best.distance[rows] > self.eps)
@@ -133,11 +130,7 @@ class FAB(TargetableAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class FABT(FAB):
-    """FAB towards one wrong class after the other, most likely first: the `fab-t` of AutoAttack.
-
-    Attributes:
-        targets: largest number of wrong classes to try.
-    """
+    """FAB towards one wrong class after the other, most likely first, at most `targets`: AutoAttack's `fab-t`."""
 
     targets: Count = 9
 
@@ -152,10 +145,9 @@ class FABT(FAB):
         return self.steps * self.restarts * self.targets * (1 + 1 / 3)
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The nearest image beyond any boundary."""
         best = _NearestImages(problem)
         for number, classes in enumerate(wrong_classes(problem, self.targets)):
-            self._run(problem.with_loss_targets(classes), best, number * self.restarts)
+            self._run(replace(problem, loss_targets=classes), best, number * self.restarts)
         return best.images
 
 

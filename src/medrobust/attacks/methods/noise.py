@@ -25,11 +25,9 @@ class Noise(TargetableAttack):
 
     @property
     def cost(self) -> float:
-        """A query counts as a third of a gradient evaluation."""
         return self.draws / 3
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The draw with the largest margin."""
         best = BestImages(problem.images)
         for draw, rows, part in best.rounds(problem, range(self.draws)):
             images = part.noise(draw) if self.kind == "uniform" else self._corner(part, draw)

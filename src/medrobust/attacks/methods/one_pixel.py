@@ -1,6 +1,6 @@
 """One-pixel attack: differential evolution over position and value of a few pixels, by score queries."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -46,11 +46,9 @@ class OnePixel(TargetableAttack):
 
     @property
     def cost(self) -> float:
-        """A query counts as a third of a gradient evaluation."""
         return self.population * (self.generations + 1) / 3
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The best candidate of all generations."""
         result = problem.images.clone()
         for row in range(len(result)):
             result[row] = self._evolve(problem.take(torch.tensor([row], device=result.device)))
@@ -61,7 +59,8 @@ class OnePixel(TargetableAttack):
         channels = one.images.shape[1]
         shape = (self.population, self.pixels, 2 + channels)
         genes = uniform(one.seeds, 0, shape)[0]
-        many = one.copies(self.population)
+        copies = torch.zeros(self.population, dtype=torch.int64, device=one.labels.device)
+        many = replace(one.take(copies), model=one.model)  # all evaluations count for this image
         best = BestImages(one.images)
         fitness = self._score(many, genes, best)
         for generation in range(1, self.generations + 1):

@@ -6,10 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import check_alpha, per_image, project
+from medrobust.attacks.base import FixedStepAttack, per_image, project
 from medrobust.attacks.state import AttackState, IterativeAttack
-from medrobust.core.params.base import Positive
-from medrobust.core.params.hyperparameters import Count
 from medrobust.core.seeds import uniform
 
 
@@ -21,7 +19,6 @@ class FGSM(IterativeAttack):
 
     @property
     def num_steps(self) -> int:
-        """One."""
         return 1
 
     def begin(self, state: AttackState, warm: Tensor) -> None:
@@ -33,38 +30,15 @@ class FGSM(IterativeAttack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD(IterativeAttack):
-    """Steps along the sign of the gradient, projected back to the ball (Madry et al. 2018, section 2.1).
-
-    Attributes:
-        alpha: step size; None = 2.5·eps/steps.
-        steps: gradient evaluations per restart.
-        random_start: uniform in the ball. The first restart starts from `start` where a caller passes one.
-        allow_weak: accept alpha·steps < eps.
-    """
-
-    alpha: Positive | None = None
-    steps: Count = 10
-    random_start: bool = True
-    allow_weak: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
-
-    @property
-    def step_size(self) -> float:
-        """Step size in [0, 1] pixel units."""
-        return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
+class PGD(FixedStepAttack, IterativeAttack):
+    """Steps along the sign of the gradient, projected back to the ball (Madry et al. 2018, section 2.1)."""
 
     @property
     def num_steps(self) -> int:
-        """Steps of one restart."""
         return self.steps
 
     @property
     def has_random_start(self) -> bool:
-        """Value of `random_start`."""
         return self.random_start
 
     def begin(self, state: AttackState, warm: Tensor) -> None:

@@ -31,11 +31,9 @@ class SquareL2(TargetableAttack):
 
     @property
     def cost(self) -> float:
-        """A query counts as a third of a gradient evaluation."""
         return self.queries / 3
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """The image with the largest margin of all queries."""
         best = BestImages(problem.images)
         self._try(problem, best.unreached(), self._tiles(problem), best)
         for query, rows, part in best.rounds(problem, range(1, self.queries)):

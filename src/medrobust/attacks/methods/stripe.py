@@ -1,8 +1,7 @@
-"""Stripes: a "vertical perturbation" that is the same in every row of the image.
+"""Stripes: our interpretation of the "vertical perturbation" of Sahu et al. (2024), who do not define it.
 
-Sahu et al. (2024) attack with a "vertical perturbation" and give neither a definition nor a size. This is our
-interpretation, after the vertical stripes with which Square starts (Andriushchenko et al. 2020, section 3.3):
-x' = clip(x + eps·s[column // band], 0, 1) with s in {-1, +1}, the same in all rows and channels.
+x' = clip(x + eps·s[column // band], 0, 1) with s in {-1, +1}, the same in all rows and channels, like the start
+of Square (Andriushchenko et al. 2020, section 3.3).
 """
 
 from dataclasses import dataclass
@@ -26,10 +25,9 @@ class Stripe(TargetableAttack):
     """Stripes of ±eps across the image. Before clipping, the perturbation has Linf norm eps.
 
     Attributes:
-        mode: `random` is one draw (a control). `best_of` is the best of `queries` draws. `flip` is a greedy search
-            that flips one stripe after the other and keeps improvements. `whitebox` uses the signs of the gradient
-            summed over each stripe, accumulated over `steps`. All but `whitebox` use scores alone.
-        direction: of the stripes; `horizontal` is the control for whether the direction matters.
+        mode: `random` is one draw. `best_of` is the best of `queries` draws. `flip` flips one stripe after the
+            other and keeps improvements. `whitebox` uses the signs of the gradient summed over each stripe.
+        direction: of the stripes.
         band: width of a stripe in pixels.
         queries: of `best_of` and `flip`.
         steps: gradient evaluations of `whitebox`.
@@ -46,11 +44,9 @@ class Stripe(TargetableAttack):
 
     @property
     def cost(self) -> float:
-        """Gradient evaluations, or a third of the queries."""
         return {"random": 1 / 3, "whitebox": float(self.steps)}.get(self.mode, self.queries / 3)
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        """Images with the stripes of the largest margin."""
         best = BestImages(problem.images)
         if self.mode == "whitebox":
             self._ascend(problem, best)
@@ -62,13 +58,10 @@ class Stripe(TargetableAttack):
             self._flip(problem, self._draw(problem, 0), best)
         return best.images
 
-    def _bands(self, problem: Problem) -> int:
-        extent = problem.images.shape[3 if self.direction == "vertical" else 2]
-        return -(-extent // self.band)
-
     def _draw(self, problem: Problem, stream: int) -> Tensor:
         """Random signs, n×bands."""
-        return signs(problem.seeds, stream, (self._bands(problem),)).to(problem.images)
+        extent = problem.images.shape[3 if self.direction == "vertical" else 2]
+        return signs(problem.seeds, stream, (-(-extent // self.band),)).to(problem.images)
 
     def _apply(self, problem: Problem, stripes: Tensor) -> Tensor:
         """Images with stripes, n×bands."""

@@ -1,14 +1,7 @@
 """Any attack of the torchattacks library, by the name of its class, behind this project's contract.
 
-Each image is attacked by itself, under its own seed, in a copy of the global random states. So its result does not
-depend on the other images of its batch. Those of the library do: it draws for the whole batch, and its CW stops by
-the sum of the batch's losses. One image at a time is slow. The adapter serves as a second opinion beside this
-project's own attacks, and gives access to methods that it does not have.
-
-Other faults of torchattacks 3.5.1 that are handled here: attacks reseed the global random state; they put the
-model into train mode; step sizes have a fixed default that does not reach larger radii; three attacks take colour
-images only; JSMA expects ten classes; CW cannot move a pixel that is exactly 0 or 1, where its arctanh is
-infinite; DeepFool returns NaN where the gradient vanishes.
+Each image is attacked by itself, under its own seed, so that its result does not depend on its batch.
+docs/attacks.md lists the faults of torchattacks 3.5.1 that are handled here.
 """
 
 import random
@@ -88,25 +81,19 @@ class Torchattacks(Attack):
             found = f"{self.attack} supports {NORMS[self.attack][0]}, but the suite has {self.norm}"
             known = sorted(name for name, norms in NORMS.items() if self.norm in norms)
             raise UserError("attack.attack", found, f"Use one for {self.norm}: {', '.join(known)}")
+        known = [name for name in defaults(self.attack) if name not in SET_BY_ADAPTER]
         for key, value in self.keywords.items():
-            self._check(key, value)
+            if key not in known:
+                names = ", ".join(["attack", "allow_weak", *known])
+                raise UserError(f"attack.{key}", "unknown hyper-parameter", f"Known: {names}")
+            default = defaults(self.attack)[key]
+            kinds: Any = (int, float) if isinstance(default, float) or key in REAL else type(default)
+            if isinstance(default, tuple):
+                kinds = (list, tuple)
+            if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
+                raise UserError(f"attack.{key}", f"got {value!r}", f"Use a value like the default {default!r}")
         if "alpha" in self.keywords and self.steps:
             check_alpha(self.keywords["alpha"], self.steps, self.eps, self.allow_weak)
-
-    def _check(self, key: str, value: Any) -> None:
-        """Refuse a keyword that the class does not have, or a value of another type than its default."""
-        known = {name: value for name, value in defaults(self.attack).items() if name not in SET_BY_ADAPTER}
-        if key not in known:
-            names = ", ".join(["attack", "allow_weak", *known])
-            raise UserError(f"attack.{key}", "unknown hyper-parameter", f"Known: {names}")
-        default = known[key]
-        kinds: tuple[type, ...] = (type(default),)
-        if isinstance(default, float) or key in REAL:
-            kinds = (int, float)
-        elif isinstance(default, tuple):
-            kinds = (list, tuple)
-        if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(default, bool):
-            raise UserError(f"attack.{key}", f"got {value!r}", f"Use a value like the default {default!r}")
 
     @property
     def steps(self) -> int:
@@ -115,12 +102,10 @@ class Torchattacks(Attack):
 
     @property
     def respects_ball(self) -> bool:
-        """Whether the named class takes a radius and keeps its results inside the ball."""
         return self.attack not in WITHOUT_BALL
 
     @property
     def failure_covers_smaller_eps(self) -> bool:
-        """False for single-step attacks, which may overshoot, as for this project's own attacks."""
         return self.attack not in ONE_STEP
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
@@ -134,11 +119,7 @@ class Torchattacks(Attack):
         return project(torch.where(finite, result, images), images, self.eps, self.norm)
 
     def _perturb_one(self, model: nn.Module, image: Tensor, label: Tensor) -> Tensor:
-        """Attack an image, 1×C×H×W, with the current global random state.
-
-        Raises:
-            UserError: torchattacks fails on images of this shape or on this number of classes.
-        """
+        """Attack an image, 1×C×H×W, with the current global random state."""
         grey = self.attack in COLOUR_ONLY and image.shape[1] == 1
         inner = image.expand(-1, 3, -1, -1) if grey else image
         if self.attack == "CW":  # an eighth of a grey level away from 0 and 1, so that every pixel can move
@@ -161,16 +142,17 @@ class Torchattacks(Attack):
         import torchattacks
 
         known = defaults(self.attack)
-        values: dict[str, Any] = {"eps": self.eps, "max_epsilon": self.eps, "norm": self.norm}
-        values["seed"] = int(torch.initial_seed() % 2**31)
-        values["alpha"] = 2.5 * self.eps / self.steps if self.steps else 1.25 * self.eps
+        values: dict[str, Any] = {
+            "eps": self.eps, "max_epsilon": self.eps, "norm": self.norm,
+            "seed": int(torch.initial_seed() % 2**31),
+            "alpha": 2.5 * self.eps / self.steps if self.steps else 1.25 * self.eps,
+        }  # fmt: skip
         if "n_classes" in known or self.attack == "JSMA":
             with torch.no_grad():
                 values["n_classes"] = model(image).shape[1]
         values |= {key: tuple(value) if isinstance(value, list) else value for key, value in self.keywords.items()}
-        attack = getattr(torchattacks, self.attack)(
-            model, **{key: value for key, value in values.items() if key in known}
-        )
+        chosen = {key: value for key, value in values.items() if key in known}
+        attack = getattr(torchattacks, self.attack)(model, **chosen)
         if self.attack == "JSMA":  # it needs a target: the most likely wrong class
             attack.set_mode_targeted_least_likely(kth_min=values["n_classes"] - 1, quiet=True)
         return attack
@@ -184,7 +166,6 @@ class MeanOfChannels(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, n×K, of images n×3×H×W."""
         logits: Tensor = self.model(images.mean(1, keepdim=True))
         return logits
 

@@ -47,7 +47,6 @@ class Transfer(Attack):
 
     @property
     def cost(self) -> float:
-        """The surrogate's gradients cost as much as those of the attacked model."""
         return self.inner().cost
 
     def inner(self) -> Attack:

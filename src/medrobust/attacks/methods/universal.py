@@ -59,7 +59,6 @@ class Universal(Attack):
         return 1.0
 
     def with_training(self, train: "Subset") -> "Universal":
-        """The attack, to be fitted on these images."""
         return replace(self, train=train, fitted=WeakKeyDictionary())
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
@@ -73,13 +72,7 @@ class Universal(Attack):
 
 
 def fit(attack: Universal, model: nn.Module, train: "Subset") -> Tensor:
-    """A pattern, 1×C×H×W inside the ball around zero, that maximises the loss of training images.
-
-    Args:
-        attack: the settings.
-        model: [0, 1] images to logits.
-        train: images other than those that are attacked.
-    """
+    """A pattern, 1×C×H×W inside the ball around zero, that maximises the loss of training images."""
     like = next(model.parameters())
     rows = torch.linspace(0, len(train) - 1, min(attack.fit_images, len(train))).round().long()
     pattern = torch.zeros_like(train.batch([0])).to(like)
