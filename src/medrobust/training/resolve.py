@@ -47,24 +47,20 @@ def resolve_settings(
         remedy = "Set tune.objective: clean, tune.trials: 0, or another adv.objective"
         raise UserError("params.yaml: tune.objective", "robust with ssat, but studies use labelled images", remedy)
     files, folders = _input_hashes(backbone, model, own_adv)
-    network = model.model_dump(include=set(ModelParams.model_fields) - {"train", "adv", "detect", "explain"})
-    clean_settings = {
-        "backbone": backbone, "model": ModelParams.model_validate(network), "train": own_train,
-        "objective": clean, "code": chosen_entries(code, "objectives", {own_train.objective}), "files": files,
-    }  # fmt: skip
-    adv_settings = {
-        **clean_settings,
-        "files": {**files, **folders},
-        "adv": own_adv,
-        "adv_objective": adversarial,
-        "code": chosen_entries(code, "objectives", {own_train.objective, own_adv.objective}),
-    }
-    tune_settings = {**(adv_settings if tune.objective == "robust" else clean_settings), "tune": tune}
-    return {
-        "tune": TrainingSettings.model_validate(tune_settings),
-        "train": TrainingSettings.model_validate(clean_settings),
-        "adv_train": TrainingSettings.model_validate(adv_settings),
-    }
+    network = ModelParams.model_validate(model.model_dump(exclude={"train", "adv", "detect", "explain"}))
+    clean_settings = TrainingSettings(
+        backbone=backbone, model=network, train=own_train, objective=clean,
+        code=chosen_entries(code, "objectives", {own_train.objective}), files=files,
+    )  # fmt: skip
+    adv_settings = clean_settings.model_copy(
+        update={
+            "files": {**files, **folders}, "adv": own_adv, "adv_objective": adversarial,
+            "code": chosen_entries(code, "objectives", {own_train.objective, own_adv.objective}),
+        }
+    )  # fmt: skip
+    tuned_settings = adv_settings if tune.objective == "robust" else clean_settings
+    tune_settings = tuned_settings.model_copy(update={"tune": tune})
+    return {"tune": tune_settings, "train": clean_settings, "adv_train": adv_settings}
 
 
 def find_objective(name: str, block: str, *, attacks: bool) -> ObjectiveEntry:

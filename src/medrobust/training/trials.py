@@ -7,8 +7,6 @@ it after its last finished epoch.
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,13 +87,13 @@ class TuningStudy:
         if single_process:
             study.sampler = replay_sampler(study, self.seed, space, default_values(self.settings.train, space))
         else:
-            study.sampler = _concurrent_sampler()
+            # Unseeded, so that each process draws other values; the constant liar keeps concurrent trials apart.
+            study.sampler = optuna.samplers.TPESampler(constant_liar=True)
 
         def objective(trial: optuna.Trial) -> float:
             if sum(other.number < trial.number for other in _finished_or_running(study)) >= self.tune.trials:
                 raise _StudyFullError
-            with record_error(trial):
-                return self.evaluate(trial, images)
+            return self.evaluate(trial, images)
 
         while len(finished_trials(study)) < self.tune.trials:
             if len(_finished_or_running(study)) < self.tune.trials:
@@ -129,36 +127,23 @@ class TuningStudy:
 
         try:
             with explain_out_of_memory(settings.batch_size):
-                best = fit(self.job(settings, images, key), on_epoch).best_value
-        except TRIAL_ERRORS:
+                seed_everything(self.seed)
+                train, val = images.subsets["train"], images.subsets["val"]
+                job = Job(
+                    new_classifier(self.settings.model, train.classes), train, val, settings, self.augment,
+                    self.settings.adv_objective or self.settings.objective, self.seed, self.settings.adv, key=key,
+                )  # fmt: skip
+                best = fit(job, on_epoch).best_value
+        except TRIAL_ERRORS as error:
             delete_resume_file(key)
+            trial.set_user_attr("error", str(error))  # marks the trial as finished
             raise
         delete_resume_file(key)
         return best
 
-    def job(self, settings: TrainParams, images: PreparedImages, key: str) -> Job:
-        """The training of one trial, with a new network."""
-        seed_everything(self.seed)
-        train, val = images.subsets["train"], images.subsets["val"]
-        objective = self.settings.adv_objective or self.settings.objective
-        return Job(
-            new_classifier(self.settings.model, train.classes), train, val, settings, self.augment, objective,
-            self.seed, adv=self.settings.adv, key=key,
-        )  # fmt: skip
-
 
 class _StudyFullError(Exception):
     """Another process has started the last trial in the meantime."""
-
-
-@contextmanager
-def record_error(trial: optuna.Trial) -> Iterator[None]:
-    """Store the message of an error that fails the trial; this marks the trial as finished."""
-    try:
-        yield
-    except TRIAL_ERRORS as error:
-        trial.set_user_attr("error", str(error))
-        raise
 
 
 def suggest(trial: optuna.Trial, space: SearchSpace) -> dict[str, Any]:
@@ -224,11 +209,6 @@ def replay_sampler(
             trial.report(value, epoch)
         scratch.tell(trial, past.value if past.state == TrialState.COMPLETE else None, past.state)
     return sampler
-
-
-def _concurrent_sampler() -> optuna.samplers.TPESampler:
-    # Unseeded, so that each process draws other values; the constant liar keeps the model's proposals apart.
-    return optuna.samplers.TPESampler(constant_liar=True)
 
 
 def _finished_or_running(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
