@@ -85,7 +85,8 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> FitRe
         job.model.to(memory_format=torch.contiguous_format)
     distributed.broadcast_from_rank_0(list(job.model.state_dict().values()))
     state = TrainingState.initial(job.model, job.settings)
-    state.restore(job.key)
+    if job.key:
+        state.restore(job.key)
     trainer = Trainer(job, state)
     for epoch, row in enumerate(state.result.history):
         if on_epoch:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from medrobust.training import distributed
 from medrobust.training.objectives.base import Objective, Step
@@ -38,15 +37,12 @@ def perturbed_weights(step: Step, objective: Objective, gamma: float) -> Iterato
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
-                weight.add_(_perturbation(weight, gradient, gamma))
+                length = gradient.norm()
+                factor = torch.where(length > 0, gamma * weight.norm() / length.clamp_min(1e-30), 0.0)
+                weight.add_(factor * gradient)
     try:
         yield
     finally:
         with torch.no_grad():
             for weight, old in zip(weights, before, strict=True):
                 weight.copy_(old)
-
-
-def _perturbation(weight: Tensor, gradient: Tensor, gamma: float) -> Tensor:
-    length = gradient.norm()
-    return torch.where(length > 0, gamma * weight.norm() / length.clamp_min(1e-30), 0.0) * gradient
