@@ -18,12 +18,7 @@ def perturbed_weights(step: Step, objective: Objective, gamma: float) -> Iterato
     the step's attacked images. The same attacked images are used for the update. As in the authors' code, only
     parameters that are named weight and have more than one dimension change: biases, norms, layer scales, class
     tokens and position embeddings do not. On exit the weights are restored bit for bit. BatchNorm's running
-    statistics do not see the extra forward pass.
-
-    Args:
-        step: the current training step.
-        objective: the loss of a step.
-        gamma: size of the change relative to the weights; 0 = no perturbation.
+    statistics do not see the extra forward pass. gamma 0 is no perturbation.
     """
     if not gamma:
         yield

@@ -64,12 +64,7 @@ def resolve_settings(
 
 
 def find_objective(name: str, block: str, *, attacks: bool) -> ObjectiveEntry:
-    """Look up an objective in the registry.
-
-    Args:
-        name: as in params.yaml.
-        block: block of params.yaml that names it, for the message.
-        attacks: whether objectives that attack the model are allowed.
+    """Look up the objective that `block` of params.yaml names; with `attacks` it may attack the model.
 
     Raises:
         UserError: there is no such objective for this training; the message lists those that exist.
@@ -81,11 +76,7 @@ def find_objective(name: str, block: str, *, attacks: bool) -> ObjectiveEntry:
 
 
 def check_classes(settings: dict[str, TrainingSettings], split: Path) -> None:
-    """Check that the data have enough classes for every objective.
-
-    Args:
-        settings: the result of `resolve_settings`.
-        split: the split table.
+    """Check that the split table has enough classes for every objective of `resolve_settings`.
 
     Raises:
         UserError: an objective needs more classes.
@@ -99,10 +90,8 @@ def check_classes(settings: dict[str, TrainingSettings], split: Path) -> None:
 
 
 def _check_alpha(adv: AdvParams, objective: ObjectiveEntry, block: str) -> None:
-    """Check that the step size reaches eps in the objective's attack and in robust validation.
-
-    The early epochs of `curriculum` need no check: a share of eps has at least that share of the steps.
-    """
+    """Check that the step size reaches eps in the objective's attack and in robust validation."""
+    # The early epochs of `curriculum` need no check: a share of eps has at least that share of the steps.
     if objective.must_reach_eps:
         steps = 1 if objective.single_step else adv.steps
         _check_reach(adv, steps, block, f"the training attack of {adv.objective}")

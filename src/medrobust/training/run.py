@@ -31,13 +31,7 @@ from medrobust.training.subsets import hide_labels, read_folder
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """The images of a training.
-
-    Attributes:
-        subsets: `train`, `val` and `test`.
-        ordered: whether the classes are ordered.
-        hashes: the result of `image_hashes`.
-    """
+    """The subsets `train`, `val` and `test`, whether the classes are ordered, and the result of `image_hashes`."""
 
     subsets: dict[str, Subset]
     ordered: bool
@@ -73,15 +67,7 @@ class TrainOutputs:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Inputs and outputs of a training stage.
-
-    Attributes:
-        settings: settings of the backbone.
-        images: to train, validate and test on.
-        best: the study's `best.json`.
-        outputs: where the results are written.
-        seed, augment, report: blocks of params.yaml.
-    """
+    """Inputs and outputs of a training stage; `best` is the path of the study's `best.json`."""
 
     settings: TrainingSettings
     images: PreparedImages
@@ -99,11 +85,8 @@ class TrainingRun:
     def job(self, regime: str, classifier: Classifier, settings: TrainParams, **parts: Any) -> tuple[Job, Any]:
         """A job of this run, and the facts that decide its result.
 
-        Args:
-            regime: `clean`, `adv`, or `labelled` for the model that makes pseudo-labels.
-            classifier: the model to train.
-            settings: epochs, optimiser and so on.
-            parts: further fields of the job; `facts` are further params for the card.
+        `regime` is `clean`, `adv`, or `labelled` for the model that makes pseudo-labels. `parts` are further
+        fields of the job; its key `facts` holds further params for the card.
         """
         adv: AdvParams | None = parts.get("adv")
         params = {
@@ -146,11 +129,7 @@ def adv_train_stage(run: TrainingRun, clean: Path) -> None:
     """Train with the adversarial objective, starting from the clean model.
 
     If `adv.unlabelled` hides the labels of a share of the patients, the start is a clean model that never saw
-    these labels. It is trained here first.
-
-    Args:
-        run: the run; its settings have an `adv` block.
-        clean: the checkpoint of the clean model.
+    these labels. It is trained here first. `clean` is the checkpoint of the clean model.
 
     Raises:
         UserError: the clean model was trained on other classes, or the batches do not fit into memory.

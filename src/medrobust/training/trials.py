@@ -1,8 +1,7 @@
 """The study of a backbone: what a trial is, where the study is stored, and how it resumes after a kill.
 
-A trial is finished if it is complete, pruned, or failed because of its own values (a diverging loss, a batch that
-does not fit into memory). A trial that was cut short by a kill is not: the next process draws it again and resumes
-it after its last finished epoch.
+A trial is finished if it is complete, pruned, or failed because of its own values. A trial that was cut short by a
+kill is not: the next process draws it again and resumes it after its last finished epoch.
 """
 
 import os
@@ -35,13 +34,7 @@ POLL_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class TuningStudy:
-    """What decides a study; it can be passed to other processes.
-
-    Attributes:
-        settings: settings of the backbone, with `tune`.
-        prepared, split: paths of the prepared store and the split table.
-        seed, augment: blocks of params.yaml.
-    """
+    """What decides a study; `prepared` and `split` are paths. It can be passed to other processes."""
 
     settings: TrainingSettings
     prepared: Path
@@ -77,10 +70,8 @@ class TuningStudy:
     def run(self, single_process: bool = True) -> optuna.Study:
         """Run the trials that the prepared study lacks.
 
-        Args:
-            single_process: whether no other process works on the study. Then trials are drawn in one sequence of
-                the seed, and an interrupted study ends like an undisturbed one. Otherwise the sampler keeps
-                concurrent trials apart.
+        If no other process works on the study (`single_process`), trials are drawn in one sequence of the seed,
+        and an interrupted study ends like an undisturbed one.
         """
         study, images = self.open(), PreparedImages.open(self.prepared, self.split)
         space = self.tune.space
@@ -218,14 +209,11 @@ def _finished_or_running(study: optuna.Study, *states: TrialState) -> list[Froze
 
 
 def _discard_interrupted_trials(study: optuna.Study) -> None:
-    """Mark trials whose process died as failed; without a stored error they do not count as finished.
-
-    In a database these are the trials whose heartbeat stopped. In a journal they are all running ones, because
-    this process holds the stage's lock.
-    """
+    """Mark trials whose process died as failed; without a stored error they do not count as finished."""
     if uses_database():
-        optuna.storages.fail_stale_trials(study)
+        optuna.storages.fail_stale_trials(study)  # those whose heartbeat stopped
         return
+    # In a journal all running trials were interrupted, because this process holds the stage's lock.
     for trial in study.trials:
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)
