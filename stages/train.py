@@ -19,8 +19,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Train, evaluate and write the results."""
-    from medrobust.training.outputs import TrainOutputs
-    from medrobust.training.run import PreparedImages, TrainingRun, adv_train_stage, train_stage
+    from medrobust.training.run import PreparedImages, TrainingRun, TrainOutputs, adv_train_stage, train_stage
     from medrobust.training.settings import read_settings
 
     params = load_params()

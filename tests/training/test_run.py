@@ -17,8 +17,7 @@ from medrobust.core.records import read_json, read_metrics, write_json
 from medrobust.data.store import Subset
 from medrobust.training import loop, run
 from medrobust.training.objectives.registry import OBJECTIVES
-from medrobust.training.outputs import TrainOutputs
-from medrobust.training.run import PreparedImages, TrainingRun, adv_train_stage, train_stage
+from medrobust.training.run import PreparedImages, TrainingRun, TrainOutputs, adv_train_stage, train_stage
 from medrobust.training.settings import TrainingSettings
 from tests.training.conftest import AUGMENT, adv, settings, write_images
 

@@ -1,9 +1,8 @@
 """Data-parallel training under torchrun: each process works on its share of every batch.
 
-Gradients are averaged in one all-reduce after the backward pass. DistributedDataParallel averages during the
-backward pass, which does not fit here, because an objective may call the model any number of times and perturb its
-weights. The one reduction is cheap compared with the many passes of an attack, which need no communication.
-Without torchrun every function here does nothing.
+Gradients are averaged in one all-reduce after the backward pass. DistributedDataParallel does not fit here,
+because an objective may call the model any number of times and perturb its weights. Without torchrun the
+functions here do nothing.
 """
 
 import os

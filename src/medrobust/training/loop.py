@@ -70,10 +70,8 @@ class Job:
 def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> FitResult:
     """Train for `settings.epochs` epochs and load the best epoch's weights into the model.
 
-    Args:
-        job: the training.
-        on_epoch: called with the index and value of each epoch, including those that an earlier process finished;
-            may raise an exception to stop the training (a pruned trial).
+    `on_epoch` is called with the index and value of each epoch, including those that an earlier process finished.
+    It may raise an exception to stop the training (a pruned trial).
 
     Raises:
         UserError: more processes than batches have images for.
@@ -85,7 +83,8 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> FitRe
         job.model.to(memory_format=torch.contiguous_format)
     distributed.broadcast_from_rank_0(list(job.model.state_dict().values()))
     state = TrainingState.initial(job.model, job.settings)
-    state.restore(job.key)
+    if job.key:
+        state.restore(job.key)
     trainer = Trainer(job, state)
     for epoch, row in enumerate(state.result.history):
         if on_epoch:
@@ -215,13 +214,7 @@ class Trainer:
         return [rows_of_rank(order[number * size : (number + 1) * size]) for number in range(count)]
 
     def make_step(self, epoch: int, positions: np.ndarray, unlabelled_positions: np.ndarray | None) -> Step:
-        """Build the step of a batch: augmented images and what the objective needs besides.
-
-        Args:
-            epoch: index of the epoch.
-            positions: positions in the training subset.
-            unlabelled_positions: positions in the unlabelled subset; None = no unlabelled images.
-        """
+        """The step of a batch: augmented images at these positions of the training and unlabelled subsets."""
         job = self.job
         images, labels, seeds = self.load_batch(job.train, positions, epoch)
         unlabelled = None
@@ -282,10 +275,6 @@ class Trainer:
         within an epoch, while that under the training's own single step stays high. If no earlier epoch was good,
         the sign is a single step that hardly lowers the clean accuracy. A model that is merely not robust yet
         loses accuracy under both attacks.
-
-        Args:
-            epoch: index of the epoch.
-            row: the epoch's metrics.
         """
         assert self.job.adv is not None
         value, clean, result = _selection_value(row), row["val_balanced_accuracy"], self.state.result

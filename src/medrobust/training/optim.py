@@ -1,6 +1,5 @@
 """Optimiser, scheduler, EMA, number format and class weights of a training."""
 
-import contextlib
 from typing import Any
 
 import numpy as np
@@ -67,10 +66,10 @@ def precision(settings: TrainParams, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if in_hardware else torch.float32
 
 
-def autocast(settings: TrainParams, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def autocast(settings: TrainParams, device: torch.device) -> torch.autocast:
     """The context for forward passes in the number format of training."""
     dtype = precision(settings, device)
-    return contextlib.nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def class_weights(subset: Subset, kind: str, device: torch.device) -> Tensor | None:

@@ -38,9 +38,6 @@ def explain_out_of_memory(batch_size: int) -> Iterator[None]:
 
 
 def free_memory() -> None:
-    """Free the memory of a failed training once its error is handled; other processes may wait for it.
-
-    The error, its stack frames and the tensors in them refer to each other until the garbage collector runs.
-    """
+    """Free the memory of a failed training once its error, whose frames hold tensors, is handled."""
     gc.collect()
     torch.cuda.empty_cache()

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from medrobust.training import distributed
 from medrobust.training.objectives.base import Objective, Step
@@ -19,12 +18,7 @@ def perturbed_weights(step: Step, objective: Objective, gamma: float) -> Iterato
     the step's attacked images. The same attacked images are used for the update. As in the authors' code, only
     parameters that are named weight and have more than one dimension change: biases, norms, layer scales, class
     tokens and position embeddings do not. On exit the weights are restored bit for bit. BatchNorm's running
-    statistics do not see the extra forward pass.
-
-    Args:
-        step: the current training step.
-        objective: the loss of a step.
-        gamma: size of the change relative to the weights; 0 = no perturbation.
+    statistics do not see the extra forward pass. gamma 0 is no perturbation.
     """
     if not gamma:
         yield
@@ -38,15 +32,12 @@ def perturbed_weights(step: Step, objective: Objective, gamma: float) -> Iterato
     with torch.no_grad():
         for weight, gradient in zip(weights, gradients, strict=True):
             if gradient is not None:
-                weight.add_(_perturbation(weight, gradient, gamma))
+                length = gradient.norm()
+                factor = torch.where(length > 0, gamma * weight.norm() / length.clamp_min(1e-30), 0.0)
+                weight.add_(factor * gradient)
     try:
         yield
     finally:
         with torch.no_grad():
             for weight, old in zip(weights, before, strict=True):
                 weight.copy_(old)
-
-
-def _perturbation(weight: Tensor, gradient: Tensor, gamma: float) -> Tensor:
-    length = gradient.norm()
-    return torch.where(length > 0, gamma * weight.norm() / length.clamp_min(1e-30), 0.0) * gradient

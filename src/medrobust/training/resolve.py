@@ -47,33 +47,24 @@ def resolve_settings(
         remedy = "Set tune.objective: clean, tune.trials: 0, or another adv.objective"
         raise UserError("params.yaml: tune.objective", "robust with ssat, but studies use labelled images", remedy)
     files, folders = _input_hashes(backbone, model, own_adv)
-    network = model.model_dump(include=set(ModelParams.model_fields) - {"train", "adv", "detect", "explain"})
-    clean_settings = {
-        "backbone": backbone, "model": ModelParams.model_validate(network), "train": own_train,
-        "objective": clean, "code": chosen_entries(code, "objectives", {own_train.objective}), "files": files,
-    }  # fmt: skip
-    adv_settings = {
-        **clean_settings,
-        "files": {**files, **folders},
-        "adv": own_adv,
-        "adv_objective": adversarial,
-        "code": chosen_entries(code, "objectives", {own_train.objective, own_adv.objective}),
-    }
-    tune_settings = {**(adv_settings if tune.objective == "robust" else clean_settings), "tune": tune}
-    return {
-        "tune": TrainingSettings.model_validate(tune_settings),
-        "train": TrainingSettings.model_validate(clean_settings),
-        "adv_train": TrainingSettings.model_validate(adv_settings),
-    }
+    network = ModelParams.model_validate(model.model_dump(exclude={"train", "adv", "detect", "explain"}))
+    clean_settings = TrainingSettings(
+        backbone=backbone, model=network, train=own_train, objective=clean,
+        code=chosen_entries(code, "objectives", {own_train.objective}), files=files,
+    )  # fmt: skip
+    adv_settings = clean_settings.model_copy(
+        update={
+            "files": {**files, **folders}, "adv": own_adv, "adv_objective": adversarial,
+            "code": chosen_entries(code, "objectives", {own_train.objective, own_adv.objective}),
+        }
+    )  # fmt: skip
+    tuned_settings = adv_settings if tune.objective == "robust" else clean_settings
+    tune_settings = tuned_settings.model_copy(update={"tune": tune})
+    return {"tune": tune_settings, "train": clean_settings, "adv_train": adv_settings}
 
 
 def find_objective(name: str, block: str, *, attacks: bool) -> ObjectiveEntry:
-    """Look up an objective in the registry.
-
-    Args:
-        name: as in params.yaml.
-        block: block of params.yaml that names it, for the message.
-        attacks: whether objectives that attack the model are allowed.
+    """Look up the objective that `block` of params.yaml names; with `attacks` it may attack the model.
 
     Raises:
         UserError: there is no such objective for this training; the message lists those that exist.
@@ -85,11 +76,7 @@ def find_objective(name: str, block: str, *, attacks: bool) -> ObjectiveEntry:
 
 
 def check_classes(settings: dict[str, TrainingSettings], split: Path) -> None:
-    """Check that the data have enough classes for every objective.
-
-    Args:
-        settings: the result of `resolve_settings`.
-        split: the split table.
+    """Check that the split table has enough classes for every objective of `resolve_settings`.
 
     Raises:
         UserError: an objective needs more classes.
@@ -103,10 +90,8 @@ def check_classes(settings: dict[str, TrainingSettings], split: Path) -> None:
 
 
 def _check_alpha(adv: AdvParams, objective: ObjectiveEntry, block: str) -> None:
-    """Check that the step size reaches eps in the objective's attack and in robust validation.
-
-    The early epochs of `curriculum` need no check: a share of eps has at least that share of the steps.
-    """
+    """Check that the step size reaches eps in the objective's attack and in robust validation."""
+    # The early epochs of `curriculum` need no check: a share of eps has at least that share of the steps.
     if objective.must_reach_eps:
         steps = 1 if objective.single_step else adv.steps
         _check_reach(adv, steps, block, f"the training attack of {adv.objective}")

@@ -1,41 +1,37 @@
 """The training stages: clean training, and adversarial training from the clean model."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from medrobust.core.errors import UserError
+from medrobust.core.metrics import classification_summary, dvc_metrics, round_best
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.schema import override
 from medrobust.core.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
 from medrobust.core.processes import rank
-from medrobust.core.records import read_json
+from medrobust.core.records import atomic_dir, read_json, write_metrics, write_table
 from medrobust.core.runtime import device, seed_everything
 from medrobust.data.store import Subset, open_splits
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
-from medrobust.models.predict import log_probabilities
+from medrobust.models.predict import log_probabilities, predictions_table
 from medrobust.training import distributed
 from medrobust.training.loop import Job, fit
 from medrobust.training.out_of_memory import explain_out_of_memory
-from medrobust.training.outputs import TrainOutputs, array_hash, table_hash, write_outputs
 from medrobust.training.settings import TrainingSettings, with_tuned_values
-from medrobust.training.state import delete_resume_file, resume_key
+from medrobust.training.state import FitResult, delete_resume_file, resume_key
 from medrobust.training.subsets import hide_labels, read_folder
 
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """The images of a training.
-
-    Attributes:
-        subsets: `train`, `val` and `test`.
-        ordered: whether the classes are ordered.
-        hashes: the result of `image_hashes`.
-    """
+    """The subsets `train`, `val` and `test`, whether the classes are ordered, and the result of `image_hashes`."""
 
     subsets: dict[str, Subset]
     ordered: bool
@@ -52,20 +48,27 @@ class PreparedImages:
 def image_hashes(prepared: Path, split: Path) -> dict[str, str]:
     """Hashes of the images (`data`) and of the split table (`split`); no image is read."""
     splits = open_splits(prepared, split)
-    return {"data": splits.store.header.sha256, "split": table_hash(splits.table)}
+    table = splits.table.to_csv(index=False)
+    return {"data": splits.store.header.sha256, "split": _hash(table.encode())}
+
+
+def _hash(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TrainOutputs:
+    """Paths that a training stage writes."""
+
+    model: Path
+    predictions: Path
+    metrics: Path
+    plots: Path
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Inputs and outputs of a training stage.
-
-    Attributes:
-        settings: settings of the backbone.
-        images: to train, validate and test on.
-        best: the study's `best.json`.
-        outputs: where the results are written.
-        seed, augment, report: blocks of params.yaml.
-    """
+    """Inputs and outputs of a training stage; `best` is the path of the study's `best.json`."""
 
     settings: TrainingSettings
     images: PreparedImages
@@ -83,11 +86,8 @@ class TrainingRun:
     def job(self, regime: str, classifier: Classifier, settings: TrainParams, **parts: Any) -> tuple[Job, Any]:
         """A job of this run, and the facts that decide its result.
 
-        Args:
-            regime: `clean`, `adv`, or `labelled` for the model that makes pseudo-labels.
-            classifier: the model to train.
-            settings: epochs, optimiser and so on.
-            parts: further fields of the job; `facts` are further params for the card.
+        `regime` is `clean`, `adv`, or `labelled` for the model that makes pseudo-labels. `parts` are further
+        fields of the job; its key `facts` holds further params for the card.
         """
         adv: AdvParams | None = parts.get("adv")
         params = {
@@ -130,11 +130,7 @@ def adv_train_stage(run: TrainingRun, clean: Path) -> None:
     """Train with the adversarial objective, starting from the clean model.
 
     If `adv.unlabelled` hides the labels of a share of the patients, the start is a clean model that never saw
-    these labels. It is trained here first.
-
-    Args:
-        run: the run; its settings have an `adv` block.
-        clean: the checkpoint of the clean model.
+    these labels. It is trained here first. `clean` is the checkpoint of the clean model.
 
     Raises:
         UserError: the clean model was trained on other classes, or the batches do not fit into memory.
@@ -160,7 +156,7 @@ def _initial_classifier(run: TrainingRun, adv: AdvParams, clean: Path) -> tuple[
     parts: dict[str, Any] = {}
     if isinstance(adv.unlabelled, str):
         unlabelled = read_folder(Path(adv.unlabelled).expanduser(), train)
-        facts["unlabelled"] = {"images": len(unlabelled), "sha256": array_hash(unlabelled.store_images)}
+        facts["unlabelled"] = {"images": len(unlabelled), "sha256": _hash(unlabelled.store_images.data)}
     elif adv.unlabelled:
         parts["train"], unlabelled = hide_labels(train, adv.unlabelled, run.seed)
         classifier = new_classifier(run.settings.model, train.classes)
@@ -177,14 +173,43 @@ def _initial_classifier(run: TrainingRun, adv: AdvParams, clean: Path) -> tuple[
     return classifier, {**parts, "facts": facts}
 
 
-def _fit_and_write(run: TrainingRun, job: Job, classifier: Classifier, facts: Any) -> None:
+def _fit_and_write(run: TrainingRun, job: Job, classifier: Classifier, facts: dict[str, Any]) -> None:
+    """Train, evaluate the classifier on validation and test images, write all outputs, delete the resume file."""
     result = fit(job)
     if rank() > 0:
         return
-    write_outputs(
-        run.outputs, classifier, result, run.images.subsets, model=run.settings.model,
-        ordered=run.images.ordered, report=run.report, card=facts, robust=job.adv is not None,
+    subsets, test, outputs = run.images.subsets, run.images.subsets["test"], run.outputs
+    logprobs = {name: log_probabilities(classifier, subsets[name]) for name in ("val", "test")}
+    tables = [predictions_table(subsets[name], name, values) for name, values in logprobs.items()]
+    write_table(outputs.predictions, pd.concat(tables, ignore_index=True))
+    summary = classification_summary(
+        test.labels, logprobs["test"], test.patients, test.classes,
+        ordered=run.images.ordered, resamples=run.report.bootstrap, confidence=run.report.confidence,
     )  # fmt: skip
+    best = {"best_epoch": result.best_epoch + 1, "best_val_balanced_accuracy": result.best_value}
+    stopped = {"stopped": result.stopped} if result.stopped else {}
+    val = {"val_robust" if job.adv else "val_clean": round_best(result.best_value)}
+    write_metrics(outputs.metrics, {**summary, **best, **stopped}, {**dvc_metrics(summary), **val})
+    _write_plots(outputs.plots, result, test, logprobs["test"].argmax(1))
+    card = {**facts, "metrics": {key: summary[key] for key in ("n", "accuracy")}}
+    checkpoint.save(outputs.model, classifier, run.settings.model, card)
     # `clean` is the resume key of a clean model that was trained here, or a hash without a resume file.
     for key in (job.key, *([facts["params"]["clean"]] if job.adv else [])):
         delete_resume_file(key)
+
+
+def _write_plots(folder: Path, result: FitResult, test: Subset, preds: np.ndarray) -> None:
+    """Write the training curves, for DVCLive too, and the table behind the confusion matrix."""
+    from dvclive import Live
+
+    with atomic_dir(folder) as temporary:
+        with Live(dir=str(temporary / "live"), dvcyaml=None, save_dvc_exp=False, report=None) as live:
+            for row in result.history:
+                for name, value in row.items():
+                    live.log_metric(name, value)
+                live.next_step()
+        names = np.array(test.classes)
+        table = pd.DataFrame({"actual": names[test.labels], "predicted": names[preds]})
+        write_table(temporary / "confusion.csv", table)
+        history = pd.DataFrame(result.history).assign(epoch=range(1, len(result.history) + 1))
+        write_table(temporary / "history.csv", history)

@@ -1,8 +1,6 @@
 """The settings of one backbone's training stages, as the stage `settings` writes them.
 
-Each file holds what decides the training of its stage and nothing else: params with the backbone's overrides
-applied, and its objectives with the hash of their code. So an edit of an objective re-runs only the trainings that
-use it, a new objective re-runs none, and an override of `adv` re-runs neither tuning nor clean training.
+A file holds what decides the training of its stage and nothing else: an edit re-runs only what it affects.
 """
 
 import hashlib
@@ -71,11 +69,7 @@ class TrainingSettings(Block):
 
 
 def validation_steps(adv: AdvParams, single_step: bool) -> int:
-    """Number of steps of the PGD of robust validation.
-
-    A model of single-step training may be robust to few steps and to nothing else. It is validated with at least
-    `VALIDATION_STEPS` steps, unless `adv.val_steps` is set.
-    """
+    """Number of steps of the PGD of robust validation: `adv.val_steps` if set, more for single-step training."""
     return adv.val_steps or (max(adv.steps, VALIDATION_STEPS) if single_step else adv.steps)
 
 

@@ -75,6 +75,14 @@ class TrainingState:
 
     def save(self, key: str) -> None:
         """Write the resume file of the key atomically."""
+        own = {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "memory": {
+                name: (tensor.detach().cpu(), None if tensor.grad is None else tensor.grad.cpu())
+                for name, tensor in self.memory.items()
+            },
+        }
         result = dict(vars(self.result))
         if self.result.best_epoch == len(self.result.history) - 1:
             # The same weights by reference: torch writes each storage once.
@@ -83,16 +91,19 @@ class TrainingState:
             "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict(), "scaler": self.scaler.state_dict(),
             "average": self.ema.state_dict() if self.ema else None,
-            "result": result, "own": gather({**_random_state(self.device), "memory": _to_cpu(self.memory)}),
+            "result": result, "own": gather(own),
         }  # fmt: skip
         if rank() == 0:
             # An open file, because torch does not report a full disk when it is given a path.
             with atomic_file(resume_path(key)) as temporary, temporary.open("wb") as file:
                 torch.save(content, file)
 
-    def restore(self, key: str | None) -> None:
+    def restore(self, key: str) -> None:
         """Continue from the resume file of the key, if there is one."""
-        content = from_rank_0(lambda: _read(key))
+        path = resume_path(key)
+        content = from_rank_0(
+            lambda: torch.load(path, weights_only=True, map_location="cpu") if path.is_file() else None
+        )
         if content is None:
             return
         self.model.load_state_dict(content["model"])
@@ -104,7 +115,9 @@ class TrainingState:
         # With another number of processes, the random states and shares of the batches are not comparable.
         if len(content["own"]) == world_size():
             of_process = content["own"][rank()]
-            _set_random_state(of_process, self.device)
+            torch.set_rng_state(of_process["cpu"])
+            if self.device.type == "cuda" and of_process["cuda"] is not None:
+                torch.cuda.set_rng_state(of_process["cuda"], self.device)
             for name, (tensor, gradient) in of_process["memory"].items():
                 self.memory[name] = tensor.to(self.device).requires_grad_(True)
                 self.memory[name].grad = None if gradient is None else gradient.to(self.device)
@@ -127,29 +140,3 @@ def delete_resume_file(key: str) -> None:
     path = resume_path(key)
     for file in (path, *path.parent.glob(f".{path.stem}.*.tmp{path.suffix}")):
         file.unlink(missing_ok=True)
-
-
-def _read(key: str | None) -> Any:
-    if not key or not resume_path(key).is_file():
-        return None
-    return torch.load(resume_path(key), weights_only=True, map_location="cpu")
-
-
-def _to_cpu(memory: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Tensors and their gradients by name, on the CPU, where every process can read them."""
-    return {
-        name: (tensor.detach().cpu(), None if tensor.grad is None else tensor.grad.cpu())
-        for name, tensor in memory.items()
-    }
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    """The state of the CPU's random generator and, when training on a GPU, of that GPU's."""
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,14 +1,11 @@
 """The study of a backbone: what a trial is, where the study is stored, and how it resumes after a kill.
 
-A trial is finished if it is complete, pruned, or failed because of its own values (a diverging loss, a batch that
-does not fit into memory). A trial that was cut short by a kill is not: the next process draws it again and resumes
-it after its last finished epoch.
+A trial is finished if it is complete, pruned, or failed because of its own values. A trial that was cut short by a
+kill is not: the next process draws it again and resumes it after its last finished epoch.
 """
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +34,7 @@ POLL_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class TuningStudy:
-    """What decides a study; it can be passed to other processes.
-
-    Attributes:
-        settings: settings of the backbone, with `tune`.
-        prepared, split: paths of the prepared store and the split table.
-        seed, augment: blocks of params.yaml.
-    """
+    """What decides a study; `prepared` and `split` are paths. It can be passed to other processes."""
 
     settings: TrainingSettings
     prepared: Path
@@ -79,23 +70,21 @@ class TuningStudy:
     def run(self, single_process: bool = True) -> optuna.Study:
         """Run the trials that the prepared study lacks.
 
-        Args:
-            single_process: whether no other process works on the study. Then trials are drawn in one sequence of
-                the seed, and an interrupted study ends like an undisturbed one. Otherwise the sampler keeps
-                concurrent trials apart.
+        If no other process works on the study (`single_process`), trials are drawn in one sequence of the seed,
+        and an interrupted study ends like an undisturbed one.
         """
         study, images = self.open(), PreparedImages.open(self.prepared, self.split)
         space = self.tune.space
         if single_process:
             study.sampler = replay_sampler(study, self.seed, space, default_values(self.settings.train, space))
         else:
-            study.sampler = _concurrent_sampler()
+            # Unseeded, so that each process draws other values; the constant liar keeps concurrent trials apart.
+            study.sampler = optuna.samplers.TPESampler(constant_liar=True)
 
         def objective(trial: optuna.Trial) -> float:
             if sum(other.number < trial.number for other in _finished_or_running(study)) >= self.tune.trials:
                 raise _StudyFullError
-            with record_error(trial):
-                return self.evaluate(trial, images)
+            return self.evaluate(trial, images)
 
         while len(finished_trials(study)) < self.tune.trials:
             if len(_finished_or_running(study)) < self.tune.trials:
@@ -129,36 +118,23 @@ class TuningStudy:
 
         try:
             with explain_out_of_memory(settings.batch_size):
-                best = fit(self.job(settings, images, key), on_epoch).best_value
-        except TRIAL_ERRORS:
+                seed_everything(self.seed)
+                train, val = images.subsets["train"], images.subsets["val"]
+                job = Job(
+                    new_classifier(self.settings.model, train.classes), train, val, settings, self.augment,
+                    self.settings.adv_objective or self.settings.objective, self.seed, self.settings.adv, key=key,
+                )  # fmt: skip
+                best = fit(job, on_epoch).best_value
+        except TRIAL_ERRORS as error:
             delete_resume_file(key)
+            trial.set_user_attr("error", str(error))  # marks the trial as finished
             raise
         delete_resume_file(key)
         return best
 
-    def job(self, settings: TrainParams, images: PreparedImages, key: str) -> Job:
-        """The training of one trial, with a new network."""
-        seed_everything(self.seed)
-        train, val = images.subsets["train"], images.subsets["val"]
-        objective = self.settings.adv_objective or self.settings.objective
-        return Job(
-            new_classifier(self.settings.model, train.classes), train, val, settings, self.augment, objective,
-            self.seed, adv=self.settings.adv, key=key,
-        )  # fmt: skip
-
 
 class _StudyFullError(Exception):
     """Another process has started the last trial in the meantime."""
-
-
-@contextmanager
-def record_error(trial: optuna.Trial) -> Iterator[None]:
-    """Store the message of an error that fails the trial; this marks the trial as finished."""
-    try:
-        yield
-    except TRIAL_ERRORS as error:
-        trial.set_user_attr("error", str(error))
-        raise
 
 
 def suggest(trial: optuna.Trial, space: SearchSpace) -> dict[str, Any]:
@@ -226,11 +202,6 @@ def replay_sampler(
     return sampler
 
 
-def _concurrent_sampler() -> optuna.samplers.TPESampler:
-    # Unseeded, so that each process draws other values; the constant liar keeps the model's proposals apart.
-    return optuna.samplers.TPESampler(constant_liar=True)
-
-
 def _finished_or_running(study: optuna.Study, *states: TrialState) -> list[FrozenTrial]:
     """Trials that are finished, running, or in one of the given states."""
     finished = {trial.number for trial in finished_trials(study)}
@@ -238,14 +209,11 @@ def _finished_or_running(study: optuna.Study, *states: TrialState) -> list[Froze
 
 
 def _discard_interrupted_trials(study: optuna.Study) -> None:
-    """Mark trials whose process died as failed; without a stored error they do not count as finished.
-
-    In a database these are the trials whose heartbeat stopped. In a journal they are all running ones, because
-    this process holds the stage's lock.
-    """
+    """Mark trials whose process died as failed; without a stored error they do not count as finished."""
     if uses_database():
-        optuna.storages.fail_stale_trials(study)
+        optuna.storages.fail_stale_trials(study)  # those whose heartbeat stopped
         return
+    # In a journal all running trials were interrupted, because this process holds the stage's lock.
     for trial in study.trials:
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)

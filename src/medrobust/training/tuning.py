@@ -84,12 +84,8 @@ def _write(tuning: TuningStudy, study: optuna.Study, outputs: TuneOutputs) -> No
     with atomic_dir(outputs.plots) as temporary:
         write_table(temporary / "trials.csv", table)
         _write_figures(temporary, trials)
-    counts = table["state"].value_counts().to_dict() if len(table) else {}
-    summary = {
-        "best_val_balanced_accuracy": best_value,
-        "trials": len(table),
-        **{str(state): count for state, count in counts.items()},
-    }
+    counts = {str(state): count for state, count in table["state"].value_counts().items()}
+    summary = {"best_val_balanced_accuracy": best_value, "trials": len(table), **counts}
     write_metrics(outputs.metrics, summary, {f"val_{tuning.tune.objective}": round_best(best_value)})
     say(f"{tuning.settings.backbone}: best {values}")
 
@@ -107,13 +103,11 @@ def _write_figures(folder: Path, trials: list[FrozenTrial]) -> None:
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
         return
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     importance = _importance(trials, complete)
-    figure, axes = plt.subplots(1, 2 if importance else 1, figsize=(10 if importance else 5, 4), squeeze=False)
+    figure = Figure(figsize=(10 if importance else 5, 4))
+    axes = figure.subplots(1, 2 if importance else 1, squeeze=False)
     left, right = axes[0, 0], axes[0, -1]
     values = [trial.value for trial in complete]
     left.plot([trials.index(trial) for trial in complete], values, "o", label="trial")
@@ -128,7 +122,6 @@ def _write_figures(folder: Path, trials: list[FrozenTrial]) -> None:
     with atomic_file(folder / "study.png") as temporary:
         figure.tight_layout()
         figure.savefig(temporary, dpi=100)
-    plt.close(figure)
 
 
 def _importance(trials: list[FrozenTrial], complete: list[FrozenTrial]) -> dict[str, float]:

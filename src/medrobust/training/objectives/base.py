@@ -54,12 +54,7 @@ class Step:
         return self._cache[name]
 
     def cross_entropy(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy with the class weights and label smoothing of the settings.
-
-        Args:
-            logits: float n×K.
-            labels: int64 n; None = those of the batch.
-        """
+        """Mean cross-entropy of logits n×K, with class weights and smoothing; labels default to the batch's."""
         targets = self.labels if labels is None else labels
         loss = F.cross_entropy(logits, targets, self.weight, label_smoothing=self.train.label_smoothing)
         return self._process_factor(targets) * loss
@@ -72,14 +67,11 @@ class Step:
         return self._process_factor(self.labels) * (weight * losses).sum() / weight.sum()
 
     def _process_factor(self, labels: Tensor) -> Tensor | float:
-        """The factor of a mean over this process's labels; 1 for a single process.
-
-        The loop averages the losses of the processes weighted by their number of images. With class weights, or if
-        unlabelled images are distributed differently from labelled ones, this is the mean over all labels only if
-        each process's mean is scaled by the weight of its labels.
-        """
+        """The factor of a mean over this process's labels; 1 for a single process."""
         if world_size() == 1:
             return 1.0
+        # The loop weights the loss of a process by its number of images. With class weights or unlabelled images,
+        # the result is the mean over all labels only if the loss is also scaled by the weight of its labels.
         weight = labels.new_ones(len(labels), dtype=torch.float32) if self.weight is None else self.weight[labels]
         own = torch.stack([weight.sum(), weight.new_tensor(len(self.images))])
         share = own / distributed.sum_over_processes(own)

@@ -75,15 +75,7 @@ def attack_view(step: Step) -> nn.Module:
 
 
 class _AttackView(nn.Module):
-    """A model in another number format, or with BatchNorm on the batch's own statistics.
-
-    A view serves one attack, during which the model's parameters must not change.
-
-    Args:
-        model: the model whose parameters the view shares.
-        dtype: number format of the forward pass; None = float32. In float16, gradients are scaled.
-        batch_statistics: whether BatchNorm uses the batch's statistics. The running ones do not change.
-    """
+    """A model in another number format, or with BatchNorm on batch statistics; its weights must not change."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype | None, batch_statistics: bool) -> None:
         super().__init__()
@@ -107,12 +99,7 @@ class _AttackView(nn.Module):
 
 
 class _GradientScaler:
-    """Scales the gradients of one backward pass at the logits, and scales them back at the images.
-
-    The smallest positive float16 is 6e-8. The gradient of an image that is classified with confidence would round
-    to 0, and the attack would not change the image. Each image has its own scale, from its own gradient. With
-    batch statistics, which mix the gradients of images, all share one scale.
-    """
+    """Scales float16 gradients, which would round to 0, at the logits, and scales them back at the images."""
 
     def __init__(self, *, whole_batch: bool) -> None:
         self.whole_batch = whole_batch
@@ -137,11 +124,8 @@ class _GradientScaler:
 
 
 def _cast_weights(model: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Weights and biases by name, cast to the format to which autocast would cast them in every pass of an attack.
-
-    autocast caches a cast only for parameters that need a gradient, which the parameters of an attacked model do
-    not. Subclasses of layers are left to autocast, because they may compute with their weights in float32 first.
-    """
+    """Weights and biases by name, cast once per attack: autocast caches only parameters that need a gradient."""
+    # Subclasses of layers are left to autocast, because they may compute with their weights in float32 first.
     layers = [module for module in model.modules() if type(module) in (nn.Conv2d, nn.Linear)]
     of_layers = {id(parameter) for layer in layers for parameter in layer.parameters(recurse=False)}
     return {name: value.detach().to(dtype) for name, value in model.named_parameters() if id(value) in of_layers}

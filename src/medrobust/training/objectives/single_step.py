@@ -1,8 +1,4 @@
-"""Adversarial training whose attack takes a single gradient step.
-
-All three objectives are prone to catastrophic overfitting: the model becomes robust to its own attack and to no
-other. The training loop watches for it.
-"""
+"""Adversarial training whose attack takes a single gradient step; the loop stops at catastrophic overfitting."""
 
 import torch
 from torch import Tensor

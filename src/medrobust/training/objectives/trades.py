@@ -51,12 +51,9 @@ def divergence(clean: Tensor, attacked: Tensor) -> Tensor:
 
 
 def _maximise_divergence(step: Step) -> Tensor:
-    """Images, n×C×H×W, that maximise the divergence from the model's output for the clean ones.
-
-    The clean output and the first step are float32 for every `adv.attack_precision`. 16 bits do not distinguish
-    the start from the image, so the divergence and the sign of its gradient would be 0 or noise.
-    """
+    """Images, n×C×H×W, that maximise the divergence from the model's output for the clean ones."""
     adv = step.require_adv()
+    # 16 bits do not distinguish the start from the image: the first gradient would be 0 or noise.
     fp32_step = replace(step, adv=adv.model_copy(update={"attack_precision": "fp32"}))
     view = attack_view(fp32_step)
     with frozen(view), torch.no_grad(), torch.autocast(step.images.device.type, enabled=False):
