@@ -165,8 +165,7 @@ class QueryCounter(nn.Module):
         """
         counts = self.gradients if torch.is_grad_enabled() and images.requires_grad else self.queries
         counts[self.rows] += math.ceil(len(images) / max(len(self.rows), 1))
-        logits: Tensor = self.model(images)
-        return logits
+        return self.model(images)
 
 
 def focus(model: nn.Module, rows: Tensor) -> nn.Module:

@@ -22,5 +22,4 @@ def load_attack(name: str, where: str = "attack") -> "type[Attack]":
     if name not in ATTACKS:
         raise UserError(where, f"no attack {name!r}", f"Known: {', '.join(ATTACKS)}")
     module, _, kind = ATTACKS[name].partition(":")
-    found: type[Attack] = getattr(import_module(module), kind)
-    return found
+    return getattr(import_module(module), kind)

@@ -44,16 +44,14 @@ def choose_targets(model: nn.Module, images: Tensor, labels: Tensor, target: int
         return torch.zeros_like(labels)
     if target == "least_likely":
         infinity = torch.full_like(logits[:, :1], torch.inf)
-        least_likely: Tensor = logits.scatter(1, labels[:, None], infinity).argmin(1)
-        return least_likely
+        return logits.scatter(1, labels[:, None], infinity).argmin(1)
     if target == "most_costly":
         table = torch.tensor(costs, dtype=torch.float64, device=labels.device)
         if table.shape != (classes, classes):
             found = f"{' x '.join(map(str, table.shape))} for {classes} classes"
             raise UserError("attack.costs", found, COST_REMEDY)
         table.fill_diagonal_(-torch.inf)
-        most_costly: Tensor = table[labels].argmax(1)
-        return most_costly
+        return table[labels].argmax(1)
     return torch.full_like(labels, _class_index(model, target, classes))
 
 

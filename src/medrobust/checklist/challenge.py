@@ -114,8 +114,7 @@ def margins(model: nn.Module, images: torch.Tensor, sample: ImageSample) -> np.n
     """Largest other logit minus the true one, n."""
     with torch.no_grad():
         parts = [margin(model(images[rows]), sample.labels[rows]) for rows in batches(len(sample), BATCH)]
-    values: np.ndarray = torch.cat(parts).cpu().numpy()
-    return values
+    return torch.cat(parts).cpu().numpy()
 
 
 def fools(model: nn.Module, attack: Attack, sample: ImageSample) -> np.ndarray:

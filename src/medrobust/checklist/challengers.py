@@ -62,5 +62,4 @@ def _robust_images(evidence: SuiteEvidence) -> tuple[pd.DataFrame, np.ndarray, n
 def _largest_margin(evidence: SuiteEvidence, ids: pd.Series) -> np.ndarray:
     """The largest margin over all attempts per image, at any radius."""
     tried = evidence.attempts[evidence.attempts["attack"] != "stored"]
-    margins: np.ndarray = tried.groupby("id")["margin"].max().loc[ids].to_numpy()
-    return margins
+    return tried.groupby("id")["margin"].max().loc[ids].to_numpy()

@@ -185,8 +185,7 @@ def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 def _registry(kind: str) -> Mapping[str, Any]:
     module, attribute = REGISTRIES[kind]
-    found: Mapping[str, Any] = getattr(import_module(module), attribute)
-    return found
+    return getattr(import_module(module), attribute)
 
 
 def _file_of(module: str) -> Path | None:

@@ -68,8 +68,7 @@ def strata(owner: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     counts = np.zeros((int(owner.max()) + 1, int(labels.max()) + 1), dtype=np.int64)
     np.add.at(counts, (owner, labels), 1)
-    majority: np.ndarray = counts.argmax(1)
-    return majority
+    return counts.argmax(1)
 
 
 def patient_weights(stratum: np.ndarray, resamples: int) -> np.ndarray:
@@ -91,8 +90,7 @@ def patient_weights(stratum: np.ndarray, resamples: int) -> np.ndarray:
 
 def _resampled(parts: np.ndarray, stratum: np.ndarray, resamples: int) -> np.ndarray:
     """Weighted sums over patients for each resample, resamples×…; `parts` holds each patient's values, P×…."""
-    sums: np.ndarray = np.tensordot(patient_weights(stratum, resamples), parts, axes=1)
-    return sums
+    return np.tensordot(patient_weights(stratum, resamples), parts, axes=1)
 
 
 def percentiles(values: np.ndarray, confidence: float) -> list[float]:

@@ -21,8 +21,7 @@ class Estimate(NamedTuple):
 def confusion(labels: np.ndarray, preds: np.ndarray, classes: int) -> np.ndarray:
     """Confusion counts, K×K: rows are true classes, columns predicted classes."""
     counts: np.ndarray = np.bincount(labels * classes + preds, minlength=classes**2)
-    matrix: np.ndarray = counts.reshape(classes, classes)
-    return matrix
+    return counts.reshape(classes, classes)
 
 
 def recalls(matrix: np.ndarray) -> np.ndarray:
@@ -34,21 +33,18 @@ def recalls(matrix: np.ndarray) -> np.ndarray:
 
 def accuracy(matrix: np.ndarray) -> np.ndarray:
     """Share of images on the diagonal of (…×)K×K counts."""
-    share: np.ndarray = np.trace(matrix, axis1=-2, axis2=-1) / matrix.sum((-2, -1))
-    return share
+    return np.trace(matrix, axis1=-2, axis2=-1) / matrix.sum((-2, -1))
 
 
 def balanced_accuracy(matrix: np.ndarray) -> np.ndarray:
     """Mean recall over the classes that are present in (…×)K×K counts."""
-    mean: np.ndarray = np.nanmean(recalls(matrix), -1)
-    return mean
+    return np.nanmean(recalls(matrix), -1)
 
 
 def macro_f1(matrix: np.ndarray) -> np.ndarray:
     """Mean F1 over the classes that occur among labels or predictions in (…×)K×K counts."""
     both, correct = matrix.sum(-2) + matrix.sum(-1), np.diagonal(matrix, axis1=-2, axis2=-1)
-    mean: np.ndarray = np.nanmean(_ratio(2 * correct, both), -1)
-    return mean
+    return np.nanmean(_ratio(2 * correct, both), -1)
 
 
 def quadratic_kappa(matrix: np.ndarray) -> np.ndarray:
@@ -61,13 +57,11 @@ def quadratic_kappa(matrix: np.ndarray) -> np.ndarray:
     # Expected counts under independence: row sums times column sums over the total.
     chance = matrix.sum(-1)[..., :, None] * matrix.sum(-2)[..., None, :]
     expected = (weight * chance).sum((-2, -1)) / matrix.sum((-2, -1))
-    kappa: np.ndarray = 1 - _ratio((weight * matrix).sum((-2, -1)), expected)
-    return kappa
+    return 1 - _ratio((weight * matrix).sum((-2, -1)), expected)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    quotient: np.ndarray = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
-    return quotient
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
 
 
 def auroc(labels: np.ndarray, logprobs: np.ndarray) -> float | None:

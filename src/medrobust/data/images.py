@@ -67,8 +67,7 @@ def to_uint8(values: np.ndarray, window: Window) -> np.ndarray:
     scaled = (np.clip(values, low, high, dtype=np.float64) - low) * (255 / (high - low))
     if values.dtype.kind == "f":
         scaled[np.isnan(scaled)] = 0
-    pixels: np.ndarray = np.rint(scaled).astype(np.uint8)
-    return pixels
+    return np.rint(scaled).astype(np.uint8)
 
 
 def _open(content: bytes, window: Window | None) -> tuple["Image.Image", int]:

@@ -183,8 +183,7 @@ def _new_array(path: Path, kind: type, shape: tuple[int, ...]) -> Memmap:
     if needed > free:  # writing to a mapped file on a full disk would kill the process without a message
         found = f"needs {needed / 1e9:.3g} GB, but only {free / 1e9:.3g} GB are free"
         raise UserError(str(path), found, "Free disk space, or set a smaller data.image_size")
-    array: Memmap = np.lib.format.open_memmap(path, "w+", np.dtype(kind), shape)
-    return array
+    return np.lib.format.open_memmap(path, "w+", np.dtype(kind), shape)
 
 
 def _keep_rows(path: Path, rows: np.ndarray) -> None:

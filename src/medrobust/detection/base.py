@@ -126,5 +126,4 @@ def build_detector(name: str, settings: Mapping[str, Any], where: str) -> Detect
     if name not in DETECTORS:
         raise UserError(where, f"no detector {name!r}", f"Known: {', '.join(DETECTORS)}")
     module, _, kind = DETECTORS[name].partition(":")
-    detector: Detector = build(getattr(import_module(module), kind), settings, where)
-    return detector
+    return build(getattr(import_module(module), kind), settings, where)

@@ -31,14 +31,12 @@ class ScoredImages:
     @property
     def preds(self) -> np.ndarray:
         """Predicted classes, int n."""
-        preds: np.ndarray = self.probabilities.argmax(1)
-        return preds
+        return self.probabilities.argmax(1)
 
     @property
     def wrong(self) -> np.ndarray:
         """Which predictions are wrong, bool n."""
-        wrong: np.ndarray = self.preds != self.labels
-        return wrong
+        return self.preds != self.labels
 
     def where(self, rows: np.ndarray) -> "ScoredImages":
         return ScoredImages(self.labels[rows], self.probabilities[rows], self.patients[rows], self.scores[rows])
@@ -147,8 +145,7 @@ def curve_points(clean: np.ndarray, attacked: np.ndarray, most: int) -> list[dic
 
 def successful(clean: ScoredImages, attacked: ScoredImages) -> np.ndarray:
     """Images whose prediction is right when clean and wrong when attacked, bool n."""
-    hit: np.ndarray = ~clean.wrong & attacked.wrong
-    return hit
+    return ~clean.wrong & attacked.wrong
 
 
 def least_suspicious(clean: ScoredImages, candidates: list[ScoredImages]) -> ScoredImages:

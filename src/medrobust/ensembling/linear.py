@@ -101,5 +101,4 @@ def _fit(
 
 def feature_columns(logprobs: np.ndarray) -> np.ndarray:
     """The features of the regression, n×(M·K), from the members' M×n×K: one member after the other."""
-    features: np.ndarray = logprobs.transpose(1, 0, 2).reshape(logprobs.shape[1], -1)
-    return features
+    return logprobs.transpose(1, 0, 2).reshape(logprobs.shape[1], -1)

@@ -27,5 +27,4 @@ METHODS = {
 def load_method(name: str) -> Method:
     """The function of a name in `METHODS`."""
     module, _, function = METHODS[name].partition(":")
-    method: Method = getattr(import_module(module), function)
-    return method
+    return getattr(import_module(module), function)

@@ -53,12 +53,10 @@ def convex_weights(
     mix = np.eye(2) if robust_share is None else np.array([[1 - robust_share, robust_share]])
 
     def losses(weights: np.ndarray) -> np.ndarray:
-        values: np.ndarray = mix @ [-np.log(np.maximum(weights @ probs, TINY)).mean() for probs in true_probs]
-        return values
+        return mix @ [-np.log(np.maximum(weights @ probs, TINY)).mean() for probs in true_probs]
 
     def gradients(weights: np.ndarray) -> np.ndarray:
-        values: np.ndarray = mix @ [-(probs / np.maximum(weights @ probs, TINY)).mean(1) for probs in true_probs]
-        return values
+        return mix @ [-(probs / np.maximum(weights @ probs, TINY)).mean(1) for probs in true_probs]
 
     # Epigraph form: the last variable is an upper bound of all losses, and the smallest such bound is wanted.
     bound = np.eye(members + 1)[-1]
@@ -76,5 +74,4 @@ def convex_weights(
         bounds=[(0, 1)] * members + [(None, None)], constraints=constraints,
         options={"ftol": 1e-10, "maxiter": 1000},
     ).x[:-1]  # fmt: skip
-    weights: np.ndarray = np.clip(solution, 0, None) / np.clip(solution, 0, None).sum()
-    return weights
+    return np.clip(solution, 0, None) / np.clip(solution, 0, None).sum()

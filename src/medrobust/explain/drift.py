@@ -16,8 +16,7 @@ def top_overlap(first: np.ndarray, second: np.ndarray, share: float) -> np.ndarr
     tops = [_top(maps, share) for maps in (first, second)]
     both, either = (tops[0] & tops[1]).sum((1, 2)), (tops[0] | tops[1]).sum((1, 2))
     known = tops[0].any((1, 2)) & tops[1].any((1, 2))
-    result: np.ndarray = np.divide(both, either, out=np.full(len(first), np.nan), where=known)
-    return result
+    return np.divide(both, either, out=np.full(len(first), np.nan), where=known)
 
 
 def unrelated_overlap(share: float) -> float:
@@ -42,8 +41,7 @@ def mass_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     mass = maps.sum((1, 2), dtype=np.float64)
     inside = (maps * masks).sum((1, 2), dtype=np.float64)
     known = (mass > 0) & masks.any((1, 2))
-    result: np.ndarray = np.divide(inside, mass, out=np.full(len(maps), np.nan), where=known)
-    return result
+    return np.divide(inside, mass, out=np.full(len(maps), np.nan), where=known)
 
 
 def with_interval(
@@ -85,5 +83,4 @@ def _top(maps: np.ndarray, share: float) -> np.ndarray:
     flat = maps.reshape(len(maps), -1)
     count = max(1, round(share * flat.shape[1]))
     limit = np.partition(flat, -count, axis=1)[:, -count, None]
-    result: np.ndarray = ((flat >= limit) & (flat > 0)).reshape(maps.shape)
-    return result
+    return ((flat >= limit) & (flat > 0)).reshape(maps.shape)

@@ -63,5 +63,4 @@ def _logit_gradient(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor
 def _scaled(maps: np.ndarray) -> np.ndarray:
     """Each map divided by its largest value; a map of zeros stays zero."""
     largest = maps.max((1, 2), keepdims=True)
-    result: np.ndarray = np.divide(maps, largest, out=np.zeros_like(maps, dtype=np.float32), where=largest > 0)
-    return result
+    return np.divide(maps, largest, out=np.zeros_like(maps, dtype=np.float32), where=largest > 0)

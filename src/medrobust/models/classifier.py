@@ -43,8 +43,7 @@ class Classifier(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Penultimate features, n×D, of images in the format of `forward`."""
         maps = self.backbone.forward_features(self._normalise(images))  # type: ignore[operator]
-        features: Tensor = self.backbone.forward_head(maps, pre_logits=True)  # type: ignore[operator]
-        return features
+        return self.backbone.forward_head(maps, pre_logits=True)  # type: ignore[operator]
 
     def _normalise(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != (self.image_size, self.image_size):

@@ -41,8 +41,7 @@ class Combination:
 
     def combine(self, logprobs: np.ndarray) -> np.ndarray:
         """The ensemble's log-probabilities, float64 n×K, from the members' M×n×K."""
-        combined: np.ndarray = self.module().double()(torch.from_numpy(logprobs)).numpy()
-        return combined
+        return self.module().double()(torch.from_numpy(logprobs)).numpy()
 
     def module(self) -> nn.Module:
         """The module that combines all M members."""

@@ -35,8 +35,7 @@ class EnsembleClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Log-probabilities, n×K, of images n×C×H×W in [0, 1]."""
-        logprobs: Tensor = self.combiner(torch.stack([member(images).log_softmax(1) for member in self.members]))
-        return logprobs
+        return self.combiner(torch.stack([member(images).log_softmax(1) for member in self.members]))
 
 
 def save_ensemble(

@@ -44,8 +44,7 @@ class MapLayer:
         if output.ndim != 3 or self.grid is None or self.grid[0] * self.grid[1] != cells:
             found = f"an output of {tuple(output.shape)} does not fill a grid of {self.grid}"
             raise UserError(f"model, layer {self.name}", found, "Use a model with one token per patch")
-        maps: Tensor = output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
-        return maps
+        return output[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
 
 
 def map_layers(model: nn.Module) -> list[MapLayer]:

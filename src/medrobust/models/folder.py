@@ -27,8 +27,7 @@ def members(folder: Path, device: torch.device | str = "cpu") -> dict[str, nn.Mo
 
 def not_fitted(folder: Path) -> str | None:
     """The reason why an ensemble method could not be fitted; None if the folder holds a model."""
-    reason: str | None = _card(folder).get("not_fitted")
-    return reason
+    return _card(folder).get("not_fitted")
 
 
 def is_adversarial(folder: Path) -> bool:

@@ -66,8 +66,7 @@ class Ensemble:
     @property
     def methods(self) -> dict[str, Any]:
         """Ensemble method -> its record in the comparison."""
-        found: dict[str, Any] = self.record.get("methods", {})
-        return found
+        return self.record.get("methods", {})
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ def build_optimiser(model: nn.Module, settings: TrainParams) -> torch.optim.Opti
     extra = options.get(settings.optimiser, {})
     kind = getattr(torch.optim, settings.optimiser)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    built: torch.optim.Optimizer = kind(trainable, lr=settings.lr, weight_decay=settings.weight_decay, **extra)
-    return built
+    return kind(trainable, lr=settings.lr, weight_decay=settings.weight_decay, **extra)
 
 
 def build_scheduler(optimiser: torch.optim.Optimizer, settings: TrainParams) -> Any:

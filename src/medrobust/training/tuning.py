@@ -132,5 +132,4 @@ def _importance(trials: list[FrozenTrial], complete: list[FrozenTrial]) -> dict[
 
     study = optuna.create_study(direction="maximize")
     study.add_trials(trials)
-    importance: dict[str, float] = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
-    return importance
+    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))

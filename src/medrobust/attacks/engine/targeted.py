@@ -82,13 +82,11 @@ def _choose_targets(model: nn.Module, subset: Subset, target: int | str, costs: 
         rows = range(start, min(start + BATCH, len(subset)))
         images, labels = subset.batch(rows).to(device), subset.targets(rows).to(device)
         parts.append(choose_targets(model, images, labels, target, costs))
-    found: np.ndarray = torch.cat(parts).cpu().numpy()
-    return found
+    return torch.cat(parts).cpu().numpy()
 
 
 def _nearest(attempts: pd.DataFrame, targets: pd.Series) -> pd.Series:
     """Image id -> distance of the nearest attempt that reached its target class; others are left out."""
     tried = attempts[~attempts["attack"].isin(["natural", "stored"])]
     hit = tried[tried["pred"].to_numpy() == targets.loc[tried["id"]].to_numpy()]
-    found: pd.Series = hit.groupby("id")["distance"].min()
-    return found
+    return hit.groupby("id")["distance"].min()

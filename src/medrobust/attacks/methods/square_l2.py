@@ -109,8 +109,7 @@ def _bumps(side: int, like: Tensor) -> Tensor:
         total = heights.flip(0).cumsum(0).flip(0)
         bump = total[ring.clamp_max(rings - 1)]
         shape[first : first + extent] = sign * bump / bump.norm()
-    unit: Tensor = shape / shape.norm()
-    return unit
+    return shape / shape.norm()
 
 
 def _window(corner: Tensor, side: int, height: int, width: int) -> Tensor:
@@ -123,5 +122,4 @@ def _window(corner: Tensor, side: int, height: int, width: int) -> Tensor:
 
 
 def _length(values: Tensor, dims: tuple[int, ...]) -> Tensor:
-    length: Tensor = values.square().sum(dims, keepdim=True).sqrt().clamp_min(1e-12)
-    return length
+    return values.square().sum(dims, keepdim=True).sqrt().clamp_min(1e-12)

@@ -166,8 +166,7 @@ class MeanOfChannels(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images.mean(1, keepdim=True))
-        return logits
+        return self.model(images.mean(1, keepdim=True))
 
 
 @cache

@@ -99,5 +99,4 @@ def _project(pattern: Tensor, eps: float, norm: Norm) -> Tensor:
     """Project a pattern into the ball around zero."""
     if norm == "Linf":
         return pattern.clamp(-eps, eps)
-    inside: Tensor = pattern * (eps / pattern.norm().clamp_min(eps))
-    return inside
+    return pattern * (eps / pattern.norm().clamp_min(eps))

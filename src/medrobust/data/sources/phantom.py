@@ -153,8 +153,7 @@ class Anatomy:
         points -= shift * direction / 2.0
         t1 = ndimage.map_coordinates(self.t1, points, order=1)
         csf = ndimage.map_coordinates(self.csf, points, order=1)
-        darkened: np.ndarray = t1 * (1 - np.clip(traits.sulci * csf * 1.6, 0, 0.9))
-        return darkened
+        return t1 * (1 - np.clip(traits.sulci * csf * 1.6, 0, 0.9))
 
 
 @cache
@@ -180,5 +179,4 @@ class _PatientTraits:
         bias = 1 + self.bias[0] * axis[:, None] + self.bias[1] * axis[None, :]
         signal = 0.85 * self.gain * np.clip(t1, 0, None) ** self.exponent * bias
         noise = rng.normal(0, 0.02, (2, *t1.shape))
-        rician: np.ndarray = np.hypot(signal + noise[0], noise[1])
-        return rician
+        return np.hypot(signal + noise[0], noise[1])

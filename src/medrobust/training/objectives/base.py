@@ -95,8 +95,7 @@ def load_objective(entry: ObjectiveEntry) -> Objective:
     if entry.target not in {known.target for known in OBJECTIVES.values()}:
         raise UserError("objective", f"no objective at {entry.target!r}", "Run `dvc repro settings`")
     module, _, function = entry.target.partition(":")
-    objective: Objective = getattr(import_module(module), function)
-    return objective
+    return getattr(import_module(module), function)
 
 
 def joint_logits(model: nn.Module, *parts: Tensor) -> tuple[Tensor, ...]:
