@@ -23,8 +23,7 @@ class Universal(Attack):
     """One pattern that fools as many images as possible (Moosavi-Dezfooli et al. 2017), fitted by gradient steps.
 
     Steps follow the gradient of a batch's mean loss. The loss of each image is clipped from above, so that images
-    that are already fooled do not dominate (Shafahi et al. 2020, "Universal adversarial training"). The pattern is
-    fitted once per model and radius, when the first image is attacked.
+    that are already fooled do not dominate (Shafahi et al. 2020, "Universal adversarial training").
 
     Attributes:
         epochs: passes over the training images.
