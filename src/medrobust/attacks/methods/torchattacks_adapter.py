@@ -137,7 +137,6 @@ class Torchattacks(Attack):
         return result.mean(1, keepdim=True) if grey else result
 
     def _build(self, model: nn.Module, image: Tensor) -> Any:
-        """The object of torchattacks."""
         import torchattacks
 
         known = defaults(self.attack)

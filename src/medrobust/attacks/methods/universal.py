@@ -95,7 +95,6 @@ def fit(attack: Universal, model: nn.Module, train: "Subset") -> Tensor:
 
 
 def _project(pattern: Tensor, eps: float, norm: Norm) -> Tensor:
-    """Project a pattern into the ball around zero."""
     if norm == "Linf":
         return pattern.clamp(-eps, eps)
     inside: Tensor = pattern * (eps / pattern.norm().clamp_min(eps))
