@@ -115,12 +115,9 @@ class IterativeAttack(Attack):
         """
 
     def begin(self, state: AttackState, warm: Tensor) -> None:
-        """Set `state.current` to the first iterates.
+        """Replace `state.current`, the images from which the caller wants to start, by the first iterates.
 
-        Args:
-            state: its `current` holds the images from which the caller wants to start.
-            warm: bool, n; whether to start exactly there (at an earlier attack's result or at the clean image).
-                Elsewhere the attack may draw a random start.
+        Where `warm` (bool, n), an attack with random starts begins exactly there; elsewhere it may draw one.
         """
 
     def evaluate(self, model: nn.Module, state: AttackState) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """Run a suite on a model: which image is fooled at which radius (docs/attacks.md, "The engine").
 
-Every random number for an image comes from its id and the seed, so that results do not depend on batch size, the
-other images of a batch, the number of processes or interruptions.
+Random numbers come from an image's id and the seed. Batches, processes and interruptions do not change results.
 """
 
 import time

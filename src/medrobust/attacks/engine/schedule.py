@@ -85,7 +85,6 @@ class ImageSchedule:
             self._next_attack()
 
     def _next_attack(self) -> None:
-        """Continue with the next attack, from the clean image."""
         self.attack_index, self._restart, self._start = self.attack_index + 1, 0, None
         self._next_radius = self.fooled - 1
 

@@ -162,7 +162,7 @@ class StreamingBatch:
         return self._state
 
     def _hopeless(self, state: AttackState) -> Tensor:
-        """Which attempts twice the last stretch's progress, in all remaining ones, would not save, bool n."""
+        """Attempts, bool n, that would fail even if each remaining stretch gained twice as much as the last."""
         stretch = max(STRETCH, self.attack.num_steps // 10)
         due = state.steps % stretch == 0
         remaining = (self.attack.num_steps - state.steps) / stretch

@@ -75,7 +75,6 @@ def _targets_of(suite: dict[str, Any]) -> dict[str, tuple[int | str, Costs]]:
 
 
 def _choose_targets(model: nn.Module, subset: Subset, target: int | str, costs: Costs) -> np.ndarray:
-    """The target class of each image, int64 n."""
     device = next(model.parameters()).device
     parts = []
     for start in range(0, len(subset), BATCH):

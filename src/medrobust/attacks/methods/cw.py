@@ -19,8 +19,7 @@ INSIDE = 0.999999
 class CW(TargetableAttack):
     """The smallest L2 change that fools the model (Carlini & Wagner 2017).
 
-    Minimises |x' - x|² + c·max(kappa - margin, 0). Its result counts if it lies inside the suite's ball, whatever
-    the suite's norm is.
+    Minimises |x' - x|² + c·max(kappa - margin, 0), whatever the suite's norm is.
 
     Attributes:
         c: first weight of the margin.

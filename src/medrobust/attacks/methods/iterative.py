@@ -59,13 +59,8 @@ class IteratedGradient(FixedStepAttack, TargetableAttack):
     ) -> tuple[Tensor, Tensor]:
         """Turn the gradient at the iterates `at`, n×C×H×W, into the step's direction.
 
-        Args:
-            problem, at, gradient: of the images.
-            carried: the second value that the previous step returned; zeros at first.
-            stream: of random numbers, for this step alone.
-
-        Returns:
-            The direction, and a tensor that is passed to the next step.
+        The second value returned is `carried` in the next step, zero at first. The random numbers of `stream`
+        belong to this step alone.
         """
         return gradient, carried
 

@@ -21,8 +21,7 @@ DIFFERENTIAL = 0.5
 class OnePixel(TargetableAttack):
     """Change k pixels, each by at most eps (Su et al. 2019, section 3); the fitness is the margin.
 
-    The published attack sets pixels to any value; that is a suite with eps 1. A smaller eps also keeps the change
-    inside the Linf ball.
+    With eps 1, as published, pixels take any value.
 
     Attributes:
         pixels: number of pixels that may change.

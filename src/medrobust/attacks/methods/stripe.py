@@ -1,7 +1,6 @@
 """Stripes: our interpretation of the "vertical perturbation" of Sahu et al. (2024), who do not define it.
 
-x' = clip(x + eps·s[column // band], 0, 1) with s in {-1, +1}, the same in all rows and channels, like the start
-of Square (Andriushchenko et al. 2020, section 3.3).
+x' = clip(x + eps·s[column // band], 0, 1) with s in {-1, +1}, as Square starts (Andriushchenko et al. 2020, 3.3).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
 """Any attack of the torchattacks library, by the name of its class, behind this project's contract.
 
-Each image is attacked by itself, under its own seed, so that its result does not depend on its batch.
-docs/attacks.md lists the faults of torchattacks 3.5.1 that are handled here.
+Each image is attacked by itself, under its own seed. docs/attacks.md lists the library's faults and remedies.
 """
 
 import random
@@ -138,7 +137,6 @@ class Torchattacks(Attack):
         return result.mean(1, keepdim=True) if grey else result
 
     def _build(self, model: nn.Module, image: Tensor) -> Any:
-        """The object of torchattacks."""
         import torchattacks
 
         known = defaults(self.attack)

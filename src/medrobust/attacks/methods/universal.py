@@ -23,8 +23,7 @@ class Universal(Attack):
     """One pattern that fools as many images as possible (Moosavi-Dezfooli et al. 2017), fitted by gradient steps.
 
     Steps follow the gradient of a batch's mean loss. The loss of each image is clipped from above, so that images
-    that are already fooled do not dominate (Shafahi et al. 2020, "Universal adversarial training"). The pattern is
-    fitted once per model and radius, when the first image is attacked.
+    that are already fooled do not dominate (Shafahi et al. 2020, "Universal adversarial training").
 
     Attributes:
         epochs: passes over the training images.
@@ -96,7 +95,6 @@ def fit(attack: Universal, model: nn.Module, train: "Subset") -> Tensor:
 
 
 def _project(pattern: Tensor, eps: float, norm: Norm) -> Tensor:
-    """Project a pattern into the ball around zero."""
     if norm == "Linf":
         return pattern.clamp(-eps, eps)
     return pattern * (eps / pattern.norm().clamp_min(eps))
