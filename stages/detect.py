@@ -21,23 +21,24 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Fit detectors on train, choose thresholds on val, test on test; if switched off, write empty outs."""
-    params = load_params()
     if args.switch and args.model.name not in read_json(args.switch)["regimes"]:
         write_empty(args.guard, args.scores, args.metrics, args.plots / "curves.csv")
         return
+    from medrobust.core.params.detection import DetectParams
     from medrobust.data.store import open_splits
     from medrobust.detection.fitting import Splits
     from medrobust.detection.run import DetectionOutputs, run_detection
     from medrobust.models.folder import load, weights_hash
 
+    params, plan = load_params(), read_json(args.plan)
     images = open_splits(args.prepared, args.split)
     run_detection(
         load(args.model, device()),
         Splits(images.subset("train"), images.subset("val"), images.subset("test"), params.seed),
-        read_json(args.plan),
+        plan,
         DetectionOutputs(args.guard, args.scores, args.metrics, args.plots),
         ordered=images.store.header.ordered,
-        params=params.detect,
+        params=DetectParams.model_validate({**plan["detect"], "ensemble": []}),
         report=params.report,
         weights=weights_hash(args.model),
     )

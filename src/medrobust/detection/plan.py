@@ -15,7 +15,7 @@ from medrobust.detection.registry import DETECTORS
 
 
 def make_plan(detect: DetectParams, suites: Path, code: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The plan: `suites` (name -> resolved suite), `detectors` (name -> hyper-parameters), `code` (hashes).
+    """The plan: `suites` (name -> resolved suite), `detect` (the block without `ensemble`) and `code` (hashes).
 
     Args:
         detect: the block `detect`.
@@ -32,4 +32,5 @@ def make_plan(detect: DetectParams, suites: Path, code: Mapping[str, str] | None
     resolved = {name: read_suite(suites / name) for name in detect.suites}
     used = {key: known for suite in resolved.values() for key, known in suite["code"].items()}
     used |= chosen_entries(code, "detectors", detect.detectors)
-    return {"suites": resolved, "detectors": detect.detectors, "code": used}
+    settings = detect.model_dump(mode="json", exclude={"ensemble"})
+    return {"suites": resolved, "detect": settings, "code": used}
