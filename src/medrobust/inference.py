@@ -16,14 +16,11 @@ from medrobust.models import folder
 
 @dataclass(frozen=True)
 class Prediction:
-    """The result for one image.
+    """The result for one image; a human must look at rejected ones.
 
-    Attributes:
-        label: the predicted class; None if the image was rejected.
-        probabilities: class -> probability, calibrated if there is a guard; also set for rejected images.
-        rejected: whether a human must look at the image.
-        reason: why the image was rejected, in one sentence; empty if it was not.
-        score: of the detector; None without a guard.
+    `label` is None for a rejected image. `probabilities` maps class to probability, also for rejected images, and
+    is calibrated if there is a guard. `reason` is one sentence, or empty. `score` is the detector's, None without
+    a guard.
     """
 
     label: str | None

@@ -27,10 +27,7 @@ TOLERANCE = 1e-5
 class Attack(ABC):
     """Hyper-parameters of an attack; the model is an argument of the call.
 
-    Attributes:
-        eps: radius of the ball in [0, 1] pixel units.
-        norm: norm of the ball, set by the suite.
-        norms: norms that the method supports.
+    `eps` is the radius of the ball in [0, 1] pixel units. The suite sets `norm`, one of the `norms` of the method.
     """
 
     eps: NotNegative
@@ -113,13 +110,10 @@ class Attack(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class FixedStepAttack(Attack):
-    """An attack with steps of a fixed size.
+    """An attack with steps of a fixed size `alpha`; None = 2.5·eps/steps.
 
-    Attributes:
-        alpha: step size; None = 2.5·eps/steps.
-        steps: gradient evaluations per restart.
-        random_start: uniform in the ball. The first restart starts from `start` where a caller passes one.
-        allow_weak: accept alpha·steps < eps.
+    `steps` are gradient evaluations per restart. A random start is uniform in the ball; the first restart starts
+    from `start` where a caller passes one. `allow_weak` accepts alpha·steps < eps.
     """
 
     alpha: Positive | None = None
@@ -138,12 +132,7 @@ class FixedStepAttack(Attack):
 
 
 class QueryCounter(nn.Module):
-    """A model that counts its evaluations per image of a batch.
-
-    Attributes:
-        gradients: int64, n; forward passes of images that require a gradient.
-        queries: int64, n; all other forward passes.
-    """
+    """A model that counts forward passes per image, int64 n: `gradients` need a gradient, `queries` do not."""
 
     def __init__(self, model: nn.Module, count: int) -> None:
         super().__init__()
@@ -169,12 +158,7 @@ class QueryCounter(nn.Module):
 
 
 def focus(model: nn.Module, rows: Tensor) -> nn.Module:
-    """A view of a `QueryCounter` that counts evaluations for some images; any other model unchanged.
-
-    Args:
-        model: to be evaluated.
-        rows: the images: indices (int64) or a bool mask.
-    """
+    """A view of a `QueryCounter` that counts some images (indices or a bool mask); any other model unchanged."""
     if not isinstance(model, QueryCounter):
         return model
     view = QueryCounter(model.model, 0)
@@ -239,11 +223,7 @@ def input_gradient(
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse images that are already normalised.
-
-    Raises:
-        UserError: a value lies outside [0, 1].
-    """
+    """Raise a UserError if a value lies outside [0, 1], as in images that are already normalised."""
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 1):
         found = f"values from {low:.3g} to {high:.3g}"
@@ -251,11 +231,7 @@ def check_images(images: Tensor) -> None:
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Refuse labels that the model has no logit for.
-
-    Raises:
-        UserError: a label is below 0 or not below `classes`.
-    """
+    """Raise a UserError if the model has no logit for a label."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         found = f"labels from {low} to {high}, but the model has {classes} classes (0 to {classes - 1})"
@@ -263,11 +239,9 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 
 def check_logits(logits: Tensor, allow_weak: bool = False) -> None:
-    """Refuse a model on which the result of a gradient attack means nothing.
+    """Raise a UserError if outputs are NaN or infinite, or (unless `allow_weak`) probabilities.
 
-    Raises:
-        UserError: the outputs hold NaN or infinity, or (unless `allow_weak`) are probabilities, whose gradient
-            vanishes where the model is confident.
+    The gradient of probabilities vanishes where the model is confident.
     """
     broken = int((~torch.isfinite(logits)).any(1).sum())
     if broken:
@@ -279,11 +253,7 @@ def check_logits(logits: Tensor, allow_weak: bool = False) -> None:
 
 
 def check_alpha(alpha: float, steps: int, eps: float, allow_weak: bool) -> None:
-    """Refuse a step size that cannot reach the radius.
-
-    Raises:
-        UserError: alpha·steps < eps, unless `allow_weak`.
-    """
+    """Raise a UserError if the steps cannot reach the radius (alpha·steps < eps), unless `allow_weak`."""
     if not allow_weak and not reaches(alpha, steps, eps):
         found = f"alpha {alpha:g} x {steps} steps reaches {alpha * steps:g} of eps {eps:g}"
         remedy = "Omit alpha (default 2.5·eps/steps), use more steps, or set allow_weak: true"

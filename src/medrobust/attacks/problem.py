@@ -24,17 +24,11 @@ Losses = Callable[[Tensor, "Problem", Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Problem:
-    """Images to attack. Every row is independent of the others.
+    """Images to attack, n×C×H×W; every row is independent of the others.
 
-    Attributes:
-        model: [0, 1] images to logits, in eval mode.
-        images: the clean images, n×C×H×W.
-        labels: true classes, n.
-        seeds: n.
-        eps, norm: the ball.
-        targets: the class that must be predicted, n; None = any wrong class.
-        loss_targets: the class that losses lead towards, n; the targets, or one wrong class after the other.
-        mask: which pixels may change, bool n×1×H×W; None = all.
+    `targets`, n, are the classes that must be predicted; None = any wrong class. `loss_targets`, n, are the
+    classes that losses lead towards: the targets, or one wrong class after the other. `mask`, bool n×1×H×W, holds
+    the pixels that may change; None = all.
     """
 
     model: nn.Module
@@ -48,7 +42,6 @@ class Problem:
     mask: Tensor | None = None
 
     def take(self, rows: Tensor) -> "Problem":
-        """The problem of some rows."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         parts: dict[str, Any] = {name: value[rows] for name, value in tensors.items()}
         return replace(self, model=focus(self.model, rows), **parts)

@@ -17,13 +17,9 @@ Region = RegionName | Tensor | None
 
 
 def find_mask(model: nn.Module, images: Tensor, labels: Tensor, region: str | Tensor, top: float) -> Tensor:
-    """The mask of a region: which pixels may change, bool n×1×H×W.
+    """The mask of a region, which may be the mask itself: which pixels may change, bool n×1×H×W.
 
-    Args:
-        model: for `gradcam`, a `Classifier` or another network with `maps`.
-        images, labels: n×C×H×W in [0, 1], n.
-        region: a `RegionName`, or the mask itself.
-        top: for `gradcam`, the share of pixels that may change.
+    For `gradcam`, the model is a `Classifier` or another network with `maps`, and `top` the share of pixels.
 
     Raises:
         UserError: the mask has another size than the images, the network has no feature maps for Grad-CAM, or the

@@ -18,19 +18,11 @@ Loss = Literal["ce", "margin"]
 class AttackState:
     """State of a batch under an iterative attack; row i of every tensor belongs to image i.
 
-    Attributes:
-        images: n×C×H×W in [0, 1], the clean images.
-        labels: int64, n.
-        seeds: int64, n.
-        eps: n; each image's radius.
-        restart: int64, n; number of the restart, from 0.
-        steps: int64, n; steps taken.
-        current: n×C×H×W; the current iterates.
-        origin: n×C×H×W; the first iterates.
-        best: n×C×H×W; the evaluated iterate with the largest margin.
-        score: n; its margin, -inf before the first evaluation.
-        earlier_score: n; the score some steps ago (used by the engine).
-        pred: int64, n; the predicted class of the best iterate.
+    The clean `images` and the iterates `current`, `origin` (the first) and `best` (the evaluated one with the
+    largest margin) are n×C×H×W in [0, 1]. `score`, n, is the margin of `best`, -inf before the first evaluation,
+    and `pred` its predicted class; `earlier_score` is the score some steps ago (used by the engine). `eps`, n, has
+    each image's radius, `restart` the number of its restart, from 0, and `steps` the steps taken. Labels, seeds,
+    `restart`, `steps` and `pred` are int64.
     """
 
     images: Tensor
@@ -102,7 +94,6 @@ class IterativeAttack(Attack):
 
     @property
     def has_random_start(self) -> bool:
-        """Whether `begin` draws random starts."""
         return False
 
     @abstractmethod

@@ -23,8 +23,6 @@ def choose_targets(model: nn.Module, images: Tensor, labels: Tensor, target: int
     """The target class of each image, n. An image whose target is its own label cannot be attacked.
 
     Args:
-        model: [0, 1] images to logits.
-        images, labels: n×C×H×W, n.
         target: a class (index, or a name in `model.classes`) or one of `RULES`: the grade below or above (the
             lowest grade has none below), `healthy` (class 0 of ordered classes), the least likely class of the
             clean image (Kurakin et al. 2017), or the prediction with the highest cost.

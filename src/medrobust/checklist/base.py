@@ -18,12 +18,9 @@ Verdict = Literal["no problem found", "suspect", "invalid"]
 
 @dataclass(frozen=True)
 class ImageSample:
-    """Some images of a subset with their classes and seeds, on the model's device.
+    """Images n×C×H×W in [0, 1] of a subset with int64 labels and seeds, on the model's device.
 
-    Attributes:
-        rows: int, n; positions in the subset.
-        images: float, n×C×H×W in [0, 1].
-        labels, seeds: int64, n.
+    `rows`, int n, are their positions in the subset.
     """
 
     rows: np.ndarray
@@ -42,15 +39,11 @@ class ImageSample:
 
 @dataclass(frozen=True)
 class RadiusCurve:
-    """Counts of images after new attacks at several radii on one sample.
+    """Counts of images after new attacks at several radii on a sample that the model classifies correctly.
 
-    Attributes:
-        not_monotone: images fooled at one radius and not at the next larger one; the largest count over all
-            pairs of neighbouring radii.
-        robust_at_one: images that no attack fooled at radius 1.
-        images: all images of the sample; the model classifies them correctly without an attack.
-        fooled: images that an attack with all its steps fools at the radius of the checks.
-        fooled_stored: those of them that are still fooled after rounding to the bit depth of the stored images.
+    `not_monotone`: fooled at one radius and not at the next larger one; the largest count over all neighbouring
+    radii. `fooled`: fooled by an attack with all its steps at the radius of the checks; `fooled_stored` of them
+    are still fooled after rounding to the bit depth of the stored images.
     """
 
     not_monotone: int
@@ -64,11 +57,8 @@ class RadiusCurve:
 class ModelEvidence:
     """The input of the checks of a model.
 
-    Attributes:
-        sample: test images, whether classified correctly or not.
-        classes: number of classes of the data.
-        preds, labels: int, of all test images, without an attack.
-        curve: None if the model classifies no image of the sample correctly.
+    `sample` has test images, whether classified correctly or not. `preds` and `labels` are int, of all test
+    images, without an attack. `curve` is None if the model classifies no image of the sample correctly.
     """
 
     model: nn.Module
@@ -83,13 +73,8 @@ class ModelEvidence:
 class Challenge:
     """Results of the challengers at one radius, on images that at least one suite of the model did not fool.
 
-    Attributes:
-        eps: the radius.
-        rows: int, n; positions of the images in the subset.
-        descriptions: challenger -> what it did, in words.
-        fooled: challenger -> bool, n.
-        noise_margin: n; the largest margin that noise reached.
-        skipped: challenger -> why it did not run.
+    `rows`, int n, are positions in the subset. By challenger: `fooled` is bool n, `descriptions` say what it did,
+    and `skipped` says why it did not run. `noise_margin`, n, is the largest margin that noise reached.
     """
 
     eps: float
@@ -104,13 +89,9 @@ class Challenge:
 class SuiteEvidence:
     """The input of the checks of an evaluation, which is one model under one suite.
 
-    Attributes:
-        suite: as returned by `attacks.engine.suite.resolve_suite`.
-        attempts: the attack records, one row per image and attempt.
-        records: their worst case, one row per image and radius.
-        eps: the radius of the challengers, one of the suite's.
-        adversarial: whether the model was trained on attacked images.
-        challenge: None if all suites with this norm and `eps` fooled every image.
+    `suite` is as returned by `attacks.engine.suite.resolve_suite`. `attempts` has one row per image and attempt,
+    `records` one per image and radius. `eps` is the radius of the challengers, one of the suite's. `challenge` is
+    None if all suites with this norm and `eps` fooled every image.
     """
 
     suite: dict[str, Any]
@@ -129,12 +110,7 @@ class SuiteEvidence:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The number that a check compares with its thresholds, and a sentence about it.
-
-    Attributes:
-        value: None if it could not be measured.
-        text: the sentence; if there is no value, the reason.
-    """
+    """A number to compare with thresholds, and a sentence about it; None and the reason if it was not measured."""
 
     value: float | None
     text: str
@@ -142,16 +118,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Check:
-    """One question about a model or an evaluation.
+    """One question about a model (asked once per model) or a suite (once per evaluation).
 
-    Attributes:
-        name: as printed in the report.
-        of: `model` (run once per model) or `suite` (run once per evaluation).
-        measures: what the number is.
-        warn, fail: the check warns or fails if the number is larger; None = it never does.
-        means: what to conclude if the check does not pass.
-        remedy: what to do then.
-        measure: evidence -> number.
+    It warns or fails if the number is larger than `warn` or `fail`; None = it never does. `measures` describes the
+    number, `means` what to conclude if the check does not pass.
     """
 
     name: str

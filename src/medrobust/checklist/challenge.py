@@ -1,9 +1,7 @@
-"""Challengers: attacks that find nothing new after a sound evaluation; what they find is a fault of the suites.
+"""Challengers: attacks that find nothing new after a sound evaluation (docs/checklist.md).
 
-They run once per model and ball (norm and radius), on images that at least one suite did not fool, so that a model
-without robustness costs nothing. Except for noise, one step and plain PGD, a challenger counts only images that
-plain PGD does not fool, so that its result has one cause: too few steps or restarts, a bad step size, a saturated
-loss, or misleading gradients.
+Except for noise, one step and plain PGD, a challenger counts only images that plain PGD does not fool, so that its
+result has one cause: too few steps or restarts, a bad step size, a saturated loss, or misleading gradients.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +29,6 @@ NUM_RESTARTS = 4
 STEP_SIZES = (0.1, 0.5, 1.0)
 #: Steps at radii where every image has to be fooled.
 LARGE_STEPS = 100
-#: Images per forward pass.
 BATCH = 64
 #: Names of the challengers; each is also the name of the check that uses it.
 NOISE, ONE_STEP, PLAIN_PGD, LOGIT_SCALE, CONVERGENCE, RESTARTS, STEP_SIZE, BLACK_BOX, TRANSFER = (
@@ -44,15 +41,10 @@ def run_challenge(
     model: nn.Module, sample: ImageSample, eps: float, *, steps: int, queries: int,
     siblings: Mapping[str, nn.Module], norm: Norm = "Linf",
 ) -> Challenge:  # fmt: skip
-    """Run every challenger.
+    """Run every challenger on a sample of images that at least one suite did not fool at `eps`.
 
-    Args:
-        model: images in [0, 1] to logits.
-        sample: images that at least one suite did not fool at `eps`.
-        eps: radius of the ball in `norm`.
-        steps: of PGD; as many as the longest attack of the suites.
-        queries: of the black-box attack, per image.
-        siblings: other models of the run for the same classes; images made on them are tried on `model`.
+    PGD takes as many `steps` as the longest attack of the suites; the black-box attack has `queries` per image.
+    Images made on `siblings`, other models of the run for the same classes, are tried on `model`.
     """
 
     def pgd(count: int = steps, **changes: Any) -> Attack:
@@ -84,7 +76,6 @@ def run_challenge(
 
 
 def _descriptions(steps: int, queries: int, siblings: Mapping[str, nn.Module]) -> dict[str, str]:
-    """What each challenger does, in words."""
     shares = ", ".join(f"{share:g}" for share in STEP_SIZES)
     return {
         NOISE: f"the worst of {NUM_DRAWS} random corners of the ball",
@@ -176,12 +167,8 @@ def _transfer(
 def run_curve(model: nn.Module, sample: ImageSample, eps: float, *, steps: int, levels: int) -> RadiusCurve:
     """Attack a sample anew at increasing radii; images fooled at one radius must be fooled at the next.
 
-    Args:
-        model: images in [0, 1] to logits.
-        sample: images that the model classifies correctly.
-        eps: the radius of the checks; the radii are 0.5, 1, 2 and 4 times eps, and then 1.
-        steps: of PGD.
-        levels: grey levels of the stored images less one (255 for 8 bit).
+    The model classifies the sample correctly. The radii are 0.5, 1, 2 and 4 times `eps`, and then 1. `levels` are
+    the grey levels of the stored images less one (255 for 8 bit).
     """
     with frozen(model):
         left, not_monotone = sample, 0

@@ -13,7 +13,6 @@ from medrobust.attacks.state import Loss, loss_gradient
 from medrobust.checklist.base import ImageSample, Measurement, ModelEvidence, lower_bound
 from medrobust.checklist.challenge import BATCH
 
-#: Passes over the same images.
 PASSES = 5
 #: Images and directions of the finite differences.
 IMAGES, DIRECTIONS = 4, 5

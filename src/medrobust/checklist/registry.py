@@ -1,9 +1,7 @@
 """All checks, with their thresholds and the meaning of a failure. To add one: write a function, add an entry here.
 
-Sources: Carlini et al. 2019 (the list), Athalye et al. 2018, the warnings of AutoAttack (Croce & Hein 2020), the
-rules of RobustBench (Croce et al. 2021) and the security curves of ART; docs/checklist.md names the source of each
-check. Carlini et al. warn that such a list is neither necessary nor sufficient: its best verdict is "no problem
-found".
+docs/checklist.md names the source of each check. Carlini et al. (2019) warn that such a list is neither necessary
+nor sufficient: its best verdict is "no problem found".
 """
 
 from medrobust.checklist import model, suite

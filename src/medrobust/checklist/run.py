@@ -37,16 +37,11 @@ MIN_STEPS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedModel:
-    """A model and its evaluations.
+    """A model (images in [0, 1] to logits, on the device to use) and its evaluations.
 
-    Attributes:
-        model: images in [0, 1] to logits, on the device to use.
-        subset: the attacked images.
-        suites: suite -> resolved suite.
-        attempts: suite -> the attack records, one row per image and attempt.
-        adversarial: whether the model was trained on attacked images.
-        siblings: other models of the run for the same classes; images made on them are tried on this one.
-        bit_depth: of the stored images.
+    `suites` has resolved suites and `attempts` the attack records (one row per image and attempt), by suite.
+    `adversarial`: whether the model was trained on attacked images. Images made on `siblings`, other models of the
+    run for the same classes, are tried on this one.
     """
 
     model: nn.Module
@@ -75,13 +70,8 @@ def check_model(
 ) -> dict[str, Any]:
     """Run all checks; the result is the content of `metrics/checks/*.json`.
 
-    Args:
-        checked: the model and its evaluations.
-        eps: the Linf radius of the run. A suite is checked at the nearest of its radii, and an L2 suite at the
-            middle one.
-        params: how many images and queries the checks may use.
-        report: settings of the intervals.
-        seed: of the samples and the attacks.
+    `eps` is the Linf radius of the run. A suite is checked at the nearest of its radii, an L2 suite at the middle
+    one.
 
     Returns:
         `verdict`, `images`, `model` (check -> outcome and what was measured), `suites` (suite -> `verdict`, `eps`,
@@ -114,14 +104,10 @@ def check_model(
 
 
 def write_records(records: Mapping[Path, dict[str, Any]], on_invalid: str) -> None:
-    """Write the record of each model; then fail if a verdict is invalid and `on_invalid` is `fail`.
-
-    Args:
-        records: file -> result of `check_model`, or `not_fitted` with the reason.
-        on_invalid: `attacks.on_invalid` of params.yaml.
+    """Write the record of each model to its file: the result of `check_model`, or `not_fitted` with the reason.
 
     Raises:
-        UserError: a verdict is `invalid` and `on_invalid` is `fail`.
+        UserError: a verdict is `invalid` and `on_invalid` is `fail`; all records are written first.
     """
     for path, record in records.items():
         write_metrics(path, record, {"verdict": record.get("verdict", "not fitted")})
@@ -163,7 +149,6 @@ def _sample(checked: CheckedModel, positions: np.ndarray, count: int, seed: int)
 def _model_evidence(
     checked: CheckedModel, records: pd.DataFrame, eps: float, params: AttacksParams, seed: int
 ) -> ModelEvidence:
-    """A sample of all images, the clean predictions, and the curve of a sample that is classified correctly."""
     table = records.drop_duplicates("id").set_index("id").loc[checked.subset.ids]
     preds, labels = table["clean_pred"].to_numpy(), table["label"].to_numpy()
     correct = np.flatnonzero(preds == labels)

@@ -41,11 +41,7 @@ def compare(
 ) -> MethodComparison:
     """Evaluate every method on validation images (out of fold) and on clean test images.
 
-    Args:
-        predictions: of M members on the validation images.
-        test: the test images.
-        logprobs: the members' log-probabilities, M×n×K, on the test images.
-        params, report: of params.yaml; `params.method` is not used.
+    `logprobs` are the members' log-probabilities, M×n×K, on the test images. `params.method` is not used.
     """
     comparison = MethodComparison({}, {})
     for name in METHODS:

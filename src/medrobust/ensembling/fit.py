@@ -21,15 +21,10 @@ from medrobust.models.predict import predict_all
 
 
 def predict_validation(members: Sequence[nn.Module], val: Subset, adv: AdvParams, seed: int) -> MemberPredictions:
-    """The members' predictions on the validation images, clean and attacked.
+    """The predictions of members in eval mode on the validation images, clean and attacked.
 
-    The attack is made once, on the ensemble with equal weights; all members get the same attacked images.
-
-    Args:
-        members: classifiers in eval mode.
-        val: validation images.
-        adv: radius, step size and number of steps of the attack, which is PGD as in adversarial training.
-        seed: of the attack's random starts.
+    The attack is PGD as in adversarial training. It is made once, on the ensemble with equal weights; all members
+    get the same attacked images.
     """
     device = next(members[0].parameters()).device
     alpha = None if adv.alpha == "auto" else adv.alpha

@@ -64,19 +64,10 @@ def _best_penalty(splits: list[tuple[MemberPredictions, MemberPredictions]], par
 def _fit(
     predictions: MemberPredictions, share: float, c: float, held_out: frozenset[str] = frozenset()
 ) -> Combination:
-    """The regression on clean and attacked images.
+    """The regression on clean and attacked images, without `held_out` patients; a UserError if a class is absent.
 
     A clean image has the weight 2·(1 - share) and an attacked one 2·share, so that the total weight is 2n for n
-    validation images.
-
-    Args:
-        predictions: to fit to.
-        share: of the attacked images.
-        c: scikit-learn's inverse strength of the L2 penalty.
-        held_out: patients that are not fitted to.
-
-    Raises:
-        UserError: a class is absent.
+    validation images. `c` is scikit-learn's inverse strength of the L2 penalty.
     """
     from sklearn.linear_model import LogisticRegression
 

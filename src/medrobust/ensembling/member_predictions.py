@@ -10,14 +10,7 @@ from medrobust.core.errors import UserError
 
 @dataclass(frozen=True)
 class MemberPredictions:
-    """Predictions of M members on the same n images.
-
-    Attributes:
-        clean, robust: log-probabilities, float64 M×n×K, of the clean and of the attacked images.
-        labels: int, n.
-        patients: str, n.
-        classes: K names.
-    """
+    """Log-probabilities, float64 M×n×K, of M members on the same n images, clean and attacked (`robust`)."""
 
     clean: np.ndarray
     robust: np.ndarray
@@ -39,10 +32,8 @@ class MemberPredictions:
     def folds(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Positions (outside the fold, in the fold) per fold; all images of a patient are in the same fold.
 
-        Folds are stratified by class.
-
-        Args:
-            count: number of folds; reduced to the number of patients, or of images of the largest class.
+        Folds are stratified by class. `count` is reduced to the number of patients, or of images of the largest
+        class.
 
         Raises:
             UserError: fewer than two folds are possible.
@@ -64,9 +55,7 @@ class MemberPredictions:
 def log_losses(predictions: MemberPredictions, clean: np.ndarray, robust: np.ndarray) -> tuple[float, float]:
     """Mean negative log-likelihood, in nats, of an ensemble on clean and on attacked images.
 
-    Args:
-        predictions: of the members; only its labels are used.
-        clean, robust: log-probabilities of the ensemble, n×K, on clean and attacked images.
+    `clean` and `robust` are its log-probabilities, n×K. Of the members' predictions only the labels are used.
     """
     rows = np.arange(len(predictions.labels))
     return float(-clean[rows, predictions.labels].mean()), float(-robust[rows, predictions.labels].mean())

@@ -21,14 +21,8 @@ def save_all_methods(
     """Write one folder per method, each as `save_ensemble` writes it.
 
     A method that was not fitted gets a card with `method` and `not_fitted` (the reason), because DVC needs the
-    folder of every cell that may depend on it.
-
-    Args:
-        folder: of all methods.
-        members: name -> folder of the checkpoint, in the order of the combinations.
-        comparison: the fitted methods.
-        predictions: of the members on the validation images.
-        params: of params.yaml; `params.method` is not used.
+    folder of every cell that may depend on it. `members` (name -> folder of the checkpoint) are in the order of
+    the combinations. `params.method` is not used.
     """
     with atomic_dir(folder) as temporary:
         for name, record in comparison.records.items():

@@ -40,27 +40,17 @@ CLEAN, PER_MEMBER = "no attack", "per member"
 
 @dataclass(frozen=True)
 class TransferPredictions:
-    """Log-probabilities, float64, of J models.
-
-    Attributes:
-        clean: J×n×K, on the clean images.
-        attacked: J×J×n×K, by source model and evaluated model.
-    """
+    """Log-probabilities, float64, of J models: `clean` J×n×K, `attacked` J×J×n×K by source and evaluated model."""
 
     clean: np.ndarray
     attacked: np.ndarray
 
 
 def attacks_with_all_steps(suite: dict[str, Any], eps: float, train: Subset | None = None) -> list[Attack]:
-    """A suite's attacks at one radius, changed so that none of them stops at its first success.
+    """The attacks of a resolved suite at one radius, changed so that none of them stops at its first success.
 
     Images just across the decision boundary of the source model seldom transfer, and their confidence says
-    little about calibration.
-
-    Args:
-        suite: as returned by `attacks.engine.suite.resolve_suite`.
-        eps: radius in the suite's norm.
-        train: training images for attacks that are fitted.
+    little about calibration. `train` is for attacks that are fitted on images.
     """
     attacks = [build_attack(entry, eps, suite["norm"]).to_the_end() for entry in suite["attacks"]]
     return attacks if train is None else [attack.with_training(train) for attack in attacks]
@@ -83,14 +73,7 @@ def strongest(
 def attack_and_evaluate(
     models: Sequence[nn.Module], subset: Subset, attacks: Sequence[Attack], seed: int
 ) -> TransferPredictions:
-    """Attack every model and evaluate all models on the images of each.
-
-    Args:
-        models: J models in eval mode.
-        subset: the images.
-        attacks: as returned by `attacks_with_all_steps`.
-        seed: of their random starts.
-    """
+    """Attack each model (in eval mode) by `attacks_with_all_steps`; evaluate all models on the images of each."""
     device = next(models[0].parameters()).device
     clean, attacked = [], []
     for rows in batches(len(subset), BATCH):
@@ -107,11 +90,7 @@ def combine_per_member(ensemble: EnsembleClassifier, own: np.ndarray) -> np.ndar
     """The ensemble's log-probabilities, n×K, when every member gets an image that was made on it alone.
 
     No single image does that to the ensemble, so that the result bounds its robustness neither from above nor
-    from below.
-
-    Args:
-        ensemble: the ensemble.
-        own: log-probabilities, A×n×K, of each of its A active members on the images that were made on it.
+    from below. `own` holds log-probabilities, A×n×K, of each of the A active members on the images made on it.
     """
     with torch.no_grad():
         logprobs: np.ndarray = ensemble.combiner.cpu().double()(torch.from_numpy(own)).numpy()
@@ -124,12 +103,7 @@ def matrix_table(
 ) -> pd.DataFrame:  # fmt: skip
     """Table of `MATRIX`: every model on clean images, then on the images of every source model.
 
-    Args:
-        names: of the models.
-        predictions: of the models.
-        per_member: the ensemble's name and the result of `combine_per_member`.
-        subset: the images.
-        report: of params.yaml.
+    `per_member` has the ensemble's name and the result of `combine_per_member`.
     """
     rows = []
     for source, by_model in [(CLEAN, predictions.clean), *zip(names, predictions.attacked, strict=True)]:
@@ -161,15 +135,9 @@ def transfer(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
     """The matrix and its summary, which the stage writes.
 
-    Args:
-        models: name -> classifier in eval mode.
-        ensemble: its name, and the ensemble in eval mode.
-        active: names of the ensemble's active members, in its order.
-        subset: images to select from.
-        suite: as returned by `attacks.engine.suite.resolve_suite`.
-        params: radius and number of images, which are evenly spaced.
-        report, seed: of params.yaml.
-        train: training images for attacks that are fitted.
+    All models are in eval mode. `active` names the ensemble's active members, in its order. `params.images` evenly
+    spaced images of the subset are attacked with the resolved suite. `train` is for attacks that are fitted on
+    images.
     """
     name, classifier = ensemble
     names, subset = [*models, name], subset.evenly_spaced(params.images)
@@ -190,10 +158,7 @@ def empty_transfer() -> tuple[pd.DataFrame, dict[str, Any]]:
 def summary(table: pd.DataFrame, names: Sequence[str], ensemble: str) -> dict[str, Any]:
     """Per model the accuracy on its own images, and on those of the source that lowers it most, with intervals.
 
-    Args:
-        table: as returned by `matrix_table`.
-        names: of the models.
-        ensemble: name of the ensemble; its accuracy with one image per member is under `per_member`.
+    The accuracy of `ensemble` with one image per member is under `per_member`.
     """
     cells = {(row["source"], row["judge"]): row for row in table.to_dict("records")}
     entries: dict[str, Any] = {}

@@ -39,12 +39,9 @@ def convex_weights(
 ) -> np.ndarray:
     """Weights on the simplex, M, that minimise the log-loss of the weighted mean probability.
 
-    Both losses are convex in the weights, so that every local minimum is a global one.
-
-    Args:
-        clean, robust: log-probabilities, M×n×K, of each member.
-        labels: int, n.
-        robust_share: minimise (1 - share)·clean + share·robust; None: minimise the larger of the two.
+    The log-loss is (1 - share)·clean + share·robust, or without a share the larger of the two. Both losses are
+    convex in the weights, so that every local minimum is a global one. `clean` and `robust` are log-probabilities,
+    M×n×K.
     """
     from scipy.optimize import minimize
 

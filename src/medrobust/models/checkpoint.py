@@ -25,13 +25,10 @@ REPEATED, HEADER = ("model", "classes"), "medrobust"
 
 
 def save(folder: Path | str, classifier: Classifier, model: ModelParams, card: dict[str, Any]) -> None:
-    """Write a checkpoint. If writing fails, an earlier checkpoint is left unchanged.
+    """Write a checkpoint, in float32. If writing fails, an earlier checkpoint is left unchanged.
 
-    Args:
-        folder: for instance `data/checkpoints/resnet34/adv`.
-        classifier: its parameters and buffers are stored in float32.
-        model: the block of params.yaml that rebuilds it.
-        card: further content of the card (regime, params, data and split hashes, metrics).
+    `model` is the block of params.yaml that rebuilds the classifier, `card` the further content of the card
+    (regime, params, data and split hashes, metrics).
     """
     with atomic_dir(folder) as temporary:
         weights = temporary / "model.safetensors"

@@ -8,11 +8,9 @@ from torch.nn import functional as F
 class Classifier(nn.Module):
     """Resizing, repetition of a grey channel and normalisation, followed by a backbone.
 
-    Args:
-        backbone: a timm model for 3-channel images with `forward_features` and `forward_head`.
-        classes: names, in the order of the logits.
-        image_size: side in pixels of the backbone's input.
-        mean, std: of the backbone's pretraining, one number per channel.
+    The backbone is a timm model for 3-channel images with `forward_features` and `forward_head`, whose input has
+    sides of `image_size` pixels. `classes` are in the order of the logits; `mean` and `std` have one number per
+    channel.
     """
 
     mean: Tensor

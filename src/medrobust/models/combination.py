@@ -32,7 +32,6 @@ class Combination:
         return [i for i in range(members) if self.weights is None or self.weights[i] > 0]
 
     def of_active(self) -> "Combination":
-        """The same combination, restricted to the active members."""
         if self.weights is None:
             return self
         active = self.active(len(self.weights))
@@ -44,7 +43,6 @@ class Combination:
         return self.module().double()(torch.from_numpy(logprobs)).numpy()
 
     def module(self) -> nn.Module:
-        """The module that combines all M members."""
         if self.weights is not None:
             return WeightedCombiner(self.weights, self.temperatures)
         assert self.coefficients is not None, "a combination has weights or coefficients"
@@ -53,11 +51,7 @@ class Combination:
 
 
 class Combiner(nn.Module):
-    """Base of the modules: applies the temperatures before a subclass combines the members.
-
-    Args:
-        temperatures: M, positive; None = members are used as they are.
-    """
+    """Base: applies the temperatures (M, positive; None = not) before a subclass combines the members."""
 
     temperatures: Tensor | None
 
@@ -73,12 +67,7 @@ class Combiner(nn.Module):
 
 
 class WeightedCombiner(Combiner):
-    """Weighted mean of probabilities: log(sum of weight · probability).
-
-    Args:
-        weights: M, non-negative, sum 1.
-        temperatures: as for `Combiner`.
-    """
+    """Weighted mean of probabilities: log(sum of weight · probability). M weights, non-negative, sum 1."""
 
     weights: Tensor
 
@@ -87,19 +76,12 @@ class WeightedCombiner(Combiner):
         self.register_buffer("weights", torch.tensor(weights))
 
     def forward(self, logprobs: Tensor) -> Tensor:
-        """Log-probabilities, n×K, from the members' M×n×K."""
         weights = self.weights.log().to(logprobs.dtype)
         return torch.logsumexp(self.scaled(logprobs) + weights[:, None, None], dim=0)
 
 
 class LinearCombiner(Combiner):
-    """Multinomial logistic regression on the members' log-probabilities (stacking, Wolpert 1992).
-
-    Args:
-        coefficients: K×(M·K).
-        intercept: K.
-        temperatures: as for `Combiner`.
-    """
+    """Multinomial logistic regression on log-probabilities (stacking, Wolpert 1992); coefficients K×(M·K)."""
 
     coefficients: Tensor
     intercept: Tensor
@@ -112,7 +94,6 @@ class LinearCombiner(Combiner):
         self.register_buffer("intercept", torch.tensor(intercept))
 
     def forward(self, logprobs: Tensor) -> Tensor:
-        """Log-probabilities, n×K, from the members' M×n×K."""
         features = self.scaled(logprobs).transpose(0, 1).flatten(1)
         logits = features @ self.coefficients.to(logprobs.dtype).T + self.intercept.to(logprobs.dtype)
         return logits.log_softmax(1)

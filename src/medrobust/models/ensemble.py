@@ -18,13 +18,8 @@ from medrobust.models.combination import Combination
 class EnsembleClassifier(nn.Module):
     """Combines the members' log-probabilities into log-probabilities, which attacks use as logits.
 
-    Attributes:
-        members: the active members. A member of weight 0 is left out and costs nothing.
-        combiner: the module that combines them, M×n×K -> n×K.
-
-    Args:
-        members: classifiers with the same classes.
-        combination: as fitted by `medrobust.ensembling`; a list stands for weights of the members' probabilities.
+    Members of weight 0 are left out and cost nothing; all have the same classes. A list as `combination` stands
+    for weights of the members' probabilities. `combiner` maps M×n×K to n×K.
     """
 
     def __init__(self, members: list[nn.Module], combination: Combination | list[float]) -> None:
@@ -41,14 +36,7 @@ class EnsembleClassifier(nn.Module):
 def save_ensemble(
     folder: Path, members: Mapping[str, Path], combination: Combination, facts: dict[str, Any]
 ) -> None:
-    """Write `card.json`.
-
-    Args:
-        folder: of the ensemble.
-        members: name -> folder of the checkpoint, in the order of the combination.
-        combination: of the members.
-        facts: what else a reader should know (method, what it was fitted on).
-    """
+    """Write `card.json`: `facts`, the combination, and its members in order (name -> folder of the checkpoint)."""
     active = combination.active(len(members))
     rows = {
         name: {
@@ -67,10 +55,7 @@ def load_members(
 ) -> dict[str, nn.Module]:
     """The members that an ensemble was fitted with, by name, in eval mode.
 
-    Args:
-        folder: of the ensemble.
-        device: to load to.
-        only: names of the members to load; None = all. The hashes of the others are checked too.
+    `only` names the members to load; None = all. The hashes of the others are checked too.
 
     Raises:
         UserError: a member is missing or has changed since the ensemble was fitted, or the method was not fitted.

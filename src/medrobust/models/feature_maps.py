@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 class MapLayer:
     """A layer with one output vector per cell of a grid over the image.
 
-    Attributes:
-        name: of the module inside the backbone.
-        module: the layer.
-        prefix: number of tokens before the patch tokens (class token, register tokens).
-        grid: rows and columns of the patch tokens; None if the backbone does not report them.
-        channels_last: whether the output is n×h×w×C.
+    `name` is that of the module inside the backbone. `prefix` tokens (class token, register tokens) come before
+    the patch tokens. `grid` has the rows and columns of the patch tokens; None if the backbone does not report
+    them. `channels_last`: the output is n×h×w×C.
     """
 
     name: str
@@ -95,11 +92,8 @@ def recorded(modules: list[nn.Module]) -> Iterator[list[tuple[Tensor, Tensor]]]:
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor, layer: MapLayer) -> tuple["np.ndarray", Tensor]:
     """Grad-CAM (Selvaraju et al. 2017) by pytorch-grad-cam: which cells of a layer raise the logit of a class.
 
-    Args:
-        model: in eval mode; its parameters need no gradient (`attacks.base.frozen`).
-        images: n×C×H×W in [0, 1], on the model's device.
-        classes: int64 n; the class that each map is about.
-        layer: one of `map_layers(model)`.
+    The model is in eval mode; its parameters need no gradient (`attacks.base.frozen`). Images are n×C×H×W
+    in [0, 1]; `classes`, int64 n, has the class that each map is about.
 
     Returns:
         Maps, float32 n×H×W from 0 to 1 (all 0 if no cell raises the logit), and the gradient of the logits with

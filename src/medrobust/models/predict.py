@@ -34,12 +34,7 @@ def predict_all(
 ) -> np.ndarray:
     """Log-probabilities, float64 M×n×K, of several models in eval mode on the same images.
 
-    Args:
-        models: M models.
-        subset: the images.
-        attack: run on `attacked_model`; its images are given to all models. None = clean images.
-        attacked_model: the model that is attacked.
-        seed: of the attack's random starts.
+    `attack` runs on `attacked_model`, and all models get its images; None = clean images.
     """
     device = next(attacked_model.parameters()).device
     parts = []

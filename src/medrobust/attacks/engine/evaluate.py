@@ -58,13 +58,9 @@ def attack_suite(
 
     Args:
         model: images in [0, 1] to logits, on the device to use.
-        subset: the images and their labels.
-        suite: as returned by `engine.suite.resolve_suite`.
         seed: each image's own seed derives from it and from the image's id.
-        batch_size: images per pass.
         bit_depth: of the files in which attacked images would be stored.
         allow_weak: attack a model even if it returns probabilities.
-        resume: where finished images are saved.
         train: images of other patients, for attacks that are fitted (a universal perturbation).
 
     Returns:
@@ -165,7 +161,6 @@ class _Evaluation:
             return torch.cat(self.limit.split(len(images), lambda rows: self.model(images[rows])))
 
     def _enter(self, rows: list[int]) -> None:
-        """Evaluate clean images and schedule those that the model classifies correctly."""
         images, labels, _ = self._fetch(rows)
         check_images(images)
         logits = self._logits(images)
@@ -183,7 +178,6 @@ class _Evaluation:
             self._send(schedule)
 
     def _send(self, schedule: ImageSchedule) -> None:
-        """Queue the next attempt, or add the image to the finished ones."""
         attempt = schedule.next_attempt()
         if attempt is None:
             self.finished.append(self.schedules.pop(schedule.row))

@@ -20,14 +20,9 @@ class ImageSchedule:
     them (`Attack.failure_covers_smaller_eps`). If several radii are undecided, the first attempt starts from the
     clean image, because steps from there lead only as far as necessary. If it fails, a random start follows.
 
-    Attributes:
-        row: of the image in the subset.
-        radii: of the suite, rising.
-        attacks: of the suite, in the order in which they run.
-        fooled: index of the smallest radius at which the image is known to be fooled; len(radii) = none.
-        adversarial: C×H×W; the image that fooled the model there.
-        attack_index: of the attack that runs next; len(attacks) = the image is done.
-        records: one per attack and radius.
+    `radii` rise, and `attacks` are in the order in which they run. `fooled` is the index of the smallest radius at
+    which the image is known to be fooled, by `adversarial`, C×H×W; len(radii) = none. `attack_index` is that of
+    the attack that runs next; len(attacks) = the image is done. `records` has one per attack and radius.
     """
 
     row: int

@@ -25,14 +25,10 @@ Fetch = Callable[[list[int]], tuple[Tensor, Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of an attack on one image.
+    """One start of an attack on one image, which is in this `row` of the subset.
 
-    Attributes:
-        row: of the image in the subset.
-        eps: radius.
-        restart: number of the restart.
-        start: C×H×W, result of an earlier attempt to start from; None = the clean image.
-        from_clean: start at the clean image itself, even if the attack draws random starts.
+    `start`, C×H×W, is the result of an earlier attempt to start from; None = the clean image. `from_clean` starts
+    at the clean image itself, even if the attack draws random starts.
     """
 
     row: int
@@ -46,14 +42,10 @@ class Attempt:
 class AttemptResult:
     """Result of an attempt.
 
-    Attributes:
-        image: C×H×W on the CPU; the image that fooled the model, or the one with the largest margin.
-        pred: its predicted class.
-        margin: its largest other logit minus the true one; positive where the prediction is wrong.
-        distance: from the clean image in the suite's norm.
-        saturation: share of the pixels strictly between 0 and 1 that moved by at least 99 % of eps.
-        displacement: from the start of the attempt, in the suite's norm.
-        steps, gradients, queries: steps taken, evaluations with a gradient, evaluations without.
+    `image`, C×H×W on the CPU, fooled the model or has the largest margin; `pred` and `margin` belong to it.
+    `distance` from the clean image and `displacement` from the start of the attempt are in the suite's norm.
+    `saturation` is the share of the pixels strictly between 0 and 1 that moved by at least 99 % of eps.
+    `gradients` and `queries` count evaluations with and without a gradient.
     """
 
     attempt: Attempt
@@ -101,12 +93,9 @@ class BatchLimit:
 
 
 class StreamingBatch:
-    """Runs the attempts of one iterative attack.
+    """Runs the attempts of one iterative attack, whose own eps is not used, because each attempt has one.
 
-    Args:
-        model, fetch, limit: attacked model; loads images; images per pass.
-        attack: its own eps is not used, because each attempt has one.
-        give_up: whether hopeless attempts end early (see `_hopeless`).
+    `give_up`: whether hopeless attempts end early (see `_hopeless`).
     """
 
     def __init__(
@@ -172,7 +161,6 @@ class StreamingBatch:
         return hopeless
 
     def _evaluate_last(self, state: AttackState, last: Tensor) -> None:
-        """Evaluate the last iterates of some images without a gradient."""
         rows = state.take(last)
         with torch.no_grad():
             logits = self.limit.split(len(rows.images), lambda part: self.model(rows.current[part]))
@@ -199,9 +187,7 @@ class StreamingBatch:
 class FixedBatch:
     """Runs the attempts of an attack that cannot be stepped; each call attacks one batch at one radius.
 
-    Args:
-        model, attack, fetch, limit: as for a `StreamingBatch`.
-        subset: the attacked images, for attacks that need more than their pixels.
+    `subset` has the attacked images, for attacks that need more than their pixels.
     """
 
     def __init__(self, model: nn.Module, attack: Attack, fetch: Fetch, limit: BatchLimit, subset: Subset) -> None:

@@ -16,15 +16,9 @@ from medrobust.core.records import file_hash, read_json, write_json
 
 
 def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The suite as attack cells read it.
+    """The suite as attack cells read it: `name`, `norm`, `eps` (rising), `give_up`, `attacks`, `code`.
 
-    Args:
-        name: of the block under `attacks.suites`.
-        suite: the block.
-        code: `attacks/<name>` -> hash of its code, as the stage `code` writes it (None: no hashes).
-
-    Returns:
-        `name`, `norm`, `eps` (rising), `give_up`, `attacks`, `code`.
+    `code` maps `attacks/<name>` to the hash of its code, as the stage `code` writes it (None: no hashes).
 
     Raises:
         UserError: an unknown attack, a wrong hyper-parameter, a norm that an attack does not serve, or a

@@ -15,7 +15,6 @@ from medrobust.core.intervals import mean_ci
 from medrobust.core.params.report import ReportParams
 from medrobust.data.store import Subset
 
-#: Images per forward pass.
 BATCH = 64
 
 
@@ -26,14 +25,7 @@ def targeted_success(
 
     The share is taken over images that the model classifies correctly without an attack and whose target is
     another class (the success probability of Carlini & Wagner 2017). In a suite with other attacks it is a lower
-    bound (docs/attacks.md).
-
-    Args:
-        model: [0, 1] images to logits; evaluated on clean images only (for `least_likely`).
-        subset: the attacked images.
-        suite: as returned by `engine.suite.resolve_suite`.
-        attempts: table of `attempts.ATTEMPTS`.
-        report: settings of the intervals.
+    bound (docs/attacks.md). The model is evaluated on clean images only (for `least_likely`).
 
     Returns:
         {} if no attack of the suite has a target; else `targeted_n`, `targeted_success` and `targeted_success_ci`:

@@ -17,14 +17,11 @@ from medrobust.core.params.hyperparameters import Count
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(TargetableAttack):
-    """Auto-PGD with cross-entropy, margin or DLR loss, in the Linf or L2 ball.
+    """Auto-PGD with cross-entropy, margin or DLR loss (`targets.attack_loss`), in the Linf or L2 ball.
 
-    Attributes:
-        loss: maximised by the steps, see `targets.attack_loss`.
-        steps: gradient evaluations per restart, besides that of the start.
-        restarts: random starts, tried on images for which the attack has not succeeded.
-        rho: share of the steps between two checkpoints that must raise the loss; else the step size is halved.
-        eot: gradients averaged per step; more than one for a model with random outputs.
+    `steps` are gradient evaluations per restart, besides that of the start. `rho` is the share of the steps
+    between two checkpoints that must raise the loss; else the step size is halved. `eot` gradients are averaged
+    per step; more than one for a model with random outputs.
     """
 
     failure_covers_smaller_eps: ClassVar[bool] = True
@@ -54,12 +51,9 @@ class APGD(TargetableAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class APGDT(APGD):
-    """APGD towards one wrong class after the other, most likely first, until the prediction is wrong.
+    """APGD towards at most `targets` wrong classes, most likely first, until the prediction is wrong.
 
     This is the `apgd-t` of AutoAttack (Croce & Hein 2020). It succeeds with any wrong class.
-
-    Attributes:
-        targets: largest number of wrong classes to try.
     """
 
     loss: Loss = "dlr"

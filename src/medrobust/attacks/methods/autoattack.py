@@ -23,13 +23,9 @@ STEPS, QUERIES, TARGETS = 100, 5000, 9
 class AutoAttack(Attack):
     """APGD-CE, targeted APGD-DLR, targeted FAB and Square, each on the remaining images (Croce & Hein 2020).
 
-    It works for two or more classes. Below four, the numerator of the targeted DLR loss replaces it.
-
-    Attributes:
-        steps: of the gradient attacks, per target.
-        queries: of Square.
-        targets: number of wrong classes that APGD-T and FAB-T try, most likely first.
-        allow_weak: accept less than the published 100 steps, 5,000 queries and nine targets.
+    It works for two or more classes. Below four, the numerator of the targeted DLR loss replaces it. `steps` are
+    those of the gradient attacks, per target. `allow_weak` accepts less than the published 100 steps, 5,000
+    queries and nine targets.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")

@@ -19,14 +19,9 @@ INSIDE = 0.999999
 class CW(TargetableAttack):
     """The smallest L2 change that fools the model (Carlini & Wagner 2017).
 
-    Minimises |x' - x|² + c·max(kappa - margin, 0), whatever the suite's norm is.
-
-    Attributes:
-        c: first weight of the margin.
-        searches: steps of the binary search over c.
-        kappa: confidence in logits.
-        steps: of Adam, per search.
-        lr: learning rate of Adam, in arctanh space.
+    Minimises |x' - x|² + c·max(kappa - margin, 0), whatever the suite's norm is. A binary search of `searches`
+    steps starts from the weight `c`; each runs `steps` of Adam, with learning rate `lr` in arctanh space. `kappa`
+    is in logits.
     """
 
     respects_ball: ClassVar[bool] = False

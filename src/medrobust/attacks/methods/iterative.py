@@ -24,15 +24,12 @@ STREAMS = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class IteratedGradient(FixedStepAttack, TargetableAttack):
-    """Steps along the gradient, projected back to the ball.
+    """Steps along the gradient of a loss (`targets.attack_loss`), projected back to the ball.
 
-    Attributes:
-        loss: maximised by the steps, see `targets.attack_loss`.
-        restarts: random starts, tried on images for which the attack has not succeeded.
-        momentum: decay of the accumulated gradient; 0 = none.
-        keep: `best` = the image with the largest margin of all steps and restarts; `last` = the last iterate.
-        stop_when_fooled: whether images stop at success. Images for a transfer attack need all steps: False.
-        eot: gradients averaged per step; more than one for a model with random outputs.
+    `momentum` is the decay of the accumulated gradient; 0 = none. `keep: best` returns the image with the largest
+    margin of all steps and restarts, `last` the last iterate. Images for a transfer attack need all steps: set
+    `stop_when_fooled` to False. `eot` gradients are averaged per step; more than one for a model with random
+    outputs.
     """
 
     failure_covers_smaller_eps: ClassVar[bool] = True
@@ -134,9 +131,7 @@ class CWPGD(IteratedGradient):
 class TIFGSM(MIFGSM):
     """Translation-invariant FGSM: gradients smoothed by a Gaussian, with momentum (Dong et al. 2019).
 
-    Attributes:
-        kernel: side length of the Gaussian in pixels, odd.
-        sigma: half of the side length in standard deviations.
+    `kernel` is the side length of the Gaussian in pixels, odd; `sigma` is half of it in standard deviations.
     """
 
     kernel: Count = 15
@@ -161,9 +156,7 @@ class TIFGSM(MIFGSM):
 class VMIFGSM(MIFGSM):
     """Variance-tuned MI-FGSM (Wang & He 2021, algorithm 1): gradients corrected by those of the neighbourhood.
 
-    Attributes:
-        neighbours: number of sampled neighbours per step.
-        beta: half the side length of the neighbourhood, in eps.
+    `neighbours` are sampled per step; `beta` is half the side length of the neighbourhood, in eps.
     """
 
     neighbours: Count = 5
@@ -188,9 +181,7 @@ class VMIFGSM(MIFGSM):
 class Jitter(IteratedGradient):
     """Jitter: a loss that does not depend on the scale of the logits, with output noise (Schwinn et al. 2021).
 
-    Attributes:
-        scale: factor of the normalised logits before the softmax.
-        std: standard deviation of the Gaussian noise on the probabilities.
+    `scale` multiplies the normalised logits before the softmax; `std` is that of the noise on the probabilities.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)

@@ -24,11 +24,9 @@ ROUNDING = 1e-5
 class DeepFool(TargetableAttack):
     """Steps to the nearest linearised boundary (Moosavi-Dezfooli et al. 2016, algorithm 2; Linf: section 3.3).
 
-    Steps that are clipped to [0, 1] fall short of the boundary, so each step leads beyond it, by `ROUNDING`.
-
-    Attributes:
-        steps: largest number of steps; an image stops once it has crossed the boundary.
-        overshoot: share of the perturbation that is added, so that the image is beyond the boundary and not on it.
+    Steps that are clipped to [0, 1] fall short of the boundary, so each step leads beyond it, by `ROUNDING`. An
+    image stops once it has crossed. The share `overshoot` of the perturbation is added, so that the image is not
+    on the boundary.
     """
 
     respects_ball: ClassVar[bool] = False
@@ -65,13 +63,10 @@ class DeepFool(TargetableAttack):
 class FAB(TargetableAttack):
     """Fast adaptive boundary attack (Croce & Hein 2020b, algorithm 1), towards the nearest boundary.
 
-    Attributes:
-        steps: of each restart.
-        restarts: the first starts at the clean image, the others at random within half the radius.
-        alpha_max: largest weight of the step from the clean image.
-        eta: overshoot of each projection.
-        beta: share of the perturbation that a backward step from the boundary keeps.
-        minimise: whether to minimise the perturbation in all steps; False: stop once it is inside the ball.
+    The first restart starts at the clean image, the others at random within half the radius. `alpha_max` is the
+    largest weight of the step from the clean image, `eta` the overshoot of each projection, and `beta` the share
+    of the perturbation that a backward step from the boundary keeps. `minimise: false` stops once it is inside the
+    ball.
     """
 
     respects_ball: ClassVar[bool] = False

@@ -12,12 +12,10 @@ from medrobust.core.seeds import signs
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(TargetableAttack):
-    """The worst of several random images in the ball (a control after Carlini et al. 2019).
+    """The worst of several random images in the ball (a control after Carlini et al. 2019); each draw is a query.
 
-    Attributes:
-        draws: per image; each is a query.
-        kind: `uniform` in the ball's volume, or `corners`: every pixel at -eps or +eps (L2: a unit vector of
-            signs, scaled to eps).
+    Draws are `uniform` in the ball's volume, or `corners`: every pixel at -eps or +eps (L2: a unit vector of
+    signs, scaled to eps).
     """
 
     draws: Count = 100

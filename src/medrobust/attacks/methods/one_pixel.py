@@ -21,13 +21,9 @@ DIFFERENTIAL = 0.5
 class OnePixel(TargetableAttack):
     """Change k pixels, each by at most eps (Su et al. 2019, section 3); the fitness is the margin.
 
-    With eps 1, as published, pixels take any value.
-
-    Attributes:
-        pixels: number of pixels that may change.
-        population: candidates per generation; each costs one query.
-        generations: after the first one.
-        allow_weak: accept fewer than the published 400 candidates and 100 generations.
+    With eps 1, as published, pixels take any value. Each candidate of the `population` costs one query per
+    generation. `allow_weak` accepts fewer than the published 400 candidates and 100 generations (after the first
+    one).
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)

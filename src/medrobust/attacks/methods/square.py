@@ -19,10 +19,8 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class Square(IterativeAttack):
     """Square attack for Linf (Andriushchenko et al. 2020), untargeted, with the margin loss.
 
-    Attributes:
-        queries: score queries per image.
-        p_init: share of the pixels that the first squares cover.
-        rescale: scale the paper's schedule of 10,000 queries to this number of queries; AutoAttack does not.
+    `p_init` is the share of the pixels that the first squares cover. `rescale` scales the paper's schedule of
+    10,000 queries to `queries`; AutoAttack does not.
     """
 
     uses_gradient: ClassVar[bool] = False

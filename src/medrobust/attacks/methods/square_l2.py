@@ -15,13 +15,7 @@ from medrobust.core.seeds import signs, uniform
 
 @dataclass(frozen=True, kw_only=True)
 class SquareL2(TargetableAttack):
-    """Square attack for L2 (Andriushchenko et al. 2020), margin loss.
-
-    Attributes:
-        queries: score queries per image.
-        p_init: share of the pixels that the first squares cover.
-        rescale: scale the paper's schedule of 10,000 queries to this number of queries; AutoAttack does not.
-    """
+    """Square attack for L2 (Andriushchenko et al. 2020), margin loss; hyper-parameters as for `square.Square`."""
 
     norms: ClassVar[tuple[Norm, ...]] = ("L2",)
     norm: Norm = "L2"

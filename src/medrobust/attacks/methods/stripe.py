@@ -21,16 +21,11 @@ Mode = Literal["random", "best_of", "flip", "whitebox"]
 
 @dataclass(frozen=True, kw_only=True)
 class Stripe(TargetableAttack):
-    """Stripes of ±eps across the image. Before clipping, the perturbation has Linf norm eps.
+    """Stripes of ±eps across the image, `band` pixels wide. Before clipping, the perturbation has Linf norm eps.
 
-    Attributes:
-        mode: `random` is one draw. `best_of` is the best of `queries` draws. `flip` flips one stripe after the
-            other and keeps improvements. `whitebox` uses the signs of the gradient summed over each stripe.
-        direction: of the stripes.
-        band: width of a stripe in pixels.
-        queries: of `best_of` and `flip`.
-        steps: gradient evaluations of `whitebox`.
-        loss: of `whitebox`.
+    `random` is one draw. `best_of` is the best of `queries` draws. `flip` flips one stripe after the other and
+    keeps improvements, for `queries` queries. `whitebox` uses the signs of the gradient of `loss` summed over each
+    stripe, in `steps` gradient evaluations.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)

@@ -46,15 +46,11 @@ REAL = {"c", "kappa", "lam", "nsig", "scale"}
 
 @dataclass(frozen=True, kw_only=True, init=False)
 class Torchattacks(Attack):
-    """One attack of torchattacks, one image at a time.
+    """One attack of torchattacks (`attack`, a key of `NORMS`), one image at a time.
 
-    Besides the attributes below, it accepts every keyword of the named class, with the class's default. Only the
-    default of `alpha` differs: 2.5·eps/steps, or 1.25·eps for a class without `steps`.
-
-    Attributes:
-        attack: name of the class, a key of `NORMS`.
-        allow_weak: accept alpha·steps < eps.
-        keywords: values for the class's keywords.
+    Besides its own attributes, it accepts every keyword of the named class, with the class's default. Only the
+    default of `alpha` differs: 2.5·eps/steps, or 1.25·eps for a class without `steps`. `allow_weak` accepts
+    alpha·steps < eps.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")

@@ -22,17 +22,10 @@ if TYPE_CHECKING:
 class Universal(Attack):
     """One pattern that fools as many images as possible (Moosavi-Dezfooli et al. 2017), fitted by gradient steps.
 
-    Steps follow the gradient of a batch's mean loss. The loss of each image is clipped from above, so that images
-    that are already fooled do not dominate (Shafahi et al. 2020, "Universal adversarial training").
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: training images per step.
-        fit_images: largest number of training images, evenly spread over the subset.
-        step: step size as a share of eps; it falls linearly to zero.
-        clip: upper bound of an image's cross-entropy.
-        train: the training images, set by the engine.
-        fitted: patterns by model and radius.
+    Steps follow the gradient of a batch's mean loss. The loss of each image is clipped from above at `clip`, so
+    that images that are already fooled do not dominate (Shafahi et al. 2020, "Universal adversarial training").
+    `fit_images` is the largest number of training images, evenly spread over the subset. `step`, a share of eps,
+    falls linearly to zero. `fitted` has patterns by model and radius.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
