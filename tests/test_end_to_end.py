@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,28 @@ def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
     assert (pipeline / "tmp" / "plots" / "index.html").read_text().count('"facet"') == 3
     audit = read_metrics(pipeline / "metrics" / "audit.json")
     assert audit["test_patients_in_train"] == 0
+
+
+def test_no_result_holds_a_time_a_date_or_a_commit(pipeline: Path) -> None:
+    """Else the same run would give other files, and nobody could prove a reproduction."""
+    commit = run(pipeline, "git", "rev-parse", "HEAD").strip()
+    written = [
+        path
+        for folder in ("metrics", "plots", "data", "models", "report")
+        for path in written_in(pipeline / folder)
+    ]
+    assert len(written) > 50
+    for path in written:
+        text = path.read_text()
+        assert not re.search(r'"(seconds|time|date|duration|datetime\w*)"', text), path
+        for word in (commit[:7], date.today().isoformat(), str(pipeline)):
+            assert word not in text, path
+    assert "train-resnet10t-clean," in (pipeline / "tmp" / "timings.csv").read_text()
+
+
+def written_in(folder: Path) -> list[Path]:
+    """Text files that the pipeline wrote; tests of attacks and training hold the others bit for bit."""
+    return [path for path in folder.rglob("*") if path.suffix in {".json", ".csv", ".md", ".html", ".tex", ".txt"}]
 
 
 def test_dvc_shows_a_few_flat_numbers_of_each_file(pipeline: Path) -> None:
