@@ -8,12 +8,8 @@ def fit_temperature(logits: Tensor, labels: Tensor, weights: Tensor | None = Non
     """Fit the temperature, between 0.05 and 20, that minimises the log-loss (Guo et al. 2017, section 4.2).
 
     Target probabilities are (n+1)/(n+2) instead of 1 (Platt 1999). Otherwise the best fit to images that are all
-    classified correctly would be infinite confidence.
-
-    Args:
-        logits: n×K of validation images.
-        labels: int64 n.
-        weights: n, per image; None = equal weights.
+    classified correctly would be infinite confidence. Validation logits are n×K, labels int64 n, weights n (None =
+    equal).
     """
     from scipy.optimize import minimize_scalar
 

@@ -1,13 +1,7 @@
-"""Which source code a stage runs, as one hash per module: comments, docstrings and blank lines do not count.
+"""The source code that a stage runs, as one hash per file (docs/architecture.md, "Code as a dependency").
 
-The stage `code` writes one file per stage script, `data/code/<script>`: a line `<hash> <path>` per file that the
-script runs. Every other stage depends on its own file, so that an edit runs again what it can change and nothing
-else. Imports are read from the source, imports inside functions included, imports under `if TYPE_CHECKING` not. A
-string that names a module (`medrobust.x.y` or `medrobust.x.y:name`) counts as an import, and one that names a
-package (as `importlib.resources.files` takes it) makes the package's data files part of the code.
-
-Registries are the exception: they name far more than one run uses. Their entries are hashed one by one
-(`entry_hash`), and only those that params.yaml names reach a stage.
+Imports under `if TYPE_CHECKING` do not count. A string that names a module (`medrobust.x.y` or
+`medrobust.x.y:name`) counts as an import. A string that names a package adds the package's data files.
 """
 
 import ast
@@ -45,13 +39,7 @@ LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, toke
 
 @dataclass(frozen=True)
 class Module:
-    """What the analysis of one source file finds.
-
-    Attributes:
-        code: sha256 of the code without comments, docstrings and blank lines.
-        imports: dotted names of the package's modules (or of names inside them).
-        named: dotted names in string constants: modules, or packages whose data files the module reads.
-    """
+    """Analysis of one source file; `named` are the modules and packages that string constants name."""
 
     code: str
     imports: tuple[str, ...]
@@ -70,12 +58,7 @@ def modules_hash(modules: Iterable[str]) -> str:
 
 
 def entry_hash(kind: str, name: str) -> str:
-    """sha256 of one entry of a registry: what its name stands for, and the code of its module and imports.
-
-    Args:
-        kind: a key of `REGISTRIES`.
-        name: an entry of that registry.
-    """
+    """sha256 of an entry of `REGISTRIES[kind]`: its target, and the code of its module and imports."""
     entry = _registry(kind)[name]
     target = str(getattr(entry, "target", entry))
     return hashlib.sha256(f"{target} {modules_hash([target.partition(':')[0]])}".encode()).hexdigest()
@@ -105,12 +88,8 @@ def check_code(script: Path, entries: Mapping[str, str], folder: Path = CODE) ->
 
     DVC stores a stage's result under the hashes that its dependencies had when the stage was started. Code that is
     edited after the stage `code` ran would leave its results under the hash of the earlier code, in dvc.lock and
-    in the run cache. A script without a file in the folder was not started by DVC and is not checked.
-
-    Args:
-        script: of the stage.
-        entries: registry entries that the stage uses, with the hashes that it was given.
-        folder: what the stage `code` wrote.
+    in the run cache. A script without a file in the folder was not started by DVC and is not checked. `entries`
+    are the registry entries that the stage uses, with the hashes that it was given.
 
     Raises:
         UserError: a file of the stage's code has changed; the message names it.
@@ -144,11 +123,7 @@ def stripped(text: str) -> str:
 
 
 def named_modules(text: str) -> tuple[set[str], set[str]]:
-    """Dotted names of the package's modules (and names in them) that source code imports at run time.
-
-    Returns:
-        Those of import statements, and those in string constants.
-    """
+    """Dotted names in the package: those that source code imports at run time, and those in string constants."""
     names: set[str] = set()
     strings: set[str] = set()
     for node in _runtime_nodes(ast.parse(text)):
@@ -195,7 +170,6 @@ def _file_of(module: str) -> Path | None:
 
 
 def _data_of(package: str) -> list[Path]:
-    """The data files of a package's own folder; none of a module."""
     folder = SRC.joinpath(*package.split("."))
     return [path for path in folder.glob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
 
@@ -253,7 +227,6 @@ class _Analysis:
             write_json(CACHE, self.known)
 
     def of(self, path: Path) -> Module:
-        """The analysis of one file."""
         content = path.read_bytes()
         # An edit of this analysis makes every cached result invalid.
         key = hashlib.sha256(self.version + content).hexdigest()

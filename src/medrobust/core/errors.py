@@ -4,10 +4,8 @@
 class UserError(Exception):
     """Invalid input; a stage prints it without a traceback and exits with status 1.
 
-    Args:
-        where: the file, or the dotted key in params.yaml (`params.yaml: adv.eps`).
-        found: what is wrong, with the offending value.
-        remedy: how the user can fix it.
+    `where` is a file, or a dotted key in params.yaml (`params.yaml: adv.eps`). `found` includes the offending
+    value.
     """
 
     def __init__(self, where: str, found: str, remedy: str) -> None:

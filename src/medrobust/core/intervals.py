@@ -12,7 +12,6 @@ import numpy as np
 
 #: With fewer test patients than this in a class, intervals are known to be too narrow (benchmarks/intervals.py).
 FEW_PATIENTS = 10
-#: Seed of all resampling.
 SEED = 0
 #: (…×)K×K confusion counts -> one number per matrix; NaN where it is not defined.
 Statistic = Callable[[np.ndarray], np.ndarray]

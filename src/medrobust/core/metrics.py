@@ -54,7 +54,6 @@ def quadratic_kappa(matrix: np.ndarray) -> np.ndarray:
     """
     k = matrix.shape[-1]
     weight = (np.arange(k)[:, None] - np.arange(k)[None, :]) ** 2
-    # Expected counts under independence: row sums times column sums over the total.
     chance = matrix.sum(-1)[..., :, None] * matrix.sum(-2)[..., None, :]
     expected = (weight * chance).sum((-2, -1)) / matrix.sum((-2, -1))
     return 1 - _ratio((weight * matrix).sum((-2, -1)), expected)

@@ -1,8 +1,4 @@
-"""Distribute a stage's work over several processes: rank, share of the rows, exchange of results.
-
-torchrun starts the processes (see `runtime.run_stage`). Without torchrun there is one process, and every function
-here works without communication.
-"""
+"""Distribute a stage's work over the processes that torchrun starts; without torchrun there is one process."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -1,7 +1,4 @@
-"""Read and write the files that stages exchange. Writes are atomic: a killed stage leaves no partial file.
-
-Each write goes to a temporary file beside the target, is flushed to disk, and then renamed to the target.
-"""
+"""Read and write the files that stages exchange. Writes are atomic: a killed stage leaves no partial file."""
 
 import errno
 import hashlib
@@ -19,7 +16,6 @@ from medrobust.core.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Error numbers of a full disk or an exhausted quota.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -82,13 +78,11 @@ def write_metrics(path: Path | str, record: dict[str, Any], shown: dict[str, Any
     """Write a DVC metrics file: the few values that DVC shows, and the whole record under `details`.
 
     `dvc metrics` shows every number and string of a file, at any depth, but skips lists. A record has tens of
-    numbers and a run has tens of records, so the record is put into a list of length one.
+    numbers and a run has tens of records, so the record is put into a list of length one. Its floats are rounded
+    to six decimals. Readers round them again to three; after rounding to four, the third decimal would sometimes
+    be wrong.
 
-    Args:
-        path: a file below metrics/.
-        record: the whole record, which `read_metrics` returns. Floats are rounded to six decimals. Readers round
-            them again to three; after rounding to four, the third decimal would sometimes be wrong.
-        shown: flat dictionary; floats are already rounded (`intervals.round_to_interval`); None is left out.
+    `shown` is flat; its floats are already rounded (`intervals.round_to_interval`), and None is left out.
     """
     defined = {name: value for name, value in shown.items() if value is not None}
     write_json(path, {**defined, "details": [record]}, digits=6)

@@ -1,10 +1,7 @@
 """How a stage runs on the machine at hand: code check, locks, threads, timings, devices, seeds, progress.
 
-Machine settings are environment variables, never params: `MEDROBUST_DEVICE` (cpu, cuda, cuda:1; default: a GPU if
-there is one), `MEDROBUST_THREADS` (threads per stage; default 1), and for training and attacks
-`MEDROBUST_TORCHRUN` (arguments of torchrun: several processes, on one machine or more). The number of threads
-changes how sums are rounded, so a run is reproduced bit for bit only with the same number on the same kind of
-processor.
+Machine settings are environment variables: `MEDROBUST_DEVICE` and `MEDROBUST_THREADS` (README.md),
+`MEDROBUST_TORCHRUN` (docs/training.md).
 """
 
 import ctypes
@@ -43,12 +40,11 @@ def run_stage(
     """Run a stage's `main` under the lock of its cell; a UserError ends it with one message and exit code 1.
 
     The stage's code is compared with what the stage `code` hashed, before it starts and after it has ended
-    (`code.check_code`). Its time goes to an ignored file, `TIMINGS`, because times differ from run to run.
+    (`code.check_code`). Its time goes to an ignored file, `TIMINGS`, because times differ from run to run. With
+    `parallel`, torchrun may start several processes; the process that starts them holds the lock.
 
     Args:
-        main: the stage.
         cell: the stage's name and the values of its matrix (`train-resnet34-adv`).
-        parallel: whether torchrun may start it in several processes. The process that starts them holds the lock.
         entries: registry entries that the stage uses, with the hashes that it was given (`code.read_entries`).
     """
     torchrun = os.environ.get("MEDROBUST_TORCHRUN") if parallel else None
@@ -182,10 +178,9 @@ def progress(items: Iterable[T], desc: str, total: int | None = None, unit: str 
 def device() -> "torch.device":
     """The device to compute on, made ready: `MEDROBUST_DEVICE`, else a GPU if there is one, else the CPU.
 
-    Of several processes that torchrun started on a machine, or that work on one study, each takes its own GPU,
-    unless the variable says which (`cuda:1`). What asks for the current GPU gets it too, or every process would
-    hold memory of the first. From here on float32 is float32 on a GPU: torch would let convolutions round to TF32,
-    whose 10 bits leave an image that was just fooled on either side, as its batch happens to be large.
+    Processes on one machine, of torchrun or of one study, each use their own GPU, unless the variable names one
+    (`cuda:1`). It becomes the current GPU; otherwise every process would hold memory of the first. TF32 is off:
+    its 10 bits make the prediction for an image that was just fooled depend on the batch size.
 
     Raises:
         UserError: the variable names a device that torch does not know or this machine does not have.

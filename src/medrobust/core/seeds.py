@@ -32,10 +32,7 @@ def _mixed(value: Tensor) -> Tensor:
 def uniform(seeds: Tensor, stream: int | Tensor, shape: tuple[int, ...]) -> Tensor:
     """Uniform float32 draws in [0, 1), n×shape; row i depends only on `seeds[i]` and `stream` (or `stream[i]`).
 
-    Args:
-        seeds: int64, n.
-        stream: distinguishes the draws of one attack (restart, step, purpose); an int for all images, or int64 n.
-        shape: shape of the draw per image.
+    Seeds are int64 n. `stream`, an int or int64 n, distinguishes the draws of one attack (restart, step, purpose).
     """
     # The hash needs the product to wrap around at 64 bits: a tensor does, a Python integer does not.
     row = _mixed(_mixed(seeds * _GOLDEN) + torch.as_tensor(stream, device=seeds.device) * _GOLDEN)

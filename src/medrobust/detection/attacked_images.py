@@ -17,10 +17,8 @@ from medrobust.models.predict import batches
 class SuiteAttack:
     """For each image the first attack of a resolved suite that fools the model; the last attack if none does.
 
-    Args:
-        suite: as `attacks.suite.resolve_suite` returns it.
-        eps: radius, in the suite's norm.
-        train: training images, for attacks that are fitted on them.
+    `suite` is a result of `attacks.suite.resolve_suite`; `train` is for attacks that are fitted on training
+    images.
     """
 
     def __init__(self, suite: dict[str, Any], eps: float, train: Subset | None = None) -> None:

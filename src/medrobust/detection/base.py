@@ -21,12 +21,8 @@ class Detector(ABC):
 
     A subclass implements `learn` and `suspicion`. Scores are computed in torch and are differentiable with respect
     to the features, so that an adaptive attacker can follow their gradient. The score of an image does not depend
-    on the other images of the batch.
-
-    Attributes:
-        supervised: whether fitting needs attacked images too. Such a detector knows one attack and must be tested
-            on another.
-        state: name -> tensor; set by `fit`.
+    on the other images of the batch. A `supervised` detector needs attacked images for fitting. It knows one
+    attack and must be tested on another.
     """
 
     supervised: ClassVar[bool] = False
@@ -38,7 +34,6 @@ class Detector(ABC):
 
     @property
     def extractor(self) -> Extractor:
-        """Computes the features of this detector from a model and images."""
         return DeepFeatures()
 
     @abstractmethod
@@ -50,12 +45,9 @@ class Detector(ABC):
         """Scores, float n, of features that are already checked."""
 
     def fit(self, features: Features, labels: Tensor, *, attacked: Features | None = None, seed: int = 0) -> Self:
-        """Fit on features of n clean training images, computed by this detector's `extractor`.
+        """Fit on features of n clean training images, computed by this detector's `extractor`; labels are int64 n.
 
-        Args:
-            labels: int64 n; the true classes.
-            attacked: features of m attacked training images; used by supervised detectors only.
-            seed: of all random draws.
+        Supervised detectors also use `attacked`, the features of m attacked training images.
 
         Raises:
             UserError: NaN or constant features, a class with too few images, or no attacked images for a
@@ -109,15 +101,10 @@ def check_finite(features: Features) -> None:
 
 
 def build_detector(name: str, settings: Mapping[str, Any], where: str) -> Detector:
-    """A detector that is not fitted yet.
+    """A detector that is not fitted yet; `where` (file and key) is for messages.
 
     Only classes of this registry are built, so a file that names a detector (params.yaml, a guard's card.json)
     cannot make other code run.
-
-    Args:
-        name: key of `DETECTORS`.
-        settings: hyper-parameters; those left out have the class's defaults.
-        where: file and key that name the detector, for messages.
 
     Raises:
         UserError: a name that is not in the registry, an unknown hyper-parameter, or a value that its annotation

@@ -41,7 +41,6 @@ class Thresholds:
     """Thresholds of a detector, all chosen on validation images.
 
     Attributes:
-        guard: the one at which the guard rejects.
         candidates: quantiles of the scores between -infinity and infinity, ascending.
         cheapest: (unit, share of attacked images) -> the candidate with the lowest cost; infinity where rejecting
             does not pay.

@@ -15,7 +15,6 @@ from medrobust.models.predict import batches
 
 #: Layers of a network that are recorded besides the penultimate one.
 TAPS = 3
-#: Images per forward pass.
 BATCH = 64
 
 
@@ -43,7 +42,6 @@ class Features:
 
     @property
     def preds(self) -> Tensor:
-        """Predicted classes, int64 n."""
         return self.logits.argmax(1)
 
     def parts(self) -> list[Tensor]:

@@ -30,15 +30,11 @@ class Splits:
 def fit_guard(
     model: nn.Module, splits: Splits, plan: dict[str, Any], params: DetectParams, weights: str
 ) -> tuple[Guard, Features]:
-    """Fit every detector that params.yaml names, for a model in eval mode.
+    """Fit every detector that params.yaml names, for a model in eval mode whose `weights` are given by sha256.
 
-    Args:
-        splits: detectors learn from train (at most `params.train_images`); val sets thresholds and temperature.
-        plan: `suites`, name -> resolved suite; supervised detectors learn from the suite `params.seen`.
-        weights: sha256 of the model's weights.
-
-    Returns:
-        The guard, and the deep features of the training images that it learned from.
+    Detectors learn from at most `params.train_images` images of train; supervised ones also from the suite
+    `params.seen`, resolved in `plan["suites"]`. Thresholds and temperature are set on val. Returns the guard, and
+    the deep features of the training images that it learned from.
 
     Raises:
         UserError: a detector or hyper-parameter that the registry does not know, a supervised detector without

@@ -42,10 +42,9 @@ class FittedDetector:
 
 @dataclass(frozen=True)
 class Guard:
-    """The detectors of one model.
+    """The detectors of one model, by their names in the registry and in the order of params.yaml.
 
     Attributes:
-        detectors: name in the registry -> fitted detector, in the order of params.yaml.
         temperature: divides the logits; fitted on clean validation images (Guo et al. 2017).
         fpr: share of clean validation images above each threshold.
         model: sha256 of the weights that the detectors were fitted to; for an ensemble, of all members' weights.

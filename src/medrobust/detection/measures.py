@@ -1,7 +1,4 @@
-"""How well scores separate attacked from clean images, with intervals over whole patients. NumPy only.
-
-A resample of patients is a row of weights, and all resamples are computed at once.
-"""
+"""How well scores separate attacked from clean images, with intervals over whole patients. NumPy only."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,12 +27,10 @@ class ScoredImages:
 
     @property
     def preds(self) -> np.ndarray:
-        """Predicted classes, int n."""
         return self.probabilities.argmax(1)
 
     @property
     def wrong(self) -> np.ndarray:
-        """Which predictions are wrong, bool n."""
         return self.preds != self.labels
 
     def where(self, rows: np.ndarray) -> "ScoredImages":
@@ -43,17 +38,11 @@ class ScoredImages:
 
 
 def roc_measures(scores: np.ndarray, attacked: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Threshold-free measures under R weightings of N images; NaN where one side has no weight.
+    """Threshold-free measures of N images under R weightings (R×N, >= 0); NaN where one side has no weight.
 
-    Args:
-        scores: N.
-        attacked: bool N.
-        weights: R×N, non-negative.
-
-    Returns:
-        `auroc` (ties count half), `auprc_attacked` and `auprc_clean` (average precision with that side as the
-        positive class) and `tpr_at_<rate>`, the largest share of attacked images that is caught by a threshold
-        which at most that share of clean images reaches; each R.
+    Returns, each R, `auroc` (ties count half), `auprc_attacked` and `auprc_clean` (average precision with that
+    side as the positive class) and `tpr_at_<rate>`, the largest share of attacked images that is caught by a
+    threshold which at most that share of clean images reaches.
     """
     values, group = np.unique(scores, return_inverse=True)
     order = np.argsort(group, kind="stable")

@@ -17,10 +17,8 @@ from medrobust.detection.registry import DETECTORS
 def make_plan(detect: DetectParams, suites: Path, code: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The plan: `suites` (name -> resolved suite), `detect` (the block without `ensemble`) and `code` (hashes).
 
-    Args:
-        detect: the block `detect`.
-        suites: folder of the resolved suites.
-        code: `detectors/<name>` -> hash of its code, as the stage `code` writes it (None: no hashes).
+    `suites` is the folder of the resolved suites. `code` has `detectors/<name>` -> hash, as the stage `code`
+    writes it.
 
     Raises:
         UserError: no such detector, or a suite that was not resolved.

@@ -24,13 +24,7 @@ def published_risk(
 
 @dataclass(frozen=True)
 class Prices:
-    """Costs in units of one error of one grade.
-
-    Attributes:
-        errors: K×K, cost of predicting j where i is true; 0 on the diagonal.
-        reject: of rejecting a clean image or patient (a human looks again).
-        reject_attacked: of rejecting an attacked image or patient.
-    """
+    """Costs in units of one error of one grade; `errors[i, j]` (K×K) of predicting j where i is true."""
 
     errors: np.ndarray
     reject: float
@@ -52,17 +46,12 @@ def error_costs(classes: int, ordered: bool, under: float, over: float) -> np.nd
 def mean_costs(
     images: ScoredImages, thresholds: np.ndarray, prices: Prices, unit: Unit, *, attacked: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cost per image or patient, and share rejected, at each threshold.
+    """Mean cost per image or patient, and share rejected, at each of T thresholds; infinity rejects nothing.
 
-    The prediction for a patient is the class with the highest mean probability over the accepted images. A patient
-    is rejected when more than half of the images are. The true class of a patient is the majority label of the
-    images; ties go to the lowest index.
-
-    Args:
-        images: all clean, or all attacked (a patient's images are attacked together); images with a score above
-            the threshold are rejected.
-        thresholds: T; infinity = nothing is rejected.
-        attacked: whether a rejection costs `reject_attacked` instead of `reject`.
+    Images, all clean or all attacked, are rejected if their score is above the threshold. The prediction for a
+    patient is the class with the highest mean probability over the accepted images. A patient is rejected when
+    more than half of the images are. The true class of a patient is the majority label of the images; ties go to
+    the lowest index.
     """
     if unit == "image":
         owners = np.arange(len(images.labels))

@@ -50,12 +50,7 @@ class DetectionOutputs:
 
 @dataclass(frozen=True)
 class DetectionCell:
-    """One guarded model and the images it is tested on.
-
-    Attributes:
-        clean: split ("val", "test") -> detector -> its scores of the clean images.
-        tables: rows collected so far.
-    """
+    """One guarded model and its images; `clean` has scores by split ("val", "test") and detector."""
 
     model: nn.Module
     splits: Splits
@@ -79,16 +74,10 @@ def run_detection(
     model: nn.Module, splits: Splits, plan: dict[str, Any], out: DetectionOutputs, *, ordered: bool,
     params: DetectParams, report: ReportParams, weights: str,
 ) -> None:  # fmt: skip
-    """Fit, test and write one cell.
+    """Fit, test and write one cell, for a model on its device and in eval mode.
 
-    Args:
-        model: on its device, in eval mode.
-        splits: the images.
-        plan: `suites`, name -> resolved suite.
-        out: where to write.
-        ordered: whether the classes are grades (for the risk).
-        params, report: blocks `detect` and `report`.
-        weights: sha256 of the model's weights, stored in the guard.
+    `plan` is that of `plan.make_plan`. `ordered` classes are grades. `weights` is the sha256 of the model's
+    weights.
     """
     val, test = (part.evenly_spaced(params.test_images) for part in (splits.val, splits.test))
     splits = replace(splits, val=val, test=test)
@@ -157,7 +146,6 @@ def _test_suite(cell: DetectionCell, name: str, suite: dict[str, Any], eps: floa
 
 
 def _unaware(cell: DetectionCell, images: CleanAndAttacked, threshold: float) -> dict[str, Any]:
-    """One detector against attackers who do not know it."""
     clean, attacked, classes = images.clean, images.attacked, cell.splits.test.classes
     hit = successful(clean, attacked)
     row = summarise(clean, attacked, **cell.intervals)
@@ -182,7 +170,6 @@ def _costs(
 
 
 def _by_unit(rows: list[Row]) -> dict[str, Any]:
-    """Costs by unit and share, in the layout of the metrics file."""
     names = ("cost_without", "cost_with", "clean_rejected")
     return {
         unit: {f"{row['share']:g}": {name: row[name] for name in names} for row in rows if row["unit"] == unit}

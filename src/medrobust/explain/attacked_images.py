@@ -28,12 +28,8 @@ def attacked_images(
     Images that are misclassified without an attack, on which the evaluation tried none, get the suite's cheapest.
 
     Args:
-        model: in eval mode, on its device.
-        subset: the images; the ids give the seeds.
-        suite: as `attacks.suite.resolve_suite` returns it.
+        suite: as `attacks.suite.resolve_suite` returns it; `eps` is in its norm.
         attempts: the evaluation's records, a table of `attempts.ATTEMPTS`.
-        eps: radius, in the suite's norm.
-        seed: of the run.
         train: images that fitted attacks are fitted on.
     """
     named = {name: replace(attack, eps=eps) for name, attack in named_attacks(suite)}

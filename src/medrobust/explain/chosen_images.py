@@ -7,7 +7,6 @@ import pandas as pd
 
 from medrobust.attacks.base import TOLERANCE
 
-#: Rule -> the images that it chooses, in words.
 RULES = {
     "right": "the right prediction with the highest confidence",
     "wrong": "the wrong prediction with the highest confidence",
@@ -31,7 +30,6 @@ def choose_images(predictions: pd.DataFrame, worst: pd.DataFrame, count: int, ep
     Args:
         predictions: of test images: `id`, `label`, `pred` and one `logprob_<k>` per class.
         worst: `attempts.worst_case` of a suite's records: `id`, `fooled`, `fooled_by`, `fooled_at`.
-        count: images per rule.
         eps: radius of the attack for the first two rules; the third uses the smallest radius that fools the image.
     """
     logprobs = predictions[[name for name in predictions if str(name).startswith("logprob_")]]

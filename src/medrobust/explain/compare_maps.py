@@ -14,13 +14,12 @@ from medrobust.explain.explained_model import ExplainedModel
 
 @dataclass(frozen=True)
 class MapComparison:
-    """What an attack does to a model's maps.
+    """What an attack does to a model's maps; `attacked` is n×C×H×W.
 
     Attributes:
         rows: int n; positions of the compared images among the test images.
-        attacked: n×C×H×W.
-        tables: kind of map -> one row per image: `id`, `patient`, `label`, `changed` (whether the attack changed
-            the prediction), and the measures.
+        tables: kind of map -> one row per image: `id`, `patient`, `label`, `changed` (whether the
+            attack changed the prediction), and the measures.
         region: `outlined` (by the publisher of the images) or `foreground` (Otsu's threshold).
         share: mean share of the image that the region covers, over the images that have one; NaN if none has.
     """
@@ -33,15 +32,10 @@ class MapComparison:
 
 
 def compare_maps(explained: ExplainedModel, count: int, eps: float, top: float) -> MapComparison:
-    """Compare the maps of evenly spaced test images.
+    """Compare the maps of `count` evenly spaced test images (0 = all); `top` is a share of the pixels.
 
     Each map is for the class that the model predicts for that version of the image, because that is the map a
     reader would be shown. `same_class` is the map of the attacked image for the class predicted for the clean one.
-
-    Args:
-        count: images; 0 = all.
-        eps: radius of the attack, in the suite's norm.
-        top: share of the pixels that counts as the top of a map.
     """
     total = len(explained.test)
     rows = np.unique(np.linspace(0, total - 1, min(count or total, total)).round().astype(int))

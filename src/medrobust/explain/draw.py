@@ -22,7 +22,6 @@ MARKERS = "osD^vPX"
 #: The colour scale of saliency ends at this quantile of the map; else a few pixels leave the others dark.
 CEILING = 0.99
 TITLES = {"gradcam": "Grad-CAM", "saliency": "input gradient"}
-#: Dots per inch of a PNG.
 DPI = 120
 STYLE: Any = {"font.size": 9, "svg.hashsalt": "medrobust", "svg.fonttype": "none"}
 

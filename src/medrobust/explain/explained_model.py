@@ -20,7 +20,6 @@ class ExplainedModel:
     """A model (in eval mode, on its device) and its evaluation under one suite.
 
     Attributes:
-        test: the images that were attacked.
         train: images that fitted attacks are fitted on.
         suite: as `attacks.suite.resolve_suite` returns it.
         predictions: of the test images: `id`, `label`, `pred`, one `logprob_<k>` per class.

@@ -22,14 +22,10 @@ OUTLINE = 120
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """Penultimate features of n clean and m attacked images in two dimensions.
+    """Penultimate features of n clean (n×2) and m attacked (m×2) images along two principal components.
 
-    Attributes:
-        clean: n×2; first two principal components of the clean features.
-        attacked: m×2; attacked features projected onto the same components.
-        explained: share of the clean features' variance in the two components.
-        tsne: n×2; t-SNE of the clean features; None for fewer than four images. It has no projection of other
-            images: adding attacked ones would move the clean ones.
+    `explained` is the share of the clean features' variance in the two components. `tsne`, n×2, has clean images
+    only: adding attacked ones would move them. It is None for fewer than four images.
     """
 
     clean: np.ndarray
@@ -46,8 +42,7 @@ class Surface:
         offsets: ascending, in pixel units, for both directions.
         losses: in nats, points×points; rows along the random direction, columns along the gradient, ascending.
         outline: n×2, closed, in pixel units along the gradient and along the random direction: where the plane
-            leaves the attack's ball. In Linf it is a diamond (at the corner (eps, eps) of the square each pixel
-            changes by 2·eps or not at all), in L2 an ellipse that is nearly a circle.
+            leaves the attack's ball (a diamond in Linf, nearly a circle in L2; see docs/explanations.md).
     """
 
     offsets: np.ndarray
@@ -96,12 +91,8 @@ def loss_surface(
     of eps along one of them reaches the border of the ball. Images are clipped to [0, 1]. A surface that is flat
     or jagged along the gradient and falls nowhere is a sign of masked gradients (Tramèr et al. 2018).
 
-    Args:
-        model: in eval mode.
-        image: 1×C×H×W in [0, 1].
-        label: int64, 1.
-        seed: int64, 1; of the random direction.
-        eps: radius of the ball; the surface extends to `REACH` times eps, with `points` per side.
+    The model is in eval mode; the image is 1×C×H×W in [0, 1], label and seed are int64, 1. The surface extends to
+    `REACH` times eps, with `points` per side.
     """
     with frozen(model):
         gradient = input_gradient(model, image, lambda logits, _: F.cross_entropy(logits, label))[2]

@@ -34,13 +34,7 @@ def explanation_maps(
 
     `gradcam` (Selvaraju et al. 2017) is left out if the model has no layer for it, and is all zero if no cell
     raises the logit. `saliency` (Simonyan et al. 2014) is the absolute gradient of the logit with respect to each
-    pixel, the largest of the channels.
-
-    Args:
-        model: in eval mode.
-        images: n×C×H×W in [0, 1].
-        classes: int64 n; the class that each map is about.
-        layer: of Grad-CAM.
+    pixel, the largest of the channels. The model is in eval mode; images are n×C×H×W in [0, 1], classes int64 n.
     """
     parts: dict[str, list[np.ndarray]] = {}
     with frozen(model):
@@ -56,7 +50,6 @@ def explanation_maps(
 
 
 def _logit_gradient(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Gradient of the logit of each image's class with respect to the pixels, n×C×H×W."""
     return input_gradient(model, images, lambda logits, _: logits.gather(1, classes[:, None]))[2]
 
 

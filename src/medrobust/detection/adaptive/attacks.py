@@ -1,7 +1,8 @@
 """Attacks by an attacker who knows the detector. All obey the attack contract: ball, range, finiteness, seeds.
 
 For each image, an attack returns the best of all iterates that fooled the model: the least suspicious one, unless
-the attack's docstring says otherwise. Where no iterate fooled the model, it returns the last one.
+the attack's docstring says otherwise. Where no iterate fooled the model, it returns the last one. Detectors are
+fitted, and they and `guides` are on the model's device.
 """
 
 from collections.abc import Callable
@@ -45,11 +46,7 @@ class _BestIterates:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveAttack(Attack):
-    """Steps of steepest ascent inside the ball of the suite's norm.
-
-    Attributes:
-        steps: gradient evaluations; the step size is 2.5·eps/steps.
-    """
+    """Steps of steepest ascent inside the ball of the suite's norm; the step size is 2.5·eps/steps."""
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     steps: Count = 20
@@ -73,15 +70,11 @@ class AdaptiveAttack(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class Joint(AdaptiveAttack):
-    """Ascent of min(margin, confidence) - λ·score, with λ searched per image (Carlini & Wagner 2017b).
+    """Ascent of min(margin, confidence) - λ·score (Carlini & Wagner 2017b, arXiv 1705.07263).
 
-    "Adversarial examples are not easily detected", arXiv 1705.07263.
-
-    Attributes:
-        detector: fitted, on the model's device.
-        searches: number of values of λ: bisection of log10 λ between `lowest` and `highest`, up where the model
-            was fooled and down where it was not.
-        confidence: margin in logits above which only the score counts.
+    `searches` values of λ are tried per image, by bisection of log10 λ between `lowest` and `highest`, up where
+    the model was fooled and down where it was not. `confidence` is the margin in logits above which only the score
+    counts.
     """
 
     detector: FittedDetector = field(repr=False)
@@ -121,9 +114,6 @@ class Orthogonal(AdaptiveAttack):
     While the prediction is right, steps ascend the margin. Once it is wrong, they descend the detector's score
     along the part of its gradient that is orthogonal to the margin's, so that evading the detector does not undo
     the misclassification. Linf steps take the sign of either gradient.
-
-    Attributes:
-        detector: fitted, on the model's device.
     """
 
     detector: FittedDetector = field(repr=False)
@@ -155,9 +145,6 @@ class Matching(AdaptiveAttack):
 
     It needs no detector. The guide of an image is the nearest, in feature space, of the clean training images that
     the model puts into another class. The best iterate is the one nearest to its guide.
-
-    Attributes:
-        guides: features of clean training images, on the model's device.
     """
 
     guides: Features = field(repr=False)
@@ -182,12 +169,9 @@ class Matching(AdaptiveAttack):
 class InDistribution(AdaptiveAttack):
     """The `ind` variant, in our definition: the highest loss at which the features stay as likely as clean ones.
 
-    Steps ascend the margin while the density score is at most `limit`, and descend the score while it is above.
-    Where no iterate fools the model within the limit, the clean image is returned.
-
-    Attributes:
-        detector: a density of clean features, fitted, on the model's device.
-        limit: standardised score that a chosen share of clean validation images exceeds.
+    Steps ascend the margin while the score of `detector`, a density, is at most `limit`, and descend the score
+    while it is above. Where no iterate fools the model within the limit, the clean image is returned. `limit` is
+    the standardised score that a chosen share of clean validation images exceeds.
     """
 
     detector: FittedDetector = field(repr=False)
@@ -210,14 +194,11 @@ class InDistribution(AdaptiveAttack):
 class OffAnatomy(AdaptiveAttack):
     """The `ood` variant, in our definition: an image without anatomy that is put into a class with confidence.
 
-    It starts from smooth random texture drawn from the image's seed, stays within `radius` of it, so that it still
-    looks like texture, and ascends the probability of the class that is most likely at the start. The ball of the
-    contract is the whole range (eps 1): of the image it is called with, only the shape and the seed are used.
-
-    Attributes:
-        radius: Linf, around the texture.
-        cells: side of the random field before it is interpolated.
-        confidence: probability at which an image is done; the first such iterate is returned.
+    It starts from smooth random texture (a field of `cells`×`cells`, interpolated) drawn from the image's seed. It
+    stays within `radius` of it in Linf, so that it still looks like texture, and ascends the probability of the
+    class that is most likely at the start. The first iterate with probability `confidence` is returned. The ball
+    of the contract is the whole range (eps 1): of the image it is called with, only the shape and the seed are
+    used.
     """
 
     eps: NotNegative = 1.0

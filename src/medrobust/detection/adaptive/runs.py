@@ -24,9 +24,8 @@ DENSITIES = ("gmm", "kde")
 class AdaptiveRuns:
     """Attackers who know the guard of a model (in eval mode), on some test images.
 
-    Attributes:
-        guides: features of clean training images.
-        cache: (attack, detector or "", eps, norm) -> attacked images, shared by suites with the same ball.
+    `cache` has (attack, detector or "", eps, norm) -> attacked images, so that suites with the same ball share
+    them.
     """
 
     model: nn.Module
@@ -59,7 +58,6 @@ class AdaptiveRuns:
         return images, confident.numpy()
 
     def score(self, images: Tensor) -> dict[str, ScoredImages]:
-        """Attacked versions of the subset's images, scored by each detector."""
         return score_images(self.model, self.guard, self.subset, self.seed, images)
 
     def _run(self, attack: Attack, desc: str) -> Tensor:

@@ -14,8 +14,7 @@ from medrobust.detection.statistics.logistic_regression import fit_logistic, log
 class DeepFeatureClassifier(Detector):
     """Logistic regression of attacked against clean penultimate features. Supervised: it knows one attack.
 
-    Attributes:
-        strength: inverse of the L2 penalty on standardised features (scikit-learn's C).
+    `strength` is the inverse of the L2 penalty on standardised features (scikit-learn's C).
     """
 
     supervised = True

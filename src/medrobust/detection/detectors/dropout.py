@@ -21,10 +21,8 @@ LAYERS = 4096
 class DropoutUncertainty(Detector):
     """Variance of the predicted probabilities over dropout samples, summed over classes.
 
-    Attributes:
-        samples: forward passes per image.
-        rate: 0 = the model's own dropout layers (an error if none of them drops anything); above 0 = this share
-            of the penultimate features is dropped instead, even if the model was not trained with dropout.
+    With `rate` 0, the model's own dropout layers are used (an error if none of them drops anything). Above 0, this
+    share of the penultimate features is dropped instead, even if the model was not trained with dropout.
     """
 
     samples: Annotated[int, Field(ge=2)] = 10

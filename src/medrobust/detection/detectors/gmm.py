@@ -17,13 +17,10 @@ from medrobust.detection.statistics.standardise import check_class_sizes, moment
 class ClasswiseMixture(Detector):
     """Negative log-density of the features under the mixture of the predicted class.
 
-    A mixture is fitted to each class by EM on standardised features. A constant is added to the diagonal of every
-    covariance; without it, fewer images than features would give an infinite density.
-
-    Attributes:
-        components: Gaussians per class.
-        loading: added to each variance, in units of a feature's variance over the training images.
-        covariance: `full`, or `diag`, which treats features as independent.
+    A mixture of `components` Gaussians is fitted to each class by EM on standardised features. `loading` is added
+    to the diagonal of every covariance, in units of a feature's variance over the training images; without it,
+    fewer images than features would give an infinite density. The covariance `diag` treats features as
+    independent.
     """
 
     components: Count = 1

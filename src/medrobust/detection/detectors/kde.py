@@ -22,9 +22,8 @@ MOST_IMAGES = 1000
 class KernelDensity(Detector):
     """Negative log of the Gaussian kernel density of the predicted class's training features.
 
-    Attributes:
-        bandwidth: of the kernel, in standard deviations of a feature; None = the one with the highest
-            leave-one-out likelihood of the training images (attacked images are not used).
+    `bandwidth` is in standard deviations of a feature; None = the one of `FACTORS` with the highest leave-one-out
+    likelihood of the training images, summed over classes (attacked images are not used).
     """
 
     bandwidth: Positive | None = None
@@ -56,7 +55,6 @@ def _constant(count: int, dimensions: int, width: Tensor) -> Tensor:
 
 
 def _most_likely_bandwidth(points: Tensor, labels: Tensor) -> float:
-    """The bandwidth of `FACTORS` with the highest leave-one-out likelihood, summed over all classes."""
     groups = [points[labels == k] for k in labels.unique().tolist()]
     groups = [group[:: -(-len(group) // MOST_IMAGES)] for group in groups]
     gaps = torch.cat([nearest(group, group, 1).squeeze(1) for group in groups])

@@ -18,12 +18,8 @@ from medrobust.detection.statistics.standardise import moments
 class IntrinsicDimensionality(Detector):
     """A logistic regression on the LID of every layer. Supervised: it learns from attacked training images.
 
-    Exact LID compares each image with all N training images: time per image and layer grows with N·D. The
-    minibatch form is cheap because it draws `reference` of them, once.
-
-    Attributes:
-        neighbours: k of the estimator.
-        reference: number of clean training images among which neighbours are sought; 0 = all of them (exact).
+    Exact LID (`reference` 0) compares each image with all N training images: time per image and layer grows with
+    N·D. The minibatch form is cheap because it draws `reference` of them, once.
     """
 
     supervised = True

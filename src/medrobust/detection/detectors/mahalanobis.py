@@ -14,9 +14,8 @@ from medrobust.detection.statistics.standardise import check_class_sizes, moment
 class Mahalanobis(Detector):
     """Mean over layers of the distance to the nearest class mean, in standard deviations of clean images.
 
-    Lee et al. weight the layers by a regression on attacked images and add noise to the input. Here no attacked
-    images are used, so every layer has the same weight. The covariance is shared by the classes and shrunk as in
-    Ledoit & Wolf 2004.
+    Unlike in Lee et al., no attacked images are used, so every layer has the same weight, and no noise is added to
+    the input. The covariance is shared by the classes and shrunk (Ledoit & Wolf 2004).
     """
 
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:

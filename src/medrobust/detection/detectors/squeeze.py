@@ -16,9 +16,7 @@ from medrobust.detection.features import Features
 class FeatureSqueezing(Detector):
     """Largest L1 distance between the probabilities of an image and of its squeezed versions; from 0 to 2.
 
-    Attributes:
-        bits: the image is reduced to 2^bits grey levels; 0 = no such squeezer.
-        window: side of the median filter in pixels, odd; 0 = no such squeezer.
+    Squeezers: 2^`bits` grey levels, and a median filter of odd side `window` in pixels; 0 = no such squeezer.
     """
 
     bits: Natural = 5

@@ -9,9 +9,7 @@ from medrobust.detection.statistics.standardise import moments, standardise
 def fit_logistic(clean: Tensor, attacked: Tensor, where: str, *, strength: float) -> dict[str, Tensor]:
     """Fit clean (0, n×D) against attacked (1, m×D) with equal class weights; returns the state of `log_odds`.
 
-    Args:
-        where: name of the detector, for messages.
-        strength: inverse of the L2 penalty (scikit-learn's C) on standardised columns.
+    `strength` is the inverse of the L2 penalty (scikit-learn's C) on standardised columns.
     """
     from sklearn.linear_model import LogisticRegression
 
