@@ -17,17 +17,11 @@ Window = tuple[float, float]
 
 @dataclass(frozen=True)
 class Raster:
-    """Decoded pixels.
+    """Decoded pixels."""
 
-    Attributes:
-        pixels: uint8, H×W or H×W×3.
-        mask: bool, H×W: a region that the publisher outlined (for example a tumour), or None.
-        bits: bit depth of the published intensities.
-    """
-
-    pixels: np.ndarray
-    mask: np.ndarray | None = None
-    bits: int = 8
+    pixels: np.ndarray  # uint8, H×W or H×W×3
+    mask: np.ndarray | None = None  # bool, H×W: a region that the publisher outlined (for example a tumour)
+    bits: int = 8  # bit depth of the published intensities
 
 
 def decode(content: bytes, size: int, channels: int, window: Window | None = None) -> np.ndarray:

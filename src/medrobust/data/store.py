@@ -50,19 +50,12 @@ class Header:
 
 @dataclass(frozen=True)
 class ImageStore:
-    """A prepared data set on disk; pixels are read when a batch needs them.
+    """A prepared data set on disk; pixels are read when a batch needs them."""
 
-    Attributes:
-        images: uint8, N×H×W for grey and N×H×W×3 for colour, memory-mapped.
-        manifest: one row per image, in the order of `images`.
-        header: facts about the whole data set.
-        masks: bool, N×H×W, memory-mapped: regions that the publisher outlined; None if the source has none.
-    """
-
-    images: np.ndarray
-    manifest: pd.DataFrame
+    images: np.ndarray  # uint8, N×H×W for grey and N×H×W×3 for colour, memory-mapped
+    manifest: pd.DataFrame  # one row per image, in the order of `images`
     header: Header
-    masks: np.ndarray | None = None
+    masks: np.ndarray | None = None  # bool, N×H×W, memory-mapped; None if the source has none
 
     @classmethod
     def open(cls, folder: Path | str) -> "ImageStore":
@@ -133,27 +126,16 @@ class DevicePixels:
 
 @dataclass(frozen=True)
 class Subset:
-    """Some images of a store, with their labels.
+    """Some images of a store, with their labels."""
 
-    Attributes:
-        store_images: all images of the store.
-        rows: int, n; rows of the subset's images in `store_images`.
-        labels: int64, n; index into `classes`.
-        ids: text, n.
-        patients: text, n; an image without a known patient is a patient of its own (`?<id>`).
-        classes: class names after merging, in order of grade.
-        on_device: the subset's pixels on a GPU, if `resident` copied them there.
-        store_masks: masks of all images of the store, bool, N×H×W; None if the source has none.
-    """
-
-    store_images: np.ndarray
-    rows: np.ndarray
-    labels: np.ndarray
-    ids: np.ndarray
-    patients: np.ndarray
-    classes: list[str]
-    on_device: "DevicePixels | None" = None
-    store_masks: np.ndarray | None = None
+    store_images: np.ndarray  # all images of the store
+    rows: np.ndarray  # int, n; rows of the subset's images in `store_images`
+    labels: np.ndarray  # int64, n; index into `classes`
+    ids: np.ndarray  # text, n
+    patients: np.ndarray  # text, n; an image without a known patient is a patient of its own (`?<id>`)
+    classes: list[str]  # after merging, in order of grade
+    on_device: "DevicePixels | None" = None  # the subset's pixels on a GPU, if `resident` copied them there
+    store_masks: np.ndarray | None = None  # of all images of the store, bool, N×H×W; None if the source has none
 
     def __len__(self) -> int:
         return len(self.rows)

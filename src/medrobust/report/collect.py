@@ -13,20 +13,15 @@ from medrobust.report.run import REGIMES, Ensemble, Model, Run, method_label
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the stages wrote; each folder may be missing in part or whole.
-
-    Attributes:
-        predictions: the ensemble's predictions on test images, a file.
-        code: one hash of the code per stage; None if it is not needed.
-    """
+    """Where the stages wrote; each folder may be missing in part or whole."""
 
     prepared: Path
     metrics: Path
     plots: Path
     tuned: Path
     checkpoints: Path
-    predictions: Path | None = None
-    code: Path | None = None
+    predictions: Path | None = None  # a file: the ensemble's, on test images
+    code: Path | None = None  # one hash of the code per stage; None if it is not needed
 
 
 class Reader:
@@ -64,10 +59,8 @@ def collect(
 ) -> Run:  # fmt: skip
     """Read the records and tables of data, models and attacks, and of the ensemble if one is given.
 
-    Args:
-        backbones, suites: the names in params.yaml; files of other names are not read.
-        provenance: which files belong to the run; None reads every file.
-        ensemble: the ensemble to read, with `regime` and `attacked` from params.yaml.
+    Files of other names than `backbones` and `suites` are not read. Without `provenance` every file is read.
+    `ensemble` comes with `regime` and `attacked` from params.yaml.
     """
     code = folder_md5(folders.code) if folders.code else None
     run = Run(backbones, suites, ensemble=ensemble or Ensemble(), provenance=provenance, code=code)

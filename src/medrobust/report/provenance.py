@@ -1,8 +1,4 @@
-"""Which files belong to the run at hand, by DVC's comparison of the working tree with dvc.lock.
-
-An interrupted stage, `dvc repro --single-item`, `git checkout` of some files or an edit of params.yaml can leave
-files of another run, and no report may show their numbers. Hashes are compared; DVC's cache does not matter.
-"""
+"""Which files belong to the run, by DVC's comparison of the working tree with dvc.lock (docs/report.md)."""
 
 import hashlib
 import json

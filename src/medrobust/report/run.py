@@ -60,7 +60,6 @@ class Ensemble:
 
     @property
     def model(self) -> Model:
-        """The name of the ensemble among the models."""
         return "ensemble", self.regime
 
     @property
@@ -71,21 +70,13 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Run:
-    """All results of one run.
+    """All results of one run; the records of the data are {} if missing.
 
-    Attributes:
-        backbones, suites: names from params.yaml.
-        header, audit, split: records of the data ({} if missing).
-        confusion: model -> table of `actual` and `predicted` class names, one row per clean test image.
-        detect: model -> record of a guarded model; drawn: model -> tables of its curves by name.
-        explain: model -> record of an explained model.
-        missing: files that should be there; foreign: file -> why it belongs to another run and was not read.
-        provenance: DVC's comparison with dvc.lock; None where there is nothing to compare with.
-        code: hash of the code (the md5 that dvc.lock holds for data/code); None if unknown.
+    A table of `confusion` has `actual` and `predicted` class names, one row per clean test image.
     """
 
-    backbones: list[str]
-    suites: list[str]
+    backbones: list[str]  # names from params.yaml
+    suites: list[str]  # names from params.yaml
     header: dict[str, Any] = field(default_factory=dict)
     audit: dict[str, Any] = field(default_factory=dict)
     split: dict[str, Any] = field(default_factory=dict)
@@ -93,13 +84,13 @@ class Run:
     attacks: Attacks = field(default_factory=Attacks)
     ensemble: Ensemble = field(default_factory=Ensemble)
     confusion: dict[Model, pd.DataFrame] = field(default_factory=dict)
-    detect: dict[Model, Any] = field(default_factory=dict)
-    drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)
-    explain: dict[Model, Any] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    foreign: dict[str, str] = field(default_factory=dict)
-    provenance: Provenance | None = None
-    code: str | None = None
+    detect: dict[Model, Any] = field(default_factory=dict)  # records of guarded models
+    drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # tables of their curves by name
+    explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
+    missing: list[str] = field(default_factory=list)  # files that should be there
+    foreign: dict[str, str] = field(default_factory=dict)  # file -> why it belongs to another run and was not read
+    provenance: Provenance | None = None  # None where there is nothing to compare with
+    code: str | None = None  # hash of the code (the md5 that dvc.lock holds for data/code); None if unknown
 
     def models(self) -> Iterator[Model]:
         """Every model that is attacked, the ensemble last."""

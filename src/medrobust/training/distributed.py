@@ -1,8 +1,7 @@
 """Data-parallel training under torchrun: each process works on its share of every batch.
 
-Gradients are averaged in one all-reduce after the backward pass. DistributedDataParallel does not fit here,
-because an objective may call the model any number of times and perturb its weights. Without torchrun the
-functions here do nothing.
+DistributedDataParallel does not fit, because an objective may call the model any number of times and perturb its
+weights. Without torchrun the functions here do nothing.
 """
 
 import os

@@ -41,30 +41,18 @@ class DivergedError(UserError):
 
 @dataclass(frozen=True)
 class Job:
-    """One training: the model, the images and the settings.
+    """One training: the model, the images and the settings."""
 
-    Attributes:
-        model: trained in place; ends with the best epoch's weights.
-        train, val: images; the best epoch is the one with the highest value on `val`.
-        settings: epochs, optimiser, batch size, scheduler, number format.
-        augment: augmentation of training images.
-        objective: the objective whose loss is minimised.
-        seed: seed of order, augmentation and attacks.
-        adv: the attack of the objective and of validation; None = clean training.
-        unlabelled: images for semi-supervised objectives, with pseudo-labels as labels.
-        key: key of the resume file, a hash of all that decides the result; None = not resumable.
-    """
-
-    model: nn.Module
+    model: nn.Module  # trained in place; ends with the best epoch's weights
     train: Subset
-    val: Subset
+    val: Subset  # the best epoch is the one with the highest value on it
     settings: TrainParams
-    augment: AugmentParams
+    augment: AugmentParams  # of training images
     objective: ObjectiveEntry
-    seed: int
-    adv: AdvParams | None = None
-    unlabelled: Subset | None = None
-    key: str | None = None
+    seed: int  # of order, augmentation and attacks
+    adv: AdvParams | None = None  # the attack of the objective and of validation; None = clean training
+    unlabelled: Subset | None = None  # for semi-supervised objectives, with pseudo-labels as labels
+    key: str | None = None  # key of the resume file, a hash of all that decides the result; None = not resumable
 
 
 def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> FitResult:

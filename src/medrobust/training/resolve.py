@@ -19,10 +19,8 @@ def resolve_settings(
 ) -> dict[str, TrainingSettings]:  # fmt: skip
     """The settings of the stages `tune`, `train` and `adv_train` of one backbone.
 
-    Args:
-        backbone, model: name and content of a block under `models`.
-        train, adv, tune: blocks of params.yaml, without the backbone's overrides.
-        code: `objectives/<name>` -> hash of its code, as the stage `code` writes it (None: no hashes).
+    The blocks of params.yaml come without the backbone's overrides. `code` is `objectives/<name>` -> hash of its
+    code, as the stage `code` writes it.
 
     Raises:
         UserError: an override is invalid, an objective is unknown or lacks what it needs, a step size is too small

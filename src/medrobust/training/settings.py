@@ -21,50 +21,35 @@ VALIDATION_STEPS = 10
 class ObjectiveEntry(Block):
     """An objective in the registry.
 
-    Attributes:
-        target: module:function.
-        attacks: whether it attacks the model, so that only adversarial training can use it.
-        single_step: whether its attack takes one gradient. Such a training is validated with more steps and
-            watched for catastrophic overfitting.
-        replays: whether it takes each batch `adv.replays` times.
-        must_reach_eps: whether its attack uses `adv.alpha` and its steps must be able to reach the border of the
-            ball (one step, if `single_step`).
-        uses_label_smoothing: whether `train.label_smoothing` affects it.
-        min_classes: least number of classes.
+    The attack of a `single_step` objective takes one gradient. Such a training is validated with more steps and
+    watched for catastrophic overfitting.
     """
 
-    target: str
-    attacks: bool = True
+    target: str  # module:function
+    attacks: bool = True  # whether it attacks the model, so that only adversarial training can use it
     single_step: bool = False
-    replays: bool = False
-    must_reach_eps: bool = True
-    uses_label_smoothing: bool = True
+    replays: bool = False  # whether it takes each batch `adv.replays` times
+    must_reach_eps: bool = True  # whether steps of `adv.alpha` (one, if `single_step`) must be able to reach eps
+    uses_label_smoothing: bool = True  # whether `train.label_smoothing` affects it
     min_classes: int = 2
 
 
 class TrainingSettings(Block):
     """What decides a training besides images and seed.
 
-    Attributes:
-        backbone: name of its block in params.yaml.
-        model: the block, without the overrides.
-        train: clean training, with overrides applied; the study may replace some of its values.
-        objective: objective of clean training.
-        adv, adv_objective: adversarial training, with overrides applied; None if the stage does not use it.
-        tune: the study; None if the stage does not use it.
-        code: `objectives/<name>` -> hash of the objective's code.
-        files: path as in params.yaml -> `content_hash`, of inputs that are no DVC outs: weights, unlabelled
-            images.
+    `train` and `adv` have the backbone's overrides applied. `adv`, `adv_objective` and `tune` are None if the
+    stage does not use them. `files` holds the `content_hash` of inputs that are no DVC outs (weights, unlabelled
+    images), by path as in params.yaml.
     """
 
-    backbone: str
-    model: ModelParams
-    train: TrainParams
-    objective: ObjectiveEntry
+    backbone: str  # name of its block in params.yaml
+    model: ModelParams  # the block, without the overrides
+    train: TrainParams  # clean training; the study may replace some of its values
+    objective: ObjectiveEntry  # of clean training
     adv: AdvParams | None = None
     adv_objective: ObjectiveEntry | None = None
     tune: TuneParams | None = None
-    code: dict[str, str] = Field(default_factory=dict)
+    code: dict[str, str] = Field(default_factory=dict)  # `objectives/<name>` -> hash of its code
     files: dict[str, str] = Field(default_factory=dict)
 
 

@@ -19,39 +19,25 @@ from medrobust.training.optim import build_ema, build_optimiser, build_scheduler
 
 @dataclass
 class FitResult:
-    """The result of a training so far.
+    """The result of a training so far."""
 
-    Attributes:
-        history: metrics of each epoch.
-        best_value, best_epoch, best_state: selection value, index and weights of the best epoch.
-        stopped: why training stopped early; "" if it did not.
-    """
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_value: float = -1.0
+    history: list[dict[str, float]] = field(default_factory=list)  # metrics of each epoch
+    best_value: float = -1.0  # of the metric that selects the best epoch
     best_epoch: int = -1
-    best_state: dict[str, Tensor] = field(default_factory=dict)
-    stopped: str = ""
+    best_state: dict[str, Tensor] = field(default_factory=dict)  # weights of the best epoch
+    stopped: str = ""  # why training stopped early; "" if it did not
 
 
 @dataclass
 class TrainingState:
-    """A training between two epochs.
-
-    Attributes:
-        model: the network that is trained.
-        optimiser, scheduler, scaler: those of torch.
-        ema: the moving average of the weights; None = no EMA.
-        memory: tensors that the objective keeps from step to step.
-        result: the result so far.
-    """
+    """A training between two epochs."""
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
     scheduler: Any
     scaler: torch.amp.GradScaler
-    ema: AveragedModel | None
-    memory: dict[str, Tensor] = field(default_factory=dict)
+    ema: AveragedModel | None  # moving average of the weights; None = no EMA
+    memory: dict[str, Tensor] = field(default_factory=dict)  # tensors that the objective keeps from step to step
     result: FitResult = field(default_factory=FitResult)
 
     @classmethod
@@ -65,7 +51,6 @@ class TrainingState:
 
     @property
     def device(self) -> torch.device:
-        """The device of the model."""
         return next(self.model.parameters()).device
 
     @property

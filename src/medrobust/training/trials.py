@@ -44,7 +44,6 @@ class TuningStudy:
 
     @property
     def tune(self) -> TuneParams:
-        """The `tune` block."""
         assert self.settings.tune is not None, "the stage `settings` writes it"
         return self.settings.tune
 
@@ -55,7 +54,6 @@ class TuningStudy:
         return {"seed": self.seed, **hashes, "settings": settings, "augment": self.augment.model_dump()}
 
     def open(self) -> optuna.Study:
-        """Open or create the Optuna study."""
         return open_study(f"{self.settings.backbone}-{resume_key(self.facts())}")
 
     def prepare(self) -> None:

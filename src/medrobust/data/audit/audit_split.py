@@ -1,9 +1,4 @@
-"""Audit of a split: patient overlap, duplicates, origin of synthetic images, and a 1-nearest-neighbour baseline.
-
-The 1-nearest-neighbour on thumbnails learns nothing about disease. If its accuracy is far higher with the test
-patient's own slices in the pool (train and validation) than without them, accuracy on this split measures
-recognition of patients.
-"""
+"""Audit of a split: patients, duplicates, synthetic images, and a 1-nearest-neighbour baseline (docs/data.md)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,22 +17,13 @@ from medrobust.data.store import ImageStore
 
 @dataclass(frozen=True)
 class Audit:
-    """Result of an audit.
+    """Result of an audit."""
 
-    Attributes:
-        metrics: for `metrics/audit.json`, the verdict first.
-        pairs: copies across splits, with two labels or of two patients, see `pairs.copy_pairs`.
-        nearest: the nearest train or validation image of each test image, in the same columns, most similar first.
-        suspects: one row per image of a suspected patient, see `suspects.py`.
-        closeness: share of the test images that have an image of at least a given similarity in train or
-            validation, with and without images of the same patient.
-    """
-
-    metrics: dict[str, Any]
-    pairs: pd.DataFrame
-    nearest: pd.DataFrame
-    suspects: pd.DataFrame
-    closeness: pd.DataFrame
+    metrics: dict[str, Any]  # for `metrics/audit.json`, the verdict first
+    pairs: pd.DataFrame  # copies across splits, with two labels or of two patients, see `pairs.copy_pairs`
+    nearest: pd.DataFrame  # nearest train or val image per test image, in the same columns, most similar first
+    suspects: pd.DataFrame  # one row per image of a suspected patient, see `suspects.py`
+    closeness: pd.DataFrame  # share of test images by similarity to the pool, see `_closeness`
 
 
 def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> Audit:
@@ -189,7 +175,10 @@ def _classes_not_in_test(images: pd.DataFrame, classes: list[str]) -> list[str]:
 
 
 def _closeness(all_patients: NearestNeighbours, other_patients: NearestNeighbours) -> pd.DataFrame:
-    """The curve of `Audit.closeness`: `similarity`, `with_own_patient`, `without_own_patient`."""
+    """Share of test images with a train or validation image of at least `similarity`.
+
+    Images of the same patient count in the column `with_own_patient` and not in `without_own_patient`.
+    """
     parts = [np.sort(nearest.similarity[nearest.index >= 0]) for nearest in (all_patients, other_patients)]
     grid = np.linspace(min((part[0] for part in parts if len(part)), default=0), 1, 101).astype(np.float32)
     # The correlation of identical images may be rounded to slightly below 1.

@@ -1,8 +1,4 @@
-"""Exact nearest neighbours and near duplicates among thumbnails, by blocked matrix products.
-
-Thumbnails are centred and scaled to length 1, so the correlation of two images is a dot product. One half of the
-symmetric N×N matrix of correlations is computed block by block, and never stored as a whole.
-"""
+"""Exact nearest neighbours and near duplicates among thumbnails, by blocked matrix products (docs/data.md)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,15 +56,10 @@ def _chunks(images: np.ndarray, size: int = 1024) -> Iterator[tuple[int, np.ndar
 
 @dataclass(frozen=True)
 class NearestNeighbours:
-    """Nearest allowed neighbour per image.
+    """Nearest allowed neighbour per image."""
 
-    Attributes:
-        index: int, n; position of the neighbour, -1 if there is none.
-        similarity: float32, n; correlation with the neighbour, -inf if there is none.
-    """
-
-    index: np.ndarray
-    similarity: np.ndarray
+    index: np.ndarray  # int, n; position of the neighbour, -1 if there is none
+    similarity: np.ndarray  # float32, n; correlation with the neighbour, -inf if there is none
 
     @classmethod
     def empty(cls, count: int) -> "NearestNeighbours":
@@ -94,9 +85,7 @@ class NearestNeighbours:
 class SimilarPairs:
     """Pairs of images whose correlation reaches a threshold; each pair is listed once.
 
-    Attributes:
-        count: number of pairs.
-        first, second, similarity: the `MAX_PAIRS` most similar pairs at most, most similar first.
+    The arrays hold the `MAX_PAIRS` most similar pairs at most, most similar first; `count` counts all.
     """
 
     count: int
@@ -142,19 +131,13 @@ class _PairCollector:
 class SearchResult:
     """Neighbours and similar pairs, as positions of vectors; the pool are the images of train and validation.
 
-    Attributes:
-        in_pool: for each test image, the nearest image of the pool.
-        in_pool_other_patients: the same among the pool's images of other known patients (for a test image of an
-            unknown patient: among all images of the pool).
-        other_patients: for each image, the nearest of all images that are not known to be of the same patient.
-        near_duplicates: pairs at or above the threshold `near_duplicate`.
-        same_patient: pairs at or above the threshold `same_patient`: all with an image of an unknown patient, and
-            some of images of known patients.
+    For a test image of an unknown patient, `in_pool_other_patients` searches the whole pool. `same_patient` holds
+    all pairs with an image of an unknown patient, and some pairs of known patients.
     """
 
-    in_pool: NearestNeighbours
-    in_pool_other_patients: NearestNeighbours
-    other_patients: NearestNeighbours
+    in_pool: NearestNeighbours  # the nearest image of the pool, for each test image
+    in_pool_other_patients: NearestNeighbours  # the same among images of other known patients
+    other_patients: NearestNeighbours  # for each image, among all that are not known to be of its patient
     near_duplicates: SimilarPairs
     same_patient: SimilarPairs
 

@@ -31,25 +31,19 @@ class Release:
 class Listing:
     """The images of a raw data set.
 
-    Attributes:
-        table: one row per image: `id`, `label`, and as far as known `patient`, `slice`, `kind`, `parent`,
-            `published_split`.
-        read: returns the image with an id, encoded or as pixels; raises ValueError with the reason if it cannot.
-            It is called once per image, from several threads, in about the order of the table.
-        release: the publication, for the report.
-        skipped: {id, reason} of images that the source itself skipped (with `on_bad_image: skip`).
-        left_out: label -> number of its images, for labels that `data.labels` maps to null.
-        masks: whether every image has a mask.
-        recover: called once with the table and a column `sha256`, after every file was read; returns the completed
-            table, and the release if the hashes identify one.
+    `table` has one row per image: `id`, `label`, and as far as known `patient`, `slice`, `kind`, `parent`,
+    `published_split`. `read` returns an image by its id, encoded or as pixels, or raises ValueError with the
+    reason. It is called once per image, from several threads, in about the order of the table. `recover` is called
+    once, after every file was read, with the table and a column `sha256`. It returns the completed table, and the
+    release if the hashes identify one.
     """
 
     table: pd.DataFrame
     read: Callable[[str], bytes | Raster]
     release: Release = Release()
-    skipped: list[dict[str, str]] = field(default_factory=list)
-    left_out: dict[str, int] = field(default_factory=dict)
-    masks: bool = False
+    skipped: list[dict[str, str]] = field(default_factory=list)  # {id, reason}, with `on_bad_image: skip`
+    left_out: dict[str, int] = field(default_factory=dict)  # label that `data.labels` maps to null -> its images
+    masks: bool = False  # whether every image has a mask
     recover: Callable[[pd.DataFrame], tuple[pd.DataFrame, Release | None]] | None = None
 
 

@@ -38,17 +38,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a folder or archive.
-
-    Attributes:
-        path: the folder or archive.
-        names: relative names with `/` between folders, without hidden files and those that macOS adds.
-        open: opens a file by name; may be called from several threads.
-    """
+    """The files of a folder or archive."""
 
     path: Path
-    names: list[str]
-    open: Callable[[str], IO[bytes]]
+    names: list[str]  # relative, with `/` between folders, without hidden files and those that macOS adds
+    open: Callable[[str], IO[bytes]]  # opens a file by name; may be called from several threads
 
     def read(self, name: str) -> bytes:
         """Read a whole file; raises ValueError if it is damaged inside the archive."""

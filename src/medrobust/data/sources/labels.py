@@ -63,20 +63,15 @@ def drop_left_out(table: pd.DataFrame, raw: pd.Series) -> tuple[pd.DataFrame, di
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A table of images with the columns of the manifest.
+    """A table of images with the columns of the manifest, and `path` if requested.
 
-    Attributes:
-        table: `label`, `patient`, `slice`, `published_split`, `kind`, `parent`, and `path` if requested; the
-            index is the line number in the file, for messages.
-        left_out: label -> number of rows, for labels that `data.labels` maps to null.
-        where: name of the file, for messages.
-        base: folder of the file inside the archive; paths may be relative to it.
+    The index of `table` is the line number in the file, for messages.
     """
 
     table: pd.DataFrame
-    left_out: dict[str, int]
-    where: str
-    base: str = ""
+    left_out: dict[str, int]  # label that `data.labels` maps to null -> number of rows
+    where: str  # name of the file, for messages
+    base: str = ""  # folder of the file inside the archive; paths may be relative to it
 
 
 def normalized(name: str) -> str:
@@ -121,11 +116,7 @@ def manifest_columns(
 ) -> LabelTable:
     """Convert a table whose columns are named as in `data.table` to the columns of the manifest.
 
-    Args:
-        frame: the table; its index is used as line number in messages.
-        where: name of the file, for messages.
-        path: name of the column of paths; None if the table has none.
-        base: folder of the table inside the archive.
+    `path` names the column of paths; None if the table has none. `where` and `base` are those of `LabelTable`.
 
     Raises:
         UserError: a required column is missing, or a label, split, kind or slice number is not valid.

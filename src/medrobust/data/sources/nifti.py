@@ -62,7 +62,6 @@ def _orientation(image: nib.nifti1.Nifti1Pair) -> np.ndarray:
 
 
 def _vertical(orientation: np.ndarray) -> int:
-    """The stored axis along the body."""
     return int(np.flatnonzero(orientation[:, 0] == 2)[0])
 
 

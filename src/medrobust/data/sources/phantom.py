@@ -1,14 +1,12 @@
 """The built-in data set: synthetic axial brain slices in grades of atrophy.
 
-Average anatomy (the MNI152 T1 template that nilearn ships) is varied per patient: by a smooth random deformation,
-scale, rotation, contrast, a bias field and Rician noise. The grade widens the ventricles and darkens the sulci.
-The amounts overlap between neighbouring grades, so grades are learnable but not trivial. Slices of one patient
-share their anatomy, so a split by slice leaks, and the audit detects it.
+The MNI152 T1 template (docs/data.md) is varied per patient: by a smooth random deformation, scale, rotation,
+contrast, a bias field and Rician noise. The grade widens the ventricles and darkens the sulci. The amounts overlap
+between neighbouring grades. Slices of one patient share their anatomy, so a split by slice leaks.
 
-`site` adds a confounder as real cohorts have it: a faint scanner ripple that depends on the grade, as if sicker
-patients had been scanned elsewhere. It is predictive and not larger than the noise. A classifier that uses it
-looks good and fails under a perturbation of that size (Ilyas et al. 2019, "Adversarial examples are not bugs, they
-are features", section 2: useful, non-robust features).
+`site` adds a confounder: a faint scanner ripple that depends on the grade and is not larger than the noise. It
+is a useful, non-robust feature (Ilyas et al. 2019, "Adversarial examples are not bugs, they are features",
+section 2).
 """
 
 from functools import cache

@@ -29,10 +29,7 @@ def one_row_per_slice(
 ) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """Repeat the row of each volume for its selected slices, with the id `<volume>#<number>`.
 
-    Args:
-        table: one row per volume.
-        count_slices: returns the number of slices of a volume; raises ValueError if the volume is not usable.
-        data: `volume` and `on_bad_image`.
+    `count_slices` raises ValueError if the volume is not usable.
 
     Returns:
         The rows, and {id, reason} of the volumes that are not usable (with `on_bad_image: skip`).

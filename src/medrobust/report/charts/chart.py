@@ -11,26 +11,19 @@ WIDE = 20
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over a common axis.
+    """Lines over a common axis; title and axis labels are text with units.
 
-    Attributes:
-        name: unique on the page.
-        title, x, y: text, with units.
-        series: per line its `name`, `colour` (index), `dashed` and `points`, each [x, y] or [x, y, low, high].
-        top: the upper end of the y axis; None uses the largest value.
-        mark: an x with its label, marked by a vertical line.
-        bend: width of the linear part of a wide x axis (asinh beyond it); 0 = all linear.
-        columns, rows: a table of text for each x, shown at the slider's position; None = no slider.
+    `columns` and `rows` are a table of text for each x, shown at the slider's position; None = no slider.
     """
 
-    name: str
+    name: str  # unique on the page
     title: str
     x: str
     y: str
-    series: list[dict[str, Any]]
-    top: float | None = None
-    mark: tuple[float, str] | None = None
-    bend: float = 0.0
+    series: list[dict[str, Any]]  # `name`, `colour` (index), `dashed`, `points`: each [x, y] or [x, y, low, high]
+    top: float | None = None  # upper end of the y axis; None uses the largest value
+    mark: tuple[float, str] | None = None  # an x with its label, marked by a vertical line
+    bend: float = 0.0  # width of the linear part of a wide x axis (asinh beyond it); 0 = all linear
     columns: tuple[str, ...] = ()
     rows: dict[str, list[list[str]]] | None = None
 

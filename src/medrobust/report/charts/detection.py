@@ -38,13 +38,11 @@ Points = list[tuple[float, float]]
 class GuardedSuite:
     """Everything that is drawn of one guarded model under one suite.
 
-    Attributes:
-        name: in the names of charts and figures, without spaces.
-        curves, risk, costs: tables of the detection stage, rows of this suite on the compared images.
-        counts: (detector, attacker) -> `n`, `patients` and `successful` attacks on the compared images.
+    The tables are those of the detection stage: rows of this suite on the compared images. `counts` maps
+    (detector, attacker) to `n`, `patients` and `successful` attacks on the compared images.
     """
 
-    name: str
+    name: str  # in the names of charts and figures, without spaces
     title: str
     detectors: list[str]
     curves: pd.DataFrame
@@ -161,7 +159,6 @@ def _rates(part: GuardedSuite, kind: str) -> Chart:
 
 
 def _title(part: GuardedSuite, what: str) -> str:
-    """The title of a chart, with the number of images behind it."""
     sample = part.sample()
     return f"{part.title}: {what}" + (f" ({sample})" if sample else "")
 

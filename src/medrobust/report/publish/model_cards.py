@@ -42,19 +42,13 @@ STARTS = {"none": "random", "pretrained": "timm's pretrained ones, which have a 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """The model that a card describes.
+    """The model that a card describes."""
 
-    Attributes:
-        run: the results of its backbone; the card of its checkpoint must be there, any other gap is listed.
-        suites: the suites that attacked it, by name, as params.yaml has them.
-        confidence: of the intervals.
-    """
-
-    run: Run
+    run: Run  # results of its backbone; the checkpoint's card must be there, any other gap is listed
     backbone: str
     regime: str
-    suites: Mapping[str, SuiteParams]
-    confidence: float
+    suites: Mapping[str, SuiteParams]  # those that attacked it, by name, as in params.yaml
+    confidence: float  # of the intervals
 
     def own(self, table: Table, title: str | None = None) -> Table:
         """A table's rows of this model, without the columns that name it."""

@@ -18,30 +18,18 @@ from medrobust.training.settings import ObjectiveEntry
 
 @dataclass
 class Step:
-    """One batch, and what an objective can use of the training that it belongs to.
+    """One batch, and what an objective can use of the training that it belongs to."""
 
-    Attributes:
-        model: in train mode; takes images n×C×H×W in [0, 1].
-        images: float n×C×H×W in [0, 1], augmented.
-        labels: int64 n.
-        seeds: int64 n; all randomness of an image's attack comes from its seed.
-        train, adv: the settings of this training; `adv` is None for clean training.
-        weight: class weights of the cross-entropy, float K; None = all 1.
-        progress: share of the epochs that are done after the current one; 1 in the last epoch.
-        unlabelled: images n'×C×H×W without labels, their pseudo-labels and their seeds; None = none.
-        memory: tensors that the objective keeps from step to step; they are part of the resume file.
-    """
-
-    model: nn.Module
-    images: Tensor
-    labels: Tensor
-    seeds: Tensor
+    model: nn.Module  # in train mode; takes images n×C×H×W in [0, 1]
+    images: Tensor  # float n×C×H×W in [0, 1], augmented
+    labels: Tensor  # int64 n
+    seeds: Tensor  # int64 n; all randomness of an image's attack comes from its seed
     train: TrainParams
-    adv: AdvParams | None = None
-    weight: Tensor | None = None
-    progress: float = 1.0
-    unlabelled: tuple[Tensor, Tensor, Tensor] | None = None
-    memory: dict[str, Tensor] = field(default_factory=dict)
+    adv: AdvParams | None = None  # None for clean training
+    weight: Tensor | None = None  # class weights of the cross-entropy, float K; None = all 1
+    progress: float = 1.0  # share of the epochs that are done after the current one; 1 in the last epoch
+    unlabelled: tuple[Tensor, Tensor, Tensor] | None = None  # images n'×C×H×W, their pseudo-labels and seeds
+    memory: dict[str, Tensor] = field(default_factory=dict)  # kept from step to step and stored in the resume file
     _cache: dict[str, Tensor] = field(default_factory=dict)
 
     def cached(self, name: str, make: Callable[[], Tensor]) -> Tensor:

@@ -47,13 +47,7 @@ def ascend(
 ) -> Tensor:
     """Signed gradient ascent on a loss of the logits, inside the ball around the batch's images.
 
-    Args:
-        step: the training step; its model is attacked.
-        start: images, n×C×H×W, to start from.
-        loss: function from logits n×K to a number, a sum over images.
-        eps: radius; infinity = no ball.
-        alpha: step size.
-        steps: number of steps.
+    `start` holds n×C×H×W images. `loss` maps logits n×K to a sum over images. An infinite `eps` means no ball.
     """
     view, current = attack_view(step), start
     with frozen(view):
