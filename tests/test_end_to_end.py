@@ -21,6 +21,8 @@ from tools.preset import render
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
+#: An edit of a module's docstring instead of a text that is added.
+DOCSTRING = "docstring"
 
 
 def run(folder: Path, *command: str) -> str:
@@ -66,6 +68,7 @@ def pipeline(done: Path) -> Any:
     """The finished clone; params and sources are put back afterwards."""
     yield done
     run(done, "git", "checkout", "--quiet", "--", "params.yaml", "src")
+    run(done, "dvc", "repro", "--quiet")
 
 
 def set_param(folder: Path, change: Any) -> None:
@@ -184,14 +187,15 @@ def test_a_backbones_adversarial_override_trains_nothing_clean(pipeline: Path) -
         ("data/sources/nifti.py", "\nADDED = 1\n"),
         ("attacks/methods/new.py", '"""A new attack."""\n'),
         ("training/loop.py", "\n# A comment.\n"),
-        ("attacks/base.py", '\n"""A text that nobody reads."""\n'),
+        ("attacks/base.py", DOCSTRING),
     ],
     ids=lambda edit: edit[0],
 )
 def test_code_that_this_run_does_not_use_runs_one_cheap_stage(pipeline: Path, edit: tuple[str, str]) -> None:
     source = pipeline / "src" / "medrobust" / edit[0]
     known = source.is_file()
-    source.write_text((source.read_text() if known else "") + edit[1])
+    text = source.read_text() if known else ""
+    source.write_text(text.replace('"""', '"""Edited. ', 1) if edit[1] == DOCSTRING else text + edit[1])
     try:
         assert changed(pipeline) == {"code"}
         assert repro(pipeline) == {"code"}
@@ -213,7 +217,10 @@ def test_code_of_an_attack_runs_the_cells_of_its_suites(pipeline: Path) -> None:
     source.write_text(source.read_text() + "\nADDED = 1\n")
     cells = {"attack@resnet10t-clean-worst", "attack@resnet10t-adv-worst", "attack_ensemble@worst"}
     suites = {"suite@pgd", "suite@worst"}  # cheap; what the suite pgd gave is as before
-    assert repro(pipeline) == {"code", *suites, *cells, "check@resnet10t", "check_ensemble", "report"}
+    # The suite is one that detection tests; a cell that is switched off takes a second.
+    detected = {"detection", "detect_ensemble@adv", "detect@resnet10t-clean", "detect@resnet10t-adv"}
+    checks = {"check@resnet10t", "check_ensemble"}
+    assert repro(pipeline) == {"code", *suites, *cells, *checks, *detected, "report"}
 
 
 def test_a_new_suite_changes_only_its_cells(pipeline: Path) -> None:

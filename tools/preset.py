@@ -216,6 +216,9 @@ def main() -> None:
     parser.add_argument("name", nargs="?", default="", help=f"one of: {', '.join(names())}")
     parser.add_argument("--force", action="store_true", help="overwrite edits that are saved nowhere")
     args = parser.parse_args()
+    if not args.name:
+        sys.stdout.write("".join(f"make preset NAME={name}\n" for name in names()))
+        return
     changes = write(args.name, Path("params.yaml"), force=args.force)
     last = f"params.yaml: preset {args.name}, {len(changes)} values changed"
     sys.stdout.write("\n".join([*changes, last]) + "\n")

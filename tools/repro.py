@@ -15,6 +15,8 @@ from graphlib import TopologicalSorter
 
 from dvc.repo import Repo
 
+from medrobust.core.errors import UserError
+from medrobust.core.params.schema import load_params
 from medrobust.core.runtime import say
 
 Needs = Mapping[str, set[str]]
@@ -129,6 +131,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time; 1 = plain `dvc repro`")
     args = parser.parse_args()
+    try:
+        load_params()
+    except UserError as error:  # DVC would name dvc.yaml, which takes its cells from params.yaml
+        sys.exit(str(error))
     if args.jobs == 1:
         sys.exit(subprocess.run(["dvc", "repro"], check=False).returncode)
     if failed := repro(args.jobs):

@@ -24,7 +24,9 @@ def run(folder: Path, model: Classifier, splits: Splits, suite: dict[str, Any]) 
     out = DetectionOutputs(folder / "guard", folder / "scores.parquet", folder / "metrics.json", folder / "plots")
     params = settings(
         detectors={name: ALL.get(name, {}) for name in DETECTORS}, suites={"pgd": 0.1},
-        adaptive={"attacks": ["joint", "orthogonal", "matching", "ind", "ood"], "images": 4, "steps": 2},
+        adaptive={
+            "attacks": ["joint", "orthogonal", "matching", "ind", "ood"], "images": 4, "steps": 2, "searches": 2,
+        },
     )  # fmt: skip
     plan = {"suites": {"pgd": suite}}
     run_detection(model, splits, plan, out, ordered=True, params=params, report=REPORT, weights="w")

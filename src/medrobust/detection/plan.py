@@ -9,9 +9,7 @@ from typing import Any
 
 from medrobust.attacks.engine.suite import read_suite
 from medrobust.core.code import chosen_entries
-from medrobust.core.errors import UserError
 from medrobust.core.params.detection import DetectParams
-from medrobust.detection.registry import DETECTORS
 
 
 def make_plan(detect: DetectParams, suites: Path, code: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -21,14 +19,14 @@ def make_plan(detect: DetectParams, suites: Path, code: Mapping[str, str] | None
     writes it.
 
     Raises:
-        UserError: no such detector, or a suite that was not resolved.
+        UserError: no such detector, a wrong hyper-parameter of one, or a suite that was not resolved.
     """
-    for name in detect.detectors:
-        if name not in DETECTORS:
-            known = ", ".join(DETECTORS)
-            raise UserError("params.yaml: detect.detectors", f"no detector {name!r}", f"Known: {known}")
+    from medrobust.detection.base import build_detector  # imports torch
+
+    for name, settings in detect.detectors.items():
+        build_detector(name, settings, f"params.yaml: detect.detectors.{name}")
     resolved = {name: read_suite(suites / name) for name in detect.suites}
     used = {key: known for suite in resolved.values() for key, known in suite["code"].items()}
     used |= chosen_entries(code, "detectors", detect.detectors)
-    settings = detect.model_dump(mode="json", exclude={"ensemble"})
-    return {"suites": resolved, "detect": settings, "code": used}
+    block = detect.model_dump(mode="json", exclude={"ensemble"})
+    return {"suites": resolved, "detect": block, "code": used}

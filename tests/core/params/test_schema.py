@@ -65,10 +65,10 @@ def test_every_key_of_the_default_parameters_is_explained(root: Path) -> None:
         (
             "models.resnet34.train",
             {"learning_rate": 1},
-            "models.resnet34.train: learning_rate",
+            "models.resnet34.train.learning_rate",
             "unknown key",
         ),
-        ("models.resnet34.adv", {"eps": -1}, "models.resnet34.adv: eps", "got -1"),
+        ("models.resnet34.adv", {"eps": -1}, "models.resnet34.adv.eps", "got -1"),
         ("attacks.suites.pgd.norm", "L7", "attacks.suites.pgd.norm", "'L7'"),
         ("attacks.suites.pgd.eps", [8], "attacks.suites.pgd.eps", "got [8]"),
         ("attacks.suites.pgd.eps", [-1], "attacks.suites.pgd.eps", "got -1"),
@@ -117,7 +117,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 def test_several_wrong_keys_are_counted(tmp_path: Path) -> None:
     changed = preset()
     changed["adv"]["eps"] = changed["adv"]["steps"] = -1
-    with pytest.raises(UserError, match=r"1 more keys? (is|are) wrong"):
+    with pytest.raises(UserError, match=r"and 1 more error"):
         load_params(save(tmp_path, changed))
 
 
@@ -212,3 +212,13 @@ def test_fractions_are_parsed_exactly(numerator: int, denominator: int) -> None:
 def test_what_is_no_fraction_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="neither a number nor a fraction"):
         parse_fraction(text)
+
+
+def test_a_misspelt_key_is_named_although_the_right_one_is_missing_too() -> None:
+    content = preset()
+    content["adv"]["epss"] = content["adv"].pop("eps")
+    with pytest.raises(UserError) as error:
+        check_params(content, "params.yaml")
+    assert str(error.value).startswith(
+        "params.yaml: adv.epss: unknown key (and 1 more error). Did you mean eps? Known"
+    )

@@ -80,5 +80,5 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
         load_params(path)
     path.write_text("")
     assert read_params(path) == {}
-    with pytest.raises(UserError, match=r"params\.yaml: seed: missing \(\d+ more keys are wrong\)"):
+    with pytest.raises(UserError, match=r"params\.yaml: seed: missing \(and \d+ more errors\)"):
         load_params(path)

@@ -26,15 +26,16 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
     """
     where = f"params.yaml: attacks.suites.{name}"
     resolved, names = [], set()
-    for spec in suite.attacks:
+    for number, spec in enumerate(suite.attacks):
         attack = str(spec.get("name"))
+        location = f"{where}.attacks[{number}].{attack}"
         settings = {key: value for key, value in spec.items() if key != "name"}
         kind = load_attack(attack, f"{where}.attacks")
         if suite.norm not in kind.norms:
             found = f"supports {' and '.join(kind.norms)}, but the suite has {suite.norm}"
-            raise UserError(f"{where}.{attack}", found, "Move it to a suite with its norm")
+            raise UserError(location, found, "Move it to a suite with its norm")
         for eps in suite.eps:
-            build(kind, settings, f"{where}.{attack}", eps=eps, norm=suite.norm)
+            build(kind, settings, location, eps=eps, norm=suite.norm)
         names.add(attack)
         if isinstance(inner := settings.get("attack"), dict):  # the attack that a transfer runs on its surrogate
             names.add(str(inner["name"]))

@@ -1,6 +1,7 @@
 """params.yaml as one typed object; `load_params` reads and checks the whole file."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -114,13 +115,17 @@ def check_params(content: dict[str, Any], where: str) -> Params:
 
 def _explain(error: ValidationError, schema: type[BaseModel], where: str) -> UserError:
     """Turn the first of pydantic's findings into a UserError: dotted key, value, what is allowed."""
-    first = error.errors()[0]
+    # A misspelt key gives two errors, `missing` and `unknown`; the second shows the spelling.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"] if part != "[key]")
-    where = f"{where}: {key}" if key else where
-    others = f" ({error.error_count() - 1} more keys are wrong)" if error.error_count() > 1 else ""
+    where = f"{where}{'.' if ': ' in where else ': '}{key}" if key else where
+    count = error.error_count() - 1
+    others = f" (and {count} more {'errors' if count > 1 else 'error'})" if count else ""
     if first["type"] == "extra_forbidden":
-        allowed = ", ".join(_fields_at(schema, first["loc"][:-1]))
-        return UserError(where, f"unknown key{others}", f"Known here: {allowed}")
+        allowed = _fields_at(schema, first["loc"][:-1])
+        close = get_close_matches(str(first["loc"][-1]), allowed, 1)
+        hint = f"Did you mean {close[0]}? " if close else ""
+        return UserError(where, f"unknown key{others}", f"{hint}Known here: {', '.join(allowed)}")
     if first["type"] == "missing":
         return UserError(where, f"missing{others}", "Set it; presets/default.yaml has every key")
     reason = first["msg"].removeprefix("Value error, ")

@@ -1,1 +1,1 @@
-"""Detectors, one module each, and the distances that they share."""
+"""Detectors, one file per method."""

@@ -70,7 +70,7 @@ class DropoutSamples:
     def _head_samples(self, model: nn.Module, images: Tensor, seeds: Tensor) -> Features:
         """One full pass, then only the heads run again; an ensemble combines its members by its own method."""
         heads = heads_of(model)
-        combine = getattr(model, "vote", lambda members: members[0])
+        combine = getattr(model, "combiner", lambda members: members[0])
         with recorded(heads) as seen:
             logits = model(images)
         samples = []
