@@ -253,6 +253,15 @@ def test_confusion_matrices_carry_the_right_names_and_only_present_classes(folde
     assert [text.get_text() for text in axes.texts] == ["1\n100%", "0\n0%", "1\n50%", "1\n50%"]
 
 
+def test_class_names_may_be_numbers(folder: Path) -> None:
+    header = read_json(folder / "data" / "prepared" / "header.json")
+    write_json(folder / "data" / "prepared" / "header.json", {**header, "classes": ["10", "9"]})
+    path = folder / "plots" / "train" / "one-clean" / "confusion.csv"
+    path.write_text("actual,predicted\n10,9\n9,9\n9,9\n")
+    first = matrices(read(folder))[0]
+    assert (first.classes, first.counts) == (["10", "9"], [[0, 1], [0, 2]])
+
+
 def test_the_ensemble_has_a_confusion_matrix_like_every_model(folder: Path) -> None:
     found = {matrix.title: matrix for matrix in matrices(read(folder, checked=True))}
     assert list(found)[-1] == "ensemble, adversarial"

@@ -38,9 +38,9 @@ class Reader:
         """The record of a metrics file; {} if it cannot be used."""
         return read_metrics(path) if self.usable(path) else {}
 
-    def table(self, path: Path) -> pd.DataFrame | None:
-        """A table; None if it cannot be used."""
-        return read_table(path) if self.usable(path) else None
+    def table(self, path: Path, **options: Any) -> pd.DataFrame | None:
+        """A table, read with options of pandas; None if it cannot be used."""
+        return read_table(path, **options) if self.usable(path) else None
 
     def usable(self, path: Path) -> bool:
         """Whether a file is there and belongs to the run; if not, the reason is noted."""
@@ -92,9 +92,11 @@ def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) ->
         model, name = (backbone, regime), f"{backbone}-{regime}"
         training.records[model] = reader.metrics(folders.metrics / "train" / f"{name}.json")
         training.cards[model] = reader.record(folders.checkpoints / backbone / regime / "card.json")
-        for target, file in ((training.history, "history"), (run.confusion, "confusion")):
-            if (table := reader.table(folders.plots / "train" / name / f"{file}.csv")) is not None:
-                target[model] = table
+        folder = folders.plots / "train" / name
+        if (history := reader.table(folder / "history.csv")) is not None:
+            training.history[model] = history
+        if (confusion := reader.table(folder / "confusion.csv", dtype=str)) is not None:  # names may be numbers
+            run.confusion[model] = confusion
 
 
 def _read_attacks(run: Run, reader: Reader, folders: Folders, model: Model) -> None:

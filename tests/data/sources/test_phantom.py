@@ -74,6 +74,13 @@ def test_the_site_ripple_depends_on_the_grade_and_is_bounded_by_its_amplitude(
     assert means == pytest.approx([-0.025, 0.0, 0.025], abs=0.005)
 
 
+def test_class_names_may_be_numbers(tmp_path: Path) -> None:
+    phantom = {"patients": {0: 4, 1: 4}, "slices": 2, "difficulty": 0.0, "site": 0.0}
+    prepared = make(tmp_path, classes=[0, 1], phantom=phantom)
+    assert prepared.header.classes == ["0", "1"]
+    assert set(prepared.manifest["label"]) == {"0", "1"}
+
+
 def test_colour_images_have_three_equal_channels(tmp_path: Path) -> None:
     images = make(tmp_path, channels=3).images
     assert images.shape[1:] == (48, 48, 3)

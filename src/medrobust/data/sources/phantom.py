@@ -64,7 +64,8 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
 
 def listing(data: DataParams, folder: Path) -> Listing:
     """List the generated images with their true patients and slices."""
-    table = read_table(folder / "manifest.csv", keep_default_na=False)
+    # Class names may be numbers.
+    table = read_table(folder / "manifest.csv", dtype={"label": str}, keep_default_na=False)
     table = table.assign(published_split="", kind="real", parent="")
     release = Release(
         "generated; the MNI152 template is under the ICBM's permissive licence",
