@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.labels import LEFT_OUT, LabelMap
 from medrobust.data.store import ImageStore
 from tests.data.sources.samples import encoded
 from tests.data.sources.test_files import tarred, zipped
+from tests.params import default_block
 
 ROWS = [
     {"path": "images/a 1.png", "label": "Non Demented", "patient": "p1", "slice": "3", "split": "train"},
@@ -128,7 +130,7 @@ def test_labels_that_map_to_null_are_left_out_and_counted(flat: Path, params: An
     [
         (
             {1: {"label": "severe"}},
-            r"m\.csv: labels that are not a class: 'severe' \(1\).*Use the classes Non Demented",
+            r"m\.csv: labels that are not a class: 'severe' \(1, first in line 3\)\. Use the classes Non Demented",
         ),
         (
             {1: {"path": "images/x.png"}},
@@ -223,3 +225,38 @@ def test_params_that_contradict_each_other_are_refused(params: Any) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             params(**changes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "found"),
+    [
+        (["healthy", "ill"], {"0": "healthy", "1": "ill"}, {"1": "ill", "1.0": "ill", "0.00": "healthy"}),
+        (["healthy", "ill"], {"0.0": "healthy", "1.0": "ill"}, {"1": "ill", "1.0": "ill", "0": "healthy"}),
+        (["healthy", "ill"], {"0": "healthy", "1": "ill"}, {"-1": None, "-1.0": None, "+1": None, "10": None}),
+        (["ER+", "normal"], {}, {"er+": "ER+", "ER-": None, "ER": None, "E R+": "ER+"}),
+        (["HER2+", "HER2-"], {}, {"her2 +": "HER2+", "Her2-": "HER2-", "HER2": None}),
+        (["10", "2"], {}, {"1.0": None, "1,0": None, "1 0": None, "2.": None, "2*": None, "2.0": "2"}),
+        (["CDR0", "CDR05", "CDR1"], {}, {"CDR 0": "CDR0", "CDR 0.5": None, "CDR=0,5": None, "cdr_1": "CDR1"}),
+        (["<3mm", "nodule"], {}, {"< 3mm": "<3mm", ">3mm": None, ">=3mm": None, "3mm": None}),
+        (["NonDemented", "Very Mild"], {}, {"Non-Demented": "NonDemented", "non_demented": "NonDemented",
+                                            "very-mild": "Very Mild", "VeryMild.": None}),
+    ],
+)  # fmt: skip
+def test_signs_points_and_digits_of_a_label_have_a_meaning(
+    classes: list[str], labels: dict[str, str], found: dict[str, str | None]
+) -> None:
+    known = LabelMap(default_block(DataParams, "data", source="archive", classes=classes, labels=labels))
+    assert {raw: known.find(raw) for raw in found} == found
+
+
+def test_an_uncertain_label_stops_the_run_with_its_rows(flat: Path, params: Any, tmp_path: Path) -> None:
+    """As in CheXpert: 1.0, 0.0, -1.0 (uncertain)."""
+    marks = {0: {"label": "1.0"}, 1: {"label": "-1.0"}, 2: {"label": "0.0"}, 3: {"label": "-1.0"}}
+    frame(marks).to_csv(flat / "m.csv", index=False)
+    classes = {"0": "ill", "1": "healthy"}
+    with pytest.raises(UserError, match=r"'-1\.0' \(2, first in line 3, 5\)\. Use the classes .*-1\.0: null"):
+        store_of(flat, params, tmp_path, {"file": "m.csv"}, classes=["healthy", "ill"], labels=classes)
+    known: dict[str, Any] = {"classes": ["healthy", "ill"], "labels": {**classes, "-1": None}}
+    store = store_of(flat, params, tmp_path / "again", {"file": "m.csv"}, **known)
+    assert store.header.left_out == {"-1.0": 2}
+    assert sorted(store.manifest["label"]) == ["healthy", "ill"]

@@ -1,6 +1,7 @@
 """Map labels of the data to classes, and tables that list the images to the columns of the manifest."""
 
 import io
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -21,6 +22,9 @@ SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "va
 #: Cells of the column `kind` -> kind.
 KINDS = {"": "real", "real": "real", "synthetic": "synthetic"}
 OPTIONAL_COLUMNS = ("patient", "slice", "split", "kind", "parent")
+WHOLE_NUMBER = re.compile(r"-?\d+\.0+")
+#: Spaces and underscores, unless they stand between digits, and hyphens between letters.
+SEPARATOR = re.compile(r"(?<!\d)[\s_]+|[\s_]+(?!\d)|(?<=[^\W\d_])-(?=[^\W\d_])")
 #: Class of images that `data.labels` maps to null.
 LEFT_OUT = ""
 
@@ -48,7 +52,11 @@ class LabelMap:
         """Map a column of labels to classes; raises a UserError for a label that `find` does not know."""
         classes = {value: self.find(value) for value in raw.unique()}
         if unknown := sorted(value for value, label in classes.items() if label is None):
-            counts = ", ".join(f"{value!r} ({int((raw == value).sum())})" for value in unknown[:10])
+            rows = {value: raw.index[raw == value] for value in unknown[:10]}
+            counts = ", ".join(
+                f"{value!r} ({len(found)}, first in line {', '.join(map(str, found[:3]))})"
+                for value, found in rows.items()
+            )
             known = ", ".join(self.classes)
             remedy = f"Use the classes {known}, or map the label in data.labels (for example {unknown[0]}: null)"
             raise UserError(where, f"labels that are not a class: {counts}", remedy)
@@ -75,8 +83,13 @@ class LabelTable:
 
 
 def normalized(name: str) -> str:
-    """A class or folder name in lower case, without spaces and punctuation."""
-    return "".join(char for char in unicodedata.normalize("NFC", name).lower() if char.isalnum())
+    """A label or folder name in lower case, without separators of words: `Non-Demented` is `nondemented`.
+
+    Every other character has a meaning and stays: signs (`HER2-`, `-1`), comparisons (`<3mm`), points and digits.
+    Only whole numbers lose their decimals: `1.0` is `1`.
+    """
+    name = unicodedata.normalize("NFC", name).strip().lower()
+    return name.partition(".")[0] if WHOLE_NUMBER.fullmatch(name) else SEPARATOR.sub("", name)
 
 
 def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
