@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import QueryCounter, distance, margin
+from medrobust.attacks.base import QueryCounter, margin
 from medrobust.attacks.methods.noise import Noise
 from medrobust.attacks.methods.one_pixel import OnePixel
 from medrobust.attacks.methods.square_l2 import SquareL2, _bumps
 from medrobust.attacks.methods.stripe import Mode, Stripe
 from medrobust.attacks.methods.transfer import Transfer
 from medrobust.attacks.methods.universal import Universal, fit
+from medrobust.attacks.projection import distance
 from medrobust.core.errors import UserError
 from medrobust.core.params.training import ModelParams
 from medrobust.core.records import file_hash

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, distance
+from medrobust.attacks.base import Attack
 from medrobust.attacks.lookup import load_attack
+from medrobust.attacks.projection import distance
 from medrobust.attacks.registry import ATTACKS
 from medrobust.core.errors import UserError
 from medrobust.data.store import Subset

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import QueryCounter, distance, margin
+from medrobust.attacks.base import QueryCounter, margin
 from medrobust.attacks.methods.apgd import APGD
 from medrobust.attacks.methods.iterative import (
     BIM,
@@ -22,6 +22,7 @@ from medrobust.attacks.methods.iterative import (
 )
 from medrobust.attacks.methods.pgd import PGD
 from medrobust.attacks.problem import Problem
+from medrobust.attacks.projection import distance
 from medrobust.core.errors import UserError
 from tests.attacks.conftest import AttackedModel
 

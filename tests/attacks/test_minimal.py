@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medrobust.attacks.base import distance
 from medrobust.attacks.methods.cw import CW
 from medrobust.attacks.methods.minimal import FAB, FABT, DeepFool, nearest, to_plane
 from medrobust.attacks.problem import Problem
+from medrobust.attacks.projection import distance
 from medrobust.core.errors import UserError
 from tests.attacks.conftest import AttackedModel
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Norm, QueryCounter, distance, margin
+from medrobust.attacks.base import QueryCounter, margin
 from medrobust.attacks.engine.evaluate import attack_suite, evaluate_suite
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.attacks.methods.torchattacks_adapter import COLOUR_ONLY, NORMS, Torchattacks, defaults
+from medrobust.attacks.projection import Norm, distance
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.data.store import Subset

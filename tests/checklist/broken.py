@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, project
+from medrobust.attacks.base import Attack
+from medrobust.attacks.projection import project
 from medrobust.core.seeds import uniform
 
 

@@ -7,8 +7,8 @@ import pytest
 from torch import nn
 
 from medrobust.attacks.registry import ATTACKS
-from medrobust.checklist.registry import CHECKS
 from medrobust.checklist.suite import NO_FAILED_ATTEMPT
+from medrobust.checklist.thresholds import CHECKS
 from medrobust.data.store import Subset
 from tests.checklist import broken
 from tests.checklist.conftest import EPS, EPS_L2, Check, l2_suite_of, suite_of

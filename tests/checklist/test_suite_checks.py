@@ -15,7 +15,7 @@ from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.registry import ATTACKS
 from medrobust.checklist.base import Challenge, ImageSample, ModelEvidence, RadiusCurve, SuiteEvidence, run_check
 from medrobust.checklist.challenge import run_challenge
-from medrobust.checklist.registry import CHECKS
+from medrobust.checklist.thresholds import CHECKS
 from medrobust.data.store import Subset
 from tests.checklist.conftest import EPS, REPORT, suite_of
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from medrobust.attacks.engine.attempts import ATTEMPTS
-from medrobust.checklist.registry import CHECKS
+from medrobust.checklist.thresholds import CHECKS
 from medrobust.core.params.training import ModelParams
 from medrobust.core.records import read_json, read_metrics, read_table, write_json
 from medrobust.ensembling.registry import METHODS

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from medrobust.attacks.base import distance, margin
+from medrobust.attacks.base import margin
 from medrobust.attacks.engine.attempts import worst_case
+from medrobust.attacks.projection import distance
 from medrobust.explain.attacked_images import noisy_images
 from medrobust.explain.explained_model import ExplainedModel
 

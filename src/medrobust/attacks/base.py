@@ -5,19 +5,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from medrobust.attacks.projection import Norm, distance, per_image
 from medrobust.core.errors import UserError
 from medrobust.core.params.base import Positive
 from medrobust.core.params.hyperparameters import Count, NotNegative, check_values, reaches
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset
-
-Norm = Literal["Linf", "L2"]
 
 #: Rounding that a float32 projection may leave, as a share of eps.
 TOLERANCE = 1e-5
@@ -165,39 +164,6 @@ def focus(model: nn.Module, rows: Tensor) -> nn.Module:
     view.training = model.training
     view.gradients, view.queries, view.rows = model.gradients, model.queries, model.rows[rows.cpu()]
     return view
-
-
-def project(images: Tensor, centre: Tensor, eps: float | Tensor, norm: Norm = "Linf") -> Tensor:
-    """Images n×C×H×W projected into the ball around `centre`, then clipped to [0, 1], which stays inside the ball.
-
-    `eps` is the radius, or one per image (n×1×1×1).
-    """
-    if norm == "Linf":
-        return torch.minimum(torch.maximum(images, centre - eps), centre + eps).clamp(0, 1)
-    shift = images - centre
-    return (centre + shift * (eps / per_image(shift.flatten(1).norm(dim=1)).clamp_min(eps))).clamp(0, 1)
-
-
-def distance(images: Tensor, centre: Tensor, norm: Norm = "Linf") -> Tensor:
-    """Distance of each image from its centre, n."""
-    lengths: Tensor = torch.linalg.vector_norm(
-        (images - centre).flatten(1), torch.inf if norm == "Linf" else 2, dim=1
-    )
-    return lengths
-
-
-def ascent(gradient: Tensor, norm: Norm = "Linf") -> Tensor:
-    """Direction of steepest ascent, of length 1 in the norm: the sign, or the unit vector. Zero stays zero."""
-    if norm == "Linf":
-        return gradient.sign()
-    # Scale first, so that the squares of a tiny gradient do not underflow.
-    scaled = gradient / per_image(gradient.flatten(1).abs().amax(1)).clamp_min(1e-38)
-    return scaled / per_image(scaled.flatten(1).norm(dim=1)).clamp_min(1e-12)
-
-
-def per_image(values: Tensor) -> Tensor:
-    """Reshape n values to n×1×1×1, so that they broadcast over images."""
-    return values.view(-1, 1, 1, 1)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm, ascent, focus, input_gradient, margin, per_image, project
+from medrobust.attacks.base import Attack, focus, input_gradient, margin
+from medrobust.attacks.projection import Norm, ascent, per_image, project
 from medrobust.attacks.regions import Region, find_mask
 from medrobust.attacks.targets import COST_REMEDY, Costs, Loss, Target, attack_loss, choose_targets
 from medrobust.core.errors import UserError

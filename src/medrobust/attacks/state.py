@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, focus, input_gradient, margin, per_image
+from medrobust.attacks.base import Attack, focus, input_gradient, margin
+from medrobust.attacks.projection import per_image
 from medrobust.attacks.targets import attack_loss
 from medrobust.core.params.hyperparameters import Count
 

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from medrobust.attacks.base import Attack, Norm, frozen, margin, project
+from medrobust.attacks.base import Attack, frozen, margin
 from medrobust.attacks.methods.iterative import PGDL2
 from medrobust.attacks.methods.pgd import FGSM, PGD
 from medrobust.attacks.methods.square import Square
 from medrobust.attacks.methods.square_l2 import SquareL2
+from medrobust.attacks.projection import Norm, project
 from medrobust.checklist.base import Challenge, ImageSample, RadiusCurve
 from medrobust.core.seeds import signs
 from medrobust.models.predict import batches

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from medrobust.attacks.base import Norm
 from medrobust.attacks.engine.attempts import worst_case
 from medrobust.attacks.engine.evaluate import build_attack
 from medrobust.attacks.engine.suite import read_suite
+from medrobust.attacks.projection import Norm
 from medrobust.checklist.base import (
     Challenge,
     CheckResult,
@@ -23,7 +23,7 @@ from medrobust.checklist.base import (
     verdict,
 )
 from medrobust.checklist.challenge import run_challenge, run_curve
-from medrobust.checklist.registry import CHECKS
+from medrobust.checklist.thresholds import CHECKS
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import AttacksParams
 from medrobust.core.params.report import ReportParams

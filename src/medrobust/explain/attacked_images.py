@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm, margin, per_image, project
+from medrobust.attacks.base import Attack, margin
 from medrobust.attacks.engine.evaluate import named_attacks
+from medrobust.attacks.projection import Norm, per_image, project
 from medrobust.core.seeds import image_seeds, normal, signs
 from medrobust.data.store import Subset
 from medrobust.explain.chosen_images import strongest_attacks

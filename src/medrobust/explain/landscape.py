@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Norm, ascent, distance, frozen, input_gradient, per_image
+from medrobust.attacks.base import frozen, input_gradient
+from medrobust.attacks.projection import Norm, ascent, distance, per_image
 from medrobust.core.seeds import normal, signs
 
 BATCH = 64

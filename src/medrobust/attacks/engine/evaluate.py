@@ -12,22 +12,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import (
-    Attack,
-    Norm,
-    check_images,
-    check_labels,
-    check_logits,
-    distance,
-    frozen,
-    margin,
-    per_image,
-)
+from medrobust.attacks.base import Attack, check_images, check_labels, check_logits, frozen, margin
 from medrobust.attacks.engine.attempts import table_of, worst_case
 from medrobust.attacks.engine.resume import ResumeFolder
 from medrobust.attacks.engine.schedule import ImageSchedule
 from medrobust.attacks.engine.streaming import BatchLimit, FixedBatch, StreamingBatch
 from medrobust.attacks.lookup import load_attack
+from medrobust.attacks.projection import Norm, distance, per_image
 from medrobust.attacks.state import IterativeAttack
 from medrobust.core.processes import gather, process_group, rows_of_rank
 from medrobust.core.runtime import progress

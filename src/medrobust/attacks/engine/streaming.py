@@ -8,7 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm, QueryCounter, distance, margin, per_image, project
+from medrobust.attacks.base import Attack, QueryCounter, margin
+from medrobust.attacks.projection import Norm, distance, per_image, project
 from medrobust.attacks.state import AttackState, IterativeAttack
 from medrobust.core.errors import UserError
 from medrobust.core.runtime import say

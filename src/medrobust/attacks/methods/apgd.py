@@ -7,9 +7,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from medrobust.attacks.base import ascent, per_image
 from medrobust.attacks.methods.iterative import STREAMS
 from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
+from medrobust.attacks.projection import ascent, per_image
 from medrobust.attacks.targets import Loss
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import Count

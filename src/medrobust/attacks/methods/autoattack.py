@@ -6,12 +6,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm, focus, margin
+from medrobust.attacks.base import Attack, focus, margin
 from medrobust.attacks.methods.apgd import APGD, APGDT
 from medrobust.attacks.methods.minimal import FABT
 from medrobust.attacks.methods.square import Square
 from medrobust.attacks.methods.square_l2 import SquareL2
 from medrobust.attacks.problem import BestImages
+from medrobust.attacks.projection import Norm
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import Count
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import distance, per_image
 from medrobust.attacks.problem import Problem, TargetableAttack
+from medrobust.attacks.projection import distance, per_image
 from medrobust.core.params.base import Positive
 from medrobust.core.params.hyperparameters import Count, NotNegative
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import FixedStepAttack, Norm, ascent, per_image
+from medrobust.attacks.base import FixedStepAttack
 from medrobust.attacks.problem import BestImages, Losses, Problem, TargetableAttack
+from medrobust.attacks.projection import Norm, ascent, per_image
 from medrobust.attacks.targets import Loss, Target
 from medrobust.core.errors import UserError
 from medrobust.core.params.base import Positive

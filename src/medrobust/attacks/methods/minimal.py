@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import Norm, distance, per_image
 from medrobust.attacks.methods.apgd import wrong_classes
 from medrobust.attacks.problem import Problem, TargetableAttack
+from medrobust.attacks.projection import Norm, distance, per_image
 from medrobust.core.errors import UserError
 from medrobust.core.params.base import Positive
 from medrobust.core.params.hyperparameters import Count, NotNegative, Part

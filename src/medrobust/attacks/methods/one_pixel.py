@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from medrobust.attacks.base import Norm
 from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
+from medrobust.attacks.projection import Norm
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import Count
 from medrobust.core.seeds import uniform

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import FixedStepAttack, per_image, project
+from medrobust.attacks.base import FixedStepAttack
+from medrobust.attacks.projection import per_image, project
 from medrobust.attacks.state import AttackState, IterativeAttack
 from medrobust.core.seeds import uniform
 

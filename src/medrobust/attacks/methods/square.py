@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import per_image, project
+from medrobust.attacks.projection import per_image, project
 from medrobust.attacks.state import AttackState, IterativeAttack
 from medrobust.core.params.hyperparameters import Count, Part
 from medrobust.core.seeds import signs, uniform

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from medrobust.attacks.base import Norm, per_image
 from medrobust.attacks.methods.square import HALVINGS
 from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
+from medrobust.attacks.projection import Norm, per_image
 from medrobust.core.params.hyperparameters import Count, Part
 from medrobust.core.seeds import signs, uniform
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Norm
 from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
+from medrobust.attacks.projection import Norm
 from medrobust.attacks.targets import Loss
 from medrobust.core.params.hyperparameters import Count
 from medrobust.core.seeds import signs

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm, check_alpha, focus, per_image, project
+from medrobust.attacks.base import Attack, check_alpha, focus
+from medrobust.attacks.projection import Norm, per_image, project
 from medrobust.core.errors import UserError
 
 #: Attacks that take no radius or look for the smallest change.

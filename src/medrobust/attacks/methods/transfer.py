@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm, project
+from medrobust.attacks.base import Attack
 from medrobust.attacks.lookup import load_attack
+from medrobust.attacks.projection import Norm, project
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import build
 from medrobust.core.records import file_hash

@@ -7,7 +7,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm, QueryCounter, ascent, frozen, project
+from medrobust.attacks.base import Attack, QueryCounter, frozen
+from medrobust.attacks.projection import Norm, ascent, project
 from medrobust.attacks.targets import attack_loss
 from medrobust.core.errors import UserError
 from medrobust.core.params.base import Positive

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Attack, Norm, ascent, margin, per_image, project
+from medrobust.attacks.base import Attack, margin
+from medrobust.attacks.projection import Norm, ascent, per_image, project
 from medrobust.core.params.base import Positive
 from medrobust.core.params.hyperparameters import Count, NotNegative
 from medrobust.core.seeds import uniform

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, Norm
+from medrobust.attacks.base import Attack
+from medrobust.attacks.projection import Norm
 from medrobust.core.errors import UserError
 from medrobust.core.params.detection import AdaptiveParams
 from medrobust.data.store import Subset

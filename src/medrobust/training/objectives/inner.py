@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from medrobust.attacks.base import frozen, input_gradient, project
+from medrobust.attacks.base import frozen, input_gradient
 from medrobust.attacks.methods.pgd import PGD
+from medrobust.attacks.projection import project
 from medrobust.core.params.training import AdvParams
 from medrobust.training.objectives.base import Step
 from medrobust.training.settings import validation_steps

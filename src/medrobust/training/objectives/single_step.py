@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import project
+from medrobust.attacks.projection import project
 from medrobust.core.seeds import uniform
 from medrobust.training.objectives.base import Step
 from medrobust.training.objectives.inner import ascend, attack_with_pgd

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from medrobust.checklist.base import Check, Measurement, Outcome, lower_bound, run_check, verdict
-from medrobust.checklist.registry import CHECKS
+from medrobust.checklist.thresholds import CHECKS
 from tests.checklist import test_fixtures, test_suite_checks
 
 
