@@ -111,7 +111,8 @@ def test_a_suite_runs_it_by_name(name: str, norm: Norm, trained: nn.Module, subs
 )
 def test_a_wrong_entry_is_refused_when_the_suite_is_resolved(spec: dict[str, Any], message: str) -> None:
     attacks = [{"name": "torchattacks", **spec}]
-    with pytest.raises(UserError, match=rf"^params\.yaml: attacks\.suites\.s\.torchattacks[.: ]+{message}"):
+    where = r"^params\.yaml: attacks\.suites\.s\.attacks\[0\]\.torchattacks[.: ]+"
+    with pytest.raises(UserError, match=where + message):
         resolve_suite("s", SuiteParams(norm="Linf", eps=[0.1], attacks=attacks))
 
 
