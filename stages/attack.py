@@ -19,13 +19,13 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Run the suite on the test images; of a model that could not be fitted, write that and why."""
-    from medrobust.attacks.engine.run import Outs, run_suite, write_not_fitted
+    from medrobust.attacks.engine.run import AttackOutputs, run_suite, write_not_fitted
     from medrobust.attacks.engine.suite import read_suite
     from medrobust.data.store import open_splits
     from medrobust.models.folder import load, not_fitted
 
     params = load_params()
-    outs = Outs(args.records, args.metrics, args.curve)
+    outs = AttackOutputs(args.records, args.metrics, args.curve)
     if reason := not_fitted(args.model):
         write_not_fitted(outs, reason)
         return

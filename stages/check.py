@@ -26,11 +26,12 @@ def main() -> None:
 
     params = load_params()
     images = open_splits(args.prepared, args.split)
-    reasons = {path: not_fitted(folder) for folder, path in zip(args.models, args.metrics, strict=True)}
-    models = {folder: load(folder, device()) for folder in args.models if not not_fitted(folder)}
-    results = {path: {"not_fitted": reason} for path, reason in reasons.items() if reason}
+    reasons = {folder: not_fitted(folder) for folder in args.models}
+    models = {folder: load(folder, device()) for folder, reason in reasons.items() if not reason}
+    results = {}
     for folder, records, path in zip(args.models, args.records, args.metrics, strict=True):
-        if folder not in models:
+        if reason := reasons[folder]:
+            results[path] = {"not_fitted": reason}
             continue
         suites, tables = read_evaluations(list(params.attacks.suites), args.suites, records)
         others = {f"{other.parent.name}-{other.name}": models[other] for other in models if other != folder}

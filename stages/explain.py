@@ -1,4 +1,4 @@
-"""Maps of what a backbone's models look at, and what an attack makes of them (seconds a model on two cores)."""
+"""Explain what a backbone's models look at, and how an attack changes it (some seconds per model on two cores)."""
 
 import argparse
 from pathlib import Path
@@ -22,7 +22,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Explain the clean and the adversarially trained model; write empty outs if `models.B.explain` is off."""
-    params = load_params()
     if not read_json(args.switch)["explain"]:
         write_empty(*args.metrics, *args.tables, *args.plots)
         return
@@ -32,7 +31,7 @@ def main() -> None:
     from medrobust.explain.run import ExplanationOutputs, explain_model
     from medrobust.models.checkpoint import load
 
-    images = open_splits(args.prepared, args.split)
+    params, images = load_params(), open_splits(args.prepared, args.split)
     test, train = images.subset("test"), images.subset("train")
     for number, folder in enumerate(args.models):
         predictions = read_table(args.predictions[number])

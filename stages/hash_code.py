@@ -22,7 +22,8 @@ def main() -> None:
         params.attacks.suites.values(), params.detect.detectors,
     )  # fmt: skip
     with atomic_dir(args.out) as folder:
-        for script in Path(__file__).parent.glob("*.py"):
+        own = Path(__file__)
+        for script in {*own.parent.glob("*.py")} - {own}:
             (folder / script.stem).write_text(stage_code(script), encoding="utf-8")
         for kind, names in used.items():
             write_json(folder / f"{kind}.json", {"code": entry_hashes(kind, names)})

@@ -58,6 +58,12 @@ def test_a_transfer_depends_on_the_code_of_its_inner_attack() -> None:
     assert found == {"attacks/bim": "bim", "attacks/transfer": "transfer"}
 
 
+def test_a_transfer_depends_on_the_code_of_the_attack_that_it_runs_by_default() -> None:
+    code = {f"attacks/{name}": name for name in ATTACKS}
+    suite = SuiteParams(norm="Linf", eps=[0.1], attacks=[{"name": "transfer", **SOURCE}])
+    assert set(resolve_suite("s", suite, code)["code"]) == {"attacks/iterative", "attacks/transfer"}
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_unknown_hyper_parameter_is_refused_with_the_known_ones(name: str) -> None:
     norm = next(norm for attack, norm in CASES if attack == name)

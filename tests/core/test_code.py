@@ -10,6 +10,7 @@ import pytest
 
 from medrobust.core import code
 from medrobust.core.code import REGISTRIES, chosen_entries, entry_hash, named_modules, stage_code, stripped
+from medrobust.core.records import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = sorted((ROOT / "stages").glob("*.py"))
@@ -219,3 +220,14 @@ def test_without_hashes_a_script_runs_by_hand(workspace: Path) -> None:
     shutil.rmtree(workspace / "data" / "code")
     append(workspace / "src" / "medrobust" / "attacks" / "methods" / "pgd.py", "\nADDED = 1\n")
     assert python(workspace, "stages/stage.py") == "0 "
+
+
+def test_an_entry_that_left_its_registry_has_changed(workspace: Path) -> None:
+    write_json(workspace / "data" / "code" / "attacks.json", {"code": {"attacks/gone": "a"}})
+    found = python(workspace, "stages/stage.py")
+    assert "its code has changed since the stage `code` ran: attacks/gone" in found
+
+
+def test_paths_are_the_same_through_a_link_to_the_checkout(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(ROOT)
+    assert stage_code(tmp_path / "link" / "stages" / "split.py") == stage_code(ROOT / "stages" / "split.py")

@@ -48,7 +48,7 @@ class Module:
 
 def stage_code(script: Path) -> str:
     """The file that the stage `code` writes for a script: one line `<hash> <path>` per file, sorted by path."""
-    return _lines(_reached([script]))
+    return _lines(_reached([script.resolve()]))
 
 
 def modules_hash(modules: Iterable[str]) -> str:
@@ -83,7 +83,7 @@ def read_entries(*paths: Path) -> dict[str, str]:
     return found
 
 
-def check_code(script: Path, entries: Mapping[str, str], folder: Path = CODE) -> None:
+def check_code(script: Path, entries: Mapping[str, str]) -> None:
     """Refuse to go on where the code is not that of `data/code`.
 
     DVC stores a stage's result under the hashes that its dependencies had when the stage was started. Code that is
@@ -94,11 +94,14 @@ def check_code(script: Path, entries: Mapping[str, str], folder: Path = CODE) ->
     Raises:
         UserError: a file of the stage's code has changed; the message names it.
     """
-    path = folder / script.stem
+    path = CODE / script.stem
     if not path.is_file():
         return
     changed = _changed(path.read_text(encoding="utf-8"), stage_code(script))
-    changed += [name for name, known in entries.items() if entry_hash(*name.split("/", 1)) != known]
+    for key, known in entries.items():
+        kind, _, name = key.partition("/")
+        if entry_hashes(kind, [name]) != {key: known}:
+            changed.append(key)
     if changed:
         found = f"its code has changed since the stage `code` ran: {', '.join(changed)}"
         raise UserError(str(script), found, "Run `dvc repro` again; it starts with the stage `code`")
@@ -112,7 +115,7 @@ def stripped(text: str) -> str:
     lines = text.split("\n")
     occupied: set[int] = set()
     cuts: dict[int, int] = {}
-    docstrings = {position for node in ast.walk(ast.parse(text)) for position in _docstring(node)}
+    docstrings = set(map(_docstring, ast.walk(ast.parse(text))))
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             cuts[token.start[0]] = token.start[1]
@@ -136,17 +139,12 @@ def named_modules(text: str) -> tuple[set[str], set[str]]:
     return {name for name in names if name.split(".")[0] == PACKAGE}, strings
 
 
-def _docstring(node: ast.AST) -> list[tuple[int, int]]:
-    """Where the docstring of a module, class or function starts: line and column; nothing for other nodes."""
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-        first = node.body[0]
-        if (
-            isinstance(first, ast.Expr)
-            and isinstance(first.value, ast.Constant)
-            and isinstance(first.value.value, str)
-        ):
-            return [(first.lineno, first.col_offset)]
-    return []
+def _docstring(node: ast.AST) -> tuple[int, int] | None:
+    """Line and column at which the docstring of a module, class or function starts."""
+    match node:
+        case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if ast.get_docstring(node):
+            return node.body[0].lineno, node.body[0].col_offset
+    return None
 
 
 def _runtime_nodes(tree: ast.AST) -> Iterator[ast.AST]:

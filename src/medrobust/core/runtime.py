@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from medrobust.core.code import check_code
@@ -35,7 +36,11 @@ TIMINGS = WORK / "timings.csv"
 
 
 def run_stage(
-    main: Callable[[], None], cell: str, *, parallel: bool = False, entries: Mapping[str, str] | None = None
+    main: Callable[[], None],
+    cell: str,
+    *,
+    parallel: bool = False,
+    entries: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run a stage's `main` under the lock of its cell; a UserError ends it with one message and exit code 1.
 
@@ -57,12 +62,12 @@ def run_stage(
             main()
             return
         with stage_lock(cell) as lock, timed(cell):
-            check_code(script, entries or {})
+            check_code(script, entries)
             if torchrun:
                 _launch(torchrun, lock)
             else:
                 main()
-            check_code(script, entries or {})
+            check_code(script, entries)
     except UserError as error:
         sys.exit(f"\n{cell}: {error}")
 

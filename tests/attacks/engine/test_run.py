@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
 from torch import nn
 
-from medrobust.attacks.engine.run import Outs, _point, run_suite
+from medrobust.attacks.engine.run import AttackOutputs, _point, run_suite
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.report import ReportParams
@@ -64,7 +64,7 @@ def test_the_three_files_of_a_cell_agree(
         trained,
         subset,
         suite,
-        Outs(records, metrics, curve),
+        AttackOutputs(records, metrics, curve),
         bit_depth=8,
         seed=0,
         report=REPORT,

@@ -21,7 +21,7 @@ from medrobust.data.store import Subset
 
 
 @dataclass(frozen=True)
-class Outs:
+class AttackOutputs:
     """Where an attack cell writes."""
 
     records: Path
@@ -30,7 +30,7 @@ class Outs:
 
 
 def run_suite(
-    model: nn.Module, subset: Subset, suite: dict[str, Any], outs: Outs, *, bit_depth: int, seed: int,
+    model: nn.Module, subset: Subset, suite: dict[str, Any], outs: AttackOutputs, *, bit_depth: int, seed: int,
     report: ReportParams, train: Subset | None = None,
 ) -> None:  # fmt: skip
     """Evaluate a suite and write its records, metrics and robust-accuracy curve; under torchrun, rank 0 writes."""
@@ -52,7 +52,7 @@ def run_suite(
     resume.clear()
 
 
-def write_not_fitted(outs: Outs, reason: str) -> None:
+def write_not_fitted(outs: AttackOutputs, reason: str) -> None:
     """Write the outs of a model that could not be fitted: tables without rows, and the reason in the metrics."""
     if process_number() > 0:
         return

@@ -25,7 +25,7 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
             configuration that cannot reach its radius.
     """
     where = f"params.yaml: attacks.suites.{name}"
-    resolved, names = [], set()
+    resolved = []
     for number, spec in enumerate(suite.attacks):
         attack = str(spec.get("name"))
         location = f"{where}.attacks[{number}].{attack}"
@@ -36,9 +36,6 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
             raise UserError(location, found, "Move it to a suite with its norm")
         for eps in suite.eps:
             build(kind, settings, location, eps=eps, norm=suite.norm)
-        names.add(attack)
-        if isinstance(inner := settings.get("attack"), dict):  # the attack that a transfer runs on its surrogate
-            names.add(str(inner["name"]))
         resolved.append({"name": attack, "hyperparameters": settings})
     return {
         "name": name,
@@ -46,7 +43,7 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
         "eps": sorted(set(suite.eps)),
         "give_up": suite.give_up,
         "attacks": resolved,
-        "code": chosen_entries(code, "attacks", names),
+        "code": chosen_entries(code, "attacks", suite.attack_names()),
     }
 
 

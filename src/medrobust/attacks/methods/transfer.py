@@ -12,13 +12,10 @@ from medrobust.attacks.base import Attack
 from medrobust.attacks.lookup import load_attack
 from medrobust.attacks.projection import Norm, project
 from medrobust.core.errors import UserError
+from medrobust.core.params.attacks import SURROGATE_ATTACK
 from medrobust.core.params.hyperparameters import build
 from medrobust.core.records import file_hash
 
-#: The simple attack that transfers best: momentum, and no stop at the surrogate's boundary (Dong et al. 2018).
-MOMENTUM = {
-    "name": "iterative", "loss": "margin", "momentum": 1.0, "random_start": False, "stop_when_fooled": False,
-}  # fmt: skip
 REMEDY = "Name one of attacks.surrogates, or set a checkpoint's folder and the sha256 from its card.json"
 
 
@@ -38,7 +35,7 @@ class Transfer(Attack):
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     source: str | nn.Module = ""
     sha256: str = ""
-    attack: dict[str, Any] = field(default_factory=lambda: dict(MOMENTUM))
+    attack: dict[str, Any] = field(default_factory=lambda: dict(SURROGATE_ATTACK))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,6 +10,13 @@ from medrobust.core.params.base import Block, Name, Radius
 WHERE = "params.yaml: attacks.surrogates"
 
 
+#: What `transfer` runs on its surrogate unless its entry names another attack: the simple attack that transfers
+#: best, with momentum and without a stop at the surrogate's boundary (Dong et al. 2018).
+SURROGATE_ATTACK: dict[str, Any] = {
+    "name": "iterative", "loss": "margin", "momentum": 1.0, "random_start": False, "stop_when_fooled": False,
+}  # fmt: skip
+
+
 class SuiteParams(Block):
     """A threat model (norm and eps grid) and the attacks whose worst case per image is reported.
 
@@ -22,6 +29,11 @@ class SuiteParams(Block):
     eps: Annotated[list[Radius], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
     give_up: bool = False
+
+    def attack_names(self) -> set[str]:
+        """Names in the attack registry, those of attacks that a `transfer` runs on its surrogate included."""
+        inner = [spec.get("attack", SURROGATE_ATTACK) for spec in self.attacks if spec.get("name") == "transfer"]
+        return {str(spec.get("name")) for spec in (*self.attacks, *inner) if isinstance(spec, dict)}
 
     @field_validator("eps")
     @classmethod

@@ -12,14 +12,12 @@ def used_entries(
 ) -> Mapping[str, set[str]]:  # fmt: skip
     """Kind of registry (`core.code.REGISTRIES`) -> names in use.
 
-    Models may name other objectives in their overrides; the attack inside a suite's `transfer` counts too.
+    Models may name other objectives in their overrides.
     """
     overrides = [block.get("objective") for model in models for block in (model.train, model.adv)]
-    specs = [attack for suite in suites for attack in suite.attacks]
-    inner = [spec["attack"] for spec in specs if isinstance(spec.get("attack"), dict)]
     return {
         "sources": {source},
         "objectives": {*objectives, *(str(name) for name in overrides if name)},
-        "attacks": {str(spec.get("name")) for spec in [*specs, *inner]},
+        "attacks": {name for suite in suites for name in suite.attack_names()},
         "detectors": {*detectors},
     }
