@@ -79,9 +79,8 @@ def predict(
 
 
 def _prediction(model: nn.Module, probabilities: Tensor, score: float | None, reason: str) -> Prediction:
-    # An ensemble has the classes of its members.
-    names: Any = getattr(model, "classes", None) or model.members[0].classes  # type: ignore[index, union-attr]
-    by_class = dict(zip(names, probabilities.tolist(), strict=True))
+    classes: Any = model.classes
+    by_class = dict(zip(classes, probabilities.tolist(), strict=True))
     label = None if reason else max(by_class, key=lambda name: by_class[name])
     return Prediction(label, by_class, bool(reason), reason, score)
 

@@ -118,6 +118,22 @@ def test_a_skipped_check_gives_a_reason(evidence: SuiteEvidence) -> None:
     assert run_check(BY_NAME["transfer"], replace(evidence, challenge=alone)).text == "no other model"
 
 
+@pytest.mark.parametrize(
+    ("attack", "counts"),
+    [
+        ({"name": "fgsm"}, True), ({"name": "pgd"}, True), ({"name": "mifgsm"}, True),
+        ({"name": "bim", "target": 1}, False), ({"name": "square"}, False), ({"name": "noise"}, False),
+    ],
+)  # fmt: skip
+def test_which_attacks_have_to_spend_their_budget(
+    attack: dict[str, Any], counts: bool, evidence: SuiteEvidence
+) -> None:
+    """Of any attack that follows gradients without a target; its attempts may not be called skipped."""
+    attempts = evidence.attempts.assign(attack=attack["name"])
+    measured = run_check(BY_NAME["budget"], replace(evidence, suite=suite_of([attack]), attempts=attempts))
+    assert (measured.outcome != "skip") == counts
+
+
 @pytest.mark.parametrize("give_up", [False, True])
 def test_attempts_that_end_early_are_not_measured_against_the_budget(
     give_up: bool, sound: nn.Module, images: Subset

@@ -90,9 +90,8 @@ def test_a_score_can_be_differentiated_by_the_image(name: str, model: Classifier
     detector = build_detector(name, SETTINGS.get(name, {}))
     key = detector.extractor
     clean = extract_features(model, [key], splits.train, 0)[key]
-    noisy = changed_images(
-        model, splits.train, lambda m, x, y, seeds: (x + (x - 0.4).sign() / 5).clamp(0, 1), 0, ""
-    )
+    plain = splits.train.batch(range(len(splits.train)))
+    noisy = (plain + (plain - 0.4).sign() / 5).clamp(0, 1)
     attacked = extract_features(model, [key], splits.train, 0, noisy)[key]
     detector.fit(clean, torch.from_numpy(splits.train.labels), attacked=attacked)
     images = splits.test.batch(range(8)).requires_grad_(True)
@@ -328,6 +327,17 @@ def test_attacked_images_are_those_of_the_engine(model: Classifier, splits: Spli
         wrong = model(images).argmax(1).numpy() != splits.test.labels
     assert np.array_equal(wrong, records["fooled"].to_numpy())
     assert wrong.any()
+
+
+def test_attacks_on_outlined_pixels_are_made_again_within_their_masks(model: Classifier, splits: Splits) -> None:
+    masks = np.zeros(splits.test.store_images.shape[:3], dtype=bool)
+    masks[:, :6] = True
+    outlined = replace(splits.test, store_masks=masks)
+    entry = {"name": "iterative", "hyperparameters": {"steps": 2, "mask": "outlined"}}
+    attack = SuiteAttack({"norm": "Linf", "attacks": [entry]}, 0.1)
+    change = changed_images(model, outlined, attack, 5, "") - outlined.batch(range(len(outlined)))
+    assert change[:, :, :6].any()
+    assert not change[:, :, 6:].any()
 
 
 # Bad input

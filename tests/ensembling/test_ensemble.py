@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from medrobust.attacks.targets import choose_targets
 from medrobust.core.errors import UserError
 from medrobust.core.params.training import ModelParams
 from medrobust.core.records import read_json
@@ -22,6 +23,7 @@ from medrobust.models.ensemble import (
     save_ensemble,
 )
 from medrobust.models.predict import log_probabilities, predictions_table
+from tests.small import make_classifier
 
 BLOCK = ModelParams(timm="resnet10t", weights="none", image_size=16)
 
@@ -61,6 +63,15 @@ def test_a_member_of_weight_zero_is_not_run() -> None:
     expected = 0.25 * members[0](images).softmax(1) + 0.75 * (members[2](images) / 2).softmax(1)
     assert len(ensemble.members) == 2
     assert torch.allclose(ensemble(images).exp(), expected, atol=1e-6)
+
+
+def test_an_ensemble_has_the_classes_of_its_members() -> None:
+    """A suite may name a class as its target."""
+    first = make_classifier()
+    ensemble = EnsembleClassifier([first, make_classifier()], [0.5, 0.5]).eval()
+    assert ensemble.classes == first.classes
+    images, labels = torch.rand(4, 1, 12, 12), torch.tensor([0, 1, 1, 0])
+    assert choose_targets(ensemble, images, labels, "c", None).tolist() == [2, 2, 2, 2]
 
 
 def saved(folder: Path, combination: Combination) -> dict[str, Path]:

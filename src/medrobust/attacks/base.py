@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from medrobust.attacks.projection import Norm, distance, per_image
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Positive
-from medrobust.core.params.hyperparameters import Count, NotNegative, check_values, reaches
+from medrobust.core.params.base import Count, NotNegative, Positive
+from medrobust.core.params.hyperparameters import check_values, reaches
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medrobust.attacks.base import Attack, focus, input_gradient, margin
 from medrobust.attacks.projection import per_image
 from medrobust.attacks.targets import attack_loss
-from medrobust.core.params.hyperparameters import Count
+from medrobust.core.params.base import Count
 
 Loss = Literal["ce", "margin"]
 

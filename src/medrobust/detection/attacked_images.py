@@ -1,11 +1,12 @@
 """Attacked images of a subset, made again from suite and seeds because attack records hold no images."""
 
-from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from medrobust.attacks.base import Attack
 from medrobust.attacks.engine.evaluate import build_attack
 from medrobust.core.runtime import progress
 from medrobust.core.seeds import image_seeds
@@ -17,7 +18,7 @@ from medrobust.models.predict import batches
 class SuiteAttack:
     """For each image the first attack of a resolved suite that fools the model; the last attack if none does.
 
-    `suite` is a result of `attacks.suite.resolve_suite`; `train` is for attacks that are fitted on training
+    `suite` is a result of `attacks.engine.suite.resolve_suite`; `train` is for attacks that are fitted on training
     images.
     """
 
@@ -25,6 +26,12 @@ class SuiteAttack:
         self.attacks = [build_attack(entry, eps, suite["norm"]) for entry in suite["attacks"]]
         if train is not None:
             self.attacks = [attack.with_training(train) for attack in self.attacks]
+
+    def for_images(self, subset: Subset, rows: list[int]) -> "SuiteAttack":
+        """The same for these rows of a subset, whose masks an attack may need."""
+        ready = copy(self)
+        ready.attacks = [attack.for_images(subset, rows) for attack in self.attacks]
+        return ready
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, seeds: Tensor) -> Tensor:
         result = images.clone()
@@ -39,12 +46,13 @@ class SuiteAttack:
 
 
 def changed_images(
-    model: nn.Module, subset: Subset, attack: Callable[..., Tensor], seed: int, desc: str
+    model: nn.Module, subset: Subset, attack: "Attack | SuiteAttack", seed: int, desc: str
 ) -> Tensor:
-    """All images of a subset after `attack` (an `Attack` or a `SuiteAttack`), n×C×H×W on the CPU."""
+    """All images of a subset after the attack, n×C×H×W on the CPU."""
     device, seeds = next(model.parameters()).device, image_seeds(subset.ids, seed)
     parts = []
     for rows in progress(list(batches(len(subset), BATCH)), desc, unit="batches"):
         images, labels = subset.batch(rows).to(device), subset.targets(rows).to(device)
-        parts.append(attack(model, images, labels, seeds=seeds[rows].to(device)).cpu())
+        ready = attack.for_images(subset, rows.tolist())
+        parts.append(ready(model, images, labels, seeds=seeds[rows].to(device)).cpu())
     return torch.cat(parts)

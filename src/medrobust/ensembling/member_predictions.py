@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medrobust.core.errors import UserError
+from medrobust.core.metrics import nll
 
 
 @dataclass(frozen=True)
@@ -57,5 +58,4 @@ def log_losses(predictions: MemberPredictions, clean: np.ndarray, robust: np.nda
 
     `clean` and `robust` are its log-probabilities, n×K. Of the members' predictions only the labels are used.
     """
-    rows = np.arange(len(predictions.labels))
-    return float(-clean[rows, predictions.labels].mean()), float(-robust[rows, predictions.labels].mean())
+    return nll(predictions.labels, clean), nll(predictions.labels, robust)

@@ -1,6 +1,7 @@
 """Transfer matrix: attack each model (the source) and evaluate all models on the attacked images."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +94,7 @@ def combine_per_member(ensemble: EnsembleClassifier, own: np.ndarray) -> np.ndar
     from below. `own` holds log-probabilities, A×n×K, of each of the A active members on the images made on it.
     """
     with torch.no_grad():
-        logprobs: np.ndarray = ensemble.combiner.cpu().double()(torch.from_numpy(own)).numpy()
-    return logprobs
+        return deepcopy(ensemble.combiner).cpu().double()(torch.from_numpy(own)).numpy()
 
 
 def matrix_table(

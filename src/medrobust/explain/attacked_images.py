@@ -29,8 +29,8 @@ def attacked_images(
     Images that are misclassified without an attack, on which the evaluation tried none, get the suite's cheapest.
 
     Args:
-        suite: as `attacks.suite.resolve_suite` returns it; `eps` is in its norm.
-        attempts: the evaluation's records, a table of `attempts.ATTEMPTS`.
+        suite: as `attacks.engine.suite.resolve_suite` returns it; `eps` is in its norm.
+        attempts: the evaluation's records, a table of `attacks.engine.attempts.ATTEMPTS`.
         train: images that fitted attacks are fitted on.
     """
     named = {name: replace(attack, eps=eps) for name, attack in named_attacks(suite)}

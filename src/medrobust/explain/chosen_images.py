@@ -50,7 +50,7 @@ def strongest_attacks(attempts: pd.DataFrame, ids: np.ndarray, eps: float) -> di
 
     An attack that succeeded within the radius comes first, then the one with the largest margin at any radius (an
     attack that fails at a large radius is not tried at smaller ones). Images without attempts are left out.
-    `attempts` is a table of `attempts.ATTEMPTS`.
+    `attempts` is a table of `attacks.engine.attempts.ATTEMPTS`.
     """
     tried = attempts[~attempts["attack"].isin(["natural", "stored"]) & attempts["id"].isin(ids)]
     hit = tried["fooled"] & (tried["eps"] <= eps * (1 + TOLERANCE))

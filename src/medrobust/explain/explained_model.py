@@ -21,9 +21,9 @@ class ExplainedModel:
 
     Attributes:
         train: images that fitted attacks are fitted on.
-        suite: as `attacks.suite.resolve_suite` returns it.
+        suite: as `attacks.engine.suite.resolve_suite` returns it.
         predictions: of the test images: `id`, `label`, `pred`, one `logprob_<k>` per class.
-        attempts: the evaluation's records, a table of `attempts.ATTEMPTS`.
+        attempts: the evaluation's records, a table of `attacks.engine.attempts.ATTEMPTS`.
         cells: least number of cells per side of Grad-CAM's layer.
     """
 

@@ -27,6 +27,7 @@ class EnsembleClassifier(nn.Module):
         combination = Combination(weights=combination) if isinstance(combination, list) else combination
         self.members = nn.ModuleList([members[i] for i in combination.active(len(members))])
         self.combiner = combination.of_active().module()
+        self.classes: list[str] = getattr(self.members[0], "classes", [])
 
     def forward(self, images: Tensor) -> Tensor:
         """Log-probabilities, n×K, of images n×C×H×W in [0, 1]."""

@@ -41,7 +41,7 @@ def weights_hash(folder: Path) -> str:
 
 
 def _is_ensemble(folder: Path) -> bool:
-    return "members" in _card(folder) or "not_fitted" in _card(folder)
+    return not {"members", "not_fitted"}.isdisjoint(_card(folder))
 
 
 def _card(folder: Path) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) ->
         folder = folders.plots / "train" / name
         if (history := reader.table(folder / "history.csv")) is not None:
             training.history[model] = history
-        if (confusion := reader.table(folder / "confusion.csv", dtype=str)) is not None:  # names may be numbers
+        if (confusion := reader.table(folder / "confusion.csv", dtype=str, keep_default_na=False)) is not None:
             run.confusion[model] = confusion
 
 

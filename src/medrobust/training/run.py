@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medrobust.core.code import modules_hash
 from medrobust.core.errors import UserError
 from medrobust.core.metrics import classification_summary, dvc_metrics, round_best
 from medrobust.core.params.report import ReportParams
@@ -16,7 +17,7 @@ from medrobust.core.params.training import AdvParams, AugmentParams, ModelParams
 from medrobust.core.processes import rank
 from medrobust.core.records import atomic_dir, read_json, write_metrics, write_table
 from medrobust.core.runtime import device, seed_everything
-from medrobust.data.store import Subset, open_splits
+from medrobust.data.store import SplitStore, Subset, open_splits
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
@@ -42,12 +43,11 @@ class PreparedImages:
         """Open the prepared store and divide it by the split table; images go to the GPU if they fit there."""
         splits = open_splits(prepared, split)
         subsets = {name: splits.subset(name).resident(device()) for name in ("train", "val", "test")}
-        return cls(subsets, splits.store.header.ordered, image_hashes(prepared, split))
+        return cls(subsets, splits.store.header.ordered, image_hashes(splits))
 
 
-def image_hashes(prepared: Path, split: Path) -> dict[str, str]:
+def image_hashes(splits: SplitStore) -> dict[str, str]:
     """Hashes of the images (`data`) and of the split table (`split`); no image is read."""
-    splits = open_splits(prepared, split)
     table = splits.table.to_csv(index=False)
     return {"data": splits.store.header.sha256, "split": _hash(table.encode())}
 
@@ -101,11 +101,12 @@ class TrainingRun:
             "files": sorted(self.settings.files.values()),
             "params": params,
         }  # fmt: skip
+        code = [self.settings.code, modules_hash([__name__])]
         objective = (self.settings.adv_objective if adv else None) or self.settings.objective
         fields = {"train": self.images.subsets["train"], "val": self.images.subsets["val"], **parts}
         job = Job(
             classifier, settings=settings, augment=self.augment, objective=objective,
-            seed=self.seed, key=resume_key({**facts, "code": self.settings.code}), **fields,
+            seed=self.seed, key=resume_key({**facts, "code": code}), **fields,
         )  # fmt: skip
         return job, facts
 

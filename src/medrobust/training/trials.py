@@ -13,9 +13,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from medrobust.core.code import modules_hash
 from medrobust.core.params.schema import override
 from medrobust.core.params.training import AugmentParams, SearchSpace, TrainParams, TuneParams
 from medrobust.core.runtime import WORK, say, seed_everything
+from medrobust.data.store import open_splits
 from medrobust.training.loop import DivergedError, Job, fit
 from medrobust.training.out_of_memory import BatchTooLargeError, explain_out_of_memory, free_memory
 from medrobust.training.run import PreparedImages, image_hashes, new_classifier
@@ -50,8 +52,10 @@ class TuningStudy:
     def facts(self) -> dict[str, Any]:
         """All that decides the result of a trial besides its hyper-parameters; the number of trials does not."""
         settings = self.settings.model_dump(exclude={"tune": {"trials"}})
-        hashes = image_hashes(self.prepared, self.split)
-        return {"seed": self.seed, **hashes, "settings": settings, "augment": self.augment.model_dump()}
+        return {
+            "seed": self.seed, "settings": settings, "augment": self.augment.model_dump(),
+            "code": modules_hash([__name__]), **image_hashes(open_splits(self.prepared, self.split)),
+        }  # fmt: skip
 
     def open(self) -> optuna.Study:
         return open_study(f"{self.settings.backbone}-{resume_key(self.facts())}")

@@ -7,8 +7,8 @@ import pytest
 from torch import Tensor, zeros
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Positive
-from medrobust.core.params.hyperparameters import Count, NotNegative, Part, build, check_values
+from medrobust.core.params.base import Count, NotNegative, Positive
+from medrobust.core.params.hyperparameters import Part, build, check_values
 
 
 @dataclass(frozen=True, kw_only=True)

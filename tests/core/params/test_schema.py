@@ -222,3 +222,10 @@ def test_a_misspelt_key_is_named_although_the_right_one_is_missing_too() -> None
     assert str(error.value).startswith(
         "params.yaml: adv.epss: unknown key (and 1 more error). Did you mean eps? Known"
     )
+
+
+def test_a_rule_for_a_whole_block_does_not_print_the_block() -> None:
+    content = preset()
+    content["split"] |= {"strategy": "kfold", "fold": 9}
+    with pytest.raises(UserError, match=r"^params\.yaml: split: fold 9 does not exist"):
+        check_params(content, "params.yaml")

@@ -12,7 +12,7 @@ from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
 from medrobust.attacks.projection import ascent, per_image
 from medrobust.attacks.targets import Loss
 from medrobust.core.errors import UserError
-from medrobust.core.params.hyperparameters import Count
+from medrobust.core.params.base import Count
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from medrobust.attacks.methods.square_l2 import SquareL2
 from medrobust.attacks.problem import BestImages
 from medrobust.attacks.projection import Norm
 from medrobust.core.errors import UserError
-from medrobust.core.params.hyperparameters import Count
+from medrobust.core.params.base import Count
 
 #: Budget of the published version. A smaller one needs `allow_weak`.
 STEPS, QUERIES, TARGETS = 100, 5000, 9

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from medrobust.attacks.problem import Problem, TargetableAttack
 from medrobust.attacks.projection import distance, per_image
-from medrobust.core.params.base import Positive
-from medrobust.core.params.hyperparameters import Count, NotNegative
+from medrobust.core.params.base import Count, NotNegative, Positive
 
 #: Keeps arctanh finite for pixels that are exactly 0 or 1, so that they can move.
 INSIDE = 0.999999

@@ -15,8 +15,7 @@ from medrobust.attacks.problem import BestImages, Losses, Problem, TargetableAtt
 from medrobust.attacks.projection import Norm, ascent, per_image
 from medrobust.attacks.targets import Loss, Target
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Positive
-from medrobust.core.params.hyperparameters import Count, NotNegative
+from medrobust.core.params.base import Count, NotNegative, Positive
 from medrobust.core.seeds import normal, uniform
 
 #: Offset between the random streams of two restarts, large enough that their steps share none.

@@ -13,8 +13,8 @@ from medrobust.attacks.methods.apgd import wrong_classes
 from medrobust.attacks.problem import Problem, TargetableAttack
 from medrobust.attacks.projection import Norm, distance, per_image
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Positive
-from medrobust.core.params.hyperparameters import Count, NotNegative, Part
+from medrobust.core.params.base import Count, NotNegative, Positive
+from medrobust.core.params.hyperparameters import Part
 
 #: A difference of logits that float32 distinguishes from 0, as a share of the largest logit: about 80 units.
 ROUNDING = 1e-5

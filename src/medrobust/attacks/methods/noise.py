@@ -6,7 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
-from medrobust.core.params.hyperparameters import Count
+from medrobust.core.params.base import Count
 from medrobust.core.seeds import signs
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
 from medrobust.attacks.projection import Norm
 from medrobust.core.errors import UserError
-from medrobust.core.params.hyperparameters import Count
+from medrobust.core.params.base import Count
 from medrobust.core.seeds import uniform
 
 #: Weight of the difference of two parents in a child (Su et al. 2019).

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from medrobust.attacks.projection import per_image, project
 from medrobust.attacks.state import AttackState, IterativeAttack
-from medrobust.core.params.hyperparameters import Count, Part
+from medrobust.core.params.base import Count
+from medrobust.core.params.hyperparameters import Part
 from medrobust.core.seeds import signs, uniform
 
 #: Query counts, of 10,000, at which the share of pixels that a square covers is halved (section 3.2 of the paper).

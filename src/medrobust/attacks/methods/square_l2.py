@@ -9,7 +9,8 @@ from torch import Tensor
 from medrobust.attacks.methods.square import HALVINGS
 from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
 from medrobust.attacks.projection import Norm, per_image
-from medrobust.core.params.hyperparameters import Count, Part
+from medrobust.core.params.base import Count
+from medrobust.core.params.hyperparameters import Part
 from medrobust.core.seeds import signs, uniform
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
 from medrobust.attacks.projection import Norm
 from medrobust.attacks.targets import Loss
-from medrobust.core.params.hyperparameters import Count
+from medrobust.core.params.base import Count
 from medrobust.core.seeds import signs
 
 Mode = Literal["random", "best_of", "flip", "whitebox"]

@@ -11,8 +11,7 @@ from medrobust.attacks.base import Attack, QueryCounter, frozen
 from medrobust.attacks.projection import Norm, ascent, project
 from medrobust.attacks.targets import attack_loss
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Positive
-from medrobust.core.params.hyperparameters import Count
+from medrobust.core.params.base import Count, Positive
 from medrobust.core.seeds import uniform
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Block, Name, Radius
+from medrobust.core.params.base import Block, Count, Name, Radius
 
 WHERE = "params.yaml: attacks.surrogates"
 
@@ -65,8 +65,8 @@ class AttacksParams(Block):
     suites: Annotated[dict[Name, SuiteParams], Field(min_length=1)]
     surrogates: list[SurrogateParams]
     on_invalid: Literal["warn", "fail"]
-    check_images: Annotated[int, Field(ge=1)]
-    check_queries: Annotated[int, Field(ge=1)]
+    check_images: Count
+    check_queries: Count
 
     @model_validator(mode="after")
     def _surrogates_match_suites(self) -> "AttacksParams":

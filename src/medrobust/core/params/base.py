@@ -59,6 +59,12 @@ ClassName = Annotated[str, BeforeValidator(_number_as_text)]
 Eps = Annotated[float, BeforeValidator(parse_fraction), AfterValidator(_in_pixel_units), Field(ge=0)]
 #: The radius of a ball of either norm; an L2 radius grows with the number of pixels.
 Radius = Annotated[float, BeforeValidator(parse_fraction), Field(ge=0)]
+#: A whole number, at least 0.
+Natural = Annotated[int, Field(ge=0)]
+#: A whole number, at least 1.
+Count = Annotated[int, Field(ge=1)]
+#: A number, at least 0.
+NotNegative = Annotated[float, Field(ge=0)]
 #: Above zero.
 Positive = Annotated[float, Field(gt=0)]
 #: A share between 0 and 1, both included.

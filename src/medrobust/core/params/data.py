@@ -4,16 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medrobust.core.params.base import Block, ClassName, Share
+from medrobust.core.params.base import Block, ClassName, Count, Natural, NotNegative, Share
 from medrobust.core.params.sources import TableParams, VolumeParams
 
 
 class PhantomParams(Block):
     """The number of synthetic patients of the built-in data set, and how hard they are to grade."""
 
-    patients: dict[ClassName, Annotated[int, Field(ge=1)]]
-    slices: Annotated[int, Field(ge=1)]
-    difficulty: Annotated[float, Field(ge=0)]
+    patients: dict[ClassName, Count]
+    slices: Count
+    difficulty: NotNegative
     site: Annotated[float, Field(ge=0, le=0.2)]
 
 
@@ -53,7 +53,7 @@ class SplitParams(Block):
     val: Share
     test: Share
     folds: Annotated[int, Field(ge=2)]
-    fold: Annotated[int, Field(ge=0)]
+    fold: Natural
     unknown_parent: Literal["exclude", "train"]
     small_class: Literal["fail", "train_only", "no_val", "merge"]
     merge: dict[ClassName, ClassName]

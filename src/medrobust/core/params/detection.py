@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Block, Name, Radius, Share
+from medrobust.core.params.base import Block, Count, Name, Natural, NotNegative, Radius, Share
 from medrobust.core.params.training import BackboneParams
 
-Price = Annotated[float, Field(ge=0)]
+Price = NotNegative
 AdaptiveName = Literal["joint", "orthogonal", "matching", "ind", "ood"]
 
 
@@ -17,9 +17,9 @@ class AdaptiveParams(Block):
     """Attackers who know the detector."""
 
     attacks: list[AdaptiveName]
-    images: Annotated[int, Field(ge=0)]
-    steps: Annotated[int, Field(ge=1)]
-    searches: Annotated[int, Field(ge=1)]
+    images: Natural
+    steps: Count
+    searches: Count
 
 
 class RiskParams(Block):

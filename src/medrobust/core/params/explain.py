@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from medrobust.core.params.base import Block, Radius
+from medrobust.core.params.base import Block, Count, Natural, Radius
 
 
 class ExplainParams(Block):
@@ -12,8 +12,8 @@ class ExplainParams(Block):
 
     suite: str
     eps: Radius
-    images: Annotated[int, Field(ge=0)]
-    drift_images: Annotated[int, Field(ge=0)]
-    grid: Annotated[int, Field(ge=1)]
+    images: Natural
+    drift_images: Natural
+    grid: Count
     top: Annotated[float, Field(gt=0, lt=1)]
-    surface: Annotated[int, Field(ge=0)]
+    surface: Natural

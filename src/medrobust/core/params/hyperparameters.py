@@ -16,12 +16,6 @@ T = TypeVar("T")
 #: Allowed gap between step size times steps and a radius, as a share of the radius.
 ROUNDING = 1e-5
 
-#: A whole number, at least 0.
-Natural = Annotated[int, pydantic.Field(ge=0)]
-#: A whole number, at least 1.
-Count = Annotated[int, pydantic.Field(ge=1)]
-#: A number, at least 0.
-NotNegative = Annotated[float, pydantic.Field(ge=0)]
 #: A share, above 0 and at most 1.
 Part = Annotated[float, pydantic.Field(gt=0, le=1)]
 

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from medrobust.core.params.base import Block
+from medrobust.core.params.base import Block, Count, Natural
 
 
 class ReportParams(Block):
     """The title of the report, its intervals, and the number of images that it shows."""
 
     title: str
-    bootstrap: Annotated[int, Field(ge=1)]
+    bootstrap: Count
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    sheet: Annotated[int, Field(ge=0)]
+    sheet: Natural

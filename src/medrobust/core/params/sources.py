@@ -1,10 +1,8 @@
 """Blocks inside `data` that tell a source how to read its files: tables and volumes."""
 
-from typing import Annotated
+from pydantic import model_validator
 
-from pydantic import Field, model_validator
-
-from medrobust.core.params.base import Block, Share
+from medrobust.core.params.base import Block, Count, Share
 
 
 class TableParams(Block):
@@ -29,7 +27,7 @@ class VolumeParams(Block):
     """Which slices of a volume or series become images."""
 
     range: tuple[Share, Share]
-    step: Annotated[int, Field(ge=1)]
+    step: Count
 
     @model_validator(mode="after")
     def _upwards(self) -> "VolumeParams":

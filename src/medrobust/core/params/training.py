@@ -4,7 +4,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from medrobust.core.params.base import Block, Eps, Positive, Range, Share, parse_fraction
+from medrobust.core.params.base import (
+    Block,
+    Count,
+    Eps,
+    Natural,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    parse_fraction,
+)
 
 #: Images per batch; BatchNorm has no variance of one image.
 BatchSize = Annotated[int, Field(ge=2)]
@@ -25,7 +35,7 @@ def _step_size(value: Any) -> Any:
 class HeadParams(Block):
     """The classifier on top of the backbone: linear, or an MLP with hidden layers of these widths."""
 
-    widths: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
+    widths: list[Count] = Field(default_factory=list)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -64,7 +74,7 @@ class AugmentParams(Block):
     scale: Range
     brightness: Share
     contrast: Share
-    sharpness: Annotated[float, Field(ge=0)]
+    sharpness: NotNegative
 
 
 class SearchSpace(Block):
@@ -79,8 +89,8 @@ class SearchSpace(Block):
 class TuneParams(Block):
     """The Optuna study of each backbone."""
 
-    trials: Annotated[int, Field(ge=0)]
-    epochs: Annotated[int, Field(ge=1)]
+    trials: Natural
+    epochs: Count
     objective: Literal["clean", "robust"]
     space: SearchSpace
 
@@ -88,12 +98,12 @@ class TuneParams(Block):
 class TrainParams(Block):
     """Clean training; `lr` to `scheduler` are the first trial of the study, whose best trial replaces them."""
 
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Count
     lr: Positive
     optimiser: Optimiser
     batch_size: BatchSize
     scheduler: Scheduler
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: NotNegative
     label_smoothing: Share
     class_weights: Literal["none", "balanced"]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
@@ -113,18 +123,18 @@ class AdvParams(Block):
 
     eps: Annotated[Eps, Field(gt=0)]
     alpha: Annotated[Literal["auto"] | float, BeforeValidator(_step_size)]
-    steps: Annotated[int, Field(ge=1)]
+    steps: Count
     mix: Share
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Count
     lr_scale: Positive
     objective: str
-    beta: Annotated[float, Field(ge=0)]
-    noise: Annotated[float, Field(ge=0)]
-    replays: Annotated[int, Field(ge=1)]
+    beta: NotNegative
+    noise: NotNegative
+    replays: Count
     ramp: Share
-    awp: Annotated[float, Field(ge=0)]
+    awp: NotNegative
     ema: Decay
     unlabelled: Annotated[float, Field(ge=0, lt=1)] | str
     batch_norm: Literal["eval", "batch"]
     attack_precision: Literal["fp32", "train"]
-    val_steps: Annotated[int, Field(ge=1)] | None
+    val_steps: Count | None

@@ -1,10 +1,8 @@
 """Block `transfer`: the attack of the transfer matrix, which evaluates each model on the images of the others."""
 
-from typing import Annotated
+from pydantic import model_validator
 
-from pydantic import Field, model_validator
-
-from medrobust.core.params.base import Block, Radius
+from medrobust.core.params.base import Block, Natural, Radius
 
 
 class TransferParams(Block):
@@ -12,7 +10,7 @@ class TransferParams(Block):
 
     suite: str
     eps: Radius
-    images: Annotated[int, Field(ge=0)]
+    images: Natural
 
     @model_validator(mode="after")
     def _attack_is_set(self) -> "TransferParams":

@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from medrobust.attacks.base import Attack, margin
 from medrobust.attacks.projection import Norm, ascent, per_image, project
-from medrobust.core.params.base import Positive
-from medrobust.core.params.hyperparameters import Count, NotNegative
+from medrobust.core.params.base import Count, NotNegative, Positive
 from medrobust.core.seeds import uniform
 from medrobust.detection.features import DeepFeatures, Features
 from medrobust.detection.guard import FittedDetector

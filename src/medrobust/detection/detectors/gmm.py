@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from medrobust.core.params.hyperparameters import Count, NotNegative
+from medrobust.core.params.base import Count, NotNegative
 from medrobust.detection.base import Detector
 from medrobust.detection.features import Features
 from medrobust.detection.statistics.standardise import check_class_sizes, moments, standardise

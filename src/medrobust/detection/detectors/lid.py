@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.hyperparameters import Count, Natural
+from medrobust.core.params.base import Count, Natural
 from medrobust.detection.base import Detector
 from medrobust.detection.features import Features
 from medrobust.detection.statistics.distances import nearest

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.hyperparameters import Natural
+from medrobust.core.params.base import Natural
 from medrobust.detection.base import Detector
 from medrobust.detection.features import Features
 

@@ -27,13 +27,11 @@ def sheet_rows(manifest: pd.DataFrame, count: int) -> dict[str, list[int]]:
 
 
 def class_sheet(store: ImageStore, count: int) -> Any:
-    """A figure with one row of images per class, in the order of the grades; None if `count` is 0."""
-    chosen = {name: rows for name, rows in sheet_rows(store.manifest, count).items() if count}
-    names = [name for name in store.header.classes if name in chosen]
-    if not names:
-        return None
+    """A figure with one row of images per class, in the order of the grades."""
     import matplotlib.pyplot as plt
 
+    chosen = sheet_rows(store.manifest, count)
+    names = [name for name in store.header.classes if name in chosen]
     columns = max(len(rows) for rows in chosen.values())
     figure, grid = plt.subplots(len(names), columns, figsize=(1.1 * columns, 1.4 * len(names)), squeeze=False)
     for axes in grid.flat:
