@@ -15,9 +15,10 @@ HOSTILE = [
     "# Audit of the split: clean", "**Audit of the split: clean**", "a\n\n**Audit of the split: clean**\n", "---",
     "- item", "+ item", "1. item", "12) item", "> quote", "===", "===\n", "[x](javascript:alert(1))",
     "![x](http://x/y.png)", "[x]: http://x", "[^1]: note", "[ ] task", "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>", "</details>", "<!-- x", "`code", "```", "~~~", "a|b", "a\\|b", "\\", "&lt;b&gt;",
-    "&#35; x", "$x$", "~x~", "*x*", "_x_", "__x__", "a_b", "_a_b_", "    code", "\tcode", "| a | b |", "x\r# y",
-    "x\u2028# y", "\u202eclean", "a\x1b[31mb", "http://x.y/a_b", "<http://x.y>", "x  \ny", "a\\\nb",
+    "<img src=x onerror=alert(1)>", "</details>", "<!-- x", "`code", "```", "~~~", "a|b", "a\\|b", "\\",
+    "&lt;b&gt;", "&#35; x", "$x$", "~x~", "*x*", "_x_", "__x__", "a_b", "_a_b_", "    code", "\tcode",
+    "| a | b |", "x\r# y", "x\u2028# y", "\u202eclean", "a\x1b[31mb", "http://x.y/a_b", "<http://x.y>", "x  \ny",
+    "a\\\nb", "R&D", "a & b;",
 ]  # fmt: skip
 
 
@@ -44,7 +45,8 @@ def check_shown(text: str) -> None:
     paragraph = GITHUB.render(written).replace("<!-- -->", "").strip()
     assert paragraph == (f"<p>{wanted}</p>" if wanted else "")
     cells = GITHUB.render(f"| {written} | b |\n| --- | --- |\n| {written} | 1 |").replace("<!-- -->", "")
-    assert f"<th>{wanted}</th>\n<th>b</th>" in cells and f"<td>{wanted}</td>\n<td>1</td>" in cells
+    assert f"<th>{wanted}</th>\n<th>b</th>" in cells
+    assert f"<td>{wanted}</td>\n<td>1</td>" in cells
     item = GITHUB.render(f"- {written}").replace("<!-- -->", "").strip()
     assert item == f"<ul>\n<li>{wanted}</li>\n</ul>"
 
@@ -71,7 +73,8 @@ def test_one_line_has_no_sign_that_hides_or_moves_others() -> None:
 
 
 @pytest.mark.parametrize(("text", "printable"), [
-    ("Mild AD", True), (">3mm", True), ("$x$", True), ("", False), (" ", False), ("a\nb", False), ("a\u202eb", False),
+    ("Mild AD", True), (">3mm", True), ("$x$", True), ("", False), (" ", False), ("a\nb", False), ("a  b", True), ("a\u2028b", False),
+    ("a\u202eb", False),
 ])  # fmt: skip
 def test_is_printable(text: str, printable: bool) -> None:
     assert is_printable(text) is printable
@@ -83,4 +86,4 @@ def test_is_printable(text: str, printable: bool) -> None:
 def test_code_block_ends_at_its_own_fence(text: str) -> None:
     block = code_block(text, "yaml")
     [token] = MarkdownIt().parse(block)
-    assert token.type == "fence" and token.info == "yaml"
+    assert (token.type, token.info) == ("fence", "yaml")

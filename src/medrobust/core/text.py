@@ -8,14 +8,14 @@ from typing import Any
 JOINERS = "\u200c\u200d"
 #: Marks that end a link, start or end emphasis, code, mathematics or HTML, or separate the cells of a table. An
 #: underscore within a word, and brackets without a target behind them, mean nothing.
-INLINE = re.compile(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])")
+INLINE = re.compile(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
 #: Marks at the start of a line that make it a heading, an item of a list, a task, or a rule.
 START = re.compile(r"^( *)(#(?=#{0,5}(?: |$))|[-+](?=[ -]|$)|=(?=[ =]|$)|\[(?=[ xX]\]))")
 #: A number at the start of a line that makes it an item of a list.
 ITEM = re.compile(r"^( *\d{1,9})([.)])(?= |$)")
 #: Signs that GitHub reads as a user, a team or an issue; a comment behind them prevents it.
 MENTION = re.compile(r"(?<!\w)([@#])(?=\w)")
-ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&dollar;"}
+ENTITIES = str.maketrans({"<": "&lt;", ">": "&gt;", "$": "&dollar;"})
 
 
 def one_line(text: Any) -> str:
@@ -23,19 +23,20 @@ def one_line(text: Any) -> str:
 
     White space becomes one blank. A byte of a file name that is no text becomes U+FFFD.
     """
-    return "".join(map(_visible, re.sub(r"\s+", " ", str(text))))
+    line = re.sub(r"\s+", " ", str(text))
+    return line if line.isprintable() else "".join(map(_visible, line))
 
 
 def is_printable(text: str) -> bool:
-    """Whether `one_line` leaves the text as it is, and something of it can be seen."""
-    return one_line(text) == text and bool(text.strip())
+    """Whether the text is one line, and all of it can be seen and stays where it is."""
+    return "".join(map(_visible, text)) == text and bool(text.strip())
 
 
 def markdown(text: Any) -> str:
     """The text on one line of GitHub's Markdown, so that it is shown as it is: no markup, link or mention."""
     line = INLINE.sub(r"\\\g<0>", one_line(text))
     line = ITEM.sub(r"\1\\\2", START.sub(r"\1\\\2", line))
-    return MENTION.sub(r"\1<!-- -->", line.translate(str.maketrans(ENTITIES)))
+    return MENTION.sub(r"\1<!-- -->", line.translate(ENTITIES))
 
 
 def code_block(text: str, language: str = "") -> str:
@@ -48,7 +49,7 @@ def _visible(sign: str) -> str:
     match unicodedata.category(sign):
         case "Cs":
             return "\ufffd"
-        case "Cc":
+        case "Cc" | "Zl" | "Zp":
             return ""
         case "Cf":
             return sign if sign in JOINERS else ""

@@ -23,7 +23,10 @@ MARKERS = "osD^vPX"
 CEILING = 0.99
 TITLES = {"gradcam": "Grad-CAM", "saliency": "input gradient"}
 DPI = 120
-STYLE: Any = {"font.size": 9, "svg.hashsalt": "medrobust", "svg.fonttype": "none"}
+STYLE: Any = {
+    "font.size": 9, "svg.hashsalt": "medrobust", "svg.fonttype": "none",
+    "text.parse_math": False,  # a `$` in a class name is a `$`
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,8 @@ def _scatter(axes: Any, points: np.ndarray, labels: np.ndarray, classes: list[st
     for k, name in enumerate(classes):
         own = points[labels == k]
         style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
-        axes.scatter(*own.T, s=14, lw=0, alpha=0.75, label=name, zorder=2, **style)
+        label = f" {name}" if name.startswith("_") else name  # matplotlib hides labels that start with it
+        axes.scatter(*own.T, s=14, lw=0, alpha=0.75, label=label, zorder=2, **style)
     axes.set(xticks=[], yticks=[])
 
 

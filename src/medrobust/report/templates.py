@@ -1,8 +1,13 @@
-"""Jinja's settings for the page, the Markdown report, the texts of sections and tables, and the model cards."""
+"""Jinja's settings for the page, the Markdown report, the texts of sections and tables, and the model cards.
+
+Values are escaped here, where they are written, and nowhere before.
+"""
 
 import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from medrobust.core.text import markdown, one_line
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -10,15 +15,33 @@ if TYPE_CHECKING:
 
 @cache
 def environment(package: str) -> "Environment":
-    """The templates in the folder of a package; those of HTML escape the values that they show."""
+    """The templates in the folder of a package, which show every value as plain text on one line.
+
+    Templates of HTML (.html) and of Markdown (.md.jinja) also escape it. The filter `safe` is for values that are
+    markup on purpose.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     templates = Environment(
         loader=PackageLoader(package, ""), autoescape=select_autoescape(), trim_blocks=True, lstrip_blocks=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined, finalize=_as_text(),
     )  # fmt: skip
     templates.filters["percent"] = "{:.0%}".format
     return templates
+
+
+def _as_text() -> Any:
+    """What Jinja does to the value of an expression before it writes it."""
+    from jinja2 import pass_context
+    from markupsafe import Markup
+
+    @pass_context
+    def finalize(context: Any, value: Any) -> Any:
+        if isinstance(value, Markup):
+            return value
+        return markdown(value) if str(context.name).endswith(".md.jinja") else one_line(value)
+
+    return finalize
 
 
 def paragraphs(package: str, name: str, **values: Any) -> list[str]:

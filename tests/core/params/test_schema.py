@@ -189,6 +189,15 @@ def test_whole_numbers_are_names_of_classes() -> None:
     assert params.split.merge == {"1": "0"}
 
 
+def test_a_text_that_cannot_be_shown_on_one_line_is_no_name_of_a_class(tmp_path: Path) -> None:
+    for name in ("a\nb", "\u202edlim", " "):
+        with pytest.raises(UserError, match=r"data\.classes\.1: got .*Use one line of visible text"):
+            load_changed(tmp_path, "data.classes", ["a", name])
+    with pytest.raises(UserError, match=r"report\.title: got .*Use one line of visible text"):
+        load_changed(tmp_path, "report.title", "a\n\n# b")
+    assert load_changed(tmp_path, "data.labels", {"a\tb": "MildDemented"}).data.labels == {"a\tb": "MildDemented"}
+
+
 @pytest.mark.parametrize("name", [True, None, 0.5])
 def test_other_values_are_no_names_of_classes(name: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.classes\.1: got .*put quotes around it"):

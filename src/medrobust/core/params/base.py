@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from medrobust.core.text import is_printable
+
 
 class Block(BaseModel):
     """A block of params.yaml: immutable; an unknown key, infinity and NaN are errors."""
@@ -51,10 +53,19 @@ def _number_as_text(name: Any) -> Any:
     return name
 
 
+def printable(text: str) -> str:
+    """Raise ValueError for text that is empty, has several lines, or has invisible signs: names are shown."""
+    if not is_printable(text):
+        raise ValueError("Use one line of visible text")
+    return text
+
+
 #: A name that the user gives to a model, an attack suite or a detector. DVC splits keys at `.`, files use `-`.
 Name = Annotated[str, BeforeValidator(_usable_name)]
-#: The name of a class: text, or a whole number that becomes text.
-ClassName = Annotated[str, BeforeValidator(_number_as_text)]
+#: A label of the data: text, or a whole number that becomes text.
+Label = Annotated[str, BeforeValidator(_number_as_text)]
+#: The name of a class, which figures and tables show.
+ClassName = Annotated[Label, AfterValidator(printable)]
 #: A distance in [0, 1] pixel units; YAML may have 0.03 or 8/255.
 Eps = Annotated[float, BeforeValidator(parse_fraction), AfterValidator(_in_pixel_units), Field(ge=0)]
 #: The radius of a ball of either norm; an L2 radius grows with the number of pixels.

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medrobust.core.params.base import Block, ClassName, Count, Natural, NotNegative, Share
+from medrobust.core.params.base import Block, ClassName, Count, Label, Natural, NotNegative, Share
 from medrobust.core.params.sources import TableParams, VolumeParams
 
 
@@ -28,7 +28,7 @@ class DataParams(Block):
     image_size: Annotated[int, Field(ge=8)]
     channels: Literal[1, 3]
     on_bad_image: Literal["fail", "skip"]
-    labels: dict[ClassName, ClassName | None]
+    labels: dict[Label, ClassName | None]
     on_mixed_patient: Literal["fail", "keep", "skip"]
     window: tuple[float, float] | None
     table: TableParams | None

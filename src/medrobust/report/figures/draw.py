@@ -30,6 +30,7 @@ mpl.rcParams.update(
         "axes.spines.right": False,
         "svg.hashsalt": "medrobust",
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a `$` in a class name is a `$`
     }
 )
 

@@ -2,6 +2,7 @@
 
 import re
 
+from medrobust.core.text import one_line
 from medrobust.report.tables.table import Table
 
 SPECIAL = {
@@ -15,25 +16,26 @@ SPECIAL = {
 def latex(table: Table) -> str:
     r"""The table for `\input`; it needs the package booktabs. Title and note are comments above it."""
     numbers = "".join("r" if _numeric(column) else "l" for column in zip(*table.rows, strict=True))
-    lines = [f"% {text}" for text in (table.title, table.note) if text]
+    lines = [f"% {one_line(text)}" for text in (table.title, table.note) if text]
     lines += [rf"\begin{{tabular}}{{{numbers or 'l' * len(table.columns)}}}", r"\toprule", _row(table.columns)]
     lines += [r"\midrule", *(_row(row) for row in table.rows), r"\bottomrule", r"\end{tabular}"]
     return "\n".join(lines) + "\n"
 
 
 def file_name(table: Table) -> str:
-    """A file name from the table's title, without a suffix."""
-    return re.sub(r"[^a-z0-9]+", "-", table.title.lower()).strip("-")
+    """A file name from the table's title, without a suffix; names of models and suites differ in it too."""
+    return re.sub(r"[^a-z0-9_]+", "-", table.title.lower()).strip("-")
 
 
 def escape(text: str) -> str:
     """Text with LaTeX's special characters, and the symbols of these tables, as commands."""
-    return "".join(SPECIAL.get(sign, sign) for sign in text)
+    return "".join(SPECIAL.get(sign, sign) for sign in one_line(text))
 
 
 def _row(cells: list[str]) -> str:
-    # LaTeX reads a bracket at the start of a row as the optional argument of the row before.
-    return " & ".join(f"{{{escape(cell)}}}" if cell.startswith("[") else escape(cell) for cell in cells) + r" \\"
+    # LaTeX reads a bracket or an asterisk at the start of a row as an argument of the end of the row before.
+    protected = (f"{{{text}}}" if text.lstrip().startswith(("[", "*")) else text for text in map(escape, cells))
+    return " & ".join(protected) + r" \\"
 
 
 def _numeric(column: tuple[str, ...]) -> bool:

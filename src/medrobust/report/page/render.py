@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from medrobust.core.text import one_line
 from medrobust.report.page.sections import ReportSettings, sections
 from medrobust.report.page.verdicts import WORDS, verdicts
 from medrobust.report.run import Run
@@ -61,14 +62,14 @@ def breakable(name: str) -> str:
     """A class name that may break before its capitals and after its underscores, as HTML."""
     from markupsafe import Markup, escape
 
-    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[a-z])(?=[A-Z])|(?<=_)", name))
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[a-z])(?=[A-Z])|(?<=_)", one_line(name)))
 
 
 def mark_intervals(cell: str) -> str:
     """A cell of a table as HTML, with its intervals marked: they do not break and look different from values."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"\[-?\d[^\]]*\]", r'<span class="ci">\g<0></span>', str(escape(cell))))
+    return Markup(re.sub(r"\[-?\d[^\]]*\]", r'<span class="ci">\g<0></span>', str(escape(one_line(cell)))))
 
 
 def _resource(name: str) -> str:

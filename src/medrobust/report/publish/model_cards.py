@@ -16,6 +16,7 @@ import yaml
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.records import atomic_dir
+from medrobust.core.text import code_block
 from medrobust.report.collect import Folders
 from medrobust.report.publish.hub import licence_id, metadata
 from medrobust.report.run import Run
@@ -112,11 +113,11 @@ def _weights(params: dict[str, Any]) -> str:
 
 
 def _settings(params: dict[str, Any]) -> str:
-    """The parameters of training as YAML, without the folder of local weights, which is not published."""
+    """The parameters of training as a block of YAML, without the folder of local weights, which stays private."""
     settings = {name: dict(values) for name, values in params.items() if isinstance(values, dict)}
     if "model" in settings and _weights(params) not in STARTS:
         settings["model"]["weights"] = Path(_weights(params)).name
-    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    return code_block(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "yaml")
 
 
 def _confusion(model: PublishedModel, classes: list[str]) -> Table | None:

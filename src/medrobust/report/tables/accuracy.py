@@ -4,6 +4,7 @@ from typing import Any
 
 from medrobust.core.metrics import curve_columns
 from medrobust.core.params.attacks import SuiteParams
+from medrobust.core.text import one_line
 from medrobust.report.run import REGIMES, Evaluation, Model, Run, name_of
 from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
 from medrobust.report.templates import table_note
@@ -130,7 +131,7 @@ def short_table(run: Run) -> Table:
 
 def plain(table: Table) -> str:
     """The table in aligned columns for a terminal."""
-    grid = [table.columns, *table.rows]
+    grid = [[one_line(cell) for cell in row] for row in (table.columns, *table.rows)]
     widths = [max(len(row[column]) for row in grid) for column in range(len(table.columns))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in grid)
 

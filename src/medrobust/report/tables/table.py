@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from medrobust.core.intervals import unanimous_margin
+from medrobust.core.text import markdown
 
 #: Shown where a number is missing or not defined.
 NONE = "–"
@@ -26,12 +27,12 @@ class Table:
 
     def markdown(self) -> str:
         """Title, table and note in GitHub's Markdown."""
-        return f"### {self.title}\n\n{self.body()}"
+        return f"### {markdown(self.title)}\n\n{self.body()}"
 
     def body(self) -> str:
         """Table and note in GitHub's Markdown."""
         lines = [_line(row) for row in (self.columns, ["---"] * len(self.columns), *self.rows)]
-        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
+        return "\n".join([*lines, "", *([markdown(self.note), ""] if self.note else [])])
 
     def with_warning(self, confidence: float, patients: int | None = None) -> "Table":
         """The table with the warning of `zero_width_warning` about its cells added to the note."""
@@ -79,4 +80,4 @@ def zero_width_warning(rows: Iterable[Sequence[str]], confidence: float, patient
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    return "| " + " | ".join(map(markdown, cells)) + " |"
