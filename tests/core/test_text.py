@@ -73,8 +73,8 @@ def test_one_line_has_no_sign_that_hides_or_moves_others() -> None:
 
 
 @pytest.mark.parametrize(("text", "printable"), [
-    ("Mild AD", True), (">3mm", True), ("$x$", True), ("", False), (" ", False), ("a\nb", False), ("a  b", True), ("a\u2028b", False),
-    ("a\u202eb", False),
+    ("Mild AD", True), (">3mm", True), ("$x$", True), ("", False), (" ", False), ("a\nb", False), ("a  b", True),
+    ("a\u2028b", False), ("a\u202eb", False),
 ])  # fmt: skip
 def test_is_printable(text: str, printable: bool) -> None:
     assert is_printable(text) is printable

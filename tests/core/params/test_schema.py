@@ -170,9 +170,27 @@ def test_a_name_that_files_or_dvc_cannot_hold_is_refused(block: str, name: Any, 
         load_changed(tmp_path, block, {**values, name: next(iter(values.values()))})
 
 
-def test_the_name_of_the_ensemble_is_taken(tmp_path: Path) -> None:
-    models = {**preset()["models"], "ensemble": preset()["models"]["resnet34"]}
-    with pytest.raises(UserError, match=r"models\.ensemble: the name is that of the ensemble"):
+@pytest.mark.parametrize("block", ["models", "attacks.suites", "detect.detectors", "detect.suites"])
+def test_a_name_that_some_systems_cannot_store_or_tell_from_another_is_refused(block: str, tmp_path: Path) -> None:
+    values: Any = preset()
+    for part in block.split("."):
+        values = values[part]
+    first, value = next(iter(values.items()))
+    where = re.escape(block)
+    for name in ("con", "NUL", "com1", "Lpt9"):
+        with pytest.raises(UserError, match=rf"{where}\.{name}: got '{name}'.*Windows has no file of this one"):
+            load_changed(tmp_path, block, {**values, name: value})
+    with pytest.raises(UserError, match=rf"{where}\.a+: .*Use at most 64 characters"):
+        load_changed(tmp_path, block, {**values, "a" * 65: value})
+    twin = first.upper()
+    with pytest.raises(UserError, match=rf"{where}: {first} and {twin} differ in capitals only.*rename one"):
+        load_changed(tmp_path, block, {**values, twin: value})
+
+
+@pytest.mark.parametrize("name", ["ensemble", "Ensemble"])
+def test_the_name_of_the_ensemble_is_taken(name: str, tmp_path: Path) -> None:
+    models = {**preset()["models"], name: preset()["models"]["resnet34"]}
+    with pytest.raises(UserError, match=rf"models\.{name}: the name is that of the ensemble"):
         load_changed(tmp_path, "models", models)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Block, Count, Name, Radius
+from medrobust.core.params.base import Block, Count, Named, Radius
 
 WHERE = "params.yaml: attacks.surrogates"
 
@@ -62,7 +62,7 @@ class AttacksParams(Block):
         check_queries: queries per image of the checks' black-box attack.
     """
 
-    suites: Annotated[dict[Name, SuiteParams], Field(min_length=1)]
+    suites: Annotated[Named[SuiteParams], Field(min_length=1)]
     surrogates: list[SurrogateParams]
     on_invalid: Literal["warn", "fail"]
     check_images: Count

@@ -1,11 +1,18 @@
 """Common parts of all blocks of params.yaml: strict frozen models, names, and numbers in pixel units."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from medrobust.core.text import is_printable
+
+T = TypeVar("T")
+
+#: Names that Windows has no files for, whatever the suffix.
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+#: Characters of a name; a file's name has three at most, and most systems allow 255 in all.
+LONGEST = 64
 
 
 class Block(BaseModel):
@@ -41,7 +48,20 @@ def _in_pixel_units(value: float) -> float:
 def _usable_name(name: Any) -> Any:
     if not (isinstance(name, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name)):
         raise ValueError("Use letters, digits and _, starting with a letter: names of stages and files contain it")
+    if name.lower() in RESERVED:
+        raise ValueError("Use another name: Windows has no file of this one")
+    if len(name) > LONGEST:
+        raise ValueError(f"Use at most {LONGEST} characters: names of stages and files contain it")
     return name
+
+
+def _distinct(block: dict[str, T]) -> dict[str, T]:
+    """Raise ValueError for names that differ in capitals only: on some systems their files are the same."""
+    seen: dict[str, str] = {}
+    for name in block:
+        if (other := seen.setdefault(name.lower(), name)) != name:
+            raise ValueError(f"{other} and {name} differ in capitals only, and so do their files: rename one")
+    return block
 
 
 def _number_as_text(name: Any) -> Any:
@@ -60,8 +80,11 @@ def printable(text: str) -> str:
     return text
 
 
-#: A name that the user gives to a model, an attack suite or a detector. DVC splits keys at `.`, files use `-`.
+#: A name that the user gives to a model, an attack suite or a detector. It is part of files, of names of DVC's
+#: stages and of their shell commands, unquoted. DVC splits keys at `.`, files use `-`.
 Name = Annotated[str, BeforeValidator(_usable_name)]
+#: Blocks by such a name.
+Named = Annotated[dict[Name, T], AfterValidator(_distinct)]
 #: A label of the data: text, or a whole number that becomes text.
 Label = Annotated[str, BeforeValidator(_number_as_text)]
 #: The name of a class, which figures and tables show.

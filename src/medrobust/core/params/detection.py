@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Block, Count, Name, Natural, NotNegative, Radius, Share
+from medrobust.core.params.base import Block, Count, Named, Natural, NotNegative, Radius, Share
 from medrobust.core.params.training import BackboneParams
 
 Price = NotNegative
@@ -40,8 +40,8 @@ class DetectParams(Block):
     """
 
     ensemble: list[Literal["clean", "adv"]]
-    detectors: dict[Name, dict[str, Any]]
-    suites: dict[Name, Radius]
+    detectors: Named[dict[str, Any]]
+    suites: Named[Radius]
     seen: str | None
     fpr: Annotated[float, Field(gt=0, lt=1)]
     train_images: Annotated[int, Field(ge=2)]

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import AttacksParams
-from medrobust.core.params.base import Block, Name
+from medrobust.core.params.base import Block, Named
 from medrobust.core.params.data import AuditParams, DataParams, SplitParams
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.ensemble import EnsembleParams
@@ -30,7 +30,7 @@ class Params(Block):
     data: DataParams
     split: SplitParams
     audit: AuditParams
-    models: Annotated[dict[Name, BackboneParams], Field(min_length=1)]
+    models: Annotated[Named[BackboneParams], Field(min_length=1)]
     augment: AugmentParams
     tune: TuneParams
     train: TrainParams
@@ -44,8 +44,10 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _models_fit(self) -> "Params":
-        if "ensemble" in self.models:
-            raise UserError("params.yaml: models.ensemble", "the name is that of the ensemble", "Use another name")
+        if taken := [name for name in self.models if name.lower() == "ensemble"]:
+            raise UserError(
+                f"params.yaml: models.{taken[0]}", "the name is that of the ensemble", "Use another name"
+            )
         for name, model in self.models.items():
             override(self.train, model.train, f"models.{name}.train")
             override(self.adv, model.adv, f"models.{name}.adv")
