@@ -25,9 +25,10 @@ def main() -> None:
     with atomic_dir(args.tables) as folder:
         write_table(folder / "pairs.csv", result.pairs.drop(columns=["row", "other_row"]))
         write_table(folder / "suspects.csv", result.suspects)
+        if params.report.pictures:
+            contact_sheet(data.store, result.pairs, result.nearest, folder)
     with atomic_dir(args.plots) as folder:
         write_table(folder / "closeness.csv", result.closeness)
-        contact_sheet(data.store, result.pairs, result.nearest, folder / "pairs.png")
     metrics = result.metrics
     write_metrics(args.metrics, metrics, {"verdict": metrics["verdict"]})
     say(f"audit: {metrics['verdict']}" + "".join(f"\n  - {reason}" for reason in metrics["reasons"]))

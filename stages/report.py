@@ -20,7 +20,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
-    read = ("prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "code")
+    read = ("prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "audit", "code")
     for name in (*read, "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
@@ -39,7 +39,7 @@ def main() -> None:
     )  # fmt: skip
     points = {name: getattr(args, name) for name in tables}
     outputs = ReportOutputs(args.out, args.figures, args.vectors, points)
-    say(write_report(run, settings, outputs, folders, report.sheet))
+    say(write_report(run, settings, outputs, folders, pictures=report.pictures))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from medrobust.models.classifier import Classifier
 from tests.params import default_block
 from tests.small import make_classifier
 
-REPORT = ReportParams(title="", bootstrap=40, confidence=0.9, sheet=6)
+REPORT = ReportParams(title="", bootstrap=40, confidence=0.9, pictures=True)
 ALL = {"dropout": {"rate": 0.3, "samples": 3}, "lid": {"neighbours": 5, "reference": 30}}
 DETECTORS_SET = {name: ALL.get(name, {}) for name in DETECTORS}
 ATTACKS = ["joint", "orthogonal", "matching", "ind", "ood"]

@@ -21,15 +21,15 @@ from medrobust.models.classifier import Classifier
 from tests.explain.conftest import make_explained
 from tests.small import make_subset
 
-REPORT = ReportParams(title="t", bootstrap=50, confidence=0.95, sheet=6)
+REPORT = ReportParams(title="t", bootstrap=50, confidence=0.95, pictures=True)
 PARAMS = ExplainParams(suite="pgd", eps=0.1, images=1, drift_images=10, grid=4, top=0.2, surface=3)
 
 
 def run(
-    explained: ExplainedModel, folder: Path, params: ExplainParams = PARAMS
+    explained: ExplainedModel, folder: Path, params: ExplainParams = PARAMS, report: ReportParams = REPORT
 ) -> tuple[dict[str, Any], pd.DataFrame, Path]:
     out = ExplanationOutputs(folder / "m.json", folder / "t.parquet", folder / "plots")
-    explain_model(explained, out, params=params, report=REPORT)
+    explain_model(explained, out, params=params, report=report)
     return read_metrics(out.metrics), read_table(out.table), out.plots
 
 
@@ -59,7 +59,9 @@ def test_a_cell_writes_measures_pictures_and_captions(
     assert {path.stem for path in plots.glob("*.svg")} == {"surface", "features"}
     chosen = explained.predictions.assign(sure=explained.predictions.filter(like="logprob").max(axis=1))
     chosen = chosen[chosen["label"] == chosen["pred"]].sort_values(["sure", "id"], ascending=[False, True])
-    assert chosen["id"].iloc[0] in record["captions"]["right-1"]
+    [position] = np.flatnonzero(explained.test.ids == chosen["id"].iloc[0])
+    assert f": image {explained.test.rows[position]}. Truth" in record["captions"]["right-1"]
+    assert not [words for words in record["captions"].values() if chosen["id"].iloc[0] in words]
     for path in plots.glob("*.png"):
         with Image.open(path) as image:
             assert len(image.convert("RGB").getcolors(1 << 20) or []) > 20
@@ -134,8 +136,12 @@ def test_a_model_without_maps_or_features_has_saliency_alone(
     assert (plots / "right-1.png").is_file()
 
 
-def test_no_pictures_of_images_where_none_are_wanted(explained: ExplainedModel, tmp_path: Path) -> None:
-    record, _, plots = run(explained, tmp_path, PARAMS.model_copy(update={"images": 0}))
+@pytest.mark.parametrize(("images", "pictures"), [(0, True), (1, False)])
+def test_no_pictures_of_images_where_none_are_wanted(
+    images: int, pictures: bool, explained: ExplainedModel, tmp_path: Path
+) -> None:
+    report = REPORT.model_copy(update={"pictures": pictures})
+    record, _, plots = run(explained, tmp_path, PARAMS.model_copy(update={"images": images}), report)
     assert set(record["captions"]) == {"features"}
     assert {path.name for path in plots.iterdir()} == {"features.png", "features.svg"}
 

@@ -11,7 +11,7 @@ PIPELINE = """
 stages:
   prepare: {cmd: "true", params: [seed], outs: [data/prepared]}
   split: {cmd: "true", deps: [data/prepared/header.json], params: [seed], outs: [metrics/split.json]}
-  audit: {cmd: "true", deps: [data/prepared], params: [seed], outs: [metrics/audit.json, plots/audit]}
+  audit: {cmd: "true", deps: [data/prepared], params: [seed], outs: [metrics/audit.json, data/audit]}
   tune:
     matrix: &backbones {backbone: [one, two]}
     cmd: "true"

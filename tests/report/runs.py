@@ -126,8 +126,8 @@ def _write_results(tmp_path: Path) -> None:
     write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)
     write_json(tmp_path / "data" / "methods" / "convex" / "card.json", {"method": "convex"})
     write_ensemble(m, p)
-    (p / "audit").mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(p / "audit" / "pairs.png")
+    (tmp_path / "data" / "audit").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "data" / "audit" / "pairs.png")
     for backbone in ("one", "two"):
         write_record(
             m / "tune" / f"{backbone}.json", {"best_val_balanced_accuracy": 0.5, "trials": 3, "pruned": 1}
@@ -220,7 +220,7 @@ def folders(folder: Path) -> Folders:
     data = folder / "data"
     return Folders(
         data / "prepared", folder / "metrics", folder / "plots", data / "tune", data / "checkpoints",
-        data / "predictions" / "ensemble.parquet", data / "code",
+        data / "predictions" / "ensemble.parquet", data / "audit", data / "code",
     )  # fmt: skip
 
 

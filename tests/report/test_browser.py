@@ -43,7 +43,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a finished run."""
     folder = tmp_path_factory.mktemp("run")
     write_run(folder)
-    write_report(read(folder, checked=True), SETTINGS, outputs(folder), folders(folder), 2)
+    write_report(read(folder, checked=True), SETTINGS, outputs(folder), folders(folder), pictures=True)
     return folder / "out" / "page" / "index.html"
 
 

@@ -40,6 +40,18 @@ def test_left_out_images_are_listed(tmp_path: Path) -> None:
     assert data_text(read(tmp_path / "nothing")) == []
 
 
+def test_reasons_do_not_name_files(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    path = tmp_path / "data" / "prepared" / "header.json"
+    skipped = [
+        {"id": f"a/DOE_JOHN_{number}.dcm", "reason": f"cannot read {name}"}
+        for number, name in enumerate(["/x/a/DOE_JOHN_0.dcm", "DOE_JOHN_1.dcm", "DOE_JOHN_2", "it"])
+    ]
+    write_json(path, {**read_json(path), "skipped": skipped})
+    reasons = "cannot read (file) (2); cannot read /x/(file) (1); cannot read it (1)."
+    assert data_text(read(tmp_path))[3] == f"4 images were skipped: {reasons}"
+
+
 def test_of_many_reasons_the_first_are_named(tmp_path: Path) -> None:
     write_run(tmp_path)
     path = tmp_path / "data" / "prepared" / "header.json"

@@ -76,7 +76,7 @@ def test_a_measure_that_some_images_lack_has_its_number_of_images(explained: Pat
 
 def test_the_page_holds_every_picture_once_with_its_caption(explained: Path) -> None:
     run = explain(explained)
-    pictures = explanation_pictures(run, explained / "plots", sheet=6)
+    pictures = explanation_pictures(run, explained / "plots")
     assert len(pictures) == 16
     html = render_html(run, pictures, SETTINGS)
     assert html.count("<img") == 16
@@ -89,11 +89,6 @@ def test_the_page_holds_every_picture_once_with_its_caption(explained: Path) -> 
     assert "Pictures of" not in render_html(run, {}, SETTINGS), "nothing to open where no picture is there"
 
 
-def test_no_image_of_the_data_where_none_may_be_shown(explained: Path) -> None:
-    found = explanation_pictures(explain(explained), explained / "plots", sheet=0)
-    assert {name.split("-", 2)[2] for name in found} == {"surface", "features"}
-
-
 def test_what_is_missing_is_listed(explained: Path) -> None:
     (explained / "metrics" / "explain" / "two-adv.json").unlink()
     (explained / "plots" / "explain" / "one-clean" / "right-1.png").unlink()
@@ -101,7 +96,7 @@ def test_what_is_missing_is_listed(explained: Path) -> None:
     del lacking["gradcam"], lacking["captions"]["fooled-1"], lacking["grid"]
     write_record(explained / "metrics" / "explain" / "one-adv.json", lacking)
     run = explain(explained)
-    write_report(run, SETTINGS, outputs(explained), folders(explained), 2)
+    write_report(run, SETTINGS, outputs(explained), folders(explained), pictures=True)
     html = (explained / "out" / "page" / "index.html").read_text()
     assert any(path.endswith("explain/two-adv.json") for path in run.missing)
     assert any(path.endswith("one-clean/right-1.png") for path in run.missing)

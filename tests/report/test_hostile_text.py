@@ -56,7 +56,9 @@ def write(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -
     record["means"], record["remedies"] = {"restarts": text}, {"restarts": text}
     runs.write_record(folder / "metrics" / "checks" / "one-adv.json", record)
     run = runs.read(folder)
-    write_report(run, replace(runs.SETTINGS, title=text), runs.outputs(folder), runs.folders(folder), 2)
+    write_report(
+        run, replace(runs.SETTINGS, title=text), runs.outputs(folder), runs.folders(folder), pictures=True
+    )
     return run
 
 

@@ -1,7 +1,6 @@
 """Outputs beside the page: tables for `dvc plots`, LaTeX, the sheet of classes."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -22,12 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def test_the_stage_writes_every_view(folder: Path) -> None:
     written = outputs(folder)
-    write_report(read(folder), SETTINGS, written, folders(folder), 2)
+    write_report(read(folder), SETTINGS, written, folders(folder), pictures=True)
     names = {path.name for path in (written.page / "tables").iterdir()}
     assert {"clean-images.tex", "attack-suite-pgd.tex", "one-all-results.tex"} <= names
     assert file_name(Table("One: all results", [], [])) == "one-all-results"
     assert all(path.is_file() for path in written.tables.values())
-    assert (written.figures / "classes.png").is_file()
+    assert (written.page / "pictures" / "classes.png").is_file()
     shown, vectors = ({path.stem for path in part.iterdir()} for part in (written.figures, written.vectors))
     assert shown == vectors
     assert {path.suffix for path in written.figures.iterdir()} == {".png"}, "dvc plots shows each figure once"
@@ -37,9 +36,8 @@ def test_the_stage_writes_every_view(folder: Path) -> None:
 
 
 def test_no_image_is_shown_where_a_licence_forbids_it(folder: Path) -> None:
-    shutil.rmtree(folder / "plots")
-    write_report(read(folder), SETTINGS, outputs(folder), folders(folder), 0)
-    assert not (folder / "out" / "figures" / "classes.png").exists()
+    write_report(read(folder), SETTINGS, outputs(folder), folders(folder), pictures=False)
+    assert not (folder / "out" / "page" / "pictures").exists()
     assert "<img" not in (folder / "out" / "page" / "index.html").read_text()
 
 

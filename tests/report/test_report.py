@@ -101,7 +101,7 @@ def test_an_empty_run_still_gives_a_page(tmp_path: Path) -> None:
     html = page(tmp_path)
     assert "Missing results" in html
     assert chart_data(html)["charts"] == {}
-    assert write_report(read(tmp_path), SETTINGS, outputs(tmp_path), folders(tmp_path), 6)
+    assert write_report(read(tmp_path), SETTINGS, outputs(tmp_path), folders(tmp_path), pictures=True)
     assert (tmp_path / "out" / "page" / "results.md").read_text().startswith("# a title")
 
 
@@ -113,7 +113,7 @@ def test_a_suite_that_never_ran_is_missing_everywhere(folder: Path) -> None:
     assert run.worst_verdict() == "missing"
     assert {row[-1] for row in tables.short_table(run).rows} == {"missing"}
     assert robust_curve(run, "pgd", "Linf") is None
-    assert write_report(run, SETTINGS, outputs(folder), folders(folder), 2)
+    assert write_report(run, SETTINGS, outputs(folder), folders(folder), pictures=True)
 
 
 def test_one_backbone_is_enough(folder: Path) -> None:

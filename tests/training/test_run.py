@@ -36,7 +36,7 @@ def make_run(folder: Path, regime: str, objective: str = "mixed", **changes: Any
         settings=chosen, images=PreparedImages.open(folder / "data" / "prepared", folder / "data" / "split.csv"),
         best=folder / "best.json",
         outputs=TrainOutputs(out / "model", out / "p.parquet", out / "m.json", out / "plots"),
-        seed=1, augment=AUGMENT, report=ReportParams(title="t", bootstrap=10, confidence=0.95, sheet=6),
+        seed=1, augment=AUGMENT, report=ReportParams(title="t", bootstrap=10, confidence=0.95, pictures=True),
     )  # fmt: skip
 
 

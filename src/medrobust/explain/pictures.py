@@ -26,15 +26,20 @@ EMPTY = {
 
 
 def draw_pictures(
-    explained: ExplainedModel, compared: MapComparison, folder: Path, params: ExplainParams
+    explained: ExplainedModel, compared: MapComparison, folder: Path, params: ExplainParams, *, images: int
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Draw all pictures into a folder; returns captions by picture, and reasons by the name of what is missing."""
+    """Draw all pictures into a folder, those of at most `images` test images per rule.
+
+    Returns:
+        Captions by picture, and reasons by the name of what is missing. Git tracks them: an image is named by its
+        row in the manifest.
+    """
     captions: dict[str, str] = {}
     missing: dict[str, str] = {}
     chosen: list[ChosenImage] = []
-    if params.images:
+    if images:
         worst = worst_case(explained.attempts, explained.suite["eps"])
-        chosen = choose_images(explained.predictions, worst, params.images, params.eps)
+        chosen = choose_images(explained.predictions, worst, images, params.eps)
         missing |= {rule: why for rule, why in EMPTY.items() if rule not in {image.rule for image in chosen}}
     for panel in make_panels(explained, chosen):
         draw.save(draw.draw_panel(panel), folder, panel.name)
@@ -64,7 +69,7 @@ def make_panels(explained: ExplainedModel, chosen: list[ChosenImage]) -> list[dr
             before, after = versions[0][number], versions[1][number]
             rule = RULES[image.rule] + (f" (number {image.number})" if image.number > 1 else "")
             caption = (
-                f"{rule[0].upper()}{rule[1:]}: {image.id}. Truth: {truth}. "
+                f"{rule[0].upper()}{rule[1:]}: image {some.rows[number]}. Truth: {truth}. "
                 f"Prediction when clean: {before.prediction}; when attacked: {after.prediction} "
                 f"({explained.suite['name']}, ε {eps:g}; no pixel changes by more than "
                 f"{largest[number] * 255:.2g} of 255 grey levels)."

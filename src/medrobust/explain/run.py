@@ -34,7 +34,9 @@ def explain_model(
     compared = compare_maps(explained, params.drift_images, params.eps, params.top)
     record = _record(explained, compared, params, report)
     with atomic_dir(out.plots) as folder:
-        record["captions"], record["missing"] = draw_pictures(explained, compared, folder, params)
+        record["captions"], record["missing"] = draw_pictures(
+            explained, compared, folder, params, images=params.images if report.pictures else 0
+        )
         record["pictures"] = _digest(folder)
     tables = [table.assign(map=kind) for kind, table in compared.tables.items()]
     write_table(out.table, pd.concat(tables, ignore_index=True))

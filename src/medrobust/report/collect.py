@@ -21,6 +21,7 @@ class Folders:
     tuned: Path
     checkpoints: Path
     predictions: Path | None = None  # a file: the ensemble's, on test images
+    audit: Path | None = None  # tables of the audit, and its contact sheet
     code: Path | None = None  # one hash of the code per stage; None if it is not needed
 
 

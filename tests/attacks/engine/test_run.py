@@ -15,7 +15,7 @@ from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_metrics, read_table
 from medrobust.data.store import Subset
 
-REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, sheet=6)
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, pictures=True)
 
 
 def worst_cases(classes: int) -> pd.DataFrame:

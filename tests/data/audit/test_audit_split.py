@@ -209,19 +209,22 @@ def test_the_closeness_curve_falls_from_one_to_the_share_of_copies(data: ImageSt
         assert (curve[name].iloc[0], curve[name].iloc[-1]) == (1.0, pytest.approx(3 / len(test), abs=1e-4))
 
 
-def sheet(data: ImageStore, result: Audit, path: Path) -> np.ndarray:
-    contact_sheet(data, result.pairs, result.nearest, path)
-    with Image.open(path) as image:
+def sheet(data: ImageStore, result: Audit, folder: Path) -> np.ndarray:
+    contact_sheet(data, result.pairs, result.nearest, folder)
+    with Image.open(folder / "pairs.png") as image:
         return np.asarray(image)
 
 
 def test_the_sheet_shows_the_worst_pair_first(data: ImageStore, table: pd.DataFrame, tmp_path: Path) -> None:
     test, train = rows_of(table, "test"), rows_of(table, "train")
     data.images[test[4]] = data.images[train[4]]
-    pixels = sheet(data, audit_split(data, table, RULES), tmp_path / "pairs.png")
+    pixels = sheet(data, audit_split(data, table, RULES), tmp_path)
     expected = np.asarray(Image.fromarray(data.images[test[4]]).convert("RGB").resize((128, 128)))
     np.testing.assert_array_equal(pixels[8:136, 8:136], expected)
     np.testing.assert_array_equal(pixels[8:136, 144:272], expected)
+    shown = pd.read_csv(tmp_path / "shown.csv")
+    assert shown["pair"].tolist() == list(range(1, len(shown) + 1))
+    assert shown[["id", "other_id"]].iloc[0].tolist() == data.manifest["id"].iloc[[test[4], train[4]]].tolist()
     plain = store([3, 3, 3])
     few = make_split(plain.manifest, plain.header, params(), 0)
-    assert sheet(plain, audit_split(plain, few, RULES), tmp_path / "few.png").shape[0] == 3 * 180
+    assert sheet(plain, audit_split(plain, few, RULES), tmp_path).shape[0] == 3 * 180

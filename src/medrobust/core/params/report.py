@@ -4,13 +4,18 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from medrobust.core.params.base import Block, Count, Natural, printable
+from medrobust.core.params.base import Block, Count, printable
 
 
 class ReportParams(Block):
-    """The title of the report, its intervals, and the number of images that it shows."""
+    """The title of the report, its intervals, and whether images of the data are drawn.
+
+    Attributes:
+        pictures: whether the audit, explanations and the page draw images of the data. DVC stores such pictures,
+            and git never does.
+    """
 
     title: Annotated[str, AfterValidator(printable)]
     bootstrap: Count
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    sheet: Natural
+    pictures: bool

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medrobust.core.records import write_table
 from medrobust.data.store import ImageStore
 
 #: Maximum number of pairs, minimum number of nearest pairs among them, and pairs per row of the sheet.
@@ -13,12 +14,20 @@ MAX_PAIRS, MIN_NEAREST, COLUMNS = 12, 4, 4
 SIDE, MARGIN, CAPTION = 128, 8, 44
 
 
-def contact_sheet(store: ImageStore, pairs: pd.DataFrame, nearest: pd.DataFrame, path: Path) -> None:
-    """Write a PNG with the worst `pairs` of an audit, followed by its `nearest` pairs, with captions."""
+def contact_sheet(store: ImageStore, pairs: pd.DataFrame, nearest: pd.DataFrame, folder: Path) -> None:
+    """Write `pairs.png`, the worst `pairs` of an audit, followed by its `nearest` pairs, with captions.
+
+    The report shows the sheet, so that its captions have numbers in place of ids: of the pairs, whose ids are in
+    `shown.csv` beside it, and of the patients on the sheet.
+    """
     from PIL import Image, ImageDraw
 
     worst = pairs.head(MAX_PAIRS - MIN_NEAREST)
     shown = pd.concat([worst, nearest[~nearest["row"].isin(worst["row"])]]).head(MAX_PAIRS)
+    shown.insert(0, "pair", range(1, len(shown) + 1))
+    write_table(folder / "shown.csv", shown.drop(columns=["row", "other_row"]))
+    owners = shown[["owner", "other_owner"]].to_numpy().ravel()
+    patients = {owner: number for number, owner in enumerate(dict.fromkeys(owners[owners != ""]), 1)}
     width, height = 2 * SIDE + 3 * MARGIN, SIDE + CAPTION + MARGIN
     rows = -(-len(shown) // COLUMNS)
     sheet = Image.new("RGB", (min(len(shown), COLUMNS) * width, rows * height), "white")
@@ -28,10 +37,14 @@ def contact_sheet(store: ImageStore, pairs: pd.DataFrame, nearest: pd.DataFrame,
         for number, prefix in enumerate(("", "other_")):
             image = Image.fromarray(np.asarray(store.images[pair[f"{prefix}row"]])).convert("RGB")
             sheet.paste(image.resize((SIDE, SIDE)), (left + number * (SIDE + MARGIN), top))
-            owner = pair[f"{prefix}owner"] or "patient unknown"
-            caption = f"{pair[f'{prefix}split']}, {owner}\n{pair[f'{prefix}label']}"
+            caption = f"{pair[f'{prefix}split']}, patient {patients.get(pair[f'{prefix}owner'], 'unknown')}"
+            caption += f"\n{pair[f'{prefix}label']}"
             draw.text((left + number * (SIDE + MARGIN), top + SIDE + 14), caption[:60], fill="black")
         same = pair["owner"] == pair["other_owner"] != ""
         kind = "same patient" if pair["kind"] == "nearest" and same else pair["kind"]
-        draw.text((left, top + SIDE + 1), f"{kind}, correlation {pair['similarity']:.4f}", fill="firebrick")
-    sheet.save(path)
+        draw.text(
+            (left, top + SIDE + 1),
+            f"{pair['pair']}: {kind}, correlation {pair['similarity']:.4f}",
+            fill="firebrick",
+        )
+    sheet.save(folder / "pairs.png")

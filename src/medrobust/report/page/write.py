@@ -17,6 +17,9 @@ from medrobust.report.tables.accuracy import plain, short_table
 from medrobust.report.tables.explanations import explanation_pictures
 from medrobust.report.tables.plot_tables import plot_tables
 
+#: Images of each class on the page.
+SHEET = 6
+
 
 @dataclass(frozen=True)
 class ReportOutputs:
@@ -28,10 +31,13 @@ class ReportOutputs:
     tables: dict[str, Path]
 
 
-def write_report(run: Run, settings: ReportSettings, outputs: ReportOutputs, folders: Folders, sheet: int) -> str:
+def write_report(
+    run: Run, settings: ReportSettings, outputs: ReportOutputs, folders: Folders, *, pictures: bool
+) -> str:
     """Write everything; return the short table for the terminal.
 
-    `sheet` is the number of images per class to show; 0 = no image of the data at all.
+    With `pictures` the page shows images of the data. They are in the folder of the page and never among the
+    figures, which git tracks.
     """
     short = plain(short_table(run))
     with (
@@ -39,14 +45,13 @@ def write_report(run: Run, settings: ReportSettings, outputs: ReportOutputs, fol
         atomic_dir(outputs.vectors) as vectors,
         atomic_dir(outputs.page) as page,
     ):
-        pictures = draw_all(run, folder, settings.norms)
-        if sheet:
-            pictures |= _data_pictures(run, folders, folder, sheet)
-        pictures |= explanation_pictures(run, folders.plots, sheet)
+        shown = draw_all(run, folder, settings.norms) | explanation_pictures(run, folders.plots)
+        if pictures:
+            shown |= _data_pictures(run, folders, page / "pictures")
         # `dvc plots` shows every picture of its folder: SVG files there would show each figure twice.
         for vector in folder.glob("*.svg"):
             shutil.move(vector, vectors / vector.name)
-        (page / "index.html").write_text(render_html(run, pictures, settings), encoding="utf-8")
+        (page / "index.html").write_text(render_html(run, shown, settings), encoding="utf-8")
         (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")
         (page / "tables").mkdir()
@@ -59,11 +64,12 @@ def write_report(run: Run, settings: ReportSettings, outputs: ReportOutputs, fol
     return short
 
 
-def _data_pictures(run: Run, folders: Folders, figures: Path, sheet: int) -> dict[str, Path]:
+def _data_pictures(run: Run, folders: Folders, out: Path) -> dict[str, Path]:
     """Pictures with images of the data: some of each class, and the nearest pairs that the audit found."""
-    pictures, pairs = {}, folders.plots / "audit" / "pairs.png"
+    pictures, pairs = {}, (folders.audit or out) / "pairs.png"
     if run.header and (folders.prepared / "images.npy").is_file():
-        pictures["classes"] = save(class_sheet(ImageStore.open(folders.prepared), sheet), figures, "classes")
+        out.mkdir()
+        pictures["classes"] = save(class_sheet(ImageStore.open(folders.prepared), SHEET), out, "classes")
     if pairs.is_file() and Reader(run).usable(pairs):
         pictures["pairs"] = pairs
     return pictures

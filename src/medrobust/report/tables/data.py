@@ -1,13 +1,16 @@
 """Text and tables of the data: origin, what was verified, what is left out, the audit, and the split."""
 
 from collections import Counter
+from pathlib import PurePosixPath
 
 from medrobust.report.run import Run
 from medrobust.report.tables.table import NONE, Table
 from medrobust.report.templates import table_note
 
-#: Reasons for skipping that are named, the most frequent first; some hold the name of a file or patient.
+#: Reasons for skipping that are named, the most frequent first.
 NAMED = 5
+#: Characters of a file's name up to which it cannot be told from other words or numbers.
+SHORT = 3
 
 
 def data_text(run: Run) -> list[str]:
@@ -22,7 +25,7 @@ def data_text(run: Run) -> list[str]:
         f"Verified against the publication: {header.get('verified', 'nothing')}.",
     ]
     if skipped := header.get("skipped"):
-        reasons = Counter(row["reason"] for row in skipped).most_common()
+        reasons = Counter(_without_name(row) for row in skipped).most_common()
         named = "; ".join(f"{reason} ({count})" for reason, count in reasons[:NAMED])
         named += f"; {len(reasons) - NAMED} other reasons (header.json)" if len(reasons) > NAMED else ""
         lines.append(f"{len(skipped)} images were skipped: {named}.")
@@ -32,6 +35,14 @@ def data_text(run: Run) -> list[str]:
     if absent := [name for name in run.classes() if run.split and not run.split.get("test", {}).get(name)]:
         lines.append(f"No test image of {', '.join(absent)}: no number of this report covers it.")
     return lines
+
+
+def _without_name(row: dict[str, str]) -> str:
+    """The reason why an image was skipped, without the name of its file, which may be that of a patient."""
+    path, reason = PurePosixPath(row["id"]), row["reason"]
+    for name in (row["id"], path.name, path.stem):
+        reason = reason.replace(name, "(file)") if len(name) > SHORT else reason
+    return reason
 
 
 def audit_reasons(run: Run) -> list[str]:

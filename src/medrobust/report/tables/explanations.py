@@ -12,8 +12,6 @@ from medrobust.report.templates import paragraphs, table_note
 KINDS = {"gradcam": "Grad-CAM", "saliency": "input gradient"}
 #: Measures of drift, in the order of the table's columns.
 MEASURES = ("iou", "iou_same_class", "iou_noise", "rank", "rank_noise", "inside_clean", "inside_attacked")
-#: Pictures that show no image of the data.
-ABSTRACT = ("surface", "features")
 
 
 def read_explanations(run: Run, metrics: Path, backbones: list[str]) -> None:
@@ -24,16 +22,13 @@ def read_explanations(run: Run, metrics: Path, backbones: list[str]) -> None:
             run.explain[model] = record
 
 
-def explanation_pictures(run: Run, plots: Path, sheet: int) -> dict[str, Path]:
-    """`<backbone>-<regime>-<picture>` -> PNG file below `plots`, if it is there and belongs to the run.
-
-    `sheet` is the number of images per class on the page; 0 leaves out pictures that show an image of the data.
-    """
+def explanation_pictures(run: Run, plots: Path) -> dict[str, Path]:
+    """`<backbone>-<regime>-<picture>` -> PNG file below `plots`, if it is there and belongs to the run."""
     reader, found = Reader(run), {}
     for model, record in run.explain.items():
         for name in record["captions"]:
             path = plots / "explain" / "-".join(model) / f"{name}.png"
-            if (sheet or name in ABSTRACT) and reader.usable(path):
+            if reader.usable(path):
                 found[f"{'-'.join(model)}-{name}"] = path
     return found
 
