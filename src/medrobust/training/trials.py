@@ -18,7 +18,7 @@ from medrobust.core.params.schema import override
 from medrobust.core.params.training import AugmentParams, SearchSpace, TrainParams, TuneParams
 from medrobust.core.runtime import WORK, say, seed_everything
 from medrobust.data.store import open_splits
-from medrobust.training.loop import DivergedError, Job, fit
+from medrobust.training.loop import DivergedError, Job, fit, selection_value
 from medrobust.training.out_of_memory import BatchTooLargeError, explain_out_of_memory, free_memory
 from medrobust.training.run import PreparedImages, image_hashes, new_classifier
 from medrobust.training.settings import TrainingSettings
@@ -112,8 +112,8 @@ class TuningStudy:
         settings = override(self.settings.train, {**values, "epochs": self.tune.epochs}, "tune")
         key = resume_key({**self.facts(), "trial": values})
 
-        def on_epoch(epoch: int, value: float) -> None:
-            trial.report(value, epoch)
+        def on_epoch(epoch: int, row: dict[str, float]) -> None:
+            trial.report(selection_value(row), epoch)
             if epoch + 1 < self.tune.epochs and trial.should_prune():
                 delete_resume_file(key)
                 raise optuna.TrialPruned
