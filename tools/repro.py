@@ -21,6 +21,7 @@ from medrobust.core.params.schema import load_params
 from medrobust.core.records import read_versions
 from medrobust.core.runtime import say
 from medrobust.core.versions import changed_results, installed
+from tools.artifacts import write_artifacts
 
 Needs = Mapping[str, set[str]]
 
@@ -143,7 +144,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time; 1 = plain `dvc repro`")
     args = parser.parse_args()
     try:
-        load_params()
+        write_artifacts(load_params())
     except UserError as error:  # DVC would name dvc.yaml, which takes its cells from params.yaml
         sys.exit(str(error))
     if args.jobs == 1:
