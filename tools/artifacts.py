@@ -1,7 +1,7 @@
 """Name the published models for DVC's model registry: write models/dvc.yaml from params.yaml.
 
-A section `artifacts` cannot be repeated by a matrix, so `make preset` and `make repro` write it, into a dvc.yaml of
-its own. `python -m tools.artifacts` writes it after an edit of `models` in params.yaml.
+A section `artifacts` cannot be repeated by a matrix, so `make preset` and `make repro` write it, into a dvc.yaml
+of its own. `python -m tools.artifacts` writes it after an edit of `models` in params.yaml.
 """
 
 from pathlib import Path
