@@ -6,7 +6,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SOURCES := src stages tests tools benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint bench timings lock preset clean
+.PHONY: help setup repro test lint bench timings experiments lock preset clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ bench: setup ## time the attack engine against other libraries on the models of 
 
 timings: setup ## print how long each stage took when it last ran here
 	@$(RUN) python -m tools.timings
+
+experiments: setup ## compare experiments: one column per run, one row per value and metric that differs
+	@$(RUN) python -m tools.experiments
 
 lock: ## resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --upgrade --extra s3 --extra kaggle --extra formats --extra oracles --extra dev pyproject.toml -o requirements.lock

@@ -1,11 +1,32 @@
 """What every test may use: the repository's root and the real images, where a machine has them."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Whether the test that runs may read params.yaml, in which a team has values of its own.
+may_read = {"params.yaml": False}
+
+
+def _refuse_live_params(event: str, args: tuple[Any, ...]) -> None:
+    """An audit hook: whoever opens params.yaml of the working tree fails. Tests use `tests/params.py` instead."""
+    if event == "open" and str(args[0]).endswith("params.yaml") and not may_read["params.yaml"]:
+        assert Path(args[0]).absolute() != ROOT / "params.yaml", "only tests marked `live_params` read params.yaml"
+
+
+sys.addaudithook(_refuse_live_params)
+
+
+@pytest.fixture(autouse=True)
+def _live_params(request: pytest.FixtureRequest) -> Iterator[None]:
+    may_read["params.yaml"] = request.node.get_closest_marker("live_params") is not None
+    yield
+    may_read["params.yaml"] = False
 
 
 @pytest.fixture(scope="session")

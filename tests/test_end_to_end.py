@@ -17,7 +17,6 @@ from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.yaml_file import read_params
 from medrobust.core.records import read_metrics
 from tests.params import save
-from tools.preset import render
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
@@ -52,10 +51,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone") / "medrobust"
     names = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     for name in names:
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/")) and name != "dvc.lock":
+        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "dvc.lock", "params.yaml")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    (folder / "params.yaml").write_text(render("smoke"))
+    run(folder, sys.executable, "-m", "tools.preset", "smoke")
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")
     run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "clone")
@@ -286,6 +285,27 @@ def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None
     run(tmp_path, "dvc", "get", str(other), str(weights), "--out", "elsewhere")
     code = "import medrobust; print(medrobust.load('elsewhere').classes[0])"
     assert run(tmp_path, sys.executable, "-c", code).strip() == "NonDemented"
+
+
+def test_a_registered_version_of_a_model_is_downloaded_by_its_name(pipeline: Path, tmp_path: Path) -> None:
+    """GTO's tags name versions and stages; `dvc artifacts get` finds the weights of the tagged commit."""
+    run(pipeline, "dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
+    run(pipeline, "dvc", "push", "--quiet", "publish@resnet10t")
+    run(pipeline, "git", "add", "--all")
+    run(pipeline, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "results")
+    run(pipeline, "git", "config", "user.name", "t")
+    run(pipeline, "git", "config", "user.email", "t@t")
+    version = ("models:resnet10t-adv", "--version", "v1.0.0")
+    run(pipeline, "gto", "register", *version)
+    run(pipeline, "gto", "assign", *version, "--stage", "prod")
+    assert "models:resnet10t-adv" in run(pipeline, "gto", "show", "--plain")
+    tags = run(pipeline, "git", "tag").split()
+    assert tags == ["models=resnet10t-adv#prod#1", "models=resnet10t-adv@v1.0.0"]
+    weights = (pipeline / "models" / "resnet10t" / "adv" / "model.safetensors").read_bytes()
+    for wanted in (("--rev", "v1.0.0"), ("--stage", "prod")):
+        out = tmp_path / wanted[1]
+        run(tmp_path, "dvc", "artifacts", "get", str(pipeline), version[0], *wanted, "--out", str(out))
+        assert (out / "model.safetensors").read_bytes() == weights
 
 
 def test_checkpoints_go_through_an_s3_remote(

@@ -18,8 +18,9 @@ from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.schema import check_params
+from medrobust.core.params.schema import check_params, load_params
 from medrobust.core.params.yaml_file import parse_params
+from tools.artifacts import write_artifacts
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS, BASE = ROOT / "presets", "default"
@@ -220,6 +221,7 @@ def main() -> None:
         sys.stdout.write("".join(f"make preset NAME={name}\n" for name in names()))
         return
     changes = write(args.name, Path("params.yaml"), force=args.force)
+    write_artifacts(load_params())
     last = f"params.yaml: preset {args.name}, {len(changes)} values changed"
     sys.stdout.write("\n".join([*changes, last]) + "\n")
 

@@ -12,12 +12,16 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 from dvc.repo import Repo
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.schema import load_params
+from medrobust.core.records import read_versions
 from medrobust.core.runtime import say
+from medrobust.core.versions import changed_results, installed
+from tools.artifacts import write_artifacts
 
 Needs = Mapping[str, set[str]]
 
@@ -126,13 +130,21 @@ def repro(jobs: int) -> list[str]:
     return run(affected(needs, changed), jobs) if changed else []
 
 
+def version_notes(metrics: Path) -> list[str]:
+    """What to say of results that were computed with other versions of packages than those installed now."""
+    known = {str(path): line for path in metrics.rglob("*.json") if (line := read_versions(path))}
+    changes = changed_results(known, dict.fromkeys(known, installed()))
+    notes = [f"{text}: {len(names)} of {len(known)} results are of the first" for text, names in changes.items()]
+    return [*notes, "A new version alone runs no stage again; `dvc repro --force` runs all."] if notes else []
+
+
 def main() -> None:
     """Run what changed; exit 1 if a stage failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time; 1 = plain `dvc repro`")
     args = parser.parse_args()
     try:
-        load_params()
+        write_artifacts(load_params())
     except UserError as error:  # DVC would name dvc.yaml, which takes its cells from params.yaml
         sys.exit(str(error))
     if args.jobs == 1:
@@ -141,7 +153,7 @@ def main() -> None:
         sys.exit(f"failed: {', '.join(failed)}")
     if left := pipeline()[1]:
         sys.exit(f"still changed after the run: {', '.join(sorted(left))}; run `dvc repro`")
-    say("Data and pipelines are up to date.")
+    say("\n".join(["Data and pipelines are up to date.", *version_notes(Path("metrics"))]))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from medrobust.core import code
 from medrobust.core.code import REGISTRIES, chosen_entries, entry_hash, named_modules, stage_code, stripped
+from medrobust.core.errors import UserError
 from medrobust.core.records import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +129,16 @@ def test_a_registry_holds_names_and_nothing_else(kind: str) -> None:
     assert not [script for script in STAGES if path.relative_to(ROOT).as_posix() in files_of(script.stem)]
     for name in getattr(__import__(module, fromlist=[attribute]), attribute):
         assert len(entry_hash(kind, name)) == 64
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_an_entry_without_its_file_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a queued experiment, whose copy of the workspace has the registry, but no file that is new to git."""
+    registry = code._registry(kind)
+    monkeypatch.setitem(registry, "new", "medrobust.attacks.methods.new:New")
+    message = r"registry: 'new' is registered, but there is no module medrobust\.attacks\.methods\.new\. .*git add"
+    with pytest.raises(UserError, match=message):
+        code.entry_hashes(kind, ["new"])
 
 
 def test_entries_in_use_are_chosen_by_name() -> None:

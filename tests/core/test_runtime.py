@@ -39,7 +39,7 @@ def test_a_stage_runs_by_the_sources_that_lie_beside_it(tmp_path: Path) -> None:
     copy = tmp_path / "src" / "medrobust"
     for name in (
         "__init__.py",
-        *(f"core/{part}.py" for part in ("__init__", "code", "errors", "records", "runtime")),
+        *(f"core/{part}.py" for part in ("__init__", "code", "errors", "records", "runtime", "versions")),
     ):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(package / name, copy / name)
@@ -167,3 +167,23 @@ def test_seeding_repeats_draws() -> None:
     first = torch.rand(4)
     runtime.seed_everything(3)
     assert torch.equal(torch.rand(4), first)
+
+
+def test_resume_files_of_a_queued_run_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the pipeline is in a folder below the top of the git repository."""
+    for repository in (tmp_path, tmp_path / "sub"):
+        for inner in ("tmpabc", "standalone/tmpabc/sub"):
+            copy = repository / ".dvc" / "tmp" / "exps" / inner
+            copy.mkdir(parents=True)
+            monkeypatch.chdir(copy)
+            assert runtime.lasting_folder() == repository / "tmp"
+    monkeypatch.chdir(tmp_path)
+    assert runtime.lasting_folder() == Path("tmp")
+
+
+def test_a_temporary_file_is_abandoned_when_its_process_has_ended(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert runtime.is_abandoned(tmp_path / f".key.{ended.pid}.tmp.pt")
+    assert not runtime.is_abandoned(tmp_path / f".key.{os.getpid()}.tmp.pt")
+    assert not runtime.is_abandoned(tmp_path / "key.pt")

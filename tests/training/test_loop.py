@@ -58,7 +58,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(name: str) -> No
     whole = make_job(key="whole", **options)
     expected = fit(whole)
 
-    def kill(epoch: int, value: float) -> None:
+    def kill(epoch: int, row: dict[str, float]) -> None:
         if epoch == 1:
             raise KeyboardInterrupt
 
@@ -67,7 +67,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(name: str) -> No
     again = make_job(key="cut", model=network(), **options)
     torch.rand(7)  # other random draws in between
     epochs: list[int] = []
-    result = fit(again, lambda epoch, value: epochs.append(epoch))
+    result = fit(again, lambda epoch, row: epochs.append(epoch))
     assert result.history == expected.history
     assert epochs == [0, 1, 2, 3], "a study needs the values of epochs that the killed process finished"
     for one, other in zip(whole.model.state_dict().values(), again.model.state_dict().values(), strict=True):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -111,8 +112,8 @@ def test_a_clean_model_of_other_classes_is_refused(clean: Path) -> None:
 def test_the_metrics_record_why_a_training_stopped(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit = loop.fit
 
-    def stopped(job: Any) -> Any:
-        result = fit(job)
+    def stopped(job: Any, on_epoch: Any) -> Any:
+        result = fit(job, on_epoch)
         result.stopped = "catastrophic overfitting"
         return result
 
@@ -126,7 +127,7 @@ def test_the_metrics_record_why_a_training_stopped(clean: Path, monkeypatch: pyt
 def test_an_out_of_memory_error_names_the_batch_size(
     clean: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    def out_of_memory(job: Any) -> Any:
+    def out_of_memory(job: Any, on_epoch: Any) -> Any:
         raise (torch.OutOfMemoryError if "of memory" in text else RuntimeError)(text)
 
     monkeypatch.setattr(run, "fit", out_of_memory)
@@ -138,9 +139,36 @@ def test_an_out_of_memory_error_names_the_batch_size(
 
 
 def test_other_errors_of_torch_are_not_changed(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(job: Any) -> Any:
+    def fail(job: Any, on_epoch: Any) -> Any:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(run, "fit", fail)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         train_stage(make_run(clean, "clean"))
+
+
+def test_a_running_training_shows_its_last_epoch(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dvc exp show` reads the stage's metrics file, `dvc plots` the curves; the record replaces the former."""
+    stage = make_run(clean, "adv")
+    out, run_epoch, seen = stage.outputs, loop.Trainer.run_epoch, []
+
+    def watched(trainer: loop.Trainer, epoch: int) -> dict[str, float]:
+        if epoch:
+            seen.append((read_json(out.metrics), (out.plots / "live/plots/metrics/loss.tsv").read_text()))
+        return run_epoch(trainer, epoch)
+
+    block = stage.settings.adv
+    assert block is not None
+    longer = stage.settings.model_copy(update={"adv": block.model_copy(update={"epochs": 3})})
+    monkeypatch.setattr(loop.Trainer, "run_epoch", watched)
+    adv_train_stage(replace(stage, settings=longer), clean / "clean" / "model")
+    history = pd.read_csv(out.plots / "history.csv")
+    assert [shown["epoch"] for shown, _ in seen] == [1, 2]
+    for (shown, curve), rows in zip(seen, (1, 2), strict=True):
+        last = history.iloc[rows - 1]
+        assert shown.keys() == {"epoch", "loss", "val_clean", "val_robust"}
+        assert shown["val_robust"] == pytest.approx(last["val_robust_balanced_accuracy"], abs=1e-4)
+        assert len(curve.splitlines()) == rows + 1  # a head and one line per epoch
+    assert len(read_metrics(out.metrics)) > 5
+    assert len((out.plots / "live/plots/metrics/loss.tsv").read_text().splitlines()) == 4
+    assert not list(out.plots.parent.glob(".*"))

@@ -85,7 +85,7 @@ def test_every_objective_trains_on_a_gpu_up_to_rounding(objective: str) -> None:
 
 @pytest.mark.parametrize("changes", [{"precision": "fp16"}, {"precision": "auto", "optimiser": "SGD"}])
 def test_a_killed_training_resumes_on_the_device(changes: dict[str, Any]) -> None:
-    def kill(epoch: int, value: float) -> None:
+    def kill(epoch: int, row: dict[str, float]) -> None:
         raise KeyboardInterrupt
 
     options = {"epochs": 2, **changes}

@@ -58,10 +58,19 @@ def modules_hash(modules: Iterable[str]) -> str:
 
 
 def entry_hash(kind: str, name: str) -> str:
-    """sha256 of an entry of `REGISTRIES[kind]`: its target, and the code of its module and imports."""
+    """sha256 of an entry of `REGISTRIES[kind]`: its target, and the code of its module and imports.
+
+    Raises:
+        UserError: the module does not exist.
+    """
     entry = _registry(kind)[name]
     target = str(getattr(entry, "target", entry))
-    return hashlib.sha256(f"{target} {modules_hash([target.partition(':')[0]])}".encode()).hexdigest()
+    module = target.partition(":")[0]
+    if _file_of(module) is None:
+        found = f"{name!r} is registered, but there is no module {module}"
+        remedy = "Create it; for a queued experiment also `git add` it, because DVC queues only what git tracks"
+        raise UserError(REGISTRIES[kind][0], found, remedy)
+    return hashlib.sha256(f"{target} {modules_hash([module])}".encode()).hexdigest()
 
 
 def entry_hashes(kind: str, names: Iterable[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import platform
 import random
+import re
 import resource
 import shlex
 import subprocess
@@ -129,14 +130,39 @@ def _launch(torchrun: str, lock: int) -> None:
         sys.exit(code)
 
 
+def lasting_folder() -> Path:
+    """`tmp` of the repository, for resume files.
+
+    A queued run works in a copy of the workspace in `.dvc/tmp/exps`, which DVC deletes when the run has failed. So
+    its resume files lie in the repository itself, where the next run with the same values finds them. Two runs may
+    use the files of one key at once.
+    """
+    for folder in Path.cwd().parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2] / WORK
+    return WORK
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether the process that was writing a temporary file of `records` has ended."""
+    number = re.search(r"\.(\d+)\.tmp\b", temporary.name)
+    if number is None:
+        return False
+    try:
+        os.kill(int(number[1]), 0)
+    except OSError as error:  # PermissionError: the process is another user's
+        return isinstance(error, ProcessLookupError)
+    return False
+
+
 @contextmanager
-def stage_lock(cell: str) -> Iterator[int]:
+def stage_lock(cell: str, folder: Path = WORK) -> Iterator[int]:
     """Hold the cell's lock file; wait, and say so, while another process holds it.
 
     A killed `dvc` leaves its stage running. Without the lock that process would write over the outs of
     the stage that the next `dvc repro` starts. Gives the lock file's descriptor.
     """
-    path = WORK / "locks" / f"{cell}.lock"
+    path = folder / "locks" / f"{cell}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:

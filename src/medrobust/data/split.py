@@ -111,7 +111,7 @@ def _kfold_shares(label: str, count: int, split: SplitParams) -> tuple[int, int,
     if count >= split.folds and others >= 2:
         return start, end - start, min(max(1, round(split.val * count)), others - 1)
     # Some folds have no test patient of this class, so their metrics average over fewer classes.
-    return start, *_small_shares(label, count, end - start, split, f"{split.folds} folds")
+    return start, *_small_shares(label, count, end - start, split, f"split.folds: {split.folds}")
 
 
 def _small_shares(label: str, count: int, test: int, split: SplitParams, purpose: str) -> tuple[int, int]:
@@ -120,7 +120,8 @@ def _small_shares(label: str, count: int, test: int, split: SplitParams, purpose
         return 0, 0
     if split.small_class == "no_val" and count >= 2:
         return test, 0
-    remedy = "Set split.small_class: merge (with split.merge), train_only, or no_val (needs two patients)"
+    folds = "another split.folds, or " if split.strategy == "kfold" else ""
+    remedy = f"Set {folds}split.small_class: merge (with split.merge), train_only, or no_val (needs two patients)"
     found = f"class {label} has {count} patients, too few for {purpose}"
     raise UserError("params.yaml: split.small_class", found, remedy)
 

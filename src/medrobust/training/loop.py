@@ -55,11 +55,11 @@ class Job:
     key: str | None = None  # key of the resume file, a hash of all that decides the result; None = not resumable
 
 
-def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> FitResult:
+def fit(job: Job, on_epoch: Callable[[int, dict[str, float]], None] | None = None) -> FitResult:
     """Train for `settings.epochs` epochs and load the best epoch's weights into the model.
 
-    `on_epoch` is called with the index and value of each epoch, including those that an earlier process finished.
-    It may raise an exception to stop the training (a pruned trial).
+    `on_epoch` is called with the index and metrics of each epoch, including those that an earlier process
+    finished. It may raise an exception to stop the training (a pruned trial).
 
     Raises:
         UserError: more processes than batches have images for.
@@ -76,15 +76,15 @@ def fit(job: Job, on_epoch: Callable[[int, float], None] | None = None) -> FitRe
     trainer = Trainer(job, state)
     for epoch, row in enumerate(state.result.history):
         if on_epoch:
-            on_epoch(epoch, _selection_value(row))
+            on_epoch(epoch, row)
     for epoch in range(len(state.result.history), job.settings.epochs):
         if state.result.stopped:
             break
-        value = trainer.run_epoch(epoch)
+        row = trainer.run_epoch(epoch)
         if job.key:
             state.save(job.key)
         if on_epoch:
-            on_epoch(epoch, value)
+            on_epoch(epoch, row)
     job.model.load_state_dict(state.result.best_state)
     return state.result
 
@@ -117,14 +117,14 @@ class Trainer:
         self.weight = class_weights(job.train, job.settings.class_weights, self.device)
         self.attack = validation_attack(job.adv, job.objective.single_step) if job.adv else None
 
-    def run_epoch(self, epoch: int) -> float:
-        """Train one epoch, validate, and record the best epoch; return the value that selects the best epoch."""
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        """Train one epoch, validate, and record the best epoch; return the metrics of this epoch."""
         job, state, result = self.job, self.state, self.state.result
         loss = self.train_epoch(epoch)
         row = {"loss": loss, "val_balanced_accuracy": self.evaluate(None, epoch)}
         if self.attack:
             row["val_robust_balanced_accuracy"] = self.evaluate(self.attack, epoch)
-        value = _selection_value(row)
+        value = selection_value(row)
         result.history.append({**row, "lr": state.optimiser.param_groups[0]["lr"]})
         metrics = ", ".join(f"{k} {v:.4g}" for k, v in result.history[-1].items())
         if rank() == 0:
@@ -138,7 +138,7 @@ class Trainer:
             state.scheduler.step(value)
         else:
             state.scheduler.step()
-        return value
+        return result.history[-1]
 
     def evaluate(self, attack: Attack | None, epoch: int) -> float:
         """Balanced accuracy of the evaluated model on the validation images.
@@ -265,7 +265,7 @@ class Trainer:
         loses accuracy under both attacks.
         """
         assert self.job.adv is not None
-        value, clean, result = _selection_value(row), row["val_balanced_accuracy"], self.state.result
+        value, clean, result = selection_value(row), row["val_balanced_accuracy"], self.state.result
         fallen = value < COLLAPSED * result.best_value
         if not fallen and value >= COLLAPSED * clean:
             return ""
@@ -284,6 +284,6 @@ class Trainer:
         return reason
 
 
-def _selection_value(row: dict[str, float]) -> float:
+def selection_value(row: dict[str, float]) -> float:
     """The value that selects the best epoch: robust balanced accuracy, or the clean one in clean training."""
     return row.get("val_robust_balanced_accuracy", row["val_balanced_accuracy"])

@@ -1,6 +1,7 @@
 """The training stages: clean training, and adversarial training from the clean model."""
 
 import hashlib
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,15 @@ from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
 from medrobust.models.predict import log_probabilities, predictions_table
 from medrobust.training import distributed
+from medrobust.training.live import LiveCurves
 from medrobust.training.loop import Job, fit
 from medrobust.training.out_of_memory import explain_out_of_memory
 from medrobust.training.settings import TrainingSettings, with_tuned_values
 from medrobust.training.state import FitResult, delete_resume_file, resume_key
 from medrobust.training.subsets import hide_labels, read_folder
+
+#: Folder of DVCLive's curves among the plots of a training.
+LIVE = "live"
 
 
 @dataclass(frozen=True)
@@ -176,9 +181,12 @@ def _initial_classifier(run: TrainingRun, adv: AdvParams, clean: Path) -> tuple[
 
 def _fit_and_write(run: TrainingRun, job: Job, classifier: Classifier, facts: dict[str, Any]) -> None:
     """Train, evaluate the classifier on validation and test images, write all outputs, delete the resume file."""
-    result = fit(job)
     if rank() > 0:
+        fit(job)
         return
+    live = LiveCurves(run.outputs.plots / LIVE, run.outputs.metrics)
+    result = fit(job, live)
+    live.close()
     subsets, test, outputs = run.images.subsets, run.images.subsets["test"], run.outputs
     logprobs = {name: log_probabilities(classifier, subsets[name]) for name in ("val", "test")}
     tables = [predictions_table(subsets[name], name, values) for name, values in logprobs.items()]
@@ -200,15 +208,9 @@ def _fit_and_write(run: TrainingRun, job: Job, classifier: Classifier, facts: di
 
 
 def _write_plots(folder: Path, result: FitResult, test: Subset, preds: np.ndarray) -> None:
-    """Write the training curves, for DVCLive too, and the table behind the confusion matrix."""
-    from dvclive import Live
-
+    """Write the training curves, beside those of DVCLive, and the table behind the confusion matrix."""
     with atomic_dir(folder) as temporary:
-        with Live(dir=str(temporary / "live"), dvcyaml=None, save_dvc_exp=False, report=None) as live:
-            for row in result.history:
-                for name, value in row.items():
-                    live.log_metric(name, value)
-                live.next_step()
+        shutil.move(folder / LIVE, temporary / LIVE)
         names = np.array(test.classes)
         table = pd.DataFrame({"actual": names[test.labels], "predicted": names[preds]})
         write_table(temporary / "confusion.csv", table)

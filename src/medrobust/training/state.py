@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from medrobust.core.params.training import TrainParams
 from medrobust.core.processes import from_rank_0, gather, rank, world_size
 from medrobust.core.records import atomic_file
-from medrobust.core.runtime import WORK, say
+from medrobust.core.runtime import is_abandoned, lasting_folder, say
 from medrobust.training.optim import build_ema, build_optimiser, build_scheduler, precision
 
 
@@ -117,11 +117,11 @@ def resume_key(facts: dict[str, Any]) -> str:
 
 def resume_path(key: str) -> Path:
     """The resume file of a training; it is deleted when its stage has finished."""
-    return WORK / "resume" / f"{key}.pt"
+    return lasting_folder() / "resume" / f"{key}.pt"
 
 
 def delete_resume_file(key: str) -> None:
     """Delete the key's resume file, and temporary files left by a process that was killed while writing it."""
     path = resume_path(key)
-    for file in (path, *path.parent.glob(f".{path.stem}.*.tmp{path.suffix}")):
+    for file in (path, *filter(is_abandoned, path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"))):
         file.unlink(missing_ok=True)

@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 from medrobust.core.code import modules_hash
 from medrobust.core.params.schema import override
 from medrobust.core.params.training import AugmentParams, SearchSpace, TrainParams, TuneParams
-from medrobust.core.runtime import WORK, say, seed_everything
+from medrobust.core.runtime import lasting_folder, say, seed_everything
 from medrobust.data.store import open_splits
-from medrobust.training.loop import DivergedError, Job, fit
+from medrobust.training.loop import DivergedError, Job, fit, selection_value
 from medrobust.training.out_of_memory import BatchTooLargeError, explain_out_of_memory, free_memory
 from medrobust.training.run import PreparedImages, image_hashes, new_classifier
 from medrobust.training.settings import TrainingSettings
@@ -57,8 +57,12 @@ class TuningStudy:
             "code": modules_hash([__name__]), **image_hashes(open_splits(self.prepared, self.split)),
         }  # fmt: skip
 
+    @property
+    def name(self) -> str:
+        return f"{self.settings.backbone}-{resume_key(self.facts())}"
+
     def open(self) -> optuna.Study:
-        return open_study(f"{self.settings.backbone}-{resume_key(self.facts())}")
+        return open_study(self.name)
 
     def prepare(self) -> None:
         """Discard trials that a kill cut short and queue the first trial, before any process runs trials."""
@@ -112,8 +116,8 @@ class TuningStudy:
         settings = override(self.settings.train, {**values, "epochs": self.tune.epochs}, "tune")
         key = resume_key({**self.facts(), "trial": values})
 
-        def on_epoch(epoch: int, value: float) -> None:
-            trial.report(value, epoch)
+        def on_epoch(epoch: int, row: dict[str, float]) -> None:
+            trial.report(selection_value(row), epoch)
             if epoch + 1 < self.tune.epochs and trial.should_prune():
                 delete_resume_file(key)
                 raise optuna.TrialPruned
@@ -169,7 +173,7 @@ def open_study(name: str) -> optuna.Study:
         url = os.environ["MEDROBUST_STUDIES"]
         storage = optuna.storages.RDBStorage(url, heartbeat_interval=HEARTBEAT_SECONDS)
     else:
-        path = WORK / "studies" / f"{name}.log"
+        path = lasting_folder() / "studies" / f"{name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
     return optuna.create_study(
@@ -215,7 +219,7 @@ def _discard_interrupted_trials(study: optuna.Study) -> None:
     if uses_database():
         optuna.storages.fail_stale_trials(study)  # those whose heartbeat stopped
         return
-    # In a journal all running trials were interrupted, because this process holds the stage's lock.
+    # In a journal all running trials were interrupted, because this stage holds the study's lock.
     for trial in study.trials:
         if trial.state == TrialState.RUNNING:
             study.tell(trial.number, state=TrialState.FAIL)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from medrobust.core.errors import UserError
 from medrobust.core.metrics import round_best
 from medrobust.core.records import atomic_dir, atomic_file, write_json, write_metrics, write_table
-from medrobust.core.runtime import say
+from medrobust.core.runtime import lasting_folder, say, stage_lock
 from medrobust.training.trials import TUNED_KEYS, TuningStudy, finished_trials, uses_database
 
 
@@ -31,8 +32,15 @@ def tune_stage(tuning: TuningStudy, outputs: TuneOutputs) -> None:
     """Run or resume the study and write `best.json`, `trials.csv`, metrics and plots.
 
     `MEDROBUST_WORKERS` processes work on it at once (default 1). With `MEDROBUST_STUDIES`, the URL of a database,
-    several machines can work on it; each ends when the study has all its trials.
+    several machines can work on it; each ends when the study has all its trials. In a journal, one stage works on
+    it at a time. Another one, of a queued run with the same values, waits, and then finds the trials.
     """
+    with nullcontext() if uses_database() else stage_lock(f"study-{tuning.name}", lasting_folder()):
+        study = _run(tuning)
+    _write(tuning, study, outputs)
+
+
+def _run(tuning: TuningStudy) -> optuna.Study:
     workers = _worker_count()
     single_process = workers == 1 and not uses_database()
     tuning.prepare()
@@ -45,7 +53,7 @@ def tune_stage(tuning: TuningStudy, outputs: TuneOutputs) -> None:
         process.join()
         if process.exitcode:
             raise RuntimeError(f"a worker of the study ended with exit code {process.exitcode}")
-    _write(tuning, study, outputs)
+    return study
 
 
 def _worker_count() -> int:

@@ -1,6 +1,7 @@
 """A killed evaluation resumes by image; several processes give the same result as one."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,22 @@ def test_an_interrupted_write_is_not_loaded(tmp_path: Path) -> None:
         assert list(tmp_path.glob("*.parquet")) != complete
         assert resume.parts() == complete
         assert resume.load().empty
+
+
+def test_two_runs_may_evaluate_the_same_at_once(trained: nn.Module, subset: Subset, tmp_path: Path) -> None:
+    """Two queued runs: each image counts once, and the end of one run does not disturb the other's write."""
+    resume = ResumeFolder(tmp_path / "state")
+    attack_suite(trained, subset, SUITE, seed=0, resume=resume)
+    (part,) = resume.parts()
+    shutil.copy(part, part.with_name("000001-7.parquet"))
+    pd.testing.assert_frame_equal(resume.load(), pd.read_parquet(part))
+    with atomic_file(resume.folder / "000002-8.parquet") as writing:
+        writing.write_bytes(b"PAR1")
+        (resume.folder / ".000003-9.999999999.tmp.parquet").write_bytes(b"cut")
+        resume.clear()
+        assert list(resume.folder.iterdir()) == [writing]
+    resume.clear()
+    assert not resume.folder.exists()
 
 
 def test_the_folder_depends_on_everything_that_decides_the_result(trained: nn.Module, subset: Subset) -> None:

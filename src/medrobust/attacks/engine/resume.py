@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 from medrobust.attacks.engine.attempts import table_of
 from medrobust.core.code import modules_hash
 from medrobust.core.records import read_table, write_table
-from medrobust.core.runtime import WORK, say
+from medrobust.core.runtime import is_abandoned, lasting_folder, say
 from medrobust.data.store import Subset
 
 #: The code that decides an evaluation's result, besides the suite's attacks, whose hash is in the suite.
@@ -32,8 +32,13 @@ class ResumeFolder:
         return sorted(self.folder.glob("[!.]*.parquet"))
 
     def load(self) -> pd.DataFrame:
-        parts = self.parts()
-        known = pd.concat([read_table(part) for part in parts]) if parts else table_of([])
+        """All attempts. Of an image that two runs evaluated at once, those of the first file count."""
+        tables, seen = [], set[str]()
+        for part in self.parts():
+            table = read_table(part)
+            tables.append(table[~table["id"].isin(seen)])
+            seen.update(table["id"])
+        known = pd.concat(tables) if tables else table_of([])
         if len(known):
             say(f"resuming: {known['id'].nunique()} images are already finished ({self.folder})")
         return known
@@ -43,8 +48,11 @@ class ResumeFolder:
         write_table(self.folder / f"{number:06d}-{os.getpid()}.parquet", attempts)
 
     def clear(self) -> None:
-        """Remove the folder, once the outs are written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the files, once the outs are written; the folder stays while another run writes into it."""
+        for file in (*self.parts(), *filter(is_abandoned, self.folder.glob(".*"))):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 def resume_folder(
@@ -66,4 +74,4 @@ def resume_folder(
                 digest.update(part.batch(range(start, min(start + 256, len(part)))).numpy().tobytes())
     facts = [suite, seed, bit_depth, modules_hash(ENGINE)]
     digest.update(json.dumps(facts, sort_keys=True).encode())
-    return ResumeFolder(WORK / "resume" / f"attack-{digest.hexdigest()[:24]}")
+    return ResumeFolder(lasting_folder() / "resume" / f"attack-{digest.hexdigest()[:24]}")
