@@ -1,0 +1,55 @@
+"""Text from files and params (class names, licences, reasons) as plain text in a line, in Markdown and in code."""
+
+import re
+import unicodedata
+from typing import Any
+
+#: Joiners without a width that words of Persian and Indic languages need; other invisible signs are left out.
+JOINERS = "\u200c\u200d"
+#: Marks that end a link, start or end emphasis, code, mathematics or HTML, or separate the cells of a table. An
+#: underscore within a word, and brackets without a target behind them, mean nothing.
+INLINE = re.compile(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])")
+#: Marks at the start of a line that make it a heading, an item of a list, a task, or a rule.
+START = re.compile(r"^( *)(#(?=#{0,5}(?: |$))|[-+](?=[ -]|$)|=(?=[ =]|$)|\[(?=[ xX]\]))")
+#: A number at the start of a line that makes it an item of a list.
+ITEM = re.compile(r"^( *\d{1,9})([.)])(?= |$)")
+#: Signs that GitHub reads as a user, a team or an issue; a comment behind them prevents it.
+MENTION = re.compile(r"(?<!\w)([@#])(?=\w)")
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&dollar;"}
+
+
+def one_line(text: Any) -> str:
+    """The text without line breaks, control characters, and marks that hide or reorder other characters.
+
+    White space becomes one blank. A byte of a file name that is no text becomes U+FFFD.
+    """
+    return "".join(map(_visible, re.sub(r"\s+", " ", str(text))))
+
+
+def is_printable(text: str) -> bool:
+    """Whether `one_line` leaves the text as it is, and something of it can be seen."""
+    return one_line(text) == text and bool(text.strip())
+
+
+def markdown(text: Any) -> str:
+    """The text on one line of GitHub's Markdown, so that it is shown as it is: no markup, link or mention."""
+    line = INLINE.sub(r"\\\g<0>", one_line(text))
+    line = ITEM.sub(r"\1\\\2", START.sub(r"\1\\\2", line))
+    return MENTION.sub(r"\1<!-- -->", line.translate(str.maketrans(ENTITIES)))
+
+
+def code_block(text: str, language: str = "") -> str:
+    """A fenced block of Markdown; its fence is longer than every run of backticks in the text."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def _visible(sign: str) -> str:
+    match unicodedata.category(sign):
+        case "Cs":
+            return "\ufffd"
+        case "Cc":
+            return ""
+        case "Cf":
+            return sign if sign in JOINERS else ""
+    return sign
