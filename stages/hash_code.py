@@ -1,4 +1,4 @@
-"""Hash the source code that each stage runs, and the registry entries in use (a second)."""
+"""Hash the source code that each stage runs, and the registry entries in use; note versions (a second)."""
 
 import argparse
 from pathlib import Path
@@ -8,10 +8,11 @@ from medrobust.core.runtime import run_stage
 
 
 def main() -> None:
-    """Write one file per stage script, and one per registry with the entries that params.yaml names."""
+    """Write one file per stage script, one per registry with the entries that params.yaml names, and versions."""
     from medrobust.core.code import entry_hashes, stage_code
     from medrobust.core.params.entries import used_entries
     from medrobust.core.records import atomic_dir, write_json
+    from medrobust.core.versions import installed
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -27,6 +28,7 @@ def main() -> None:
             (folder / script.stem).write_text(stage_code(script), encoding="utf-8")
         for kind, names in used.items():
             write_json(folder / f"{kind}.json", {"code": entry_hashes(kind, names)})
+        write_json(folder / "versions.json", installed())
 
 
 if __name__ == "__main__":

@@ -12,12 +12,15 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 from dvc.repo import Repo
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.schema import load_params
+from medrobust.core.records import read_versions
 from medrobust.core.runtime import say
+from medrobust.core.versions import changed_results, installed
 
 Needs = Mapping[str, set[str]]
 
@@ -126,6 +129,14 @@ def repro(jobs: int) -> list[str]:
     return run(affected(needs, changed), jobs) if changed else []
 
 
+def version_notes(metrics: Path) -> list[str]:
+    """What to say of results that were computed with other versions of packages than those installed now."""
+    known = {str(path): line for path in metrics.rglob("*.json") if (line := read_versions(path))}
+    changes = changed_results(known, dict.fromkeys(known, installed()))
+    notes = [f"{text}: {len(names)} of {len(known)} results are of the first" for text, names in changes.items()]
+    return [*notes, "A new version alone runs no stage again; `dvc repro --force` runs all."] if notes else []
+
+
 def main() -> None:
     """Run what changed; exit 1 if a stage failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,7 +152,7 @@ def main() -> None:
         sys.exit(f"failed: {', '.join(failed)}")
     if left := pipeline()[1]:
         sys.exit(f"still changed after the run: {', '.join(sorted(left))}; run `dvc repro`")
-    say("Data and pipelines are up to date.")
+    say("\n".join(["Data and pipelines are up to date.", *version_notes(Path("metrics"))]))
 
 
 if __name__ == "__main__":

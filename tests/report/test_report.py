@@ -14,6 +14,7 @@ from markupsafe import escape
 from scipy.stats import binomtest
 
 from medrobust.core.records import read_json, read_metrics, write_json, write_table
+from medrobust.core.versions import installed
 from medrobust.report.charts.confusion import matrices
 from medrobust.report.charts.robustness import robust_curve
 from medrobust.report.figures.draw import confusion, draw_all
@@ -300,7 +301,29 @@ def test_the_page_names_the_run_by_the_hashes_of_code_and_data(folder: Path) -> 
     assert f"Prepared data: sha256 {run.header['sha256']}." in html
     assert run.provenance is not None
     assert f"{run.provenance.md5('data/checkpoints/two/adv')}</td>" in html
-    assert "Trained with torch 2.0." in html
+    assert f"Computed with {installed()}." in html
+
+
+def test_results_of_several_versions_are_told_at_the_top(folder: Path) -> None:
+    assert "Versions of packages" not in page(folder)
+    path = folder / "metrics" / "attack" / "two-adv-pgd.json"
+    content = read_json(path)
+    content["versions"] = [f"{installed()}, more 1".replace("torch 2", "torch 1")]
+    write_json(path, content)
+    (card,) = [card for card in verdicts(read(folder)) if card["of"] == "Versions of packages"]
+    older, newer = (re.findall(r"\btorch ([^,]+)", line)[0] for line in (content["versions"][0], installed()))
+    assert card["reasons"][0] == f"torch: {older} (1 files), {newer} (19 files)"
+    assert len(card["reasons"]) == 2
+    assert (card["verdict"], card["tone"]) == ("several", "doubt")
+    assert f"torch {older}/{newer}" in page(folder)
+
+
+def test_versions_that_were_installed_since_are_told(folder: Path) -> None:
+    """The stage `code` notes them, and every upgrade of requirements.lock runs it and the report."""
+    (folder / "data" / "code").mkdir()
+    write_json(folder / "data" / "code" / "versions.json", installed().replace("numpy 2", "numpy 3"))
+    (card,) = [card for card in verdicts(read(folder)) if card["of"] == "Versions of packages"]
+    assert re.fullmatch(r"numpy: 2\.\S+ \(20 files\), 3\.\S+ \(1 files\)", card["reasons"][0])
 
 
 def test_times_of_records_do_not_change_the_report(folder: Path) -> None:

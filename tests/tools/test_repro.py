@@ -1,15 +1,18 @@
 """Stages that need nothing of each other run side by side, each after what it needs; nothing else changes."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 
+from medrobust.core.records import write_metrics
 from tests.params import preset, save
 from tools import repro
 
@@ -171,3 +174,14 @@ CHEAP_NEEDS: dict[str, set[str]] = {
 )
 def test_stages_that_only_resolve_run_first_if_they_wait_for_no_other(changed: set[str], first: set[str]) -> None:
     assert set(repro.cheap_first(CHEAP_NEEDS, changed)) == first
+
+
+def test_results_of_earlier_versions_are_told_after_a_run(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_metrics(tmp_path / "metrics" / f"{name}.json", {"n": 1}, {})
+    assert repro.version_notes(tmp_path / "metrics") == []
+    path = tmp_path / "metrics" / "a.json"
+    path.write_text(re.sub(r"timm [^,]+", "timm 0.9", path.read_text()))
+    notes = repro.version_notes(tmp_path / "metrics")
+    assert notes[0] == f"timm 0.9 -> {version('timm')}: 1 of 2 results are of the first"
+    assert "`dvc repro --force`" in notes[1]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medrobust.core.errors import UserError
+from medrobust.core.versions import installed, of_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,10 +83,12 @@ def write_metrics(path: Path | str, record: dict[str, Any], shown: dict[str, Any
     to six decimals. Readers round them again to three; after rounding to four, the third decimal would sometimes
     be wrong.
 
-    `shown` is flat; its floats are already rounded (`intervals.round_to_interval`), and None is left out.
+    `shown` is flat; its floats are already rounded (`intervals.round_to_interval`), and None is left out. The
+    versions of packages (`core.versions`) are a list of one too, because only a change of them is of interest.
     """
     defined = {name: value for name, value in shown.items() if value is not None}
-    write_json(path, {**defined, "details": [record]}, digits=6)
+    versions = {"versions": [installed()]} if record else {}
+    write_json(path, {**defined, **versions, "details": [record]}, digits=6)
 
 
 def read_metrics(path: Path | str) -> dict[str, Any]:
@@ -98,6 +101,11 @@ def read_metrics(path: Path | str) -> dict[str, Any]:
         case {"details": [dict() as record]}:
             return record
     raise UserError(str(path), "is not a metrics file of this version: it has no `details`", "Run `dvc repro`")
+
+
+def read_versions(path: Path | str) -> str:
+    """The versions that a metrics file names, in one line; "" if it names none."""
+    return of_metrics(read_json(path))
 
 
 def read_json(path: Path | str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from medrobust.core.records import read_json, read_metrics, read_table
+from medrobust.core.records import read_json, read_metrics, read_table, read_versions
 from medrobust.report.provenance import Provenance, folder_md5
 from medrobust.report.run import REGIMES, Ensemble, Model, Run, method_label
 
@@ -29,6 +29,7 @@ class Reader:
 
     def __init__(self, run: Run) -> None:
         self.provenance, self.missing, self.foreign = run.provenance, run.missing, run.foreign
+        self.versions = run.versions
 
     def record(self, path: Path) -> Any:
         """A JSON record; {} if it cannot be used."""
@@ -36,7 +37,11 @@ class Reader:
 
     def metrics(self, path: Path) -> dict[str, Any]:
         """The record of a metrics file; {} if it cannot be used."""
-        return read_metrics(path) if self.usable(path) else {}
+        if not self.usable(path):
+            return {}
+        if line := read_versions(path):
+            self.versions[str(path)] = line
+        return read_metrics(path)
 
     def table(self, path: Path, **options: Any) -> pd.DataFrame | None:
         """A table, read with options of pandas; None if it cannot be used."""
@@ -65,6 +70,8 @@ def collect(
     code = folder_md5(folders.code) if folders.code else None
     run = Run(backbones, suites, ensemble=ensemble or Ensemble(), provenance=provenance, code=code)
     reader = Reader(run)
+    if folders.code and (recorded := folders.code / "versions.json").is_file():
+        run.versions[str(recorded)] = read_json(recorded)
     run.header.update(reader.record(folders.prepared / "header.json"))
     for name, target in (("audit", run.audit), ("split", run.split)):
         target.update(reader.metrics(folders.metrics / f"{name}.json"))

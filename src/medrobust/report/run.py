@@ -89,6 +89,7 @@ class Run:
     explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
     missing: list[str] = field(default_factory=list)  # files that should be there
     foreign: dict[str, str] = field(default_factory=dict)  # file -> why it belongs to another run and was not read
+    versions: dict[str, str] = field(default_factory=dict)  # file -> versions of the packages that computed it
     provenance: Provenance | None = None  # None where there is nothing to compare with
     code: str | None = None  # hash of the code (the md5 that dvc.lock holds for data/code); None if unknown
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from medrobust.core.intervals import FEW_PATIENTS
+from medrobust.core.versions import by_package
 from medrobust.report.charts.chart import Chart
 from medrobust.report.charts.confusion import Matrix, matrices
 from medrobust.report.charts.detection import detection_charts
@@ -118,13 +119,10 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
 
 def _reproduce_text(run: Run, settings: ReportSettings) -> list[str]:
     """Hashes, commands, seed and versions. No time and no commit, so that the same run gives the same page."""
-    trained: dict[str, set[str]] = {}
-    for card in run.training.cards.values():
-        for name, found in card.get("versions", {}).items():
-            trained.setdefault(name, set()).add(found)
+    versions = by_package(run.versions.values())
     return paragraphs(
         "medrobust.report.page", "reproduce.txt.jinja", run=run, seed=settings.seed, version=version("medrobust"),
-        versions=", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in trained.items()),
+        versions=", ".join(f"{name} {'/'.join(sorted(counts))}" for name, counts in versions.items()),
     )  # fmt: skip
 
 

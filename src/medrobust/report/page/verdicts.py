@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from medrobust.core.versions import by_package
 from medrobust.report.run import Run
 from medrobust.report.tables.data import audit_reasons
 
 #: Classes of style for verdicts of the checklist, in tables too.
 WORDS = {"no problem found": "good", "suspect": "doubt", "unchecked": "doubt", "invalid": "bad", "missing": "bad"}
 #: The same with verdicts of the audit; in tables "clean" is a kind of training.
-TONES = {**WORDS, "clean": "good", "leaking": "bad"}
+TONES = {**WORDS, "clean": "good", "leaking": "bad", "several": "doubt"}
 #: Title of the section with the checklist.
 CHECKLIST = "Can these numbers be trusted?"
 #: Files that a card names; the rest is only counted.
@@ -30,7 +31,20 @@ def verdicts(run: Run) -> list[dict[str, Any]]:
     elif run.provenance is None:
         reasons = ["there is no DVC repository with a dvc.lock to compare the files with"]
         cards.append({"of": "Origin of the numbers", "verdict": "not checked", "reasons": reasons})
+    if reasons := _versions(run):
+        cards.append({"of": "Versions of packages", "verdict": "several", "reasons": reasons})
     return [{**card, "tone": TONES.get(str(card["verdict"]), "bad")} for card in cards]
+
+
+def _versions(run: Run) -> list[str]:
+    """What each package with more than one version computed; [] if all results have the same versions."""
+    reasons = [
+        f"{package}: " + ", ".join(f"{number} ({count} files)" for number, count in sorted(counts.items()))
+        for package, counts in by_package(run.versions.values()).items()
+        if len(counts) > 1
+    ]
+    note = "A new version alone runs no stage again. Run dvc repro --force to compute all results with the same."
+    return [*reasons, note] if reasons else []
 
 
 def _foreign(run: Run) -> dict[str, Any]:
