@@ -11,7 +11,8 @@ SOURCES := src stages tests tools benchmarks
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/installed ## make .venv with the locked dependencies and the package
+setup: .venv/installed ## make .venv with the locked dependencies and the package, set how git merges results
+	@git rev-parse --git-dir >/dev/null 2>&1 && git config merge.ours.driver true || true
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "medrobust needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
