@@ -28,7 +28,7 @@ def contact_sheet(store: ImageStore, pairs: pd.DataFrame, nearest: pd.DataFrame,
         for number, prefix in enumerate(("", "other_")):
             image = Image.fromarray(np.asarray(store.images[pair[f"{prefix}row"]])).convert("RGB")
             sheet.paste(image.resize((SIDE, SIDE)), (left + number * (SIDE + MARGIN), top))
-            owner = pair[f"{prefix}owner"] or "patient unknown"
+            owner = pair[f"{prefix}owner"] or "no patient id"
             caption = f"{pair[f'{prefix}split']}, {owner}\n{pair[f'{prefix}label']}"
             draw.text((left + number * (SIDE + MARGIN), top + SIDE + 14), caption[:60], fill="black")
         same = pair["owner"] == pair["other_owner"] != ""
