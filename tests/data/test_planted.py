@@ -77,7 +77,7 @@ def test_copies_are_found_one_by_one(plain: ImageStore, tmp_path: Path) -> None:
     kinds = planted["kind"].replace({"exact copy": "byte-identical"})
     truth = {(k, frozenset(pair)) for k, *pair in zip(kinds, planted["id"], planted["of"], strict=True)}
     assert listed == truth
-    assert found.metrics["near_pairs"] == 6
+    assert found.metrics["near_pairs"] == 3
     assert found.metrics["look_alike_patients"] == 0
 
 

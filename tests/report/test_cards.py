@@ -241,6 +241,12 @@ def test_a_data_set_of_the_hub_is_linked(folder: Path) -> None:
     assert "The metadata of this card have no licence" in text
 
 
+def test_data_without_patient_ids_are_not_of_no_patients(folder: Path) -> None:
+    path = folder / "data" / "prepared" / "header.json"
+    write_json(path, {**read_json(path), "patients": 0})
+    assert "12 images without patient ids, 8 pixels." in model_card(published(backbone(folder, checked=False)))
+
+
 def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = preset("smoke")
     params |= {"seed": 1, "adv": {**params["adv"], "eps": 0.01}}

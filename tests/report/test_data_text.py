@@ -78,6 +78,7 @@ def test_a_clean_audit_lists_what_was_searched_for_and_an_incomplete_one_does_no
     assert rows["test patients"] == "7"
     assert rows["near pairs across splits"] == "0"
     assert "nn gap" not in rows
+    assert rows["test patients in train"] == "0 of 7"
     for key in (*patients, *copies):
         write_record(path, {**clean, key: 1})
         assert audit_reasons(read(tmp_path)) == []

@@ -388,7 +388,7 @@ def test_data_without_patient_ids_have_no_warning_about_few_patients(folder: Pat
     assert run.test_patients(CLASSES[0]) is None
     page = text_of(render_html(run, {}, SETTINGS))
     assert "Classes with fewer than" not in page
-    assert "of unknown patients" in page
+    assert "without patient ids" in page
 
 
 @pytest.mark.parametrize("cell", ["0.550 [0.550, 0.550]", "0.5501 [0.550, 0.550]", "-0.100 [-0.100, -0.100]"])

@@ -46,6 +46,7 @@ class Header:
     skipped: list[dict[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     verified: str = "nothing"
+    doubt: str = ""  # why the images may not be the published ones
 
 
 @dataclass(frozen=True)

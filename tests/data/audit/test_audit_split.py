@@ -1,5 +1,6 @@
 """The audit finds the faults of the test data, and nothing else."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from medrobust.core.params.data import AuditParams
 from medrobust.data.audit.audit_split import Audit, audit_split
 from medrobust.data.audit.contact_sheet import contact_sheet
+from medrobust.data.audit.pairs import equal_pixels
 from medrobust.data.audit.verdict import decide_verdict
 from medrobust.data.split import make_split
 from medrobust.data.store import ImageStore
@@ -62,7 +64,7 @@ def test_a_random_split_leaks_and_the_nearest_neighbour_shows_it(data: ImageStor
 
 def test_near_copies_are_found(data: ImageStore, table: pd.DataFrame) -> None:
     test, val, train = (rows_of(table, name) for name in ("test", "val", "train"))
-    data.images[test[0]] = data.images[train[0]]
+    data.images[test[0]] = data.images[train[0]] // 3
     data.images[train[5]] = data.images[val[2]] // 2
     result = audit_split(data, table, RULES)
     ids = data.manifest["id"]
@@ -71,7 +73,10 @@ def test_near_copies_are_found(data: ImageStore, table: pd.DataFrame) -> None:
     assert result.metrics["near_pairs"] == result.metrics["near_pairs_across_splits"] == 2
     assert result.metrics["test_images_with_near_copy"] == 1
     assert result.metrics["verdict"] == "suspect"
-    assert result.metrics["reasons"][0] == "1 test images have a near copy in train or val"
+    assert result.metrics["reasons"][:2] == [
+        f"1 of {len(val)} val images have a near copy in train: tuning may be biased",
+        f"1 of {len(test)} test images have a near copy in train or val",
+    ]
 
 
 def test_byte_identical_files_are_a_leak(data: ImageStore, table: pd.DataFrame) -> None:
@@ -83,10 +88,87 @@ def test_byte_identical_files_are_a_leak(data: ImageStore, table: pd.DataFrame) 
     metrics = result.metrics
     assert metrics["verdict"] == "leaking"
     assert metrics["test_images_with_exact_copy"] == metrics["exact_pairs_across_splits"] == 2
-    assert metrics["label_conflicts"] == 1 + (table["label"][train[0]] != table["label"][test[0]])
+    assert metrics["images_with_two_labels"] == 2 + 2 * (table["label"][train[0]] != table["label"][test[0]])
+    assert metrics["reasons"][0] == f"2 of {len(test)} test images have an exact copy in train or val"
     assert set(result.pairs["kind"]) == {"byte-identical"}
     assert set(result.pairs["row"]) == {test[0], test[1]}
-    assert metrics["near_pairs_across_splits"] == metrics["near_label_conflicts"] == 0
+    assert metrics["near_pairs_across_splits"] == metrics["near_pairs_with_two_labels"] == 0
+
+
+def test_equal_pixels_in_files_of_other_bytes_are_a_leak(data: ImageStore, table: pd.DataFrame) -> None:
+    test, train = rows_of(table, "test"), rows_of(table, "train")
+    data.images[test[3]] = data.images[train[7]]
+    assert data.manifest["sha256"].is_unique
+    result = audit_split(data, table, RULES)
+    assert result.metrics["verdict"] == "leaking"
+    assert result.metrics["reasons"][0] == f"1 of {len(test)} test images have an exact copy in train or val"
+    assert result.metrics["test_images_with_near_copy"] == result.metrics["near_pairs"] == 0
+    assert result.pairs[["row", "other_row", "kind"]].to_numpy().tolist() == [[test[3], train[7], "equal pixels"]]
+
+
+def test_copies_of_validation_images_in_train_are_a_reason(data: ImageStore, table: pd.DataFrame) -> None:
+    val, train = rows_of(table, "val"), rows_of(table, "train")
+    data.images[train[0]] = data.images[val[0]]
+    copy_file(data, train[1], of=val[1])
+    copy_file(data, train[2], of=val[1])
+    metrics = audit_split(data, table, RULES).metrics
+    assert metrics["verdict"] == "suspect"
+    assert f"2 of {len(val)} val images have an exact copy in train: tuning is biased" in metrics["reasons"]
+    assert metrics["test_images_with_exact_copy"] == metrics["val_images_with_near_copy"] == 0
+    assert metrics["exact_pairs_across_splits"] == 3
+
+
+def grouped(data: ImageStore, table: pd.DataFrame, seed: int) -> set[frozenset[int]]:
+    """Make groups of up to six equal images all over the splits; return the pairs that must be listed."""
+    rows = np.random.default_rng(seed).permutation(len(table))
+    groups = [rows[start : start + size] for start, size in ((0, 6), (6, 2), (8, 3), (11, 5), (16, 4))]
+    for group in groups:
+        for row in group[1:]:
+            copy_file(data, row, of=group[0])
+    facts = pd.DataFrame({"split": table["split"], "label": table["label"], "patient": data.manifest["patient"]})
+    return {
+        frozenset((int(a), int(b))) for group in groups for a, b in combinations(group, 2)
+        if (facts.loc[a] != facts.loc[b]).any()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_pair_of_a_group_of_copies_is_listed(seed: int, data: ImageStore, table: pd.DataFrame) -> None:
+    expected = grouped(data, table, seed)
+    result = audit_split(data, table, RULES)
+    pairs = result.pairs
+    assert sorted(map(frozenset, zip(pairs["row"], pairs["other_row"], strict=True)), key=sorted) == sorted(
+        expected, key=sorted
+    )
+    across = pairs[pairs["split"] != pairs["other_split"]]
+    assert result.metrics["exact_pairs_across_splits"] == len(across) > 0
+    listed = {*across["row"][across["split"] == "test"]}
+    assert result.metrics["test_images_with_exact_copy"] == len(listed)
+
+
+def test_of_too_many_copies_those_of_test_images_are_listed_first_and_all_are_counted(
+    data: ImageStore, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medrobust.data.audit.pairs.MAX_PAIRS", 100)
+    for row in range(1, len(table)):
+        copy_file(data, row, of=0)
+    result = audit_split(data, table, RULES.model_copy(update={"near_duplicate": 1.0, "same_patient": 1.0}))
+    n = table["split"].value_counts()
+    assert result.metrics["exact_pairs_across_splits"] == (
+        n["test"] * n["train"] + n["test"] * n["val"] + n["val"] * n["train"]
+    )
+    exact = result.pairs[result.pairs["kind"] == "byte-identical"]
+    assert 0 < len(exact) <= 200
+    assert set(exact["split"]) == {"test"}
+
+
+def test_images_are_grouped_by_their_pixels(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 2, (2500, 2, 2, 3), dtype=np.uint8)
+    expected = np.unique(images.reshape(2500, -1), axis=0, return_inverse=True)[1]
+    np.save(tmp_path / "images.npy", images)
+    for stored in (images, np.load(tmp_path / "images.npy", mmap_mode="r"), np.asfortranarray(images)):
+        found = equal_pixels(stored)
+        assert len(set(zip(found, expected, strict=True))) == len(set(expected)) == len(set(found))
 
 
 def test_a_blank_file_in_two_splits_is_an_exact_copy_but_not_a_near_copy(
@@ -95,8 +177,9 @@ def test_a_blank_file_in_two_splits_is_an_exact_copy_but_not_a_near_copy(
     test, train = rows_of(table, "test"), rows_of(table, "train")
     data.images[[test[0], train[0], train[9]]] = 0
     copy_file(data, train[0], of=test[0])
-    metrics = audit_split(data, table, RULES).metrics
-    assert (metrics["exact_pairs_across_splits"], metrics["near_pairs"]) == (1, 0)
+    result = audit_split(data, table, RULES)
+    assert (result.metrics["exact_pairs_across_splits"], result.metrics["near_pairs"]) == (2, 0)
+    assert result.pairs["kind"].tolist() == ["byte-identical", "equal pixels", "equal pixels"]
 
 
 def test_near_copies_inside_a_split_count_when_their_labels_differ(data: ImageStore, table: pd.DataFrame) -> None:
@@ -104,11 +187,11 @@ def test_near_copies_inside_a_split_count_when_their_labels_differ(data: ImageSt
     first, other = train[0], next(row for row in train[::-1] if table["label"][row] != table["label"][train[0]])
     patient = data.manifest["patient"]
     same = np.flatnonzero((patient == patient[other]) & (np.arange(len(patient)) != other))[0]
-    data.images[same] = data.images[other] = data.images[first]
+    data.images[same], data.images[other] = data.images[first] // 2, data.images[first] // 3
     result = audit_split(data, table, RULES)
-    assert (result.metrics["near_pairs"], result.metrics["near_label_conflicts"]) == (3, 2)
+    assert (result.metrics["near_pairs"], result.metrics["near_pairs_with_two_labels"]) == (3, 2)
     assert result.metrics["near_pairs_across_splits"] == 0
-    assert "2 pairs of near copies have different labels" in result.metrics["reasons"]
+    assert "2 of 3 pairs of near copies have different labels" in result.metrics["reasons"]
 
 
 def test_synthetic_children_of_test_patients_are_a_leak(data: ImageStore, table: pd.DataFrame) -> None:
@@ -124,7 +207,11 @@ def test_synthetic_children_of_test_patients_are_a_leak(data: ImageStore, table:
     assert metrics["verdict"] == "leaking"
     assert metrics["synthetic_children_of_test_patients"] == metrics["synthetic_of_unknown_parent"] == 1
     assert metrics["test_patients_in_train"] == metrics["synthetic_exact_copies"] == 0
-    assert "1 synthetic images in train or val were made from test patients" in metrics["reasons"]
+    found = [reason for reason in metrics["reasons"] if "synthetic" in reason]
+    assert found == [
+        "1 of 2 synthetic images were made from test patients and are in train or val",
+        "1 of 2 synthetic images have no known parent",
+    ]
 
 
 def one_person(data: ImageStore, first: str, second: str, seed: int) -> None:
@@ -145,7 +232,7 @@ def test_one_person_under_two_ids_is_suspected(data: ImageStore, table: pd.DataF
     assert result.metrics["test_images_of_look_alike_patients_across"] == 4
     assert set(result.suspects["patient"]) == set(owner.values())
     assert set(result.suspects["kind"]) == {"look-alike patients"}
-    assert result.metrics["reasons"] == ["1 groups of patient ids look like one person each"]
+    assert result.metrics["reasons"] == ["2 of 24 patient ids look like another one: they may be one person"]
 
 
 def test_without_ids_patients_are_suspected_by_their_similarity() -> None:
@@ -155,17 +242,17 @@ def test_without_ids_patients_are_suspected_by_their_similarity() -> None:
     table = make_split(data.manifest, data.header, params(strategy="random"), 0)
     result = audit_split(data, table, RULES)
     assert result.metrics["verdict"] == "suspect"
-    assert result.metrics["images_without_patient"] == 48
+    assert result.metrics["real_images_without_patient"] == 48
     truth = dict(zip(data.manifest["id"], true, strict=True))
     assert (result.suspects["id"].map(truth).groupby(result.suspects["suspect"]).nunique() == 1).all()
     assert (len(result.suspects), result.suspects["suspect"].nunique()) == (48, 12), "a suspect is a whole patient"
-    across = result.metrics["test_images_of_suspected_patients_across"]
+    across, test = (result.metrics[name] for name in ("test_images_of_suspected_patients_across", "test_images"))
     without = result.metrics["nn_accuracy_without_suspected_patient"]
     assert across > 0
     assert result.metrics["reasons"] == [
-        "48 images have no patient id: overlap cannot be ruled out",
-        f"{across} test images may be of the same patient as similar images in train or val: a patient id is "
-        "missing",
+        "48 of 48 real images have no patient id: overlap cannot be ruled out",
+        f"{across} of {test} test images may be of the same patient as similar images in train or val: a patient "
+        "id is missing",
         f"on test images without a patient id, the accuracy of a 1-nearest-neighbour falls by {1 - without:.1%}, "
         f"to {without:.1%}, without images of the suspected patient",
     ]

@@ -90,10 +90,14 @@ def test_the_complete_release_is_recognised_by_counts_and_patients(
     sample: Sample, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = sample("figshare_tumor")
-    assert make(block).header.verified == "not the complete release (6 of 3064 slices)"
+    header = make(block).header
+    assert header.verified == header.doubt == "not the complete release (6 of 3064 slices)"
+    assert header.licence == "unknown"
     monkeypatch.setattr(figshare_tumor, "PUBLISHED_COUNTS", {"glioma": 2, "pituitary": 2, "meningioma": 2})
     monkeypatch.setattr(figshare_tumor, "PUBLISHED_PATIENTS", 6)
-    assert make(block).header.verified == "class counts and 6 patients of the complete release"
+    header = make(block).header
+    assert header.verified == "class counts and 6 patients of the complete release"
+    assert (header.doubt, header.licence) == ("", "CC BY 4.0")
 
 
 def test_the_published_zips_are_downloaded_with_their_md5(

@@ -254,7 +254,7 @@ def test_an_uncertain_label_stops_the_run_with_its_rows(flat: Path, params: Any,
     marks = {0: {"label": "1.0"}, 1: {"label": "-1.0"}, 2: {"label": "0.0"}, 3: {"label": "-1.0"}}
     frame(marks).to_csv(flat / "m.csv", index=False)
     classes = {"0": "ill", "1": "healthy"}
-    with pytest.raises(UserError, match=r"'-1\.0' \(2, first in line 3, 5\)\. Use the classes .*-1\.0: null"):
+    with pytest.raises(UserError, match=r"'-1\.0' \(2, first in line 3, 5\)\. Use the classes .*'-1\.0': null"):
         store_of(flat, params, tmp_path, {"file": "m.csv"}, classes=["healthy", "ill"], labels=classes)
     known: dict[str, Any] = {"classes": ["healthy", "ill"], "labels": {**classes, "-1": None}}
     store = store_of(flat, params, tmp_path / "again", {"file": "m.csv"}, **known)

@@ -17,13 +17,17 @@ def test_patients_and_splits_are_read(sample: Callable[[str], dict[str, Any]], m
     assert store.manifest["patient"].tolist() == ["1004", "1014", "1024", "1034", "1005", "1015", "1025", "1035"]
     assert store.manifest["published_split"].value_counts().to_dict() == {"train": 4, "test": 4}
     assert store.header.verified == "file names; not a complete release"
+    assert store.header.licence == "unknown"
+    assert store.header.doubt == "8 images with names as in OCT2017, but not a complete release of it"
 
 
 def test_a_complete_release_is_recognised_by_its_counts(
     sample: Callable[[str], dict[str, Any]], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(oct2017, "RELEASES", {"x": {"CNV": 2, "DME": 2, "DRUSEN": 2, "NORMAL": 2}})
-    assert make(sample("oct2017")).header.verified == "class counts of the release of x"
+    header = make(sample("oct2017")).header
+    assert (header.verified, header.doubt) == ("class counts of the release of x", "")
+    assert header.licence == "CC BY 4.0"
 
 
 @pytest.mark.parametrize(

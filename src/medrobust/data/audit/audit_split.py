@@ -8,7 +8,7 @@ import pandas as pd
 
 from medrobust.core.params.data import AuditParams
 from medrobust.data.audit.neighbours import NearestNeighbours, SearchResult, search, thumbnails
-from medrobust.data.audit.pairs import copy_pairs, side_by_side
+from medrobust.data.audit.pairs import copy_pairs, equal_pixels, side_by_side
 from medrobust.data.audit.suspects import look_alikes, suspect_table, suspected_patients
 from medrobust.data.audit.verdict import decide_verdict
 from medrobust.data.split import SPLITS, patient_of
@@ -29,7 +29,7 @@ class Audit:
 def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> Audit:
     """Compare all pairs of images that the split uses; `params` holds the thresholds, as correlations."""
     table = store.manifest.assign(split=split["split"], label=split["label"], row=np.arange(len(split)))
-    table["owner"] = patient_of(table)
+    table["owner"], table["copy"] = patient_of(table), equal_pixels(store.images)
     images = table[table["split"].isin(SPLITS)].reset_index(drop=True)
     patients = pd.factorize(images["owner"].where(images["owner"] != ""))[0]
     is_test = (images["split"] == "test").to_numpy()
@@ -40,9 +40,11 @@ def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> 
     look_alike = suspect_table(images, same_person, "look-alike patients")
     suspected = suspect_table(images, clusters, "images without a patient id")
     metrics: dict[str, Any] = {
+        **_sizes(images),
         **_patient_overlap(images),
         **_duplicates(images, pairs, result, params.near_duplicate),
         **_synthetic_images(table, images),
+        "look_alike_ids": look_alike["patient"].nunique(),
         **_suspect_counts("look_alike_patients", look_alike),
         **_suspect_counts("suspected_patients", suspected),
         **_neighbour_accuracy(images, result.in_pool, result.in_pool_other_patients),
@@ -63,6 +65,18 @@ def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> 
     )
 
 
+def _sizes(images: pd.DataFrame) -> dict[str, int]:
+    """What the counts of the other checks are counts of."""
+    synthetic = images["kind"] == "synthetic"
+    return {
+        "images": len(images),
+        "real_images": int((~synthetic).sum()),
+        "synthetic_images": int(synthetic.sum()),
+        **{f"{name}_images": int((images["split"] == name).sum()) for name in ("test", "val")},
+        "patients": images["owner"][images["owner"] != ""].nunique(),
+    }
+
+
 def _patient_overlap(images: pd.DataFrame) -> dict[str, Any]:
     """Count patients in two splits. Synthetic train images do not count here, see `_synthetic_images`."""
     real = images[images["kind"] != "synthetic"]
@@ -72,24 +86,34 @@ def _patient_overlap(images: pd.DataFrame) -> dict[str, Any]:
         "test_patients": len(test),
         "test_patients_in_train": len(test & train),
         "test_patients_in_val": len(test & val),
+        "val_patients": len(val),
         "val_patients_in_train": len(val & train),
-        "images_without_patient": int((images["owner"] == "").sum()),
+        "real_images_without_patient": int((real["owner"] == "").sum()),
     }
 
 
 def _duplicates(images: pd.DataFrame, pairs: pd.DataFrame, result: SearchResult, near: float) -> dict[str, Any]:
-    """Count byte-identical files and near duplicates; a test image counts once, however many copies it has."""
-    test, pool = images[images["split"] == "test"], images[images["split"] != "test"]
-    crossing = pairs["split"] != pairs["other_split"]
-    exact = pairs["kind"] == "byte-identical"
+    """Count exact copies (equal pixels) and near copies, which have other pixels.
+
+    An image of test or validation counts once, however many copies it has, and as an exact copy if it has one.
+    """
+    copy, split = images["copy"], images["split"]
+    exact_test = (split == "test") & copy.isin(copy[split != "test"])
+    exact_val = (split == "val") & copy.isin(copy[split == "train"])
+    of_group = images.groupby("copy")
+    size, by_split = of_group.size().to_numpy(), images.groupby(["copy", "split"]).size().to_numpy()
+    others, found = pairs[pairs["kind"] == "near copy"], result.near_duplicates
+    near_val = others["row"][(others["split"] == "val") & (others["other_split"] == "train")]
     return {
-        "test_images_with_exact_copy": int(test["sha256"].isin(pool["sha256"]).sum()),
-        "test_images_with_near_copy": int((result.in_pool.similarity >= near).sum()),
-        "exact_pairs_across_splits": int((crossing & exact).sum()),
-        "near_pairs_across_splits": int((crossing & ~exact).sum()),
-        "near_pairs": result.near_duplicates.count,
-        "label_conflicts": int((images.groupby("sha256")["label"].nunique() > 1).sum()),
-        "near_label_conflicts": int((~exact & (pairs["label"] != pairs["other_label"])).sum()),
+        "test_images_with_exact_copy": int(exact_test.sum()),
+        "test_images_with_near_copy": int(((result.in_pool.similarity >= near) & ~exact_test).sum()),
+        "val_images_with_exact_copy": int(exact_val.sum()),
+        "val_images_with_near_copy": int((images["row"].isin(near_val) & ~exact_val).sum()),
+        "exact_pairs_across_splits": int(((size**2).sum() - (by_split**2).sum()) // 2),
+        "near_pairs": found.count - int((copy.to_numpy()[found.first] == copy.to_numpy()[found.second]).sum()),
+        "near_pairs_across_splits": int((others["split"] != others["other_split"]).sum()),
+        "near_pairs_with_two_labels": int((others["label"] != others["other_label"]).sum()),
+        "images_with_two_labels": int((of_group["label"].transform("nunique") > 1).sum()),
     }
 
 

@@ -37,8 +37,9 @@ def contact_sheet(store: ImageStore, pairs: pd.DataFrame, nearest: pd.DataFrame,
         for number, prefix in enumerate(("", "other_")):
             image = Image.fromarray(np.asarray(store.images[pair[f"{prefix}row"]])).convert("RGB")
             sheet.paste(image.resize((SIDE, SIDE)), (left + number * (SIDE + MARGIN), top))
-            caption = f"{pair[f'{prefix}split']}, patient {patients.get(pair[f'{prefix}owner'], 'unknown')}"
-            caption += f"\n{pair[f'{prefix}label']}"
+            known = patients.get(pair[f"{prefix}owner"])
+            owner = "no patient id" if known is None else f"patient {known}"
+            caption = f"{pair[f'{prefix}split']}, {owner}\n{pair[f'{prefix}label']}"
             draw.text((left + number * (SIDE + MARGIN), top + SIDE + 14), caption[:60], fill="black")
         same = pair["owner"] == pair["other_owner"] != ""
         kind = "same patient" if pair["kind"] == "nearest" and same else pair["kind"]

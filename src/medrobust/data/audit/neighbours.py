@@ -31,7 +31,7 @@ def thumbnails(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     out = np.empty((len(rows), len(edges) ** 2), dtype=np.float32)
     position = np.full(len(images), -1)
     position[rows] = np.arange(len(rows))
-    for start, chunk in _chunks(images):
+    for start, chunk in chunks(images):
         target = position[start : start + len(chunk)]
         part: np.ndarray = chunk[target >= 0].astype(np.float32)
         part = part.mean(3) if part.ndim == 4 else part
@@ -43,7 +43,7 @@ def thumbnails(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return out
 
 
-def _chunks(images: np.ndarray, size: int = 1024) -> Iterator[tuple[int, np.ndarray]]:
+def chunks(images: np.ndarray, size: int = 1024) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (start, images) in storage order; each chunk of a mapped file has its own map, to free its pages."""
     for start in range(0, len(images), size):
         if isinstance(images, np.memmap) and isinstance(images.base, mmap):  # a whole mapped file, not a view

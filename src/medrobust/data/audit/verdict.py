@@ -20,9 +20,10 @@ def _leaks(m: dict[str, Any]) -> list[str]:
     if m["test_patients_in_val"] and not shared:
         reasons.append(f"{m['test_patients_in_val']} of {m['test_patients']} test patients are also in val")
     if copies := m["test_images_with_exact_copy"]:
-        reasons.append(f"{copies} test images have a byte-identical copy in train or val")
+        reasons.append(f"{copies} of {m['test_images']} test images have an exact copy in train or val")
     if children := m["synthetic_children_of_test_patients"]:
-        reasons.append(f"{children} synthetic images in train or val were made from test patients")
+        found = f"{children} of {m['synthetic_images']} synthetic images"
+        reasons.append(f"{found} were made from test patients and are in train or val")
     if m["nn_gap"] is not None and m["nn_gap"] > MAX_GAP:
         reasons.append(
             f"a 1-nearest-neighbour, which learns nothing, has an accuracy of {m['nn_accuracy']:.1%}, but only "
@@ -33,21 +34,22 @@ def _leaks(m: dict[str, Any]) -> list[str]:
 
 def _doubts(m: dict[str, Any]) -> list[str]:
     """Findings that may make test accuracy wrong or less meaningful."""
-    near = m["test_images_with_near_copy"] - m["test_images_with_exact_copy"]
     sentences = [
-        (m["val_patients_in_train"], "{} val patients are also in train: tuning is biased"),
-        (near, "{} test images have a near copy in train or val"),
-        (m["label_conflicts"], "{} images have two labels"),
-        (m["near_label_conflicts"], "{} pairs of near copies have different labels"),
-        (m["look_alike_patients"], "{} groups of patient ids look like one person each"),
-        (m["synthetic_of_unknown_parent"], "{} synthetic images of unknown parents are used"),
-        (m["synthetic_test_images"], "{} test images are synthetic"),
-        (m["images_without_patient"] - m["synthetic_of_unknown_parent"],
-         "{} images have no patient id: overlap cannot be ruled out"),
-        (m["test_images_of_suspected_patients_across"],
-         "{} test images may be of the same patient as similar images in train or val: a patient id is missing"),
+        ("val_patients_in_train", "val_patients", "val patients are also in train: tuning is biased"),
+        ("val_images_with_exact_copy", "val_images", "val images have an exact copy in train: tuning is biased"),
+        ("val_images_with_near_copy", "val_images", "val images have a near copy in train: tuning may be biased"),
+        ("test_images_with_near_copy", "test_images", "test images have a near copy in train or val"),
+        ("images_with_two_labels", "images", "images have an exact copy with another label"),
+        ("near_pairs_with_two_labels", "near_pairs", "pairs of near copies have different labels"),
+        ("look_alike_ids", "patients", "patient ids look like another one: they may be one person"),
+        ("synthetic_of_unknown_parent", "synthetic_images", "synthetic images have no known parent"),
+        ("synthetic_test_images", "test_images", "test images are synthetic"),
+        ("real_images_without_patient", "real_images",
+         "real images have no patient id: overlap cannot be ruled out"),
+        ("test_images_of_suspected_patients_across", "test_images", "test images may be of the same patient as "
+         "similar images in train or val: a patient id is missing"),
     ]  # fmt: skip
-    reasons = [text.format(count) for count, text in sentences if count > 0]
+    reasons = [f"{m[count]} of {m[base]} {text}" for count, base, text in sentences if m[count]]
     if m["nn_gap_suspected"] is not None and m["nn_gap_suspected"] > MAX_GAP:
         reasons.append(
             f"on test images without a patient id, the accuracy of a 1-nearest-neighbour falls by "

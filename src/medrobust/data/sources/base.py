@@ -19,12 +19,17 @@ EXTRAS = {"h5py": "formats", "nibabel": "formats", "pydicom": "formats", "kaggle
 
 @dataclass(frozen=True)
 class Release:
-    """The publication of a data set: licence, citation, address, and what of it was compared, in words."""
+    """The publication of a data set: licence, citation, address, and what of it was compared, in words.
+
+    `doubt` says why the images may not be those of the publication that the source or a file name stands for; the
+    report shows it on its first screen. Then `licence` stays unknown.
+    """
 
     licence: str = "unknown"
     citation: str = "unknown"
     url: str = ""
     verified: str = "nothing"
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

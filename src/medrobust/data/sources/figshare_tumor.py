@@ -31,6 +31,7 @@ PAGE = "https://figshare.com/articles/dataset/brain_tumor_dataset/1512427"
 FILES_URL = "https://api.figshare.com/v2/articles/1512427/files"
 #: Class of each value of `cjdata.label`.
 LABELS = {1: "meningioma", 2: "glioma", 3: "pituitary"}
+PARTIAL = "not the complete release"
 PUBLISHED_COUNTS, PUBLISHED_PATIENTS = {"meningioma": 708, "glioma": 1426, "pituitary": 930}, 233
 
 
@@ -87,7 +88,8 @@ def listing(data: DataParams, folder: Path) -> Listing:
     table, left_out = drop_left_out(whole, whole["raw"])
     table = table.assign(slice=None, kind="real", parent="", published_split="")
     verified = _verified(Counter(whole["raw"]), whole["patient"].nunique(), facts)
-    release = Release("CC BY 4.0", CITATION, PAGE, verified)
+    doubt = verified if verified.startswith(PARTIAL) else ""
+    release = Release("unknown" if doubt else "CC BY 4.0", CITATION, PAGE, verified, doubt)
     return Listing(table, partial(_read, files), release, skipped=skipped, left_out=left_out, masks=True)
 
 
@@ -95,7 +97,7 @@ def _verified(counts: dict[str, int], patients: int, facts: dict[str, str]) -> s
     checked = ", md5 of each zip" if facts.get("checked") == "md5" else ""
     if counts == PUBLISHED_COUNTS and patients == PUBLISHED_PATIENTS:
         return f"class counts and {PUBLISHED_PATIENTS} patients of the complete release{checked}"
-    return f"not the complete release ({sum(counts.values())} of {sum(PUBLISHED_COUNTS.values())} slices){checked}"
+    return f"{PARTIAL} ({sum(counts.values())} of {sum(PUBLISHED_COUNTS.values())} slices){checked}"
 
 
 def _matlab_files(outer: Files, folder: Path) -> dict[str, Files]:

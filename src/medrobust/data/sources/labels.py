@@ -22,7 +22,7 @@ SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "va
 #: Cells of the column `kind` -> kind.
 KINDS = {"": "real", "real": "real", "synthetic": "synthetic"}
 OPTIONAL_COLUMNS = ("patient", "slice", "split", "kind", "parent")
-WHOLE_NUMBER = re.compile(r"-?\d+\.0+")
+WHOLE_NUMBER = re.compile(r"^(-?\d+)\.0+$")
 #: Spaces and underscores, unless they stand between digits, and hyphens between letters.
 SEPARATOR = re.compile(r"(?<!\d)[\s_]+|[\s_]+(?!\d)|(?<=[^\W\d_])-(?=[^\W\d_])")
 #: Class of images that `data.labels` maps to null.
@@ -53,14 +53,16 @@ class LabelMap:
         classes = {value: self.find(value) for value in raw.unique()}
         if unknown := sorted(value for value, label in classes.items() if label is None):
             rows = {value: raw.index[raw == value] for value in unknown[:10]}
-            counts = ", ".join(
-                f"{value!r} ({len(found)}, first in line {', '.join(map(str, found[:3]))})"
-                for value, found in rows.items()
-            )
+            counts = ", ".join(f"{value!r} ({len(found)}, {_first(found)})" for value, found in rows.items())
             known = ", ".join(self.classes)
-            remedy = f"Use the classes {known}, or map the label in data.labels (for example {unknown[0]}: null)"
+            remedy = f"Use the classes {known}, or map the label in data.labels (for example {unknown[0]!r}: null)"
             raise UserError(where, f"labels that are not a class: {counts}", remedy)
         return raw.map(classes)
+
+
+def _first(rows: pd.Index) -> str:
+    """The first rows in words: line numbers of a file, or ids."""
+    return f"first{' in line' if rows.dtype.kind == 'i' else ':'} {', '.join(map(str, rows[:3]))}"
 
 
 def drop_left_out(table: pd.DataFrame, raw: pd.Series) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -89,7 +91,7 @@ def normalized(name: str) -> str:
     Only whole numbers lose their decimals: `1.0` is `1`.
     """
     name = unicodedata.normalize("NFC", name).strip().lower()
-    return name.partition(".")[0] if WHOLE_NUMBER.fullmatch(name) else SEPARATOR.sub("", name)
+    return SEPARATOR.sub("", WHOLE_NUMBER.sub(r"\1", name))
 
 
 def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
@@ -141,10 +143,10 @@ def manifest_columns(
     if missing := [name for name in needed if name not in frame]:
         found = f"no column {', '.join(map(repr, missing))}; its columns are {', '.join(map(str, frame.columns))}"
         raise UserError(where, found, "Set the column names in data.table")
-    text = {name: _text(frame[column]) if column in frame else "" for name, column in columns.items()}
-    table = pd.DataFrame({"label": _text(frame[block.label])}, index=frame.index).assign(**text)
+    text = {name: as_text(frame[column]) if column in frame else "" for name, column in columns.items()}
+    table = pd.DataFrame({"label": as_text(frame[block.label])}, index=frame.index).assign(**text)
     if path:
-        table.insert(0, "path", _text(frame[path]).str.replace("\\", "/"))
+        table.insert(0, "path", as_text(frame[path]).str.replace("\\", "/"))
     raw = table["label"]
     table["label"] = LabelMap(data).column(raw, where)
     table["split"] = _mapped(table["split"].str.lower(), SPLIT_NAMES, where, "split")
@@ -209,11 +211,10 @@ def _short_names(path: str) -> set[str]:
     return {name, PurePosixPath(name.removesuffix(".gz")).stem}
 
 
-def _text(column: pd.Series) -> pd.Series:
-    """Convert a column to text; missing values become empty, whole numbers have no `.0`."""
-    if column.dtype.kind == "f" and (column.dropna() % 1 == 0).all():
-        column = column.astype("Int64")
-    return column.astype(object).where(column.notna(), "").astype(str).str.strip()
+def as_text(column: pd.Series) -> pd.Series:
+    """Convert a column to text; missing values become empty, whole floats have no `.0`."""
+    text = column.astype(object).where(column.notna(), "").astype(str).str.strip()
+    return text.str.replace(WHOLE_NUMBER, r"\1", regex=True) if column.dtype.kind == "f" else text
 
 
 def _mapped(column: pd.Series, mapping: dict[str, str], where: str, name: str) -> pd.Series:

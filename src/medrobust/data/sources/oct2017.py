@@ -45,6 +45,9 @@ def listing(data: DataParams, folder: Path) -> Listing:
         patients.append(match[2])
         counts[match[1]] += 1
     whole = next((name for name, expected in RELEASES.items() if expected == counts), None)
-    verified = f"class counts of the release of {whole}" if whole else "file names; not a complete release"
-    release = Release("CC BY 4.0", CITATION, "https://data.mendeley.com/datasets/rscbjbr9sj", verified)
+    release = Release(
+        "CC BY 4.0" if whole else "unknown", CITATION, "https://data.mendeley.com/datasets/rscbjbr9sj",
+        f"class counts of the release of {whole}" if whole else "file names; not a complete release",
+        "" if whole else f"{len(table)} images with names as in OCT2017, but not a complete release of it",
+    )  # fmt: skip
     return Listing(table.assign(patient=patients), files.read, release, left_out=left_out)

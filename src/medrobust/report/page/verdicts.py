@@ -9,7 +9,7 @@ from medrobust.report.tables.data import audit_reasons
 #: Classes of style for verdicts of the checklist, in tables too.
 WORDS = {"no problem found": "good", "suspect": "doubt", "unchecked": "doubt", "invalid": "bad", "missing": "bad"}
 #: The same with verdicts of the audit; in tables "clean" is a kind of training.
-TONES = {**WORDS, "clean": "good", "leaking": "bad", "several": "doubt"}
+TONES = {**WORDS, "clean": "good", "leaking": "bad", "several": "doubt", "not as published": "doubt"}
 #: Title of the section with the checklist.
 CHECKLIST = "Can these numbers be trusted?"
 #: Files that a card names; the rest is only counted.
@@ -20,6 +20,8 @@ def verdicts(run: Run) -> list[dict[str, Any]]:
     """One card per verdict: `of`, `verdict`, `reasons`, `tone`."""
     audit = run.audit.get("verdict", "missing")
     cards = [{"of": "Audit of the split", "verdict": audit, "reasons": audit_reasons(run)}]
+    if doubt := run.header.get("doubt"):
+        cards.append({"of": "Data", "verdict": "not as published", "reasons": [doubt]})
     failed = sorted({check for record in run.attacks.checks.values() for check in record.get("means", {})})
     reasons = [f"did not pass everywhere: {', '.join(failed)} (see “{CHECKLIST}”)"] if failed else []
     cards.append({"of": "Checklist of the attacks", "verdict": run.worst_verdict(), "reasons": reasons})
