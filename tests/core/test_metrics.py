@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from medrobust.core import intervals, metrics
+from medrobust.core.rates import PatientCounts
 from tests.core.predictions import draw
 
 
@@ -96,8 +97,8 @@ def test_one_confidence_for_all_images_is_one_bin() -> None:
     assert metrics.ece(np.repeat([0, 1], 50), logprobs) == pytest.approx(0)
 
 
-def test_intervals_of_all_statistics_agree_with_scikit_learn_on_each_resample() -> None:
-    """scikit-learn computes each resample with the patients' weights as sample weights."""
+def test_values_and_intervals_of_all_statistics() -> None:
+    """scikit-learn computes each resample of kappa and F1 with the patients' weights as sample weights."""
     rng = np.random.default_rng(5)
     labels, logprobs = draw(4, n=60, k=3)
     preds, patients = logprobs.argmax(1), np.array([f"p{label}{rng.integers(4)}" for label in labels])
@@ -109,9 +110,14 @@ def test_intervals_of_all_statistics_agree_with_scikit_learn_on_each_resample() 
     assert found["quadratic_kappa"].interval == pytest.approx(intervals.percentiles(np.array(kappa), 0.9))
     f1 = [reference.f1_score(labels, preds, average="macro", sample_weight=w) for w in weights]
     assert found["macro_f1"].interval == pytest.approx(intervals.percentiles(np.array(f1), 0.9))
-    recalls = np.array([reference.recall_score(labels, preds, average=None, sample_weight=w) for w in weights])
-    for name, column in zip(classes, recalls.T, strict=True):
-        assert found[f"recall_{name}"].interval == pytest.approx(intervals.percentiles(column, 0.9))
+    counts = PatientCounts.of(labels == preds, labels, patients, 3)
+    for k, name in enumerate(classes):
+        assert found[f"recall_{name}"].interval == counts.recall_ci(k, 0.9)
+    assert found["accuracy"].interval == counts.accuracy_ci(0.9)
+    assert found["balanced_accuracy"].interval == counts.balanced_accuracy_ci(0.9)
+    recalls = reference.recall_score(labels, preds, average=None)
+    assert [found[f"recall_{name}"].value for name in classes] == pytest.approx(recalls)
+    assert found["balanced_accuracy"].value == pytest.approx(reference.balanced_accuracy_score(labels, preds))
     summary = metrics.classification_summary(
         labels, logprobs, patients, classes, ordered=True, resamples=40, confidence=0.9
     )

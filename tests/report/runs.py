@@ -59,8 +59,6 @@ def curve() -> pd.DataFrame:
         {
             "eps": [0.005, 0.01], "robust_accuracy": [0.5, 0.25], "low": [0.4, 0.2], "high": [0.6, 0.3],
             "robust_balanced_accuracy": [0.4, 0.2], "balanced_low": [0.3, 0.1], "balanced_high": [0.5, 0.3],
-            "robust_macro_f1": [0.35, 0.15], "robust_macro_f1_low": [0.25, 0.05],
-            "robust_macro_f1_high": [0.45, 0.25],
             "robust_recall_Mild": [0.45, 0.0], "robust_recall_Mild_low": [0.2, 0.0],
             "robust_recall_Mild_high": [0.6, 0.0], "robust_recall_Severe": [None, None],
             "robust_recall_Severe_low": [None, None], "robust_recall_Severe_high": [None, None],

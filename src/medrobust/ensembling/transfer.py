@@ -15,6 +15,7 @@ from medrobust.attacks.engine.evaluate import build_attack
 from medrobust.core import intervals, metrics
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.transfer import TransferParams
+from medrobust.core.rates import share_ci
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
 from medrobust.models.ensemble import EnsembleClassifier
@@ -115,14 +116,14 @@ def matrix_table(
 def _row(
     source: str, evaluated: str, logprobs: np.ndarray, subset: Subset, report: ReportParams
 ) -> dict[str, Any]:
-    labels, preds, classes = subset.labels, logprobs.argmax(1), logprobs.shape[1]
+    labels, right = subset.labels, logprobs.argmax(1) == subset.labels
     bootstrap: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     losses = -logprobs[np.arange(len(labels)), labels]
-    low, high = intervals.bootstrap_ci(labels, preds, subset.patients, classes, metrics.accuracy, **bootstrap)
+    low, high = share_ci(right, labels, subset.patients, report.confidence)
     loss_low, loss_high = intervals.mean_ci(losses, labels, subset.patients, **bootstrap)
     return {
         "source": source, "judge": evaluated,
-        "accuracy": float((preds == labels).mean()), "low": low, "high": high,
+        "accuracy": float(right.mean()), "low": low, "high": high,
         "log_loss": float(losses.mean()), "log_loss_low": loss_low, "log_loss_high": loss_high,
         "brier": metrics.brier(labels, logprobs), "ece": metrics.ece(labels, logprobs),
     }  # fmt: skip

@@ -23,9 +23,7 @@ def clean_table(run: Run, confidence: float) -> Table:
         rows.append([model, TRAINING[regime], *_sample(record), *measures])
     columns = ["model", "training", "n", "patients", "balanced accuracy", "accuracy", "macro F1", "AUROC"]
     note = table_note("clean", confidence=confidence, kappa=kappa)
-    return Table("Clean images", [*columns, *kappa.values(), "ECE"], rows, note).with_warning(
-        confidence, run.test_patients()
-    )
+    return Table("Clean images", [*columns, *kappa.values(), "ECE"], rows, note).with_warning()
 
 
 def attacks_text(suite: SuiteParams) -> str:
@@ -51,7 +49,7 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, verdict])
     columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid), "checklist"]
     note = table_note("attack_suite", confidence=confidence)
-    return Table(f"Attack suite: {suite}", columns, rows, note).with_warning(confidence, run.test_patients())
+    return Table(f"Attack suite: {suite}", columns, rows, note).with_warning()
 
 
 def robust_accuracy(record: dict[str, Any] | None, eps: str) -> str:
@@ -77,7 +75,7 @@ def backbone_table(run: Run, model: str, confidence: float) -> Table:
     columns = ["training", "images", "ε", "n", "patients", "accuracy", "balanced accuracy", "macro F1"]
     columns += [*kappa.values(), *(f"recall {name}" for name in classes), "AUROC", "ECE", "log-loss"]
     note = table_note("backbone", confidence=confidence, all_steps=run.ensemble.matrices)
-    return Table(f"{model}: all results", columns, rows, note, folded=True).with_warning(confidence)
+    return Table(f"{model}: all results", columns, rows, note, folded=True).with_warning()
 
 
 def _attacked(run: Run, key: Evaluation, names: list[str]) -> list[list[str]]:

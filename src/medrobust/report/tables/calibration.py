@@ -2,7 +2,7 @@
 
 from medrobust.report.run import CLEAN, Run, name_of
 from medrobust.report.tables.accuracy import TRAINING, curve_value
-from medrobust.report.tables.table import Table, number, ranged, with_interval, zero_width_warning
+from medrobust.report.tables.table import Table, number, ranged, with_interval
 from medrobust.report.templates import table_note
 
 
@@ -20,8 +20,7 @@ def calibration_table(run: Run, confidence: float) -> Table:
     transfer = run.ensemble.transfer
     note = table_note("calibration", transfer=transfer, confidence=confidence)
     columns = ["model", "training", "images", "accuracy", "log-loss", "Brier", "ECE"]
-    table = Table("Calibration before and after attack", columns, rows, note)
-    return table.with_warning(confidence, transfer.get("patients"))
+    return Table("Calibration before and after attack", columns, rows, note).with_warning()
 
 
 def recall_table(run: Run, confidence: float) -> Table:
@@ -43,7 +42,4 @@ def recall_table(run: Run, confidence: float) -> Table:
     note = table_note("recall", confidence=confidence)
     counts = [run.test_patients(name) for name in classes]
     heads = [f"{name} ({count} patients)" if count else name for name, count in zip(classes, counts, strict=True)]
-    # The warning names the smallest class whose column has an interval of zero width.
-    flat = [n for k, n in enumerate(counts, 3) if n and zero_width_warning([[row[k]] for row in rows], confidence)]
-    table = Table("Recall by class, clean and attacked", ["model", "training", "images", *heads], rows, note)
-    return table.with_warning(confidence, min(flat, default=None))
+    return Table("Recall by class, clean and attacked", ["model", "training", "images", *heads], rows, note)

@@ -50,4 +50,4 @@ def methods_table(run: Run, confidence: float) -> Table:
     columns = ["method", "validation log-loss", "validation log-loss, attacked", "validation balanced accuracy"]
     columns += ["test balanced accuracy", "test accuracy", "test log-loss", "test ECE"]
     note = table_note("methods", confidence=confidence, methods=run.ensemble.methods)
-    return Table("Ensemble methods", columns, rows, note).with_warning(confidence, run.test_patients())
+    return Table("Ensemble methods", columns, rows, note).with_warning()
