@@ -10,6 +10,7 @@ import numpy as np
 
 from medrobust.core.intervals import Statistic, percentiles, resampled_confusions, round_to_interval
 from medrobust.core.rates import PatientCounts
+from medrobust.core.reliability import calibration
 
 
 class Estimate(NamedTuple):
@@ -77,18 +78,6 @@ def auroc(labels: np.ndarray, logprobs: np.ndarray) -> float | None:
         ranks = rankdata(logprobs[:, k])
         areas.append((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
     return float(np.mean(areas))
-
-
-def ece(labels: np.ndarray, logprobs: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error of the top class over bins of equal count (Nguyen & O'Connor 2015).
-
-    Images of equal confidence share one bin, so the result does not depend on the order of the images.
-    """
-    confidence = np.exp(logprobs.max(1))
-    correct = logprobs.argmax(1) == labels
-    first = np.searchsorted(np.sort(confidence), confidence)
-    gaps = np.bincount(first * bins // len(labels), correct - confidence)
-    return float(np.abs(gaps).sum() / len(labels))
 
 
 def nll(labels: np.ndarray, logprobs: np.ndarray) -> float:
@@ -159,7 +148,7 @@ def classification_summary(
 ) -> dict[str, Any]:
     """Summary of an evaluation on clean images; `<name>_ci` is the interval of `<name>`.
 
-    `auroc`, `ece` and `nll` have no interval.
+    `auroc` and `nll` have no interval. Calibration is described as in `reliability.calibration`.
     """
     preds, graded = logprobs.argmax(1), ordered and len(classes) > 2
     summary: dict[str, Any] = {"n": len(labels), "patients": len(np.unique(patients))}
@@ -169,7 +158,8 @@ def classification_summary(
             summary |= {name: value, f"{name}_ci": interval}
     if graded:
         summary["mean_grade_error"] = float(np.abs(preds - labels).mean())
-    return summary | {"auroc": auroc(labels, logprobs), "ece": ece(labels, logprobs), "nll": nll(labels, logprobs)}
+    summary |= {"auroc": auroc(labels, logprobs), "nll": nll(labels, logprobs)}
+    return summary | calibration(labels, logprobs, patients, resamples=resamples, confidence=confidence)
 
 
 def dvc_metrics(summary: dict[str, Any]) -> dict[str, float | None]:
@@ -177,7 +167,7 @@ def dvc_metrics(summary: dict[str, Any]) -> dict[str, float | None]:
     interval = summary["balanced_accuracy_ci"]
     return {
         name: None if summary[name] is None else round_to_interval(summary[name], interval)
-        for name in ("balanced_accuracy", "auroc", "ece")
+        for name in ("balanced_accuracy", "auroc", "ece", "ece_null")
     }
 
 

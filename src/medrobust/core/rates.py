@@ -96,7 +96,7 @@ class PatientCounts:
         length = np.sqrt((errors**2).sum(0))
         scaled = np.divide(errors, length, out=np.zeros_like(errors), where=length > 0)
         correlation = np.maximum(scaled.T @ scaled, np.eye(len(known)))
-        ends = np.array([self.recall_ci(k, confidence) for k in known]).T
+        ends = np.array([self.recall_ci(k, confidence) for k in known.tolist()]).T
         middle = float(shares @ rates)
         below, above = ((side := shares * (end - rates)) @ correlation @ side for end in ends)
         return [max(middle - float(below) ** 0.5, 0.0), min(middle + float(above) ** 0.5, 1.0)]
