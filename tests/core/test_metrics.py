@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from medrobust.core import intervals, metrics
+from medrobust.core.rates import PatientCounts
 from tests.core.predictions import draw
 
 
@@ -70,34 +71,8 @@ def test_an_absent_class_is_none() -> None:
     assert summary["recall_a"] is not None
 
 
-def test_calibration_error_of_a_known_case() -> None:
-    logprobs = np.log(np.array([[0.8, 0.2]] * 10))
-    assert metrics.ece(np.array([0] * 8 + [1] * 2), logprobs, bins=1) == pytest.approx(0)
-    assert metrics.ece(np.array([0] * 5 + [1] * 5), logprobs, bins=1) == pytest.approx(0.3)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 2**32 - 1))
-def test_calibration_error_does_not_depend_on_the_order_of_images(n: int, bins: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    top = rng.choice([0.6, 0.7, 0.9], n) if seed % 2 else rng.uniform(0.5, 1, n)
-    labels, logprobs = rng.integers(0, 2, n), np.log(np.column_stack([top, 1 - top]))
-    shuffled = rng.permutation(n)
-    found = metrics.ece(labels, logprobs, bins)
-    assert metrics.ece(labels[shuffled], logprobs[shuffled], bins) == pytest.approx(found)
-    if len(np.unique(top)) == n and n % bins == 0:
-        parts = np.split(np.argsort(top), bins)
-        assert found == pytest.approx(sum(abs(((labels[p] == 0) - top[p]).sum()) for p in parts) / n)
-
-
-def test_one_confidence_for_all_images_is_one_bin() -> None:
-    """A model that always predicts one class, with the share of that class as confidence, is calibrated."""
-    logprobs = np.log(np.full((100, 2), 0.5))
-    assert metrics.ece(np.repeat([0, 1], 50), logprobs) == pytest.approx(0)
-
-
-def test_intervals_of_all_statistics_agree_with_scikit_learn_on_each_resample() -> None:
-    """scikit-learn computes each resample with the patients' weights as sample weights."""
+def test_values_and_intervals_of_all_statistics() -> None:
+    """scikit-learn computes each resample of kappa and F1 with the patients' weights as sample weights."""
     rng = np.random.default_rng(5)
     labels, logprobs = draw(4, n=60, k=3)
     preds, patients = logprobs.argmax(1), np.array([f"p{label}{rng.integers(4)}" for label in labels])
@@ -109,9 +84,14 @@ def test_intervals_of_all_statistics_agree_with_scikit_learn_on_each_resample() 
     assert found["quadratic_kappa"].interval == pytest.approx(intervals.percentiles(np.array(kappa), 0.9))
     f1 = [reference.f1_score(labels, preds, average="macro", sample_weight=w) for w in weights]
     assert found["macro_f1"].interval == pytest.approx(intervals.percentiles(np.array(f1), 0.9))
-    recalls = np.array([reference.recall_score(labels, preds, average=None, sample_weight=w) for w in weights])
-    for name, column in zip(classes, recalls.T, strict=True):
-        assert found[f"recall_{name}"].interval == pytest.approx(intervals.percentiles(column, 0.9))
+    counts = PatientCounts.of(labels == preds, labels, patients, 3)
+    for k, name in enumerate(classes):
+        assert found[f"recall_{name}"].interval == counts.recall_ci(k, 0.9)
+    assert found["accuracy"].interval == counts.accuracy_ci(0.9)
+    assert found["balanced_accuracy"].interval == counts.balanced_accuracy_ci(0.9)
+    recalls = reference.recall_score(labels, preds, average=None)
+    assert [found[f"recall_{name}"].value for name in classes] == pytest.approx(recalls)
+    assert found["balanced_accuracy"].value == pytest.approx(reference.balanced_accuracy_score(labels, preds))
     summary = metrics.classification_summary(
         labels, logprobs, patients, classes, ordered=True, resamples=40, confidence=0.9
     )
@@ -134,6 +114,7 @@ def test_the_brier_score_agrees_with_scikit_learn() -> None:
 
 
 def test_dvc_metrics_are_rounded_by_the_interval_of_balanced_accuracy() -> None:
-    summary = {"balanced_accuracy": 0.71234, "auroc": 0.91239, "ece": None, "balanced_accuracy_ci": [0.712, 0.714]}
-    assert metrics.dvc_metrics(summary) == {"balanced_accuracy": 0.712, "auroc": 0.912, "ece": None}
+    shown = {"balanced_accuracy": 0.71234, "auroc": 0.91239, "ece": None, "ece_null": 0.06789}
+    rounded = {"balanced_accuracy": 0.712, "auroc": 0.912, "ece": None, "ece_null": 0.068}
+    assert metrics.dvc_metrics({**shown, "balanced_accuracy_ci": [0.712, 0.714]}) == rounded
     assert [metrics.round_best(value) for value in (0.4567, None)] == [0.46, None]

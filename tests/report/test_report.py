@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
-from scipy.stats import binomtest
 
 from medrobust.core.records import read_json, read_metrics, write_json, write_table
 from medrobust.core.versions import installed
@@ -160,8 +159,11 @@ def test_all_results_of_a_backbone_are_in_one_table(folder: Path) -> None:
     assert attacked["accuracy"] == "0.250 [0.200, 0.300]"
     assert attacked["balanced accuracy"] == "0.200 [0.100, 0.300]"
     assert (attacked["n"], attacked["patients"]) == ("30", "10")
-    assert attacked["macro F1"] == "0.150 [0.050, 0.250]"
+    assert attacked["macro F1"] == NONE, "it depends on which wrong class the suite happened to find"
     assert (attacked["recall Mild"], attacked["recall Severe"]) == ("0.000 [0.000, 0.000]", NONE)
+    assert rows[0]["ECE (calibrated: mean, upper)"] == "0.100 (0.080, 0.150)"
+    assert (rows[0]["calibration slope"], rows[0]["calibration intercept"]) == ("0.800 [0.500, 1.100]", NONE)
+    assert "no evidence of miscalibration" in table.note
     assert (rows[0]["macro F1"], rows[0]["recall Mild"]) == ("0.500 [0.500, 0.900]", "0.500")
 
 
@@ -345,22 +347,13 @@ def test_an_interval_is_marked_and_nothing_else_in_brackets() -> None:
     assert str(mark_intervals("scan [T1, axial]")) == "scan [T1, axial]"
 
 
-def exact(patients: int) -> float:
-    """The upper end of the exact binomial interval of none of so many, by scipy."""
-    return float(binomtest(0, patients).proportion_ci(0.95, method="exact").high)
-
-
 def test_an_interval_of_zero_width_has_a_warning(folder: Path) -> None:
-    assert zero_width_warning(tables.attack_table(read(folder), "pgd", 0.95).rows, 0.95) == ""
+    assert zero_width_warning(tables.attack_table(read(folder), "pgd", 0.95).rows) == ""
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.5, "0.01": 0.0}}
     record["robust_accuracy_ci"] = {"0.005": [0.4, 0.6], "0.01": [0.0, 0.0]}
     write_record(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
     run = read(folder)
-    count = record["patients"]
-    warning = zero_width_warning(tables.short_table(run).rows, 0.95, count)
-    assert warning.endswith(
-        f"{count} patients of equal outcome the true rate can still be up to {exact(count):.2f} away."
-    )
+    warning = zero_width_warning(tables.short_table(run).rows)
     for text in (render_html(run, {}, SETTINGS), tables.attack_table(run, "pgd", 0.95).note):
         assert warning in text
 
@@ -392,14 +385,9 @@ def test_data_without_patient_ids_have_no_warning_about_few_patients(folder: Pat
 
 
 @pytest.mark.parametrize("cell", ["0.550 [0.550, 0.550]", "0.5501 [0.550, 0.550]", "-0.100 [-0.100, -0.100]"])
-def test_a_value_between_0_and_1_has_no_bound(cell: str) -> None:
-    assert zero_width_warning([["a", cell]], 0.95, 7).endswith("so that resampling changes nothing.")
-    assert zero_width_warning([["a", "0.550 [0.549, 0.550]", "0.550"]], 0.95, 7) == ""
-
-
-def test_the_warning_of_a_recall_counts_the_patients_of_its_class(folder: Path) -> None:
-    note = recall_table(read(folder), 0.95).note
-    assert f"With 3 patients of equal outcome the true rate can still be up to {exact(3):.2f} away." in note
+def test_an_interval_of_zero_width_is_recognised_as_text(cell: str) -> None:
+    assert zero_width_warning([["a", cell]]).endswith("so that resampling them changes nothing.")
+    assert zero_width_warning([["a", "0.550 [0.549, 0.550]", "0.550"]]) == ""
 
 
 @given(st.floats(-1, 1), st.floats(0, 1e-2), st.floats(0, 1e-2))

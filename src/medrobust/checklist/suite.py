@@ -8,7 +8,8 @@ import pandas as pd
 from medrobust.attacks.base import TOLERANCE, Attack
 from medrobust.attacks.engine.evaluate import build_attack, named_attacks
 from medrobust.checklist.base import Measurement, SuiteEvidence
-from medrobust.core import intervals, metrics
+from medrobust.core.intervals import FEW_PATIENTS
+from medrobust.core.rates import share_ci
 
 #: Half the width of an interval above which a number is too imprecise to compare.
 HALF_WIDTH = 0.05
@@ -111,18 +112,12 @@ def sample_size(evidence: SuiteEvidence) -> Measurement:
     over the fewest patients of a class.
     """
     table, subset = evidence.records_at(evidence.eps), evidence.subset
-    labels = table["label"].to_numpy()
-    preds = np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
-    low, high = intervals.bootstrap_ci(
-        labels, preds, table["patient"].to_numpy(), len(subset.classes), metrics.accuracy,
-        resamples=evidence.report.bootstrap, confidence=evidence.report.confidence,
-    )  # fmt: skip
-    # If all images of each class agree, the bootstrap interval has no width, and the exact bound is used.
-    patients = len(np.unique(subset.patients))
-    half = ((high - low) or intervals.unanimous_margin(patients, evidence.report.confidence)) / 2
+    right, labels = ~table["fooled"].to_numpy(dtype=bool), table["label"].to_numpy()
+    low, high = share_ci(right, labels, table["patient"].to_numpy(), evidence.report.confidence)
+    half = (high - low) / 2
     fewest = min(len(np.unique(subset.patients[subset.labels == k])) for k in range(len(subset.classes)))
     text = f"{len(subset)} images, interval ±{half:.3f}, fewest patients of a class: {fewest}"
-    return Measurement(max(half / HALF_WIDTH, intervals.FEW_PATIENTS / max(fewest, 1)), text)
+    return Measurement(max(half / HALF_WIDTH, FEW_PATIENTS / max(fewest, 1)), text)
 
 
 def _attacks(evidence: SuiteEvidence) -> list[Attack]:

@@ -1,6 +1,7 @@
 """Confidence intervals from a bootstrap over whole patients, and rounding by their width. NumPy only.
 
-Images of one patient are not independent, so resamples draw patients, not images.
+Images of one patient are not independent, so resamples draw patients, not images. Rates have better intervals in
+`core.rates`; these are for all other statistics.
 
 Everywhere: `labels` and `preds` are int, n; `patients` is text, n.
 """
@@ -10,29 +11,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-#: With fewer test patients than this in a class, intervals are known to be too narrow (benchmarks/intervals.py).
+#: With fewer test patients than this in a class, bootstrap intervals are known to be too narrow, and intervals of
+#: rates are wide (benchmarks/intervals.py).
 FEW_PATIENTS = 10
 SEED = 0
 #: (…×)K×K confusion counts -> one number per matrix; NaN where it is not defined.
 Statistic = Callable[[np.ndarray], np.ndarray]
-
-
-def bootstrap_ci(
-    labels: np.ndarray,
-    preds: np.ndarray,
-    patients: np.ndarray,
-    classes: int,
-    statistic: Statistic,
-    *,
-    resamples: int,
-    confidence: float,
-) -> list[float]:
-    """Percentile interval [low, high] of a statistic of the confusion matrix over resamples of whole patients.
-
-    Patients are drawn with replacement within their class (`patient_weights`), so every resample has every class.
-    """
-    matrices = resampled_confusions(labels, preds, patients, classes, resamples)
-    return percentiles(statistic(matrices), confidence)
 
 
 def mean_ci(
@@ -43,7 +27,11 @@ def mean_ci(
     resamples: int,
     confidence: float,
 ) -> list[float]:
-    """Percentile interval [low, high] of the mean of n values; patients are drawn as in `bootstrap_ci`."""
+    """Percentile interval [low, high] of the mean of n values over resamples of whole patients.
+
+    Patients are drawn with replacement within their class (`patient_weights`), so every resample has every class.
+    For shares use `rates.share_ci`.
+    """
     owner = np.unique(patients, return_inverse=True)[1]
     parts = np.column_stack([np.bincount(owner, values), np.bincount(owner)])
     sums = _resampled(parts, strata(owner, labels), resamples)
@@ -98,14 +86,6 @@ def percentiles(values: np.ndarray, confidence: float) -> list[float]:
     low, high = np.nanquantile(values, [tail, 1 - tail])
     # Weighted sums leave rounding errors; a value that is equal in all resamples must get width zero.
     return [round(float(low), 12), round(float(high), 12)]
-
-
-def unanimous_margin(patients: int, confidence: float) -> float:
-    """Largest distance of the true rate from an observed rate of 0 or 1 among independent patients.
-
-    The bound of Clopper & Pearson 1934 for no success in N trials: 1 - ((1 - confidence) / 2)^(1 / N).
-    """
-    return float(1 - ((1 - confidence) / 2) ** (1 / patients))
 
 
 def round_to_interval(value: float, interval: list[float]) -> float:

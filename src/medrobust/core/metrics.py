@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medrobust.core.intervals import Statistic, percentiles, resampled_confusions, round_to_interval
+from medrobust.core.rates import PatientCounts
+from medrobust.core.reliability import calibration
 
 
 class Estimate(NamedTuple):
@@ -78,18 +80,6 @@ def auroc(labels: np.ndarray, logprobs: np.ndarray) -> float | None:
     return float(np.mean(areas))
 
 
-def ece(labels: np.ndarray, logprobs: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error of the top class over bins of equal count (Nguyen & O'Connor 2015).
-
-    Images of equal confidence share one bin, so the result does not depend on the order of the images.
-    """
-    confidence = np.exp(logprobs.max(1))
-    correct = logprobs.argmax(1) == labels
-    first = np.searchsorted(np.sort(confidence), confidence)
-    gaps = np.bincount(first * bins // len(labels), correct - confidence)
-    return float(np.abs(gaps).sum() / len(labels))
-
-
 def nll(labels: np.ndarray, logprobs: np.ndarray) -> float:
     """Mean negative log-likelihood of the true class, in nats."""
     return float(-logprobs[np.arange(len(labels)), labels].mean())
@@ -101,6 +91,24 @@ def brier(labels: np.ndarray, logprobs: np.ndarray) -> float:
     return float(((np.exp(logprobs) - truth) ** 2).sum(1).mean())
 
 
+def rate_estimates(
+    right: np.ndarray, labels: np.ndarray, patients: np.ndarray, classes: list[str], *, confidence: float
+) -> dict[str, Estimate]:
+    """`accuracy`, `balanced_accuracy`, `recall_<class>` with the intervals of `core.rates`; `right` is bool n."""
+    counts = PatientCounts.of(right, labels, patients, len(classes))
+    recall = _ratio(counts.right.sum(0), counts.total.sum(0))
+    found = {
+        "accuracy": Estimate(float(right.mean()), counts.accuracy_ci(confidence)),
+        "balanced_accuracy": Estimate(float(np.nanmean(recall)), counts.balanced_accuracy_ci(confidence)),
+    }
+    for k, name in enumerate(classes):
+        absent = np.isnan(recall[k])
+        found[f"recall_{name}"] = (
+            Estimate(None, None) if absent else Estimate(float(recall[k]), counts.recall_ci(k, confidence))
+        )
+    return found
+
+
 def estimates(
     labels: np.ndarray,
     preds: np.ndarray,
@@ -110,25 +118,16 @@ def estimates(
     resamples: int,
     confidence: float,
 ) -> dict[str, Estimate]:
-    """All statistics of the confusion matrix with the intervals that `intervals.bootstrap_ci` would give.
-
-    They are `accuracy`, `balanced_accuracy`, `macro_f1`, `quadratic_kappa`, and `recall_<class>` per class.
-    """
+    """`rate_estimates`, and `macro_f1` and `quadratic_kappa` with intervals over resamples of whole patients."""
+    found = rate_estimates(labels == preds, labels, patients, classes, confidence=confidence)
     matrix = confusion(labels, preds, len(classes))
     resampled = resampled_confusions(labels, preds, patients, len(classes), resamples)
-    statistics: dict[str, Statistic] = {
-        "accuracy": accuracy,
-        "balanced_accuracy": balanced_accuracy,
-        "macro_f1": macro_f1,
-        "quadratic_kappa": quadratic_kappa,
-    }
-    pairs = {name: (statistic(matrix), statistic(resampled)) for name, statistic in statistics.items()}
-    columns = zip(recalls(matrix), recalls(resampled).T, strict=True)
-    pairs |= {f"recall_{name}": pair for name, pair in zip(classes, columns, strict=True)}
-    return {
-        name: Estimate(None, None) if np.isnan(value) else Estimate(float(value), percentiles(drawn, confidence))
-        for name, (value, drawn) in pairs.items()
-    }
+    statistics: dict[str, Statistic] = {"macro_f1": macro_f1, "quadratic_kappa": quadratic_kappa}
+    for name, statistic in statistics.items():
+        found[name] = Estimate(None, None)
+        if not np.isnan(value := float(statistic(matrix))):
+            found[name] = Estimate(value, percentiles(statistic(resampled), confidence))
+    return found
 
 
 def curve_columns(name: str) -> tuple[str, str, str]:
@@ -149,7 +148,7 @@ def classification_summary(
 ) -> dict[str, Any]:
     """Summary of an evaluation on clean images; `<name>_ci` is the interval of `<name>`.
 
-    `auroc`, `ece` and `nll` have no interval.
+    `auroc` and `nll` have no interval. Calibration is described as in `reliability.calibration`.
     """
     preds, graded = logprobs.argmax(1), ordered and len(classes) > 2
     summary: dict[str, Any] = {"n": len(labels), "patients": len(np.unique(patients))}
@@ -159,7 +158,8 @@ def classification_summary(
             summary |= {name: value, f"{name}_ci": interval}
     if graded:
         summary["mean_grade_error"] = float(np.abs(preds - labels).mean())
-    return summary | {"auroc": auroc(labels, logprobs), "ece": ece(labels, logprobs), "nll": nll(labels, logprobs)}
+    summary |= {"auroc": auroc(labels, logprobs), "nll": nll(labels, logprobs)}
+    return summary | calibration(labels, logprobs, patients, resamples=resamples, confidence=confidence)
 
 
 def dvc_metrics(summary: dict[str, Any]) -> dict[str, float | None]:
@@ -167,7 +167,7 @@ def dvc_metrics(summary: dict[str, Any]) -> dict[str, float | None]:
     interval = summary["balanced_accuracy_ci"]
     return {
         name: None if summary[name] is None else round_to_interval(summary[name], interval)
-        for name in ("balanced_accuracy", "auroc", "ece")
+        for name in ("balanced_accuracy", "auroc", "ece", "ece_null")
     }
 
 

@@ -9,6 +9,7 @@ from medrobust.core import metrics
 from medrobust.core.errors import UserError
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.report import ReportParams
+from medrobust.core.reliability import calibration
 from medrobust.data.store import Subset
 from medrobust.ensembling.fit import tuned_method
 from medrobust.ensembling.member_predictions import MemberPredictions, log_losses
@@ -85,11 +86,14 @@ def _on_test(
         test.labels, logprobs.argmax(1), test.patients, test.classes,
         resamples=report.bootstrap, confidence=report.confidence,
     )  # fmt: skip
+    fit = calibration(
+        test.labels, logprobs, test.patients, resamples=report.bootstrap, confidence=report.confidence
+    )
     return {
         "test_accuracy": estimates["accuracy"].value,
         "test_accuracy_ci": estimates["accuracy"].interval,
         "test_balanced_accuracy": estimates["balanced_accuracy"].value,
         "test_balanced_accuracy_ci": estimates["balanced_accuracy"].interval,
         "test_log_loss": metrics.nll(test.labels, logprobs),
-        "test_ece": metrics.ece(test.labels, logprobs),
+        **{f"test_{name}": value for name, value in fit.items() if name.startswith("ece")},
     }

@@ -15,26 +15,24 @@ from medrobust.attacks.engine.evaluate import build_attack
 from medrobust.core import intervals, metrics
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.transfer import TransferParams
+from medrobust.core.rates import share_ci
+from medrobust.core.reliability import calibration
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
 from medrobust.models.ensemble import EnsembleClassifier
 from medrobust.models.predict import batches, stacked_log_probabilities
 
 BATCH = 64
+#: Columns that `reliability.calibration` describes.
+CALIBRATION = [
+    "ece", "ece_null", "ece_null_high", "confidence_gap", "calibration_slope", "calibration_intercept",
+]  # fmt: skip
 #: Columns of the matrix. `source` is the attacked model, or one of the two names below; `judge` is the evaluated
 #: model.
 MATRIX = [
-    "source",
-    "judge",
-    "accuracy",
-    "low",
-    "high",
-    "log_loss",
-    "log_loss_low",
-    "log_loss_high",
-    "brier",
-    "ece",
-]
+    "source", "judge", "accuracy", "low", "high", "log_loss", "log_loss_low", "log_loss_high", "brier",
+    *CALIBRATION, "confidence_gap_low", "confidence_gap_high",
+]  # fmt: skip
 #: Sources that are no model: clean images, and for each member of the ensemble images that were made on it alone.
 CLEAN, PER_MEMBER = "no attack", "per member"
 
@@ -115,16 +113,19 @@ def matrix_table(
 def _row(
     source: str, evaluated: str, logprobs: np.ndarray, subset: Subset, report: ReportParams
 ) -> dict[str, Any]:
-    labels, preds, classes = subset.labels, logprobs.argmax(1), logprobs.shape[1]
+    labels, right = subset.labels, logprobs.argmax(1) == subset.labels
     bootstrap: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     losses = -logprobs[np.arange(len(labels)), labels]
-    low, high = intervals.bootstrap_ci(labels, preds, subset.patients, classes, metrics.accuracy, **bootstrap)
+    low, high = share_ci(right, labels, subset.patients, report.confidence)
+    fit = calibration(labels, logprobs, subset.patients, **bootstrap)
+    gap_low, gap_high = fit["confidence_gap_ci"]
     loss_low, loss_high = intervals.mean_ci(losses, labels, subset.patients, **bootstrap)
     return {
         "source": source, "judge": evaluated,
-        "accuracy": float((preds == labels).mean()), "low": low, "high": high,
+        "accuracy": float(right.mean()), "low": low, "high": high,
         "log_loss": float(losses.mean()), "log_loss_low": loss_low, "log_loss_high": loss_high,
-        "brier": metrics.brier(labels, logprobs), "ece": metrics.ece(labels, logprobs),
+        "brier": metrics.brier(labels, logprobs), **{name: fit[name] for name in CALIBRATION},
+        "confidence_gap_low": gap_low, "confidence_gap_high": gap_high,
     }  # fmt: skip
 
 

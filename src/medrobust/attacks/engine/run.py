@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from torch import nn
 
@@ -63,13 +62,14 @@ def write_not_fitted(outs: AttackOutputs, reason: str) -> None:
 
 
 def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dict[str, Any]:
-    """The curve at one radius: accuracies, macro F1, kappa and the recall of each class, with their intervals."""
+    """The curve at one radius: accuracies and the recall of each class, with their intervals.
+
+    Statistics that depend on which wrong class was predicted (F1, kappa) are left out: the suite looks for any
+    wrong class, so that its records are far from the worst case of these.
+    """
     labels, patients = table["label"].to_numpy(), table["patient"].to_numpy()
-    # The prediction in the worst case: the adversarial one where the image was fooled, else the true class.
-    preds = np.where(table["fooled"], table["adv_pred"], table["label"]).astype(int)
-    estimates = metrics.estimates(
-        labels, preds, patients, classes, resamples=report.bootstrap, confidence=report.confidence
-    )
+    right = ~table["fooled"].to_numpy(dtype=bool)
+    estimates = metrics.rate_estimates(right, labels, patients, classes, confidence=report.confidence)
     point: dict[str, Any] = {}
     for name, (value, interval) in estimates.items():
         point |= dict(zip(metrics.curve_columns(name), (value, *(interval or (None, None))), strict=True))

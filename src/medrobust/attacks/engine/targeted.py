@@ -11,8 +11,8 @@ from medrobust.attacks.base import TOLERANCE
 from medrobust.attacks.engine.evaluate import named_attacks
 from medrobust.attacks.problem import TargetableAttack
 from medrobust.attacks.targets import Costs, choose_targets
-from medrobust.core.intervals import mean_ci
 from medrobust.core.params.report import ReportParams
+from medrobust.core.rates import share_ci
 from medrobust.data.store import Subset
 
 BATCH = 64
@@ -32,7 +32,6 @@ def targeted_success(
         target -> number of images; target -> radius -> share (None without such images); the same -> [low, high].
     """
     result: dict[str, Any] = {"targeted_n": {}, "targeted_success": {}, "targeted_success_ci": {}}
-    settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     first = attempts.drop_duplicates("id").set_index("id").loc[subset.ids]
     correct = (first["clean_pred"] == first["label"]).to_numpy()
     for name, (target, costs) in _targets_of(suite).items():
@@ -46,7 +45,7 @@ def targeted_success(
             reached = nearest <= eps * (1 + TOLERANCE) + 1e-7
             shares[f"{eps:g}"] = float(reached.mean()) if len(reached) else None
             intervals[f"{eps:g}"] = (
-                mean_ci(reached.astype(float), labels, patients, **settings) if len(reached) else None
+                share_ci(reached, labels, patients, report.confidence) if len(reached) else None
             )
         result["targeted_n"][name] = int(counted.sum())
         result["targeted_success"][name], result["targeted_success_ci"][name] = shares, intervals

@@ -144,5 +144,5 @@ def _glance_text(run: Run, short: Table, confidence: float) -> list[str]:
     return paragraphs(
         "medrobust.report.page", "glance.txt.jinja", confidence=confidence, limit=FEW_PATIENTS,
         few={name: count for name, count in counts.items() if count is not None and count < FEW_PATIENTS},
-        zero_width=zero_width_warning(short.rows, confidence, run.test_patients()),
+        zero_width=zero_width_warning(short.rows),
     )  # fmt: skip

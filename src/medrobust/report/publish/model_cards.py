@@ -84,7 +84,7 @@ def model_card(model: PublishedModel) -> str:
     short, full = short_table(run), backbone_table(run, model.backbone, confidence)
     note = f"Brackets are {confidence:.0%} intervals over whole patients. {short.note}"
     shown = [row[1:] for row in short.rows if row[0] == model.backbone]
-    glance = Table("", short.columns[1:], shown, note).with_warning(confidence, run.test_patients())
+    glance = Table("", short.columns[1:], shown, note).with_warning()
     numbers = [row[1:] for row in full.rows if row[0] == TRAINING[model.regime]]
     params = card.get("params", {})
     folder = f"{model.backbone}/{model.regime}"

@@ -6,9 +6,23 @@ from medrobust.core.metrics import curve_columns
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.text import one_line
 from medrobust.report.run import REGIMES, Evaluation, Model, Run, name_of
-from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
+from medrobust.report.tables.table import (
+    CALIBRATION_ERROR,
+    NONE,
+    Table,
+    calibration_error,
+    number,
+    ranged,
+    with_interval,
+)
 from medrobust.report.templates import table_note
 
+#: Signed measures of calibration and their columns.
+LINE = {
+    "confidence_gap": "confidence − accuracy",
+    "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept",
+}
 #: Name of a regime in tables.
 TRAINING = {"clean": "clean", "adv": "adversarial"}
 
@@ -16,17 +30,16 @@ TRAINING = {"clean": "clean", "adv": "adversarial"}
 def clean_table(run: Run, confidence: float) -> Table:
     """Results of every model and the ensemble on clean test images."""
     kappa = _kappa(run)
-    names = ["balanced_accuracy", "accuracy", "macro_f1", "auroc", *kappa, "ece"]
+    names = ["balanced_accuracy", "accuracy", "macro_f1", "auroc", *kappa, "confidence_gap"]
     rows = []
     for model, regime in run.models():
         record = run.clean_record(model, regime)
         measures = (with_interval(record, name) for name in names)
-        rows.append([model, TRAINING[regime], *_sample(record), *measures])
+        rows.append([model, TRAINING[regime], *_sample(record), *measures, calibration_error(record)])
     columns = ["model", "training", "n", "patients", "balanced accuracy", "accuracy", "macro F1", "AUROC"]
+    columns += [*kappa.values(), "confidence − accuracy", CALIBRATION_ERROR]
     note = table_note("clean", confidence=confidence, kappa=kappa)
-    return Table("Clean images", [*columns, *kappa.values(), "ECE"], rows, note).with_warning(
-        confidence, run.test_patients()
-    )
+    return Table("Clean images", columns, rows, note).with_warning()
 
 
 def attacks_text(suite: SuiteParams) -> str:
@@ -52,7 +65,7 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, verdict])
     columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid), "checklist"]
     note = table_note("attack_suite", confidence=confidence)
-    return Table(f"Attack suite: {suite}", columns, rows, note).with_warning(confidence, run.test_patients())
+    return Table(f"Attack suite: {suite}", columns, rows, note).with_warning()
 
 
 def robust_accuracy(record: dict[str, Any] | None, eps: str) -> str:
@@ -70,24 +83,31 @@ def backbone_table(run: Run, model: str, confidence: float) -> Table:
     rows = []
     for regime in REGIMES if model != "ensemble" else (run.ensemble.regime,):
         record = run.clean_record(model, regime)
-        measures = (with_interval(record, name) for name in (*names, "auroc", "ece", "nll"))
+        measures = [with_interval(record, name) for name in (*names, "auroc", *LINE, "nll")]
+        measures.insert(-1, calibration_error(record))
         rows.append([TRAINING[regime], "clean", NONE, *_sample(record), *measures])
         for suite in run.suites:
             rows += [[TRAINING[regime], suite, *cells] for cells in _attacked(run, (model, regime, suite), names)]
         rows += [[TRAINING[regime], *cells] for cells in _all_steps(run, (model, regime), names)]
     columns = ["training", "images", "ε", "n", "patients", "accuracy", "balanced accuracy", "macro F1"]
-    columns += [*kappa.values(), *(f"recall {name}" for name in classes), "AUROC", "ECE", "log-loss"]
+    columns += [*kappa.values(), *(f"recall {name}" for name in classes), "AUROC"]
+    columns += [*LINE.values(), CALIBRATION_ERROR, "log-loss"]
     note = table_note("backbone", confidence=confidence, all_steps=run.ensemble.matrices)
-    return Table(f"{model}: all results", columns, rows, note, folded=True).with_warning(confidence)
+    return Table(f"{model}: all results", columns, rows, note, folded=True).with_warning()
 
 
 def _attacked(run: Run, key: Evaluation, names: list[str]) -> list[list[str]]:
     """Rows of one evaluation from the column ε on, one per radius."""
     record, curve = run.attacks.records.get(key), run.attacks.curves.get(key)
     if record is None or curve is None:
-        return [[NONE, "missing", *[NONE] * (len(names) + 4)]]
+        return [[NONE, "missing", *[NONE] * (len(names) + len(LINE) + 4)]]
     return [
-        [f"{point['eps']:g}", *_sample(record), *(curve_value(point, name) for name in names), NONE, NONE, NONE]
+        [
+            f"{point['eps']:g}",
+            *_sample(record),
+            *(curve_value(point, name) for name in names),
+            *[NONE] * (len(LINE) + 3),
+        ]
         for point in curve.to_dict("records")
     ]
 
@@ -103,7 +123,9 @@ def _all_steps(run: Run, model: Model, names: list[str]) -> list[list[str]]:
     rows = []
     for (suite, eps), row in run.transferred(name_of(*model), *model).items():
         accuracy = ranged(row["accuracy"], row["low"], row["high"])
-        scores = [NONE, number(row["ece"]), number(row["log_loss"])]
+        gap = ranged(*(row[f"confidence_gap{end}"] for end in ("", "_low", "_high")))
+        line = [gap, *(number(row[name]) for name in list(LINE)[1:])]
+        scores = [NONE, *line, calibration_error(row), number(row["log_loss"])]
         rows.append([f"{suite}, all steps", f"{eps:g}", *sample, accuracy, *[NONE] * (len(names) - 1), *scores])
     return rows
 

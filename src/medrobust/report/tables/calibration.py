@@ -1,8 +1,15 @@
 """Effect of attacks on calibration and per-class recall."""
 
 from medrobust.report.run import CLEAN, Run, name_of
-from medrobust.report.tables.accuracy import TRAINING, curve_value
-from medrobust.report.tables.table import Table, number, ranged, with_interval, zero_width_warning
+from medrobust.report.tables.accuracy import LINE, TRAINING, curve_value
+from medrobust.report.tables.table import (
+    CALIBRATION_ERROR,
+    Table,
+    calibration_error,
+    number,
+    ranged,
+    with_interval,
+)
 from medrobust.report.templates import table_note
 
 
@@ -15,13 +22,14 @@ def calibration_table(run: Run, confidence: float) -> Table:
             for images, part in (("clean", before[suite, eps]), (f"{suite} ε {eps:g}", row)):
                 loss = ranged(part["log_loss"], part["log_loss_low"], part["log_loss_high"])
                 accuracy = ranged(part["accuracy"], part["low"], part["high"])
-                scores = [number(part["brier"]), number(part["ece"])]
+                gap = ranged(*(part[f"confidence_gap{end}"] for end in ("", "_low", "_high")))
+                line = [number(part[name]) for name in list(LINE)[1:]]
+                scores = [number(part["brier"]), gap, *line, calibration_error(part)]
                 rows.append([model, TRAINING[regime], images, accuracy, loss, *scores])
     transfer = run.ensemble.transfer
     note = table_note("calibration", transfer=transfer, confidence=confidence)
-    columns = ["model", "training", "images", "accuracy", "log-loss", "Brier", "ECE"]
-    table = Table("Calibration before and after attack", columns, rows, note)
-    return table.with_warning(confidence, transfer.get("patients"))
+    columns = ["model", "training", "images", "accuracy", "log-loss", "Brier", *LINE.values(), CALIBRATION_ERROR]
+    return Table("Calibration before and after attack", columns, rows, note).with_warning()
 
 
 def recall_table(run: Run, confidence: float) -> Table:
@@ -43,7 +51,4 @@ def recall_table(run: Run, confidence: float) -> Table:
     note = table_note("recall", confidence=confidence)
     counts = [run.test_patients(name) for name in classes]
     heads = [f"{name} ({count} patients)" if count else name for name, count in zip(classes, counts, strict=True)]
-    # The warning names the smallest class whose column has an interval of zero width.
-    flat = [n for k, n in enumerate(counts, 3) if n and zero_width_warning([[row[k]] for row in rows], confidence)]
-    table = Table("Recall by class, clean and attacked", ["model", "training", "images", *heads], rows, note)
-    return table.with_warning(confidence, min(flat, default=None))
+    return Table("Recall by class, clean and attacked", ["model", "training", "images", *heads], rows, note)

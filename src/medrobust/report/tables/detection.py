@@ -89,7 +89,7 @@ def _rates(run: Run, confidence: float) -> Table:
     columns = ["model", "training", "attack", "detector", "AUROC, all", "AUROC, successful"]
     columns += ["AUROC, unaware", "AUROC, aware", "evasion, unaware", "evasion, aware", "compared images"]
     note = table_note("detection", confidence=confidence)
-    return Table("Detection of attacked images", columns, rows, note).with_warning(confidence)
+    return Table("Detection of attacked images", columns, rows, note).with_warning()
 
 
 def _counted(part: dict[str, Any], name: str, count: str) -> str:

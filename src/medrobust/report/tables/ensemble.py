@@ -1,7 +1,15 @@
 """Text and tables of the ensemble: its members, how it was fitted, and a comparison of all methods."""
 
 from medrobust.report.run import SEPARATE, Run, name_of
-from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
+from medrobust.report.tables.table import (
+    CALIBRATION_ERROR,
+    NONE,
+    Table,
+    calibration_error,
+    number,
+    ranged,
+    with_interval,
+)
 from medrobust.report.templates import paragraphs, table_note
 
 
@@ -46,8 +54,8 @@ def methods_table(run: Run, confidence: float) -> Table:
             continue
         cells = [number(record.get(f"val_{key}")) for key in ("log_loss", "robust_log_loss", "balanced_accuracy")]
         cells += [with_interval(record, "test_balanced_accuracy"), with_interval(record, "test_accuracy")]
-        rows.append([label, *cells, number(record.get("test_log_loss")), number(record.get("test_ece"))])
+        rows.append([label, *cells, number(record.get("test_log_loss")), calibration_error(record, "test_")])
     columns = ["method", "validation log-loss", "validation log-loss, attacked", "validation balanced accuracy"]
-    columns += ["test balanced accuracy", "test accuracy", "test log-loss", "test ECE"]
+    columns += ["test balanced accuracy", "test accuracy", "test log-loss", f"test {CALIBRATION_ERROR}"]
     note = table_note("methods", confidence=confidence, methods=run.ensemble.methods)
-    return Table("Ensemble methods", columns, rows, note).with_warning(confidence, run.test_patients())
+    return Table("Ensemble methods", columns, rows, note).with_warning()

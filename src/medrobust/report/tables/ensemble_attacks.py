@@ -24,7 +24,7 @@ def attacked_methods_table(run: Run, confidence: float) -> Table:
     rows += [_method(run, name, grid) for name in _names(run)]
     columns = ["model", "clean", *(f"{suite} ε = {eps}" for suite, eps in grid), "checklist"]
     table = Table("Members and ensemble methods, clean and attacked", columns, rows, _note(run, confidence))
-    return table.with_warning(confidence, run.test_patients())
+    return table.with_warning()
 
 
 def _names(run: Run) -> list[str]:

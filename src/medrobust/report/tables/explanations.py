@@ -76,7 +76,7 @@ def drift_table(run: Run, confidence: float) -> Table:
     columns += ["overlap", "overlap, same class", "overlap, noise", "rank correlation", "rank correlation, noise"]
     columns += ["inside, clean", "inside, attacked", "region"]
     note = table_note("drift", confidence=confidence) if rows else ""
-    return Table("Drift of the maps under attack", columns, rows, note).with_warning(confidence)
+    return Table("Drift of the maps under attack", columns, rows, note).with_warning()
 
 
 def _measure(record: dict[str, Any], part: dict[str, Any], name: str) -> str:

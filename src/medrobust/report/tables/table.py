@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medrobust.core.intervals import unanimous_margin
 from medrobust.core.text import markdown
 
+#: Column of `calibration_error`.
+CALIBRATION_ERROR = "ECE (calibrated: mean, upper)"
 #: Shown where a number is missing or not defined.
 NONE = "–"
 #: An interval whose bounds are shown as the same number.
@@ -34,9 +35,9 @@ class Table:
         lines = [_line(row) for row in (self.columns, ["---"] * len(self.columns), *self.rows)]
         return "\n".join([*lines, "", *([markdown(self.note), ""] if self.note else [])])
 
-    def with_warning(self, confidence: float, patients: int | None = None) -> "Table":
+    def with_warning(self) -> "Table":
         """The table with the warning of `zero_width_warning` about its cells added to the note."""
-        return replace(self, note=f"{self.note} {zero_width_warning(self.rows, confidence, patients)}".strip())
+        return replace(self, note=f"{self.note} {zero_width_warning(self.rows)}".strip())
 
 
 def number(value: float | None) -> str:
@@ -58,24 +59,22 @@ def with_interval(record: dict[str, Any], name: str) -> str:
     return ranged(record.get(name), *(record.get(f"{name}_ci") or (None, None)))
 
 
-def zero_width_warning(rows: Iterable[Sequence[str]], confidence: float, patients: int | None = None) -> str:
+def calibration_error(record: Mapping[Any, Any], prefix: str = "") -> str:
+    """An expected calibration error, and in brackets its mean and upper quantile for a calibrated model."""
+    error, null, high = (record.get(f"{prefix}{name}") for name in ("ece", "ece_null", "ece_null_high"))
+    return number(error) if error is None or null is None else f"{number(error)} ({number(null)}, {number(high)})"
+
+
+def zero_width_warning(rows: Iterable[Sequence[str]]) -> str:
     """A warning about intervals of zero width in these cells; empty if there is none.
 
-    Resampling within classes gives one value only if all images of each class share it. `patients` is the smallest
-    number of patients behind a cell, for the rates that 0 and 1 are compatible with; None if cells are no rates.
+    Intervals of rates always have a width. Those of a bootstrap have none if all resamples give the same value.
     """
-    flat = {end for row in rows for cell in row for end in FLAT.findall(cell)}
-    if not flat:
+    if not any(FLAT.search(cell) for row in rows for cell in row):
         return ""
-    warning = (
-        "An interval of zero width does not mean certainty: it appears where all images of a class have the same "
-        "outcome, so that resampling changes nothing."
-    )
-    if not patients or not flat & {"0.000", "1.000"}:
-        return warning
-    hidden = unanimous_margin(patients, confidence)
     return (
-        f"{warning} With {patients} patients of equal outcome the true rate can still be up to {hidden:.2f} away."
+        "An interval of zero width does not mean certainty: all patients have the same outcome, so that "
+        "resampling them changes nothing."
     )
 
 

@@ -22,4 +22,4 @@ def _of_suite(run: Run, suite: str, confidence: float) -> Table:
             rows.append([model, TRAINING[regime], target, count, *cells, run.verdict_of(model, regime, suite)])
     note = table_note("targeted", confidence=confidence)
     columns = ["model", "training", "target", "n", *(f"ε = {eps}" for eps in grid), "checklist"]
-    return Table(f"Targeted success: {suite}", columns, rows, note).with_warning(confidence)
+    return Table(f"Targeted success: {suite}", columns, rows, note).with_warning()

@@ -60,5 +60,5 @@ def transfer_tables(run: Run, confidence: float) -> list[Table]:
         note = table_note("transfer", confidence=confidence, separate=SEPARATE)
         columns = ["images made on", *(f"evaluated on {model}" for model in models)]
         table = Table(f"Transfer with intervals: {suite}, ε {eps:g}", columns, rows, note, folded=True)
-        tables.append(table.with_warning(confidence, run.ensemble.transfer.get("patients")))
+        tables.append(table.with_warning())
     return tables
