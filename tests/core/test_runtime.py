@@ -39,7 +39,10 @@ def test_a_stage_runs_by_the_sources_that_lie_beside_it(tmp_path: Path) -> None:
     copy = tmp_path / "src" / "medrobust"
     for name in (
         "__init__.py",
-        *(f"core/{part}.py" for part in ("__init__", "code", "errors", "records", "runtime", "versions")),
+        *(
+            f"core/{part}.py"
+            for part in ("__init__", "code", "disk", "ending", "errors", "records", "runtime", "versions")
+        ),
     ):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(package / name, copy / name)

@@ -1,23 +1,22 @@
 """Read and write the files that stages exchange. Writes are atomic: a killed stage leaves no partial file."""
 
-import errno
 import hashlib
 import json
 import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medrobust.core.disk import disk_errors_of_writing, remove_killed_writes, temporary_path
 from medrobust.core.errors import UserError
 from medrobust.core.versions import installed, of_metrics
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -25,20 +24,21 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success sync it and rename it to `path`.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full or read-only, or the system refuses the write for another such reason.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Keep the last suffix: libraries choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = temporary_path(path, path.suffix)
     try:
-        with _disk_full_is_a_user_error(path):
+        with disk_errors_of_writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_killed_writes(path, path.stem)
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that refused the write refuses this too
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -46,20 +46,26 @@ def atomic_dir(path: Path | str) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`; on success it replaces `path`.
 
     Raises:
-        UserError: the disk is full.
+        UserError: as `atomic_file`.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary, old = temporary_path(path), temporary_path(path.with_name(f"{path.name}.old"))
     try:
-        with _disk_full_is_a_user_error(path):
+        with disk_errors_of_writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_killed_writes(path, path.name)
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
             yield temporary
-            if path.is_dir():
-                shutil.rmtree(path)
+            if path.is_dir():  # renamed, because a process that is killed while it deletes would leave a part
+                path.replace(old)
             temporary.replace(path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            if old.is_dir() and not path.exists():
+                old.replace(path)
+        for folder in (temporary, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_json(path: Path | str, content: Any, digits: int | None = None) -> None:
@@ -173,23 +179,9 @@ def file_hash(path: Path | str, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-@contextmanager
-def _disk_full_is_a_user_error(path: Path) -> Iterator[None]:
-    """Libraries report a full disk by its number, in the message alone, or by an error that wraps the system's."""
-    try:
-        yield
-    except Exception as error:
-        messages = [os.strerror(number) for number in DISK_FULL]
-        cause: BaseException | None = error
-        while cause is not None:
-            if getattr(cause, "errno", None) in DISK_FULL or any(text in str(cause) for text in messages):
-                found = f"cannot be written: {os.strerror(errno.ENOSPC)}"
-                remedy = (
-                    "The previous version is intact. Free disk space and run the same command again to continue"
-                )
-                raise UserError(str(path), found, remedy) from error
-            cause = cause.__cause__ or cause.__context__
-        raise
+def _remove_killed_writes(path: Path, stem: str) -> None:
+    """Delete what earlier processes, killed while they wrote `path`, left beside it."""
+    remove_killed_writes(path.parent.glob(f".{escape(stem)}.*.tmp*"))
 
 
 def _missing(path: Path | str) -> UserError:

@@ -22,6 +22,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from medrobust.core.code import check_code
+from medrobust.core.disk import disk_errors
+from medrobust.core.ending import children_environment, end_early
 from medrobust.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,7 +49,8 @@ def run_stage(
 
     The stage's code is compared with what the stage `code` hashed, before it starts and after it has ended
     (`code.check_code`). Its time goes to an ignored file, `TIMINGS`, because times differ from run to run. With
-    `parallel`, torchrun may start several processes; the process that starts them holds the lock.
+    `parallel`, torchrun may start several processes; the process that starts them holds the lock. A signal ends
+    the stage as an exception would, and it ends with the `dvc` or `make repro` that started it (`ending`).
 
     Args:
         cell: the stage's name and the values of its matrix (`train-resnet34-adv`).
@@ -55,6 +58,7 @@ def run_stage(
     """
     torchrun = os.environ.get("MEDROBUST_TORCHRUN") if parallel else None
     own_sources()
+    end_early()
     keep_memory()
     script = Path(sys.argv[0])
     try:
@@ -62,7 +66,7 @@ def run_stage(
         if parallel and "RANK" in os.environ:
             main()
             return
-        with stage_lock(cell) as lock, timed(cell):
+        with disk_errors(str(WORK)), stage_lock(cell) as lock, timed(cell):
             check_code(script, entries)
             if torchrun:
                 _launch(torchrun, lock)
@@ -125,7 +129,7 @@ def keep_memory() -> None:
 def _launch(torchrun: str, lock: int) -> None:
     """Run this command in the processes of torchrun; they hold the lock too, should this process be killed."""
     command = [sys.executable, "-m", "torch.distributed.run", *shlex.split(torchrun), *sys.argv]
-    code = subprocess.run(command, pass_fds=[lock], check=False).returncode
+    code = subprocess.run(command, pass_fds=[lock], env=children_environment(), check=False).returncode
     if code:
         sys.exit(code)
 
@@ -157,23 +161,35 @@ def is_abandoned(temporary: Path) -> bool:
 
 @contextmanager
 def stage_lock(cell: str, folder: Path = WORK) -> Iterator[int]:
-    """Hold the cell's lock file; wait, and say so, while another process holds it.
+    """Hold the cell's lock file; give its descriptor.
 
-    A killed `dvc` leaves its stage running. Without the lock that process would write over the outs of
-    the stage that the next `dvc repro` starts. Gives the lock file's descriptor.
+    A killed `dvc` leaves its stage running for a moment. Without the lock that process would write over the outs
+    of the stage that the next `dvc repro` starts.
     """
-    path = folder / "locks" / f"{cell}.lock"
+    waiting = f"{cell}: process {{holder}} still runs this stage; waiting for it (kill it to go on at once)"
+    with file_lock(folder / "locks" / f"{cell}.lock", str(os.getpid()), waiting) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def file_lock(path: Path, holder: str, waiting: str) -> Iterator[int]:
+    """Hold a lock file; give its descriptor. While another process holds it, say so once and wait.
+
+    Args:
+        path: of the lock file, which is created and stays.
+        holder: what this process writes into it.
+        waiting: what to say, with `{holder}` for what the other process has written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = file.read().strip()
-            say(f"{cell}: process {holder} still runs this stage; waiting for it (kill it to go on at once)")
+            say(waiting.format(holder=file.read().strip()))
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(holder)
         file.flush()
         yield file.fileno()
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from medrobust.core.code import chosen_entries
+from medrobust.core.content import content_hash
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import reaches
 from medrobust.core.params.schema import override
 from medrobust.core.params.training import AdvParams, ModelParams, TrainParams, TuneParams
 from medrobust.training.objectives.registry import OBJECTIVES
-from medrobust.training.settings import ObjectiveEntry, TrainingSettings, content_hash, validation_steps
+from medrobust.training.settings import ObjectiveEntry, TrainingSettings, validation_steps
 
 
 def resolve_settings(

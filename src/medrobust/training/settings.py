@@ -3,16 +3,16 @@
 A file holds what decides the training of its stage and nothing else: an edit re-runs only what it affects.
 """
 
-import hashlib
 from pathlib import Path
 
 from pydantic import Field
 
+from medrobust.core.content import content_hash
 from medrobust.core.errors import UserError
 from medrobust.core.params.base import Block
 from medrobust.core.params.schema import override
 from medrobust.core.params.training import AdvParams, ModelParams, TrainParams, TuneParams
-from medrobust.core.records import file_hash, read_json
+from medrobust.core.records import read_json
 
 #: Least number of PGD steps that validate a single-step training, unless `adv.val_steps` is set.
 VALIDATION_STEPS = 10
@@ -62,16 +62,6 @@ def with_tuned_values(train: TrainParams, best: Path) -> TrainParams:
     """A `train` block with the best values of a study, read from its `best.json`."""
     tuned = {key: value for key, value in read_json(best).items() if key in TrainParams.model_fields}
     return override(train, tuned, f"train (from {best})")
-
-
-def content_hash(path: str | Path) -> str:
-    """sha256 of a file, or of the names and contents of all files below a folder; `~` is the home folder."""
-    path = Path(path).expanduser()
-    if path.is_file():
-        return file_hash(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    listing = [f"{file.relative_to(path).as_posix()} {file_hash(file)}" for file in files]
-    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
 
 def read_settings(path: Path) -> TrainingSettings:

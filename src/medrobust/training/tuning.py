@@ -45,7 +45,7 @@ def _run(tuning: TuningStudy) -> optuna.Study:
     single_process = workers == 1 and not uses_database()
     tuning.prepare()
     context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=_work, args=(tuning, number)) for number in range(1, workers)]
+    others = [context.Process(target=_work, args=(tuning, number), daemon=True) for number in range(1, workers)]
     for process in others:
         process.start()
     study = tuning.run(single_process)

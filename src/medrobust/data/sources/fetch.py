@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
+from medrobust.core.content import content_hash
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import file_hash, read_json
@@ -26,7 +27,8 @@ def copy_or_download(data: DataParams, folder: Path, seed: int) -> dict[str, str
     """Copy or download `data.path` (a file, folder or URL) and the table of `data.table` into `folder`, unchanged.
 
     Returns:
-        `file` (the name in `folder`) and `sha256` (empty for a folder).
+        `file` (the name in `folder`), `sha256` (empty for a folder), and for each local file or folder its key in
+        params.yaml with its `content_hash`, by which `make repro` finds that it has been edited.
 
     Raises:
         UserError: the path does not exist or contains an unset variable, the download fails, or the hash is not
@@ -36,15 +38,17 @@ def copy_or_download(data: DataParams, folder: Path, seed: int) -> dict[str, str
         name = PurePosixPath(unquote(urlsplit(data.path).path)).name
         file = folder / ("download" if name in ("", "..") else name)
         download_file(data.path, file)
+        read = {}
     else:
         path = _local_path(data.path)
+        read = {"data.path": content_hash(path)}  # before it is copied: an edit meanwhile counts as one
         file = folder / path.name
         if path.is_dir():
             copy_folder(path, file)
         else:
             shutil.copyfile(path, file)
-    copy_table(data, folder)
-    return {"file": file.name, "sha256": "" if file.is_dir() else _checked_sha256(file, data.sha256)}
+    read |= copy_table(data, folder)
+    return {"file": file.name, "sha256": "" if file.is_dir() else _checked_sha256(file, data.sha256), **read}
 
 
 def open_raw(folder: Path) -> Files:
@@ -135,9 +139,16 @@ def _resume(url: str, part: Path) -> None:
             raise requests.ConnectionError("fewer bytes than announced")
 
 
-def copy_table(data: DataParams, folder: Path) -> None:
-    """Copy the table `data.table.file` if it is a local file; otherwise it is searched for inside the archive."""
+def copy_table(data: DataParams, folder: Path) -> dict[str, str]:
+    """Copy the table `data.table.file` if it is a local file; otherwise it is searched for inside the archive.
+
+    Returns:
+        Its key in params.yaml with its `content_hash`; {} if it is not a local file.
+    """
     if data.table is not None and data.table.file is not None:
         path = Path(expand_path(data.table.file))
         if path.is_file():
+            read = {"data.table.file": content_hash(path)}
             shutil.copyfile(path, folder / f"table{path.suffix.lower()}")
+            return read
+    return {}

@@ -36,8 +36,8 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
         remedy = "Check the slug and the network; private data sets need a token (https://www.kaggle.com/docs/api)"
         raise UserError(f"kaggle: {data.path}", f"cannot be downloaded ({error})", remedy) from None
     copy_folder(downloaded, folder / "files")
-    copy_table(data, folder)
-    return {"file": "files", "slug": match[1], "version": match[2] or downloaded.name}
+    read = copy_table(data, folder)
+    return {"file": "files", "slug": match[1], "version": match[2] or downloaded.name, **read}
 
 
 def listing(data: DataParams, folder: Path) -> Listing:

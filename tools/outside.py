@@ -1,0 +1,53 @@
+"""Files outside the pipeline, which DVC does not watch: the data, weights, and unlabelled images of params.yaml.
+
+The stages that read them record a hash of their content. `make repro` compares it before it asks DVC.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from medrobust.core.content import content_hash
+from medrobust.core.params.yaml_file import read_params
+from medrobust.data.sources.fetch import expand_path
+
+#: (what it is, its path, its hash when it was read)
+Recorded = Iterator[tuple[str, str, str]]
+
+
+def read_by_download(out: Path, params: Mapping[str, Any]) -> Recorded:
+    """(key in params.yaml, path, hash) of what was copied into the raw data."""
+    source = out / "source.json"
+    for key, known in (json.loads(source.read_text(encoding="utf-8")) if source.is_file() else {}).items():
+        value: Any = params
+        for part in key.split(".") if key.startswith("data.") else ():
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str):  # else params.yaml names other data by now, which DVC sees
+            yield key, expand_path(value), known
+
+
+def read_by_settings(out: Path, _: Mapping[str, Any]) -> Recorded:
+    """(path, path, hash) of files of weights and folders of unlabelled images."""
+    found = {}
+    for path in out.glob("*/*.json"):
+        found.update(json.loads(path.read_text(encoding="utf-8")).get("files", {}))
+    for path, known in found.items():
+        yield path, str(Path(path).expanduser()), known
+
+
+#: The stages that read such files -> what their out says of them.
+READERS: dict[str, Callable[[Path, Mapping[str, Any]], Recorded]] = {
+    "download": read_by_download, "settings": read_by_settings,
+}  # fmt: skip
+
+
+def edited(stage: str, out: Path) -> tuple[list[str], list[str]]:
+    """What a stage has read from outside the pipeline: what was edited since, and what is not on this machine."""
+    changed, absent = [], []
+    for name, path, known in READERS[stage](out, read_params(Path("params.yaml"))):
+        if not Path(path).exists():
+            absent.append(name)
+        elif content_hash(path) != known:
+            changed.append(name)
+    return changed, absent
