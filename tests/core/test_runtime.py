@@ -182,11 +182,3 @@ def test_resume_files_of_a_queued_run_are_kept(tmp_path: Path, monkeypatch: pyte
             assert runtime.lasting_folder() == repository / "tmp"
     monkeypatch.chdir(tmp_path)
     assert runtime.lasting_folder() == Path("tmp")
-
-
-def test_a_temporary_file_is_abandoned_when_its_process_has_ended(tmp_path: Path) -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    assert runtime.is_abandoned(tmp_path / f".key.{ended.pid}.tmp.pt")
-    assert not runtime.is_abandoned(tmp_path / f".key.{os.getpid()}.tmp.pt")
-    assert not runtime.is_abandoned(tmp_path / "key.pt")

@@ -158,6 +158,62 @@ def test_damaged_bytes_give_an_image_or_a_reason(kind: str, place: float, value:
         assert decode(bytes(content[: int(length * len(content))]), 8, 1).shape == (8, 8)
 
 
+def photographs(*sizes: int, kind: str = "MPO") -> bytes:
+    first, *others = (grey(size).convert("RGB") for size in sizes)
+    return encode(first, kind, save_all=True, append_images=others)
+
+
+@pytest.mark.parametrize("sizes", [(20, 10), (20, 20), (20, 40), (20, 10, 5), (20, 20, 20, 20)])
+def test_the_first_picture_of_a_photograph_is_used(sizes: tuple[int, ...]) -> None:
+    first = np.asarray(Image.open(io.BytesIO(photographs(*sizes))).convert("L"))
+    assert np.array_equal(decode(photographs(*sizes), 20, 1), first)
+
+
+def test_a_photograph_is_damaged_like_any_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = photographs(20, 10)
+    assert np.array_equal(decode(content[:-50], 20, 1), decode(content, 20, 1)), "the first picture is whole"
+    with pytest.raises(ValueError, match="cannot load this image"):
+        decode(content[:500], 20, 1)
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    buffer = io.BytesIO()
+    wide = Image.fromarray(np.repeat([[0], [255]], 4, 0).repeat(8, 1).astype(np.uint8)).convert("RGB")
+    wide.save(buffer, "MPO", save_all=True, append_images=[wide], exif=exif, quality=100)
+    assert decode(buffer.getvalue(), 8, 1)[[0, 7], 0].tolist() == [255, 0]
+    monkeypatch.setattr(module, "MAX_PIXELS", 100)
+    with pytest.raises(ValueError, match="20x20 pixels, more than 100"):
+        decode(content, 20, 1)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "WEBP", "PNG"])
+def test_several_frames_need_a_choice(kind: str) -> None:
+    frames = [Image.fromarray(np.full((8, 8), level, dtype=np.uint8)) for level in (10, 200)]
+    content = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match="it has 2 frames; save the one to be used as a file of its own"):
+        decode(content, 8, 1)
+
+
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_deep_colours_have_their_depth_and_no_window(kind: str, channels: int) -> None:
+    import cv2
+
+    values = np.full((8, 8, channels), 2**16 - 1, dtype=np.uint16)
+    content = cv2.imencode(kind, values)[1].tobytes()
+    assert to_raster(content, 8, 3).bits == 16
+    with pytest.raises(ValueError, match=r"its colours have 16 bits, and data\.window is for grey images"):
+        to_raster(content, 8, 3, (0, 4095))
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_tiff_whose_zero_is_white_is_inverted(depth: type) -> None:
+    bright = np.iinfo(depth).max // 4 * 3
+    content = bytearray(encode(Image.fromarray(np.full((8, 8), bright, dtype=depth)), "TIFF"))
+    place = content.find(struct.pack("<HHI", module.PHOTOMETRIC, 3, 1))
+    content[place + 8] = 0
+    assert (decode(bytes(content), 8, 1) == 255 - bright // (depth(1) if depth is np.uint8 else 256)).all()
+
+
 def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PIXELS", 100)
     with pytest.raises(ValueError, match="20x20 pixels, more than 100"):

@@ -131,13 +131,53 @@ def test_a_full_disk_is_reported_before_decoding(run: Any, monkeypatch: pytest.M
         run(listing(4, lambda name: pytest.fail("no image must be read")))
 
 
-def test_twelve_bit_images_in_sixteen_bit_files_need_a_window(run: Any) -> None:
-    def read(name: str) -> bytes:
-        content = io.BytesIO()
-        values = np.random.default_rng(int(name)).integers(0, 4096, (16, 16)).astype(np.uint16)
-        Image.fromarray(values).save(content, "PNG")
-        return content.getvalue()
+def deep(top: int, seed: int = 0, channels: int = 1) -> bytes:
+    """A 16-bit PNG (or, in colour, TIFF) with intensities below `top`."""
+    import cv2
 
-    with pytest.raises(UserError, match=r"window: None: .* only 16 of 256 grey levels.*\[0, 4095\]"):
-        run(listing(40, read))
-    assert run(listing(40, read), window=(0, 4095)).images.max() > 250
+    shape = (16, 16) if channels == 1 else (16, 16, channels)
+    values = np.random.default_rng(seed).integers(0, top, shape).astype(np.uint16)
+    return bytes(cv2.imencode(".png" if channels == 1 else ".tiff", values)[1].tobytes())
+
+
+def test_twelve_bit_images_in_sixteen_bit_files_need_a_window(run: Any) -> None:
+    found = listing(40, lambda name: deep(4096, int(name)))
+    with pytest.raises(UserError, match=r"window: None: 40 of 40 .* only 16 of 256 grey levels.*\[0, 4095\]"):
+        run(found)
+    assert run(found, window=(0, 4095)).images.max() > 250
+
+
+@pytest.mark.parametrize(
+    ("tops", "dark"),
+    [
+        ([4096, 4096, 4096, 65536], "3 of 4 .* only 16 of 256 grey levels \\(first 000\\)"),
+        ([65536, 65536, 1024, 65536], "1 of 4 .* only 4 of 256 grey levels \\(first 002\\)"),
+        ([65536, 8192, 4096, 65536], "2 of 4 .* only 32 of 256 grey levels \\(first 001\\)"),
+        ([256, 65536, 65536, 65536], "1 of 4 .* only 1 of 256 grey levels \\(first 000\\)"),
+        ([0, 0, 0, 4096], "1 of 1 .* only 16 of 256 grey levels \\(first 003\\)"),  # 0: an image of 8 bits
+        ([65536, 16384, 65536, 32768], ""),
+        ([0, 0, 0, 65536], ""),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_deep_image_counts_by_itself(tops: list[int], dark: str, channels: int, run: Any) -> None:
+    def read(name: str) -> bytes:
+        top = tops[int(name)]
+        return deep(top, int(name), channels) if top else encoded(int(name))
+
+    for skip in ("fail", "skip"):
+        if dark:
+            with pytest.raises(UserError, match=rf"params\.yaml: data\.window: None: {dark}"):
+                run(listing(4, read), channels=channels, on_bad_image=skip)
+        else:
+            assert run(listing(4, read), channels=channels, on_bad_image=skip).header.raw_bit_depth == 16
+
+
+def test_a_window_may_leave_single_images_dark(run: Any) -> None:
+    tops = [65536, 4096, 65536, 4096]
+    store = run(listing(4, lambda name: deep(tops[int(name)], int(name))), window=(0, 65535))
+    assert store.images.max(axis=(1, 2)).tolist()[1::2] == [16, 16]
+    ends = [Raster(np.full((16, 16), level, dtype=np.uint8), bits=12) for level in (0, 200, 200, 0)]
+    assert run(listing(4, lambda name: ends[int(name)])).images[0].max() == 0, "the end of a volume"
+    with pytest.raises(UserError, match="4 of 4 images of more than 8 bits fill only 1 of 256 grey levels"):
+        run(listing(4, lambda name: ends[0]))

@@ -1,7 +1,7 @@
 """How a stage runs on the machine at hand: code check, locks, threads, timings, devices, seeds, progress.
 
 Machine settings are environment variables: `MEDROBUST_DEVICE` and `MEDROBUST_THREADS` (README.md),
-`MEDROBUST_TORCHRUN` (docs/training.md).
+`MEDROBUST_TORCHRUN` (docs/training.md), `MEDROBUST_PSEUDONYM_KEY` (docs/data.md).
 """
 
 import ctypes
@@ -9,7 +9,6 @@ import fcntl
 import os
 import platform
 import random
-import re
 import resource
 import shlex
 import subprocess
@@ -145,18 +144,6 @@ def lasting_folder() -> Path:
         if folder.parts[-3:] == (".dvc", "tmp", "exps"):
             return folder.parents[2] / WORK
     return WORK
-
-
-def is_abandoned(temporary: Path) -> bool:
-    """Whether the process that was writing a temporary file of `records` has ended."""
-    number = re.search(r"\.(\d+)\.tmp\b", temporary.name)
-    if number is None:
-        return False
-    try:
-        os.kill(int(number[1]), 0)
-    except OSError as error:  # PermissionError: the process is another user's
-        return isinstance(error, ProcessLookupError)
-    return False
 
 
 @contextmanager

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: An image with more pixels than this is refused as a decompression bomb.
 MAX_PIXELS = 64_000_000
+#: Tag of a TIFF that says whether 0 is white (0) or black (1).
+PHOTOMETRIC = 262
 Window = tuple[float, float]
 
 
@@ -34,11 +36,11 @@ def to_raster(content: bytes | Raster, size: int, channels: int, window: Window 
 
     Palettes and CMYK are converted to grey or RGB, transparent pixels are composited over black, and the EXIF
     orientation is applied. Grey images deeper than 8 bits are windowed: `window` holds the intensities of black
-    and white, see `_to_8_bits`.
+    and white, see `_to_8_bits`. Of a multi-picture photograph (MPO), the first picture is used.
 
     Raises:
-        ValueError: the bytes are empty, truncated or not an image; the image is animated, has too many pixels, or
-            needs a window.
+        ValueError: the bytes are empty, truncated or not an image; the image has several frames or too many
+            pixels, needs a window, or is a deep colour image, which cannot be windowed.
     """
     from PIL import Image
 
@@ -74,16 +76,26 @@ def _open(content: bytes, window: Window | None) -> tuple["Image.Image", int]:
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            if (frames := getattr(image, "n_frames", 1)) > 1:
-                raise ValueError(f"it has {frames} frames")
+            # The other pictures of an MPO are smaller versions of the first, or the second view of a stereo pair.
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ValueError(f"it has {frames} frames; save the one to be used as a file of its own")
+            # Pillow keeps the top eight bits of deep colours; the depth is only in its decoder's arguments.
+            bits = 16 if ";16" in str(image.tile) else 8
+            white_is_zero = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0  # type: ignore[attr-defined]
             image.load()
             picture = ImageOps.exif_transpose(image)
             if picture.mode == "F" or picture.mode.startswith("I"):
-                return _to_8_bits(picture, window)
+                grey, bits = _to_8_bits(picture, window)
+                return ImageOps.invert(grey) if white_is_zero else grey, bits  # Pillow inverts only 8-bit TIFFs
+            if bits > 8 and window is not None:
+                raise ValueError(
+                    "its colours have 16 bits, and data.window is for grey images; save it with 8 bits"
+                )
             if picture.has_transparency_data:
                 black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
                 picture = Image.alpha_composite(black, picture.convert("RGBA")).convert("RGB")
-            return picture, 8
+            return picture, bits
     except UnidentifiedImageError:
         raise ValueError("not an image") from None
     except (OSError, SyntaxError, EOFError, TypeError, struct.error, Image.DecompressionBombError) as error:

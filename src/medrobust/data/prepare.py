@@ -22,7 +22,7 @@ from medrobust.data.store import Header, pixel_hash, write_store
 
 #: Images that a thread decodes per task; neighbouring images often share a volume.
 BLOCK = 32
-#: If no pixel of the deep images exceeds this level, the window is wrong: three or more of 8 bits are unused.
+#: If no pixel of a deep image exceeds this level, three or more of 8 bits are unused.
 DARK = 31
 Memmap = np.memmap[Any, np.dtype[Any]]
 
@@ -47,7 +47,7 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
 
     Raises:
         UserError: a class has no image, an image does not decode (with `on_bad_image: fail`), a patient has two
-            labels (with `on_mixed_patient: fail`), or deep images are nearly black.
+            labels (with `on_mixed_patient: fail`), or a deep image is nearly black, see `_check_depth`.
     """
     listing = get_source(data.source).listing(data, raw)
     _check_classes(listing.table, data)
@@ -61,10 +61,7 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
         if listing.recover is not None:
             table, recognised = listing.recover(table)
             release = recognised or release
-        if decoded.peak is not None and decoded.peak <= DARK:
-            found = f"{data.window}: images of more than 8 bits fill only {decoded.peak + 1} of 256 grey levels"
-            remedy = "Set it to the range of the intensities, for example [0, 4095] for 12 bits"
-            raise UserError("params.yaml: data.window", found, remedy)
+        _check_depth(decoded, data, table["id"].astype(str))
         decoded.bad |= _mixed_patients(table, data)
         keep = np.setdiff1d(np.arange(len(table)), list(decoded.bad))
         for name in ("images.npy", *(["masks.npy"] if listing.masks else [])):
@@ -129,7 +126,8 @@ class _Decoded:
     hashes: list[str]  # sha256 of each file, or of the pixels of an image that is not a file
     bits: int  # largest bit depth among the published images
     bad: dict[int, str]  # row -> why its image is skipped
-    peak: int | None = None  # brightest stored pixel of the images deeper than 8 bits
+    peaks: dict[int, int]  # row of each image deeper than 8 bits -> its brightest stored pixel
+    unwindowed: set[int]  # those of which the top eight bits are stored, because no window is set
 
 
 def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
@@ -140,8 +138,10 @@ def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
     masks = _new_array(folder / "masks.npy", np.bool_, shape[:3]) if listing.masks else None
     hashes = [""] * len(ids)
 
-    def decode_block(start: int) -> tuple[int, list[int], dict[int, str]]:
-        bits, peaks, faults = 8, [], {}
+    decoded = _Decoded(hashes, 8, {}, {}, set())
+
+    def decode_block(start: int) -> tuple[int, dict[int, str]]:
+        bits, faults = 8, {}
         for row in range(start, min(start + BLOCK, len(ids))):
             try:
                 content = listing.read(ids[row])
@@ -152,24 +152,44 @@ def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
                 continue
             pixels[row], bits = image.pixels, max(bits, image.bits)
             if image.bits > 8:
-                peaks.append(int(image.pixels.max()))
+                decoded.peaks[row] = int(image.pixels.max())
+                if data.window is None and isinstance(content, bytes):
+                    decoded.unwindowed.add(row)
             if masks is not None and image.mask is not None:
                 masks[row] = image.mask
-        return bits, peaks, faults
+        return bits, faults
 
-    decoded = _Decoded(hashes, 8, {})
     starts = range(0, len(ids), BLOCK)
     with ThreadPoolExecutor(reader_threads()) as pool:  # Pillow and zlib release the GIL
         blocks = pool.map(decode_block, starts)
-        for bits, peaks, faults in progress(blocks, "prepare", len(starts), f"x {BLOCK} images"):
+        for bits, faults in progress(blocks, "prepare", len(starts), f"x {BLOCK} images"):
             if faults and data.on_bad_image == "fail":
                 pool.shutdown(cancel_futures=True)
                 row, fault = next(iter(faults.items()))
                 remedy = "Fix or remove the file, or set data.on_bad_image: skip"
                 raise UserError(ids[row], f"cannot be decoded ({fault})", remedy)
             decoded.bits, decoded.bad = max(decoded.bits, bits), decoded.bad | faults
-            decoded.peak = max([*peaks, decoded.peak or 0]) if peaks else decoded.peak
     return decoded
+
+
+def _check_depth(decoded: _Decoded, data: DataParams, ids: pd.Series) -> None:
+    """Refuse deep images that fill few of the 256 grey levels, such as 12-bit images in 16-bit files.
+
+    Without a window each image counts by itself, because one bright file proves nothing about the others. A
+    window, of the params or of a DICOM header, may leave single images dark, such as the end of a volume.
+    """
+    dark = [row for row in sorted(decoded.peaks) if decoded.peaks[row] <= DARK]
+    if decoded.unwindowed.intersection(dark) or (dark and len(dark) == len(decoded.peaks)):
+        levels = 1 + max(decoded.peaks[row] for row in dark)
+        found = (
+            f"{data.window}: {len(dark)} of {len(decoded.peaks)} images of more than 8 bits fill only {levels} of "
+            f"256 grey levels (first {ids.iloc[dark[0]]})"
+        )
+        remedy = (
+            "Set it to the range of the intensities, for example [0, 4095] for 12 bits ([0, 65535] if they are "
+            "that dark), and save files of another depth with that depth"
+        )
+        raise UserError("params.yaml: data.window", found, remedy)
 
 
 def _content_hash(content: bytes | Raster) -> str:

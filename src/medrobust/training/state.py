@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from medrobust.core.disk import remove_killed_writes
 from medrobust.core.params.training import TrainParams
 from medrobust.core.processes import from_rank_0, gather, rank, world_size
 from medrobust.core.records import atomic_file
-from medrobust.core.runtime import is_abandoned, lasting_folder, say
+from medrobust.core.runtime import lasting_folder, say
 from medrobust.training.optim import build_ema, build_optimiser, build_scheduler, precision
 
 
@@ -123,5 +124,5 @@ def resume_path(key: str) -> Path:
 def delete_resume_file(key: str) -> None:
     """Delete the key's resume file, and temporary files left by a process that was killed while writing it."""
     path = resume_path(key)
-    for file in (path, *filter(is_abandoned, path.parent.glob(f".{path.stem}.*.tmp{path.suffix}"))):
-        file.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    remove_killed_writes(path.parent.glob(f".{path.stem}.*"))

@@ -12,6 +12,7 @@ from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.base import get_source
 from medrobust.data.sources.registry import SOURCES
 from medrobust.data.store import ImageStore
+from tests.data.sources.samples import encoded
 
 
 def pack(folder: Path, kind: str) -> Path:
@@ -73,10 +74,56 @@ def test_a_truncated_archive_is_reported(kind: str, folder: Path, params: Any, t
     assert not (tmp_path / "prepared").exists()
 
 
-@pytest.mark.parametrize("name", ["../Non Demented/a.png", "/Non Demented/a.png"])
+def zip_as_windows(path: Path, members: dict[str, bytes]) -> None:
+    """A zip whose names are stored to the letter, as tools on Windows write them."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo("x")
+            info.filename, info.create_system = name, 0
+            archive.writestr(info, content)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "folder"])
+@pytest.mark.parametrize("empty", [[], ["top\\", "top\\train\\Non Demented\\"]])
+def test_backslashes_separate_folders(kind: str, empty: list[str], params: Any, tmp_path: Path) -> None:
+    names = [
+        rf"top\{split}\{label}\1.png" for split in ("train", "Test") for label in ("Non Demented", "mild-demented")
+    ]
+    members = dict.fromkeys(empty, b"") | {name: encoded(number) for number, name in enumerate(names)}
+    path = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        zip_as_windows(path, members)
+    else:
+        folder = tmp_path / "names"  # as an unpacker on Linux leaves them
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_bytes(members[name])
+        path = pack(folder, kind)
+    data = params(path=str(path))
+    download(data, tmp_path / "raw", seed=0)
+    prepare(data, tmp_path / "raw", tmp_path / "prepared")
+    manifest = ImageStore.open(tmp_path / "prepared").manifest
+    assert sorted(manifest["id"]) == sorted(name.replace("\\", "/") for name in names)
+    assert manifest["published_split"].value_counts().to_dict() == {"train": 2, "test": 2}
+
+
+def test_names_that_differ_only_in_slashes_are_refused(params: Any, tmp_path: Path) -> None:
+    zip_as_windows(tmp_path / "a.zip", {"Non Demented/a.png": encoded(0), "Non Demented\\a.png": encoded(1)})
+    data = params(path=str(tmp_path / "a.zip"))
+    download(data, tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match=r"contains both Non Demented/a\.png and Non Demented\\a\.png. Rename"):
+        prepare(data, tmp_path / "raw", tmp_path / "prepared")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../Non Demented/a.png", "/Non Demented/a.png", r"..\Non Demented\a.png", r"\Non Demented\a.png",
+        r"C:\Non Demented\a.png", r"x\..\..\Non Demented/a.png", r"\\host\share\Non Demented\a.png",
+    ],
+)  # fmt: skip
 def test_unsafe_names_are_refused(name: str, params: Any, tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr(name, b"x")
+    zip_as_windows(tmp_path / "a.zip", {name: b"x"})
     data = params(path=str(tmp_path / "a.zip"))
     download(data, tmp_path / "raw", seed=0)
     with pytest.raises(UserError, match="unsafe name"):

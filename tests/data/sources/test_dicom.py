@@ -1,6 +1,7 @@
 """DICOM series: slices in order of position, rescaled and windowed as in the standard."""
 
 import contextlib
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,30 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from pydicom import uid
 from pydicom.pixels import apply_voi_lut
 
 from medrobust.core.errors import UserError
+from medrobust.core.params.data import DataParams, SplitParams
+from medrobust.data.pseudonyms import KEY_VARIABLE, pseudonyms
 from medrobust.data.sources import dicom
 from medrobust.data.sources.files import Files
+from medrobust.data.split import make_split
 from tests.data.sources.conftest import Make
 from tests.data.sources.samples import slice_file
+from tests.params import default_block
 
 HEIGHTS = (5.0, -2.5, 0.0, 2.5)
 
 
 def values(number: int) -> np.ndarray:
     return np.random.default_rng(number).integers(0, 2500, (16, 16))
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no test writes a secret into the clone."""
+    monkeypatch.setenv(KEY_VARIABLE, "the secret of these tests")
 
 
 @pytest.fixture
@@ -36,9 +48,9 @@ def block(tmp_path: Path) -> dict[str, Any]:
             "table": {"file": str(tmp_path / "labels.csv")}, "image_size": 16}  # fmt: skip
 
 
-def change_tags(block: dict[str, Any], **tags: Any) -> Path:
-    """Change tags of the second file of the first series; None deletes one."""
-    path = Path(block["path"]) / "one" / "IM1.dcm"
+def change_tags(block: dict[str, Any], path: Path | None = None, **tags: Any) -> Path:
+    """Change tags of a file, by default of the second of the first series; None deletes one."""
+    path = path or Path(block["path"]) / "one" / "IM1.dcm"
     dataset = pydicom.dcmread(path)
     for name, value in tags.items():
         if value is None:
@@ -70,8 +82,149 @@ def test_a_window_of_the_params_comes_first(block: dict[str, Any], make: Make) -
 def test_patients_are_pseudonyms(block: dict[str, Any], make: Make, tmp_path: Path) -> None:
     store = make(block)
     assert store.header.patients == 2
-    assert store.manifest["patient"].str.fullmatch(r"P[0-9a-f]{12}").all()
-    assert "Doe" not in (tmp_path / "prepared" / "manifest.csv").read_text()
+    names = ["Doe^one", "Doe^two"]
+    assert store.manifest["patient"].tolist() == pseudonyms([name for name in names for _ in HEIGHTS])
+    text = (tmp_path / "prepared" / "manifest.csv").read_text()
+    assert not any(hashlib.sha256(name.encode()).hexdigest()[:8] in text for name in names)
+    assert "Doe" not in text
+
+
+@pytest.mark.parametrize("strategy", ["patient", "kfold"])
+def test_another_secret_gives_other_names_and_the_same_split(
+    strategy: str, block: dict[str, Any], make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"case {number}" for number in range(24)]
+    for number, name in enumerate(names):
+        path = tmp_path / "series" / name / "1.dcm"
+        slice_file(path, values(number), 0.0, f"1.2.{number}", PatientID=f"{number // 2 * 7919 % 1000:03d}")
+    table = pd.DataFrame(
+        {"path": names, "label": [("benign", "malignant")[number // 2 % 2] for number in range(24)]}
+    )
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    results = []
+    for secret in ("a secret of one clone", "the secret of another"):
+        monkeypatch.setenv(KEY_VARIABLE, secret)
+        store = make(block)
+        split = default_block(SplitParams, "split", strategy=strategy)
+        results.append((store, make_split(store.manifest, store.header, split, seed=1)))
+    (first, one), (second, other) = results
+    assert not set(first.manifest["patient"]) & set(second.manifest["patient"])
+    assert one.equals(other)
+    assert first.header == second.header
+    assert np.array_equal(first.images, second.images)
+
+
+def test_a_patient_that_no_header_names_is_unknown(block: dict[str, Any], make: Make) -> None:
+    for path in (Path(block["path"]) / "one").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.PatientID = " "
+        dataset.save_as(path)
+    assert make(block).manifest["patient"].tolist() == [""] * 4 + pseudonyms(["Doe^two"]) * 4
+
+
+FOREIGN: dict[str, bytes] = {
+    "069.xml": b"<?xml version='1.0'?><x/>", "LICENSE": b"terms of use", "Thumbs.db": b"\xd0\xcf\x11\xe0" * 300,
+    "preview.jpg": b"\xff\xd8\xff\xe0" * 99, "mask.nii.gz": b"\x1f\x8b" * 99, "archive.zip": b"PK\x03\x04" * 99,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("on_bad_image", ["fail", "skip"])
+def test_a_foreign_file_is_left_out_and_counted(
+    name: str, on_bad_image: str, block: dict[str, Any], make: Make
+) -> None:
+    whole = make(block)
+    (Path(block["path"]) / "one" / name).write_bytes(FOREIGN[name])
+    store = make(block, on_bad_image=on_bad_image)
+    assert np.array_equal(store.images, whole.images)
+    assert store.header.skipped == [{"id": f"one/{name}", "reason": "not a DICOM file, left out of its series"}]
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
+        ({"SOPClassUID": uid.SegmentationStorage}, "a Segmentation Storage"),
+        ({"SOPClassUID": uid.RTDoseStorage}, "a RT Dose Storage"),
+        ({"SOPClassUID": uid.SecondaryCaptureImageStorage}, "a Secondary Capture Image Storage"),
+        ({"SOPClassUID": uid.EnhancedSRStorage, "Rows": None}, "no image but Enhanced SR Storage"),
+        (
+            {"SOPClassUID": uid.GrayscaleSoftcopyPresentationStateStorage, "Rows": None},
+            "no image but Grayscale Soft",
+        ),
+        ({"SOPClassUID": uid.EncapsulatedPDFStorage, "Rows": None}, "no image but Encapsulated PDF"),
+    ],
+)
+def test_what_accompanies_a_series_is_left_out(
+    tags: dict[str, Any], reason: str, block: dict[str, Any], make: Make
+) -> None:
+    whole = make(block)
+    tags = {"SeriesInstanceUID": "1.2.99", "ImageOrientationPatient": [0, 1, 0, 0, 0, -1], **tags}
+    path = Path(block["path"]) / "one" / "IM9.dcm"
+    slice_file(path, values(99), 0.0, "1.2.99", **{name: tag for name, tag in tags.items() if tag is not None})
+    if "Rows" in tags:
+        change_tags(block, path, Rows=None)
+    store = make(block)
+    assert np.array_equal(store.images, whole.images)
+    assert [row["id"] for row in store.header.skipped] == ["one/IM9.dcm"]
+    assert store.header.skipped[0]["reason"].startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [{"ImageType": ["DERIVED", "PRIMARY", "LOCALIZER"]}, {"SOPClassUID": uid.SecondaryCaptureImageStorage}],
+)
+def test_companions_alone_are_the_series(tags: dict[str, Any], block: dict[str, Any], make: Make) -> None:
+    for path in (Path(block["path"]) / "one").iterdir():
+        change_tags(block, path, **tags)
+    store = make(block)
+    assert store.header.counts == {"benign": 4, "malignant": 4}
+    assert not store.header.skipped
+
+
+def test_a_folder_without_an_image_is_reported(block: dict[str, Any], make: Make) -> None:
+    for path in (Path(block["path"]) / "one").iterdir():
+        path.rename(path.with_suffix(".xml"))
+        path.with_suffix(".xml").write_bytes(b"<x/>")
+    with pytest.raises(
+        UserError, match=r"one: is not usable \(one/IM0.xml is not a DICOM file, and no file is an im"
+    ):
+        make(block)
+
+
+def test_slices_of_two_patients_are_not_a_series(block: dict[str, Any], make: Make) -> None:
+    change_tags(block, PatientID="Roe^Mary")
+    with pytest.raises(UserError, match=r"one: is not usable \(the folder contains slices of several patients"):
+        make(block)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("suffix", [".dcm", ".DCM", ""])
+@pytest.mark.parametrize("row", ["stem", "name", "path"])
+def test_a_file_may_be_a_patient(nested: bool, suffix: str, row: str, block: dict[str, Any], make: Make) -> None:
+    """As RSNA and VinDr publish them: no series of slices, no position, the patient in the table or the header."""
+    folder = Path(block["path"]) / ("train" if nested else ".")
+    names = [f"0004cfab-14fd-{number}" for number in range(6)]
+    for number, name in enumerate(names):
+        slice_file(folder / f"{name}{suffix}", values(number), 0.0, f"1.2.{number}", PatientID=name)
+        change_tags(block, folder / f"{name}{suffix}", ImagePositionPatient=None, ImageOrientationPatient=None)
+    (folder / "LICENSE").write_text("terms")
+    (folder / "README").write_text("read me")
+    paths = {"stem": names, "name": [f"{name}{suffix}" for name in names],
+             "path": [f"{'train/' if nested else ''}{name}{suffix}" for name in names]}[row]  # fmt: skip
+    table = pd.DataFrame({"patientId": paths, "label": ["benign", "malignant"] * 3})
+    table.to_csv(Path(block["path"]).parent / "labels.csv", index=False)
+    store = make(block, table={**block["table"], "path": "patientId"})
+    assert store.header.counts == {"benign": 3, "malignant": 3}
+    assert store.manifest["patient"].tolist() == pseudonyms(names)
+    if row == "stem":  # RSNA's patientId is both
+        store = make(block, table={**block["table"], "path": "patientId", "patient": "patientId"})
+        assert store.manifest["patient"].tolist() == names
+
+
+def test_a_folder_comes_before_a_file_of_its_name(block: dict[str, Any], make: Make) -> None:
+    slice_file(Path(block["path"]) / "other" / "one.dcm", values(50), 0.0, "1.2.50")
+    assert make(block).manifest["id"].iloc[0] == "one#0000"
 
 
 def test_monochrome1_is_inverted(block: dict[str, Any], make: Make) -> None:
@@ -118,7 +271,7 @@ def test_a_series_without_a_clear_order_is_reported(
     ("tags", "message"),
     [
         ({"WindowCenter": None}, r"its header has no window; set data\.window"),
-        ({"WindowWidth": 1}, r"the window in its header has width 1"),
+        ({"WindowWidth": 1}, r"the window in its header has centre 40 and width 1"),
         ({"NumberOfFrames": 2, "PixelData": bytes(1024)}, "2 frames"),
         ({"PixelData": bytes(100)}, "[Pp]ixel [Dd]ata"),
         ({"PixelData": None}, "its pixels cannot be decoded"),
@@ -135,21 +288,19 @@ def test_a_slice_that_cannot_be_decoded_is_a_bad_image(
     assert [row["id"] for row in store.header.skipped] == ["one#0000"]
 
 
-def test_a_compression_without_decoder_is_reported(block: dict[str, Any], make: Make) -> None:
-    path = change_tags(block)
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.HEVCMP51
-    dataset.PixelData = pydicom.encaps.encapsulate([b"\x00\x01"])
-    dataset["PixelData"].VR = "OB"
-    dataset.save_as(path)
-    with pytest.raises(UserError, match=r"one#0000: cannot be decoded \(its pixels cannot be decoded"):
-        make(block)
-
-
-@pytest.mark.parametrize("content", [b"", b"I am a text" * 40])
-def test_a_file_that_is_not_dicom_is_reported(content: bytes, block: dict[str, Any], make: Make) -> None:
-    (Path(block["path"]) / "one" / "IM1.dcm").write_bytes(content)
-    with pytest.raises(UserError, match=r"IM1\.dcm is truncated or not a DICOM file"):
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("IM1.dcm", b""), ("IM1.dcm", b"I am a text" * 40), ("IM1.dcm", bytes(5000)), ("IM8.IMA", b"text"),
+        ("IM8", b""), ("IM8", bytes(5000)), ("IM8", b"\x08\x00\x05\x00" + bytes(100)),
+        ("IM8", bytes(128) + b"DICM" + bytes(50)),
+    ],
+)  # fmt: skip
+def test_a_damaged_slice_is_not_a_foreign_file(
+    name: str, content: bytes, block: dict[str, Any], make: Make
+) -> None:
+    (Path(block["path"]) / "one" / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} is truncated or not a DICOM file"):
         make(block)
 
 
@@ -164,7 +315,7 @@ def test_a_missing_folder_is_reported(block: dict[str, Any], make: Make, tmp_pat
 @pytest.mark.filterwarnings("ignore")  # pydicom warns about damaged files
 def test_damaged_bytes_give_an_image_or_a_reason(block: dict[str, Any], tmp_path: Path) -> None:
     content = (Path(block["path"]) / "one" / "IM0.dcm").read_bytes()
-    rng = np.random.default_rng(0)
+    data, rng = default_block(DataParams, "data"), np.random.default_rng(0)
     for _ in range(300):
         damaged = bytearray(content)
         for position in rng.integers(0, 900, 3):
@@ -173,4 +324,4 @@ def test_damaged_bytes_give_an_image_or_a_reason(block: dict[str, Any], tmp_path
         files = Files(tmp_path, ["a.dcm"], lambda name: (tmp_path / name).open("rb"))
         with contextlib.suppress(ValueError):
             series = dicom._in_order(files, ["a.dcm"])
-            assert dicom._read(files, {"one": series}, None, "one#0000").pixels.dtype == np.uint8
+            assert dicom._read(files, {"one": series}, data, "one#0000").pixels.dtype == np.uint8

@@ -13,8 +13,9 @@ from torch import nn
 
 from medrobust.attacks.engine.attempts import table_of
 from medrobust.core.code import modules_hash
+from medrobust.core.disk import remove_killed_writes
 from medrobust.core.records import read_table, write_table
-from medrobust.core.runtime import is_abandoned, lasting_folder, say
+from medrobust.core.runtime import lasting_folder, say
 from medrobust.data.store import Subset
 
 #: The code that decides an evaluation's result, besides the suite's attacks, whose hash is in the suite.
@@ -49,8 +50,9 @@ class ResumeFolder:
 
     def clear(self) -> None:
         """Remove the files, once the outs are written; the folder stays while another run writes into it."""
-        for file in (*self.parts(), *filter(is_abandoned, self.folder.glob(".*"))):
+        for file in self.parts():
             file.unlink(missing_ok=True)
+        remove_killed_writes(self.folder.glob(".*"))
         with suppress(OSError):
             self.folder.rmdir()
 

@@ -2,7 +2,7 @@
 
 from pydantic import model_validator
 
-from medrobust.core.params.base import Block, Count, Share
+from medrobust.core.params.base import Block, Count, Natural, Share
 
 
 class TableParams(Block):
@@ -24,10 +24,11 @@ class TableParams(Block):
 
 
 class VolumeParams(Block):
-    """Which slices of a volume or series become images."""
+    """Which slices of a volume or series become images, and which frame of a file that has several."""
 
     range: tuple[Share, Share]
     step: Count
+    frame: Natural | None
 
     @model_validator(mode="after")
     def _upwards(self) -> "VolumeParams":

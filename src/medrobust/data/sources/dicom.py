@@ -1,148 +1,179 @@
-"""DICOM series (one folder each) with a table of labels: slices in order of position, rescaled and windowed."""
+"""DICOM series (one folder each, or one file each) with a table of labels: slices in order of position."""
 
-import hashlib
-import struct
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-import pydicom
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels import apply_modality_lut, pixel_array
+from pydicom import uid
+from pydicom.errors import InvalidDicomError
 
 from medrobust.core.params.data import DataParams
-from medrobust.data.images import Raster, Window, to_uint8
+from medrobust.data.images import Raster
+from medrobust.data.pseudonyms import pseudonyms
 from medrobust.data.sources.base import Listing, Release
+from medrobust.data.sources.dicom_pixels import DICOM_ERRORS, decode, read_dataset
 from medrobust.data.sources.fetch import copy_or_download, open_raw
-from medrobust.data.sources.files import READ_ERRORS, Files
+from medrobust.data.sources.files import Files
 from medrobust.data.sources.labels import match_files, read_label_table
 from medrobust.data.sources.volumes import one_row_per_slice
 
 #: Tags for the order of slices, the patient, and the check that a folder is a single series.
-TAGS = ["SOPClassUID", "SeriesInstanceUID", "PatientID", "ImagePositionPatient", "ImageOrientationPatient"]
+TAGS = ["SOPClassUID", "SeriesInstanceUID", "PatientID", "ImagePositionPatient", "ImageOrientationPatient",
+        "ImageType", "Rows"]  # fmt: skip
 #: Slices closer than this (mm) are at the same position.
 MIN_SPACING = 1e-3
-#: Errors of pydicom for damaged files; tags are converted on access, so any of them may be raised late.
-DICOM_ERRORS = (
-    InvalidDicomError, BytesLengthException, struct.error, NotImplementedError, AttributeError, TypeError,
-    RuntimeError, ValueError, KeyError, IndexError, *READ_ERRORS,
-)  # fmt: skip
+#: A file with such a name is DICOM or damaged; one with another name may be foreign to the series.
+SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
+#: Suffixes of label tables and notes, which may be in any folder.
+TABLES = (".csv", ".tsv", ".parquet", ".txt", ".json")
+#: Images that accompany a series; where they are alone, they are the series.
+COMPANIONS = {
+    uid.SegmentationStorage, uid.RTDoseStorage, uid.ParametricMapStorage, uid.SecondaryCaptureImageStorage,
+    uid.MultiFrameSingleBitSecondaryCaptureImageStorage, uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage, uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
+}  # fmt: skip
 
 
 download = copy_or_download
 
 
 def listing(data: DataParams, folder: Path) -> Listing:
-    """List the selected slices of each series folder in the table.
+    """List the selected slices of each series in the table: a folder, or a file that is one image of a patient.
 
-    Without patients in the table, a patient is a pseudonym of the header's PatientID, because manifests and
-    reports may be shared more widely than clinical identifiers.
+    A file in a folder that is not an image of the series is left out and listed as skipped. Without patients in
+    the table, a patient is a pseudonym of the header's PatientID, because manifests and reports may be shared
+    more widely than clinical identifiers.
 
     Raises:
-        UserError: the table does not match the folders, or a series has no clear order (with
-            `on_bad_image: fail`).
+        UserError: the table does not match the files, or a series has no clear order (with `on_bad_image: fail`).
     """
     files = open_raw(folder)
     rows = read_label_table(data, folder, files)
-    folders = _series_folders(files)
-    table, skipped = match_files(rows, folders, data)
+    units = _units(files)
+    table, skipped = match_files(rows, units, data)
     no_patients = (table["patient"] == "").all()
     series: dict[str, _Series] = {}
 
     def count_slices(name: str) -> int:
-        series[name] = _in_order(files, folders[name])
+        series[name] = _in_order(files, units[name])
         return len(series[name].files)
 
     table, unusable = one_row_per_slice(table, count_slices, data)
     if no_patients:
-        table["patient"] = [series[name.rpartition("#")[0]].patient for name in table["id"]]
-    read = partial(_read, files, series, data.window)
+        table["patient"] = pseudonyms([series[name.rpartition("#")[0]].patient for name in table["id"]])
+    foreign = [file for found in series.values() for file in found.left_out]
+    read = partial(_read, files, series, data)
     release = Release(verified="one series per folder, slices in order of position")
-    return Listing(table, read, release, skipped=skipped + unusable, left_out=rows.left_out)
+    return Listing(table, read, release, skipped=skipped + unusable + foreign, left_out=rows.left_out)
 
 
 class _Series(NamedTuple):
-    """Files of a series in order of position, and the pseudonym of its patient (empty = unknown)."""
+    """Files of a series in order of position, its PatientID (empty = unknown), and {id, reason} of other files."""
 
     files: list[str]
     patient: str
+    left_out: list[dict[str, str]]
 
 
-def _series_folders(files: Files) -> dict[str, list[str]]:
-    """Group files by folder, without tables and DICOMDIR; a DICOM file may have any suffix or none."""
+class _Slice(NamedTuple):
+    """What the header of a slice says about its place; missing numbers are NaN."""
+
+    name: str
+    series: str
+    patient: str
+    companion: str  # why it may be left out of a series; empty for an image of the series
+    position: list[float]  # 3
+    plane: list[float]  # 6
+
+
+def _units(files: Files) -> dict[str, list[str]]:
+    """Files by the name of their folder, and each file by its own name unless a folder is named like it."""
     folders: dict[str, list[str]] = {}
     for name in files.names:
         path = PurePosixPath(name)
-        if path.suffix.lower() not in (".csv", ".tsv", ".parquet", ".txt", ".json") and path.name != "DICOMDIR":
+        if path.suffix.lower() not in TABLES and path.name != "DICOMDIR":
             folders.setdefault(path.parent.as_posix(), []).append(name)
-    return folders
+    taken = {PurePosixPath(folder).name for folder in folders}
+    paths = [PurePosixPath(name) for names in folders.values() for name in names]
+    return {path.as_posix(): [path.as_posix()] for path in paths if not taken & {path.name, path.stem}} | folders
 
 
 def _in_order(files: Files, names: list[str]) -> _Series:
     """Sort a series by the position of each slice along the normal of its plane; raises ValueError."""
-    headers = [_read_header(files, name) for name in names]
-    series, patients, *geometry = zip(*headers, strict=True)
-    if len(set(series)) > 1:
-        raise ValueError("the folder contains several series")
-    pseudonym = f"P{hashlib.sha256(patients[0].encode()).hexdigest()[:12]}" if patients[0] else ""
-    if len(names) == 1:
-        return _Series(names, pseudonym)
-    positions, planes = (np.array(part) for part in geometry)
+    headers = {name: _read_header(files, name) for name in names}
+    left_out = {name: found for name, found in headers.items() if isinstance(found, str)}
+    slices = [found for found in headers.values() if not isinstance(found, str)]
+    if any(not one.companion for one in slices):
+        left_out |= {one.name: one.companion for one in slices if one.companion}
+        slices = [one for one in slices if not one.companion]
+    if not slices:
+        raise ValueError(f"{names[0]} is {left_out[names[0]]}, and no file is an image of a series")
+    for found, what in (({one.series for one in slices}, "several series"),
+                        ({one.patient for one in slices}, "slices of several patients")):  # fmt: skip
+        if len(found) > 1:
+            raise ValueError(f"the folder contains {what}")
+    foreign = [{"id": name, "reason": f"{reason}, left out of its series"} for name, reason in left_out.items()]
+    return _Series(_by_position(slices), slices[0].patient, foreign)
+
+
+def _by_position(slices: list[_Slice]) -> list[str]:
+    if len(slices) == 1:
+        return [slices[0].name]
+    positions, planes = (np.array([getattr(one, name) for one in slices]) for name in ("position", "plane"))
     if (missing := np.isnan(positions).any(axis=1)).any():
-        raise ValueError(f"{names[int(missing.argmax())]} has no ImagePositionPatient")
+        raise ValueError(f"{slices[int(missing.argmax())].name} has no ImagePositionPatient")
     if np.isnan(planes).any() or np.ptp(planes, axis=0).max() > 0.01:
         raise ValueError("its slices are in different planes, or their headers have no plane")
     heights = positions @ np.cross(planes[0, :3], planes[0, 3:])
     order = np.argsort(heights)
     if (np.diff(heights[order]) < MIN_SPACING).any():
         raise ValueError("two of its slices are at the same position")
-    return _Series([names[index] for index in order], pseudonym)
+    return [slices[index].name for index in order]
 
 
-def _read_header(files: Files, name: str) -> tuple[str, str, list[float], list[float]]:
-    """Read series, patient, position (3 numbers) and plane (6 numbers) of a slice; missing numbers are NaN."""
+def _read_header(files: Files, name: str) -> _Slice | str:
+    """Read the header of a slice; of a file that is no image of a series, return what it is.
+
+    Raises:
+        ValueError: the file is empty or damaged.
+    """
     try:
         with files.open(name) as stream:
-            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=TAGS)
+            header = read_dataset(stream, stop_before_pixels=True, specific_tags=TAGS)
+        kind = uid.UID(str(header.SOPClassUID))
+        if not header.get("Rows"):
+            return f"no image but {kind.name}"
+        localizer = "LOCALIZER" in str(header.get("ImageType", "")).upper()
+        companion = "a localizer" if localizer else f"a {kind.name}" if kind in COMPANIONS else ""
         position, plane = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
-        return (
+        return _Slice(
+            name,
             str(header.get("SeriesInstanceUID", "")),
-            str(header.get("PatientID", "")),
+            str(header.get("PatientID", "")).strip(),
+            companion,
             [float(number) for number in position or [np.nan] * 3],
             [float(number) for number in plane or [np.nan] * 6],
         )
+    except InvalidDicomError as error:
+        if _is_foreign(files, name):
+            return "not a DICOM file"
+        raise ValueError(f"{name} is truncated or not a DICOM file ({error})") from None
     except DICOM_ERRORS as error:
         raise ValueError(f"{name} is truncated or not a DICOM file ({error})") from None
 
 
-def _read(files: Files, series: dict[str, _Series], window: Window | None, name: str) -> Raster:
+def _is_foreign(files: Files, name: str) -> bool:
+    """Whether a file that is not DICOM was never meant to be: by its name, and because it has content."""
+    with files.open(name) as stream:
+        return not name.lower().endswith(SUFFIXES) and any(stream.read(1024))
+
+
+def _read(files: Files, series: dict[str, _Series], data: DataParams, name: str) -> Raster:
     key, _, number = name.rpartition("#")
     try:
         with files.open(series[key].files[int(number)]) as stream:
-            dataset = pydicom.dcmread(stream)
-        values, bits = pixel_array(dataset), int(dataset.BitsStored)
-        frames, colour = int(dataset.get("NumberOfFrames", 1) or 1), int(dataset.SamplesPerPixel) > 1
-        if not colour:
-            values = apply_modality_lut(values, dataset)
+            dataset = read_dataset(stream)
     except DICOM_ERRORS as error:
         raise ValueError(f"its pixels cannot be decoded ({error})") from None
-    if frames > 1:
-        raise ValueError(f"it has {frames} frames")
-    if colour:
-        return Raster(to_uint8(values, (0.0, 2.0**bits - 1)), bits=bits)
-    pixels = to_uint8(values, window or _header_window(dataset))
-    if dataset.PhotometricInterpretation == "MONOCHROME1":  # in this format the smallest value is white
-        pixels = 255 - pixels
-    return Raster(pixels, bits=bits)
-
-
-def _header_window(dataset: pydicom.Dataset) -> Window:
-    """First window of the header, as intensities of black and white (DICOM PS3.3 C.11.2.1.2.1)."""
-    try:
-        centre, width = (float(np.atleast_1d(dataset[tag].value)[0]) for tag in ("WindowCenter", "WindowWidth"))
-    except DICOM_ERRORS:
-        raise ValueError("its header has no window; set data.window") from None
-    if width <= 1:
-        raise ValueError(f"the window in its header has width {width:g}; set data.window")
-    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    return decode(dataset, data)

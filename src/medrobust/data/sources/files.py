@@ -13,7 +13,7 @@ import threading
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, TYPE_CHECKING, Generic, TypeVar
@@ -61,8 +61,9 @@ def open_files(path: Path) -> Files:
             or links.
     """
     if path.is_dir():
-        names = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-        return Files(path, _visible(names), lambda name: (path / name).open("rb"))
+        files = (file for file in path.rglob("*") if file.is_file())
+        found = _by_name(path, ((file.relative_to(path).as_posix(), file) for file in files))
+        return Files(path, _visible(list(found)), lambda name: found[name].open("rb"))
     try:
         if zipfile.is_zipfile(path):
             return zip_files(path, path, path.stat().st_size)
@@ -74,10 +75,8 @@ def open_files(path: Path) -> Files:
 def zip_files(path: Path, content: Path | IO[bytes], size: int) -> Files:
     """Open a zip of `size` bytes; messages name it `path`. Raises as `open_files` does."""
     archive = zipfile.ZipFile(content)
-    members = {}
-    for info in archive.infolist():
-        if info.is_dir():
-            continue
+    infos = [info for info in archive.infolist() if not info.filename.endswith(("/", "\\"))]
+    for info in infos:
         if stat.S_ISLNK(info.external_attr >> 16):
             raise UserError(str(path), f"contains a link ({info.filename})", "Create it again with plain files")
         if info.flag_bits & 1:
@@ -85,7 +84,7 @@ def zip_files(path: Path, content: Path | IO[bytes], size: int) -> Files:
         if info.compress_type not in ZIP_METHODS:
             found = f"uses the unsupported compression method {info.compress_type} ({info.filename})"
             raise UserError(str(path), found, "Create it again with the method deflate")
-        members[_decoded_name(info)] = info
+    members = _by_name(path, ((_decoded_name(info), info) for info in infos))
     _check_unpacked_size(path, sum(info.file_size for info in members.values()), size)
     _check_names(path, list(members))
     return Files(path, _visible(list(members)), lambda name: archive.open(members[name]))
@@ -145,7 +144,7 @@ def _tar_files(path: Path) -> Files:
     with path.open("rb") as file:
         decompress = DECOMPRESSORS.get(file.read(2))
     plain: IO[bytes] = path.open("rb") if decompress is None else spool(decompress(path), path, size, path.parent)
-    offsets = {}
+    members = []
     with tarfile.open(fileobj=plain, mode="r:") as tar:
         for member in tar:
             if member.isdir():
@@ -153,10 +152,11 @@ def _tar_files(path: Path) -> Files:
             if not member.isreg() or member.issparse():
                 found = f"contains a link or device ({member.name})"
                 raise UserError(str(path), found, "Create it again with plain files")
-            offsets[member.name] = (member.offset_data, member.size)
-    if not offsets:  # a file of zeros is a valid tar; an interrupted download may leave one
+            members.append((member.name, (member.offset_data, member.size)))
+    if not members:  # a file of zeros is a valid tar; an interrupted download may leave one
         raise tarfile.ReadError("it contains no file")
     _check_tar_end(plain)
+    offsets = _by_name(path, members)
     _check_names(path, list(offsets))
 
     def read(name: str) -> IO[bytes]:
@@ -184,6 +184,21 @@ def _decoded_name(info: zipfile.ZipInfo) -> str:
         except UnicodeError:
             pass
     return info.filename
+
+
+def _by_name(path: Path, entries: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """Entries by their names, with `/` in place of the backslashes that some tools on Windows write.
+
+    Raises:
+        UserError: two names differ only in their slashes.
+    """
+    found: dict[str, tuple[str, T]] = {}
+    for stored, entry in entries:
+        name = stored.replace("\\", "/")
+        if name in found and found[name][0] != stored:
+            raise UserError(str(path), f"contains both {found[name][0]} and {stored}", "Rename one of them")
+        found[name] = (stored, entry)
+    return {name: entry for name, (_, entry) in found.items()}
 
 
 def _check_names(path: Path, names: list[str]) -> None:

@@ -1,26 +1,46 @@
-"""NIfTI volumes with a table of labels: axial slices, reoriented by the header so that all look the same way."""
+"""NIfTI and MGH volumes with a table of labels: axial slices, reoriented by each header to look the same way.
+
+A NIfTI pair (.hdr and .img) is a volume too. Analyze files are refused, because their header has no orientation.
+"""
 
 import gzip
 import io
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
+from nibabel.fileholders import FileHolder
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 from nibabel.wrapstruct import WrapStructError
 
 from medrobust.core.params.data import DataParams
+from medrobust.core.params.sources import VolumeParams
 from medrobust.data.images import Raster, Window, to_uint8
 from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import READ_ERRORS, Files, SharedCache
 from medrobust.data.sources.labels import match_files, read_label_table
-from medrobust.data.sources.volumes import one_row_per_slice
+from medrobust.data.sources.volumes import chosen_frame, one_row_per_slice
 
-#: Without `data.window`, these percentiles of a volume's intensities become black and white.
+#: Suffixes of volumes, in lower case. Whether a file is packed by gzip is read from its first bytes.
+SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz", ".img", ".img.gz")
+#: Suffix of either file of a NIfTI pair.
+PAIR = re.compile(r"\.(img|hdr)(\.gz)?$", re.IGNORECASE)
+GZIP = b"\x1f\x8b"
+#: A header starts with its size: 348 in NIfTI-1 and Analyze, 540 in NIfTI-2, in either byte order.
+NIFTI1, NIFTI2 = ({size.to_bytes(4, "little"), size.to_bytes(4, "big")} for size in (348, 540))
+#: Where a NIfTI-1 header has one of two marks, and an Analyze header has neither.
+MARK, MARKS = slice(344, 347), (b"n+1", b"ni1")
+#: Start of an MGH file, and the place of the number that says whether its orientation is valid.
+MGH, GOOD_RAS = b"\0\0\0\1", slice(28, 30)
+#: A header with its extensions is in the first bytes of a file.
+HEADER_BYTES = 1 << 20
+#: Without `data.window`, these percentiles of a volume's finite intensities become black and white.
 PERCENTILES = (0.5, 99.5)
 
 
@@ -35,93 +55,147 @@ def listing(data: DataParams, folder: Path) -> Listing:
     """
     files = open_raw(folder)
     rows = read_label_table(data, folder, files)
-    table, skipped = match_files(rows, [name for name in files.names if name.endswith((".nii", ".nii.gz"))], data)
+    paths = rows.table["path"].map(lambda path: PAIR.sub(_image_suffix, path))
+    names = [name for name in files.names if name.lower().endswith(SUFFIXES)]
+    table, skipped = match_files(replace(rows, table=rows.table.assign(path=paths)), names, data)
+    headers = {PAIR.sub("", name): name for name in files.names if name.lower().endswith((".hdr", ".hdr.gz"))}
+    reader = _Reader(files, headers, data)
 
     def count_slices(name: str) -> int:
-        header = _header(files, name)
-        return int(header.shape[_vertical(_orientation(header))])
+        header = reader.image(name, HEADER_BYTES)
+        orientation = _orientation(header)
+        _frame_index(header.shape, data.volume)
+        return int(header.shape[_vertical(orientation)])
 
     table, unusable = one_row_per_slice(table, count_slices, data)
-    read = partial(_read, SharedCache(partial(_load, files, data.window)))
+    read = partial(_read, SharedCache(reader.volume))
     release = Release(verified="orientation of each volume by its header")
     return Listing(table, read, release, skipped=skipped + unusable, left_out=rows.left_out)
 
 
-def _orientation(image: nib.nifti1.Nifti1Pair) -> np.ndarray:
+def _image_suffix(suffix: re.Match[str]) -> str:
+    """A pair is listed by its .img; the table may name either file."""
+    return suffix[0].replace("hdr", "img").replace("HDR", "IMG")
+
+
+def _orientation(image: SpatialImage) -> np.ndarray:
     """Axis in RAS+ (right, front, up) and direction (1 or -1) of each stored axis, 3×2; raises ValueError."""
-    if not int(image.header["sform_code"]) and not int(image.header["qform_code"]):
+    header = image.header
+    if "sform_code" in header and not int(header["sform_code"]) and not int(header["qform_code"]):
         raise ValueError("its header has no orientation (sform and qform code are 0)")
     if image.get_data_dtype().kind not in "iuf":
         raise ValueError("its voxels are not numbers")
-    if len(image.shape) < 3 or any(extent != 1 for extent in image.shape[3:]):
-        raise ValueError(f"its shape {image.shape} is not that of a single volume")
     orientation: np.ndarray = nib.orientations.io_orientation(image.affine)
     if np.isnan(orientation).any():
         raise ValueError("its affine is singular")
     return orientation
 
 
+def _frame_index(shape: tuple[int, ...], volume: VolumeParams) -> tuple[int, ...]:
+    """Index of the chosen frame in the axes behind the third; raises ValueError."""
+    if len(shape) < 3:
+        raise ValueError(f"its shape {shape} is not that of a volume")
+    number = chosen_frame(math.prod(shape[3:]), volume)
+    return tuple(int(index) for index in np.unravel_index(number, shape[3:], order="F")) if shape[3:] else ()
+
+
 def _vertical(orientation: np.ndarray) -> int:
     return int(np.flatnonzero(orientation[:, 0] == 2)[0])
 
 
-def _axial(image: nib.nifti1.Nifti1Pair, orientation: np.ndarray, number: int) -> np.ndarray:
-    """An axial slice, numbered from the feet, in radiological view: front up, right side on the left."""
-    axis = _vertical(orientation)
-    position = number if orientation[axis, 1] == 1 else image.shape[axis] - 1 - number
-    index: list[slice | int] = [slice(None)] * 3 + [0] * (len(image.shape) - 3)
-    index[axis] = slice(position, position + 1)
-    plane: np.ndarray = nib.orientations.apply_orientation(np.asarray(image.dataobj[tuple(index)]), orientation)
-    return plane[::-1, ::-1, 0].T
+@dataclass(frozen=True)
+class _Volume:
+    image: SpatialImage
+    orientation: np.ndarray
+    frame: tuple[int, ...]
+    window: Window
+
+    def axial(self, number: int) -> np.ndarray:
+        """An axial slice, numbered from the feet, in radiological view: front up, right side on the left."""
+        axis = _vertical(self.orientation)
+        position = number if self.orientation[axis, 1] == 1 else self.image.shape[axis] - 1 - number
+        index: list[slice | int] = [slice(None)] * 3
+        index[axis] = slice(position, position + 1)
+        values = np.asarray(self.image.dataobj[(*index, *self.frame)])
+        plane: np.ndarray = nib.orientations.apply_orientation(values, self.orientation)
+        return plane[::-1, ::-1, 0].T
 
 
 @dataclass(frozen=True)
-class _Volume:
-    image: nib.nifti1.Nifti1Pair
-    orientation: np.ndarray
-    window: Window
+class _Reader:
+    files: Files
+    headers: dict[str, str]  # path of a pair without its suffix -> its .hdr
+    data: DataParams
+
+    def image(self, name: str, size: int = -1) -> SpatialImage:
+        """Read a volume, or the first `size` unpacked bytes of its files; raises ValueError if it is damaged."""
+        content, header = self._unpacked(name, size), None
+        if PAIR.search(name):
+            if (pair := PAIR.sub("", name)) not in self.headers:
+                raise ValueError("it has no .hdr file beside it")
+            header = self._unpacked(self.headers[pair], size)
+        return _parse(content, header)
+
+    def volume(self, name: str) -> _Volume:
+        """Read a volume with its orientation and window; raises ValueError if it is not usable."""
+        image = self.image(name)
+        orientation, frame = _orientation(image), _frame_index(image.shape, self.data.volume)
+        window = self.data.window or _percentiles(image, frame)
+        return _Volume(image, orientation, frame, window)
+
+    def _unpacked(self, name: str, size: int) -> bytes:
+        try:
+            with self.files.open(name) as stream:
+                packed = stream.read(2) == GZIP
+                stream.seek(0)
+                return (gzip.GzipFile(fileobj=stream) if packed else stream).read(size)
+        except READ_ERRORS as error:
+            raise ValueError(f"truncated or not a volume ({error})") from None
 
 
-def _header(files: Files, name: str) -> nib.nifti1.Nifti1Pair:
-    """Read a volume's header (with its extensions, up to 1 MiB); raises ValueError if it is damaged."""
+def _parse(content: bytes, header: bytes | None) -> SpatialImage:
+    """Interpret the bytes of a volume, or of the two files of a pair, by the start of the header."""
+    start = content if header is None else header
+    if start[:4] in NIFTI1 and len(start) >= 348 and start[MARK] not in MARKS:
+        remedy = "convert it to NIfTI with a tool that knows how it was stored"
+        raise ValueError(f"it is an Analyze file, which has no orientation; {remedy}")
+    if start[:4] == MGH and start[GOOD_RAS] == b"\0\0":
+        raise ValueError("its header has no orientation (goodRASFlag is 0)")
     try:
-        with files.open(name) as stream:
-            opened = gzip.GzipFile(fileobj=stream) if name.endswith(".gz") else stream
-            return _image(opened.read(1 << 20))
-    except READ_ERRORS as error:
+        if header is not None:
+            kind = nib.Nifti2Pair if start[:4] in NIFTI2 else nib.Nifti1Pair
+            parts = {"header": header, "image": content}
+            return kind.from_file_map({key: FileHolder(fileobj=io.BytesIO(part)) for key, part in parts.items()})
+        if start[:4] == MGH:
+            return nib.MGHImage.from_stream(io.BytesIO(content))
+        return (nib.Nifti2Image if start[:4] in NIFTI2 else nib.Nifti1Image).from_stream(io.BytesIO(content))
+    except (ImageFileError, HeaderDataError, WrapStructError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"truncated or not a volume ({error})") from None
 
 
-def _image(content: bytes) -> nib.nifti1.Nifti1Pair:
-    # The header starts with its own size: 348 in NIfTI-1, 540 in NIfTI-2, in either byte order.
-    is_nifti2 = content[:4] in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
-    kind = nib.Nifti2Image if is_nifti2 else nib.Nifti1Image
+def _percentiles(image: SpatialImage, frame: tuple[int, ...]) -> Window:
+    """Intensities of black and white of a volume's frame; voxels that are infinite or NaN do not count."""
     try:
-        return kind.from_stream(io.BytesIO(content))
-    except (ImageFileError, HeaderDataError, WrapStructError, ValueError) as error:
+        values = np.asarray(image.dataobj[(slice(None), slice(None), slice(None), *frame)])
+    except (OSError, ValueError, OverflowError) as error:
         raise ValueError(f"truncated or not a volume ({error})") from None
-
-
-def _load(files: Files, window: Window | None, name: str) -> _Volume:
-    content = files.read(name)
-    try:
-        image = _image(gzip.decompress(content) if name.endswith(".gz") else content)
-        orientation = _orientation(image)
-        if window is None:
-            low, high = np.nanpercentile(np.asarray(image.dataobj), PERCENTILES)
-            window = (float(low), float(high))
-    except (*READ_ERRORS, OverflowError) as error:
-        raise ValueError(f"truncated or not a volume ({error})") from None
-    if not window[0] < window[1]:
-        raise ValueError("all its voxels have the same value")
-    return _Volume(image, orientation, window)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("none of its voxels is a finite number")
+    low, high = np.percentile(values if finite.all() else values[finite], PERCENTILES)
+    if not low < high:
+        found = (
+            "all its voxels have" if values[finite].min() == values[finite].max() else "99 % of its voxels have"
+        )
+        raise ValueError(f"{found} the same value ({low:g}); set data.window")
+    return float(low), float(high)
 
 
 def _read(volumes: SharedCache[_Volume], name: str) -> Raster:
     key, _, number = name.rpartition("#")
     volume = volumes(key)
     try:
-        values = _axial(volume.image, volume.orientation, int(number))
+        values = volume.axial(int(number))
     except (OSError, ValueError, OverflowError) as error:
         raise ValueError(f"its volume is truncated ({error})") from None
     return Raster(to_uint8(values, volume.window), bits=8 * volume.image.get_data_dtype().itemsize)

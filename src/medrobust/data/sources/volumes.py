@@ -24,6 +24,21 @@ def selected_slices(count: int, volume: VolumeParams) -> list[int]:
     return numbers
 
 
+def chosen_frame(count: int, volume: VolumeParams) -> int:
+    """Number of the frame (or time point) of a file with `count` of them that is used.
+
+    Raises:
+        ValueError: the file has several and `data.volume.frame` does not name one of them.
+    """
+    if count == 1:
+        return 0
+    if volume.frame is None:
+        raise ValueError(f"it has {count} frames; set data.volume.frame to the number of one, from 0")
+    if volume.frame >= count:
+        raise ValueError(f"it has {count} frames, numbered from 0, and data.volume.frame is {volume.frame}")
+    return volume.frame
+
+
 def one_row_per_slice(
     table: pd.DataFrame, count_slices: Callable[[str], int], data: DataParams
 ) -> tuple[pd.DataFrame, list[dict[str, str]]]:
