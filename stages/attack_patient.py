@@ -40,7 +40,6 @@ def main() -> None:
         outs,
         bit_depth=splits.store.header.bit_depth,
         seed=params.seed,
-        params=params.patient,
         report=params.report,
     )
 

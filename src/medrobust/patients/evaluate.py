@@ -16,6 +16,7 @@ from medrobust.core.runtime import device, say
 from medrobust.data.store import SplitStore
 from medrobust.models import checkpoint
 from medrobust.models.patient import PatientModel, save_patient_model
+from medrobust.patients.few_images import few_images
 from medrobust.patients.fit import PatientOutputs, fit_patient_model
 from medrobust.patients.subsets import PatientSubset, no_patient_unit, patient_groups
 
@@ -52,7 +53,8 @@ def run_patient_stage(
     write_table(outs.predictions, pd.concat(tables.values(), ignore_index=True))
     summary = patient_summary(tables["test"], model.classes, splits.store.header.ordered, report)
     images = [group.images_per_row for group in groups["test"]]
-    record = {**facts, "images_per_patient": [min(images), max(images)], **summary}
+    attacked = few_images(model, groups["test"], params, report, seed)
+    record = {**facts, "images_per_patient": [min(images), max(images)], **summary, **attacked}
     write_metrics(outs.metrics, record, dvc_metrics(summary))
 
 

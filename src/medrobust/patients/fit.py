@@ -13,7 +13,7 @@ from medrobust.core.runtime import say
 from medrobust.models.aggregates import build_aggregate
 from medrobust.models.classifier import Classifier
 from medrobust.models.patient import PatientModel
-from medrobust.models.predict import BATCH, batches
+from medrobust.models.predict import batches
 from medrobust.patients.subsets import PatientSubset
 
 #: Patients per step of the optimiser.
@@ -96,9 +96,8 @@ def _fit(
 def _outputs(model: PatientModel, group: PatientSubset) -> Tensor:
     """What the aggregate reads, n×S×D on the CPU."""
     device = next(model.parameters()).device
-    per_pass = max(1, BATCH // group.images_per_row)
     parts = []
-    for rows in batches(len(group), per_pass):
+    for rows in batches(len(group), group.rows_per_pass):
         images = group.batch(rows).to(device)
         with torch.no_grad():
             flat = model.outputs(images.reshape(-1, model.channels, *images.shape[-2:]))

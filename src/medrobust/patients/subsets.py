@@ -6,10 +6,15 @@ import numpy as np
 import pandas as pd
 
 from medrobust.core.errors import UserError
+from medrobust.core.seeds import image_seeds
 from medrobust.data.store import SplitStore, Subset
 
 if TYPE_CHECKING:
     import torch
+
+
+#: Images of all patients of a batch, for attacks and predictions.
+IMAGES_PER_PASS = 64
 
 
 class PatientSubset(Subset):
@@ -23,6 +28,24 @@ class PatientSubset(Subset):
     def images_per_row(self) -> int:
         """Number of images per patient."""
         return int(self.rows.shape[1])
+
+    @property
+    def rows_per_pass(self) -> int:
+        """Number of patients whose images fit into one pass of the network."""
+        return max(1, IMAGES_PER_PASS // self.images_per_row)
+
+    def take(self, positions: np.ndarray) -> "PatientSubset":
+        """The patients at these positions of the group."""
+        part = super().take(positions)
+        assert isinstance(part, PatientSubset), "replace keeps the class"
+        return part
+
+    def fetch(
+        self, rows: np.ndarray, seed: int, device: "torch.device"
+    ) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
+        """Images n×(S·C)×H×W, labels and seeds, on a device, of the patients at some positions."""
+        seeds = image_seeds(self.ids[rows], seed).to(device)
+        return self.batch(rows).to(device), self.targets(rows).to(device), seeds
 
     def batch(self, indices: Any) -> "torch.Tensor":
         """Float32 images in [0, 1], n×(S·C)×H×W, of the patients at the given positions."""
@@ -92,7 +115,5 @@ def patient_groups(splits: SplitStore, name: str, *, ordered: bool = False) -> l
 def _group(subset: Subset, table: pd.DataFrame) -> PatientSubset:
     first = table.drop_duplicates("patient")
     names = first["patient"].to_numpy().astype(str)
-    return PatientSubset(
-        subset.store_images, table["row"].to_numpy().reshape(len(first), -1), first["label"].to_numpy(), names,
-        names, subset.classes, subset.on_device,
-    )  # fmt: skip
+    rows, labels = table["row"].to_numpy().reshape(len(first), -1), first["label"].to_numpy().copy()
+    return PatientSubset(subset.store_images, rows, labels, names, names, subset.classes, subset.on_device)
