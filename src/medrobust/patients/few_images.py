@@ -35,7 +35,9 @@ def few_images(
         standing += [_standing_patients(model, group, rows, params, seed) for rows in rounds]
     labels, patients = (np.concatenate([getattr(group, name) for group in groups]) for name in ("labels", "ids"))
     settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
-    result: dict[str, Any] = {"images_attacked": {}, "images_attacked_ci": {}}
+    result: dict[str, Any] = {
+        "images_attacked_eps": params.eps, "images_attacked": {}, "images_attacked_ci": {},
+    }  # fmt: skip
     for k, kept in zip(params.attacked_images, np.concatenate(standing).astype(float).T, strict=True):
         result["images_attacked"][str(k)] = float(kept.mean())
         result["images_attacked_ci"][str(k)] = mean_ci(kept, labels, patients, **settings)
