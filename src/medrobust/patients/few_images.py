@@ -15,7 +15,7 @@ from medrobust.models.predict import batches
 from medrobust.patients.subsets import PatientSubset
 
 #: Gradient steps per number of images.
-STEPS = 20
+STEPS = 10
 
 
 def few_images(
