@@ -6,7 +6,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SOURCES := src stages tests tools benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint bench timings experiments lock preset clean
+.PHONY: help setup repro test lint bench timings experiments lock preset weights seeds folds clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,10 +44,19 @@ experiments: setup ## compare experiments: one column per run, one row per value
 	@$(RUN) python -m tools.experiments
 
 lock: ## resolve requirements.lock anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --upgrade --extra s3 --extra kaggle --extra formats --extra oracles --extra dev pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --upgrade --extra s3 --extra kaggle --extra formats --extra weights --extra oracles --extra dev pyproject.toml -o requirements.lock
 
 preset: setup ## make preset NAME=smoke: write presets/smoke.yaml as params.yaml (FORCE=1: over unsaved edits)
 	@$(RUN) python -m tools.preset $(NAME) $(if $(filter 1,$(FORCE)),--force)
+
+weights: setup ## write timm's pretrained weights of all backbones to OUT=weights, for machines without the hub
+	@$(RUN) python -m tools.weights --out $(or $(OUT),weights)
+
+seeds: setup ## run the pipeline with SEEDS=1,2,3 and write docs/tables/seeds.csv
+	@$(RUN) python -m tools.repeat seeds --seeds "$(SEEDS)" --jobs $(JOBS)
+
+folds: setup ## run the pipeline once per fold of split.folds and write docs/tables/folds.csv
+	@$(RUN) python -m tools.repeat folds --jobs $(JOBS)
 
 clean: ## remove the environment and all caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache tmp

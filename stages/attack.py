@@ -1,7 +1,8 @@
-"""Attack one model with one suite: records, metrics and curve (seconds to a minute per cell on two cores)."""
+"""Attack one model of images or patients with one suite: records, metrics and curve (up to a minute per cell)."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
@@ -18,28 +19,30 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run the suite on the test images; of a model that could not be fitted, write that and why."""
+    """Run the suite on the test images or patients; of a model that could not be fitted, write that and why."""
     from medrobust.attacks.engine.run import AttackOutputs, run_suite, write_not_fitted
     from medrobust.attacks.engine.suite import read_suite
     from medrobust.data.store import open_splits
-    from medrobust.models.folder import load, not_fitted
+    from medrobust.models.folder import is_patient_model, load, not_fitted
+    from medrobust.models.patient import load_patient_model
+    from medrobust.patients.attack import attack_patients
+    from medrobust.patients.subsets import patient_groups
 
     params = load_params()
     outs = AttackOutputs(args.records, args.metrics, args.curve)
     if reason := not_fitted(args.model):
         write_not_fitted(outs, reason)
         return
-    images = open_splits(args.prepared, args.split)
-    run_suite(
-        load(args.model, device()),
-        images.subset("test"),
-        read_suite(args.suite),
-        outs,
-        bit_depth=images.store.header.bit_depth,
-        seed=params.seed,
-        report=params.report,
-        train=images.subset("train"),
-    )
+    images, suite = open_splits(args.prepared, args.split), read_suite(args.suite)
+    settings: dict[str, Any] = {
+        "bit_depth": images.store.header.bit_depth, "seed": params.seed, "report": params.report,
+    }  # fmt: skip
+    if is_patient_model(args.model):
+        model = load_patient_model(args.model, device())
+        attack_patients(model, patient_groups(images, "test"), suite, outs, **settings)
+    else:
+        train, test = images.subset("train"), images.subset("test")
+        run_suite(load(args.model, device()), test, suite, outs, train=train, **settings)
 
 
 if __name__ == "__main__":

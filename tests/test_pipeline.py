@@ -56,8 +56,8 @@ def test_every_script_belongs_to_a_stage() -> None:
 
 
 def test_the_pipeline_stays_small() -> None:
-    assert (ROOT / "dvc.yaml").read_text().count("\n") < 350
-    assert len([*(ROOT / "stages").glob("*.py")]) <= 16
+    assert (ROOT / "dvc.yaml").read_text().count("\n") < 400
+    assert len([*(ROOT / "stages").glob("*.py")]) <= 17
 
 
 @pytest.mark.parametrize("name", STAGES)

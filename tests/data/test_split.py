@@ -157,3 +157,23 @@ def test_parents_are_followed_over_generations_and_orphans_are_trained_on_if_req
     manifest.loc[manifest["id"] == "child", "parent"] = "grandchild"
     with pytest.raises(UserError, match="child is its own ancestor"):
         patient_of(manifest)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 20])
+def test_per_patient_keeps_evenly_spaced_slices(count: int) -> None:
+    data = store([4, 4, 4], slices=8)
+    data.manifest["slice"] = data.manifest["slice"].to_numpy()[::-1]  # not in the order of the manifest
+    whole, table = (make_split(data.manifest, data.header, params(per_patient=n), 0) for n in (None, count))
+    kept = table["split"] != "excluded"
+    assert (whole["split"][kept] == table["split"][kept]).all()
+    expected = [position * 8 // count for position in range(count)] if count < 8 else list(range(8))
+    slices = data.manifest[kept].groupby("patient")["slice"].agg(sorted)
+    assert slices.tolist() == [expected] * 12
+    assert set(table["reason"][~kept]) <= {f"beyond {count} images of this patient"}
+
+
+def test_per_patient_leaves_images_of_unknown_patients() -> None:
+    data = store([4, 4, 4], slices=4)
+    data.manifest["patient"] = ""
+    table = make_split(data.manifest, data.header, params(strategy="random", per_patient=1), 0)
+    assert (table["split"] != "excluded").all()

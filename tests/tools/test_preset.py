@@ -288,7 +288,7 @@ def test_make_hands_on_the_name_and_the_force(tmp_path: Path) -> None:
 
 def test_the_defaults_of_presets_stay_what_they_are_for() -> None:
     """Values that results in docs/results.md were made with, and the speed of the smoke preset."""
-    alzheimer = check_params(preset("alzheimer-cpu"), "alzheimer-cpu")
+    alzheimer = check_params(preset("alzheimer-grades"), "alzheimer-grades")
     assert (alzheimer.attacks.check_images, alzheimer.attacks.check_queries) == (8, 50)
     assert not alzheimer.ensemble.temperature
     brain = check_params(preset("detection-brain"), "detection-brain")

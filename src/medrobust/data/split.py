@@ -33,6 +33,8 @@ def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed:
         _as_published(table, manifest, split, seed)
     else:
         table["split"] = _random_split(table["label"].to_numpy(), split.val, split.test, seed)
+    if split.per_patient is not None:
+        _thin_out(table, manifest, split.per_patient)
     for name in SPLITS:
         if not (table["split"] == name).any():
             raise UserError("params.yaml: split", f"{name} is empty", "Change split.val or split.test")
@@ -141,6 +143,20 @@ def patient_of(manifest: pd.DataFrame) -> pd.Series:
             return patient
     name = manifest["id"][(patient == "") & (ancestor != "")].iloc[0]
     raise UserError("data/prepared/manifest.csv", f"{name} is its own ancestor", "Fix the column `parent`")
+
+
+def _thin_out(table: pd.DataFrame, manifest: pd.DataFrame, count: int) -> None:
+    """Keep `count` real images per patient, evenly spaced by slice and then id; exclude the others.
+
+    Synthetic images of an excluded image, and images of unknown patients, stay as they are.
+    """
+    order = pd.DataFrame({"patient": patient_of(manifest), "slice": manifest["slice"], "id": manifest["id"]})
+    real = order[(manifest["kind"] == "real") & (order["patient"] != "") & (table["split"] != "excluded")]
+    for _, rows in real.sort_values(["slice", "id"]).groupby("patient"):
+        if len(rows) > count:
+            kept = rows.index[(np.arange(count) * len(rows)) // count]
+            dropped = rows.index.difference(kept)
+            table.loc[dropped, ["split", "reason"]] = ["excluded", f"beyond {count} images of this patient"]
 
 
 def _as_published(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams, seed: int) -> None:

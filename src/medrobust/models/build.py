@@ -1,6 +1,5 @@
-"""Build a classifier from its block in params.yaml: a timm architecture with pretrained, own or random weights."""
+"""Build a classifier from its block in params.yaml: a timm architecture and its initial weights."""
 
-import pickle
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,8 @@ from typing import Any
 from medrobust.core.errors import UserError
 from medrobust.core.params.training import HeadParams, ModelParams
 from medrobust.models.classifier import Classifier
-
-#: Keys under which training scripts often save the weights, beside the epoch and the optimiser.
-WRAPPERS = ("state_dict", "model")
-#: Exceptions of reading a file that holds no weights; the `pickle` module documents most of them.
-UNREADABLE = (
-    pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError,
-    ImportError, OSError,
-)  # fmt: skip
+from medrobust.models.packaged_weights import PACKAGES, cached_file
+from medrobust.models.weight_files import load_weights
 
 
 def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
@@ -38,11 +31,13 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
     if _pretrained_config(model.timm).fixed_input_size:
         options["img_size"] = model.image_size
     if model.weights == "pretrained":
-        backbone = _pretrained(model, options)
+        backbone = pretrained_backbone(model, **options)
     else:
         backbone = timm.create_model(model.timm, pretrained=False, **options)
-    if model.weights not in {"none", "pretrained"}:
-        _load_file(backbone, Path(model.weights).expanduser())
+    if model.weights == "package":
+        load_weights(backbone, cached_file(model.timm, list(backbone.state_dict())))
+    elif model.weights not in {"none", "pretrained"}:
+        load_weights(backbone, Path(model.weights).expanduser())
     _set_head(backbone, model.head, len(classes))
     config = timm.data.resolve_model_data_config(backbone)
     classifier = Classifier(backbone, classes, model.image_size, list(config["mean"]), list(config["std"]))
@@ -129,7 +124,12 @@ def _pretrained_config(name: str) -> Any:
         ) from None
 
 
-def _pretrained(model: ModelParams, options: dict[str, Any]) -> Any:
+def pretrained_backbone(model: ModelParams, **options: Any) -> Any:
+    """A timm model with its pretrained weights, from the hub or its local cache.
+
+    Raises:
+        UserError: the hub cannot be reached, or has no weights of this architecture.
+    """
     import timm
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -137,53 +137,9 @@ def _pretrained(model: ModelParams, options: dict[str, Any]) -> Any:
         return timm.create_model(model.timm, pretrained=True, **options)
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RuntimeError) as error:
         found = f"timm's weights of {model.timm} cannot be fetched ({type(error).__name__})"
-        remedy = "Set weights: none to train from scratch, or weights: <path of a .safetensors or .pth file>"
+        remedy = (
+            "Set weights: none to train from scratch, weights: <path of a .safetensors or .pth file> (`make "
+            "weights` writes such files on a machine with the hub), or weights: package for "
+            f"{', '.join(PACKAGES)}"
+        )
         raise UserError("params.yaml: models.*.weights: pretrained", found, remedy) from None
-
-
-def _load_file(backbone: Any, path: Path) -> None:
-    """Load a backbone's weights from a file. The head in the file is ignored; everything else must fit."""
-    state = _read_file(path)
-    head = backbone.default_cfg["classifier"]
-    heads = (head,) if isinstance(head, str) else tuple(head)
-    own = backbone.state_dict()
-    fitting = {key: value for key, value in state.items() if not key.startswith(heads)}
-    wrong = [k for k, v in fitting.items() if k not in own or own[k].shape != v.shape]
-    lacking = [key for key in own if key not in fitting and not key.startswith(heads)]
-    if wrong or lacking:
-        found = f"does not fit {type(backbone).__name__}: {len(wrong)} wrong, {len(lacking)} missing keys"
-        raise UserError(
-            str(path), f"{found} ({(wrong + lacking)[0]})", "Use weights of this architecture and size"
-        )
-    bad = [key for key, value in fitting.items() if not value.isfinite().all()]
-    if bad:
-        raise UserError(
-            str(path), f"has values that are not finite ({bad[0]})", "Use weights without NaN or infinity"
-        )
-    backbone.load_state_dict(fitting, strict=False)
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    """The tensors of a file by name; no code in the file is executed."""
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)  # from whichever device
-    except FileNotFoundError:
-        remedy = "Set the path of an existing file, or weights: none | pretrained"
-        raise UserError(f"params.yaml: models.*.weights: {path}", "no such file", remedy) from None
-    except (SafetensorError, *UNREADABLE) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        remedy = "Download the file again, or save the model's state_dict(); files that run code are not read"
-        raise UserError(str(path), f"holds no weights ({first})", remedy) from None
-    for name in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(name), dict):
-            state = state[name]
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        found = f"holds a {type(state).__name__} that is not a dict of names and tensors"
-        raise UserError(str(path), found, "Save the model's state_dict()")
-    return state

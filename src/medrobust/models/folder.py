@@ -1,4 +1,4 @@
-"""Model folders: a checkpoint, or an ensemble of checkpoints, as the folder's `card.json` tells."""
+"""Model folders: a checkpoint, an ensemble of checkpoints or a patient model, as `card.json` tells."""
 
 from pathlib import Path
 from typing import Any
@@ -7,16 +7,20 @@ import torch
 from torch import nn
 
 from medrobust.core.records import file_hash, read_json
-from medrobust.models import checkpoint, ensemble
+from medrobust.models import checkpoint, ensemble, patient
 
 
 def load(folder: Path | str, device: torch.device | str = "cpu") -> nn.Module:
     """The model of a folder, in eval mode on `device`: images n×C×H×W in [0, 1] to logits n×K.
 
+    A patient model takes all images of a patient at once (see `patient.PatientModel`).
+
     Raises:
-        UserError: as documented for `checkpoint.load` and `ensemble.load_ensemble`.
+        UserError: as documented for `checkpoint.load`, `ensemble.load_ensemble` and `patient.load_patient_model`.
     """
     folder = Path(folder)
+    if is_patient_model(folder):
+        return patient.load_patient_model(folder, device)
     return ensemble.load_ensemble(folder, device) if _is_ensemble(folder) else checkpoint.load(folder, device)
 
 
@@ -35,9 +39,15 @@ def is_adversarial(folder: Path) -> bool:
     return bool(_card(folder).get("regime") == "adv")
 
 
+def is_patient_model(folder: Path) -> bool:
+    """Whether the model decides about patients, from all images of each."""
+    return "patient" in _card(folder)
+
+
 def weights_hash(folder: Path) -> str:
-    """sha256 of a checkpoint's weights, or of an ensemble's card, which holds the hashes of all members."""
-    return file_hash(folder / "card.json") if _is_ensemble(folder) else str(_card(folder)["sha256"])
+    """sha256 of a checkpoint's weights, or of any other folder's card, which holds the hashes of all parts."""
+    parts = _is_ensemble(folder) or is_patient_model(folder)
+    return file_hash(folder / "card.json") if parts else str(_card(folder)["sha256"])
 
 
 def _is_ensemble(folder: Path) -> bool:

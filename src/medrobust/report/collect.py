@@ -80,6 +80,8 @@ def collect(
         _read_backbone(run, reader, folders, backbone)
         for regime in REGIMES:
             _read_attacks(run, reader, folders, (backbone, regime))
+            if ensemble:
+                _read_patients(run, reader, folders, (backbone, regime))
     if ensemble:
         ensemble.record.update(reader.metrics(folders.metrics / "ensemble.json"))
         _read_attacks(run, reader, folders, ensemble.model)
@@ -115,6 +117,16 @@ def _read_attacks(run: Run, reader: Reader, folders: Folders, model: Model) -> N
         if (curve := reader.table(folders.plots / "attack" / f"{'-'.join(key)}.csv")) is not None:
             run.attacks.curves[key] = curve
     run.attacks.checks[model] = reader.metrics(folders.metrics / "checks" / f"{'-'.join(model)}.json")
+
+
+def _read_patients(run: Run, reader: Reader, folders: Folders, model: Model) -> None:
+    """Results with the patient as unit."""
+    name = "-".join(model)
+    if record := reader.metrics(folders.metrics / "patients" / f"{name}.json"):
+        run.patients.records[model] = record
+    for suite in run.suites:
+        if record := reader.metrics(folders.metrics / "attack_patient" / f"{name}-{suite}.json"):
+            run.patients.attacks[*model, suite] = record
 
 
 def _read_methods(run: Run, reader: Reader, folders: Folders) -> None:

@@ -69,6 +69,14 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
+class Patients:
+    """Results with the patient as unit; a record without a patient unit has `not_fitted` with the reason."""
+
+    records: dict[Model, Any] = field(default_factory=dict)  # on clean test patients
+    attacks: dict[Evaluation, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Run:
     """All results of one run; the records of the data are {} if missing.
 
@@ -83,6 +91,7 @@ class Run:
     training: Training = field(default_factory=Training)
     attacks: Attacks = field(default_factory=Attacks)
     ensemble: Ensemble = field(default_factory=Ensemble)
+    patients: Patients = field(default_factory=Patients)
     confusion: dict[Model, pd.DataFrame] = field(default_factory=dict)
     detect: dict[Model, Any] = field(default_factory=dict)  # records of guarded models
     drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # tables of their curves by name
@@ -131,6 +140,15 @@ class Run:
         counts = [record["patients"] for record in self.attacks.records.values() if record.get("patients")]
         return min(counts, default=part.get("patients") or None)
 
+    def constant_answer(self, unit: str | None = None) -> tuple[float, float] | None:
+        """Accuracy and balanced accuracy, on test images, of always answering the largest class; None if unknown.
+
+        With `unit` `patients_by_class`, on test patients.
+        """
+        part = self.split.get("test", {})
+        counts = [(part.get(unit, {}) if unit else part).get(name) or 0 for name in self.classes()]
+        return (max(counts) / sum(counts), 1 / len(counts)) if sum(counts) else None
+
     def classes(self) -> list[str]:
         """The classes that models know: those of the header, without those that merging left empty."""
         named: list[str] = self.header.get("classes", [])
@@ -151,7 +169,14 @@ class Run:
         The training radius is that of the backbone's card. For the ensemble, and for a backbone without such a
         card, it is the largest of all cards, and 0 if there is none.
         """
-        grid = self.attacks.records.get((model, regime, suite), {}).get("robust_accuracy", {})
+        return self._nearest(self.attacks.records, model, regime, suite)
+
+    def nearest_patient_eps(self, model: str, regime: str, suite: str) -> str | None:
+        """The same for an attack on patients."""
+        return self._nearest(self.patients.attacks, model, regime, suite)
+
+    def _nearest(self, records: dict[Evaluation, Any], model: str, regime: str, suite: str) -> str | None:
+        grid = records.get((model, regime, suite), {}).get("robust_accuracy", {})
         radii = self.training_eps()
         eps = radii.get(model, max(radii.values(), default=0.0))
         return min(grid, key=lambda radius: abs(float(radius) - eps)) if grid else None

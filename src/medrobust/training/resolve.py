@@ -10,6 +10,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import reaches
 from medrobust.core.params.schema import override
 from medrobust.core.params.training import AdvParams, ModelParams, TrainParams, TuneParams
+from medrobust.models.packaged_weights import package_file
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.settings import ObjectiveEntry, TrainingSettings, validation_steps
 
@@ -109,9 +110,11 @@ def _check_reach(adv: AdvParams, steps: int, block: str, attack: str) -> None:
 def _input_hashes(backbone: str, model: ModelParams, adv: AdvParams) -> tuple[dict[str, str], dict[str, str]]:
     """Hashes by path of the file of weights and of the folder of unlabelled images; {} where there is none."""
     files, folders = {}, {}
-    if model.weights not in {"none", "pretrained"}:
+    if model.weights == "package":
+        package_file(model.timm)  # its hash is part of the code, so it is no input of its own
+    elif model.weights not in {"none", "pretrained"}:
         if not Path(model.weights).expanduser().is_file():
-            remedy = "Set the path of a file, or weights: none | pretrained"
+            remedy = "Set the path of a file, or weights: none | pretrained | package"
             raise UserError(f"params.yaml: models.{backbone}.weights", f"{model.weights} is not a file", remedy)
         files[model.weights] = content_hash(model.weights)
     if isinstance(adv.unlabelled, str):

@@ -35,20 +35,28 @@ def run_suite(
     """Evaluate a suite and write its records, metrics and robust-accuracy curve; under torchrun, rank 0 writes."""
     resume = resume_folder(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
     attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, resume=resume, train=train)
-    if process_number() > 0:
-        return
+    if process_number() == 0:
+        more = targeted_success(model, subset, suite, attempts, report)
+        write_results(attempts, subset.classes, suite, outs, report, more)
+        resume.clear()
+
+
+def write_results(
+    attempts: pd.DataFrame, classes: list[str], suite: dict[str, Any], outs: AttackOutputs, report: ReportParams,
+    more: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write the records, the robust-accuracy curve, and the metrics with `more` entries."""
     table = worst_case(attempts, suite["eps"])
-    points = [_point(table[table["eps"] == eps], subset.classes, report) for eps in suite["eps"]]
+    points = [_point(table[table["eps"] == eps], classes, report) for eps in suite["eps"]]
     write_table(outs.records, attempts)
     write_table(outs.curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
-    summary = _summary(table, attempts, subset, suite, points)
+    summary = _summary(table, attempts, classes, suite, points)
     intervals = summary["robust_accuracy_ci"]
     shown = {
         f"robust@{eps}": round_to_interval(value, intervals[eps])
         for eps, value in summary["robust_accuracy"].items()
     }
-    write_metrics(outs.metrics, summary | targeted_success(model, subset, suite, attempts, report), shown)
-    resume.clear()
+    write_metrics(outs.metrics, summary | more, shown)
 
 
 def write_not_fitted(outs: AttackOutputs, reason: str) -> None:
@@ -77,11 +85,11 @@ def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dic
 
 
 def _summary(
-    table: pd.DataFrame, attempts: pd.DataFrame, subset: Subset, suite: dict[str, Any],
+    table: pd.DataFrame, attempts: pd.DataFrame, classes: list[str], suite: dict[str, Any],
     points: list[dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     first = table.drop_duplicates("id")
-    clean = metrics.confusion(first["label"].to_numpy(), first["clean_pred"].to_numpy(), len(subset.classes))
+    clean = metrics.confusion(first["label"].to_numpy(), first["clean_pred"].to_numpy(), len(classes))
     stored = stored_accuracy(attempts, suite["eps"])
     keyed = {f"{eps:g}": point for eps, point in zip(suite["eps"], points, strict=True)}
     return {

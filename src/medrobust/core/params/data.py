@@ -50,6 +50,7 @@ class SplitParams(Block):
     """How images are divided into train, validation and test."""
 
     strategy: Literal["patient", "kfold", "published", "random"]
+    per_patient: Count | None
     val: Share
     test: Share
     folds: Annotated[int, Field(ge=2)]

@@ -14,6 +14,7 @@ from medrobust.core.params.data import AuditParams, DataParams, SplitParams
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.explain import ExplainParams
+from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.training import AdvParams, AugmentParams, BackboneParams, TrainParams, TuneParams
 from medrobust.core.params.transfer import TransferParams
@@ -39,6 +40,7 @@ class Params(Block):
     detect: DetectParams
     ensemble: EnsembleParams
     transfer: TransferParams
+    patient: PatientParams
     explain: ExplainParams
     report: ReportParams
 

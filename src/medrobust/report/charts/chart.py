@@ -26,6 +26,7 @@ class Chart:
     bend: float = 0.0  # width of the linear part of a wide x axis (asinh beyond it); 0 = all linear
     columns: tuple[str, ...] = ()
     rows: dict[str, list[list[str]]] | None = None
+    floor: tuple[float, str] | None = None  # a y with its label, marked by a horizontal line
 
 
 def bend(radii: list[float]) -> float:

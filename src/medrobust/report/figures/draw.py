@@ -70,6 +70,10 @@ def robust_accuracy(run: Run, suite: str, norm: str) -> Any:
         axes.axvline(chart.mark[0], color="grey", lw=0.8, ls="--")
         style: dict[str, Any] = {"xytext": (3, -2), "textcoords": "offset points", "color": "grey", "fontsize": 8}
         axes.annotate(chart.mark[1], (chart.mark[0], 1.0), **style)
+    if chart.floor:
+        axes.axhline(chart.floor[0], color="grey", lw=0.8, ls="--")
+        place: dict[str, Any] = {"xytext": (-3, 2), "textcoords": "offset points", "color": "grey", "fontsize": 8}
+        axes.annotate(chart.floor[1], (1, chart.floor[0]), xycoords=("axes fraction", "data"), ha="right", **place)
     axes.set(ylim=(0, 1.02), xlim=(0, None), title=suite)
     figure.legend(fontsize=7, ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0))
     return figure

@@ -65,6 +65,11 @@ function drawAxes(root, chart, scale) {
   svg("text", {x: (LEFT + right) / 2, y: HEIGHT - 6, "text-anchor": "middle"}, root, chart.x);
   const middle = (TOP + HEIGHT - BOTTOM) / 2;
   svg("text", {x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})`}, root, chart.y);
+  if (chart.floor) {
+    const height = scale.y(chart.floor[0]);
+    svg("line", {class: "mark", x1: scale.x(0), x2: right, y1: height, y2: height}, root);
+    svg("text", {x: right, y: height - 4, "text-anchor": "end"}, root, chart.floor[1]);
+  }
   if (chart.mark && chart.mark[0] <= scale.xs.at(-1)) {
     const position = scale.x(chart.mark[0]), late = position > right - 98;
     svg("line", {class: "mark", x1: position, x2: position, y1: TOP, y2: scale.y(0)}, root);

@@ -27,6 +27,12 @@ from medrobust.report.tables.explanations import (
     explanation_folds,
     explanation_text,
 )
+from medrobust.report.tables.patients import (
+    few_images_table,
+    no_patient_unit,
+    patient_attack_tables,
+    patient_short_table,
+)
 from medrobust.report.tables.table import Table, zero_width_warning
 from medrobust.report.tables.targeted import targeted_tables
 from medrobust.report.tables.transfer import Grid, transfer_grids, transfer_tables
@@ -71,7 +77,10 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
     confidence, short = settings.confidence, short_table(run)
     curves = [robust_curve(run, suite, settings.norms[suite]) for suite in run.suites]
     found = [
-        Section("glance", "At a glance", [short], text=_glance_text(run, short, confidence)),
+        Section(
+            "glance", "At a glance", [patient_short_table(run, confidence), short],
+            text=_glance_text(run, short, confidence),
+        ),
         Section(
             "data", "Data", [split_table(run), audit_table(run)], pictures=["classes", "pairs"],
             text=data_text(run),
@@ -79,6 +88,9 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
         Section("tuning", "Tuning", [tuning_table(run), *trial_tables(run)]),
         Section("training", "Training", charts=training_charts(run)),
         Section("clean", "Clean results", [clean_table(run, confidence)]),
+        Section(
+            "patients", "Patients", [*patient_attack_tables(run, confidence), few_images_table(run, confidence)]
+        ),
         Section(
             "attacks", "Under attack", [
                 *(attack_table(run, suite, confidence) for suite in run.suites),
@@ -145,4 +157,5 @@ def _glance_text(run: Run, short: Table, confidence: float) -> list[str]:
         "medrobust.report.page", "glance.txt.jinja", confidence=confidence, limit=FEW_PATIENTS,
         few={name: count for name, count in counts.items() if count is not None and count < FEW_PATIENTS},
         zero_width=zero_width_warning(short.rows),
+        no_patient_unit=no_patient_unit(run),
     )  # fmt: skip

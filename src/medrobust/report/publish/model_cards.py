@@ -17,6 +17,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.records import atomic_dir
 from medrobust.core.text import code_block
+from medrobust.models.packaged_weights import find_package
 from medrobust.report.collect import Folders
 from medrobust.report.publish.hub import licence_id, metadata
 from medrobust.report.run import Run
@@ -96,7 +97,7 @@ def model_card(model: PublishedModel) -> str:
         metadata=metadata(run, model.backbone, model.regime, model.suites).to_yaml(),
         audit=run.audit.get("verdict", "missing"), audit_reasons=audit_reasons(run), data_text=data_text(run),
         licensed=licence_id(str(run.header.get("licence", ""))), split=split_table(run),
-        start=STARTS.get(_weights(params), "those of a local file"), clean_weights=params.get("clean"),
+        start=_start(params), clean_weights=params.get("clean"),
         chosen=tuning_table(run), settings=_settings(params),
         clean=own(clean_table(run, confidence)), confusion=_confusion(model, card["classes"]),
         attacks={name: own(attack_table(run, name, confidence)) for name in run.suites},
@@ -112,10 +113,17 @@ def _weights(params: dict[str, Any]) -> str:
     return str(params.get("model", {}).get("weights"))
 
 
+def _start(params: dict[str, Any]) -> str:
+    """Where the initial weights come from, with their licence where it is known."""
+    if _weights(params) == "package":
+        return find_package(params["model"]["timm"]).origin
+    return STARTS.get(_weights(params), "those of a local file")
+
+
 def _settings(params: dict[str, Any]) -> str:
     """The parameters of training as a block of YAML, without the folder of local weights, which stays private."""
     settings = {name: dict(values) for name, values in params.items() if isinstance(values, dict)}
-    if "model" in settings and _weights(params) not in STARTS:
+    if "model" in settings and _weights(params) not in (*STARTS, "package"):
         settings["model"]["weights"] = Path(_weights(params)).name
     return code_block(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "yaml")
 

@@ -25,6 +25,8 @@ LINE = {
 }
 #: Name of a regime in tables.
 TRAINING = {"clean": "clean", "adv": "adversarial"}
+#: The row of always answering the largest class, which no attack can change.
+CONSTANT = "constant answer"
 
 
 def clean_table(run: Run, confidence: float) -> Table:
@@ -63,6 +65,8 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         cells = [robust_accuracy(record, eps) for eps in grid]
         verdict = run.verdict_of(model, regime, suite)
         rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, verdict])
+    if constant := run.constant_answer():
+        rows.append([CONSTANT, NONE, *[number(constant[0])] * (len(grid) + 1), NONE])
     columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid), "checklist"]
     note = table_note("attack_suite", confidence=confidence)
     return Table(f"Attack suite: {suite}", columns, rows, note).with_warning()

@@ -6,7 +6,11 @@ from medrobust.report.run import REGIMES, Run
 from medrobust.report.templates import paragraphs
 
 #: Initial weights, by `weights` of a backbone's block; anything else is a file.
-STARTS = {"none": "random weights", "pretrained": "timm's pretrained weights"}
+STARTS = {
+    "none": "random weights",
+    "pretrained": "timm's pretrained weights",
+    "package": "the pretrained weights of a Python package",
+}
 #: Trained layers, by `trainable` of the block.
 PARTS = {"all": "all layers", "head": "the head alone"}
 

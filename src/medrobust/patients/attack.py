@@ -1,0 +1,98 @@
+"""Attack patients end to end: all images of a patient at once, to change the patient's class."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from medrobust.attacks.base import Attack, frozen, margin
+from medrobust.attacks.engine.evaluate import attack_suite, named_attacks
+from medrobust.attacks.engine.resume import resume_folder
+from medrobust.attacks.engine.run import AttackOutputs, write_results
+from medrobust.attacks.methods.apgd import APGD
+from medrobust.attacks.methods.iterative import IteratedGradient
+from medrobust.attacks.state import IterativeAttack
+from medrobust.core.metrics import auroc
+from medrobust.core.params.report import ReportParams
+from medrobust.core.ranking import auroc_ci
+from medrobust.core.runtime import process_number
+from medrobust.models.patient import PatientModel
+from medrobust.models.predict import batches
+from medrobust.patients.subsets import PatientSubset
+
+
+def attack_patients(
+    model: PatientModel, groups: list[PatientSubset], suite: dict[str, Any], outs: AttackOutputs, *,
+    bit_depth: int, seed: int, report: ReportParams,
+) -> None:  # fmt: skip
+    """Run a suite on patients; the ball bounds each pixel of every image of a patient.
+
+    Besides the results of an attack on images, the record has `robust_auroc` for two classes (see
+    `harmful_scores`).
+    """
+    tables = []
+    for group in groups:
+        resume = resume_folder(model, group, suite, seed=seed, bit_depth=bit_depth)
+        size = group.rows_per_pass
+        tables.append(
+            attack_suite(model, group, suite, seed=seed, bit_depth=bit_depth, batch_size=size, resume=resume)
+        )
+    attempts = pd.concat(tables, ignore_index=True)
+    with frozen(model):
+        more = _aurocs(model, groups, suite, seed, report)
+    if process_number() == 0:
+        write_results(attempts, model.classes, suite, outs, report, more)
+        for group in groups:
+            resume_folder(model, group, suite, seed=seed, bit_depth=bit_depth).clear()
+
+
+def _aurocs(
+    model: PatientModel, groups: list[PatientSubset], suite: dict[str, Any], seed: int, report: ReportParams
+) -> dict[str, Any]:
+    """`robust_auroc` and its interval by radius; {} for more than two classes."""
+    if len(model.classes) != 2:
+        return {}
+    labels = np.concatenate([group.labels for group in groups])
+    patients = np.concatenate([group.ids for group in groups])
+    scores = [harmful_scores(model, group, suite, seed) for group in groups]
+    result: dict[str, Any] = {"robust_auroc": {}, "robust_auroc_ci": {}}
+    for number, eps in enumerate(suite["eps"]):
+        column = np.concatenate([part[number] for part in scores])
+        both = np.stack([-column, column], axis=1)
+        result["robust_auroc"][f"{eps:g}"] = auroc(labels, both)
+        result["robust_auroc_ci"][f"{eps:g}"] = auroc_ci(
+            labels, both, patients, resamples=report.bootstrap, confidence=report.confidence
+        )
+    return result
+
+
+def harmful_scores(model: PatientModel, group: PatientSubset, suite: dict[str, Any], seed: int) -> np.ndarray:
+    """The most harmful score of each patient at each radius of a suite, float (number of radii)×n; two classes.
+
+    The score is the logit of class 1 minus that of class 0. The most harmful one has the largest margin of the
+    wrong class among the clean images and the results of all gradient attacks of the suite at this radius or a
+    smaller one. Each attack takes all its steps, also on patients who are classified wrongly without an attack.
+    """
+    attacks = [attack for _, attack in named_attacks(suite) if _uses_gradients(attack)]
+    device, columns = next(model.parameters()).device, []
+    for rows in batches(len(group), group.rows_per_pass):
+        images, labels, seeds = group.fetch(rows, seed, device)
+        with torch.no_grad():
+            worst = margin(model(images), labels)
+        by_radius = []
+        for eps in suite["eps"]:
+            for attack in attacks:
+                found = replace(attack, eps=eps).to_the_end()(model, images, labels, seeds=seeds)
+                with torch.no_grad():
+                    worst = torch.maximum(worst, margin(model(found), labels))
+            by_radius.append(torch.where(labels == 1, -worst, worst).cpu().numpy())
+        columns.append(np.stack(by_radius))
+    return np.concatenate(columns, axis=1)
+
+
+def _uses_gradients(attack: Attack) -> bool:
+    if isinstance(attack, IterativeAttack):
+        return attack.uses_gradient
+    return isinstance(attack, IteratedGradient | APGD)

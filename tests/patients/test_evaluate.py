@@ -1,0 +1,64 @@
+"""The stage `patient`: metrics per patient, or the reason why the data have no patient unit."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score
+
+from medrobust.core.params.patient import PatientParams
+from medrobust.core.params.report import ReportParams
+from medrobust.core.params.training import ModelParams
+from medrobust.core.records import read_metrics, read_table
+from medrobust.data.store import SplitStore
+from medrobust.models import checkpoint
+from medrobust.models.build import build_classifier
+from medrobust.models.folder import not_fitted
+from medrobust.patients.evaluate import PatientOuts, run_patient_stage
+from tests.params import default_block
+from tests.patients.cohort import splits, with_manifest
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    block = ModelParams(timm="resnet10t", weights="none", image_size=32)
+    folder = tmp_path_factory.mktemp("models") / "net"
+    checkpoint.save(folder, build_classifier(block, ["a", "b", "c"]), block, {"regime": "clean"})
+    return folder
+
+
+def run(network: Path, data: SplitStore, folder: Path, aggregate: str) -> PatientOuts:
+    outs = PatientOuts(folder / "model", folder / "p.parquet", folder / "m.json")
+    params = default_block(PatientParams, "patient", aggregate=aggregate, epochs=2, hidden=4)
+    run_patient_stage(network, data, outs, params, default_block(ReportParams, "report", bootstrap=50), seed=0)
+    return outs
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "gru"])
+def test_the_record_is_that_of_the_table(network: Path, tmp_path: Path, aggregate: str) -> None:
+    outs = run(network, splits(), tmp_path, aggregate)
+    record, table = read_metrics(outs.metrics), read_table(outs.predictions)
+    test = table[table["split"] == "test"]
+    assert record["n"] == record["patients"] == len(test) == test["patient"].nunique() == 6
+    assert abs(record["balanced_accuracy"] - balanced_accuracy_score(test["label"], test["pred"])) < 1e-6
+    assert record["images_per_patient"] == [4, 4]
+    assert set(record["images_attacked"]) == {"1", "2"}
+    assert (test["images"] == 4).all()
+
+
+@pytest.mark.parametrize(("aggregate", "reason"), [("none", "aggregate is none"), ("mean", "have no patient id")])
+def test_without_a_patient_unit_the_reason_is_written(
+    network: Path, tmp_path: Path, aggregate: str, reason: str
+) -> None:
+    data = splits()
+    data = (
+        with_manifest(data, patient=pd.Series("", index=data.store.manifest.index))
+        if aggregate == "mean"
+        else data
+    )
+    outs = run(network, data, tmp_path, aggregate)
+    assert reason in read_metrics(outs.metrics)["not_fitted"]
+    assert reason in str(not_fitted(outs.model))
+    assert not len(read_table(outs.predictions))

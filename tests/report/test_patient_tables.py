@@ -1,0 +1,109 @@
+"""Tables by patient: what leads the page, the constant answer, and data without a patient unit."""
+
+from typing import Any
+
+import pytest
+
+from medrobust.report.page.sections import sections
+from medrobust.report.run import Run
+from medrobust.report.tables.accuracy import attack_table
+from medrobust.report.tables.patients import (
+    few_images_table,
+    no_patient_unit,
+    patient_attack_tables,
+    patient_short_table,
+)
+from tests.report.runs import SETTINGS, attack_record
+
+
+def clean(**changes: Any) -> dict[str, Any]:
+    return {
+        "n": 20, "patients": 20, "accuracy": 0.8, "balanced_accuracy": 0.75, "balanced_accuracy_ci": [0.6, 0.9],
+        "auroc": 0.85, "auroc_ci": [0.7, 0.95], "images_per_patient": [3, 4], "aggregate": "mean",
+        "images_attacked_eps": 0.01, "images_attacked": {"1": 0.7, "10": 0.4},
+        "images_attacked_ci": {"1": [0.5, 0.8], "10": [0.2, 0.6]}, **changes,
+    }  # fmt: skip
+
+
+def attacked(**changes: Any) -> dict[str, Any]:
+    return {
+        **attack_record(), "robust_auroc": {"0.005": 0.6, "0.01": 0.3},
+        "robust_auroc_ci": {"0.005": [0.5, 0.7], "0.01": [0.2, 0.4]}, **changes,
+    }  # fmt: skip
+
+
+def run(classes: int = 2) -> Run:
+    names = ["well", "ill", "worse"][:classes]
+    found = Run(["net"], ["pgd"], header={"classes": names, "ordered": False, **HEADER})
+    counts = dict(zip(names, (60, 20, 0), strict=False))
+    patients = dict(zip(names, (12, 8, 0), strict=False))
+    found.split.update({"test": {**counts, "patients": 20, "patients_by_class": patients}})
+    found.patients.records["net", "clean"] = clean()
+    found.patients.attacks["net", "clean", "pgd"] = attacked()
+    found.attacks.records["net", "clean", "pgd"] = attack_record()
+    return found
+
+
+def test_the_table_by_patient_leads_the_page() -> None:
+    glance = sections(run(), SETTINGS)[0]
+    table = glance.filled[0]
+    assert table.title == "Results by patient"
+    assert table.rows[0] == [
+        "net", "clean", "20", "0.750 [0.600, 0.900]", "0.850 [0.700, 0.950]", "0.400", "0.600 [0.500, 0.700]"
+    ]  # fmt: skip
+    assert "from 3 to 4 images (aggregate: mean)" in " ".join(table.note.split())
+
+
+def test_the_constant_answer_stands_in_every_table() -> None:
+    found = run()
+    assert patient_short_table(found, 0.95).rows[-1] == [
+        "constant answer",
+        "–",
+        "–",
+        "0.500",
+        "0.500",
+        "0.500",
+        "0.500",
+    ]
+    (by_patient,) = patient_attack_tables(found, 0.95)
+    assert by_patient.rows[-1] == ["constant answer", "–", "0.600", "0.600", "0.600"]  # 12 of 20 patients
+    assert attack_table(found, "pgd", 0.95).rows[-1] == ["constant answer", "–", "0.750", "0.750", "0.750", "–"]
+
+
+def test_more_than_two_classes_have_no_auroc_under_attack() -> None:
+    found = run(3)
+    found.split["test"]["worse"] = 10
+    table = patient_short_table(found, 0.95)
+    assert table.columns == [
+        "model",
+        "training",
+        "patients",
+        "balanced accuracy",
+        "AUROC",
+        "pgd: balanced accuracy",
+    ]
+    assert table.rows[-1][3] == "0.333"
+
+
+def test_an_attacker_of_some_images_has_a_column_per_number() -> None:
+    table = few_images_table(run(), 0.95)
+    assert table.columns[2:] == ["none changed", "1 changed", "10 changed"]
+    assert table.rows == [["net", "clean", "0.800", "0.700 [0.500, 0.800]", "0.400 [0.200, 0.600]"]]
+
+
+@pytest.mark.parametrize("reason", ["3 of 9 images have no patient id", "patient.aggregate is none"])
+def test_without_a_patient_unit_the_page_says_why(reason: str) -> None:
+    found = run()
+    found.patients.records["net", "clean"] = {"not_fitted": reason}
+    found.patients.attacks["net", "clean", "pgd"] = {"not_fitted": reason}
+    assert no_patient_unit(found) == reason
+    glance = sections(found, SETTINGS)[0]
+    assert [table.title for table in glance.filled] == ["Results"]
+    assert f"There are no results by patient: {reason}." in glance.text
+    assert "patients" not in [section.name for section in sections(found, SETTINGS)]
+
+
+def test_a_missing_attack_is_named() -> None:
+    found = run()
+    found.patients.attacks.clear()
+    assert patient_short_table(found, 0.95).rows[0][-2:] == ["missing", "missing"]

@@ -1,0 +1,153 @@
+"""Repeated runs: a clone per seed or fold, one table of all, and the pooled patients of the folds."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from medrobust.core.errors import UserError
+from medrobust.core.params.schema import Params, check_params
+from medrobust.core.records import write_json, write_metrics, write_table
+from tests.params import preset, save
+from tools import repeat
+from tools.repeat import prepare_clone, settings_of
+from tools.repeated_results import collect, pooled_patients, summarise
+
+
+def params(**models: Any) -> Params:
+    content = preset("smoke")
+    content["models"] = {"net": {"timm": "resnet10t", "weights": "none", "image_size": 32}}
+    content["ensemble"]["members"] = []
+    content["attacks"]["suites"] = {
+        "s": {"norm": "Linf", "eps": [0.01, 0.02], "attacks": [{"name": "fgsm"}]},
+    }  # fmt: skip
+    content["detect"]["suites"] = {"s": 0.02}
+    content["detect"]["seen"] = None
+    content["transfer"].update(suite="s", eps=0.02)
+    content["explain"].update(suite="s", eps=0.02)
+    content["attacks"]["surrogates"] = []
+    return check_params(content, "params.yaml")
+
+
+def test_runs_are_named_by_seed_or_fold() -> None:
+    assert settings_of("seeds", params(), [3, 1]) == {"seed-3": {"seed": 3}, "seed-1": {"seed": 1}}
+    folds = settings_of("folds", params(), [])
+    assert list(folds) == [f"fold-{k}" for k in range(5)]
+    assert folds["fold-2"] == {"split.strategy": "kfold", "split.folds": 5, "split.fold": 2}
+
+
+@pytest.mark.parametrize("seeds", [[], [1], [1, 1]])
+def test_one_seed_is_no_repetition(seeds: list[int]) -> None:
+    with pytest.raises(UserError, match=r"SEEDS: got .*two or more different seeds"):
+        settings_of("seeds", params(), seeds)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A committed repository with params.yaml and data beside it."""
+    root = tmp_path / "project"
+    (root / ".dvc").mkdir(parents=True)
+    save(root, preset("smoke"))
+    (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
+    (root / ".gitignore").write_text("/tmp\n/images\n.dvc/config.local\n")
+    (root / "images").mkdir()
+    (root / "images" / "one.txt").write_text("pixels")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "start"]):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *identity, *command], cwd=root, check=True)
+    return root
+
+
+def test_a_clone_changes_one_value_and_shares_cache_and_data(project: Path) -> None:
+    before = (project / "params.yaml").read_text().splitlines()
+    clone = prepare_clone(project, "fold-1", {"split.fold": 1}, "images")
+    after = (clone / "params.yaml").read_text().splitlines()
+    changed = [
+        (old.split("#")[0].strip(), new.split("#")[0].strip())
+        for old, new in zip(before, after, strict=True)
+        if old != new
+    ]
+    assert changed == [("fold: 0", "fold: 1")]
+    assert str(project / ".dvc" / "cache") in (clone / ".dvc" / "config.local").read_text()
+    assert (clone / "images" / "one.txt").read_text() == "pixels"
+    (clone / "tmp").mkdir()
+    (clone / "tmp" / "resume").touch()
+    again = prepare_clone(project, "fold-1", {"split.fold": 2}, "images")
+    assert again == clone
+    assert (clone / "tmp" / "resume").exists()
+    assert "fold: 2" in (clone / "params.yaml").read_text()
+
+
+def test_uncommitted_changes_are_refused(project: Path) -> None:
+    save(project, {**preset("smoke"), "seed": 7})
+    with pytest.raises(UserError, match=r"uncommitted changes \(M params\.yaml\).*Commit them first"):
+        prepare_clone(project, "seed-1", {"seed": 1}, None)
+
+
+def metrics(folder: Path, shift: float) -> Path:
+    """The metrics of one run, whose values rise with the shift."""
+    for unit, clean, attacked in (("image", "train", "attack"), ("patient", "patients", "attack_patient")):
+        for regime in ("clean", "adv"):
+            record = {"balanced_accuracy": 0.5 + shift, "auroc": None if unit == "image" else 0.6 + shift}
+            write_metrics(folder / clean / f"net-{regime}.json", record, {})
+            under: dict[str, Any] = {"robust_balanced_accuracy": {"0.01": 0.4 + shift, "0.02": 0.2 + shift}}
+            write_metrics(folder / attacked / f"net-{regime}-s.json", under, {})
+    write_metrics(folder / "ensemble.json", {"balanced_accuracy": 0.7 + shift}, {})
+    write_metrics(folder / "attack" / "ensemble-adv-s.json", {"robust_balanced_accuracy": {"0.01": 0.3}}, {})
+    return folder
+
+
+def test_the_table_has_mean_spread_and_worst(tmp_path: Path) -> None:
+    runs = {f"seed-{k}": collect(metrics(tmp_path / str(k), 0.1 * k), params()) for k in range(3)}
+    rows = {(row["unit"], row["model"], row["measure"]): row for row in summarise(runs)}
+    row = rows["patient", "net-adv", "clean auroc"]
+    assert (row["mean"], row["sd"], row["worst"], row["runs"]) == (0.7, 0.1, 0.6, 3)
+    assert [row[f"seed-{k}"] for k in range(3)] == [0.6, 0.7, 0.8]
+    assert rows["image", "net-clean", "s 0.02 balanced_accuracy"]["mean"] == 0.3
+    assert rows["image", "ensemble-adv", "clean balanced_accuracy"]["worst"] == 0.7
+    assert ("image", "net-clean", "clean auroc") not in rows
+
+
+def test_pooled_patients_are_calibrated_per_fold(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    clones, everything = [], []
+    for fold, sharpness in enumerate((1.0, 20.0)):  # the second fold's model is far too confident
+        clone = tmp_path / str(fold)
+        labels = np.arange(40) % 2
+        logits = rng.normal(size=(40, 2)) + np.eye(2)[labels]
+        logprobs = logits * sharpness - np.log(np.exp(logits * sharpness).sum(1, keepdims=True))
+        table = pd.DataFrame({
+            "patient": [f"f{fold}p{k}" for k in range(40)], "label": labels, "pred": logits.argmax(1),
+            "split": ["val"] * 20 + ["test"] * 20, "logprob_0": logprobs[:, 0], "logprob_1": logprobs[:, 1],
+        })  # fmt: skip
+        for regime in ("clean", "adv"):
+            write_table(clone / "data/predictions/patients" / f"net-{regime}.parquet", table)
+        write_json(clone / "data/prepared/header.json", {"ordered": False})
+        clones.append(clone)
+        everything.append((logits[20:], labels[20:]))
+    rows = {(row["model"], row["measure"]): row for row in pooled_patients(clones, params())}
+    row = rows["net-clean", "clean auroc, 40 patients pooled"]
+    labels = np.concatenate([part[1] for part in everything])
+    gaps = [part[0][:, 1] - part[0][:, 0] for part in everything]
+    raw = roc_auc_score(labels, np.concatenate([gap * scale for gap, scale in zip(gaps, (1, 20), strict=True)]))
+    even = roc_auc_score(labels, np.concatenate(gaps))
+    assert abs(row["mean"] - even) < abs(raw - even) + 0.02
+    assert row["low"] <= row["mean"] <= row["high"]
+    predicted = np.concatenate([part[0].argmax(1) for part in everything])
+    accuracy = rows["net-clean", "clean balanced_accuracy, 40 patients pooled"]["mean"]
+    assert abs(accuracy - balanced_accuracy_score(labels, predicted)) < 1e-3
+
+
+def test_a_failed_run_ends_with_its_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("sys.argv", ["repeat", "seeds", "--seeds", "1,2"])
+    monkeypatch.setattr(repeat, "reproduce", lambda clone, jobs: False)
+    with pytest.raises(SystemExit, match=r"seed-1 failed\. Run the command again to continue"):
+        repeat.main()
+    monkeypatch.setattr("sys.argv", ["repeat", "seeds", "--seeds", "1,x"])
+    with pytest.raises(UserError, match="whole numbers"):
+        repeat.main()

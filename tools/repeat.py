@@ -1,0 +1,138 @@
+"""Run the pipeline with several seeds, or once per fold, and write one table of all runs (docs/experiments.md).
+
+`make seeds SEEDS=1,2,3` and `make folds`. Each run has a clone of its own under tmp/repeats, with the last commit,
+DVC's cache of this one, and one changed value in params.yaml. An interrupted command continues where it was.
+"""
+
+import argparse
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+from medrobust.core.errors import UserError
+from medrobust.core.params.schema import Params, load_params
+from medrobust.core.runtime import say
+from tools.repeated_results import Row, collect, pooled_patients, summarise
+
+#: Clones, which are no outs and are ignored by git.
+CLONES = Path("tmp/repeats")
+#: Where the tables go; they hold no patient.
+TABLES = Path("docs/tables")
+
+
+def settings_of(kind: str, params: Params, seeds: list[int]) -> dict[str, dict[str, Any]]:
+    """Name of each run -> its changes of params.yaml, by dotted key.
+
+    Raises:
+        UserError: no seeds, or the same one twice.
+    """
+    if kind == "folds":
+        changes = {"split.strategy": "kfold", "split.folds": params.split.folds}
+        return {f"fold-{k}": {**changes, "split.fold": k} for k in range(params.split.folds)}
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        raise UserError("SEEDS", f"got {seeds}", "Set two or more different seeds: make seeds SEEDS=1,2,3")
+    return {f"seed-{seed}": {"seed": seed} for seed in seeds}
+
+
+def prepare_clone(root: Path, name: str, changes: dict[str, Any], data: str | None) -> Path:
+    """A clone of the last commit with changed params and the cache of `root`; its resume files stay.
+
+    Raises:
+        UserError: there are uncommitted changes, which no clone would have.
+    """
+    if edited := _git(root, "status", "--porcelain", "--untracked-files=no"):
+        found = f"has uncommitted changes ({edited.splitlines()[0].strip()})"
+        raise UserError(str(root), found, "Commit them first; every run starts from the last commit")
+    clone, commit = root / CLONES / name, _git(root, "rev-parse", "HEAD")
+    if not (clone / ".git").exists():
+        clone.parent.mkdir(parents=True, exist_ok=True)
+        _git(root, "clone", "--quiet", "--shared", str(root), str(clone))
+    _git(clone, "fetch", "--quiet", "origin")
+    _git(clone, "checkout", "--quiet", "--force", "--detach", commit)
+    local = f"[cache]\n    dir = {root / '.dvc' / 'cache'}\n"
+    (clone / ".dvc" / "config.local").write_text(local, encoding="utf-8")
+    _link_data(root, clone, data)
+    path = clone / "params.yaml"
+    document = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
+    for key, value in changes.items():
+        block, *parts = document, *key.split(".")
+        for part in parts[:-1]:
+            block = block[part]
+        block[parts[-1]] = value
+    path.write_text(dumps_yaml(document), encoding="utf-8")
+    return clone
+
+
+def reproduce(clone: Path, jobs: int) -> bool:
+    """Run the pipeline in a clone, with the code of the clone; whether it succeeded."""
+    environment = {**os.environ, "PYTHONPATH": str(clone / "src")}
+    command = [sys.executable, "-m", "tools.repro", "--jobs", str(jobs)]
+    return subprocess.run(command, cwd=clone, env=environment, check=False).returncode == 0
+
+
+def write_table(path: Path, rows: list[Row]) -> None:
+    """Write the rows of a summary as CSV."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _link_data(root: Path, clone: Path, data: str | None) -> None:
+    """Make a relative `data.path` mean the same files in the clone."""
+    if data is None or "$" in data or "://" in data or Path(data).expanduser().is_absolute():
+        return
+    target = clone / data
+    if (root / data).exists() and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to((root / data).resolve())
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, check=False, capture_output=True, encoding="utf-8"
+    )  # fmt: skip
+    if done.returncode:
+        raise UserError(f"git {arguments[0]}", done.stderr.strip(), f"Run it in {folder} to see more")
+    return done.stdout.strip()
+
+
+def main() -> None:
+    """Run all repetitions, then write the table; exit 1 if a run failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=["seeds", "folds"])
+    parser.add_argument("--seeds", default="", help="comma-separated whole numbers")
+    parser.add_argument("--jobs", type=int, default=2, help="stages at a time")
+    args = parser.parse_args()
+    root, params = Path.cwd(), load_params()
+    try:
+        seeds = [int(text) for text in args.seeds.split(",") if text.strip()]
+    except ValueError:
+        raise UserError("SEEDS", f"got {args.seeds!r}", "Use whole numbers: make seeds SEEDS=1,2,3") from None
+    runs = settings_of(args.kind, params, seeds)
+    clones = {name: prepare_clone(root, name, changes, params.data.path) for name, changes in runs.items()}
+    for name, clone in clones.items():
+        say(f"{name}: {clone}")
+        if not reproduce(clone, args.jobs):
+            sys.exit(f"{name} failed. Run the command again to continue; results so far are in DVC's cache")
+    rows = summarise({name: collect(clone / "metrics", params) for name, clone in clones.items()})
+    if args.kind == "folds":
+        rows += pooled_patients(list(clones.values()), params)
+    write_table(TABLES / f"{args.kind}.csv", rows)
+    for row in rows:
+        say("  ".join(f"{key} {value}" for key, value in row.items()))
+    say(f"written: {TABLES / f'{args.kind}.csv'}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))
