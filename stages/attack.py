@@ -21,23 +21,26 @@ def main() -> None:
     """Run the suite on the test images; of a model that could not be fitted, write that and why."""
     from medrobust.attacks.engine.run import AttackOutputs, run_suite, write_not_fitted
     from medrobust.attacks.engine.suite import read_suite
+    from medrobust.core.lineage import suite_hash
     from medrobust.data.store import open_splits
-    from medrobust.models.folder import load, not_fitted
+    from medrobust.models.folder import load, not_fitted, weights_hash
 
     params = load_params()
     outs = AttackOutputs(args.records, args.metrics, args.curve)
+    images, suite = open_splits(args.prepared, args.split), read_suite(args.suite)
+    made_on = {"weights": weights_hash(args.model), **images.hashes, "suite": suite_hash(suite)}
     if reason := not_fitted(args.model):
-        write_not_fitted(outs, reason)
+        write_not_fitted(outs, reason, made_on)
         return
-    images = open_splits(args.prepared, args.split)
     run_suite(
         load(args.model, device()),
         images.subset("test"),
-        read_suite(args.suite),
+        suite,
         outs,
         bit_depth=images.store.header.bit_depth,
         seed=params.seed,
         report=params.report,
+        made_on=made_on,
         train=images.subset("train"),
     )
 

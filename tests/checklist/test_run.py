@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from torch import nn
 
+from medrobust.attacks.engine.attempts import table_of
 from medrobust.checklist.run import read_evaluations, write_records
 from medrobust.core.errors import UserError
-from medrobust.core.records import read_metrics
+from medrobust.core.lineage import MADE_ON, suite_hash
+from medrobust.core.records import read_metrics, write_json, write_table
 from medrobust.data.store import Subset
 from tests.checklist.conftest import EPS, Check, suite_of
 
@@ -37,7 +39,25 @@ def test_an_invalid_verdict_is_written_and_then_fails_the_run_if_on_invalid_is_f
 
 def test_a_missing_evaluation_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"s/suite\.json: no such file"):
-        read_evaluations(["s"], tmp_path, tmp_path)
+        read_evaluations(["s"], tmp_path, tmp_path, {})
+
+
+@pytest.mark.parametrize("key", ["weights", "data", "split", "suite"])
+def test_records_of_another_model_split_or_suite_are_refused(key: str, tmp_path: Path) -> None:
+    suite = suite_of([{"name": "fgsm"}])
+    write_json(tmp_path / "s" / "suite.json", {**suite, "code": {"attacks/fgsm": "1"}})
+    own = {"weights": "w", "data": "d", "split": "t"}
+    attempts = table_of([])
+    attempts.attrs[MADE_ON] = {**own, "suite": suite_hash(suite)}
+    write_table(tmp_path / "s.parquet", attempts)
+    assert list(read_evaluations(["s"], tmp_path, tmp_path, own)[1]) == ["s"]
+    attempts.attrs[MADE_ON] = {**attempts.attrs[MADE_ON], key: "other"}
+    write_table(tmp_path / "s.parquet", attempts)
+    with pytest.raises(UserError, match=r"s\.parquet: was made on (weights other|another|other).* --force"):
+        read_evaluations(["s"], tmp_path, tmp_path, own)
+    write_table(tmp_path / "s.parquet", table_of([]))
+    with pytest.raises(UserError, match=r"s\.parquet: does not say what it was made on"):
+        read_evaluations(["s"], tmp_path, tmp_path, own)
 
 
 def test_a_suite_is_checked_at_its_radius_nearest_to_that_of_the_run(sound: nn.Module, check: Check) -> None:

@@ -25,6 +25,7 @@ from medrobust.checklist.base import (
 from medrobust.checklist.challenge import run_challenge, run_curve
 from medrobust.checklist.thresholds import CHECKS
 from medrobust.core.errors import UserError
+from medrobust.core.lineage import MADE_ON, check_made_on, suite_hash
 from medrobust.core.params.attacks import AttacksParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_table, write_metrics
@@ -54,15 +55,19 @@ class CheckedModel:
 
 
 def read_evaluations(
-    names: list[str], suites: Path, records: Path
+    names: list[str], suites: Path, records: Path, made_on: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, pd.DataFrame]]:
     """Resolved suites and attack records by name, from `<suites>/<name>/` and `<records>/<name>.parquet`.
 
     Raises:
-        UserError: a file is missing.
+        UserError: a file is missing, or its records were not made on the hashes in `made_on` and on this suite.
     """
     resolved = {name: read_suite(suites / name) for name in names}
-    return resolved, {name: read_table(records / f"{name}.parquet") for name in names}
+    tables = {name: read_table(records / f"{name}.parquet") for name in names}
+    for name, table in tables.items():
+        expected = {**made_on, "suite": suite_hash(resolved[name])}
+        check_made_on(records / f"{name}.parquet", table.attrs.get(MADE_ON), expected)
+    return resolved, tables
 
 
 def check_model(
