@@ -105,6 +105,9 @@ def _set_head(backbone: Any, head: HeadParams, classes: int) -> None:
         backbone.set_submodule(name, torch.nn.Sequential(*layers, last))
     # Start from nearly equal probabilities: EfficientNet's own head starts with logits of ±7 and loses epochs.
     for layer in last if isinstance(last, tuple) else (last,):
+        if not isinstance(getattr(layer, "weight", None), torch.Tensor):
+            found = f"{type(backbone).__name__} ends in {type(layer).__name__}, not in one layer of weights"
+            raise UserError("params.yaml: models.*.timm", found, "Use another architecture")
         torch.nn.init.normal_(layer.weight, std=0.01)
         torch.nn.init.zeros_(layer.bias)
 
@@ -142,19 +145,28 @@ def _pretrained(model: ModelParams, options: dict[str, Any]) -> Any:
 
 
 def _load_file(backbone: Any, path: Path) -> None:
-    """Load a backbone's weights from a file. The head in the file is ignored; everything else must fit."""
+    """Load a backbone's weights from a file. The head in the file is ignored; everything else must fit.
+
+    All names may have a prefix (`module.`, `model.`, `backbone.`), as wrappers of a model give it to them.
+    """
     state = _read_file(path)
     head = backbone.default_cfg["classifier"]
     heads = (head,) if isinstance(head, str) else tuple(head)
     own = backbone.state_dict()
+    body = [key for key in own if not key.startswith(heads)]
+    for prefix in (key.removesuffix(body[0]) for key in state if key.endswith(body[0])):
+        if all(f"{prefix}{key}" in state for key in body):
+            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+            break
     fitting = {key: value for key, value in state.items() if not key.startswith(heads)}
     wrong = [k for k, v in fitting.items() if k not in own or own[k].shape != v.shape]
-    lacking = [key for key in own if key not in fitting and not key.startswith(heads)]
+    lacking = [key for key in body if key not in fitting]
     if wrong or lacking:
+        key = (wrong + lacking)[0]
+        shapes = [tuple(part[key].shape) if key in part else "none" for part in (own, fitting)]
         found = f"does not fit {type(backbone).__name__}: {len(wrong)} wrong, {len(lacking)} missing keys"
-        raise UserError(
-            str(path), f"{found} ({(wrong + lacking)[0]})", "Use weights of this architecture and size"
-        )
+        found += f" ({key}: expected {shapes[0]}, found {shapes[1]})"
+        raise UserError(str(path), found, "Use weights of this architecture and size")
     bad = [key for key, value in fitting.items() if not value.isfinite().all()]
     if bad:
         raise UserError(
