@@ -146,7 +146,7 @@ def test_weights_from_a_file_are_loaded_without_the_head(tmp_path: Path) -> None
     for key in own:
         assert key.startswith("fc") or torch.equal(own[key], given[key])
     assert model.backbone.fc.weight.shape == (3, 512)  # type: ignore[union-attr]
-    with pytest.raises(UserError, match=r"does not fit .* keys \(conv1\.0\.weight: expected none, found \(\d+, "):
+    with pytest.raises(UserError, match=r"does not fit .* keys \(\S+: expected none, found \("):
         build_classifier(block(timm="resnet18", weights=str(tmp_path / "w.safetensors")), CLASSES)
 
 

@@ -20,7 +20,8 @@ def attempt(timm: str, size: int, **changes: Any) -> None:
 
 @pytest.mark.parametrize(("timm", "size", "changes"), [
     ("resnet10t", 32, {}), ("vit_tiny_patch16_224", 48, {"trainable": "last:2"}),
-    ("mobilenetv3_small_100", 48, {}), ("resnet10t", 32, {"weights": "pretrained"}), ("resnet10t", 32, {"head": {"widths": [8]}}),
+    ("mobilenetv3_small_100", 48, {}), ("resnet10t", 32, {"weights": "pretrained"}),
+    ("resnet10t", 32, {"head": {"widths": [8]}}),
     ("pit_ti_224", 48, {"explain": False}), ("hrnet_w18_small", 64, {"explain": False}),
     ("poolformer_s12", 48, {"trainable": "head"}),
 ])  # fmt: skip
