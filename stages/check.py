@@ -21,7 +21,13 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Check each model; its siblings are the other models and, for an ensemble, its members."""
-    from medrobust.checklist.run import CheckedModel, check_model, read_evaluations, write_records
+    from medrobust.checklist.run import (
+        CheckedModel,
+        check_model,
+        check_predictions,
+        read_evaluations,
+        write_records,
+    )
     from medrobust.data.store import open_splits
     from medrobust.models.folder import is_adversarial, load, members, not_fitted, weights_hash
 
@@ -46,6 +52,7 @@ def main() -> None:
             siblings=others | members(folder, device()),
             bit_depth=images.store.header.bit_depth,
         )
+        check_predictions(checked, records)
         results[path] = check_model(
             checked, eps=params.adv.eps, params=params.attacks, report=params.report, seed=params.seed
         )

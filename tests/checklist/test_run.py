@@ -1,5 +1,6 @@
 """The records of the checklist, and the failure of a run on an invalid verdict."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 from torch import nn
 
 from medrobust.attacks.engine.attempts import table_of
-from medrobust.checklist.run import read_evaluations, write_records
+from medrobust.attacks.engine.evaluate import attack_suite
+from medrobust.checklist.run import CheckedModel, check_predictions, read_evaluations, write_records
 from medrobust.core.errors import UserError
 from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.records import read_metrics, write_json, write_table
@@ -58,6 +60,22 @@ def test_records_of_another_model_split_or_suite_are_refused(key: str, tmp_path:
     write_table(tmp_path / "s.parquet", table_of([]))
     with pytest.raises(UserError, match=r"s\.parquet: does not say what it was made on"):
         read_evaluations(["s"], tmp_path, tmp_path, own)
+
+
+def test_clean_predictions_that_are_not_the_models_are_refused(
+    sound: nn.Module, images: Subset, tmp_path: Path
+) -> None:
+    suite = suite_of([{"name": "fgsm"}])
+    attempts = attack_suite(sound, images, suite, seed=0)
+    own = CheckedModel(model=sound, subset=images, suites={"s": suite}, attempts={"s": attempts}, adversarial=True)
+    check_predictions(own, tmp_path)
+    forged = attempts.assign(clean_pred=1 - attempts["clean_pred"])
+    with pytest.raises(UserError, match=r"s\.parquet: (\d+) of \1 clean predictions are not the model's"):
+        check_predictions(replace(own, attempts={"s": forged}), tmp_path)
+    tie = forged.assign(margin=1e-6)
+    check_predictions(replace(own, attempts={"s": tie}), tmp_path)  # another device may decide it otherwise
+    with pytest.raises(UserError, match=r"s\.parquet: its images are not the test images"):
+        check_predictions(replace(own, attempts={"s": attempts[attempts["id"] != images.ids[3]]}), tmp_path)
 
 
 def test_a_suite_is_checked_at_its_radius_nearest_to_that_of_the_run(sound: nn.Module, check: Check) -> None:

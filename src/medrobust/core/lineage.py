@@ -19,6 +19,7 @@ OTHER = {
     "suite": "another suite of attacks", "suites": "another suite of attacks",
     "models": "weights other than those of this run's models",
 }  # fmt: skip
+REMEDY = "Run `dvc repro --force` on the stage that writes it"
 #: A hash, hashes by name (of several suites or models), or None if it is unknown.
 Hash = str | Mapping[str, str] | None
 
@@ -54,5 +55,4 @@ def check_made_on(path: Path, found: Mapping[str, Any] | None, expected: Mapping
         UserError: it is not as expected.
     """
     if reason := difference(found, expected):
-        remedy = "Run `dvc repro --force` on the stage that writes it"
-        raise UserError(str(path), reason, remedy)
+        raise UserError(str(path), reason, REMEDY)
