@@ -22,20 +22,23 @@ def main() -> None:
     """Run the suite on the test images or patients; of a model that could not be fitted, write that and why."""
     from medrobust.attacks.engine.run import AttackOutputs, run_suite, write_not_fitted
     from medrobust.attacks.engine.suite import read_suite
+    from medrobust.core.lineage import suite_hash
     from medrobust.data.store import open_splits
-    from medrobust.models.folder import is_patient_model, load, not_fitted
+    from medrobust.models.folder import is_patient_model, load, not_fitted, weights_hash
     from medrobust.models.patient import load_patient_model
     from medrobust.patients.attack import attack_patients
     from medrobust.patients.subsets import patient_groups
 
     params = load_params()
     outs = AttackOutputs(args.records, args.metrics, args.curve)
-    if reason := not_fitted(args.model):
-        write_not_fitted(outs, reason)
-        return
     images, suite = open_splits(args.prepared, args.split), read_suite(args.suite)
+    made_on = {"weights": weights_hash(args.model), **images.hashes, "suite": suite_hash(suite)}
+    if reason := not_fitted(args.model):
+        write_not_fitted(outs, reason, made_on)
+        return
     settings: dict[str, Any] = {
         "bit_depth": images.store.header.bit_depth, "seed": params.seed, "report": params.report,
+        "made_on": made_on,
     }  # fmt: skip
     if is_patient_model(args.model):
         model = load_patient_model(args.model, device())

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.core.errors import UserError
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import atomic_dir, write_metrics, write_table
 from medrobust.core.runtime import run_stage, say
@@ -30,7 +31,7 @@ def main() -> None:
     with atomic_dir(args.plots) as folder:
         write_table(folder / "closeness.csv", result.closeness)
     metrics = result.metrics
-    write_metrics(args.metrics, metrics, {"verdict": metrics["verdict"]})
+    write_metrics(args.metrics, {**metrics, MADE_ON: data.hashes}, {"verdict": metrics["verdict"]})
     say(f"audit: {metrics['verdict']}" + "".join(f"\n  - {reason}" for reason in metrics["reasons"]))
     if metrics["verdict"] == "leaking" and params.audit.on_leak == "fail":
         found, remedy = "; ".join(metrics["reasons"]), "Change the split, or set audit.on_leak: warn"

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.core.code import read_entries
+from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.params.schema import load_params
 from medrobust.core.runtime import device, run_stage
 
@@ -20,9 +21,15 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Check each model; its siblings are the other models and, for an ensemble, its members."""
-    from medrobust.checklist.run import CheckedModel, check_model, read_evaluations, write_records
+    from medrobust.checklist.run import (
+        CheckedModel,
+        check_model,
+        check_predictions,
+        read_evaluations,
+        write_records,
+    )
     from medrobust.data.store import open_splits
-    from medrobust.models.folder import is_adversarial, load, members, not_fitted
+    from medrobust.models.folder import is_adversarial, load, members, not_fitted, weights_hash
 
     params = load_params()
     images = open_splits(args.prepared, args.split)
@@ -30,10 +37,11 @@ def main() -> None:
     models = {folder: load(folder, device()) for folder, reason in reasons.items() if not reason}
     results = {}
     for folder, records, path in zip(args.models, args.records, args.metrics, strict=True):
+        made_on = {"weights": weights_hash(folder), **images.hashes}
         if reason := reasons[folder]:
-            results[path] = {"not_fitted": reason}
+            results[path] = {"not_fitted": reason, MADE_ON: {**made_on, "suites": {}}}
             continue
-        suites, tables = read_evaluations(list(params.attacks.suites), args.suites, records)
+        suites, tables = read_evaluations(list(params.attacks.suites), args.suites, records, made_on)
         others = {f"{other.parent.name}-{other.name}": models[other] for other in models if other != folder}
         checked = CheckedModel(
             model=models[folder],
@@ -44,9 +52,12 @@ def main() -> None:
             siblings=others | members(folder, device()),
             bit_depth=images.store.header.bit_depth,
         )
+        check_predictions(checked, records)
         results[path] = check_model(
             checked, eps=params.adv.eps, params=params.attacks, report=params.report, seed=params.seed
         )
+        hashes = {name: suite_hash(suite) for name, suite in suites.items()}
+        results[path][MADE_ON] = {**made_on, "suites": hashes}
     write_records(results, params.attacks.on_invalid)
 
 

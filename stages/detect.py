@@ -24,6 +24,7 @@ def main() -> None:
     if args.switch and args.model.name not in read_json(args.switch)["regimes"]:
         write_empty(args.guard, args.scores, args.metrics, args.plots / "curves.csv")
         return
+    from medrobust.core.lineage import suite_hash
     from medrobust.core.params.detection import DetectParams
     from medrobust.data.store import open_splits
     from medrobust.detection.fitting import Splits
@@ -40,7 +41,11 @@ def main() -> None:
         ordered=images.store.header.ordered,
         params=DetectParams.model_validate({**plan["detect"], "ensemble": []}),
         report=params.report,
-        weights=weights_hash(args.model),
+        made_on={
+            "weights": weights_hash(args.model),
+            **images.hashes,
+            "suites": {name: suite_hash(suite) for name, suite in plan["suites"].items()},
+        },
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import read_json, write_metrics, write_table
@@ -10,6 +11,7 @@ from medrobust.core.runtime import device, run_stage, say
 
 def main() -> None:
     """Fit, evaluate on test images, and write."""
+    from medrobust.core.lineage import MADE_ON
     from medrobust.core.metrics import classification_summary, dvc_metrics
     from medrobust.data.store import open_splits
     from medrobust.ensembling.compare import compare
@@ -17,6 +19,7 @@ def main() -> None:
     from medrobust.ensembling.save_all_methods import save_all_methods
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import save_ensemble
+    from medrobust.models.folder import weights_hash
     from medrobust.models.predict import predict_all, predictions_table
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -36,7 +39,10 @@ def main() -> None:
     save_ensemble(args.out, folders, combination, facts)
     test_logprobs = predict_all(members, test, None, members[0], params.seed)
     logprobs = combination.combine(test_logprobs)
-    write_table(args.predictions, predictions_table(test, "test", logprobs))
+    made_on: dict[str, Any] = {"weights": weights_hash(args.out), **images.hashes}
+    table = predictions_table(test, "test", logprobs)
+    table.attrs[MADE_ON] = made_on
+    write_table(args.predictions, table)
     ordered, report = images.store.header.ordered, params.report
     summary = classification_summary(
         test.labels, logprobs, test.patients, test.classes, ordered=ordered, resamples=report.bootstrap,
@@ -44,9 +50,11 @@ def main() -> None:
     )  # fmt: skip
     comparison = compare(predictions, test, test_logprobs, params.ensemble, report)
     by_member = parameters_by_member(list(folders), combination)
-    record = {**facts, **by_member, **summary, "methods": comparison.records}
-    write_metrics(args.metrics, record, dvc_metrics(summary))
     save_all_methods(args.methods, folders, comparison, predictions, params.ensemble)
+    made_on["methods"] = {name: weights_hash(args.methods / name) for name in comparison.records}
+    made_on["models"] = {name: weights_hash(folder) for name, folder in folders.items()}
+    record = {**facts, **by_member, **summary, "methods": comparison.records, MADE_ON: made_on}
+    write_metrics(args.metrics, record, dvc_metrics(summary))
 
 
 if __name__ == "__main__":

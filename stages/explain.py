@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.core.code import read_entries
+from medrobust.core.lineage import MADE_ON, check_made_on, suite_hash
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import read_json, read_table, write_empty
 from medrobust.core.runtime import device, run_stage
@@ -30,23 +31,30 @@ def main() -> None:
     from medrobust.explain.explained_model import ExplainedModel
     from medrobust.explain.run import ExplanationOutputs, explain_model
     from medrobust.models.checkpoint import load
+    from medrobust.models.folder import weights_hash
 
     params, images = load_params(), open_splits(args.prepared, args.split)
     test, train = images.subset("test"), images.subset("train")
     for number, folder in enumerate(args.models):
-        predictions = read_table(args.predictions[number])
+        suite = read_suite(args.suite)
+        made_on = {"weights": weights_hash(folder), **images.hashes}
+        predictions, attempts = read_table(args.predictions[number]), read_table(args.records[number])
+        check_made_on(args.predictions[number], predictions.attrs.get(MADE_ON), made_on)
+        expected = {**made_on, "suite": suite_hash(suite)}
+        check_made_on(args.records[number], attempts.attrs.get(MADE_ON), expected)
         explained = ExplainedModel(
             model=load(folder, device()),
             test=test,
             train=train,
-            suite=read_suite(args.suite),
+            suite=suite,
             predictions=predictions[predictions["split"] == "test"],
-            attempts=read_table(args.records[number]),
+            attempts=attempts,
             cells=params.explain.grid,
             seed=params.seed,
         )
         out = ExplanationOutputs(args.metrics[number], args.tables[number], args.plots[number])
-        explain_model(explained, out, params=params.explain, report=params.report)
+        hashes = {**made_on, "suites": {suite["name"]: expected["suite"]}}
+        explain_model(explained, out, params=params.explain, report=params.report, made_on=hashes)
 
 
 if __name__ == "__main__":

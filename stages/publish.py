@@ -11,7 +11,7 @@ def parse() -> argparse.Namespace:
     """The command line of dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", required=True)
-    for name in ("checkpoints", "prepared", "metrics", "plots", "tuned", "lock"):
+    for name in ("checkpoints", "prepared", "metrics", "plots", "tuned", "suites", "lock"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--out", type=Path, nargs=2, required=True, help="of the clean and the adversarial model")
     return parser.parse_args()
@@ -26,7 +26,7 @@ def main() -> None:
 
     params = load_params()
     suites = params.attacks.suites
-    folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints)
+    folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints, suites=args.suites)
     run = collect(folders, [args.backbone], list(suites), Provenance.of(args.lock))
     for regime, out in zip(REGIMES, args.out, strict=True):
         publish(PublishedModel(run, args.backbone, regime, suites, params.report.confidence), folders, out)

@@ -48,6 +48,7 @@ def surrogate() -> None:
 
 def settings() -> None:
     """The settings of every backbone, one file per stage that depends on them, and the names of all backbones."""
+    from medrobust.models.trial import try_backbone
     from medrobust.training.resolve import check_classes, resolve_settings
 
     params = load_params()
@@ -56,6 +57,7 @@ def settings() -> None:
         for backbone, model in params.models.items():
             found = resolve_settings(backbone, model, params.train, params.adv, params.tune, code)
             check_classes(found, args.split)
+            try_backbone(backbone, model)
             for stage, resolved in found.items():
                 write_json(folder / backbone / f"{stage}.json", resolved.model_dump())
             write_json(folder / backbone / "detect.json", {"regimes": model.detect})

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import write_metrics, write_table
 from medrobust.core.runtime import run_stage
@@ -11,7 +12,7 @@ from medrobust.core.runtime import run_stage
 def main() -> None:
     """Write the split table and its counts."""
     from medrobust.data.split import make_split, split_metrics
-    from medrobust.data.store import read_header, read_manifest
+    from medrobust.data.store import open_splits, read_header, read_manifest
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prepared", type=Path, required=True)
@@ -27,7 +28,8 @@ def main() -> None:
     write_table(args.out, table)
     counts = split_metrics(table, manifest, header)
     test = counts["test"]
-    write_metrics(args.metrics, counts, {"n": test["images"], "patients": test["patients"]})
+    made_on = open_splits(args.prepared, args.out).hashes
+    write_metrics(args.metrics, {**counts, MADE_ON: made_on}, {"n": test["images"], "patients": test["patients"]})
 
 
 if __name__ == "__main__":

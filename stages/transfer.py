@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.core.code import read_entries
+from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import read_json, write_metrics, write_table
 from medrobust.core.runtime import device, run_stage
@@ -24,23 +25,28 @@ def main() -> None:
     from medrobust.ensembling.transfer import dvc_metrics, empty_transfer, transfer
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import active_members, load_ensemble
+    from medrobust.models.folder import weights_hash
 
     params = load_params()
     matrix, facts = empty_transfer()
     if params.transfer.images:
         images = open_splits(args.prepared, args.split)
         cells = [(backbone, regime) for backbone in read_json(args.backbones) for regime in ("clean", "adv")]
+        folders, suite = {"-".join(cell): args.models.joinpath(*cell) for cell in cells}, read_suite(args.suite)
         matrix, facts = transfer(
-            {"-".join(cell): load(args.models.joinpath(*cell), device()) for cell in cells},
+            {name: load(folder, device()) for name, folder in folders.items()},
             (args.ensemble.name, load_ensemble(args.ensemble, device())),
             active_members(args.ensemble),
             images.subset("test"),
-            read_suite(args.suite),
+            suite,
             params=params.transfer,
             report=params.report,
             seed=params.seed,
             train=images.subset("train"),
         )
+        every = {**folders, args.ensemble.name: args.ensemble}
+        weights = {name: weights_hash(folder) for name, folder in every.items()}
+        facts[MADE_ON] = {**images.hashes, "suites": {suite["name"]: suite_hash(suite)}, "models": weights}
     write_table(args.matrix, matrix)
     write_metrics(args.metrics, facts, dvc_metrics(facts, args.ensemble.name))
 

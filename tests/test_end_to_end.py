@@ -45,19 +45,24 @@ def repro(folder: Path, *targets: str) -> set[str]:
     return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of the working tree in which the smoke preset has run."""
-    folder = tmp_path_factory.mktemp("clone") / "medrobust"
+def clone(folder: Path, params: str) -> None:
+    """A clone of the working tree with other parameters, in which nothing has run."""
     names = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     for name in names:
         if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "dvc.lock", "params.yaml")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    run(folder, sys.executable, "-m", "tools.preset", "smoke")
+    (folder / "params.yaml").write_text(params)
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")
     run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "clone")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of the working tree in which the smoke preset has run."""
+    folder = tmp_path_factory.mktemp("clone") / "medrobust"
+    clone(folder, render("smoke"))
     run(folder, "dvc", "repro", "--quiet")
     return folder
 
@@ -219,7 +224,7 @@ def test_code_of_an_attack_runs_the_cells_of_its_suites(pipeline: Path) -> None:
     # The suite is one that detection tests; a cell that is switched off takes a second.
     detected = {"detection", "detect_ensemble@adv", "detect@resnet10t-clean", "detect@resnet10t-adv"}
     checks = {"check@resnet10t", "check_ensemble"}
-    assert repro(pipeline) == {"code", *suites, *cells, *checks, *detected, "report"}
+    assert repro(pipeline) == {"code", *suites, *cells, *checks, *detected, "publish@resnet10t", "report"}
 
 
 def test_a_new_suite_changes_only_its_cells(pipeline: Path) -> None:

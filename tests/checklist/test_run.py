@@ -1,14 +1,18 @@
 """The records of the checklist, and the failure of a run on an invalid verdict."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import nn
 
-from medrobust.checklist.run import read_evaluations, write_records
+from medrobust.attacks.engine.attempts import table_of
+from medrobust.attacks.engine.evaluate import attack_suite
+from medrobust.checklist.run import CheckedModel, check_predictions, read_evaluations, write_records
 from medrobust.core.errors import UserError
-from medrobust.core.records import read_metrics
+from medrobust.core.lineage import MADE_ON, suite_hash
+from medrobust.core.records import read_metrics, write_json, write_table
 from medrobust.data.store import Subset
 from tests.checklist.conftest import EPS, Check, suite_of
 
@@ -37,7 +41,41 @@ def test_an_invalid_verdict_is_written_and_then_fails_the_run_if_on_invalid_is_f
 
 def test_a_missing_evaluation_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"s/suite\.json: no such file"):
-        read_evaluations(["s"], tmp_path, tmp_path)
+        read_evaluations(["s"], tmp_path, tmp_path, {})
+
+
+@pytest.mark.parametrize("key", ["weights", "data", "split", "suite"])
+def test_records_of_another_model_split_or_suite_are_refused(key: str, tmp_path: Path) -> None:
+    suite = suite_of([{"name": "fgsm"}])
+    write_json(tmp_path / "s" / "suite.json", {**suite, "code": {"attacks/fgsm": "1"}})
+    own = {"weights": "w", "data": "d", "split": "t"}
+    attempts = table_of([])
+    attempts.attrs[MADE_ON] = {**own, "suite": suite_hash(suite)}
+    write_table(tmp_path / "s.parquet", attempts)
+    assert list(read_evaluations(["s"], tmp_path, tmp_path, own)[1]) == ["s"]
+    attempts.attrs[MADE_ON] = {**attempts.attrs[MADE_ON], key: "other"}
+    write_table(tmp_path / "s.parquet", attempts)
+    with pytest.raises(UserError, match=r"s\.parquet: was made on (weights other|another|other).* --force"):
+        read_evaluations(["s"], tmp_path, tmp_path, own)
+    write_table(tmp_path / "s.parquet", table_of([]))
+    with pytest.raises(UserError, match=r"s\.parquet: does not say what it was made on"):
+        read_evaluations(["s"], tmp_path, tmp_path, own)
+
+
+def test_clean_predictions_that_are_not_the_models_are_refused(
+    sound: nn.Module, images: Subset, tmp_path: Path
+) -> None:
+    suite = suite_of([{"name": "fgsm"}])
+    attempts = attack_suite(sound, images, suite, seed=0)
+    own = CheckedModel(model=sound, subset=images, suites={"s": suite}, attempts={"s": attempts}, adversarial=True)
+    check_predictions(own, tmp_path)
+    forged = attempts.assign(clean_pred=1 - attempts["clean_pred"])
+    with pytest.raises(UserError, match=r"s\.parquet: (\d+) of \1 clean predictions are not the model's"):
+        check_predictions(replace(own, attempts={"s": forged}), tmp_path)
+    tie = forged.assign(margin=1e-6)
+    check_predictions(replace(own, attempts={"s": tie}), tmp_path)  # another device may decide it otherwise
+    with pytest.raises(UserError, match=r"s\.parquet: its images are not the test images"):
+        check_predictions(replace(own, attempts={"s": attempts[attempts["id"] != images.ids[3]]}), tmp_path)
 
 
 def test_a_suite_is_checked_at_its_radius_nearest_to_that_of_the_run(sound: nn.Module, check: Check) -> None:

@@ -29,7 +29,7 @@ def run(folder: Path, model: Classifier, splits: Splits, suite: dict[str, Any]) 
         },
     )  # fmt: skip
     plan = {"suites": {"pgd": suite}}
-    run_detection(model, splits, plan, out, ordered=True, params=params, report=REPORT, weights="w")
+    run_detection(model, splits, plan, out, ordered=True, params=params, report=REPORT, made_on={"weights": "w"})
     return read_table(out.scores)
 
 

@@ -24,6 +24,8 @@ from medrobust.models.classifier import Classifier
 from tests.params import default_block
 from tests.small import make_classifier
 
+#: What the metrics say that they were made on.
+MADE = {"weights": "w"}
 REPORT = ReportParams(title="", bootstrap=40, confidence=0.9, pictures=True)
 ALL = {"dropout": {"rate": 0.3, "samples": 3}, "lid": {"neighbours": 5, "reference": 30}}
 DETECTORS_SET = {name: ALL.get(name, {}) for name in DETECTORS}
@@ -47,7 +49,7 @@ def plan(suite: dict[str, Any]) -> dict[str, Any]:
 def cell(model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path_factory: Any) -> Path:
     folder = Path(tmp_path_factory.mktemp("cell"))
     out = DetectionOutputs(folder / "guard", folder / "scores.parquet", folder / "metrics.json", folder / "plots")
-    run_detection(model, splits, plan, out, ordered=True, params=settings(), report=REPORT, weights="w")
+    run_detection(model, splits, plan, out, ordered=True, params=settings(), report=REPORT, made_on=MADE)
     return folder
 
 
@@ -101,7 +103,7 @@ def test_a_second_run_writes_the_same(
     out = DetectionOutputs(
         tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots"
     )
-    run_detection(model, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")
+    run_detection(model, splits, plan, out, ordered=True, params=few, report=REPORT, made_on=MADE)
     first, second = (read_metrics(folder / "metrics.json")["suites"]["pgd"] for folder in (cell, tmp_path))
     assert {name: first[name] for name in ("gmm", "lid")} == {name: second[name] for name in ("gmm", "lid")}
 
@@ -170,7 +172,7 @@ def test_a_cell_of_an_ensemble_is_like_that_of_a_model(
     out = DetectionOutputs(
         tmp_path / "guard", tmp_path / "scores.parquet", tmp_path / "metrics.json", tmp_path / "plots"
     )
-    run_detection(vote, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")
+    run_detection(vote, splits, plan, out, ordered=True, params=few, report=REPORT, made_on=MADE)
     row = read_metrics(tmp_path / "metrics.json")["suites"]["pgd"]["gmm"]
     assert row["adaptive"]["worst"]["evasion"]["0.05"] >= row["adaptive"]["unaware"]["evasion"]["0.05"]
     assert set(row["risk"]) == {"image", "patient"}
@@ -251,7 +253,7 @@ def test_ind_needs_a_density(model: Classifier, splits: Splits, plan: dict[str, 
     )
     out = DetectionOutputs(tmp_path / "g", tmp_path / "s.parquet", tmp_path / "m.json", tmp_path / "p")
     with pytest.raises(UserError, match=r"detect\.adaptive\.attacks: `ind` has no density.*gmm, kde"):
-        run_detection(model, splits, plan, out, ordered=True, params=params, report=REPORT, weights="w")
+        run_detection(model, splits, plan, out, ordered=True, params=params, report=REPORT, made_on=MADE)
 
 
 def test_dvc_shows_the_worst_suite_of_the_detector_that_rejects() -> None:

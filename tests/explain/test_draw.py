@@ -1,13 +1,14 @@
 """What is saved is what was drawn: no colour lost, no word cut."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from medrobust.explain.draw import ImageVersion, Panel, draw_panel, draw_surfaces, save
-from medrobust.explain.landscape import Surface
+from medrobust.explain.draw import ImageVersion, Panel, draw_features, draw_panel, draw_surfaces, save
+from medrobust.explain.landscape import FeatureMap, Surface
 
 
 @pytest.fixture
@@ -32,6 +33,18 @@ def test_few_colours_are_close_to_all(panel: Panel, tmp_path: Path) -> None:
     assert saved.mode == "P"
     assert np.abs(np.asarray(saved.convert("RGB")).astype(int) - drawn).max() <= 24
     assert not (tmp_path / "right-1.svg").exists()
+
+
+@pytest.mark.parametrize("name", ["$x^{$", "_hidden", "a\\b"])
+def test_a_name_is_shown_as_it_is(name: str, panel: Panel, tmp_path: Path) -> None:
+    """Neither as mathematics, which may be wrong, nor left out of the legend."""
+    points = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    features = FeatureMap(points, points[:2], 0.5, None)
+    figure = draw_features(features, np.arange(6) % 2, np.array([0, 1]), [name, "b"])
+    save(figure, tmp_path, "features")
+    [legend] = figure.legends
+    assert name in [text.get_text().strip() for text in legend.get_texts()]
+    save(draw_panel(replace(panel, truth=name)), tmp_path, "panel")
 
 
 def test_every_word_lies_inside_the_picture(panel: Panel) -> None:

@@ -29,7 +29,7 @@ def run(
     explained: ExplainedModel, folder: Path, params: ExplainParams = PARAMS, report: ReportParams = REPORT
 ) -> tuple[dict[str, Any], pd.DataFrame, Path]:
     out = ExplanationOutputs(folder / "m.json", folder / "t.parquet", folder / "plots")
-    explain_model(explained, out, params=params, report=report)
+    explain_model(explained, out, params=params, report=report, made_on={"weights": "w"})
     return read_metrics(out.metrics), read_table(out.table), out.plots
 
 

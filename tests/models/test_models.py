@@ -146,8 +146,18 @@ def test_weights_from_a_file_are_loaded_without_the_head(tmp_path: Path) -> None
     for key in own:
         assert key.startswith("fc") or torch.equal(own[key], given[key])
     assert model.backbone.fc.weight.shape == (3, 512)  # type: ignore[union-attr]
-    with pytest.raises(UserError, match=r"does not fit .* keys"):
+    with pytest.raises(UserError, match=r"does not fit .* keys \(\S+: expected none, found \("):
         build_classifier(block(timm="resnet18", weights=str(tmp_path / "w.safetensors")), CLASSES)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.backbone."])
+def test_a_prefix_that_a_wrapper_gave_to_all_weights_is_left_out(prefix: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    source = build_classifier(block(), CLASSES).backbone.state_dict()
+    state = {f"{prefix}{key}": value for key, value in source.items()}
+    torch.save({"state_dict": {**state, "loss.weight": torch.ones(3)}}, tmp_path / "w.pth")
+    found = build_classifier(block(weights=str(tmp_path / "w.pth")), CLASSES).backbone.state_dict()
+    assert all(torch.equal(found[key], source[key]) for key in found if not key.startswith("fc"))
 
 
 def test_weights_that_were_saved_on_a_gpu_load_without_one(

@@ -139,7 +139,8 @@ def test_the_files_of_an_attack_on_patients(tmp_path: Path) -> None:
     dropped = f"{sorted(set(data.subset('test').patients))[0]}_0"
     groups = [binary(group) for group in patient_groups(without(data, [dropped]), "test")]
     outs = AttackOutputs(tmp_path / "r.parquet", tmp_path / "m.json", tmp_path / "c.csv")
-    attack_patients(patients, groups, SUITE, outs, bit_depth=8, seed=0, report=REPORT)
+    attack_patients(patients, groups, SUITE, outs, bit_depth=8, seed=0, report=REPORT, made_on={"data": "d"})
+    assert read_table(outs.records).attrs["made_on"] == {"data": "d"}
     record, curve = read_metrics(outs.metrics), read_table(outs.curve)
     assert record["n"] == record["patients"] == sum(len(group) for group in groups)
     assert list(record["robust_auroc"]) == ["0.01", "0.03"]

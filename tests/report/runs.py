@@ -1,5 +1,6 @@
 """The files that a run with two backbones, three classes and one suite leaves for the report."""
 
+import hashlib
 import re
 import shutil
 from functools import cache
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.records import write_json, write_metrics, write_table
 from medrobust.data.store import Header, write_store
 from medrobust.report.collect import Folders, collect
@@ -22,6 +24,41 @@ from tests.report.pipeline import lock, write_repository
 
 CLASSES = ["Non <b>", "Mild", "Severe"]
 SETTINGS = ReportSettings("a title", 1, "patient", 0.95, {"pgd": "Linf"})
+
+
+SUITE = {"name": "pgd", "norm": "Linf", "eps": [0.005, 0.01], "give_up": False, "attacks": []}
+IMAGES = {"data": "d" * 64, "split": "5" * 16}
+
+
+def weights(model: str) -> str:
+    """The hash of the weights of a model (`one-adv`) or of an ensemble."""
+    name = "ensemble" if model.startswith("ensemble") else model  # whatever its members are
+    return "a" * 64 if name == "one-adv" else hashlib.sha256(name.encode()).hexdigest()
+
+
+def made_on(path: Path) -> dict[str, Any]:
+    """What the result in a metrics file was made on, by the path of the file."""
+    name, folder = path.stem, path.parent.name
+    found: dict[str, Any] = dict(IMAGES)
+    if folder in ("train", "attack", "checks", "detect", "explain"):
+        found["weights"] = weights(name.removesuffix("-method").removesuffix("-pgd"))
+    if folder == "methods":
+        found["weights"] = weights(name.partition("-")[0])
+    if folder in ("attack", "methods"):
+        found["suite"] = suite_hash(SUITE)
+    if folder in ("checks", "detect", "explain") or name == "transfer":
+        found["suites"] = {"pgd": suite_hash(SUITE)}
+    models = {
+        f"{backbone}-{regime}": weights(f"{backbone}-{regime}")
+        for backbone in ("one", "two")
+        for regime in REGIMES
+    }
+    if name == "ensemble":
+        found |= {"weights": weights("ensemble-adv"), "models": models}
+        found["methods"] = {method: weights(method) for method in ("equal", "convex", "stacking")}
+    if name == "transfer":
+        found["models"] = {**models, "ensemble": weights("ensemble-adv")}
+    return found
 
 
 def clean_record(accuracy: float = 0.7123) -> dict[str, Any]:
@@ -72,7 +109,7 @@ def card(backbone: str, regime: str) -> dict[str, Any]:
     return {
         "model": {"timm": "resnet10t", "image_size": 32}, "classes": CLASSES, "backbone": backbone,
         "regime": regime,
-        "seed": 1, "data": "d" * 64, "split": "5" * 16, "sha256": "a" * 64, "versions": {"torch": "2.0"},
+        "seed": 1, **IMAGES, "sha256": weights(f"{backbone}-{regime}"), "versions": {"torch": "2.0"},
         "params": {
             "train": {"epochs": 2, "lr": 0.001}, "clean": "b" * 64,
             "model": {"timm": "resnet10t", "weights": "none", "image_size": 32, "trainable": "all"},
@@ -122,7 +159,9 @@ def _write_results(tmp_path: Path) -> None:
     part["patients_by_class"] = dict(zip(CLASSES, (2, 3, 2), strict=True))
     write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients are also in train"]})
     write_record(m / "split.json", {"train": part, "val": part, "test": part})
+    write_json(tmp_path / "data" / "resolved" / "suites" / "pgd" / "suite.json", SUITE)
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
+    answers.attrs[MADE_ON] = {**IMAGES, "weights": weights("ensemble-adv")}
     write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)
     write_json(tmp_path / "data" / "methods" / "convex" / "card.json", {"method": "convex"})
     write_ensemble(m, p)
@@ -220,8 +259,8 @@ def read(
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """A metrics file of which the report reads the record alone."""
-    write_metrics(path, record, {})
+    """A metrics file of which the report reads the record alone; made on this run unless the record tells."""
+    write_metrics(path, {MADE_ON: made_on(path), **record} if record else {}, {})
 
 
 def folders(folder: Path) -> Folders:
@@ -229,7 +268,8 @@ def folders(folder: Path) -> Folders:
     data = folder / "data"
     return Folders(
         data / "prepared", folder / "metrics", folder / "plots", data / "tune", data / "checkpoints",
-        data / "predictions" / "ensemble.parquet", data / "audit", data / "code",
+        data / "predictions" / "ensemble.parquet",
+        data / "resolved" / "suites", data / "audit", data / "code",
     )  # fmt: skip
 
 

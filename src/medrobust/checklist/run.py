@@ -25,14 +25,18 @@ from medrobust.checklist.base import (
 from medrobust.checklist.challenge import run_challenge, run_curve
 from medrobust.checklist.thresholds import CHECKS
 from medrobust.core.errors import UserError
+from medrobust.core.lineage import MADE_ON, REMEDY, check_made_on, suite_hash
 from medrobust.core.params.attacks import AttacksParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_table, write_metrics
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
+from medrobust.models.predict import log_probabilities
 
 #: Fewest steps of the challengers, also for suites with fewer steps (Madry et al. 2018 use 7 to 20).
 MIN_STEPS = 10
+#: Margin, in logits, below which another device or batch may change a prediction.
+TIE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +58,36 @@ class CheckedModel:
 
 
 def read_evaluations(
-    names: list[str], suites: Path, records: Path
+    names: list[str], suites: Path, records: Path, made_on: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, pd.DataFrame]]:
     """Resolved suites and attack records by name, from `<suites>/<name>/` and `<records>/<name>.parquet`.
 
     Raises:
-        UserError: a file is missing.
+        UserError: a file is missing, or its records were not made on the hashes in `made_on` and on this suite.
     """
     resolved = {name: read_suite(suites / name) for name in names}
-    return resolved, {name: read_table(records / f"{name}.parquet") for name in names}
+    tables = {name: read_table(records / f"{name}.parquet") for name in names}
+    for name, table in tables.items():
+        expected = {**made_on, "suite": suite_hash(resolved[name])}
+        check_made_on(records / f"{name}.parquet", table.attrs.get(MADE_ON), expected)
+    return resolved, tables
+
+
+def check_predictions(checked: CheckedModel, records: Path) -> None:
+    """Compare the clean predictions in the attack records of a folder with those of the model.
+
+    Raises:
+        UserError: the records are of other images, or a prediction that is not close to a tie is another.
+    """
+    subset = checked.subset
+    preds = log_probabilities(checked.model, subset).argmax(1)
+    for name, attempts in checked.attempts.items():
+        where, clean = str(records / f"{name}.parquet"), attempts[attempts["attack"] == "natural"]
+        if clean["id"].tolist() != subset.ids.tolist():
+            raise UserError(where, "its images are not the test images", REMEDY)
+        wrong = (clean["clean_pred"].to_numpy() != preds) & (clean["margin"].abs().to_numpy() > TIE)
+        if wrong.any():
+            raise UserError(where, f"{wrong.sum()} of {len(preds)} clean predictions are not the model's", REMEDY)
 
 
 def check_model(

@@ -105,6 +105,12 @@ class SplitStore:
     store: ImageStore
     table: pd.DataFrame
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Hashes of the images (`data`) and of the split table (`split`); no image is read."""
+        table = self.table.to_csv(index=False).encode()
+        return {"data": self.store.header.sha256, "split": hashlib.sha256(table).hexdigest()[:16]}
+
     def subset(self, name: str) -> "Subset":
         """The images of train, val or test; see `ImageStore.subset`."""
         return self.store.subset(self.table, name)

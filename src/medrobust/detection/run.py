@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from medrobust.core.intervals import round_to_interval
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_metrics
@@ -72,16 +73,16 @@ class DetectionCell:
 
 def run_detection(
     model: nn.Module, splits: Splits, plan: dict[str, Any], out: DetectionOutputs, *, ordered: bool,
-    params: DetectParams, report: ReportParams, weights: str,
+    params: DetectParams, report: ReportParams, made_on: dict[str, Any],
 ) -> None:  # fmt: skip
     """Fit, test and write one cell, for a model on its device and in eval mode.
 
-    `plan` is that of `plan.make_plan`. `ordered` classes are grades. `weights` is the sha256 of the model's
-    weights.
+    `plan` is that of `plan.make_plan`. `ordered` classes are grades. `made_on` has the hashes that the metrics
+    carry (core/lineage.py), that of the model's weights among them.
     """
     val, test = (part.evenly_spaced(params.test_images) for part in (splits.val, splits.test))
     splits = replace(splits, val=val, test=test)
-    guard, guides = fit_guard(model, splits, plan, params, weights)
+    guard, guides = fit_guard(model, splits, plan, params, made_on["weights"])
     few = test.evenly_spaced(params.adaptive.images)
     adaptive = AdaptiveRuns(model, few, guard, guides, params.adaptive, splits.seed)
     prices = prices_of(params.risk, len(test.classes), ordered=ordered)
@@ -97,6 +98,7 @@ def run_detection(
         "suites": {
             name: _test_suite(cell, name, plan["suites"][name], eps) for name, eps in params.suites.items()
         },
+        MADE_ON: made_on,
     }
     if params.adaptive.images and "ood" in params.adaptive.attacks:
         record["ood"] = _test_off_anatomy(cell)

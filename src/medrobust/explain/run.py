@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medrobust.core.intervals import round_to_interval
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.explain import ExplainParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import atomic_dir, write_metrics, write_table
@@ -28,9 +29,10 @@ class ExplanationOutputs:
 
 
 def explain_model(
-    explained: ExplainedModel, out: ExplanationOutputs, *, params: ExplainParams, report: ReportParams
-) -> None:
-    """Compare the maps, draw the pictures, and write both."""
+    explained: ExplainedModel, out: ExplanationOutputs, *, params: ExplainParams, report: ReportParams,
+    made_on: dict[str, Any],
+) -> None:  # fmt: skip
+    """Compare the maps, draw the pictures, and write both; the metrics carry `made_on` (core/lineage.py)."""
     compared = compare_maps(explained, params.drift_images, params.eps, params.top)
     record = _record(explained, compared, params, report)
     with atomic_dir(out.plots) as folder:
@@ -40,7 +42,7 @@ def explain_model(
         record["pictures"] = _digest(folder)
     tables = [table.assign(map=kind) for kind, table in compared.tables.items()]
     write_table(out.table, pd.concat(tables, ignore_index=True))
-    write_metrics(out.metrics, record, dvc_metrics(record))
+    write_metrics(out.metrics, {**record, MADE_ON: made_on}, dvc_metrics(record))
 
 
 def _record(

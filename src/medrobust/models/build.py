@@ -100,6 +100,9 @@ def _set_head(backbone: Any, head: HeadParams, classes: int) -> None:
         backbone.set_submodule(name, torch.nn.Sequential(*layers, last))
     # Start from nearly equal probabilities: EfficientNet's own head starts with logits of ±7 and loses epochs.
     for layer in last if isinstance(last, tuple) else (last,):
+        if not isinstance(getattr(layer, "weight", None), torch.Tensor):
+            found = f"{type(backbone).__name__} ends in {type(layer).__name__}, not in one layer of weights"
+            raise UserError("params.yaml: models.*.timm", found, "Use another architecture")
         torch.nn.init.normal_(layer.weight, std=0.01)
         torch.nn.init.zeros_(layer.bias)
 

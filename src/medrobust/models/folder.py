@@ -45,9 +45,12 @@ def is_patient_model(folder: Path) -> bool:
 
 
 def weights_hash(folder: Path) -> str:
-    """sha256 of a checkpoint's weights, or of any other folder's card, which holds the hashes of all parts."""
-    parts = _is_ensemble(folder) or is_patient_model(folder)
-    return file_hash(folder / "card.json") if parts else str(_card(folder)["sha256"])
+    """sha256 of the weights of a checkpoint or of a patient model's network, or of an ensemble's card.
+
+    The card of an ensemble holds the hashes of all members.
+    """
+    card = _card(folder)
+    return str(card["sha256"]) if "sha256" in card else file_hash(folder / "card.json")
 
 
 def _is_ensemble(folder: Path) -> bool:

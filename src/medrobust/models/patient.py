@@ -51,8 +51,8 @@ def save_patient_model(folder: Path, network: Path, model: PatientModel, facts: 
             "patient": {
                 "channels": model.channels, "classes": model.classes, "weights": file_hash(temporary / WEIGHTS),
                 "network": Path(os.path.relpath(network, folder)).as_posix(),
-                "sha256": read_json(network / "card.json")["sha256"],
             },
+            "sha256": read_json(network / "card.json")["sha256"],  # of the network
         }  # fmt: skip
         write_json(temporary / "card.json", card)
 
@@ -68,7 +68,7 @@ def load_patient_model(folder: Path, device: torch.device | str = "cpu") -> Pati
     facts = card["patient"]
     path = folder / facts["network"]
     again = "Run `dvc repro patient`"
-    if read_json(path / "card.json")["sha256"] != facts["sha256"]:
+    if read_json(path / "card.json")["sha256"] != card["sha256"]:
         raise UserError(str(folder), f"{path} has changed since the aggregate was fitted", again)
     network = checkpoint.load(path, device)
     if network.classes != facts["classes"]:

@@ -37,9 +37,11 @@ def load_weights(backbone: Any, path: Path) -> None:
     wrong = [key for key, value in fitting.items() if key not in own or own[key].shape != value.shape]
     lacking = [key for key in own if key not in fitting and not key.startswith(heads)]
     if wrong or lacking:
+        key = (wrong + lacking)[0]
+        shapes = [tuple(part[key].shape) if key in part else "none" for part in (own, fitting)]
         found = f"does not fit {type(backbone).__name__}: {len(wrong)} wrong, {len(lacking)} missing keys"
-        remedy = "Use weights of this architecture and size"
-        raise UserError(str(path), f"{found} ({(wrong + lacking)[0]})", remedy)
+        found += f" ({key}: expected {shapes[0]}, found {shapes[1]})"
+        raise UserError(str(path), found, "Use weights of this architecture and size")
     if bad := [key for key, value in fitting.items() if not value.isfinite().all()]:
         found = f"has values that are not finite ({bad[0]})"
         raise UserError(str(path), found, "Use weights without NaN or infinity")

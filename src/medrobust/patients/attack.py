@@ -25,7 +25,7 @@ from medrobust.patients.subsets import PatientSubset
 
 def attack_patients(
     model: PatientModel, groups: list[PatientSubset], suite: dict[str, Any], outs: AttackOutputs, *,
-    bit_depth: int, seed: int, report: ReportParams,
+    bit_depth: int, seed: int, report: ReportParams, made_on: dict[str, str],
 ) -> None:  # fmt: skip
     """Run a suite on patients; the ball bounds each pixel of every image of a patient.
 
@@ -43,7 +43,7 @@ def attack_patients(
     with frozen(model):
         more = _aurocs(model, groups, suite, seed, report)
     if process_number() == 0:
-        write_results(attempts, model.classes, suite, outs, report, more)
+        write_results(attempts, model.classes, suite, outs, report, made_on, more)
         for group in groups:
             resume_folder(model, group, suite, seed=seed, bit_depth=bit_depth).clear()
 

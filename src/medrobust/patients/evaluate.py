@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.metrics import classification_summary, dvc_metrics
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
@@ -15,6 +16,7 @@ from medrobust.core.records import atomic_dir, write_json, write_metrics, write_
 from medrobust.core.runtime import device, say
 from medrobust.data.store import SplitStore
 from medrobust.models import checkpoint
+from medrobust.models.folder import weights_hash
 from medrobust.models.patient import PatientModel, save_patient_model
 from medrobust.patients.few_images import few_images
 from medrobust.patients.fit import PatientOutputs, fit_patient_model
@@ -39,8 +41,9 @@ def run_patient_stage(
         UserError: the aggregate needs an order of the images that the data do not have.
     """
     reason = "patient.aggregate is none" if params.aggregate == "none" else no_patient_unit(splits)
+    made_on = {"weights": weights_hash(network), **splits.hashes}
     if reason:
-        _write_nothing(outs, reason)
+        _write_nothing(outs, reason, made_on)
         return
     classifier = checkpoint.load(network, device())
     ordered = params.aggregate == "gru"
@@ -54,7 +57,7 @@ def run_patient_stage(
     summary = patient_summary(tables["test"], model.classes, splits.store.header.ordered, report)
     images = [group.images_per_row for group in groups["test"]]
     attacked = few_images(model, groups["test"], params, report, seed)
-    record = {**facts, "images_per_patient": [min(images), max(images)], **summary, **attacked}
+    record = {**facts, "images_per_patient": [min(images), max(images)], **summary, **attacked, MADE_ON: made_on}
     write_metrics(outs.metrics, record, dvc_metrics(summary))
 
 
@@ -84,9 +87,9 @@ def patient_summary(
     return {**summary, "auroc_ci": auroc_ci(labels, logprobs, patients, **settings)}
 
 
-def _write_nothing(outs: PatientOuts, reason: str) -> None:
+def _write_nothing(outs: PatientOuts, reason: str, made_on: dict[str, str]) -> None:
     say(f"no patient unit: {reason}")
     with atomic_dir(outs.model) as temporary:
-        write_json(temporary / "card.json", {"not_fitted": reason})
+        write_json(temporary / "card.json", {"not_fitted": reason, "sha256": made_on["weights"]})
     write_table(outs.predictions, pd.DataFrame(columns=["patient", "split", "label", "pred"]))
-    write_metrics(outs.metrics, {"not_fitted": reason}, {"verdict": "no patient unit"})
+    write_metrics(outs.metrics, {"not_fitted": reason, MADE_ON: made_on}, {"verdict": "no patient unit"})

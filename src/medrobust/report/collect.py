@@ -1,14 +1,17 @@
 """Read what the stages wrote. Names come from params.yaml; what is missing is listed and never filled in."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from medrobust.attacks.engine.suite import read_suite
+from medrobust.core.lineage import MADE_ON, Hash, difference, suite_hash
 from medrobust.core.records import read_json, read_metrics, read_table, read_versions
 from medrobust.report.provenance import Provenance, folder_md5
-from medrobust.report.run import REGIMES, Ensemble, Model, Run, method_label
+from medrobust.report.run import REGIMES, Ensemble, Model, Run, method_label, name_of
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,16 @@ class Folders:
     tuned: Path
     checkpoints: Path
     predictions: Path | None = None  # a file: the ensemble's, on test images
+    suites: Path | None = None  # the resolved suites
     audit: Path | None = None  # tables of the audit, and its contact sheet
     code: Path | None = None  # one hash of the code per stage; None if it is not needed
 
 
 class Reader:
-    """Reads a file if it is there and belongs to the run; otherwise notes the reason in the run."""
+    """Reads a file if it is there and belongs to the run; otherwise notes the reason in the run.
+
+    A result belongs to the run if dvc.lock says so, and if it was made on the hashes that are `expected`.
+    """
 
     def __init__(self, run: Run) -> None:
         self.provenance, self.missing, self.foreign = run.provenance, run.missing, run.foreign
@@ -36,17 +43,25 @@ class Reader:
         """A JSON record; {} if it cannot be used."""
         return read_json(path) if self.usable(path) else {}
 
-    def metrics(self, path: Path) -> dict[str, Any]:
-        """The record of a metrics file; {} if it cannot be used."""
-        if not self.usable(path):
+    def metrics(self, path: Path, expected: Mapping[str, Hash]) -> dict[str, Any]:
+        """The record of a metrics file, with what it was made on; {} if it cannot be used or is empty."""
+        record = read_metrics(path) if self.usable(path) else {}
+        if not record or not self.belongs(path, record.get(MADE_ON), expected):
             return {}
         if line := read_versions(path):
             self.versions[str(path)] = line
-        return read_metrics(path)
+        return record
 
     def table(self, path: Path, **options: Any) -> pd.DataFrame | None:
         """A table, read with options of pandas; None if it cannot be used."""
         return read_table(path, **options) if self.usable(path) else None
+
+    def belongs(self, path: Path, found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> bool:
+        """Whether a result was made on the expected hashes; if not, the reason is noted."""
+        reason = difference(found, expected)
+        if reason:
+            self.foreign[str(path)] = f"it {reason}"
+        return reason is None
 
     def usable(self, path: Path) -> bool:
         """Whether a file is there and belongs to the run; if not, the reason is noted."""
@@ -74,8 +89,11 @@ def collect(
     if folders.code and (recorded := folders.code / "versions.json").is_file():
         run.versions[str(recorded)] = read_json(recorded)
     run.header.update(reader.record(folders.prepared / "header.json"))
-    for name, target in (("audit", run.audit), ("split", run.split)):
-        target.update(reader.metrics(folders.metrics / f"{name}.json"))
+    run.hashes.data = run.header.get("sha256")
+    run.hashes.suites.update(_suite_hashes(folders, suites))
+    run.split.update(reader.metrics(folders.metrics / "split.json", run.hashes.of()))
+    run.hashes.split = run.split.pop(MADE_ON, {}).get("split")
+    run.audit.update(reader.metrics(folders.metrics / "audit.json", run.hashes.of()))
     for backbone in backbones:
         _read_backbone(run, reader, folders, backbone)
         for regime in REGIMES:
@@ -83,7 +101,7 @@ def collect(
             if ensemble:
                 _read_patients(run, reader, folders, (backbone, regime))
     if ensemble:
-        ensemble.record.update(reader.metrics(folders.metrics / "ensemble.json"))
+        _read_ensemble(run, reader, folders)
         _read_attacks(run, reader, folders, ensemble.model)
         _read_methods(run, reader, folders)
         _read_transfer(run, reader, folders)
@@ -92,16 +110,27 @@ def collect(
     return run
 
 
+def _suite_hashes(folders: Folders, suites: list[str]) -> dict[str, str]:
+    """Hashes of the resolved suites that are there."""
+    known = {name: folders.suites / name for name in suites} if folders.suites else {}
+    return {name: suite_hash(read_suite(path)) for name, path in known.items() if (path / "suite.json").is_file()}
+
+
 def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) -> None:
     training = run.training
-    training.studies[backbone] = reader.metrics(folders.metrics / "tune" / f"{backbone}.json")
+    training.studies[backbone] = reader.metrics(folders.metrics / "tune" / f"{backbone}.json", run.hashes.of())
     training.chosen[backbone] = reader.record(folders.tuned / backbone / "best.json")
     if (trials := reader.table(folders.plots / "tune" / backbone / "trials.csv")) is not None:
         training.trials[backbone] = trials
     for regime in REGIMES:
         model, name = (backbone, regime), f"{backbone}-{regime}"
-        training.records[model] = reader.metrics(folders.metrics / "train" / f"{name}.json")
-        training.cards[model] = reader.record(folders.checkpoints / backbone / regime / "card.json")
+        path = folders.checkpoints / backbone / regime / "card.json"
+        card = reader.record(path)
+        training.cards[model] = card if not card or reader.belongs(path, card, run.hashes.of()) else {}
+        if "sha256" in training.cards[model]:
+            run.hashes.models[model] = card["sha256"]
+        expected = run.hashes.of(model)
+        training.records[model] = reader.metrics(folders.metrics / "train" / f"{name}.json", expected)
         folder = folders.plots / "train" / name
         if (history := reader.table(folder / "history.csv")) is not None:
             training.history[model] = history
@@ -111,21 +140,47 @@ def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) ->
 
 def _read_attacks(run: Run, reader: Reader, folders: Folders, model: Model) -> None:
     for suite in run.suites:
-        key = (*model, suite)
-        if record := reader.metrics(folders.metrics / "attack" / f"{'-'.join(key)}.json"):
+        key, name = (*model, suite), "-".join((*model, suite))
+        path = folders.plots / "attack" / f"{name}.csv"
+        if record := reader.metrics(folders.metrics / "attack" / f"{name}.json", run.hashes.of(model, suite)):
             run.attacks.records[key] = record
-        if (curve := reader.table(folders.plots / "attack" / f"{'-'.join(key)}.csv")) is not None:
+        if (curve := reader.table(path)) is None:
+            continue
+        if record and not _fits(curve, record):
+            run.foreign[str(path)] = "it has other accuracies than the metrics of its model"
+        else:
             run.attacks.curves[key] = curve
-    run.attacks.checks[model] = reader.metrics(folders.metrics / "checks" / f"{'-'.join(model)}.json")
+    path = folders.metrics / "checks" / f"{'-'.join(model)}.json"
+    run.attacks.checks[model] = reader.metrics(path, run.hashes.of(model) | {"suites": run.hashes.suites})
+
+
+def _fits(curve: pd.DataFrame, record: dict[str, Any]) -> bool:
+    """Whether a curve has the radii and accuracies of the record of its attack."""
+    accuracies = record.get("robust_accuracy", {})
+    drawn = dict(zip(curve["eps"].map("{:g}".format), curve["robust_accuracy"], strict=True))
+    return drawn.keys() == accuracies.keys() and all(abs(drawn[eps] - accuracies[eps]) < 1e-5 for eps in drawn)
+
+
+def _read_ensemble(run: Run, reader: Reader, folders: Folders) -> None:
+    """The record of the ensemble, which must have been fitted on the models of this run."""
+    models = {name_of(*model): weights for model, weights in run.hashes.models.items()}
+    record = reader.metrics(folders.metrics / "ensemble.json", run.hashes.of() | {"models": models})
+    made_on = record.pop(MADE_ON, {})
+    run.ensemble.record.update(record)
+    if "weights" in made_on:
+        run.hashes.models[run.ensemble.model] = made_on["weights"]
+    for method, weights in made_on.get("methods", {}).items():
+        run.hashes.models[method, run.ensemble.regime] = weights
 
 
 def _read_patients(run: Run, reader: Reader, folders: Folders, model: Model) -> None:
     """Results with the patient as unit."""
     name = "-".join(model)
-    if record := reader.metrics(folders.metrics / "patients" / f"{name}.json"):
+    if record := reader.metrics(folders.metrics / "patients" / f"{name}.json", run.hashes.of(model)):
         run.patients.records[model] = record
     for suite in run.suites:
-        if record := reader.metrics(folders.metrics / "attack_patient" / f"{name}-{suite}.json"):
+        path = folders.metrics / "attack_patient" / f"{name}-{suite}.json"
+        if record := reader.metrics(path, run.hashes.of(model, suite)):
             run.patients.attacks[*model, suite] = record
 
 
@@ -133,15 +188,22 @@ def _read_methods(run: Run, reader: Reader, folders: Folders) -> None:
     """Attacks on the ensemble methods that are not selected, and their checks."""
     for method in run.ensemble.attacked:
         for suite in run.suites:
-            if record := reader.metrics(folders.metrics / "methods" / f"{method}-{suite}.json"):
+            path = folders.metrics / "methods" / f"{method}-{suite}.json"
+            if record := reader.metrics(path, run.hashes.of((method, run.ensemble.regime), suite)):
                 run.ensemble.attacks[method, suite] = record
-        checks = reader.metrics(folders.metrics / "checks" / f"{method}-method.json")
+        expected = run.hashes.of((method, run.ensemble.regime)) | {"suites": run.hashes.suites}
+        checks = reader.metrics(folders.metrics / "checks" / f"{method}-method.json", expected)
         run.attacks.checks[method_label(method), run.ensemble.regime] = checks
 
 
 def _read_transfer(run: Run, reader: Reader, folders: Folders) -> None:
     transfer = run.ensemble.transfer
-    transfer.update(reader.metrics(folders.metrics / "transfer.json"))
+    models = {name_of(*model): weights for model, weights in run.hashes.models.items()}
+    transfer.update(
+        reader.metrics(
+            folders.metrics / "transfer.json", run.hashes.of() | {"models": models, "suites": run.hashes.suites}
+        )
+    )
     matrix = reader.table(folders.plots / "transfer" / "matrix.csv")
     if matrix is not None and transfer.get("n"):
         run.ensemble.matrices[transfer["suite"], float(transfer["eps"])] = matrix
@@ -150,7 +212,8 @@ def _read_transfer(run: Run, reader: Reader, folders: Folders) -> None:
 def _read_predictions(run: Run, reader: Reader, path: Path) -> None:
     """The ensemble's predictions on clean test images, by class names."""
     predictions = reader.table(path)
-    if predictions is None:
+    made_on = {} if predictions is None else predictions.attrs.get(MADE_ON)
+    if predictions is None or not reader.belongs(path, made_on, run.hashes.of(run.ensemble.model)):
         return
     names = dict(enumerate(run.classes()))
     table = pd.DataFrame({"actual": predictions["label"].map(names), "predicted": predictions["pred"].map(names)})

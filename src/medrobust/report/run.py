@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from medrobust.core.lineage import Hash
 from medrobust.report.provenance import Provenance
 
 REGIMES = ("clean", "adv")
@@ -68,6 +69,23 @@ class Ensemble:
         return self.record.get("methods", {})
 
 
+@dataclass
+class Hashes:
+    """What the results of a run must have been made on (core/lineage.py); None and what is missing is unknown."""
+
+    data: str | None = None
+    split: str | None = None
+    models: dict[Model, str] = field(default_factory=dict)  # weights, also by (ensemble method, regime)
+    suites: dict[str, str] = field(default_factory=dict)
+
+    def of(self, model: Model | None = None, suite: str | None = None) -> dict[str, Hash]:
+        """The hashes of a result of a model, or of no model in particular, under one suite or several."""
+        found: dict[str, Hash] = {"data": self.data, "split": self.split}
+        if model:
+            found["weights"] = self.models.get(model)
+        return {**found, "suite": self.suites.get(suite)} if suite else found
+
+
 @dataclass(frozen=True)
 class Patients:
     """Results with the patient as unit; a record without a patient unit has `not_fitted` with the reason."""
@@ -96,6 +114,7 @@ class Run:
     detect: dict[Model, Any] = field(default_factory=dict)  # records of guarded models
     drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # tables of their curves by name
     explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
+    hashes: Hashes = field(default_factory=Hashes)
     missing: list[str] = field(default_factory=list)  # files that should be there
     foreign: dict[str, str] = field(default_factory=dict)  # file -> why it belongs to another run and was not read
     versions: dict[str, str] = field(default_factory=dict)  # file -> versions of the packages that computed it

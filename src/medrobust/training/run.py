@@ -11,6 +11,7 @@ import pandas as pd
 
 from medrobust.core.code import modules_hash
 from medrobust.core.errors import UserError
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.metrics import classification_summary, dvc_metrics, round_best
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.schema import override
@@ -18,10 +19,11 @@ from medrobust.core.params.training import AdvParams, AugmentParams, ModelParams
 from medrobust.core.processes import rank
 from medrobust.core.records import atomic_dir, read_json, write_metrics, write_table
 from medrobust.core.runtime import device, seed_everything
-from medrobust.data.store import SplitStore, Subset, open_splits
+from medrobust.data.store import Subset, open_splits
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
+from medrobust.models.folder import weights_hash
 from medrobust.models.predict import log_probabilities, predictions_table
 from medrobust.training import distributed
 from medrobust.training.live import LiveCurves
@@ -37,7 +39,7 @@ LIVE = "live"
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """The subsets `train`, `val` and `test`, whether the classes are ordered, and the result of `image_hashes`."""
+    """The subsets `train`, `val` and `test`, whether the classes are ordered, and `SplitStore.hashes`."""
 
     subsets: dict[str, Subset]
     ordered: bool
@@ -48,17 +50,7 @@ class PreparedImages:
         """Open the prepared store and divide it by the split table; images go to the GPU if they fit there."""
         splits = open_splits(prepared, split)
         subsets = {name: splits.subset(name).resident(device()) for name in ("train", "val", "test")}
-        return cls(subsets, splits.store.header.ordered, image_hashes(splits))
-
-
-def image_hashes(splits: SplitStore) -> dict[str, str]:
-    """Hashes of the images (`data`) and of the split table (`split`); no image is read."""
-    table = splits.table.to_csv(index=False)
-    return {"data": splits.store.header.sha256, "split": _hash(table.encode())}
-
-
-def _hash(content: bytes | memoryview) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+        return cls(subsets, splits.store.header.ordered, splits.hashes)
 
 
 @dataclass(frozen=True)
@@ -162,7 +154,7 @@ def _initial_classifier(run: TrainingRun, adv: AdvParams, clean: Path) -> tuple[
     parts: dict[str, Any] = {}
     if isinstance(adv.unlabelled, str):
         unlabelled = read_folder(Path(adv.unlabelled).expanduser(), train)
-        facts["unlabelled"] = {"images": len(unlabelled), "sha256": _hash(unlabelled.store_images.data)}
+        facts["unlabelled"] = {"images": len(unlabelled), "sha256": _hash(unlabelled.store_images)}
     elif adv.unlabelled:
         parts["train"], unlabelled = hide_labels(train, adv.unlabelled, run.seed)
         classifier = new_classifier(run.settings.model, train.classes)
@@ -189,19 +181,23 @@ def _fit_and_write(run: TrainingRun, job: Job, classifier: Classifier, facts: di
     live.close()
     subsets, test, outputs = run.images.subsets, run.images.subsets["test"], run.outputs
     logprobs = {name: log_probabilities(classifier, subsets[name]) for name in ("val", "test")}
-    tables = [predictions_table(subsets[name], name, values) for name, values in logprobs.items()]
-    write_table(outputs.predictions, pd.concat(tables, ignore_index=True))
     summary = classification_summary(
         test.labels, logprobs["test"], test.patients, test.classes,
         ordered=run.images.ordered, resamples=run.report.bootstrap, confidence=run.report.confidence,
     )  # fmt: skip
+    card = {**facts, "metrics": {key: summary[key] for key in ("n", "accuracy")}}
+    checkpoint.save(outputs.model, classifier, run.settings.model, card)
+    made_on = {"weights": weights_hash(outputs.model), **run.images.hashes}
+    tables = [predictions_table(subsets[name], name, values) for name, values in logprobs.items()]
+    predictions = pd.concat(tables, ignore_index=True)
+    predictions.attrs[MADE_ON] = made_on
+    write_table(outputs.predictions, predictions)
     best = {"best_epoch": result.best_epoch + 1, "best_val_balanced_accuracy": result.best_value}
     stopped = {"stopped": result.stopped} if result.stopped else {}
     val = {"val_robust" if job.adv else "val_clean": round_best(result.best_value)}
-    write_metrics(outputs.metrics, {**summary, **best, **stopped}, {**dvc_metrics(summary), **val})
+    record = {**summary, **best, **stopped, MADE_ON: made_on}
+    write_metrics(outputs.metrics, record, {**dvc_metrics(summary), **val})
     _write_plots(outputs.plots, result, test, logprobs["test"].argmax(1))
-    card = {**facts, "metrics": {key: summary[key] for key in ("n", "accuracy")}}
-    checkpoint.save(outputs.model, classifier, run.settings.model, card)
     # `clean` is the resume key of a clean model that was trained here, or a hash without a resume file.
     for key in (job.key, *([facts["params"]["clean"]] if job.adv else [])):
         delete_resume_file(key)
@@ -216,3 +212,7 @@ def _write_plots(folder: Path, result: FitResult, test: Subset, preds: np.ndarra
         write_table(temporary / "confusion.csv", table)
         history = pd.DataFrame(result.history).assign(epoch=range(1, len(result.history) + 1))
         write_table(temporary / "history.csv", history)
+
+
+def _hash(pixels: np.ndarray) -> str:
+    return hashlib.sha256(pixels.data).hexdigest()[:16]

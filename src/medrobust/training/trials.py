@@ -20,7 +20,7 @@ from medrobust.core.runtime import lasting_folder, say, seed_everything
 from medrobust.data.store import open_splits
 from medrobust.training.loop import DivergedError, Job, fit, selection_value
 from medrobust.training.out_of_memory import BatchTooLargeError, explain_out_of_memory, free_memory
-from medrobust.training.run import PreparedImages, image_hashes, new_classifier
+from medrobust.training.run import PreparedImages, new_classifier
 from medrobust.training.settings import TrainingSettings
 from medrobust.training.state import delete_resume_file, resume_key
 
@@ -54,7 +54,7 @@ class TuningStudy:
         settings = self.settings.model_dump(exclude={"tune": {"trials"}})
         return {
             "seed": self.seed, "settings": settings, "augment": self.augment.model_dump(),
-            "code": modules_hash([__name__]), **image_hashes(open_splits(self.prepared, self.split)),
+            "code": modules_hash([__name__]), **open_splits(self.prepared, self.split).hashes,
         }  # fmt: skip
 
     @property

@@ -13,9 +13,11 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from medrobust.core.errors import UserError
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.metrics import round_best
 from medrobust.core.records import atomic_dir, atomic_file, write_json, write_metrics, write_table
 from medrobust.core.runtime import lasting_folder, say, stage_lock
+from medrobust.data.store import open_splits
 from medrobust.training.trials import TUNED_KEYS, TuningStudy, finished_trials, uses_database
 
 
@@ -93,7 +95,8 @@ def _write(tuning: TuningStudy, study: optuna.Study, outputs: TuneOutputs) -> No
         write_table(temporary / "trials.csv", table)
         _write_figures(temporary, trials)
     counts = {str(state): count for state, count in table["state"].value_counts().items()}
-    summary = {"best_val_balanced_accuracy": best_value, "trials": len(table), **counts}
+    made_on = open_splits(tuning.prepared, tuning.split).hashes
+    summary = {"best_val_balanced_accuracy": best_value, "trials": len(table), **counts, MADE_ON: made_on}
     write_metrics(outputs.metrics, summary, {f"val_{tuning.tune.objective}": round_best(best_value)})
     say(f"{tuning.settings.backbone}: best {values}")
 

@@ -41,6 +41,18 @@ def test_a_surrogate_is_the_folder_and_the_weights_of_its_stage(folder: Path) ->
     assert read_suite(folder)["attacks"][1]["hyperparameters"]["sha256"] != weights
 
 
+def test_a_suite_from_elsewhere_runs_no_other_class_and_no_other_hyper_parameter() -> None:
+    """Its file comes with `dvc pull`, past the stage that checks params.yaml."""
+    for entry, message in (
+        ({"name": "os:system", "hyperparameters": {}}, "no attack 'os:system'"),
+        ({"name": "pgd", "hyperparameters": {"stepps": 3}}, "pgd.stepps: unknown hyper-parameter"),
+        ({"name": "pgd", "hyperparameters": {"eps": 1.0}}, "pgd.eps: unknown hyper-parameter"),
+        ({"name": "pgd", "hyperparameters": {"steps": "3"}}, "pgd.steps: got '3'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build_attack(entry, 0.1, "Linf")
+
+
 def test_a_surrogate_without_its_file_is_named(folder: Path) -> None:
     with pytest.raises(UserError, match=r"a-clean\.json: no such file"):
         read_suite(folder)

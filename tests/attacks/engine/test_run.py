@@ -12,11 +12,13 @@ from torch import nn
 
 from medrobust.attacks.engine.run import AttackOutputs, _point, run_suite
 from medrobust.attacks.engine.suite import resolve_suite
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_metrics, read_table
 from medrobust.data.store import Subset
 
+MADE_ON_THIS = {"weights": "w", "suite": "s"}
 REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, pictures=True)
 
 
@@ -77,8 +79,10 @@ def test_the_three_files_of_a_cell_agree(
         bit_depth=8,
         seed=0,
         report=REPORT,
+        made_on=MADE_ON_THIS,
     )
     found, attempts, points = read_metrics(metrics), read_table(records), read_table(curve)
+    assert found[MADE_ON] == attempts.attrs[MADE_ON] == MADE_ON_THIS
     assert found["robust_accuracy"] == {
         f"{point['eps']:g}": point["robust_accuracy"] for point in points.to_dict("records")
     }

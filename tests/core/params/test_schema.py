@@ -207,6 +207,17 @@ def test_whole_numbers_are_names_of_classes() -> None:
     assert params.split.merge == {"1": "0"}
 
 
+def test_a_class_is_not_called_like_a_column_beside_its_own(tmp_path: Path) -> None:
+    """Else a count of images, or the end of another class's interval, would be overwritten."""
+    for names, clash in ((["a", "images"], "images"), (["a", "a_low"], "a_low"), (["a_ci", "a"], "a_ci")):
+        with pytest.raises(UserError, match=rf"data\.classes has {clash}, a column beside those of classes"):
+            load_changed(tmp_path, "data.classes", names)
+    assert load_changed(tmp_path, "data.classes", ["risk_low", "risk_high"]).data.classes == [
+        "risk_low",
+        "risk_high",
+    ]
+
+
 def test_a_text_that_cannot_be_shown_on_one_line_is_no_name_of_a_class(tmp_path: Path) -> None:
     for name in ("a\nb", "\u202edlim", " "):
         with pytest.raises(UserError, match=r"data\.classes\.1: got .*Use one line of visible text"):

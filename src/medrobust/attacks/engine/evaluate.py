@@ -20,6 +20,7 @@ from medrobust.attacks.engine.streaming import BatchLimit, FixedBatch, Streaming
 from medrobust.attacks.lookup import load_attack
 from medrobust.attacks.projection import Norm, distance, per_image
 from medrobust.attacks.state import IterativeAttack
+from medrobust.core.params.hyperparameters import build
 from medrobust.core.processes import gather, process_group, rows_of_rank
 from medrobust.core.runtime import progress
 from medrobust.core.seeds import image_seeds
@@ -30,8 +31,14 @@ FLUSH = 10.0
 
 
 def build_attack(entry: dict[str, Any], eps: float, norm: Norm) -> Attack:
-    """The attack of one entry of a resolved suite at a radius."""
-    return load_attack(entry["name"], "suite")(eps=eps, norm=norm, **entry["hyperparameters"])
+    """The attack of one entry of a resolved suite at a radius.
+
+    Raises:
+        UserError: a suite that was written elsewhere has an attack or a hyper-parameter that does not exist, or a
+            value that is not allowed.
+    """
+    name = str(entry["name"])
+    return build(load_attack(name, "suite"), entry["hyperparameters"], f"suite: {name}", eps=eps, norm=norm)
 
 
 def evaluate_suite(

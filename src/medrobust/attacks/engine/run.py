@@ -13,6 +13,7 @@ from medrobust.attacks.engine.resume import resume_folder
 from medrobust.attacks.engine.targeted import targeted_success
 from medrobust.core import metrics
 from medrobust.core.intervals import round_to_interval
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_metrics, write_table
 from medrobust.core.runtime import process_number, say
@@ -30,24 +31,28 @@ class AttackOutputs:
 
 def run_suite(
     model: nn.Module, subset: Subset, suite: dict[str, Any], outs: AttackOutputs, *, bit_depth: int, seed: int,
-    report: ReportParams, train: Subset | None = None,
+    report: ReportParams, made_on: dict[str, str], train: Subset | None = None,
 ) -> None:  # fmt: skip
-    """Evaluate a suite and write its records, metrics and robust-accuracy curve; under torchrun, rank 0 writes."""
+    """Evaluate a suite and write its records, metrics and robust-accuracy curve; under torchrun, rank 0 writes.
+
+    `made_on` has the hashes that the records and metrics carry (core/lineage.py).
+    """
     resume = resume_folder(model, subset, suite, seed=seed, bit_depth=bit_depth, train=train)
     attempts = attack_suite(model, subset, suite, seed=seed, bit_depth=bit_depth, resume=resume, train=train)
     if process_number() == 0:
         more = targeted_success(model, subset, suite, attempts, report)
-        write_results(attempts, subset.classes, suite, outs, report, more)
+        write_results(attempts, subset.classes, suite, outs, report, made_on, more)
         resume.clear()
 
 
 def write_results(
     attempts: pd.DataFrame, classes: list[str], suite: dict[str, Any], outs: AttackOutputs, report: ReportParams,
-    more: dict[str, Any],
+    made_on: dict[str, str], more: dict[str, Any],
 ) -> None:  # fmt: skip
     """Write the records, the robust-accuracy curve, and the metrics with `more` entries."""
     table = worst_case(attempts, suite["eps"])
     points = [_point(table[table["eps"] == eps], classes, report) for eps in suite["eps"]]
+    attempts.attrs[MADE_ON] = made_on
     write_table(outs.records, attempts)
     write_table(outs.curve, pd.DataFrame([{"eps": eps, **p} for eps, p in zip(suite["eps"], points, strict=True)]))
     summary = _summary(table, attempts, classes, suite, points)
@@ -56,17 +61,17 @@ def write_results(
         f"robust@{eps}": round_to_interval(value, intervals[eps])
         for eps, value in summary["robust_accuracy"].items()
     }
-    write_metrics(outs.metrics, summary | more, shown)
+    write_metrics(outs.metrics, {**summary, **more, MADE_ON: made_on}, shown)
 
 
-def write_not_fitted(outs: AttackOutputs, reason: str) -> None:
+def write_not_fitted(outs: AttackOutputs, reason: str, made_on: dict[str, str]) -> None:
     """Write the outs of a model that could not be fitted: tables without rows, and the reason in the metrics."""
     if process_number() > 0:
         return
     say(f"nothing to attack: {reason}")
     write_table(outs.records, table_of([]))
     write_table(outs.curve, pd.DataFrame(columns=["eps", "robust_accuracy"]))
-    write_metrics(outs.metrics, {"not_fitted": reason}, {"verdict": "not fitted"})
+    write_metrics(outs.metrics, {"not_fitted": reason, MADE_ON: made_on}, {"verdict": "not fitted"})
 
 
 def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dict[str, Any]:

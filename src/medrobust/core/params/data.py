@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from medrobust.core.params.base import Block, ClassName, Count, Label, Natural, NotNegative, Share
 from medrobust.core.params.sources import TableParams, VolumeParams
 
+#: Columns and keys beside those of classes in tables and records, and endings of the columns of an interval.
+COLUMNS, INTERVALS = ("images", "patients", "patients_by_class"), ("_low", "_high", "_ci")
+
 
 class PhantomParams(Block):
     """The number of synthetic patients of the built-in data set, and how hard they are to grade."""
@@ -39,6 +42,11 @@ class DataParams(Block):
     def _consistent(self) -> "DataParams":
         if repeated := {name for name in self.classes if self.classes.count(name) > 1}:
             raise ValueError(f"data.classes has {', '.join(sorted(repeated))} more than once")
+        taken = {*COLUMNS, *(f"{name}{end}" for name in self.classes for end in INTERVALS)}
+        if clash := taken & set(self.classes):
+            raise ValueError(
+                f"data.classes has {', '.join(sorted(clash))}, a column beside those of classes: rename it"
+            )
         if unknown := {name for name in self.labels.values() if name} - set(self.classes):
             raise ValueError(f"data.labels has {', '.join(sorted(unknown))}, which is not in data.classes")
         if self.window is not None and self.window[0] >= self.window[1]:

@@ -57,7 +57,8 @@ def _foreign(run: Run) -> dict[str, Any]:
         f"{reason}: {paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
         for reason, paths in list(by_reason.items())[:NAMED]
     ]
-    reasons += [*_more(len(by_reason)), "Their numbers are left out. Run dvc repro to compute them again."]
+    way = "Their numbers are left out. Run dvc repro to compute them again, with --force if nothing has changed."
+    reasons += [*_more(len(by_reason)), way]
     return {"of": "Not of this run", "verdict": f"{len(run.foreign)} files", "reasons": reasons}
 
 

@@ -33,7 +33,7 @@ def read_detection(run: Run, folders: Folders, cells: list[tuple[str, str]]) -> 
     for cell in cells:
         name = "-".join(cell)
         path = folders.metrics / "detect" / f"{name}.json"
-        if record := reader.metrics(path):
+        if record := reader.metrics(path, run.hashes.of(cell) | {"suites": run.hashes.suites}):
             run.detect[cell] = record
         elif str(path) not in {*run.missing, *run.foreign}:  # empty: the cell is switched off
             continue
