@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from medrobust.core.versions import changed_results
 from medrobust.report.tables.table import number
 from tools.comment.results import DATA, Results, Value
 from tools.preset import differences
@@ -68,7 +69,7 @@ class Comparison:
     """What differs between the results of two commits."""
 
     params: list[str]  # `key: old -> new`
-    packages: list[str]  # `name old -> new`
+    packages: list[str]  # `name old -> new` of those that computed both sides' results
     rows: list[Row] = field(default_factory=list)  # every headline measure that both have, in a fixed order
     only_base: list[str] = field(default_factory=list)  # models and suites that this side does not have
     only_this: list[str] = field(default_factory=list)
@@ -97,7 +98,7 @@ def compare(base: Results, this: Results, paired: PairedTest | None = None) -> C
     checks = [(model, base.checklist(model), this.checklist(model)) for model in models]
     return Comparison(
         params=[*differences(base.params, this.params)],
-        packages=[*_packages(base, this)],
+        packages=[*changed_results(base.versions, this.versions)],
         rows=rows,
         only_base=_names(base, this),
         only_this=_names(this, base),
@@ -143,13 +144,6 @@ def _names(one: Results, other: Results) -> list[str]:
     """Models and suites that only one side has; a suite of another norm is another suite."""
     models = [model for model in one.models() if model not in other.models()]
     return models + [f"suite {name}" for name, norm in one.suites().items() if other.suites().get(name) != norm]
-
-
-def _packages(base: Results, this: Results) -> Iterator[str]:
-    for name in sorted({*base.packages, *this.packages}):
-        old, new = (side.packages.get(name, "none") for side in (base, this))
-        if old != new:
-            yield f"{name} {old} -> {new}"
 
 
 def _both_differ(old: str | None, new: str | None) -> bool:

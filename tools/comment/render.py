@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from medrobust.core.text import code_block, markdown, one_line
 from medrobust.report.tables.table import number, ranged
 from tools.comment.compare import Comparison, Row
 from tools.comment.results import Value
@@ -17,8 +18,6 @@ from tools.comment.workflow_run import WorkflowRun
 LIMIT = 65_536
 #: Characters of one text above the folds.
 CLIP = 120
-#: Characters that may mean something in GitHub's Markdown or HTML.
-SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#|~&$!])")
 
 
 class Fold(NamedTuple):
@@ -88,23 +87,23 @@ def folds(
     run: WorkflowRun, comparison: Comparison, verdict: Verdict, metrics: dict[str, Any], report: str
 ) -> Iterator[Fold]:
     """What is folded, the most urgent first; folds without lines are left out."""
-    log = [f"    {' '.join(line.split())[:200]}" for line in run.tail]  # indented: code, in which no tag counts
+    log = code_block("\n".join(one_line(line)[:200] for line in run.tail)).splitlines()
     measures = [
-        [markdown(row.measure.label), _value(row.base), _value(row.this), _chance(row) if row.changed else "0"]
+        [clipped(row.measure.label), _value(row.base), _value(row.this), _chance(row) if row.changed else "0"]
         for row in comparison.rows
     ]
     numbers = [
-        [markdown(path), markdown(name), _metric(change.get("old")), _metric(change.get("new"))]
+        [clipped(path), clipped(name), _metric(change.get("old")), _metric(change.get("new"))]
         for path, changes in sorted(metrics.items())
         for name, change in sorted(changes.items())
     ]
     yield from (
         fold
         for fold in (
-            Fold("The end of the pipeline's log", ["", *log] if log else []),
-            Fold("Files that the run changed", [f"- {markdown(path)}" for path in run.differ]),
-            Fold("Outdated stages", [f"- {markdown(f'{k}: {v}')}" for k, v in sorted(verdict.stages.items())]),
-            Fold("All params that changed", [f"- {markdown(line)}" for line in comparison.params[15:]]),
+            Fold("The end of the pipeline's log", log if run.tail else []),
+            Fold("Files that the run changed", [f"- {clipped(path)}" for path in run.differ]),
+            Fold("Outdated stages", [f"- {clipped(f'{k}: {v}')}" for k, v in sorted(verdict.stages.items())]),
+            Fold("All params that changed", [f"- {clipped(line)}" for line in comparison.params[15:]]),
             Fold("All headline measures", _table(["measure", "base", "this", "more than chance?"], measures)),
             Fold("All changed metrics", _table(["file", "metric", "base", "this"], numbers)),
             Fold("The report of this run", report.splitlines()),
@@ -124,17 +123,15 @@ def folded(fold: Fold, room: int) -> str:
     return head + body[:end] + cut + tail if end else ""
 
 
-def markdown(value: object, clip: int = CLIP) -> str:
+def clipped(value: object) -> str:
     """A text on one line that means nothing in Markdown or HTML; longer ones are clipped."""
-    text = " ".join(str(value).split())
-    text = text if len(text) <= clip else text[: clip - 1] + "…"
-    # A mention would send mail to a stranger: an empty space between the sign and the name prevents it.
-    return re.sub(r"(?<!\w)@", "@\u200b", SPECIAL.sub(r"\\\1", text))
+    text = one_line(value)
+    return markdown(text if len(text) <= CLIP else f"{text[: CLIP - 1]}…")
 
 
 def listed(found: Iterable[object], shown: int, separator: str = ", ") -> str:
     """The first texts of a list, and how many more there are."""
-    texts = [*map(markdown, found)]
+    texts = [*map(clipped, found)]
     rest = [f"… and {len(texts) - shown} more"] if len(texts) > shown else []
     return separator.join([*texts[:shown], *rest])
 
@@ -145,7 +142,7 @@ def _chance(row: Row) -> str:
 
 
 def _arrow(pair: tuple[str, str]) -> str:
-    old, new = map(markdown, pair)
+    old, new = map(clipped, pair)
     return f"{old} → {new}" if old == new else f"{old} → **{new}**"
 
 
@@ -156,7 +153,7 @@ def _value(value: Value) -> str:
 def _metric(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else markdown(value)
+    return f"{value:.4g}" if isinstance(value, float) else clipped(value)
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
@@ -168,5 +165,5 @@ def _template() -> Any:
         loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True,
         undefined=StrictUndefined,
     )  # fmt: skip
-    folder.filters |= {"md": markdown, "listed": listed, "arrow": _arrow, "value": _value, "chance": _chance}
+    folder.filters |= {"md": clipped, "listed": listed, "arrow": _arrow, "value": _value, "chance": _chance}
     return folder.get_template("comment.md.jinja")

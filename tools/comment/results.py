@@ -1,6 +1,5 @@
 """The results that one commit holds, by the names in its params.yaml; files of other names do not count."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,19 +8,13 @@ import yaml
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.yaml_file import read_params
-from medrobust.core.records import read_metrics
+from medrobust.core.records import read_metrics, read_versions
 from medrobust.report.run import REGIMES
 
 #: Verdicts of the checklist, the worst first.
 VERDICTS = ("invalid", "missing", "suspect", "no problem found")
 #: Outputs of dvc.lock that identify the test images.
 DATA = {"data": "data/prepared", "split": "data/split.csv"}
-
-#: Packages whose version decides numbers.
-DECISIVE = (
-    "grad-cam", "kornia", "nibabel", "nilearn", "numpy", "optuna", "pandas", "pillow", "pydicom", "scikit-learn",
-    "scipy", "timm", "torch", "torchattacks", "torchvision",
-)  # fmt: skip
 
 
 class Value(NamedTuple):
@@ -38,7 +31,7 @@ class Results:
     params: dict[str, Any]
     records: dict[str, dict[str, Any]]  # path below metrics, without suffix -> record
     outs: dict[str, str]  # path -> hash in dvc.lock
-    packages: dict[str, str]  # those of `DECISIVE` -> version in requirements.lock
+    versions: dict[str, str]  # path below metrics -> versions of the packages that computed it, in one line
 
     @property
     def regime(self) -> str:
@@ -102,13 +95,14 @@ def read_results(folder: Path) -> Results:
         params = read_params(folder / "params.yaml")
     except UserError:
         params = {}
-    records = {}
+    records, versions = {}, {}
     for path in sorted((folder / "metrics").rglob("*.json")):
+        name = path.relative_to(folder / "metrics").with_suffix("").as_posix()
         try:
-            records[path.relative_to(folder / "metrics").with_suffix("").as_posix()] = read_metrics(path)
+            records[name], versions[name] = read_metrics(path), read_versions(path)
         except UserError:
             continue
-    return Results(params, records, _outs(folder / "dvc.lock"), _packages(folder / "requirements.lock"))
+    return Results(params, records, _outs(folder / "dvc.lock"), versions)
 
 
 def _value(value: float | None, interval: list[float] | None) -> Value | None:
@@ -123,12 +117,6 @@ def _outs(lock: Path) -> dict[str, str]:
         return {}
     outs = (out for stage in stages.values() for out in stage.get("outs", []))
     return {out["path"]: out["md5"] for out in outs if "md5" in out}
-
-
-def _packages(lock: Path) -> dict[str, str]:
-    text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
-    found = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, flags=re.MULTILINE))
-    return {name: found[name] for name in DECISIVE if name in found}
 
 
 #: The loader in C is ten times as fast; some builds of PyYAML lack it.

@@ -44,6 +44,6 @@ def judge(run: WorkflowRun, this: dict[str, str] | None, base: dict[str, str] | 
         word = UNKNOWN
     elif not wrong:
         word = COMMITTED
-    else:
-        word = NOT_COMMITTED if touched or not before else BASE_OUTDATED
+    else:  # results that the pull request shares with the base are not its fault
+        word = NOT_COMMITTED if touched else BASE_OUTDATED
     return Verdict(word, stages, before)

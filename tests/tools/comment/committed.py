@@ -37,7 +37,7 @@ def results(
     content = preset() | params
     content["models"] = {name: {"timm": name} for name in backbones}
     content["attacks"]["suites"] = {name: {"norm": "Linf"} for name in radii}
-    found = Results(content, {}, dict(OUTS if outs is None else outs), {"torch": "2.11.0"})
+    found = Results(content, {}, dict(OUTS if outs is None else outs), {"audit": "torch 2.11.0"})
     records: dict[str, dict[str, Any]] = {"audit": {"verdict": audit}}
     for model in found.models():
         clean = {"balanced_accuracy": 0.8 + gain, "balanced_accuracy_ci": [0.8 + gain - width, 0.8 + gain + width]}

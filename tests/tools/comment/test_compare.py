@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medrobust.core.records import write_metrics
+from medrobust.core.versions import installed
 from tests.params import preset, save
 from tests.tools.comment.committed import results
 from tools.comment.compare import Measure, Row, compare
@@ -81,17 +82,17 @@ def test_the_paired_test_runs_for_changed_measures_only() -> None:
 
 def test_results_are_read_from_a_checkout_and_what_is_damaged_is_left_out(tmp_path: Path) -> None:
     save(tmp_path, preset())
-    write_metrics(tmp_path / "metrics" / "train" / "resnet34-adv.json", {"balanced_accuracy": 0.7}, {})
+    record = tmp_path / "metrics" / "train" / "resnet34-adv.json"
+    write_metrics(record, {"balanced_accuracy": 0.7}, {})
     (tmp_path / "metrics" / "audit.json").write_text("<<<<<<< HEAD")
     (tmp_path / "metrics" / "split.json").write_text(json.dumps({"old": 1}))
-    (tmp_path / "requirements.lock").write_text("torch==2.11.0 ; x\nruff==1\n")
     lock = "stages:\n  split:\n    outs:\n    - path: data/split.csv\n      md5: abc\n"
     (tmp_path / "dvc.lock").write_text(lock)
     found = read_results(tmp_path)
     assert found.clean("resnet34-adv") == Value(0.7, None)
     assert found.audit() == "missing"
     assert found.outs == {"data/split.csv": "abc"}
-    assert found.packages == {"torch": "2.11.0"}
+    assert found.versions == {"train/resnet34-adv": installed()}
     assert found.models()[0] == "ensemble-adv"
     (tmp_path / "dvc.lock").write_text(f"<<<<<<< HEAD\n{lock}=======\n>>>>>>> x\n")
     assert read_results(tmp_path).outs == {}

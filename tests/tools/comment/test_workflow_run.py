@@ -86,7 +86,7 @@ WHOLE, SMOKE = WorkflowRun(mode="full", differ=["dvc.lock"]), WorkflowRun(mode="
         (WHOLE, OLD, {}, True, NOT_COMMITTED),
         (WHOLE, OLD, OLD, False, BASE_OUTDATED),  # a pull request that touches only README
         (WHOLE, OLD, OLD, True, NOT_COMMITTED),
-        (WHOLE, {}, None, False, NOT_COMMITTED),
+        (WHOLE, {}, None, False, BASE_OUTDATED),
         (SMOKE, {}, {}, True, COMMITTED),
         (SMOKE, OLD, {}, True, NOT_COMMITTED),
         (SMOKE, OLD, OLD, False, BASE_OUTDATED),

@@ -1,0 +1,185 @@
+"""Two people and a workflow, as docs/team.md tells it: run, push, pull, change, pull request, merge."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from tools.preset import render
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
+
+
+class Team(NamedTuple):
+    """Clones of two people; both know the same repository and a folder as DVC's remote."""
+
+    ann: Path
+    ben: Path
+    origin: Path
+
+
+def run(folder: Path, *command: str, **environment: str) -> str:
+    """Run a command in a clone, as somebody with a name; its output."""
+    names = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {**os.environ, **names, "PATH": path, "PYTHONPATH": str(folder / "src"), **environment}
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def repro(folder: Path) -> set[str]:
+    """Run the pipeline; the names of the stages that ran."""
+    lines = run(folder, "dvc", "repro").splitlines()
+    return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
+
+
+def edit(folder: Path, old: str, new: str) -> None:
+    """Change params.yaml."""
+    text = (folder / "params.yaml").read_text()
+    assert text.count(old) == 1
+    (folder / "params.yaml").write_text(text.replace(old, new))
+
+
+def commit(folder: Path, message: str) -> None:
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", message)
+
+
+def clone(origin: Path, folder: Path) -> Path:
+    """A clone with what `make setup` sets."""
+    run(origin, "git", "clone", "--quiet", str(origin), str(folder))
+    run(folder, "git", "config", "merge.ours.driver", "true")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
+    """Ann has run the smoke preset on main and pushed it; Ben has cloned it."""
+    top = tmp_path_factory.mktemp("team")
+    origin, ann, store = top / "origin.git", top / "ann", top / "store"
+    for folder in (origin, ann, store):
+        folder.mkdir()
+    run(origin, "git", "init", "--quiet", "--bare", "--initial-branch", "main")
+    names = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for name in names:
+        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/")) and name != "dvc.lock":
+            (ann / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, ann / name)
+    (ann / "params.yaml").write_text(render("smoke"))
+    run(ann, "git", "init", "--quiet", "--initial-branch", "main")
+    run(ann, "git", "config", "merge.ours.driver", "true")
+    run(ann, "git", "remote", "add", "origin", str(origin))
+    run(ann, "dvc", "remote", "add", "--default", "store", str(store))
+    commit(ann, "the project")
+    repro(ann)
+    publish(ann, "first run", "main")
+    return Team(ann, clone(origin, top / "ben"), origin)
+
+
+def publish(folder: Path, message: str, branch: str) -> None:
+    """Commit results, push them to both."""
+    commit(folder, message)
+    run(folder, "dvc", "push")
+    run(folder, "git", "push", "--quiet", "--set-upstream", "origin", branch)
+
+
+def workflow(team: Team, branch: str) -> tuple[str, str]:
+    """What the workflow does for a pull request of a branch, from its own steps: log, and comment with outputs.
+
+    The smoke preset is not run: other tests do.
+    """
+    folder = clone(team.origin, team.origin.parent / f"of-{branch}")
+    run(folder, "git", "switch", "--quiet", branch)
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "pull-request.yml").read_text())
+    scripts = {step.get("id"): step.get("run", "") for step in steps["jobs"]["results"]["steps"]}
+    work = folder.parent / f"work-{branch}"
+    work.mkdir()
+    output, log = work / "output.txt", work / "repro.log"
+    variables = {
+        "GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": os.devnull, "RUNNER_TEMP": str(work), "BASE": "main",
+        "FORK": "false", "AWS_EC2_METADATA_DISABLED": "true",
+    }  # fmt: skip
+    bash = ("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c")
+    (folder / ".venv" / "bin").mkdir(parents=True)  # the scripts put it before PATH
+    run(folder, *bash, scripts["remote"], **variables)
+    found = dict(line.split("=", 1) for line in output.read_text().splitlines())
+    log.write_text(f"{found['mode']}\n")
+    if found["mode"] == "full":
+        run(folder, *bash, scripts["repro"], **variables, MODE="full")
+    context = {key: {"outcome": "success", "outputs": {}} for key in ("tests", "repro")}
+    context["remote"] = {"outcome": "success", "outputs": found}
+    run(folder, *bash, scripts["comment"], **variables, STEPS=json.dumps(context))
+    return log.read_text(), (folder / "comment.md").read_text() + output.read_text()
+
+
+def test_two_people_share_change_and_merge(team: Team) -> None:
+    ann, ben = team.ann, team.ben
+    run(ben, "dvc", "pull")
+    assert repro(ben) == set(), "a colleague who has pulled computes nothing"
+    assert run(ben, "git", "status", "--porcelain") == ""
+
+    # Both change something that the other's change does not touch; Ann is merged first.
+    run(ben, "git", "switch", "--quiet", "--create", "larger-top")
+    edit(ben, "  top: 0.2 ", "  top: 0.3 ")
+    assert repro(ben) == {"explain@resnet10t", "report"}
+    publish(ben, "explain.top 0.3", "larger-top")
+    edit(ann, "  images: 8                   #", "  images: 6                   #")
+    assert repro(ann) == {"transfer", "report"}
+    publish(ann, "transfer.images 6", "main")
+
+    run(ben, "git", "fetch", "--quiet")
+    run(ben, "git", "merge", "--quiet", "--no-edit", "origin/main")
+    assert "<<<<<<<" not in (ben / "dvc.lock").read_text()
+    status = json.loads(run(ben, "dvc", "status", "--json"))
+    assert {"transfer", "report"} <= set(status)
+    assert repro(ben) == {"transfer", "report"}, "only what Ann changed, and what stands on both"
+    publish(ben, "results of the merge", "larger-top")
+
+    log, comment = workflow(team, "larger-top")
+    assert "Running stage" not in log
+    head = comment.partition("\n<details>")[0]
+    assert "## No headline measure changed" in head
+    assert "- **Run:** passed; no stage had to run." in head
+    assert "dvc.lock, metrics and plots are those that the pipeline gives" in head
+    assert "- explain.top: 0.2 -&gt; 0.3\n" in head
+    assert "transfer" not in head, "what Ann changed is on main"
+    assert "metrics/explain/resnet10t-adv.json" in comment
+    assert comment.endswith("results=committed\n")
+
+
+def test_results_that_are_missing_on_main_are_not_blamed_on_a_readme(team: Team) -> None:
+    ann = team.ann
+    edit(ann, "  title: medrobust ", "  title: something ")
+    commit(ann, "merged without results")
+    run(ann, "git", "push", "--quiet", "origin", "main")
+    run(ann, "git", "switch", "--quiet", "--create", "readme")
+    (ann / "README.md").write_text("other words")
+    commit(ann, "README")
+    run(ann, "git", "push", "--quiet", "origin", "readme")
+    log, comment = workflow(team, "readme")
+    assert "Running stage 'report'" in log
+    assert "**Outdated on main, not by this pull request:** the run changed dvc.lock" in comment
+    assert "## No headline measure changed" in comment
+    assert comment.endswith("results=base-outdated\n")
+
+    # A change of one's own without results, where the workflow cannot reach the remote.
+    run(ann, "git", "switch", "--quiet", "--create", "own", "main")
+    edit(ann, "  top: 0.2 ", "  top: 0.4 ")
+    commit(ann, "changed without results")
+    run(ann, "git", "push", "--quiet", "origin", "own")
+    (team.origin.parent / "store").rename(team.origin.parent / "elsewhere")
+    log, comment = workflow(team, "own")
+    assert log == "smoke\n"
+    assert "## Results not committed\n" in comment
+    assert "which does not exist here" in comment
+    assert "explain.top in params.yaml has changed since stage explain@resnet10t ran" in comment
+    assert "**Outdated on main already:** 1 stages" in comment
+    assert comment.endswith("results=not-committed\n")
