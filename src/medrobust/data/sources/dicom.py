@@ -17,6 +17,7 @@ from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import READ_ERRORS, Files
 from medrobust.data.sources.labels import match_files, read_label_table
+from medrobust.data.sources.unused import NO_ROW, unused
 from medrobust.data.sources.volumes import one_row_per_slice
 
 #: Tags for the order of slices, the patient, and the check that a folder is a single series.
@@ -46,7 +47,7 @@ def listing(data: DataParams, folder: Path) -> Listing:
     files = open_raw(folder)
     rows = read_label_table(data, folder, files)
     folders = _series_folders(files)
-    table, skipped = match_files(rows, folders, data)
+    table, skipped, without_row = match_files(rows, folders, data)
     no_patients = (table["patient"] == "").all()
     series: dict[str, _Series] = {}
 
@@ -59,7 +60,8 @@ def listing(data: DataParams, folder: Path) -> Listing:
         table["patient"] = [series[name.rpartition("#")[0]].patient for name in table["id"]]
     read = partial(_read, files, series, data.window)
     release = Release(verified="one series per folder, slices in order of position")
-    return Listing(table, read, release, skipped=skipped + unusable, left_out=rows.left_out)
+    return Listing(table, read, release, skipped=skipped + unusable, left_out=rows.left_out,
+                   unused=unused(NO_ROW, without_row))  # fmt: skip
 
 
 class _Series(NamedTuple):

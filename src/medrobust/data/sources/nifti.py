@@ -18,6 +18,7 @@ from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import READ_ERRORS, Files, SharedCache
 from medrobust.data.sources.labels import match_files, read_label_table
+from medrobust.data.sources.unused import NO_ROW, unused
 from medrobust.data.sources.volumes import one_row_per_slice
 
 #: Without `data.window`, these percentiles of a volume's intensities become black and white.
@@ -35,7 +36,9 @@ def listing(data: DataParams, folder: Path) -> Listing:
     """
     files = open_raw(folder)
     rows = read_label_table(data, folder, files)
-    table, skipped = match_files(rows, [name for name in files.names if name.endswith((".nii", ".nii.gz"))], data)
+    table, skipped, without_row = match_files(
+        rows, [name for name in files.names if name.endswith((".nii", ".nii.gz"))], data
+    )
 
     def count_slices(name: str) -> int:
         header = _header(files, name)
@@ -44,7 +47,8 @@ def listing(data: DataParams, folder: Path) -> Listing:
     table, unusable = one_row_per_slice(table, count_slices, data)
     read = partial(_read, SharedCache(partial(_load, files, data.window)))
     release = Release(verified="orientation of each volume by its header")
-    return Listing(table, read, release, skipped=skipped + unusable, left_out=rows.left_out)
+    return Listing(table, read, release, skipped=skipped + unusable, left_out=rows.left_out,
+                   unused=unused(NO_ROW, without_row))  # fmt: skip
 
 
 def _orientation(image: nib.nifti1.Nifti1Pair) -> np.ndarray:
