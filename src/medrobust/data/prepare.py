@@ -19,6 +19,7 @@ from medrobust.data.images import Raster, to_raster
 from medrobust.data.sources.base import Listing, Release, get_source
 from medrobust.data.sources.files import reader_threads
 from medrobust.data.sources.segmentations import check_no_masks
+from medrobust.data.sources.unused import IGNORED
 from medrobust.data.store import Header, pixel_hash, write_store
 
 #: Images that a thread decodes per task; neighbouring images often share a volume.
@@ -51,6 +52,9 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
             labels (with `on_mixed_patient: fail`), or deep images are nearly black.
     """
     listing = get_source(data.source).listing(data, raw)
+    if data.ignore and all(entry.reason != IGNORED for entry in listing.unused):
+        found = f"data.source: {data.source} does not use it"
+        raise UserError("params.yaml: data.ignore", found, "Set it to [], and leave files out by data.table")
     check_no_masks(listing.table["id"])
     _check_classes(listing.table, data, listing.skipped)
     if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:

@@ -233,6 +233,7 @@ def test_skipped_patients_are_listed(flat: Path, params: Any, tmp_path: Path) ->
         ({"file": "none.csv"}, "path,label\n", r"data\.table\.file: none.csv: no such file"),
         ({}, "path,label\n", r"data\.table\.file: missing"),
         ({"file": "m.csv"}, "", r"m\.csv: cannot be read"),
+        ({"file": "m.csv"}, "path,label\n\n", r"m\.csv: has no row below its header"),
         ({"file": "m.csv"}, 'path,label\n"a', r"m\.csv: cannot be read"),
         ({"file": "m.csv"}, "path:label\na:b\n", r"no column 'path', 'label'; its columns are path:label"),
         (

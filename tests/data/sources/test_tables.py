@@ -42,6 +42,7 @@ def test_every_separator_and_encoding_gives_the_same_table(separator: str, encod
         (" path,label ,\u00a0patient\u00a0,,,\na,b,1,,,\nc,d,2,,,\n", [2, 3]),
         ("path,label,patient\na,b,1,\nc,d,2,,\n", [2, 3]),  # commas that the header does not have
         ("\n,,\npath,label,patient\n\na,b,1\n,,\nc,d,2\n,,\n,,\n", [5, 7]),
+        ('path, label, patient\na, "b", 1\nc, "d", 2\n', [2, 3]),
         (",path,label,patient\n0,a,b,1\n1,c,d,2\n", [2, 3]),  # the index of a pandas table
         ("sep=,\npath,label,patient\na,b,1\nc,d,2\n", [3, 4]),
         ('note,path,label,patient\n"one;two\nthree",a,b,1\nx;y;z,c,d,2\n', [3, 4]),
@@ -62,6 +63,7 @@ def test_a_missing_last_cell_is_empty() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("path,label\na,b\n".encode("utf-16-le"), r"cannot be read \(it contains NUL characters\)"),
         (b"", r"t\.csv: cannot be read \(it is empty\)"),
         (b" \n,,\n", "it is empty"),
         (b"path,label\na,b\nc,Doe, Jane\n", r"t\.csv, line 3: has 3 cells, but the header has 2 columns.*quotes"),

@@ -118,6 +118,8 @@ def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
         content, base = files.read(name), name[: -len(block.file)]
     needed, optional = wanted_columns(block, block.path)
     frame = read_columns(content, block.file, needed, optional)
+    if frame.empty:
+        raise UserError(block.file, "has no row below its header", "Add a row for each image")
     return replace(manifest_columns(frame, data, block.file, block.path, base), name=name)
 
 

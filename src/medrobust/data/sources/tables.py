@@ -65,6 +65,8 @@ def _lines(text: str, wanted: Sequence[str]) -> tuple[list[tuple[int, list[str]]
 
     The separator is the one with which most of the wanted headings are found.
     """
+    if "\0" in text:
+        raise csv.Error("it contains NUL characters")
     named = SEPARATOR_LINE.match(text)
     start = named.end() if named else 0
     header = next((line for line in text[start:].splitlines() if line.strip()), "")
@@ -74,7 +76,8 @@ def _lines(text: str, wanted: Sequence[str]) -> tuple[list[tuple[int, list[str]]
         return len({*headings} & {*wanted}), len(headings)
 
     separator = named[1] if named else max(SEPARATORS, key=found)
-    reader = csv.reader(io.StringIO(text[start:], newline=""), delimiter=separator, strict=True)
+    options: dict[str, Any] = {"delimiter": separator, "skipinitialspace": True, "strict": True}
+    reader = csv.reader(io.StringIO(text[start:], newline=""), **options)
     lines = [(reader.line_num + bool(named), cells) for cells in reader if any(map(str.strip, cells))]
     if not lines:
         raise csv.Error("it is empty")
