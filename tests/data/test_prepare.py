@@ -94,8 +94,21 @@ def test_rows_stay_aligned_after_skipped_images(run: Any) -> None:
 
 
 def test_a_class_whose_images_are_all_skipped_is_an_error(run: Any) -> None:
-    with pytest.raises(UserError, match="Mild_Demented: no image of this class"):
+    with pytest.raises(UserError, match="no image of this class; 5 images were skipped, the first is 001: the fi"):
         run(listing(10, lambda name: encoded(1) if int(name) % 2 == 0 else b""), on_bad_image="skip")
+
+
+def test_patterns_that_the_source_does_not_use_are_refused(run: Any) -> None:
+    with pytest.raises(UserError, match=r"data\.ignore: data\.source: .* does not use it\. Set it to \[\]"):
+        run(listing(4, lambda name: encoded(1)), ignore=["*_mask*"])
+
+
+def test_the_order_of_the_grades_is_printed(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "prepare: the classes are grades, lowest first: Non Demented, Mild_Demented (data.ordered)\n"
+    run(listing(4, lambda name: encoded(1)))
+    assert line in capsys.readouterr().out
+    run(listing(4, lambda name: encoded(1)), ordered=False)
+    assert "grades" not in capsys.readouterr().out
 
 
 def test_two_images_of_one_id_are_refused(run: Any) -> None:

@@ -49,10 +49,24 @@ def test_each_strategy_reports_what_the_data_lack() -> None:
     with pytest.raises(UserError, match="no train and test folders"):
         make_split(data.manifest, data.header, params(strategy="published"), 0)
     data.manifest["patient"] = ""
-    with pytest.raises(UserError, match="72 real images have no patient id"):
-        make_split(data.manifest, data.header, params(), 0)
+    for choice in ("fail", "exclude"):
+        with pytest.raises(UserError, match=r"72 of 72 real images have no patient id\. Set data\.table"):
+            make_split(data.manifest, data.header, params(unknown_patient=choice), 0)
     with pytest.raises(UserError, match="test is empty"):
         make_split(data.manifest, data.header, params(strategy="random", test=0.0), 0)
+
+
+@pytest.mark.parametrize("strategy", ["patient", "kfold"])
+def test_images_without_a_patient_are_named_or_left_out(strategy: str) -> None:
+    data = store([6, 6, 6])
+    data.manifest.loc[[3, 40], "patient"] = ""
+    with pytest.raises(UserError, match=r"2 of 72 real images .* first are a0_3, b4_0.*unknown_patient: exclude"):
+        make_split(data.manifest, data.header, params(strategy=strategy), 0)
+    table = make_split(data.manifest, data.header, params(strategy=strategy, unknown_patient="exclude"), 0)
+    left_out = table[table["split"] == "excluded"]
+    assert left_out["id"].tolist() == ["a0_3", "b4_0"]
+    assert set(left_out["reason"]) == {"no patient id"}
+    assert (table.loc[~table.index.isin([3, 40]), "reason"] == "").all()
 
 
 def test_synthetic_images_follow_their_parent_into_train_only() -> None:

@@ -29,11 +29,13 @@ def test_left_out_images_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "data" / "prepared" / "header.json"
     reasons = ["cannot be decoded", "blank", "cannot be decoded"]
     skipped = [{"id": f"{number}.png", "reason": reason} for number, reason in enumerate(reasons)]
-    write_json(path, {**read_json(path), "skipped": skipped, "left_out": {"glioma": 4}})
+    unused = [{"reason": reason, "count": 2, "first": ["x"]} for reason in ("no row in the table", "ending .xml")]
+    write_json(path, {**read_json(path), "skipped": skipped, "left_out": {"glioma": 4}, "unused": unused})
     split = read_metrics(tmp_path / "metrics" / "split.json")
     write_record(tmp_path / "metrics" / "split.json", {**split, "test": {**split["test"], "Severe": 0}})
     assert data_text(read(tmp_path))[3:] == [
         "3 images were skipped: cannot be decoded (2); blank (1).",
+        "Files that were not read: 2 (no row in the table); 2 (ending .xml).",
         "Left out by their label (data.labels): 4 of glioma.",
         "No test image of Severe: no number of this report covers it.",
     ]

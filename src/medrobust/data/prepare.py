@@ -18,6 +18,8 @@ from medrobust.core.runtime import progress, say
 from medrobust.data.images import Raster, to_raster
 from medrobust.data.sources.base import Listing, Release, get_source
 from medrobust.data.sources.files import reader_threads
+from medrobust.data.sources.segmentations import check_no_masks
+from medrobust.data.sources.unused import IGNORED
 from medrobust.data.store import Header, pixel_hash, write_store
 
 #: Images that a thread decodes per task; neighbouring images often share a volume.
@@ -50,7 +52,11 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
             labels (with `on_mixed_patient: fail`), or a deep image is nearly black, see `_check_depth`.
     """
     listing = get_source(data.source).listing(data, raw)
-    _check_classes(listing.table, data)
+    if data.ignore and all(entry.reason != IGNORED for entry in listing.unused):
+        found = f"data.source: {data.source} does not use it"
+        raise UserError("params.yaml: data.ignore", found, "Set it to [], and leave files out by data.table")
+    check_no_masks(listing.table["id"])
+    _check_classes(listing.table, data, listing.skipped)
     if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:
         raise UserError(str(twice.iloc[0]), "occurs twice in the data", "Remove one of them")
     _mixed_patients(listing.table, data)  # fail before decoding, as far as patients are known already
@@ -67,12 +73,17 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
         for name in ("images.npy", *(["masks.npy"] if listing.masks else [])):
             _keep_rows(temporary / name, keep)
         manifest = table.iloc[keep]
-        _check_classes(manifest, data)
         header = _header(listing, data, manifest, release, decoded, pixel_hash(temporary / "images.npy"))
+        _check_classes(manifest, data, header.skipped)
         write_store(temporary, manifest, header)
     left_out = sum(header.left_out.values())
     say(f"prepare: {header.images} images, {header.patients} patients, {len(header.skipped)} skipped"
         f"{f', {left_out} left out by data.labels' if left_out else ''}; verified: {header.verified}")  # fmt: skip
+    if header.ordered:
+        say(f"prepare: the classes are grades, lowest first: {', '.join(header.classes)} (data.ordered)")
+    for entry in listing.unused:
+        more = " ..." if entry.count > len(entry.first) else ""
+        say(f"prepare: {entry.count} files are not read ({entry.reason}): {', '.join(entry.first)}{more}")
 
 
 def _header(
@@ -94,14 +105,18 @@ def _header(
         raw_bit_depth=decoded.bits,
         skipped=listing.skipped + unreadable,
         left_out=listing.left_out,
+        unused=[asdict(entry) for entry in listing.unused],
     )
 
 
-def _check_classes(table: pd.DataFrame, data: DataParams) -> None:
+def _check_classes(table: pd.DataFrame, data: DataParams, skipped: list[dict[str, str]]) -> None:
     for label in data.classes:
         if not (table["label"] == label).any():
-            remedy = "Add images of it, or remove it from data.classes"
-            raise UserError(f"params.yaml: data.classes: {label}", "no image of this class", remedy)
+            found, remedy = "no image of this class", "Add images of it, or remove it from data.classes"
+            if skipped:
+                named = f"{skipped[0]['id']}: {skipped[0]['reason']}"
+                found += f"; {len(skipped)} images were skipped, the first is {named}"
+            raise UserError(f"params.yaml: data.classes: {label}", found, remedy)
 
 
 def _mixed_patients(table: pd.DataFrame, data: DataParams) -> dict[int, str]:

@@ -16,6 +16,8 @@ from medrobust.data.store import Header
 SPLITS = ("train", "val", "test")
 #: A chain of parents longer than this must be a cycle.
 MAX_GENERATIONS = 100
+#: Images that a message names.
+NAMED = 5
 
 
 def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed: int) -> pd.DataFrame:
@@ -73,15 +75,11 @@ def _by_patient(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams,
     """Assign whole patients, stratified by class; synthetic images go to train only, beside their parent."""
     patients, synthetic = patient_of(manifest), manifest["kind"] == "synthetic"
     unknown = (patients == "") & ~synthetic
-    if unknown.any():
-        found = f"{int(unknown.sum())} real images have no patient id"
-        remedy = (
-            "Set data.table to a table of your images with a patient column (docs/data.md, Tables), "
-            "or set split.strategy: random and read the audit's verdict with care"
-        )
-        raise UserError(f"params.yaml: split.strategy: {split.strategy}", found, remedy)
+    if unknown.any() and (split.unknown_patient == "fail" or not patients[~synthetic].any()):
+        raise _no_patients(manifest["id"][unknown], int((~synthetic).sum()), split)
     assignment: dict[str, str] = {}
-    majority = table["label"][~synthetic].groupby(patients[~synthetic]).agg(lambda labels: labels.mode().iloc[0])
+    known = ~synthetic & ~unknown
+    majority = table["label"][known].groupby(patients[known]).agg(lambda labels: labels.mode().iloc[0])
     shares = _kfold_shares if split.strategy == "kfold" else _patient_shares
     for label in table["label"].unique():
         names = np.sort(majority.index[majority == label].to_numpy().astype(str))
@@ -93,9 +91,21 @@ def _by_patient(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams,
     table["split"] = patients.map(assignment).fillna("excluded")
     misplaced = synthetic & (table["split"] != "train")
     table.loc[misplaced, ["split", "reason"]] = ["excluded", "synthetic image of a patient outside train"]
+    table.loc[unknown, "reason"] = "no patient id"
     orphans = synthetic & (patients == "")
     excluded = ["excluded", "synthetic image of an unknown parent"]
     table.loc[orphans, ["split", "reason"]] = ["train", ""] if split.unknown_parent == "train" else excluded
+
+
+def _no_patients(ids: pd.Series, real: int, split: SplitParams) -> UserError:
+    """The error for real images without a patient id."""
+    found = f"{len(ids)} of {real} real images have no patient id"
+    table = "Set data.table to a table of your images with a patient column (docs/data.md, Tables)"
+    if len(ids) < real:
+        found += f", the first are {', '.join(ids.iloc[:NAMED])}"
+        table = "Add their patients to the table, or set split.unknown_patient: exclude to leave them out"
+    remedy = f"{table}, or set split.strategy: random and read the audit's verdict with care"
+    return UserError(f"params.yaml: split.strategy: {split.strategy}", found, remedy)
 
 
 def _patient_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:

@@ -45,6 +45,7 @@ class Header:
     raw_bit_depth: int = 8  # largest bit depth among the published images
     skipped: list[dict[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
+    unused: list[dict[str, Any]] = field(default_factory=list)  # files that are not read: reason, count, first
     verified: str = "nothing"
     doubt: str = ""  # why the images may not be the published ones
 

@@ -214,6 +214,15 @@ def test_synthetic_children_of_test_patients_are_a_leak(data: ImageStore, table:
     ]
 
 
+def test_a_synthetic_image_with_the_pixels_of_a_real_one_is_its_copy(
+    data: ImageStore, table: pd.DataFrame
+) -> None:
+    data.manifest.loc[[0, 5], "kind"] = "synthetic"
+    data.images[0] = data.images[9]
+    metrics = audit_split(data, table, RULES).metrics
+    assert (metrics["synthetic_exact_copies"], metrics["synthetic_images"]) == (1, 2)
+
+
 def one_person(data: ImageStore, first: str, second: str, seed: int) -> None:
     """Give the second patient's slices the anatomy of the first, slightly changed."""
     rng = np.random.default_rng(seed)

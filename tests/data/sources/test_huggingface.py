@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from huggingface_hub.errors import HFValidationError
 from PIL import Image
@@ -40,7 +42,7 @@ def test_plain_bytes_other_columns_and_patients(make: Make, tmp_path: Path) -> N
     assert store.manifest["published_split"].tolist() == [""] * 4
     with pytest.raises(UserError, match=r"no column 'image'; its columns are scan, dx, who.*data\.table\.image"):
         make(block)
-    with pytest.raises(UserError, match=r"no column 'label'; its columns are dx, who"):
+    with pytest.raises(UserError, match=r"no column 'label'; its columns are scan, dx, who"):
         make({**block, "table": {"image": "scan"}})
 
 
@@ -51,6 +53,34 @@ def test_a_cell_without_an_image_is_a_bad_image(make: Make, tmp_path: Path) -> N
         make(block)
     skipped = make(block, on_bad_image="skip").header.skipped
     assert [row["reason"] for row in skipped] == ["the cell contains NoneType, not image bytes", "not an image"]
+
+
+def test_other_columns_and_missing_labels_are_no_crash(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet(path, [encoded(n) for n in range(4)], [0, 1, None, -1], ["a", "b"], boxes=[[1], [], [2], []])  # type: ignore[list-item]
+    block = {"source": "huggingface", "classes": ["a", "b"], "path": str(path)}
+    with pytest.raises(UserError, match=r"'' \(1, first: a\.parquet#1#0\), '-1' \(1, first: a\.parquet#1#1\)"):
+        make(block)
+    assert make(block, labels={"": None, "-1": None}).header.left_out == {"": 1, "-1": 1}
+
+
+@pytest.mark.parametrize("metadata", [b"", b"{", b"[]", b'{"info": null}', b'{"info": {"features": [1]}}'])
+def test_a_schema_without_class_names_is_read(metadata: bytes, make: Make, tmp_path: Path) -> None:
+    table = pa.table({"image": [encoded(n) for n in range(4)], "label": ["a", "b"] * 2})
+    pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / "a.parquet")
+    store = make({"source": "huggingface", "classes": ["a", "b"], "path": str(tmp_path / "a.parquet")})
+    assert store.manifest["label"].tolist() == ["a", "b"] * 2
+
+
+def test_labels_in_lists_and_images_beside_the_file_are_named(make: Make, tmp_path: Path) -> None:
+    block = {"source": "huggingface", "classes": ["a", "b"], "path": str(tmp_path / "a.parquet")}
+    pq.write_table(pa.table({"image": [encoded(0), encoded(1)], "label": [["a"], ["b"]]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: the cells of the column 'label' are list<"):
+        make(block)
+    cells = [{"bytes": None, "path": "img/0.png"}, {"bytes": None, "path": "img/1.png"}]
+    pq.write_table(pa.table({"image": cells, "label": ["a", "b"]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"holds only the path img/0\.png; the image is in another file"):
+        make(block)
 
 
 def test_a_truncated_file_and_an_empty_folder_are_reported(sample: Sample, make: Make, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_name_without_folder_and_suffix_is_found_if_it_is_unique(params: Any, 
     store = store_of(path, params, tmp_path, columns, classes=["nv", "mel"])
     assert store.manifest["id"].tolist() == [f"./{name}" for name in names[:3]]
     members["./meta.csv"] = (table + "same,nv,d\n").encode()
-    with pytest.raises(UserError, match=r"meta\.csv, line 5: 'same' is not a file of the data"):
+    with pytest.raises(UserError, match=r"line 5: 'same' may be \./part_1/same\.jpg or \./part_2/same\.jpg \("):
         store_of(tarred(path, members), params, tmp_path, columns, classes=["nv", "mel"])
 
 
@@ -134,9 +134,9 @@ def test_labels_that_map_to_null_are_left_out_and_counted(flat: Path, params: An
         ),
         (
             {1: {"path": "images/x.png"}},
-            r"m\.csv, line 3: 'images/x.png' is not a file of the data \(1 such rows\)",
+            r"m\.csv, line 3: 'images/x.png' is not a file of the data; there is images/a 1\.png \(1 of 4 rows",
         ),
-        ({2: {"path": "images/a 1.png"}}, r"m\.csv, line 4: 'images/a 1.png' is in more than one row"),
+        ({2: {"path": "images/a 1.png"}}, r"m\.csv, line 4: 'images/a 1.png' is the same file as in line 2"),
         ({3: {"parent": "images/x.png"}}, r"m\.csv, line 5: the parent 'images/x.png' is not a row of the table"),
         ({0: {"split": "holdout"}}, r"m\.csv, line 2: split is 'holdout'. Use one of: train, training, val"),
         ({3: {"kind": "fake"}}, r"m\.csv, line 5: kind is 'fake'. Use one of: real, synthetic"),
@@ -158,6 +158,49 @@ def test_a_row_without_a_file_may_be_skipped(flat: Path, params: Any, tmp_path: 
     store = store_of(flat, params, tmp_path, {"file": "m.csv"}, on_bad_image="skip")
     assert store.header.skipped == [{"id": "gone.png", "reason": "a row of the table without a file"}]
     assert len(store.images) == 3
+
+
+def test_pictures_without_a_row_and_other_files_are_counted_and_named(
+    flat: Path, params: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("extra.png", "scan.XML", "notes.xml", "LICENSE", "a.dcm"):
+        (flat / "images" / name).write_bytes(encoded(50))
+    frame({0: {"label": "unsure"}}).to_csv(flat / "m.csv", index=False)
+    store = store_of(flat, params, tmp_path, {"file": "m.csv"}, labels={"Unsure": None})
+    assert store.header.unused == [
+        {"reason": "ending .dcm", "count": 1, "first": ["images/a.dcm"]},
+        {"reason": "ending .xml", "count": 2, "first": ["images/notes.xml", "images/scan.XML"]},
+        {"reason": "ending none", "count": 1, "first": ["images/LICENSE"]},
+        {"reason": "no row in the table", "count": 2, "first": ["images/extra.png", "images/unnamed.png"]},
+    ]
+    printed = capsys.readouterr().out
+    assert "2 files are not read (no row in the table): images/extra.png, images/unnamed.png\n" in printed
+
+
+def test_a_table_none_of_whose_paths_is_a_file_stops_the_run(flat: Path, params: Any, tmp_path: Path) -> None:
+    frame({n: {"path": f"elsewhere/{n}.png", "parent": ""} for n in range(4)}).to_csv(flat / "m.csv", index=False)
+    for choice in ("fail", "skip"):
+        with pytest.raises(UserError, match=r"line 2: 'elsewhere/0\.png' .*\(4 of 4 rows .*data\.path to"):
+            store_of(flat, params, tmp_path, {"file": "m.csv"}, on_bad_image=choice)
+
+
+def test_a_row_with_two_files_may_be_skipped(flat: Path, params: Any, tmp_path: Path) -> None:
+    (flat / "again").mkdir()
+    (flat / "again" / "c.png").write_bytes(encoded(51))
+    frame({2: {"path": "c"}}).to_csv(flat / "m.csv", index=False)
+    with pytest.raises(UserError, match=r"line 4: 'c' may be again/c\.png or images/c\.png \(1 of 4"):
+        store_of(flat, params, tmp_path, {"file": "m.csv"})
+    store = store_of(flat, params, tmp_path, {"file": "m.csv"}, on_bad_image="skip")
+    assert store.header.skipped == [{"id": "c", "reason": "a row of the table with several files"}]
+    assert store.header.unused[0]["count"] == 3
+
+
+def test_whole_numbers_of_a_spreadsheet_are_one_patient(flat: Path, params: Any, tmp_path: Path) -> None:
+    change = {0: {"patient": "7.0", "slice": "3.0"}, 2: {"patient": "7", "slice": "04"}, 1: {"patient": "7.5"}}
+    frame(change).to_csv(flat / "m.csv", index=False)
+    manifest = store_of(flat, params, tmp_path, {"file": "m.csv"}).manifest.sort_values("slice")
+    assert manifest["patient"].tolist() == ["7", "7", "7.5", ""]
+    assert manifest["slice"].tolist()[:2] == [3, 4]
 
 
 @pytest.mark.parametrize(("choice", "images"), [("keep", 4), ("skip", 2)])
@@ -190,8 +233,9 @@ def test_skipped_patients_are_listed(flat: Path, params: Any, tmp_path: Path) ->
         ({"file": "none.csv"}, "path,label\n", r"data\.table\.file: none.csv: no such file"),
         ({}, "path,label\n", r"data\.table\.file: missing"),
         ({"file": "m.csv"}, "", r"m\.csv: cannot be read"),
+        ({"file": "m.csv"}, "path,label\n\n", r"m\.csv: has no row below its header"),
         ({"file": "m.csv"}, 'path,label\n"a', r"m\.csv: cannot be read"),
-        ({"file": "m.csv"}, "path;label\na;b\n", r"no column 'path', 'label'; its columns are path;label"),
+        ({"file": "m.csv"}, "path:label\na:b\n", r"no column 'path', 'label'; its columns are path:label"),
         (
             {"file": "m.csv", "patient": "who"},
             "path,label\na,b\n",

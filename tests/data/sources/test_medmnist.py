@@ -1,5 +1,6 @@
 """MedMNIST files: flags, sizes, published facts, and files that are refused."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ def test_the_facts_of_every_flag_are_complete() -> None:
         (arrays(labels=14), r"14 labels per image.*one label per image"),
         ({"images": np.zeros(3)}, r"contains no train_images, but images\.npy"),
         ({**arrays(), "val_images": np.array(["x", None], dtype=object)}, "val_images: contains Python objects"),
+        ({**arrays(), "test_images": np.zeros((4, 0, 28), np.uint8)}, r"images of uint8 with shape \(0, 28\)"),
         ({**arrays(), "test_images": np.zeros((4, 28, 28))}, "test_images: contains images of float64.*as uint8"),
     ],
 )
@@ -121,6 +123,25 @@ def test_a_file_without_2d_images_is_reported(
     np.savez(tmp_path / "a.npz", **content)
     with pytest.raises(UserError, match=message):
         make(block(tmp_path / "a.npz"))
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"hello",
+        b"\x93NUMPY\x01\x00\x10\x00{'a': __import__}",  # a header that is no dictionary
+        b"\x93NUMPY\x01\x00\x46\x00{'descr': '<i8', 'fortran_order': False, 'shape': (2305843009213693952,)}\n",
+        b"\x93NUMPY\x01\x00\x36\x00{'descr': '<i8', 'fortran_order': False, 'shape': (4,)}\n12",
+    ],
+)
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_a_damaged_array_is_reported(member: bytes, make: Make, tmp_path: Path) -> None:
+    np.savez(tmp_path / "plain.npz", **arrays())
+    with zipfile.ZipFile(tmp_path / "plain.npz") as plain, zipfile.ZipFile(tmp_path / "mine.npz", "w") as changed:
+        for name in plain.namelist():
+            changed.writestr(name, member if name == "val_labels.npy" else plain.read(name))
+    with pytest.raises(UserError, match="truncated or not an npz"):
+        make(block(tmp_path / "mine.npz"))
 
 
 def test_a_truncated_file_is_reported(make: Make, tmp_path: Path) -> None:

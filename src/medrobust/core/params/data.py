@@ -32,6 +32,7 @@ class DataParams(Block):
     channels: Literal[1, 3]
     on_bad_image: Literal["fail", "skip"]
     labels: dict[Label, ClassName | None]
+    ignore: list[str]
     on_mixed_patient: Literal["fail", "keep", "skip"]
     window: tuple[float, float] | None
     table: TableParams | None
@@ -63,6 +64,7 @@ class SplitParams(Block):
     test: Share
     folds: Annotated[int, Field(ge=2)]
     fold: Natural
+    unknown_patient: Literal["fail", "exclude"]
     unknown_parent: Literal["exclude", "train"]
     small_class: Literal["fail", "train_only", "no_val", "merge"]
     merge: dict[ClassName, ClassName]

@@ -120,7 +120,7 @@ def _duplicates(images: pd.DataFrame, pairs: pd.DataFrame, result: SearchResult,
 def _synthetic_images(table: pd.DataFrame, images: pd.DataFrame) -> dict[str, Any]:
     """Count synthetic images by origin and split; `table` lists all images, `images` those in the split."""
     real = table[table["kind"] != "synthetic"]
-    copies = table["kind"].eq("synthetic") & table["sha256"].isin(real["sha256"])
+    copies = table["kind"].eq("synthetic") & table["copy"].isin(real["copy"])
     synthetic = images[images["kind"] == "synthetic"]
     tested = set(images["owner"][(images["split"] == "test") & (images["kind"] != "synthetic")]) - {""}
     outside = synthetic[synthetic["split"] != "test"]

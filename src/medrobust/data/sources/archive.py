@@ -16,6 +16,7 @@ from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import Files
 from medrobust.data.sources.labels import LEFT_OUT, SPLIT_NAMES, LabelMap, match_files, read_label_table
+from medrobust.data.sources.unused import IGNORED, NO_ROW, Unused, by_ending, matching, unused
 
 #: Endings of files that are read as images, in lower case.
 IMAGE_SUFFIXES = {
@@ -38,28 +39,44 @@ def listing(data: DataParams, folder: Path) -> Listing:
     checked = "sha256 of the archive (data.sha256)" if facts.get("sha256") and data.sha256 else "nothing"
     if data.table is not None:
         rows = read_label_table(data, folder, files)
-        images = [name for name in files.names if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
-        table, skipped = match_files(rows, images, data)
-        return Listing(table, files.read, Release(verified=checked), skipped=skipped, left_out=rows.left_out)
-    table, left_out = class_folders(data, files)
+        images, left = find_images(data, files, rows.name)
+        table, skipped, without_row = match_files(rows, images, data)
+        left += unused(NO_ROW, without_row)
+        release = Release(verified=checked)
+        return Listing(table, files.read, release, skipped=skipped, left_out=rows.left_out, unused=left)
+    table, left_out, left = class_folders(data, files)
     table, recognised = alzheimer.by_name(table)
     release, recover = recognised or Release(verified=checked), None if recognised else alzheimer.by_hash
-    return Listing(table, files.read, release, left_out=left_out, recover=recover)
+    return Listing(table, files.read, release, left_out=left_out, recover=recover, unused=left)
 
 
-def class_folders(data: DataParams, files: Files) -> tuple[pd.DataFrame, dict[str, int]]:
+def find_images(data: DataParams, files: Files, table: str = "") -> tuple[list[str], list[Unused]]:
+    """Names of the images, and of other files: those that `data.ignore` names, and those with other endings.
+
+    `table` is the name of the table in the archive; it counts as neither. Raises a UserError if a pattern of
+    `data.ignore` matches no file.
+    """
+    for pattern in data.ignore:
+        if not matching(files.names, [pattern]):
+            raise UserError(f"params.yaml: data.ignore: {pattern}", "matches no file", "Fix or remove it")
+    ignored = matching(files.names, data.ignore)
+    left = {*files.names} - {table, *ignored}
+    images = sorted(name for name in left if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+    return images, [*unused(IGNORED, ignored), *by_ending(sorted(left - {*images}))]
+
+
+def class_folders(data: DataParams, files: Files) -> tuple[pd.DataFrame, dict[str, int], list[Unused]]:
     """List images, labelled by the innermost folder that is named like a class.
 
     Returns:
-        One row per image, and the number of images per label that `data.labels` maps to null.
+        One row per image, the number of images per label that `data.labels` maps to null, and the other files.
 
     Raises:
         UserError: an image is in no such folder, or there is no image.
     """
     labels, rows, left_out = LabelMap(data), [], Counter[str]()
-    for name in files.names:
-        if PurePosixPath(name).suffix.lower() not in IMAGE_SUFFIXES:
-            continue
+    images, left = find_images(data, files)
+    for name in images:
         *folders, _ = PurePosixPath(name).parts
         known = ((folder, labels.find(folder)) for folder in reversed(folders))
         folder, label = next(((folder, label) for folder, label in known if label is not None), ("", None))
@@ -73,6 +90,8 @@ def class_folders(data: DataParams, files: Files) -> tuple[pd.DataFrame, dict[st
         split = next((SPLIT_NAMES[part.lower()] for part in folders if part.lower() in SPLIT_NAMES), "")
         rows.append({"id": name, "label": label, "published_split": split})
     if not rows:
-        remedy = f"Use files with the suffix {', '.join(sorted(IMAGE_SUFFIXES))}"
-        raise UserError(str(files.path), "contains no image", remedy)
-    return pd.DataFrame(rows).assign(patient="", slice=None, kind="real", parent=""), dict(left_out)
+        others = "; ".join(f"{entry.count} with {entry.reason}" for entry in left)
+        found = f"contains no image{f', but other files ({others})' if left else ''}"
+        remedy = f"Use files with the suffix {', '.join(sorted(IMAGE_SUFFIXES))}, or another data.source"
+        raise UserError(str(files.path), found, remedy)
+    return pd.DataFrame(rows).assign(patient="", slice=None, kind="real", parent=""), dict(left_out), left

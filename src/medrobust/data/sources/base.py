@@ -12,6 +12,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.data.images import Raster
 from medrobust.data.sources.registry import SOURCES
+from medrobust.data.sources.unused import Unused
 
 #: Library that only some sources import -> the extra of medrobust that installs it.
 EXTRAS = {"h5py": "formats", "nibabel": "formats", "pydicom": "formats", "kagglehub": "kaggle"}
@@ -48,6 +49,7 @@ class Listing:
     release: Release = Release()
     skipped: list[dict[str, str]] = field(default_factory=list)  # {id, reason}, with `on_bad_image: skip`
     left_out: dict[str, int] = field(default_factory=dict)  # label that `data.labels` maps to null -> its images
+    unused: list[Unused] = field(default_factory=list)  # files of the data that are not read
     masks: bool = False  # whether every image has a mask
     recover: Callable[[pd.DataFrame], tuple[pd.DataFrame, Release | None]] | None = None
 

@@ -16,6 +16,7 @@ from medrobust.data.sources.dicom_pixels import DICOM_ERRORS, decode, read_datas
 from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import Files
 from medrobust.data.sources.labels import match_files, read_label_table
+from medrobust.data.sources.unused import NO_ROW, unused
 from medrobust.data.sources.volumes import one_row_per_slice
 
 #: Tags for the order of slices, the patient, and the check that a folder is a single series.
@@ -51,7 +52,7 @@ def listing(data: DataParams, folder: Path) -> Listing:
     files = open_raw(folder)
     rows = read_label_table(data, folder, files)
     units = _units(files)
-    table, skipped = match_files(rows, units, data)
+    table, skipped, without_row = match_files(rows, units, data)
     no_patients = (table["patient"] == "").all()
     series: dict[str, _Series] = {}
 
@@ -65,7 +66,10 @@ def listing(data: DataParams, folder: Path) -> Listing:
     foreign = [file for found in series.values() for file in found.left_out]
     read = partial(_read, files, series, data)
     release = Release(verified="one series per folder, slices in order of position")
-    return Listing(table, read, release, skipped=skipped + unusable + foreign, left_out=rows.left_out)
+    return Listing(
+        table, read, release, skipped=skipped + unusable + foreign, left_out=rows.left_out,
+        unused=unused(NO_ROW, without_row),
+    )  # fmt: skip
 
 
 class _Series(NamedTuple):

@@ -19,7 +19,8 @@ from medrobust.core.records import read_json
 from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, expand_path
 from medrobust.data.sources.files import SharedCache, copy_folder
-from medrobust.data.sources.labels import SPLIT_NAMES, manifest_columns
+from medrobust.data.sources.labels import SPLIT_NAMES, as_text, manifest_columns, wanted_columns
+from medrobust.data.sources.tables import parquet_columns
 
 #: Branch with the Hub's own Parquet conversion of other formats.
 CONVERTED = "refs/convert/parquet"
@@ -70,11 +71,11 @@ def listing(data: DataParams, folder: Path) -> Listing:
     if not paths:
         remedy = "Set data.path to a .parquet file or a folder of them"
         raise UserError(str(root), "contains no Parquet file", remedy)
-    image = (data.table or TableParams()).image
+    block = data.table or TableParams()
     parts, left_out, blocks = [], Counter[str](), dict[str, tuple[Path, int]]()
     for path in paths:
         name = path.relative_to(folder).as_posix()
-        frame, groups = _rows(path, name, image)
+        frame, groups = _rows(path, name, block)
         rows = manifest_columns(frame, data, name)
         split = _split_of(path) if not (rows.table["published_split"] != "").any() else None
         parts.append(rows.table.assign(published_split=split) if split is not None else rows.table)
@@ -87,23 +88,22 @@ def listing(data: DataParams, folder: Path) -> Listing:
         citation = f"Hugging Face data set {facts['name']}, revision {facts['revision']}"
         url = f"https://huggingface.co/datasets/{facts['name']}"
         release = Release(facts["licence"] or "unknown", citation, url, "revision on the Hub")
-    read = partial(_read, SharedCache(partial(_load, blocks, image)))
+    read = partial(_read, SharedCache(partial(_load, blocks, block.image)))
     return Listing(table, read, release, left_out=dict(left_out))
 
 
-def _rows(path: Path, name: str, image: str) -> tuple[pd.DataFrame, range]:
-    """Read all columns except images, indexed by `file#group#row`; numbers of a ClassLabel column become names."""
+def _rows(path: Path, name: str, table: TableParams) -> tuple[pd.DataFrame, range]:
+    """Read the columns of `table`, indexed by `file#group#row`; numbers of a ClassLabel column become names."""
     file = _open(path)
     columns = file.schema_arrow.names
-    if image not in columns:
-        found = f"no column {image!r}; its columns are {', '.join(columns)}"
+    if table.image not in columns:
+        found = f"no column {table.image!r}; its columns are {', '.join(columns)}"
         raise UserError(name, found, "Set data.table.image to the column of images")
-    flat = [field for field in file.schema_arrow if not field.type.num_fields]
-    names = [field.name for field in flat if not str(field.type).startswith(("binary", "large_binary"))]
-    frame = file.read(columns=[column for column in names if column != image]).to_pandas()
+    frame = parquet_columns(file, name, *wanted_columns(table))
     for column, classes in _class_names(file).items():
         if column in frame:
-            frame[column] = [classes[int(n)] if 0 <= n < len(classes) else str(n) for n in frame[column]]
+            names = {str(number): label for number, label in enumerate(classes)}
+            frame[column] = [names.get(text, text) for text in as_text(frame[column])]
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     frame.index = pd.Index([f"{name}#{group}#{row}" for group, size in enumerate(sizes) for row in range(size)])
     return frame, range(file.num_row_groups)
@@ -118,10 +118,13 @@ def _open(path: Path) -> pq.ParquetFile:
 
 def _class_names(file: pq.ParquetFile) -> dict[str, list[str]]:
     """Class names of ClassLabel columns, from the metadata that the `datasets` library stores in the schema."""
-    metadata = (file.schema_arrow.metadata or {}).get(b"huggingface")
-    features = json.loads(metadata)["info"]["features"] if metadata else {}
-    features = {column: feature for column, feature in features.items() if isinstance(feature, dict)}
-    return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    metadata = (file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(metadata)["info"]["features"].items()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    kinds = {column: feature for column, feature in features if isinstance(feature, dict)}
+    return {name: kind["names"] for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
 
 
 def _split_of(path: Path) -> str:
@@ -142,6 +145,8 @@ def _read(groups: SharedCache[list[Any]], name: str) -> bytes:
     key, _, row = name.rpartition("#")
     cell = groups(key)[int(row)]
     content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if content is None and isinstance(cell, dict) and cell.get("path"):
+        raise ValueError(f"the cell holds only the path {cell['path']}; the image is in another file")
     if not isinstance(content, bytes):
         raise ValueError(f"the cell contains {type(content).__name__}, not image bytes")
     return content

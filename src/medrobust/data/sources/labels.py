@@ -1,13 +1,12 @@
 """Map labels of the data to classes, and tables that list the images to the columns of the manifest."""
 
-import io
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,6 +14,8 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.params.sources import TableParams
 from medrobust.data.sources.files import Files
+from medrobust.data.sources.matching import FileFinder
+from medrobust.data.sources.tables import read_columns
 
 #: Names of published splits (folders, table cells) -> split.
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
@@ -82,6 +83,8 @@ class LabelTable:
     left_out: dict[str, int]  # label that `data.labels` maps to null -> number of rows
     where: str  # name of the file, for messages
     base: str = ""  # folder of the file inside the archive; paths may be relative to it
+    dropped: list[str] = field(default_factory=list)  # paths of the rows that are left out
+    name: str = ""  # of the file inside the archive; empty if it is beside it
 
 
 def normalized(name: str) -> str:
@@ -106,24 +109,26 @@ def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
     suffix = PurePosixPath(block.file).suffix.lower()
     copied = raw / f"table{suffix}"
     if copied.is_file():
-        content, base = copied.read_bytes(), ""
+        content, base, name = copied.read_bytes(), "", ""
     else:
-        name = next((n for n in files.names if n == block.file or n.endswith(f"/{block.file}")), None)
-        if name is None:
+        name = next((n for n in files.names if n == block.file or n.endswith(f"/{block.file}")), "")
+        if not name:
             remedy = f"Set it to a path, or to the name of a file in {files.path.name}"
             raise UserError("params.yaml: data.table.file", f"{block.file}: no such file", remedy)
         content, base = files.read(name), name[: -len(block.file)]
-    try:
-        if suffix == ".parquet":
-            frame = pd.read_parquet(io.BytesIO(content))
-        else:
-            options: Any = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-            frame = pd.read_csv(io.BytesIO(content), sep="\t" if suffix == ".tsv" else ",", **options)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError, ValueError) as error:
-        remedy = "Save it as CSV in UTF-8, or as Parquet"
-        raise UserError(block.file, f"cannot be read ({error})", remedy) from None
-    frame.index = pd.RangeIndex(2, len(frame) + 2)  # line 1 is the header
-    return manifest_columns(frame, data, block.file, block.path, base)
+    needed, optional = wanted_columns(block, block.path)
+    frame = read_columns(content, block.file, needed, optional)
+    if frame.empty:
+        raise UserError(block.file, "has no row below its header", "Add a row for each image")
+    return replace(manifest_columns(frame, data, block.file, block.path, base), name=name)
+
+
+def wanted_columns(block: TableParams, path: str | None = None) -> tuple[list[str], list[str]]:
+    """The columns that a table must have and those that it may have; those that params.yaml names must exist."""
+    columns = {name: str(getattr(block, name)) for name in OPTIONAL_COLUMNS}
+    requested = [column for name, column in columns.items() if name in block.model_fields_set]
+    needed = [*([path] if path else []), block.label, *requested]
+    return needed, [column for column in columns.values() if column not in needed]
 
 
 def manifest_columns(
@@ -134,17 +139,14 @@ def manifest_columns(
     `path` names the column of paths; None if the table has none. `where` and `base` are those of `LabelTable`.
 
     Raises:
-        UserError: a required column is missing, or a label, split, kind or slice number is not valid.
+        UserError: a label, split, kind or slice number is not valid.
     """
     block = data.table or TableParams()
     columns = {name: str(getattr(block, name)) for name in OPTIONAL_COLUMNS}
-    requested = [column for name, column in columns.items() if name in block.model_fields_set]
-    needed = [*([path] if path else []), block.label, *requested]
-    if missing := [name for name in needed if name not in frame]:
-        found = f"no column {', '.join(map(repr, missing))}; its columns are {', '.join(map(str, frame.columns))}"
-        raise UserError(where, found, "Set the column names in data.table")
     text = {name: as_text(frame[column]) if column in frame else "" for name, column in columns.items()}
     table = pd.DataFrame({"label": as_text(frame[block.label])}, index=frame.index).assign(**text)
+    for name in ("patient", "slice"):  # 1.0 and 1 are one patient
+        table[name] = table[name].str.replace(WHOLE_NUMBER, r"\1", regex=True)
     if path:
         table.insert(0, "path", as_text(frame[path]).str.replace("\\", "/"))
     raw = table["label"]
@@ -152,63 +154,67 @@ def manifest_columns(
     table["split"] = _mapped(table["split"].str.lower(), SPLIT_NAMES, where, "split")
     table["kind"] = _mapped(table["kind"].str.lower(), KINDS, where, "kind")
     table["slice"] = _numbers(table["slice"], where)
-    table, left_out = drop_left_out(table.rename(columns={"split": "published_split"}), raw)
-    return LabelTable(table, left_out, where, base)
+    table = table.rename(columns={"split": "published_split"})
+    dropped = table["path"][table["label"] == LEFT_OUT].tolist() if path else []
+    table, left_out = drop_left_out(table, raw)
+    return LabelTable(table, left_out, where, base, dropped)
 
 
-def match_files(
-    rows: LabelTable, names: Iterable[str], data: DataParams
-) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    """Find the file (or folder) of each row's `path` and `parent` among `names`; it becomes the column `id`.
+class Matched(NamedTuple):
+    """The rows of a table with their files."""
 
-    A path may be relative to the top or to the folder of the table. Many tables only give a file name, with or
-    without its extension; that suffices if exactly one file has this name.
+    table: pd.DataFrame  # with the column `id`
+    skipped: list[dict[str, str]]  # {id, reason} of the rows without a file
+    unused: list[str]  # files that no row names, not even one that `data.labels` leaves out
 
-    Returns:
-        The table, and {id, reason} of the rows without a file (with `on_bad_image: skip`).
+
+def match_files(rows: LabelTable, names: Iterable[str], data: DataParams) -> Matched:
+    """Find the file (or folder) of each row's `path` and `parent` among `names`, see `FileFinder`.
 
     Raises:
-        UserError: a row has no file (with `on_bad_image: fail`), two rows have the same file, or a parent is not a
-            row.
+        UserError: no row has a file, a row has none or several (with `on_bad_image: fail`), two rows have the same
+            file, or a parent is not a row.
     """
-    known = {_normal(name): name for name in names}
-    count = Counter(short for name in known for short in _short_names(name))
-    loose = {short: known[name] for name in known for short in _short_names(name) if count[short] == 1}
-    base = _normal(rows.base)
-
-    def find(path: str) -> str:
-        path = _normal(path)
-        return known.get(f"{base}/{path}" if base else path) or known.get(path) or loose.get(path, "")
-
-    table = rows.table.assign(id=rows.table["path"].map(find))
-    unmatched = table[table["id"] == ""]
-    if len(unmatched) and data.on_bad_image == "fail":
-        found = f"{unmatched['path'].iloc[0]!r} is not a file of the data ({len(unmatched)} such rows)"
-        remedy = "Fix the row, or set data.on_bad_image: skip"
-        raise UserError(f"{rows.where}, line {unmatched.index[0]}", found, remedy)
-    skipped = [{"id": path, "reason": "a row of the table without a file"} for path in unmatched["path"]]
-    table = table[table["id"] != ""]
+    names, table = list(names), rows.table
+    finder = FileFinder(names, {*table["path"], *table["parent"], *rows.dropped}, rows.base)
+    found = table["path"].map(finder.find)
+    count = found.map(len)
+    if (bad := found[count != 1]).size and (data.on_bad_image == "fail" or not (count == 1).any()):
+        raise _unclear(bad, finder, rows)
+    reasons = count.map({0: "a row of the table without a file"}).fillna("a row of the table with several files")
+    skipped = [{"id": table["path"][line], "reason": reasons[line]} for line in bad.index]
+    table = table[count == 1].assign(id=found[count == 1].str[0])
     if (twice := table[table["id"].duplicated()]).size:
-        found = f"{twice['path'].iloc[0]!r} is in more than one row"
-        raise UserError(f"{rows.where}, line {twice.index[0]}", found, "Remove all but one of them")
-    table = table.assign(parent=table["parent"].map(lambda path: find(path) if path else ""))
-    orphans = (rows.table.loc[table.index, "parent"] != "") & ~table["parent"].isin(table["id"])
+        earlier = table.index[table["id"] == twice["id"].iloc[0]][0]
+        found_twice = f"{twice['path'].iloc[0]!r} is the same file as in line {earlier}"
+        raise UserError(f"{rows.where}, line {twice.index[0]}", found_twice, "Remove all but one of them")
+    parents = table["parent"].map(lambda path: finder.find(path) if path else [""])
+    ids = {"", *table["id"]}
+    orphans = ~parents.map(lambda files: len(files) == 1 and files[0] in ids)
     if orphans.any():
         line = orphans.index[orphans][0]
-        found = f"the parent {rows.table.loc[line, 'parent']!r} is not a row of the table"
+        reason = f"the parent {table['parent'][line]!r} is not a row of the table"
         remedy = "Set it to the path of another row, or leave it empty"
-        raise UserError(f"{rows.where}, line {line}", found, remedy)
-    return table.reset_index(drop=True), skipped
+        raise UserError(f"{rows.where}, line {line}", reason, remedy)
+    used = {*table["id"], *(name for path in rows.dropped for name in finder.find(path))}
+    unused = [name for name in names if name not in used]
+    return Matched(table.assign(parent=parents.str[0]).reset_index(drop=True), skipped, unused)
 
 
-def _normal(path: str) -> str:
-    return unicodedata.normalize("NFC", path).removeprefix("./").rstrip("/")
-
-
-def _short_names(path: str) -> set[str]:
-    """A file name, and the name without its extension (`.nii.gz` counts as one extension)."""
-    name = PurePosixPath(path).name
-    return {name, PurePosixPath(name.removesuffix(".gz")).stem}
+def _unclear(found: pd.Series, finder: FileFinder, rows: LabelTable) -> UserError:
+    """The error for rows that match no file, or several; `found` has the files of these rows."""
+    line, files = found.index[0], found.iloc[0]
+    path, share = rows.table["path"][line], f"{len(found)} of {len(rows.table)} rows have no file or several"
+    where = f"{rows.where}, line {line}"
+    if files:
+        remedy = "Give more of the path in the table, or set data.path to one of the folders"
+        return UserError(where, f"{path!r} may be {files[0]} or {files[1]} ({share})", remedy)
+    remedy = "Fix the row, or set data.on_bad_image: skip to leave such rows out"
+    if len(found) == len(rows.table):
+        remedy = "Set data.path to the folder of the images, and data.table.path to the column with their paths"
+    similar = finder.similar(path)
+    hint = f"; there is {similar}" if similar else "; there is no file with a suffix of an image"
+    return UserError(where, f"{path!r} is not a file of the data{hint} ({share})", remedy)
 
 
 def as_text(column: pd.Series) -> pd.Series:

@@ -9,6 +9,7 @@ import zipfile
 from functools import partial
 from importlib.resources import files as package_files
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def _open_npz(path: Path) -> dict[str, np.ndarray]:
                 with archive.open(f"{name}.npy") as stream:
                     file = spool(stream, path, path.stat().st_size, path.parent)
                     arrays[name] = _map(file, f"{path}: {name}")
-    except (*READ_ERRORS, ValueError) as error:
+    except (*READ_ERRORS, ValueError, SyntaxError, TokenError) as error:
         raise UserError(str(path), f"truncated or not an npz ({error})", "Download it again") from None
     for split in SPLITS:
         images, labels = (f"{split}_{kind}" for kind in ("images", "labels"))
@@ -148,7 +149,8 @@ def _checked_images(images: np.ndarray, where: str) -> np.ndarray:
     """Images n×H×W or n×H×W×3, of one channel n×H×W; raises a UserError for other arrays."""
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
-    if images.dtype != np.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+    is_picture = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    if images.dtype != np.uint8 or not is_picture or 0 in images.shape[1:]:
         found = f"contains images of {images.dtype} with shape {images.shape[1:]}"
         remedy = "Use a flag without 3d, or save grey or colour images as uint8, n×H×W or n×H×W×3"
         raise UserError(where, found, remedy)

@@ -31,7 +31,7 @@ def listing(data: DataParams, folder: Path) -> Listing:
         UserError: a file is not named as published, or is in the folder of another class.
     """
     files = open_raw(folder)
-    table, left_out = class_folders(data, files)
+    table, left_out, left = class_folders(data, files)
     patients, counts = [], Counter[str]()
     for name in table["id"]:
         path = PurePosixPath(name)
@@ -50,4 +50,4 @@ def listing(data: DataParams, folder: Path) -> Listing:
         f"class counts of the release of {whole}" if whole else "file names; not a complete release",
         "" if whole else f"{len(table)} images with names as in OCT2017, but not a complete release of it",
     )  # fmt: skip
-    return Listing(table.assign(patient=patients), files.read, release, left_out=left_out)
+    return Listing(table.assign(patient=patients), files.read, release, left_out=left_out, unused=left)

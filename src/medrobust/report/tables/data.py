@@ -29,6 +29,9 @@ def data_text(run: Run) -> list[str]:
         named = "; ".join(f"{reason} ({count})" for reason, count in reasons[:NAMED])
         named += f"; {len(reasons) - NAMED} other reasons (header.json)" if len(reasons) > NAMED else ""
         lines.append(f"{len(skipped)} images were skipped: {named}.")
+    if unused := header.get("unused"):
+        named = "; ".join(f"{entry['count']} ({entry['reason']})" for entry in unused)
+        lines.append(f"Files that were not read: {named}.")
     if left := header.get("left_out"):
         labels = ", ".join(f"{count} of {label}" for label, count in left.items())
         lines.append(f"Left out by their label (data.labels): {labels}.")
