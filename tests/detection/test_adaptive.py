@@ -31,8 +31,9 @@ COUNT = 24
 
 @pytest.fixture(scope="module")
 def detector(deep_features: dict[str, Features], splits: Splits) -> FittedDetector:
-    mixture = ClasswiseMixture().fit(deep_features["train"], torch.from_numpy(splits.train.labels))
-    scores = mixture.score(deep_features["val"])
+    train, val = deep_features["train"], deep_features["val"]
+    mixture = ClasswiseMixture().fit(train, torch.from_numpy(splits.train.labels), held_out=val)
+    scores = mixture.score(val)
     return FittedDetector(mixture, float(scores.quantile(0.9)), float(scores.mean()), float(scores.std()))
 
 

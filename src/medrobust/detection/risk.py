@@ -13,7 +13,7 @@ Unit = Literal["image", "patient"]
 def published_risk(
     clean_wrong: np.ndarray, clean_rejected: np.ndarray, adv_wrong: np.ndarray, adv_rejected: np.ndarray
 ) -> tuple[int, float]:
-    """R = N_cln_inc + N_cln_rej + N_adv_inc (equation 2) and r = R/N (equation 3) of Li, Pan & Zhu 2020; r <= 2.
+    """R = N_cln_inc + N_cln_rej + N_adv_inc and r = R/N of Li, Pan & Zhu 2020 (equations 2 and 3); r <= 2.
 
     The arguments are bool N, for the same images clean and attacked. A rejected clean image counts once, as
     rejected; a rejected attacked image costs nothing.

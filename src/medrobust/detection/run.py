@@ -27,8 +27,11 @@ from medrobust.detection.cost_tables import (
 from medrobust.detection.fitting import Splits, fit_guard
 from medrobust.detection.guard import Guard, save_guard, score_images
 from medrobust.detection.measures import (
+    RATES,
     ScoredImages,
     by_class,
+    clean_threshold,
+    false_alarms,
     least_suspicious,
     successful,
     summarise,
@@ -135,7 +138,7 @@ def _test_suite(cell: DetectionCell, name: str, suite: dict[str, Any], eps: floa
             CleanAndAttacked(cell.clean[split][detector], attacked[split][detector]) for split in ("val", "test")
         )
         thresholds = choose_thresholds(val, fitted.threshold, cell.prices, cell.params.risk.shares)
-        row = _unaware(cell, test, fitted.threshold)
+        row = _unaware(cell, test, fitted.threshold, val.clean.scores)
         if fitted.detector.supervised:
             row["seen"] = name == cell.params.seen
         row |= _costs(cell, thresholds, RowLabel(name, detector, "unaware", "all"), test)
@@ -145,15 +148,23 @@ def _test_suite(cell: DetectionCell, name: str, suite: dict[str, Any], eps: floa
     return record
 
 
-def _unaware(cell: DetectionCell, images: CleanAndAttacked, threshold: float) -> dict[str, Any]:
+def _unaware(
+    cell: DetectionCell, images: CleanAndAttacked, threshold: float, val_scores: np.ndarray
+) -> dict[str, Any]:
+    """Measures on all and on successful attacks, and what thresholds of validation images do on test images."""
     clean, attacked, classes = images.clean, images.attacked, cell.splits.test.classes
     hit = successful(clean, attacked)
     row = summarise(clean, attacked, **cell.intervals)
     row["successful"] = summarise(clean, attacked.where(hit), **cell.intervals)
-    row["per_class"] = by_class(clean, attacked, classes, predicted=False)
-    row["per_predicted"] = by_class(clean, attacked, classes, predicted=True)
+    row["per_class"] = by_class(clean, attacked.where(hit), classes, predicted=False)
+    row["per_predicted"] = by_class(clean, attacked.where(hit), classes, predicted=True)
     row["threshold"] = threshold
-    row["test_fpr"] = float((clean.scores > threshold).mean())
+    at_threshold = false_alarms(clean, threshold, cell.report.confidence)
+    row |= {"test_fpr": at_threshold["rate"], "test_fpr_ci": at_threshold["ci"]}
+    row["false_alarms"] = {
+        f"{rate:g}": false_alarms(clean, clean_threshold(val_scores, rate), cell.report.confidence)
+        for rate in RATES
+    }
     row["test_tpr"] = float((attacked.scores > threshold).mean())
     row["test_tpr_successful"] = float((attacked.scores[hit] > threshold).mean()) if hit.any() else None
     return row
@@ -200,7 +211,8 @@ def _aware(
     }
     for attack, label in labels.items():
         pair = CleanAndAttacked(clean, attacked[attack])
-        record[attack]["per_class"] = by_class(clean, pair.attacked, cell.splits.test.classes, predicted=False)
+        hits = pair.attacked.where(successful(clean, pair.attacked))
+        record[attack]["per_class"] = by_class(clean, hits, cell.splits.test.classes, predicted=False)
         record[attack] |= _costs(cell, thresholds, label, pair)
     return record
 
