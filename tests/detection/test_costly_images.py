@@ -50,7 +50,7 @@ def test_images_of_the_suite_become_costlier_and_stay_in_its_ball(
     labels = splits.test.labels
     before, after = (GRADES[labels, preds(model, images)] for images in (nearest, costly))
     assert (after >= before).all()
-    assert after.sum() > 1.2 * before.sum()
+    assert before.sum() < after.sum() == GRADES.max(1)[labels].sum(), "a ball this large reaches every class"
     assert np.array_equal(after > 0, before > 0), "as many images are fooled as before"
     clean = splits.test.batch(range(len(labels)))
     assert distance(costly, clean, norm).max() <= eps * (1 + 1e-5)

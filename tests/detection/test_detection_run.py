@@ -112,7 +112,8 @@ def test_measures_by_class_are_of_successful_attacks(
 def test_scores_of_every_image_and_curves_are_written(cell: Path, splits: Splits) -> None:
     scores = read_table(cell / "scores.parquet")
     assert set(scores["images"]) == {
-        "clean", "pgd", "fgsm", "pgd+costly", "fgsm+costly", "ood", *(f"{s}+{a}" for s in ("pgd", "fgsm") for a in ATTACKS if a != "ood"),
+        "clean", "pgd", "fgsm", "pgd+costly", "fgsm+costly", "ood",
+        *(f"{s}+{a}" for s in ("pgd", "fgsm") for a in ATTACKS if a != "ood"),
     }  # fmt: skip
     assert not scores[scores["images"].isin(["clean", "pgd", "fgsm"])].isna().any().any()
     curves, risk, costs = (read_table(cell / "plots" / f"{name}.csv") for name in ("curves", "risk", "costs"))
