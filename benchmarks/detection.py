@@ -106,7 +106,7 @@ def timed(
     marks.append(clock())
     features = extract_features(model, [key], test, 0)[key]
     marks.append(clock())
-    detector.fit(clean, torch.from_numpy(train.labels), attacked=attacked)
+    detector.fit(clean, torch.from_numpy(train.labels), held_out=features, attacked=attacked)
     marks.append(clock())
     detector.score(features)
     marks.append(clock())

@@ -1,5 +1,6 @@
 """Adaptive attacks: less suspicious than an unaware attack, inside the ball, independent of the batch."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,9 @@ COUNT = 24
 
 @pytest.fixture(scope="module")
 def detector(deep_features: dict[str, Features], splits: Splits) -> FittedDetector:
-    mixture = ClasswiseMixture().fit(deep_features["train"], torch.from_numpy(splits.train.labels))
-    scores = mixture.score(deep_features["val"])
+    train, val = deep_features["train"], deep_features["val"]
+    mixture = ClasswiseMixture().fit(train, torch.from_numpy(splits.train.labels), held_out=val)
+    scores = mixture.score(val)
     return FittedDetector(mixture, float(scores.quantile(0.9)), float(scores.mean()), float(scores.std()))
 
 
@@ -121,6 +123,21 @@ def test_an_aware_attacker_is_less_suspicious_than_an_unaware_one(
     both = wrong & fooled
     assert both.sum() >= 5
     assert less[both].median() < scores[both].median() - 0.5
+
+
+def test_an_aware_attacker_of_costs_reaches_costly_classes(
+    model: Classifier, splits: Splits, detector: FittedDetector
+) -> None:
+    """Images that reach the costliest class are returned where there are any, and are less suspicious for it."""
+    costs = [[0.0, 1.0, 2.0], [2.0, 0.0, 1.0], [4.0, 2.0, 0.0]]
+    labels, prices = splits.test.targets(range(len(splits.test))), torch.tensor(costs)
+    plain = Joint(eps=EPS, steps=20, searches=4, detector=detector)
+    paid = []
+    for attack in (plain, replace(plain, costs=costs)):
+        with torch.no_grad():
+            paid.append(prices[labels, model(run(attack, model, splits, range(len(labels)))).argmax(1)])
+    assert paid[1].sum() > 1.2 * paid[0].sum()
+    assert (paid[1] == prices.amax(1)[labels]).float().mean() > 0.5
 
 
 def test_ind_returns_only_images_that_stay_as_likely_as_clean_ones(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
 import medrobust
 from medrobust.core.calibration import fit_temperature
@@ -29,6 +30,7 @@ MADE = {"weights": "w"}
 REPORT = ReportParams(title="", bootstrap=40, confidence=0.9, pictures=True)
 ALL = {"dropout": {"rate": 0.3, "samples": 3}, "lid": {"neighbours": 5, "reference": 30}}
 DETECTORS_SET = {name: ALL.get(name, {}) for name in DETECTORS}
+NO_ADAPTIVE = {"attacks": ["joint"], "images": 0, "steps": 1, "searches": 1}
 ATTACKS = ["joint", "orthogonal", "matching", "ind", "ood"]
 
 
@@ -81,14 +83,39 @@ def test_thresholds_are_those_of_clean_validation_images(cell: Path, splits: Spl
     clean = scores[scores["images"] == "clean"]
     assert len(clean) == len(splits.test)
     assert record["test_fpr"] == pytest.approx((clean["score_gmm"] > record["threshold"]).mean(), abs=1e-3)
+    low, high = record["test_fpr_ci"]
+    assert low <= record["test_fpr"] <= high
+    assert set(record["false_alarms"]) == {"0.01", "0.05", "0.1"}
+    assert record["false_alarms"]["0.05"] == {"rate": record["test_fpr"], "ci": [low, high]}
     answers = predict(splits.val.batch(range(len(splits.val))), model, cell / "guard", detector="gmm")
     assert np.mean([answer.rejected for answer in answers]) <= 0.05
+
+
+def test_measures_by_class_are_of_successful_attacks(
+    model: Classifier, splits: Splits, plan: dict[str, Any], tmp_path: Path
+) -> None:
+    """In a ball so small that some attacks fail."""
+    few = settings(detectors={"gmm": {}}, suites={"fgsm": 0.03}, seen=None, adaptive=NO_ADAPTIVE)
+    out = DetectionOutputs(tmp_path / "g", tmp_path / "scores.parquet", tmp_path / "m.json", tmp_path / "plots")
+    run_detection(model, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")
+    scores, record = read_table(out.scores), read_metrics(out.metrics)["suites"]["fgsm"]["gmm"]
+    clean, attacked = (scores[scores["images"] == name].reset_index(drop=True) for name in ("clean", "fgsm"))
+    hit = (clean["pred"] == clean["label"]) & (attacked["pred"] != attacked["label"])
+    assert 2 < hit.sum() < len(hit) - 2
+    for k, name in enumerate(splits.test.classes):
+        good, bad = clean[clean["label"] == k]["score_gmm"], attacked[hit & (attacked["label"] == k)]["score_gmm"]
+        area = None
+        if len(bad):
+            side = np.repeat([0, 1], [len(good), len(bad)])
+            area = pytest.approx(average_precision_score(side, np.concatenate([good, bad])), abs=1e-5)
+        assert record["per_class"][name]["auprc_attacked"] == area
 
 
 def test_scores_of_every_image_and_curves_are_written(cell: Path, splits: Splits) -> None:
     scores = read_table(cell / "scores.parquet")
     assert set(scores["images"]) == {
-        "clean", "pgd", "fgsm", "ood", *(f"{s}+{a}" for s in ("pgd", "fgsm") for a in ATTACKS if a != "ood"),
+        "clean", "pgd", "fgsm", "pgd+costly", "fgsm+costly", "ood",
+        *(f"{s}+{a}" for s in ("pgd", "fgsm") for a in ATTACKS if a != "ood"),
     }  # fmt: skip
     assert not scores[scores["images"].isin(["clean", "pgd", "fgsm"])].isna().any().any()
     curves, risk, costs = (read_table(cell / "plots" / f"{name}.csv") for name in ("curves", "risk", "costs"))

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from medrobust.attacks.base import margin
+from medrobust.attacks.engine.evaluate import build_attack
 from medrobust.core.errors import UserError
 from medrobust.core.seeds import image_seeds
 from medrobust.detection import base as detector_base
@@ -59,7 +61,8 @@ def row(at: int, part: Tensor) -> Tensor:
 def fitted(name: str) -> Detector:
     clean, labels = blobs(90, 0)
     attacked, _ = blobs(60, 1, shift=2.0)
-    return build_detector(name, SETTINGS.get(name, {})).fit(clean, labels, attacked=attacked, seed=3)
+    detector = build_detector(name, SETTINGS.get(name, {}))
+    return detector.fit(clean, labels, held_out=blobs(30, 2)[0], attacked=attacked, seed=3)
 
 
 @pytest.fixture(params=DETECTORS)
@@ -93,7 +96,7 @@ def test_a_score_can_be_differentiated_by_the_image(name: str, model: Classifier
     plain = splits.train.batch(range(len(splits.train)))
     noisy = (plain + (plain - 0.4).sign() / 5).clamp(0, 1)
     attacked = extract_features(model, [key], splits.train, 0, noisy)[key]
-    detector.fit(clean, torch.from_numpy(splits.train.labels), attacked=attacked)
+    detector.fit(clean, torch.from_numpy(splits.train.labels), held_out=clean, attacked=attacked)
     images = splits.test.batch(range(8)).requires_grad_(True)
     detector.score(key(model, images, image_seeds(splits.test.ids, 0)[:8])).sum().backward()
     assert images.grad is not None
@@ -123,7 +126,7 @@ def test_density_of_one_component_is_that_of_scipy() -> None:
     from scipy.stats import multivariate_normal
 
     features, labels = blobs(90, 0)
-    detector = ClasswiseMixture(loading=0.05).fit(features, labels)
+    detector = ClasswiseMixture(loading=0.05).fit(features, labels, held_out=features)
     values = features.penultimate.double().numpy()
     points = (values - values.mean(0)) / values.std(0)
     test, _ = blobs(12, 4)
@@ -140,7 +143,8 @@ def test_mixtures_agree_with_scikit_learn(covariance: str) -> None:
     from sklearn.mixture import GaussianMixture
 
     features, labels = blobs(120, 0)
-    detector = ClasswiseMixture(components=2, covariance=covariance).fit(features, labels, seed=4)  # type: ignore[arg-type]
+    detector = ClasswiseMixture(components=2, covariance=covariance)  # type: ignore[arg-type]
+    detector.fit(features, labels, held_out=features, seed=4)
     values = features.penultimate.double().numpy()
     points = (values - values.mean(0)) / values.std(0)
     theirs = GaussianMixture(2, covariance_type=covariance, reg_covar=0.1, random_state=4)
@@ -154,7 +158,7 @@ def test_kernel_density_agrees_with_scikit_learn() -> None:
     from sklearn.neighbors import KernelDensity as Theirs
 
     features, labels = blobs(90, 0)
-    detector = KernelDensity(bandwidth=0.7).fit(features, labels)
+    detector = KernelDensity(bandwidth=0.7).fit(features, labels, held_out=features)
     values = features.penultimate.double().numpy()
     mean, std = values.mean(0), values.std(0)
     test, _ = blobs(30, 5)
@@ -171,7 +175,7 @@ def test_the_bandwidth_has_the_highest_leave_one_out_likelihood() -> None:
     from sklearn.neighbors import KernelDensity as Theirs
 
     features, labels = blobs(60, 0)
-    chosen = float(KernelDensity().fit(features, labels).state["bandwidth"])
+    chosen = float(KernelDensity().fit(features, labels, held_out=features).state["bandwidth"])
     values = features.penultimate.double().numpy()
     points = (values - values.mean(0)) / values.std(0)
 
@@ -212,14 +216,44 @@ def test_mahalanobis_distances_agree_with_scikit_learn() -> None:
 
     features, labels = blobs(90, 0)
     one = Features((features.penultimate,), features.logits)
-    detector = build_detector("mahalanobis", {}).fit(one, labels)
+    unseen, _ = blobs(50, 8)
+    other = Features((unseen.penultimate,), unseen.logits)
+    detector = build_detector("mahalanobis", {}).fit(one, labels, held_out=other)
     values = features.penultimate.double().numpy()
     points = (values - values.mean(0)) / values.std(0)
     centres = np.stack([points[labels.numpy() == k].mean(0) for k in range(3)])
     shrunk = LedoitWolf(assume_centered=True).fit(points - centres[labels.numpy()])
-    distance = np.stack([shrunk.mahalanobis(points - centre) for centre in centres]).min(0)
-    wanted = (distance - distance.mean()) / distance.std(ddof=1)
+    held_out = (other.penultimate.double().numpy() - values.mean(0)) / values.std(0)
+    distance, typical = (
+        np.stack([shrunk.mahalanobis(part - centre) for centre in centres]).min(0) for part in (points, held_out)
+    )
+    wanted = (distance - typical.mean()) / typical.std(ddof=1)
     np.testing.assert_allclose(detector.score(one).numpy(), wanted, atol=1e-5)
+
+
+def test_layers_of_mahalanobis_count_alike_on_images_that_it_has_not_seen() -> None:
+    """Late features of training images lie closer to their class mean than those of other images."""
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.arange(160) % 2
+
+    def draw(late_spread: float) -> Features:
+        early, late = torch.randn(160, 8, generator=rng), torch.randn(160, 8, generator=rng)
+        return Features((early, 3 * torch.eye(2, 8)[labels] + late_spread * late), torch.eye(2)[labels])
+
+    train, val, test, other = draw(1.0), draw(2.0), draw(2.0), draw(2.0)
+    mixed = {
+        "early": Features((other.layers[0], test.layers[1]), test.logits),
+        "late": Features((test.layers[0], other.layers[1]), test.logits),
+    }
+
+    def shares(held_out: Features) -> dict[str, float]:
+        """Variance of the score's change if one layer is that of other images."""
+        detector = build_detector("mahalanobis", {}).fit(train, labels, held_out=held_out)
+        return {name: float((detector.score(part) - detector.score(test)).var()) for name, part in mixed.items()}
+
+    fair, unfair = shares(val), shares(train)
+    assert 0.6 < fair["late"] / fair["early"] < 1.6
+    assert unfair["late"] / unfair["early"] > 5, "standardised on training images, the late layer decides alone"
 
 
 def test_no_block_of_distances_is_larger_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,17 +269,17 @@ def test_no_block_of_distances_is_larger_than_allowed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(distances, "square_distances", spy)
     clean, labels = blobs(90, 0)
     attacked, _ = blobs(50, 1, shift=2.0)
-    KernelDensity().fit(clean, labels).score(attacked)
-    IntrinsicDimensionality(reference=0).fit(clean, labels, attacked=attacked).score(attacked)
+    KernelDensity().fit(clean, labels, held_out=clean).score(attacked)
+    IntrinsicDimensionality(reference=0).fit(clean, labels, held_out=clean, attacked=attacked).score(attacked)
     assert sizes
     assert max(max(size) for size in sizes) <= 16
 
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     clean, labels = blobs(90, 0)
-    whole = KernelDensity().fit(clean, labels).score(clean)
+    whole = KernelDensity().fit(clean, labels, held_out=clean).score(clean)
     monkeypatch.setattr(distances, "BLOCK", 7)
-    torch.testing.assert_close(KernelDensity().fit(clean, labels).score(clean), whole)
+    torch.testing.assert_close(KernelDensity().fit(clean, labels, held_out=clean).score(clean), whole)
 
 
 def test_squeezers_round_and_filter() -> None:
@@ -329,6 +363,34 @@ def test_attacked_images_are_those_of_the_engine(model: Classifier, splits: Spli
     assert wrong.any()
 
 
+def test_attacked_images_are_past_the_border_between_two_classes(
+    model: Classifier, splits: Splits, suite: dict[str, Any]
+) -> None:
+    """An attack that stops at its first success leaves images where the margin is hardly above 0."""
+    attack = build_attack(suite["attacks"][0], 0.1, "Linf")
+    labels = splits.test.targets(range(len(splits.test)))
+    with torch.no_grad():
+        far, near = (
+            margin(model(changed_images(model, splits.test, each, 5, "")), labels)
+            for each in (SuiteAttack(suite, 0.1), attack)
+        )
+    assert torch.equal(far > 0, near > 0)
+    assert far[far > 0].median() > 2 * near[near > 0].median()
+
+
+def test_of_several_attacks_the_strongest_counts(model: Classifier, splits: Splits, suite: dict[str, Any]) -> None:
+    """Not the first that fools the model, which is often the one that finds the border."""
+    weak, strong = {"name": "fgsm", "hyperparameters": {}}, {"name": "pgd", "hyperparameters": {"steps": 12}}
+    labels, margins = splits.test.targets(range(len(splits.test))), []
+    for attacks in ([weak], [strong], [weak, strong]):
+        attack = SuiteAttack({**suite, "attacks": attacks}, 0.1)
+        with torch.no_grad():
+            margins.append(margin(model(changed_images(model, splits.test, attack, 5, "")), labels))
+    first, second, both = margins
+    torch.testing.assert_close(both, torch.maximum(first, second))
+    assert ((first > 0) & (second > first + 0.1)).any(), "the stronger one matters here"
+
+
 def test_attacks_on_outlined_pixels_are_made_again_within_their_masks(model: Classifier, splits: Splits) -> None:
     masks = np.zeros(splits.test.store_images.shape[:3], dtype=bool)
     masks[:, :6] = True
@@ -349,7 +411,7 @@ def test_nan_features_are_named(name: str) -> None:
     broken[[3, 8], 1] = torch.nan
     bad = replace(clean, layers=(clean.layers[0], broken))
     with pytest.raises(UserError, match="2 of 90 images have a NaN"):
-        build_detector(name, SETTINGS.get(name, {})).fit(bad, labels, attacked=clean)
+        build_detector(name, SETTINGS.get(name, {})).fit(bad, labels, held_out=bad, attacked=clean)
     with pytest.raises(UserError, match="2 of 90 images have a NaN"):
         fitted(name).score(bad)
 
@@ -359,7 +421,7 @@ def test_constant_features_are_named(name: str) -> None:
     clean, labels = blobs(90, 0)
     flat = replace(clean, layers=tuple(torch.ones_like(layer) for layer in clean.layers))
     with pytest.raises(UserError, match="features are constant"):
-        build_detector(name, SETTINGS.get(name, {})).fit(flat, labels, attacked=flat)
+        build_detector(name, SETTINGS.get(name, {})).fit(flat, labels, held_out=flat, attacked=flat)
 
 
 @pytest.mark.parametrize("name", ["gmm", "kde", "mahalanobis", "dfeat"])
@@ -372,8 +434,12 @@ def test_some_constant_features_are_left_out(name: str) -> None:
             features, layers=tuple(torch.cat([layer, torch.zeros(len(layer), 3)], 1) for layer in features.layers)
         )
 
-    plain = build_detector(name, {}).fit(clean, labels, attacked=attacked).score(attacked)
-    same = build_detector(name, {}).fit(padded(clean), labels, attacked=padded(attacked)).score(padded(attacked))
+    plain = build_detector(name, {}).fit(clean, labels, held_out=clean, attacked=attacked).score(attacked)
+    same = (
+        build_detector(name, {})
+        .fit(padded(clean), labels, held_out=padded(clean), attacked=padded(attacked))
+        .score(padded(attacked))
+    )
     torch.testing.assert_close(same, plain)
 
 
@@ -382,13 +448,13 @@ def test_fewer_images_in_a_class_than_components_is_named() -> None:
     rows = torch.cat([torch.nonzero(labels != 2).flatten(), torch.nonzero(labels == 2).flatten()[:3]])
     few = clean.map(lambda part: part[rows])
     with pytest.raises(UserError, match="class 2 has 3 training images, 4 are needed"):
-        ClasswiseMixture(components=4).fit(few, labels[rows])
+        ClasswiseMixture(components=4).fit(few, labels[rows], held_out=few)
 
 
 def test_too_few_references_for_the_neighbours_are_named() -> None:
     clean, labels = blobs(30, 0)
     with pytest.raises(UserError, match="10 reference images for 20 neighbours"):
-        IntrinsicDimensionality(reference=10).fit(clean, labels, attacked=clean)
+        IntrinsicDimensionality(reference=10).fit(clean, labels, held_out=clean, attacked=clean)
 
 
 def test_supervised_detectors_refuse_clean_images_only(name: str) -> None:
@@ -397,7 +463,7 @@ def test_supervised_detectors_refuse_clean_images_only(name: str) -> None:
     assert detector.supervised == (name in {"lid", "dfeat"})
     if detector.supervised:
         with pytest.raises(UserError, match="supervised"):
-            detector.fit(clean, labels)
+            detector.fit(clean, labels, held_out=clean)
 
 
 def test_scoring_before_fitting_or_with_another_model_is_refused(name: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from medrobust.attacks.engine.all_steps import attacks_with_all_steps, strongest
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.attacks.methods.pgd import PGD
 from medrobust.core import metrics
@@ -20,10 +21,8 @@ from medrobust.ensembling.transfer import (
     CLEAN,
     MATRIX,
     PER_MEMBER,
-    attacks_with_all_steps,
     dvc_metrics,
     empty_transfer,
-    strongest,
     transfer,
 )
 from medrobust.models.ensemble import EnsembleClassifier

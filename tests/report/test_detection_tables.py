@@ -22,25 +22,30 @@ def record(adaptive: bool = True) -> dict[str, Any]:
     row: dict[str, Any] = {
         "n_attacked": 60,
         "auroc": 0.981, "auroc_ci": [0.95, 0.99], "auprc_attacked": 0.9, "base_rate": 0.5,
-        "successful": {"n_attacked": 40, "auroc": 0.99, "auroc_ci": [0.97, 1.0]},
+        "successful": {
+            "n_attacked": 40, "auroc": 0.99, "auroc_ci": [0.97, 1.0], "auprc_attacked": 0.85, "base_rate": 0.45,
+        },
+        "test_fpr": 0.13, "test_fpr_ci": [0.06, 0.24],
+        "false_alarms": {"0.05": {"rate": 0.12, "ci": [0.05, 0.22]}},
         "per_class": {"Non": {"auprc_attacked": 0.8, "base_rate": 0.4}, "Mild": {"auprc_attacked": None}},
         "published_risk": {"cases": 12, "attacked_accuracy": 0.2, "r_without": 0.9, "r_with": 0.3},
         "risk": {"image": costs, "patient": costs},
     }  # fmt: skip
     if adaptive:
         common = {**row, "n": 16, "right": 12, "successful": 9, "successful_auroc_ci": [0.4, 0.99]}
+        common |= {"successful_auprc_attacked": 0.75, "successful_base_rate": 0.36}
         ends = {"evasion_ci": {"0.05": [0.05, 0.9]}}
         row["adaptive"] = {
             "unaware": {**common, "successful_auroc": 0.98, "evasion": {"0.05": 0.1}, **ends},
             "worst": {
                 **common,
-                "auprc_attacked": 0.7,
+                "successful_auprc_attacked": 0.7,
                 "successful_auroc": 0.512,
                 "evasion": {"0.05": 0.75},
                 **ends,
             },
         }
-    return {"suites": {"pgd": {"eps": 0.01, "gmm": row, "dfeat": {**row, "seen": False}}}}
+    return {"fpr": 0.05, "suites": {"pgd": {"eps": 0.01, "gmm": row, "dfeat": {**row, "seen": False}}}}
 
 
 @pytest.fixture
@@ -58,6 +63,7 @@ def test_aware_and_unaware_are_side_by_side(run: Run) -> None:
     assert row["AUROC, aware"] == "0.512 [0.400, 0.990], n 9"
     assert row["evasion, unaware"] == "0.100 [0.050, 0.900] of 12"
     assert (row["evasion, aware"], row["compared images"]) == ("0.750 [0.050, 0.900] of 12", "16")
+    assert row["false alarms (nominal 5%)"] == "0.120 [0.050, 0.220]"
     assert table.rows[1][3] == "dfeat (trained on another suite)"
 
 
@@ -69,8 +75,12 @@ def test_a_detector_without_aware_attacker_is_marked(run: Run) -> None:
 def test_tables_of_the_study_and_of_the_costs(run: Run) -> None:
     run.detect["net", "clean"] = record()
     _, classes, published, priced = detection_tables(run, 0.95)
-    assert classes.rows[0][4:] == ["unaware", "60", "0.900 (0.500)", "0.800 (0.400)", "–"]
-    assert published.rows[0][6:] == ["0.200", "12", "0.900", "0.300"]
+    assert classes.columns[5:] == ["successful attacks", "all", *CLASSES]
+    assert classes.rows[0][4:] == ["unaware", "40", "0.850 (0.450)", "0.800 (0.400)", "–"]
+    assert [row[5] for row in classes.rows[:3]] == ["40", "9", "9"]
+    alarms = "0.130 [0.060, 0.240] (nominal 5%)"
+    assert published.rows[0][6:] == ["0.200", "12", "0.900", "0.300", alarms]
+    assert [row[-1] for row in published.rows[:3]] == [alarms] * 3
     assert priced.columns[6:] == ["unit", "0.01", "0.5"]
     assert priced.rows[0][6:] == ["image", *["0.500 → 0.400 (10%)"] * 2]
     for table in (classes, published, priced):
@@ -83,7 +93,7 @@ def test_every_table_has_the_aware_attacker_beside_the_unaware(run: Run) -> None
     for table, units in ((classes, 1), (published, 1), (priced, 2)):
         attackers = [row[4] for row in table.rows[: 3 * units : units]]
         assert attackers == ["unaware", "unaware, same images", "aware"]
-    assert [row[6] for row in classes.rows[:3]] == ["0.900 (0.500)", "0.900 (0.500)", "0.700 (0.500)"]
+    assert [row[6] for row in classes.rows[:3]] == ["0.850 (0.450)", "0.750 (0.360)", "0.700 (0.360)"]
     run.detect["net", "clean"] = record(adaptive=False)
     for table in detection_tables(run, 0.95)[1:]:
         (row,) = [row for row in table.rows if row[3] == "gmm" and row[4] == "aware"][:1]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack
+from medrobust.attacks.engine.all_steps import strongest
 from medrobust.attacks.engine.evaluate import build_attack
 from medrobust.core.runtime import progress
 from medrobust.core.seeds import image_seeds
@@ -16,7 +17,11 @@ from medrobust.models.predict import batches
 
 
 class SuiteAttack:
-    """For each image the first attack of a resolved suite that fools the model; the last attack if none does.
+    """For each image the strongest attack of a resolved suite, after all its steps.
+
+    An attack that stops at its first success leaves images on the border between two classes, where detectors see
+    them better than an attacker has to allow. Where all steps lose every success, the first success is used, so
+    that as many images are fooled as in an evaluation.
 
     `suite` is a result of `attacks.engine.suite.resolve_suite`; `train` is for attacks that are fitted on training
     images.
@@ -34,15 +39,20 @@ class SuiteAttack:
         return ready
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, seeds: Tensor) -> Tensor:
-        result = images.clone()
-        remaining = torch.arange(len(images), device=images.device)
+        result = strongest(model, [attack.to_the_end() for attack in self.attacks], images, labels, seeds)
+        standing = torch.nonzero(~_fooled(model, result, labels)).squeeze(1)
         for attack in self.attacks:
-            result[remaining] = attack(model, images[remaining], labels[remaining], seeds=seeds[remaining])
-            with torch.no_grad():
-                remaining = remaining[model(result[remaining]).argmax(1) == labels[remaining]]
-            if not len(remaining):
-                break
+            if not len(standing) or attack.to_the_end() is attack:
+                continue
+            made = attack(model, images[standing], labels[standing], seeds=seeds[standing])
+            hit = _fooled(model, made, labels[standing])
+            result[standing[hit]], standing = made[hit], standing[~hit]
         return result
+
+
+def _fooled(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(images).argmax(1) != labels
 
 
 def changed_images(

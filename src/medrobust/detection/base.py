@@ -40,27 +40,36 @@ class Detector(ABC):
     def learn(self, features: Features, labels: Tensor, attacked: Features | None, seed: int) -> dict[str, Tensor]:
         """The state, name -> tensor. The arguments are those of `fit`, already checked."""
 
+    def adjust(self, held_out: Features) -> dict[str, Tensor]:
+        """Further state, once `learn` is done, from clean images that neither model nor detector learned from."""
+        return {}
+
     @abstractmethod
     def suspicion(self, features: Features) -> Tensor:
         """Scores, float n, of features that are already checked."""
 
-    def fit(self, features: Features, labels: Tensor, *, attacked: Features | None = None, seed: int = 0) -> Self:
+    def fit(
+        self, features: Features, labels: Tensor, *, held_out: Features, attacked: Features | None = None,
+        seed: int = 0,
+    ) -> Self:  # fmt: skip
         """Fit on features of n clean training images, computed by this detector's `extractor`; labels are int64 n.
 
-        Supervised detectors also use `attacked`, the features of m attacked training images.
+        Supervised detectors also use `attacked`, the features of m attacked training images. `held_out` are
+        features of clean images that the model was not trained on (validation images).
 
         Raises:
             UserError: NaN or constant features, a class with too few images, or no attacked images for a
                 supervised detector.
         """
         check_finite(features)
+        check_finite(held_out)
         if self.supervised:
             if attacked is None:
                 remedy = "Give attacked training images, or use an unsupervised detector"
                 raise UserError(type(self).__name__, "is supervised and got clean images only", remedy)
             check_finite(attacked)
-        state = self.learn(features, labels, attacked if self.supervised else None, seed)
-        self.state = {**state, "widths": _widths(features)}
+        self.state = self.learn(features, labels, attacked if self.supervised else None, seed)
+        self.state |= {**self.adjust(held_out), "widths": _widths(features)}
         return self
 
     def score(self, features: Features) -> Tensor:

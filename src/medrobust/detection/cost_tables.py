@@ -10,6 +10,7 @@ from medrobust.detection.measures import ScoredImages
 from medrobust.detection.risk import (
     Prices,
     Unit,
+    costliest,
     error_costs,
     expected_cost,
     mean_costs,
@@ -25,15 +26,23 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class CleanAndAttacked:
-    """The same images clean and attacked."""
+    """The same images clean and attacked.
+
+    `costly` are further attacked versions of each image; of these and `attacked`, the costliest counts for costs.
+    """
 
     clean: ScoredImages
     attacked: ScoredImages
+    costly: tuple[ScoredImages, ...] = ()
 
     def costs(self, thresholds: np.ndarray, prices: Prices, unit: Unit) -> tuple[np.ndarray, ...]:
         """Mean cost of clean and of attacked images, and share of clean images rejected, at each threshold."""
         clean, rejected = mean_costs(self.clean, thresholds, prices, unit, attacked=False)
-        return clean, mean_costs(self.attacked, thresholds, prices, unit, attacked=True)[0], rejected
+        paid = []
+        for threshold in thresholds:
+            worst = costliest((self.attacked, *self.costly), threshold, prices)
+            paid.append(mean_costs(worst, np.array([threshold]), prices, unit, attacked=True)[0][0])
+        return clean, np.array(paid), rejected
 
 
 @dataclass(frozen=True)

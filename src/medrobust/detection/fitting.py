@@ -59,7 +59,7 @@ def fit_guard(
     labels, fitted = torch.from_numpy(train.labels), {}
     for name, detector in detectors.items():
         key = detector.extractor
-        detector.fit(clean[key], labels, attacked=attacked.get(key), seed=splits.seed)
+        detector.fit(clean[key], labels, held_out=held_out[key], attacked=attacked.get(key), seed=splits.seed)
         scores = detector.score(held_out[key]).numpy()
         threshold = clean_threshold(scores, params.fpr)
         fitted[name] = FittedDetector(detector, threshold, float(scores.mean()), max(float(scores.std()), 1e-12))

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from medrobust.core.intervals import mean_ci, patient_weights, percentiles, strata
+from medrobust.core.intervals import patient_weights, percentiles, strata
+from medrobust.core.rates import share_ci
 
 #: False-positive rates at which the true-positive rate is reported.
 RATES = (0.01, 0.05, 0.1)
@@ -117,6 +118,16 @@ def clean_threshold(scores: np.ndarray, rate: float) -> float:
     return float(np.sort(scores)[len(scores) - 1 - allowed])
 
 
+def false_alarms(clean: ScoredImages, threshold: float, confidence: float) -> dict[str, Any]:
+    """`rate`, the share of clean test images above a threshold, and its interval `ci`.
+
+    A threshold is set on few validation images, so that this share is seldom the nominal one.
+    """
+    rejected = clean.scores > threshold
+    ci = share_ci(rejected, clean.labels, clean.patients, confidence)
+    return {"rate": float(rejected.mean()), "ci": ci}
+
+
 def curve_points(clean: np.ndarray, attacked: np.ndarray, most: int) -> list[dict[str, float]]:
     """ROC and precision-recall points at no more than `most` thresholds, highest threshold first.
 
@@ -165,10 +176,10 @@ def summarise_evasion(
     evasion, evasion_ci = {}, {}
     for rate in RATES:
         accepted = attacked.scores <= clean_threshold(val_scores, rate)
-        evaded = (hit & accepted)[initially_right].astype(float)
+        evaded = (hit & accepted)[initially_right]
         sample = (clean.labels[initially_right], clean.patients[initially_right])
         evasion[f"{rate:g}"] = float(evaded.mean()) if right else None
-        evasion_ci[f"{rate:g}"] = mean_ci(evaded, *sample, **intervals) if right else None
+        evasion_ci[f"{rate:g}"] = share_ci(evaded, *sample, confidence) if right else None
     return {
         "n": len(clean),
         "patients": len(np.unique(clean.patients)),
@@ -178,8 +189,8 @@ def summarise_evasion(
         "auroc_ci": on_all.get("auroc_ci"),
         "successful_auroc": on_successful["auroc"],
         "successful_auroc_ci": on_successful.get("auroc_ci"),
-        "auprc_attacked": on_all.get("auprc_attacked"),
-        "base_rate": on_all["base_rate"],
+        "successful_auprc_attacked": on_successful.get("auprc_attacked"),
+        "successful_base_rate": on_successful["base_rate"],
         "success": float(hit.sum() / right) if right else None,
         "evasion": evasion,
         "evasion_ci": evasion_ci,

@@ -1,5 +1,6 @@
 """The cost of errors and rejections: the published measure, and a general one (docs/detection.md). NumPy only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,7 @@ Unit = Literal["image", "patient"]
 def published_risk(
     clean_wrong: np.ndarray, clean_rejected: np.ndarray, adv_wrong: np.ndarray, adv_rejected: np.ndarray
 ) -> tuple[int, float]:
-    """R = N_cln_inc + N_cln_rej + N_adv_inc (equation 2) and r = R/N (equation 3) of Li, Pan & Zhu 2020; r <= 2.
+    """R = N_cln_inc + N_cln_rej + N_adv_inc and r = R/N of Li, Pan & Zhu 2020 (equations 2 and 3); r <= 2.
 
     The arguments are bool N, for the same images clean and attacked. A rejected clean image counts once, as
     rejected; a rejected attacked image costs nothing.
@@ -71,6 +72,16 @@ def mean_costs(
         costs.append(np.where(rejected, price, prices.errors[truth, summed.argmax(1)]).mean())
         shares.append(rejected.mean())
     return np.array(costs), np.array(shares)
+
+
+def costliest(versions: Sequence[ScoredImages], threshold: float, prices: Prices) -> ScoredImages:
+    """Per image the attacked version that costs most at a threshold; of several, the least suspicious."""
+    scores = np.stack([version.scores for version in versions])
+    paid = np.stack([prices.errors[version.labels, version.preds] for version in versions])
+    paid = np.where(scores <= threshold, paid, prices.reject_attacked)
+    best = np.lexsort((scores, -paid), axis=0)[0], np.arange(len(scores[0]))
+    probabilities = np.stack([version.probabilities for version in versions])
+    return ScoredImages(versions[0].labels, probabilities[best], versions[0].patients, scores[best])
 
 
 def expected_cost(clean: np.ndarray, attacked: np.ndarray, share: float) -> np.ndarray:

@@ -25,11 +25,15 @@ from medrobust.detection.cost_tables import (
     prices_of,
     published_measure,
 )
+from medrobust.detection.costly_images import cost_attack, costliest_images
 from medrobust.detection.fitting import Splits, fit_guard
 from medrobust.detection.guard import Guard, save_guard, score_images
 from medrobust.detection.measures import (
+    RATES,
     ScoredImages,
     by_class,
+    clean_threshold,
+    false_alarms,
     least_suspicious,
     successful,
     summarise,
@@ -125,19 +129,25 @@ def dvc_metrics(record: dict[str, Any], detector: str) -> dict[str, float]:
 
 def _test_suite(cell: DetectionCell, name: str, suite: dict[str, Any], eps: float) -> dict[str, Any]:
     """Every detector against one suite's attack, unaware and aware, with the costs."""
-    attack, images, attacked = SuiteAttack(suite, eps, cell.splits.train), {}, {}
+    attack, images, attacked, costly = SuiteAttack(suite, eps, cell.splits.train), {}, {}, {}
     for split in ("val", "test"):
-        subset = getattr(cell.splits, split)
-        images[split] = changed_images(cell.model, subset, attack, cell.splits.seed, f"{name} on {split}")
-        attacked[split] = cell.score(split, images[split])
+        subset, seed = getattr(cell.splits, split), cell.splits.seed
+        found = changed_images(cell.model, subset, attack, seed, f"{name} on {split}")
+        worse = costliest_images(
+            cell.model, subset, found, cost_attack(suite, eps), cell.prices.errors, seed, f"costs of {split}"
+        )
+        images[split] = [found, worse]
+        attacked[split], costly[split] = cell.score(split, found), cell.score(split, worse)
     cell.tables.add_scores(cell.splits.test, name, attacked["test"])
+    cell.tables.add_scores(cell.splits.test, f"{name}+costly", costly["test"])
     record: dict[str, Any] = {"eps": eps}
     for detector, fitted in cell.guard.detectors.items():
         val, test = (
-            CleanAndAttacked(cell.clean[split][detector], attacked[split][detector]) for split in ("val", "test")
+            CleanAndAttacked(cell.clean[split][detector], attacked[split][detector], (costly[split][detector],))
+            for split in ("val", "test")
         )
         thresholds = choose_thresholds(val, fitted.threshold, cell.prices, cell.params.risk.shares)
-        row = _unaware(cell, test, fitted.threshold)
+        row = _unaware(cell, test, fitted.threshold, val.clean.scores)
         if fitted.detector.supervised:
             row["seen"] = name == cell.params.seen
         row |= _costs(cell, thresholds, RowLabel(name, detector, "unaware", "all"), test)
@@ -147,15 +157,23 @@ def _test_suite(cell: DetectionCell, name: str, suite: dict[str, Any], eps: floa
     return record
 
 
-def _unaware(cell: DetectionCell, images: CleanAndAttacked, threshold: float) -> dict[str, Any]:
+def _unaware(
+    cell: DetectionCell, images: CleanAndAttacked, threshold: float, val_scores: np.ndarray
+) -> dict[str, Any]:
+    """Measures on all and on successful attacks, and what thresholds of validation images do on test images."""
     clean, attacked, classes = images.clean, images.attacked, cell.splits.test.classes
     hit = successful(clean, attacked)
     row = summarise(clean, attacked, **cell.intervals)
     row["successful"] = summarise(clean, attacked.where(hit), **cell.intervals)
-    row["per_class"] = by_class(clean, attacked, classes, predicted=False)
-    row["per_predicted"] = by_class(clean, attacked, classes, predicted=True)
+    row["per_class"] = by_class(clean, attacked.where(hit), classes, predicted=False)
+    row["per_predicted"] = by_class(clean, attacked.where(hit), classes, predicted=True)
     row["threshold"] = threshold
-    row["test_fpr"] = float((clean.scores > threshold).mean())
+    at_threshold = false_alarms(clean, threshold, cell.report.confidence)
+    row |= {"test_fpr": at_threshold["rate"], "test_fpr_ci": at_threshold["ci"]}
+    row["false_alarms"] = {
+        f"{rate:g}": false_alarms(clean, clean_threshold(val_scores, rate), cell.report.confidence)
+        for rate in RATES
+    }
     row["test_tpr"] = float((attacked.scores > threshold).mean())
     row["test_tpr_successful"] = float((attacked.scores[hit] > threshold).mean()) if hit.any() else None
     return row
@@ -180,13 +198,18 @@ def _by_unit(rows: list[Row]) -> dict[str, Any]:
 
 
 def _aware(
-    cell: DetectionCell, suite: dict[str, Any], detector: str, images: Tensor, eps: float, thresholds: Thresholds
-) -> dict[str, Any]:
-    """The suite's attack, every adaptive one in its ball on the same images, and the worst case per image."""
+    cell: DetectionCell, suite: dict[str, Any], detector: str, images: list[Tensor], eps: float,
+    thresholds: Thresholds,
+) -> dict[str, Any]:  # fmt: skip
+    """The suite's attack, every adaptive one in its ball on the same images, and the worst case per image.
+
+    `images` are all test images under the suite's attack, and under its costliest form.
+    """
     adaptive, name = cell.adaptive, suite["name"]
     rows = np.searchsorted(cell.splits.test.rows, adaptive.subset.rows)
     clean = cell.clean["test"][detector].where(rows)
-    attacked = {"unaware": adaptive.score(images[rows])[detector]}
+    unaware, costly = (adaptive.score(made[rows])[detector] for made in images)
+    attacked = {"unaware": unaware}
     for attack, scored in adaptive.attack(detector, eps, suite["norm"]).items():
         cell.tables.add_scores(adaptive.subset, f"{name}+{attack}", {detector: scored})
         attacked[attack] = scored
@@ -196,13 +219,16 @@ def _aware(
         attack: summarise_evasion(clean, scored, val_scores, **cell.intervals)
         for attack, scored in attacked.items()
     }
+    known = tuple(attacked[attack] for attack in cell.params.adaptive.attacks if attack in attacked)
+    known += adaptive.costly(detector, eps, suite["norm"], cell.prices.errors)
     labels = {
-        "unaware": RowLabel(name, detector, "unaware", "paired"),
-        "worst": RowLabel(name, detector, "aware", "paired"),
+        "unaware": (RowLabel(name, detector, "unaware", "paired"), (costly,)),
+        "worst": (RowLabel(name, detector, "aware", "paired"), (unaware, costly, *known)),
     }
-    for attack, label in labels.items():
-        pair = CleanAndAttacked(clean, attacked[attack])
-        record[attack]["per_class"] = by_class(clean, pair.attacked, cell.splits.test.classes, predicted=False)
+    for attack, (label, versions) in labels.items():
+        pair = CleanAndAttacked(clean, attacked[attack], versions)
+        hits = pair.attacked.where(successful(clean, pair.attacked))
+        record[attack]["per_class"] = by_class(clean, hits, cell.splits.test.classes, predicted=False)
         record[attack] |= _costs(cell, thresholds, label, pair)
     return record
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from medrobust.attacks.base import Attack, margin
-from medrobust.attacks.engine.evaluate import build_attack
+from medrobust.attacks.base import Attack
+from medrobust.attacks.engine.all_steps import attacks_with_all_steps, strongest
 from medrobust.core import intervals, metrics
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.transfer import TransferParams
@@ -43,30 +43,6 @@ class TransferPredictions:
 
     clean: np.ndarray
     attacked: np.ndarray
-
-
-def attacks_with_all_steps(suite: dict[str, Any], eps: float, train: Subset | None = None) -> list[Attack]:
-    """The attacks of a resolved suite at one radius, changed so that none of them stops at its first success.
-
-    Images just across the decision boundary of the source model seldom transfer, and their confidence says
-    little about calibration. `train` is for attacks that are fitted on images.
-    """
-    attacks = [build_attack(entry, eps, suite["norm"]).to_the_end() for entry in suite["attacks"]]
-    return attacks if train is None else [attack.with_training(train) for attack in attacks]
-
-
-def strongest(
-    model: nn.Module, attacks: Sequence[Attack], images: Tensor, labels: Tensor, seeds: Tensor
-) -> Tensor:
-    """Per image the attacked version, n×C×H×W, with the largest margin on `model` over all attacks."""
-    best, best_margin = images.clone(), torch.full((len(images),), -torch.inf, device=images.device)
-    for attack in attacks:
-        attacked = attack(model, images, labels, seeds=seeds)
-        with torch.no_grad():
-            margins = margin(model(attacked), labels)
-        better = margins > best_margin
-        best[better], best_margin[better] = attacked[better], margins[better]
-    return best
 
 
 def attack_and_evaluate(

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medrobust.attacks.base import Attack, margin
+from medrobust.attacks.problem import Problem
 from medrobust.attacks.projection import Norm, ascent, per_image, project
+from medrobust.attacks.targets import Costs, choose_targets
 from medrobust.core.params.base import Count, NotNegative, Positive
 from medrobust.core.seeds import uniform
 from medrobust.detection.features import DeepFeatures, Features
@@ -74,7 +76,8 @@ class Joint(AdaptiveAttack):
 
     `searches` values of λ are tried per image, by bisection of log10 λ between `lowest` and `highest`, up where
     the model was fooled and down where it was not. `confidence` is the margin in logits above which only the score
-    counts.
+    counts. With `costs` (K×K, rows are true classes) the margin is that of the costliest class, and only images
+    that are predicted as this class count.
     """
 
     detector: FittedDetector = field(repr=False)
@@ -82,26 +85,27 @@ class Joint(AdaptiveAttack):
     lowest: float = -3.0
     highest: float = 3.0
     confidence: float = 0.5
+    costs: Costs = None
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         best, last = _BestIterates(start), start
+        targets = choose_targets(model, images, labels, "most_costly", self.costs) if self.costs else None
         low = torch.full((len(images),), self.lowest, device=images.device)
         high = torch.full_like(low, self.highest)
         for _ in range(self.searches):
             middle, round_best = (low + high) / 2, _BestIterates(start)
-            last = self.ascend(images, start, self._direction(model, labels, seeds, 10**middle, round_best))
+            part = Problem(model, images, labels, seeds, self.eps, self.norm, targets)
+            last = self.ascend(images, start, self._direction(part, 10**middle, round_best))
             best.update(round_best.images, round_best.exists, round_best.cost)
             low = torch.where(round_best.exists, middle, low)
             high = torch.where(round_best.exists, high, middle)
         return best.or_else(last)
 
-    def _direction(
-        self, model: nn.Module, labels: Tensor, seeds: Tensor, weight: Tensor, best: _BestIterates
-    ) -> Direction:
+    def _direction(self, problem: Problem, weight: Tensor, best: _BestIterates) -> Direction:
         def direction(current: Tensor) -> Tensor:
-            logits, score = self.detector.logits_and_score(model, current, seeds)
-            objective = margin(logits, labels).clamp_max(self.confidence) - weight * score
-            best.update(current, logits.argmax(1) != labels, score)
+            logits, score = self.detector.logits_and_score(problem.model, current, problem.seeds)
+            objective = problem.margins(logits).clamp_max(self.confidence) - weight * score
+            best.update(current, problem.reached(logits), score)
             return torch.autograd.grad(objective.sum(), current)[0]
 
         return direction

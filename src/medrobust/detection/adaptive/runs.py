@@ -1,6 +1,6 @@
 """Run the adaptive attacks of a cell against each detector."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,16 @@ class AdaptiveRuns:
                 self.cache[key] = self._run(self._build(attack, detector, eps, norm), f"{attack} {target}")
             scored[attack] = self.score(self.cache[key])[detector]
         return scored
+
+    def costly(self, detector: str, eps: float, norm: Norm, errors: np.ndarray) -> tuple[ScoredImages, ...]:
+        """The images of `joint` on its way to the costliest class, scored by `detector`; none without `joint`."""
+        if "joint" not in self.params.attacks or len(np.unique(errors)) == 2:  # all errors cost the same
+            return ()
+        key = ("joint, costly", detector, eps, norm)
+        if key not in self.cache:
+            attack = replace(self._build("joint", detector, eps, norm), costs=errors.tolist())  # type: ignore[call-arg]
+            self.cache[key] = self._run(attack, f"costly joint {detector}")
+        return (self.score(self.cache[key])[detector],)
 
     def off_anatomy(self) -> tuple[Tensor, np.ndarray]:
         """Images of `ood`, and which of them reached a confident class."""

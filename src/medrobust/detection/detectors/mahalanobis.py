@@ -12,7 +12,7 @@ from medrobust.detection.statistics.standardise import check_class_sizes, moment
 
 @dataclass(kw_only=True)
 class Mahalanobis(Detector):
-    """Mean over layers of the distance to the nearest class mean, in standard deviations of clean images.
+    """Mean over layers of the distance to the nearest class mean, in standard deviations of held-out clean images.
 
     Unlike in Lee et al., no attacked images are used, so every layer has the same weight, and no noise is added to
     the input. The covariance is shared by the classes and shrunk (Ledoit & Wolf 2004).
@@ -32,7 +32,17 @@ class Mahalanobis(Detector):
             precision = torch.from_numpy(shrunk.precision_).to(points)
             parts = {**scale, "centres": centres, "precision": precision}
             state |= {f"{name}_{number}": value for name, value in parts.items()}
-            distances = _distance(layer, state, number)
+        return state
+
+    def adjust(self, held_out: Features) -> dict[str, Tensor]:
+        """Mean and standard deviation of each layer's distance.
+
+        Those of training images would be too small, the more so the wider a layer is, so that layers would not
+        count alike.
+        """
+        state = {}
+        for number, layer in enumerate(held_out.layers):
+            distances = _distance(layer, self.state, number)
             state[f"typical_{number}"] = torch.stack([distances.mean(), distances.std().clamp_min(1e-12)])
         return state
 

@@ -63,7 +63,8 @@ def _rows(run: Run) -> Iterator[Row]:
                 if name in FACTS:
                     continue
                 trained = SEEN.get(row.get("seen"), "")
-                yield [model, TRAINING[regime], f"{suite} ε {results['eps']:g}", name + trained], row
+                where = [model, TRAINING[regime], f"{suite} ε {results['eps']:g}", name + trained]
+                yield where, {**row, "fpr": record["fpr"]}
 
 
 def _per_attacker(run: Run) -> Iterator[Row]:
@@ -74,8 +75,9 @@ def _per_attacker(run: Run) -> Iterator[Row]:
         if adaptive is None:
             yield [*where, "aware", "not attacked"], {}
             continue
+        threshold = {name: row.get(name) for name in ("fpr", "test_fpr", "test_fpr_ci")}
         for attacker, part in (("unaware, same images", "unaware"), ("aware", "worst")):
-            yield [*where, attacker, str(adaptive[part]["n"])], adaptive[part]
+            yield [*where, attacker, str(adaptive[part]["n"])], {**adaptive[part], **threshold}
 
 
 def _rates(run: Run, confidence: float) -> Table:
@@ -84,10 +86,12 @@ def _rates(run: Run, confidence: float) -> Table:
         pair = [row.get("adaptive", {}).get(name, {}) for name in ("unaware", "worst")]
         cells = [_counted(part, "auroc", "n_attacked") for part in (row, row["successful"])]
         cells += [_counted(part, "successful_auroc", "successful") for part in pair]
-        cells += [_evasion(part) for part in pair]
+        alarms = row.get("false_alarms", {}).get(EVASION, {})
+        cells += [*map(_evasion, pair), ranged(alarms.get("rate"), *(alarms.get("ci") or (None, None)))]
         rows.append([*where, *cells, str(pair[1].get("n", "not attacked"))])
     columns = ["model", "training", "attack", "detector", "AUROC, all", "AUROC, successful"]
-    columns += ["AUROC, unaware", "AUROC, aware", "evasion, unaware", "evasion, aware", "compared images"]
+    columns += ["AUROC, unaware", "AUROC, aware", "evasion, unaware", "evasion, aware"]
+    columns += [f"false alarms (nominal {float(EVASION):.0%})", "compared images"]
     note = table_note("detection", confidence=confidence)
     return Table("Detection of attacked images", columns, rows, note).with_warning()
 
@@ -110,10 +114,16 @@ def _by_class(run: Run) -> Table:
     classes = run.header.get("classes", [])
     rows = []
     for where, row in _per_attacker(run):
-        parts = [row, *(row.get("per_class", {}).get(name, {}) for name in classes)]
-        rows.append([*where, *(_with_base(part) for part in parts)])
-    note = "Attacked images are the positive class. In brackets: the AUPRC of guessing, which differs by column."
-    return Table("AUPRC by class", [*WHERE, "all", *classes], rows, note, len(rows) > LONG)
+        # Of an unaware attacker on all images a record, else the number of successful attacks.
+        hits = row.get("successful", 0)
+        whole = hits if isinstance(hits, dict) else {
+            name: row.get(f"successful_{name}") for name in ("auprc_attacked", "base_rate")
+        }  # fmt: skip
+        count = whole.get("n_attacked", hits) if row else where[-1]
+        parts = [whole, *(row.get("per_class", {}).get(name, {}) for name in classes)]
+        rows.append([*where[:-1], str(count), *(_with_base(part) for part in parts)])
+    columns = [*WHERE[:-1], "successful attacks", "all", *classes]
+    return Table("AUPRC by class", columns, rows, table_note("detection_by_class"), len(rows) > LONG)
 
 
 def _with_base(record: dict[str, Any]) -> str:
@@ -127,8 +137,11 @@ def _published(run: Run) -> Table:
     for where, row in _per_attacker(run):
         risk = row.get("published_risk", {})
         shares = [number(risk.get(name)) for name in ("attacked_accuracy", "r_without", "r_with")]
-        rows.append([*where, shares[0], str(risk.get("cases", NONE)), *shares[1:]])
+        nominal = f" (nominal {row['fpr']:.0%})" if risk else ""
+        alarms = with_interval(row, "test_fpr") + nominal
+        rows.append([*where, shares[0], str(risk.get("cases", NONE)), *shares[1:], alarms])
     columns = ["accuracy attacked", "errors attacked", "risk without detector", "risk with detector"]
+    columns += ["false alarms"]
     return Table("Risk as published", [*WHERE, *columns], rows, table_note("published_risk"), len(rows) > LONG)
 
 
