@@ -3,46 +3,57 @@
 `dvc repro` runs one stage at a time. What DVC allows is `dvc repro --single-item` of several stages at once, as
 long as none needs another; this puts them into order. Stages, results and dvc.lock are those of `dvc repro`. Two
 stages of one thread each make more of two cores than one stage of two threads: half of a small stage is its start.
+
+Before DVC is asked, results that belong to no stage are removed (`prune`), and stages whose files outside the
+pipeline have been edited are marked to run (`outside`). DVC sees neither.
 """
 
 import argparse
-import subprocess
+import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 from dvc.repo import Repo
 
+from medrobust.core.disk import disk_errors
 from medrobust.core.errors import UserError
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import read_versions
-from medrobust.core.runtime import say
+from medrobust.core.runtime import WORK, file_lock, say
 from medrobust.core.versions import changed_results, installed
 from tools.artifacts import write_artifacts
+from tools.dvc_calls import in_repo, run_stage
+from tools.outside import READERS, edited
+from tools.prune import tidy
 
 Needs = Mapping[str, set[str]]
 
 #: Stages that hash code or resolve params: seconds, and mostly the same result as before.
 CHEAP = {"code", "suite", "surrogate", "settings", "detection"}
 
-#: What DVC says after every stage, and what `say` says already.
-CHATTER = (
-    "To track the changes with git", "git add", "To enable auto staging", "dvc config core.autostage",
-    "Use `dvc push`", "Running stage", "Updating lock file", "Generating lock file", "Data and pipelines are up",
-)  # fmt: skip
-
 
 def pipeline() -> tuple[Needs, set[str]]:
     """Every stage with the stages that it depends on, and those that have changed themselves."""
-    with Repo() as repo:
+
+    def ask(repo: Repo) -> tuple[Needs, set[str]]:
         graph = repo.index.graph
         needs = {
             stage.addressing: {other.addressing for other in graph.successors(stage)} for stage in graph.nodes
         }
-        return needs, set(repo.status())
+        return needs, set(repo.status()) | {name for name in READERS if outside(repo, name)[0]}
+
+    return in_repo(ask)
+
+
+def outside(repo: Repo, name: str) -> tuple[list[str], list[str]]:
+    """What a stage has read from outside the pipeline: what was edited since, and what is not on this machine."""
+    outs = [Path(out.fs_path) for stage in repo.index.stages if stage.addressing == name for out in stage.outs]
+    return edited(name, outs[0]) if outs else ([], [])
 
 
 def affected(needs: Needs, changed: Iterable[str]) -> Needs:
@@ -90,23 +101,26 @@ def run(needs: Needs, jobs: int) -> list[str]:
 
 
 def reproduce(name: str) -> bool:
-    """Run one stage by DVC and print each line of its output behind its name.
+    """Run one stage by DVC and say how long it took.
 
     Returns:
         Whether it succeeded.
     """
     begin = time.monotonic()
-    process = subprocess.Popen(
-        ["dvc", "--wait-for-lock", "repro", "--single-item", name],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    for line in map(str.strip, process.stdout):
-        if line and not line.startswith(CHATTER):
-            say(f"{name} | {line}")
-    succeeded = process.wait() == 0
+    force = must_force(name)
+    succeeded = run_stage(name, force=force)
+    if succeeded and not force and must_force(name):  # the run cache gave what it made of the files as they were
+        succeeded = run_stage(name, force=True)
     say(f"{name} | {'done' if succeeded else 'FAILED'} in {time.monotonic() - begin:.0f} s")
     return succeeded
+
+
+def must_force(name: str) -> bool:
+    """Whether a stage has to run for files that DVC does not watch; it says for which."""
+    changed = in_repo(lambda repo: outside(repo, name)[0]) if name in READERS else []
+    for what in changed:
+        say(f"{name} | {what} has been edited since it was read")
+    return bool(changed)
 
 
 def cheap_first(needs: Needs, changed: set[str]) -> Needs:
@@ -138,22 +152,39 @@ def version_notes(metrics: Path) -> list[str]:
     return [*notes, "A new version alone runs no stage again; `dvc repro --force` runs all."] if notes else []
 
 
-def main() -> None:
-    """Run what changed; exit 1 if a stage failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=2, help="stages at a time; 1 = plain `dvc repro`")
-    args = parser.parse_args()
-    try:
-        write_artifacts(load_params())
-    except UserError as error:  # DVC would name dvc.yaml, which takes its cells from params.yaml
-        sys.exit(str(error))
-    if args.jobs == 1:
-        sys.exit(subprocess.run(["dvc", "repro"], check=False).returncode)
-    if failed := repro(args.jobs):
+def prepare(repo: Repo) -> str:
+    """Say what is not on this machine, and tidy the folders of results; what `tidy` says of the rest."""
+    for name in READERS:
+        for what in outside(repo, name)[1]:
+            say(f"{name} | {what} is not on this machine; what was read from it before stays in use")
+    return tidy(repo)
+
+
+def run_pipeline(jobs: int) -> None:
+    """Run what changed; exit 1 if a stage failed or the user has to do something first."""
+    write_artifacts(load_params())  # DVC would name dvc.yaml, which takes its cells from params.yaml
+    rest = in_repo(prepare)
+    if failed := repro(jobs):
         sys.exit(f"failed: {', '.join(failed)}")
     if left := pipeline()[1]:
         sys.exit(f"still changed after the run: {', '.join(sorted(left))}; run `dvc repro`")
+    if rest:
+        say(rest)
     say("\n".join(["Data and pipelines are up to date.", *version_notes(Path("metrics"))]))
+
+
+def main() -> None:
+    """Run what changed, after another `make repro` in this folder has ended."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=2, help="stages at a time")
+    jobs = parser.parse_args().jobs
+    holder = f"process {os.getpid()}, started at {datetime.now():%H:%M:%S}"
+    waiting = "{holder}, runs the pipeline of this folder; waiting for it to end"
+    try:
+        with disk_errors(str(WORK)), file_lock(WORK / "locks" / "make-repro.lock", holder, waiting):
+            run_pipeline(jobs)
+    except UserError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

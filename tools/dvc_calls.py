@@ -1,0 +1,68 @@
+"""Calls of DVC that wait while another DVC process is at work in the same folder."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from dvc.lock import LockError
+from dvc.repo import Repo
+
+from medrobust.core.ending import children_environment
+from medrobust.core.runtime import say
+
+T = TypeVar("T")
+
+#: What DVC says after every stage, and what `say` says already.
+CHATTER = (
+    "To track the changes with git", "git add", "To enable auto staging", "dvc config core.autostage",
+    "Use `dvc push`", "Running stage", "Updating lock file", "Generating lock file", "Data and pipelines are up",
+)  # fmt: skip
+#: What DVC says where another process uses a file; the next line names that process.
+BUSY = "is busy, it is being blocked by"
+#: Seconds between two tries.
+RETRY = 2.0
+
+
+def in_repo(ask: Callable[[Repo], T]) -> T:
+    """What a function of the repository in this folder gives."""
+    told = ""
+    while True:
+        try:
+            with Repo(_wait_for_lock=True) as repo:
+                return ask(repo)
+        except LockError as error:
+            message = " ".join(str(error).partition("\n\n")[0].split())
+            if message != told:
+                say(f"another DVC process is at work; waiting for it: {message}")
+            told = message
+            time.sleep(RETRY)
+
+
+def run_stage(name: str, *, force: bool = False) -> bool:
+    """Run one stage by DVC if it has changed, or with `force`; print each line of its output behind its name.
+
+    The stage ends with this process (`medrobust.core.ending`).
+
+    Returns:
+        Whether it succeeded.
+    """
+    command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), name]
+    told = False
+    while True:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=children_environment()
+        )
+        assert process.stdout is not None
+        busy: list[str] = []
+        for line in filter(None, map(str.strip, process.stdout)):
+            if busy or BUSY in line:
+                busy.append(line)
+            elif not line.startswith(CHATTER):
+                say(f"{name} | {line}")
+        if process.wait() == 0 or not busy:
+            return process.returncode == 0
+        if not told:
+            say(f"{name} | another DVC process is at work; waiting for it: {' '.join(busy[:2])}")
+        told = True
+        time.sleep(RETRY)
