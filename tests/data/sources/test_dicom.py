@@ -222,6 +222,15 @@ def test_a_file_may_be_a_patient(nested: bool, suffix: str, row: str, block: dic
         assert store.manifest["patient"].tolist() == names
 
 
+def test_the_top_folder_may_be_a_series(block: dict[str, Any], make: Make, tmp_path: Path) -> None:
+    for path in (Path(block["path"]) / "two").iterdir():
+        path.rename(Path(block["path"]) / path.name)
+    pd.DataFrame({"path": ["one", "."], "label": ["benign", "malignant"]}).to_csv(
+        tmp_path / "labels.csv", index=False
+    )
+    assert make(block).header.counts == {"benign": 4, "malignant": 4}
+
+
 def test_a_folder_comes_before_a_file_of_its_name(block: dict[str, Any], make: Make) -> None:
     slice_file(Path(block["path"]) / "other" / "one.dcm", values(50), 0.0, "1.2.50")
     assert make(block).manifest["id"].iloc[0] == "one#0000"

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from pydicom import uid
 from pydicom.errors import InvalidDicomError
 
@@ -50,7 +51,7 @@ def listing(data: DataParams, folder: Path) -> Listing:
     """
     files = open_raw(folder)
     rows = read_label_table(data, folder, files)
-    units = _units(files)
+    units = _units(files, rows.table["path"])
     table, skipped = match_files(rows, units, data)
     no_patients = (table["patient"] == "").all()
     series: dict[str, _Series] = {}
@@ -87,16 +88,17 @@ class _Slice(NamedTuple):
     plane: list[float]  # 6
 
 
-def _units(files: Files) -> dict[str, list[str]]:
-    """Files by the name of their folder, and each file by its own name unless a folder is named like it."""
+def _units(files: Files, paths: pd.Series) -> dict[str, list[str]]:
+    """Files of what a row of the table may be: a folder if any of the `paths` is one, otherwise a single file."""
     folders: dict[str, list[str]] = {}
     for name in files.names:
         path = PurePosixPath(name)
         if path.suffix.lower() not in TABLES and path.name != "DICOMDIR":
             folders.setdefault(path.parent.as_posix(), []).append(name)
-    taken = {PurePosixPath(folder).name for folder in folders}
-    paths = [PurePosixPath(name) for names in folders.values() for name in names]
-    return {path.as_posix(): [path.as_posix()] for path in paths if not taken & {path.name, path.stem}} | folders
+    known = {PurePosixPath(folder).name for folder in folders} - {""}
+    if any(path in folders or PurePosixPath(path).name in known for path in paths):
+        return folders
+    return {name: [name] for names in folders.values() for name in names}
 
 
 def _in_order(files: Files, names: list[str]) -> _Series:
