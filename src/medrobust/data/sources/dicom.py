@@ -112,9 +112,9 @@ def _in_order(files: Files, names: list[str]) -> _Series:
     if not slices:
         raise ValueError(f"{names[0]} is {left_out[names[0]]}, and no file is an image of a series")
     for found, what in (({one.series for one in slices}, "several series"),
-                        ({one.patient for one in slices}, "slices of several patients")):  # fmt: skip
+                        ({one.patient for one in slices}, "several patients")):  # fmt: skip
         if len(found) > 1:
-            raise ValueError(f"the folder contains {what}")
+            raise ValueError(f"the folder contains {what}; give each a folder of its own")
     foreign = [{"id": name, "reason": f"{reason}, left out of its series"} for name, reason in left_out.items()]
     return _Series(_by_position(slices), slices[0].patient, foreign)
 
@@ -130,7 +130,7 @@ def _by_position(slices: list[_Slice]) -> list[str]:
     heights = positions @ np.cross(planes[0, :3], planes[0, 3:])
     order = np.argsort(heights)
     if (np.diff(heights[order]) < MIN_SPACING).any():
-        raise ValueError("two of its slices are at the same position")
+        raise ValueError("two of its slices are at the same position; keep one time point in a folder")
     return [slices[index].name for index in order]
 
 
