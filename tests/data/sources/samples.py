@@ -180,7 +180,7 @@ def nifti(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
     table.to_csv(folder / "labels.csv", index=False)
     return {
         "classes": ["CN", "AD"], "path": str(root), "table": {"file": str(folder / "labels.csv")},
-        "volume": {"range": [0.2, 0.8], "step": 2},
+        "volume": {"range": [0.2, 0.8], "step": 2, "frame": None},
     }  # fmt: skip
 
 

@@ -194,7 +194,9 @@ def test_a_folder_without_an_image_is_reported(block: dict[str, Any], make: Make
 
 def test_slices_of_two_patients_are_not_a_series(block: dict[str, Any], make: Make) -> None:
     change_tags(block, PatientID="Roe^Mary")
-    with pytest.raises(UserError, match=r"one: is not usable \(the folder contains slices of several patients"):
+    with pytest.raises(
+        UserError, match=r"one: is not usable \(the folder contains several patients; give each a folder"
+    ):
         make(block)
 
 
@@ -220,6 +222,15 @@ def test_a_file_may_be_a_patient(nested: bool, suffix: str, row: str, block: dic
     if row == "stem":  # RSNA's patientId is both
         store = make(block, table={**block["table"], "path": "patientId", "patient": "patientId"})
         assert store.manifest["patient"].tolist() == names
+
+
+def test_the_top_folder_may_be_a_series(block: dict[str, Any], make: Make, tmp_path: Path) -> None:
+    for path in (Path(block["path"]) / "two").iterdir():
+        path.rename(Path(block["path"]) / path.name)
+    pd.DataFrame({"path": ["one", "."], "label": ["benign", "malignant"]}).to_csv(
+        tmp_path / "labels.csv", index=False
+    )
+    assert make(block).header.counts == {"benign": 4, "malignant": 4}
 
 
 def test_a_folder_comes_before_a_file_of_its_name(block: dict[str, Any], make: Make) -> None:
@@ -250,9 +261,12 @@ def test_one_slice_needs_no_position(block: dict[str, Any], make: Make) -> None:
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        ({"SeriesInstanceUID": "1.2.9"}, "the folder contains several series"),
+        ({"SeriesInstanceUID": "1.2.9"}, "the folder contains several series; give each a folder of its own"),
         ({"ImagePositionPatient": None}, r"IM1\.dcm has no ImagePositionPatient"),
-        ({"ImagePositionPatient": [0, 0, 5.0]}, "two of its slices are at the same position"),
+        (
+            {"ImagePositionPatient": [0, 0, 5.0]},
+            "two of its slices are at the same position; keep one time point in a folder",
+        ),
         ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "its slices are in different planes"),
         ({"ImageOrientationPatient": None}, "its slices are in different planes, or their headers have no plane"),
     ],

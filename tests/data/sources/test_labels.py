@@ -265,7 +265,7 @@ def test_params_that_contradict_each_other_are_refused(params: Any) -> None:
         ({"classes": ["a", "b", "a"]}, "has a more than once"),
         ({"labels": {"x": "c"}}, "labels has c, which is not in data.classes"),
         ({"window": [5, 5]}, "window .* is empty"),
-        ({"volume": {"range": [0.5, 0.5], "step": 1}}, "range .* is empty"),
+        ({"volume": {"range": [0.5, 0.5], "step": 1, "frame": None}}, "range .* is empty"),
     ):
         with pytest.raises(ValueError, match=message):
             params(**changes)

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from pydicom import uid
 from pydicom.errors import InvalidDicomError
 
@@ -51,7 +52,7 @@ def listing(data: DataParams, folder: Path) -> Listing:
     """
     files = open_raw(folder)
     rows = read_label_table(data, folder, files)
-    units = _units(files)
+    units = _units(files, rows.table["path"])
     table, skipped, without_row = match_files(rows, units, data)
     no_patients = (table["patient"] == "").all()
     series: dict[str, _Series] = {}
@@ -91,16 +92,17 @@ class _Slice(NamedTuple):
     plane: list[float]  # 6
 
 
-def _units(files: Files) -> dict[str, list[str]]:
-    """Files by the name of their folder, and each file by its own name unless a folder is named like it."""
+def _units(files: Files, paths: pd.Series) -> dict[str, list[str]]:
+    """Files of what a row of the table may be: a folder if any of the `paths` is one, otherwise a single file."""
     folders: dict[str, list[str]] = {}
     for name in files.names:
         path = PurePosixPath(name)
         if path.suffix.lower() not in TABLES and path.name != "DICOMDIR":
             folders.setdefault(path.parent.as_posix(), []).append(name)
-    taken = {PurePosixPath(folder).name for folder in folders}
-    paths = [PurePosixPath(name) for names in folders.values() for name in names]
-    return {path.as_posix(): [path.as_posix()] for path in paths if not taken & {path.name, path.stem}} | folders
+    known = {PurePosixPath(folder).name for folder in folders} - {""}
+    if any(path in folders or PurePosixPath(path).name in known for path in paths):
+        return folders
+    return {name: [name] for names in folders.values() for name in names}
 
 
 def _in_order(files: Files, names: list[str]) -> _Series:
@@ -114,9 +116,9 @@ def _in_order(files: Files, names: list[str]) -> _Series:
     if not slices:
         raise ValueError(f"{names[0]} is {left_out[names[0]]}, and no file is an image of a series")
     for found, what in (({one.series for one in slices}, "several series"),
-                        ({one.patient for one in slices}, "slices of several patients")):  # fmt: skip
+                        ({one.patient for one in slices}, "several patients")):  # fmt: skip
         if len(found) > 1:
-            raise ValueError(f"the folder contains {what}")
+            raise ValueError(f"the folder contains {what}; give each a folder of its own")
     foreign = [{"id": name, "reason": f"{reason}, left out of its series"} for name, reason in left_out.items()]
     return _Series(_by_position(slices), slices[0].patient, foreign)
 
@@ -132,7 +134,7 @@ def _by_position(slices: list[_Slice]) -> list[str]:
     heights = positions @ np.cross(planes[0, :3], planes[0, 3:])
     order = np.argsort(heights)
     if (np.diff(heights[order]) < MIN_SPACING).any():
-        raise ValueError("two of its slices are at the same position")
+        raise ValueError("two of its slices are at the same position; keep one time point in a folder")
     return [slices[index].name for index in order]
 
 

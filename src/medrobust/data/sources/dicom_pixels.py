@@ -149,7 +149,7 @@ def _through_lut(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
     if first >= 2**15 and values.min() < 0:  # a negative number that was read without its sign
         first -= 2**16
     # pydicom computes indices in the type of the entries, in which those beyond the table, or 8 bits, would wrap.
-    item.LUTDescriptor = [entries, first, 16]
+    item.add_new("LUTDescriptor", "SL", [entries, first, 16])
     indices = np.clip(np.rint(values), first, first + (entries or 2**16) - 1).astype(np.int64)
     return to_uint8(apply_voi(indices, dataset), (0.0, 2.0**bits - 1))
 
