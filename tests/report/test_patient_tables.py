@@ -42,7 +42,7 @@ def run(classes: int = 2) -> Run:
     names = ["well", "ill", "worse"][:classes]
     found = Run(["net"], ["pgd"], header=header(names))
     counts, patients = (dict(zip(names, each[:classes], strict=True)) for each in ((60, 20, 0), (12, 8, 0)))
-    found.split.update({"test": {**counts, "patients": 20, "patients_by_class": patients}})
+    found.split.update({"test": {**counts, "images": 80, "patients": 20, "patients_by_class": patients}})
     found.patients.records["net", "clean"] = clean()
     found.patients.attacks["net", "clean", "pgd"] = attacked()
     found.attacks.records["net", "clean", "pgd"] = attack_record()
