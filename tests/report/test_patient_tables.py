@@ -1,9 +1,11 @@
 """Tables by patient: what leads the page, the constant answer, and data without a patient unit."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from medrobust.data.store import Header
 from medrobust.report.page.sections import sections
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import attack_table
@@ -32,12 +34,15 @@ def attacked(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def header(names: list[str]) -> dict[str, Any]:
+    return asdict(Header("phantom", names, False, 8, 1, 80, 20, {}, "MIT", "", "", "d"))
+
+
 def run(classes: int = 2) -> Run:
     names = ["well", "ill", "worse"][:classes]
-    found = Run(["net"], ["pgd"], header={"classes": names, "ordered": False, **HEADER})
-    counts = dict(zip(names, (60, 20, 0), strict=False))
-    patients = dict(zip(names, (12, 8, 0), strict=False))
-    found.split.update({"test": {**counts, "patients": 20, "patients_by_class": patients}})
+    found = Run(["net"], ["pgd"], header=header(names))
+    counts, patients = (dict(zip(names, each[:classes], strict=True)) for each in ((60, 20, 0), (12, 8, 0)))
+    found.split.update({"test": {**counts, "images": 80, "patients": 20, "patients_by_class": patients}})
     found.patients.records["net", "clean"] = clean()
     found.patients.attacks["net", "clean", "pgd"] = attacked()
     found.attacks.records["net", "clean", "pgd"] = attack_record()
