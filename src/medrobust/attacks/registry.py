@@ -21,6 +21,7 @@ ATTACKS = {
     "autoattack": "medrobust.attacks.methods.autoattack:AutoAttack",
     "square": "medrobust.attacks.methods.square:Square",
     "square_l2": "medrobust.attacks.methods.square_l2:SquareL2",
+    "rays": "medrobust.attacks.methods.rays:RayS",
     "cw": "medrobust.attacks.methods.cw:CW",
     "one_pixel": "medrobust.attacks.methods.one_pixel:OnePixel",
     "stripe": "medrobust.attacks.methods.stripe:Stripe",
