@@ -97,7 +97,7 @@ def test_measures_by_class_are_of_successful_attacks(
     """In a ball so small that some attacks fail."""
     few = settings(detectors={"gmm": {}}, suites={"fgsm": 0.03}, seen=None, adaptive=NO_ADAPTIVE)
     out = DetectionOutputs(tmp_path / "g", tmp_path / "scores.parquet", tmp_path / "m.json", tmp_path / "plots")
-    run_detection(model, splits, plan, out, ordered=True, params=few, report=REPORT, weights="w")
+    run_detection(model, splits, plan, out, ordered=True, params=few, report=REPORT, made_on={"weights": "w"})
     scores, record = read_table(out.scores), read_metrics(out.metrics)["suites"]["fgsm"]["gmm"]
     clean, attacked = (scores[scores["images"] == name].reset_index(drop=True) for name in ("clean", "fgsm"))
     hit = (clean["pred"] == clean["label"]) & (attacked["pred"] != attacked["label"])

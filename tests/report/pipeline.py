@@ -33,6 +33,16 @@ stages:
     cmd: "true"
     deps: ["data/checkpoints/${item.backbone}/${item.regime}", data/prepared]
     outs: ["metrics/attack/${key}.json", "plots/attack/${key}.csv"]
+  patient:
+    matrix: {backbone: [one, two], regime: [clean, adv]}
+    cmd: "true"
+    deps: ["data/checkpoints/${item.backbone}/${item.regime}", data/prepared]
+    outs: ["metrics/patients/${key}.json"]
+  attack_patient:
+    matrix: {backbone: [one, two], regime: [clean, adv], suite: [pgd]}
+    cmd: "true"
+    deps: ["data/checkpoints/${item.backbone}/${item.regime}", data/prepared]
+    outs: ["metrics/attack_patient/${key}.json"]
   check:
     matrix: {backbone: [one, two], regime: [clean, adv]}
     cmd: "true"

@@ -40,11 +40,11 @@ def made_on(path: Path) -> dict[str, Any]:
     """What the result in a metrics file was made on, by the path of the file."""
     name, folder = path.stem, path.parent.name
     found: dict[str, Any] = dict(IMAGES)
-    if folder in ("train", "attack", "checks", "detect", "explain"):
+    if folder in ("train", "attack", "checks", "detect", "explain", "patients", "attack_patient"):
         found["weights"] = weights(name.removesuffix("-method").removesuffix("-pgd"))
     if folder == "methods":
         found["weights"] = weights(name.partition("-")[0])
-    if folder in ("attack", "methods"):
+    if folder in ("attack", "methods", "attack_patient"):
         found["suite"] = suite_hash(SUITE)
     if folder in ("checks", "detect", "explain") or name == "transfer":
         found["suites"] = {"pgd": suite_hash(SUITE)}
@@ -90,6 +90,15 @@ def attack_record() -> dict[str, Any]:
         "robust_accuracy": {"0.005": 0.5, "0.01": 0.25},
         "robust_accuracy_ci": {"0.005": [0.4, 0.6], "0.01": [0.2, 0.3]},
         "robust_balanced_accuracy": {"0.005": 0.4, "0.01": 0.2}, "gradient_evaluations": 1766, "queries": 302,
+    }  # fmt: skip
+
+
+def patient_record(**changes: Any) -> dict[str, Any]:
+    return {
+        "n": 20, "patients": 20, "accuracy": 0.8, "balanced_accuracy": 0.75, "balanced_accuracy_ci": [0.6, 0.9],
+        "auroc": 0.85, "auroc_ci": [0.7, 0.95], "images_per_patient": [3, 4], "aggregate": "mean",
+        "images_attacked_eps": 0.01, "images_attacked": {"1": 0.7, "10": 0.4},
+        "images_attacked_ci": {"1": [0.5, 0.8], "10": [0.2, 0.6]}, **changes,
     }  # fmt: skip
 
 
@@ -189,6 +198,9 @@ def _write_results(tmp_path: Path) -> None:
             actual, predicted = [CLASSES[0], "Mild", "Mild", *more], [CLASSES[0], "Mild", CLASSES[0], *more]
             answers = pd.DataFrame({"actual": actual, "predicted": predicted})
             write_table(p / "train" / name / "confusion.csv", answers)
+    for name in ("one-clean", "one-adv", "two-clean", "two-adv"):
+        write_record(m / "patients" / f"{name}.json", patient_record())
+        write_record(m / "attack_patient" / f"{name}-pgd.json", attack_record())
     for name in ("one-clean", "one-adv", "two-clean", "two-adv", "ensemble-adv"):
         write_record(m / "attack" / f"{name}-pgd.json", attack_record())
         write_record(m / "checks" / f"{name}.json", checks_record())

@@ -51,7 +51,7 @@ def test_reasons_do_not_name_files(tmp_path: Path) -> None:
     ]
     write_json(path, {**read_json(path), "skipped": skipped})
     reasons = "cannot read (file) (2); cannot read /x/(file) (1); cannot read it (1)."
-    assert data_text(read(tmp_path))[3] == f"4 images were skipped: {reasons}"
+    assert data_text(read(tmp_path))[3] == f"4 images or files were skipped: {reasons}"
 
 
 def test_of_many_reasons_the_first_are_named(tmp_path: Path) -> None:

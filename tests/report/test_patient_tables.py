@@ -15,16 +15,7 @@ from medrobust.report.tables.patients import (
     patient_attack_tables,
     patient_short_table,
 )
-from tests.report.runs import SETTINGS, attack_record
-
-
-def clean(**changes: Any) -> dict[str, Any]:
-    return {
-        "n": 20, "patients": 20, "accuracy": 0.8, "balanced_accuracy": 0.75, "balanced_accuracy_ci": [0.6, 0.9],
-        "auroc": 0.85, "auroc_ci": [0.7, 0.95], "images_per_patient": [3, 4], "aggregate": "mean",
-        "images_attacked_eps": 0.01, "images_attacked": {"1": 0.7, "10": 0.4},
-        "images_attacked_ci": {"1": [0.5, 0.8], "10": [0.2, 0.6]}, **changes,
-    }  # fmt: skip
+from tests.report.runs import SETTINGS, attack_record, patient_record
 
 
 def attacked(**changes: Any) -> dict[str, Any]:
@@ -43,7 +34,7 @@ def run(classes: int = 2) -> Run:
     found = Run(["net"], ["pgd"], header=header(names))
     counts, patients = (dict(zip(names, each[:classes], strict=True)) for each in ((60, 20, 0), (12, 8, 0)))
     found.split.update({"test": {**counts, "images": 80, "patients": 20, "patients_by_class": patients}})
-    found.patients.records["net", "clean"] = clean()
+    found.patients.records["net", "clean"] = patient_record()
     found.patients.attacks["net", "clean", "pgd"] = attacked()
     found.attacks.records["net", "clean", "pgd"] = attack_record()
     return found
