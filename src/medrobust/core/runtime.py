@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from medrobust.core.code import check_code
 from medrobust.core.errors import UserError
+from medrobust.core.text import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,8 @@ def run_stage(
                 main()
             check_code(script, entries)
     except UserError as error:
-        sys.exit(f"\n{cell}: {error}")
+        # The name of a file may hold control sequences of terminals.
+        sys.exit(f"\n{cell}: " + "\n".join(map(one_line, str(error).split("\n"))))
 
 
 def limit_threads() -> None:
