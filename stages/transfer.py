@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from medrobust.core.code import read_entries
-from medrobust.core.lineage import MADE_ON, suite_hash
+from medrobust.core.lineage import MADE_ON, TABLES, suite_hash, table_hashes
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import read_json, write_metrics, write_table
 from medrobust.core.runtime import device, run_stage
@@ -48,7 +48,9 @@ def main() -> None:
         weights = {name: weights_hash(folder) for name, folder in every.items()}
         facts[MADE_ON] = {**images.hashes, "suites": {suite["name"]: suite_hash(suite)}, "models": weights}
     write_table(args.matrix, matrix)
-    write_metrics(args.metrics, facts, dvc_metrics(facts, args.ensemble.name))
+    write_metrics(
+        args.metrics, {**facts, TABLES: table_hashes(args.matrix)}, dvc_metrics(facts, args.ensemble.name)
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from medrobust.attacks.engine.resume import resume_folder
 from medrobust.attacks.engine.targeted import targeted_success
 from medrobust.core import metrics
 from medrobust.core.intervals import round_to_interval
-from medrobust.core.lineage import MADE_ON
+from medrobust.core.lineage import MADE_ON, TABLES, table_hashes
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_metrics, write_table
 from medrobust.core.runtime import process_number, say
@@ -54,7 +54,7 @@ def run_suite(
         for eps, value in summary["robust_accuracy"].items()
     }
     summary |= targeted_success(model, subset, suite, attempts, report)
-    write_metrics(outs.metrics, {**summary, MADE_ON: made_on}, shown)
+    write_metrics(outs.metrics, {**summary, MADE_ON: made_on, TABLES: table_hashes(outs.curve)}, shown)
     resume.clear()
 
 
