@@ -2,9 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from medrobust.core.code import read_entries
-from medrobust.core.lineage import MADE_ON, suite_hash
+from medrobust.core.lineage import MADE_ON, TABLES, suite_hash, table_hashes
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import read_json, write_metrics, write_table
 from medrobust.core.runtime import device, run_stage
@@ -28,9 +29,10 @@ def main() -> None:
     from medrobust.models.folder import weights_hash
 
     params = load_params()
+    images = open_splits(args.prepared, args.split)
+    made_on: dict[str, Any] = {**images.hashes, "suites": {}, "models": {}}
     matrix, facts = empty_transfer()
     if params.transfer.images:
-        images = open_splits(args.prepared, args.split)
         cells = [(backbone, regime) for backbone in read_json(args.backbones) for regime in ("clean", "adv")]
         folders, suite = {"-".join(cell): args.models.joinpath(*cell) for cell in cells}, read_suite(args.suite)
         matrix, facts = transfer(
@@ -45,10 +47,11 @@ def main() -> None:
             train=images.subset("train"),
         )
         every = {**folders, args.ensemble.name: args.ensemble}
-        weights = {name: weights_hash(folder) for name, folder in every.items()}
-        facts[MADE_ON] = {**images.hashes, "suites": {suite["name"]: suite_hash(suite)}, "models": weights}
+        made_on["models"] = {name: weights_hash(folder) for name, folder in every.items()}
+        made_on["suites"] = {suite["name"]: suite_hash(suite)}
     write_table(args.matrix, matrix)
-    write_metrics(args.metrics, facts, dvc_metrics(facts, args.ensemble.name))
+    record = {**facts, MADE_ON: made_on, TABLES: table_hashes(args.matrix)}
+    write_metrics(args.metrics, record, dvc_metrics(facts, args.ensemble.name))
 
 
 if __name__ == "__main__":

@@ -91,6 +91,12 @@ def test_a_user_error_is_one_message_and_exit_1(tmp_path: Path) -> None:
     assert err.strip() == "cell: x.zip: truncated. Fetch it again"
 
 
+def test_the_name_of_a_file_controls_no_terminal(tmp_path: Path) -> None:
+    stage = run(tmp_path, r'raise UserError("a\x1b[2Kb\x07\udcff.zip", "truncated\n2 lines", "Fetch it again")')
+    _, err = stage.communicate(timeout=60)
+    assert err.strip() == "cell: a[2Kb\ufffd.zip: truncated\n2 lines. Fetch it again"
+
+
 def test_a_defect_keeps_its_traceback(tmp_path: Path) -> None:
     stage = run(tmp_path, "1 / 0")
     _, err = stage.communicate(timeout=60)

@@ -7,8 +7,11 @@ import torch
 
 from medrobust.attacks.engine.attempts import ATTEMPTS
 from medrobust.checklist.thresholds import CHECKS
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.training import ModelParams
+from medrobust.core.params.yaml_file import read_params
 from medrobust.core.records import read_json, read_metrics, read_table, write_json
+from medrobust.data.store import open_splits
 from medrobust.ensembling.registry import METHODS
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
@@ -93,3 +96,16 @@ def test_the_cells_of_a_method_that_was_not_fitted_succeed_and_write_the_reason(
     assert record["not_fitted"] == card["not_fitted"]
     assert record["made_on"]["suites"] == {}, "as the report compares them"
     assert read_json(checks)["verdict"] == "not fitted"
+
+
+def test_a_transfer_that_is_switched_off_belongs_to_the_run_too(
+    root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = read_params(workplace / "params.yaml")
+    params["transfer"]["images"] = 0
+    save(workplace, params)
+    run_stage(root, monkeypatch, "transfer")
+    images = open_splits(workplace / "data" / "prepared", workplace / "data" / "split.csv")
+    record = read_metrics(workplace / "metrics" / "transfer.json")
+    assert record["n"] == 0
+    assert record[MADE_ON] == {**images.hashes, "suites": {}, "models": {}}

@@ -4,11 +4,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 from medrobust.core.errors import UserError
-from medrobust.core.lineage import MADE_ON
+from medrobust.core.lineage import MADE_ON, TABLES, table_hashes
 from medrobust.core.records import read_json, read_metrics, read_table, write_json, write_table
 from medrobust.report.page.render import render_html
 from medrobust.report.publish.model_cards import publish
@@ -93,10 +92,15 @@ def test_a_checkpoint_of_other_images_and_predictions_of_another_ensemble_are_le
     assert run.ensemble.model not in run.confusion
 
 
-def test_a_curve_must_have_the_numbers_of_its_record(folder: Path) -> None:
-    path = folder / "plots" / "attack" / "one-adv-pgd.csv"
-    table = pd.read_csv(path)
-    write_table(path, table.assign(robust_accuracy=[0.5, 0.3]))
-    assert read(folder).foreign == {str(path): "it has other accuracies than the metrics of its model"}
-    write_table(path, table.assign(eps=[0.005, 0.02]))
-    assert str(path) in read(folder).foreign
+@pytest.mark.parametrize(("record", "table"), [
+    ("attack/one-adv-pgd.json", "attack/one-adv-pgd.csv"), ("train/one-adv.json", "train/one-adv/confusion.csv"),
+    ("train/one-adv.json", "train/one-adv/history.csv"), ("tune/one.json", "tune/one/trials.csv"),
+    ("transfer.json", "transfer/matrix.csv"),
+])  # fmt: skip
+def test_a_table_must_be_the_one_that_was_written_with_its_record(folder: Path, record: str, table: str) -> None:
+    where, path = folder / "metrics" / record, folder / "plots" / table
+    content = read_metrics(where)
+    write_record(where, {**content, TABLES: table_hashes(path)})
+    assert read(folder).foreign == {}
+    path.write_bytes(path.read_bytes() + b"\n")
+    assert read(folder).foreign == {str(path): "its stage wrote another table with its metrics"}

@@ -8,6 +8,7 @@ import threading
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -142,6 +143,23 @@ def test_what_dvc_has_against_a_stage_is_shown(tmp_path: Path) -> None:
     found = broken(tmp_path, "echo nothing written")
     assert "a | ERROR:" in found.stdout
     assert "a.txt" in found.stdout
+
+
+@pytest.mark.parametrize("name", ["x; touch pwned #", "../x", 7])
+def test_a_name_reaches_no_shell(name: Any, tmp_path: Path) -> None:
+    content = preset("smoke")
+    content["attacks"]["suites"][name] = content["attacks"]["suites"]["pgd"]
+    save(tmp_path, content)
+    stage = {"matrix": {"suite": "${attacks.suites}"}, "cmd": "echo ${item.suite}", "outs": []}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"suite": stage}}))
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.repro", "--jobs", "1"], cwd=tmp_path, env=environment, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"attacks.suites.{name}: got {name!r}. Use letters, digits and _" in done.stderr
+    assert not (tmp_path / "pwned").exists()
 
 
 def test_a_slip_in_params_is_told_before_dvc_reads_them(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medrobust.core.errors import UserError
+from medrobust.core.records import file_hash
 
 #: Key of a metrics record, and attribute of a Parquet table (pandas stores attributes with it).
 MADE_ON = "made_on"
@@ -19,6 +20,8 @@ OTHER = {
     "suite": "another suite of attacks", "suites": "another suite of attacks",
     "models": "weights other than those of this run's models",
 }  # fmt: skip
+#: Key of a metrics record: hashes of the tables for plots that its stage wrote beside it, by the name of the file.
+TABLES = "tables"
 REMEDY = "Run `dvc repro --force` on the stage that writes it"
 #: A hash, hashes by name (of several suites or models), or None if it is unknown.
 Hash = str | Mapping[str, str] | None
@@ -28,6 +31,11 @@ def suite_hash(suite: Mapping[str, Any]) -> str:
     """Hash of a resolved suite (the weights of its surrogates included), whatever the code of its attacks."""
     content = {key: value for key, value in suite.items() if key != "code"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def table_hashes(*paths: Path) -> dict[str, str]:
+    """Hashes of tables, which as CSV cannot hold what they were made on, by the name of the file."""
+    return {path.name: file_hash(path) for path in paths}
 
 
 def difference(found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> str | None:

@@ -24,6 +24,7 @@ from medrobust.core.code import check_code
 from medrobust.core.disk import disk_errors
 from medrobust.core.ending import children_environment, end_early
 from medrobust.core.errors import UserError
+from medrobust.core.text import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,8 @@ def run_stage(
                 main()
             check_code(script, entries)
     except UserError as error:
-        sys.exit(f"\n{cell}: {error}")
+        # The name of a file may hold control sequences of terminals.
+        sys.exit(f"\n{cell}: " + "\n".join(map(one_line, str(error).split("\n"))))
 
 
 def limit_threads() -> None:

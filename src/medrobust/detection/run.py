@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from medrobust.core.intervals import round_to_interval
-from medrobust.core.lineage import MADE_ON
+from medrobust.core.lineage import MADE_ON, TABLES, table_hashes
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_metrics
@@ -108,6 +108,7 @@ def run_detection(
         record["ood"] = _test_off_anatomy(cell)
     save_guard(out.guard, guard)
     cell.tables.write(out.scores, out.plots)
+    record[TABLES] = table_hashes(*sorted(out.plots.glob("*.csv")))
     write_metrics(out.metrics, record, dvc_metrics(record, next(iter(guard.detectors))))
 
 

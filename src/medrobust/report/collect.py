@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from medrobust.attacks.engine.suite import read_suite
-from medrobust.core.lineage import MADE_ON, Hash, difference, suite_hash
-from medrobust.core.records import read_json, read_metrics, read_table, read_versions
+from medrobust.core.lineage import MADE_ON, TABLES, Hash, difference, suite_hash
+from medrobust.core.records import file_hash, read_json, read_metrics, read_table, read_versions
 from medrobust.report.provenance import Provenance, folder_md5
 from medrobust.report.run import REGIMES, Ensemble, Model, Run, method_label, name_of
 
@@ -52,9 +52,18 @@ class Reader:
             self.versions[str(path)] = line
         return record
 
-    def table(self, path: Path, **options: Any) -> pd.DataFrame | None:
-        """A table, read with options of pandas; None if it cannot be used."""
-        return read_table(path, **options) if self.usable(path) else None
+    def table(self, path: Path, record: Mapping[str, Any], **options: Any) -> pd.DataFrame | None:
+        """A table, read with options of pandas; None if it cannot be used.
+
+        `record` is that of the metrics file that its stage wrote with it.
+        """
+        if not self.usable(path):
+            return None
+        known = record.get(TABLES, {}).get(path.name)
+        if known and file_hash(path) != known:
+            self.foreign[str(path)] = "its stage wrote another table with its metrics"
+            return None
+        return read_table(path, **options)
 
     def belongs(self, path: Path, found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> bool:
         """Whether a result was made on the expected hashes; if not, the reason is noted."""
@@ -120,7 +129,8 @@ def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) ->
     training = run.training
     training.studies[backbone] = reader.metrics(folders.metrics / "tune" / f"{backbone}.json", run.hashes.of())
     training.chosen[backbone] = reader.record(folders.tuned / backbone / "best.json")
-    if (trials := reader.table(folders.plots / "tune" / backbone / "trials.csv")) is not None:
+    path = folders.plots / "tune" / backbone / "trials.csv"
+    if (trials := reader.table(path, training.studies[backbone])) is not None:
         training.trials[backbone] = trials
     for regime in REGIMES:
         model, name = (backbone, regime), f"{backbone}-{regime}"
@@ -132,9 +142,12 @@ def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) ->
         expected = run.hashes.of(model)
         training.records[model] = reader.metrics(folders.metrics / "train" / f"{name}.json", expected)
         folder = folders.plots / "train" / name
-        if (history := reader.table(folder / "history.csv")) is not None:
+        record = training.records[model]
+        if (history := reader.table(folder / "history.csv", record)) is not None:
             training.history[model] = history
-        if (confusion := reader.table(folder / "confusion.csv", dtype=str, keep_default_na=False)) is not None:
+        if (
+            confusion := reader.table(folder / "confusion.csv", record, dtype=str, keep_default_na=False)
+        ) is not None:
             run.confusion[model] = confusion
 
 
@@ -144,21 +157,10 @@ def _read_attacks(run: Run, reader: Reader, folders: Folders, model: Model) -> N
         path = folders.plots / "attack" / f"{name}.csv"
         if record := reader.metrics(folders.metrics / "attack" / f"{name}.json", run.hashes.of(model, suite)):
             run.attacks.records[key] = record
-        if (curve := reader.table(path)) is None:
-            continue
-        if record and not _fits(curve, record):
-            run.foreign[str(path)] = "it has other accuracies than the metrics of its model"
-        else:
+        if (curve := reader.table(path, record)) is not None:
             run.attacks.curves[key] = curve
     path = folders.metrics / "checks" / f"{'-'.join(model)}.json"
     run.attacks.checks[model] = reader.metrics(path, run.hashes.of(model) | {"suites": run.hashes.suites})
-
-
-def _fits(curve: pd.DataFrame, record: dict[str, Any]) -> bool:
-    """Whether a curve has the radii and accuracies of the record of its attack."""
-    accuracies = record.get("robust_accuracy", {})
-    drawn = dict(zip(curve["eps"].map("{:g}".format), curve["robust_accuracy"], strict=True))
-    return drawn.keys() == accuracies.keys() and all(abs(drawn[eps] - accuracies[eps]) < 1e-5 for eps in drawn)
 
 
 def _read_ensemble(run: Run, reader: Reader, folders: Folders) -> None:
@@ -204,14 +206,14 @@ def _read_transfer(run: Run, reader: Reader, folders: Folders) -> None:
             folders.metrics / "transfer.json", run.hashes.of() | {"models": models, "suites": run.hashes.suites}
         )
     )
-    matrix = reader.table(folders.plots / "transfer" / "matrix.csv")
+    matrix = reader.table(folders.plots / "transfer" / "matrix.csv", transfer)
     if matrix is not None and transfer.get("n"):
         run.ensemble.matrices[transfer["suite"], float(transfer["eps"])] = matrix
 
 
 def _read_predictions(run: Run, reader: Reader, path: Path) -> None:
     """The ensemble's predictions on clean test images, by class names."""
-    predictions = reader.table(path)
+    predictions = reader.table(path, {})
     made_on = {} if predictions is None else predictions.attrs.get(MADE_ON)
     if predictions is None or not reader.belongs(path, made_on, run.hashes.of(run.ensemble.model)):
         return

@@ -11,7 +11,7 @@ import pandas as pd
 
 from medrobust.core.code import modules_hash
 from medrobust.core.errors import UserError
-from medrobust.core.lineage import MADE_ON
+from medrobust.core.lineage import MADE_ON, TABLES, table_hashes
 from medrobust.core.metrics import classification_summary, dvc_metrics, round_best
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.schema import override
@@ -188,16 +188,17 @@ def _fit_and_write(run: TrainingRun, job: Job, classifier: Classifier, facts: di
     card = {**facts, "metrics": {key: summary[key] for key in ("n", "accuracy")}}
     checkpoint.save(outputs.model, classifier, run.settings.model, card)
     made_on = {"weights": weights_hash(outputs.model), **run.images.hashes}
-    tables = [predictions_table(subsets[name], name, values) for name, values in logprobs.items()]
-    predictions = pd.concat(tables, ignore_index=True)
+    parts = [predictions_table(subsets[name], name, values) for name, values in logprobs.items()]
+    predictions = pd.concat(parts, ignore_index=True)
     predictions.attrs[MADE_ON] = made_on
     write_table(outputs.predictions, predictions)
     best = {"best_epoch": result.best_epoch + 1, "best_val_balanced_accuracy": result.best_value}
     stopped = {"stopped": result.stopped} if result.stopped else {}
     val = {"val_robust" if job.adv else "val_clean": round_best(result.best_value)}
-    record = {**summary, **best, **stopped, MADE_ON: made_on}
-    write_metrics(outputs.metrics, record, {**dvc_metrics(summary), **val})
     _write_plots(outputs.plots, result, test, logprobs["test"].argmax(1))
+    tables = table_hashes(*sorted(outputs.plots.glob("*.csv")))
+    record = {**summary, **best, **stopped, MADE_ON: made_on, TABLES: tables}
+    write_metrics(outputs.metrics, record, {**dvc_metrics(summary), **val})
     # `clean` is the resume key of a clean model that was trained here, or a hash without a resume file.
     for key in (job.key, *([facts["params"]["clean"]] if job.adv else [])):
         delete_resume_file(key)

@@ -13,7 +13,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
 from medrobust.core.errors import UserError
-from medrobust.core.lineage import MADE_ON
+from medrobust.core.lineage import MADE_ON, TABLES, table_hashes
 from medrobust.core.metrics import round_best
 from medrobust.core.records import atomic_dir, atomic_file, write_json, write_metrics, write_table
 from medrobust.core.runtime import lasting_folder, say, stage_lock
@@ -96,7 +96,8 @@ def _write(tuning: TuningStudy, study: optuna.Study, outputs: TuneOutputs) -> No
         _write_figures(temporary, trials)
     counts = {str(state): count for state, count in table["state"].value_counts().items()}
     made_on = open_splits(tuning.prepared, tuning.split).hashes
-    summary = {"best_val_balanced_accuracy": best_value, "trials": len(table), **counts, MADE_ON: made_on}
+    summary = {"best_val_balanced_accuracy": best_value, "trials": len(table), **counts}
+    summary |= {MADE_ON: made_on, TABLES: table_hashes(outputs.plots / "trials.csv")}
     write_metrics(outputs.metrics, summary, {f"val_{tuning.tune.objective}": round_best(best_value)})
     say(f"{tuning.settings.backbone}: best {values}")
 

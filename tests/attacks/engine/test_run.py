@@ -12,10 +12,10 @@ from torch import nn
 
 from medrobust.attacks.engine.run import AttackOutputs, _point, run_suite
 from medrobust.attacks.engine.suite import resolve_suite
-from medrobust.core.lineage import MADE_ON
+from medrobust.core.lineage import MADE_ON, TABLES
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.report import ReportParams
-from medrobust.core.records import read_metrics, read_table
+from medrobust.core.records import file_hash, read_metrics, read_table
 from medrobust.data.store import Subset
 
 MADE_ON_THIS = {"weights": "w", "suite": "s"}
@@ -82,6 +82,7 @@ def test_the_three_files_of_a_cell_agree(
         made_on=MADE_ON_THIS,
     )
     found, attempts, points = read_metrics(metrics), read_table(records), read_table(curve)
+    assert found[TABLES] == {"c.csv": file_hash(curve)}
     assert found[MADE_ON] == attempts.attrs[MADE_ON] == MADE_ON_THIS
     assert found["robust_accuracy"] == {
         f"{point['eps']:g}": point["robust_accuracy"] for point in points.to_dict("records")

@@ -13,7 +13,7 @@ from medrobust.attacks.engine.resume import resume_folder
 from medrobust.attacks.engine.targeted import targeted_success
 from medrobust.core import metrics
 from medrobust.core.intervals import round_to_interval
-from medrobust.core.lineage import MADE_ON
+from medrobust.core.lineage import MADE_ON, TABLES, table_hashes
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_metrics, write_table
 from medrobust.core.runtime import process_number, say
@@ -61,7 +61,7 @@ def write_results(
         f"robust@{eps}": round_to_interval(value, intervals[eps])
         for eps, value in summary["robust_accuracy"].items()
     }
-    write_metrics(outs.metrics, {**summary, **more, MADE_ON: made_on}, shown)
+    write_metrics(outs.metrics, {**summary, **more, MADE_ON: made_on, TABLES: table_hashes(outs.curve)}, shown)
 
 
 def write_not_fitted(outs: AttackOutputs, reason: str, made_on: dict[str, str]) -> None:

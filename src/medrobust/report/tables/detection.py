@@ -37,7 +37,7 @@ def read_detection(run: Run, folders: Folders, cells: list[tuple[str, str]]) -> 
             run.detect[cell] = record
         elif str(path) not in {*run.missing, *run.foreign}:  # empty: the cell is switched off
             continue
-        points = {part: reader.table(folders.plots / "detect" / name / f"{part}.csv") for part in DRAWN}
+        points = {part: reader.table(folders.plots / "detect" / name / f"{part}.csv", record) for part in DRAWN}
         found = {part: table for part, table in points.items() if table is not None}
         if len(found) == len(DRAWN):
             run.drawn[cell] = found

@@ -23,13 +23,16 @@ def patient_short_table(run: Run, confidence: float) -> Table:
             attacked, near = run.patients.attacks.get((*model, suite), {}), run.nearest_patient_eps(*model, suite)
             cells.append(_at(attacked, near, "robust_balanced_accuracy"))
             cells += [_at(attacked, near, "robust_auroc")] if aucs else []
-        rows.append([model[0], TRAINING[model[1]], str(record["n"]), *cells])
-    columns = ["model", "training", "patients", "balanced accuracy", "AUROC"]
+        rows.append([model[0], TRAINING[model[1]], *cells])
+    columns = ["model", "training", "balanced accuracy", "AUROC"]
     for suite in run.suites:
         columns += [f"{suite}: balanced accuracy", *([f"{suite}: AUROC"] if aucs else [])]
     if rows:
         rows.append(_constant_row(run, columns))
-    note = table_note("patient_short", confidence=confidence, images=_images(run), aggregate=_aggregate(run))
+    note = table_note(
+        "patient_short", confidence=confidence, images=_images(run), aggregate=_aggregate(run),
+        patients=run.test_patients(),
+    )  # fmt: skip
     return Table("Results by patient", columns, rows, note)
 
 
