@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
 
-from tools.preset import render
+from medrobust.core.params.yaml_file import read_params
+from tests.params import preset, save
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
@@ -41,11 +42,12 @@ def repro(folder: Path) -> set[str]:
     return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
 
 
-def edit(folder: Path, old: str, new: str) -> None:
-    """Change params.yaml."""
-    text = (folder / "params.yaml").read_text()
-    assert text.count(old) == 1
-    (folder / "params.yaml").write_text(text.replace(old, new))
+def change(folder: Path, key: str, value: object) -> None:
+    """Set a value of params.yaml."""
+    params = read_params(folder / "params.yaml")
+    block, name = key.split(".")
+    params[block][name] = value
+    save(folder, params)
 
 
 def commit(folder: Path, message: str) -> None:
@@ -58,6 +60,15 @@ def clone(origin: Path, folder: Path) -> Path:
     run(origin, "git", "clone", "--quiet", str(origin), str(folder))
     run(folder, "git", "config", "merge.ours.driver", "true")
     return folder
+
+
+def smaller(params: dict[str, Any]) -> dict[str, Any]:
+    """The smoke preset with fewer cells."""
+    params["attacks"]["suites"].pop("worst")
+    params["models"]["resnet10t"]["detect"] = []
+    params["detect"] |= {"ensemble": [], "suites": {"pgd": 0.01}, "detectors": {"gmm": {}}, "seen": None}
+    params["report"]["bootstrap"] = 50
+    return params
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +84,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
         if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/")) and name != "dvc.lock":
             (ann / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, ann / name)
-    (ann / "params.yaml").write_text(render("smoke"))
+    save(ann, smaller(preset("smoke")))
     run(ann, "git", "init", "--quiet", "--initial-branch", "main")
     run(ann, "git", "config", "merge.ours.driver", "true")
     run(ann, "git", "remote", "add", "origin", str(origin))
@@ -128,10 +139,10 @@ def test_two_people_share_change_and_merge(team: Team) -> None:
 
     # Both change something that the other's change does not touch; Ann is merged first.
     run(ben, "git", "switch", "--quiet", "--create", "larger-top")
-    edit(ben, "  top: 0.2 ", "  top: 0.3 ")
+    change(ben, "explain.top", 0.3)
     assert repro(ben) == {"explain@resnet10t", "report"}
     publish(ben, "explain.top 0.3", "larger-top")
-    edit(ann, "  images: 8                   #", "  images: 6                   #")
+    change(ann, "transfer.images", 6)
     assert repro(ann) == {"transfer", "report"}
     publish(ann, "transfer.images 6", "main")
 
@@ -157,7 +168,7 @@ def test_two_people_share_change_and_merge(team: Team) -> None:
 
 def test_results_that_are_missing_on_main_are_not_blamed_on_a_readme(team: Team) -> None:
     ann = team.ann
-    edit(ann, "  title: medrobust ", "  title: something ")
+    change(ann, "report.title", "something")
     commit(ann, "merged without results")
     run(ann, "git", "push", "--quiet", "origin", "main")
     run(ann, "git", "switch", "--quiet", "--create", "readme")
@@ -172,7 +183,7 @@ def test_results_that_are_missing_on_main_are_not_blamed_on_a_readme(team: Team)
 
     # A change of one's own without results, where the workflow cannot reach the remote.
     run(ann, "git", "switch", "--quiet", "--create", "own", "main")
-    edit(ann, "  top: 0.2 ", "  top: 0.4 ")
+    change(ann, "explain.top", 0.4)
     commit(ann, "changed without results")
     run(ann, "git", "push", "--quiet", "origin", "own")
     (team.origin.parent / "store").rename(team.origin.parent / "elsewhere")

@@ -1,6 +1,7 @@
 """Whether the results that a commit holds belong to its params and code, found without any of its data."""
 
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,11 @@ def outdated(folder: Path) -> dict[str, str] | None:
     """
     if not (folder / "dvc.lock").is_file():
         return None
-    if subprocess.run(["dvc", "repro", "--quiet", "code"], cwd=folder, check=False).returncode:
+    hashed = subprocess.run(
+        ["dvc", "repro", "code"], cwd=folder, check=False, capture_output=True, encoding="utf-8"
+    )
+    if hashed.returncode:
+        sys.stderr.write(hashed.stdout + hashed.stderr)
         return None
     provenance = Provenance.of(folder / "dvc.lock")
     if provenance is None:
@@ -42,7 +47,7 @@ def outdated(folder: Path) -> dict[str, str] | None:
         written = [out for out in stage.outs if not out.use_cache and out.workspace_status()]
         reason = provenance.outdated(stage) or (f"{written[0].def_path} is not what it wrote" if written else None)
         if reason:
-            found[str(stage.addressing)] = reason
+            found[str(getattr(stage, "name", stage.addressing))] = reason
     return found
 
 

@@ -20,7 +20,7 @@ OLD = {"train@a": "adv.eps has changed"}
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def committed(tmp_path: Path) -> Path:
     for name in ("dvc.lock", "metrics/a.json", "plots/b.csv", "README.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("1")
@@ -38,9 +38,9 @@ def steps(tests: str = "success", repro: str = "success", **outputs: str) -> str
     )  # fmt: skip
 
 
-def test_the_failed_step_and_stage_are_named_and_the_log_ends_the_comment(repository: Path) -> None:
-    (repository / "repro.log").write_text(LOG)
-    run = read_run(repository, steps(repro="failure"), repository / "repro.log", fork=False)
+def test_the_failed_step_and_stage_are_named_and_the_log_ends_the_comment(committed: Path) -> None:
+    (committed / "repro.log").write_text(LOG)
+    run = read_run(committed, steps(repro="failure"), committed / "repro.log", fork=False)
     assert run.failed == [STEPS["repro"]] == ["Reproduce what changed"]
     assert run.failed_stage == "attack@net-adv-pgd"
     assert run.ran == ["train@net", "attack@net-adv-pgd"]
@@ -48,31 +48,29 @@ def test_the_failed_step_and_stage_are_named_and_the_log_ends_the_comment(reposi
     assert not run.reproduced
 
 
-def test_steps_that_were_skipped_did_not_fail(repository: Path) -> None:
-    run = read_run(repository, steps(tests="failure", repro="skipped"), repository / "none.log", fork=True)
+def test_steps_that_were_skipped_did_not_fail(committed: Path) -> None:
+    run = read_run(committed, steps(tests="failure", repro="skipped"), committed / "none.log", fork=True)
     assert run.failed == ["Set up and test"]
     assert run.fork
     assert run.ran == run.tail == []
 
 
-def test_outputs_of_the_remote_s_step_are_read(repository: Path) -> None:
-    run = read_run(
-        repository, steps(mode="smoke", because="no keys", not_pushed="3"), repository / "x", fork=False
-    )
+def test_outputs_of_the_remote_s_step_are_read(committed: Path) -> None:
+    run = read_run(committed, steps(mode="smoke", because="no keys", not_pushed="3"), committed / "x", fork=False)
     assert (run.mode, run.because, run.not_pushed) == ("smoke", "no keys", 3)
-    assert read_run(repository, "", repository / "x", fork=False) == WorkflowRun()
+    assert read_run(committed, "", committed / "x", fork=False) == WorkflowRun()
 
 
-def test_changed_new_and_deleted_results_are_found_and_nothing_else(repository: Path) -> None:
-    assert changed_results(repository) == []
-    (repository / "README.md").write_text("2")
-    (repository / "dvc.lock").write_text("2")
-    (repository / "metrics" / "new.json").write_text("2")
-    (repository / "plots" / "b.csv").unlink()
-    assert sorted(changed_results(repository)) == ["dvc.lock", "metrics/new.json", "plots/b.csv"]
-    whole = read_run(repository, steps(), repository / "x", fork=False)
+def test_changed_new_and_deleted_results_are_found_and_nothing_else(committed: Path) -> None:
+    assert changed_results(committed) == []
+    (committed / "README.md").write_text("2")
+    (committed / "dvc.lock").write_text("2")
+    (committed / "metrics" / "new.json").write_text("2")
+    (committed / "plots" / "b.csv").unlink()
+    assert sorted(changed_results(committed)) == ["dvc.lock", "metrics/new.json", "plots/b.csv"]
+    whole = read_run(committed, steps(), committed / "x", fork=False)
     assert len(whole.differ) == 3
-    smoke = read_run(repository, steps(mode="smoke"), repository / "x", fork=False)
+    smoke = read_run(committed, steps(mode="smoke"), committed / "x", fork=False)
     assert smoke.differ == [], "the smoke preset changes every result"
 
 
