@@ -26,10 +26,9 @@ class FileFinder:
         self._ends: dict[str, list[tuple[str, str]]] = defaultdict(list)
         folders = [normalized_path(path).split("/")[:-1] for path in paths if path]
         depths = {len(parts) + 1 for parts in folders}
+        # Number of outer folders that all paths share.
         levels = zip(*folders, strict=False)
-        self._shared = len(
-            list(takewhile(lambda level: len({*level}) == 1, levels))
-        )  # folders that all paths share
+        self._shared = len(list(takewhile(lambda level: len({*level}) == 1, levels)))
         for path, name in self._exact.items():
             parts = path.split("/")
             for index, ends in ((self._whole, [path]), (self._ends, _ends(parts, depths))):
