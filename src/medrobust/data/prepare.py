@@ -18,6 +18,7 @@ from medrobust.core.runtime import progress, say
 from medrobust.data.images import Raster, to_raster
 from medrobust.data.sources.base import Listing, Release, get_source
 from medrobust.data.sources.files import reader_threads
+from medrobust.data.sources.labels import LabelMap
 from medrobust.data.sources.segmentations import check_no_masks
 from medrobust.data.sources.unused import IGNORED
 from medrobust.data.store import Header, pixel_hash, write_store
@@ -55,7 +56,7 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
     if data.ignore and all(entry.reason != IGNORED for entry in listing.unused):
         found = f"data.source: {data.source} does not use it"
         raise UserError("params.yaml: data.ignore", found, "Set it to [], and leave files out by data.table")
-    check_no_masks(listing.table["id"])
+    check_no_masks(listing.table["id"], LabelMap(data))
     _check_classes(listing.table, data, listing.skipped)
     if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:
         raise UserError(str(twice.iloc[0]), "occurs twice in the data", "Remove one of them")

@@ -5,7 +5,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from medrobust.core.errors import UserError
 from medrobust.data.prepare import download, prepare
@@ -158,3 +160,28 @@ def test_a_class_without_an_image_is_reported(folder: Path, params: Any, tmp_pat
 def test_an_unknown_source_lists_the_known_ones() -> None:
     with pytest.raises(UserError, match=f"no source 'ftp'.*{', '.join(SOURCES)}"):
         get_source("ftp")
+
+
+def test_pictures_of_every_ending_are_read_and_other_files_are_counted(params: Any, tmp_path: Path) -> None:
+    kinds = {"jfif": "JPEG", "JPE": "JPEG", "pgm": "PPM", "jp2": "JPEG2000", "Tga": "TGA", "dib": "DIB"}
+    for label in ("Non Demented", "Mild"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number, (ending, kind) in enumerate(kinds.items()):
+            pixels = np.random.default_rng([number, len(label)]).integers(0, 256, (16, 16), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{number}.{ending}", kind)
+        for name in ("x.DCM", "x.heic", "noext"):
+            (tmp_path / "data" / label / name).write_bytes(b"x")
+    data = params(path=str(tmp_path / "data"), classes=["Non Demented", "Mild"])
+    download(data, tmp_path / "raw", seed=0)
+    prepare(data, tmp_path / "raw", tmp_path / "prepared")
+    header = ImageStore.open(tmp_path / "prepared").header
+    assert header.counts == {"Non Demented": 6, "Mild": 6}
+    assert [(entry["reason"], entry["count"]) for entry in header.unused] == [
+        ("ending .dcm", 2), ("ending .heic", 2), ("ending none", 2)
+    ]  # fmt: skip
+    (tmp_path / "other" / "Mild").mkdir(parents=True)
+    (tmp_path / "other" / "Mild" / "a.dcm").write_bytes(b"x")
+    other = params(path=str(tmp_path / "other"), classes=["Non Demented", "Mild"])
+    download(other, tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match=r"no image, but other files \(1 with ending \.dcm\).*another data"):
+        prepare(other, tmp_path / "raw", tmp_path / "prepared")

@@ -1,6 +1,7 @@
 """The contract of data sources; every source in the registry is tested with its sample."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from medrobust.data.prepare import download, prepare
 from medrobust.data.sources.base import get_source
 from medrobust.data.sources.registry import SOURCES
 from medrobust.data.store import MANIFEST_COLUMNS, ImageStore
+from tests.data.sources.conftest import Make
 from tests.data.sources.samples import SAMPLES
 from tests.params import default_block
 
@@ -131,3 +133,16 @@ def test_a_missing_library_is_reported_with_its_extra(
     monkeypatch.delitem(sys.modules, SOURCES[name], raising=False)
     with pytest.raises(UserError, match=rf"{module} is not installed.*medrobust\[{extra}\]"):
         make(block, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "file", "unit"), [("nifti", "sub-9.nii", "sub-9.nii"), ("dicom", "cases/three/IM0", "cases/three")]
+)
+def test_volumes_and_series_without_a_row_are_counted(
+    source: str, file: str, unit: str, sample: Callable[[str], dict[str, Any]], make: Make
+) -> None:
+    block = sample(source)
+    path = Path(block["path"]) / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"x")
+    assert make(block).header.unused == [{"reason": "no row in the table", "count": 1, "first": [unit]}]

@@ -134,7 +134,7 @@ def test_labels_that_map_to_null_are_left_out_and_counted(flat: Path, params: An
         ),
         (
             {1: {"path": "images/x.png"}},
-            r"m\.csv, line 3: 'images/x.png' is not a file of the data; there is images/a 1\.png \(1 of 4 rows",
+            r"m\.csv, line 3: 'images/x.png' is not a file of the data; one of its files is images/a 1\.png \(",
         ),
         ({2: {"path": "images/a 1.png"}}, r"m\.csv, line 4: 'images/a 1.png' is the same file as in line 2"),
         ({3: {"parent": "images/x.png"}}, r"m\.csv, line 5: the parent 'images/x.png' is not a row of the table"),
@@ -193,6 +193,22 @@ def test_a_row_with_two_files_may_be_skipped(flat: Path, params: Any, tmp_path: 
     store = store_of(flat, params, tmp_path, {"file": "m.csv"}, on_bad_image="skip")
     assert store.header.skipped == [{"id": "c", "reason": "a row of the table with several files"}]
     assert store.header.unused[0]["count"] == 3
+
+
+@pytest.mark.parametrize("missing", ["NA", "nan", "#N/A", "NULL", "None", "<NA>"])
+def test_a_missing_value_is_no_patient(missing: str, flat: Path, params: Any, tmp_path: Path) -> None:
+    frame({0: {"patient": missing}, 2: {"patient": missing}}).to_csv(flat / "m.csv", index=False)
+    manifest = store_of(flat, params, tmp_path, {"file": "m.csv"}).manifest
+    assert sorted(manifest["patient"]) == ["", "", "", "p2"]
+
+
+def test_two_tables_of_one_name_are_not_clear(params: Any, tmp_path: Path) -> None:
+    table = frame().to_csv(index=False).encode()
+    members = {f"top/{row['path']}": encoded(number) for number, row in enumerate(ROWS)}
+    path = zipped(tmp_path / "a.zip", {**members, "top/m.csv": table, "other/m.csv": b"path,label\n"})
+    with pytest.raises(UserError, match=r"file: m\.csv: may be other/m\.csv or top/m\.csv\. Set it to a path"):
+        store_of(path, params, tmp_path, {"file": "m.csv"})
+    assert len(store_of(path, params, tmp_path, {"file": "top/m.csv"}).images) == 4
 
 
 def test_whole_numbers_of_a_spreadsheet_are_one_patient(flat: Path, params: Any, tmp_path: Path) -> None:

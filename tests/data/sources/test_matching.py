@@ -42,7 +42,22 @@ TWINS = ["train/IDRiD_01.jpg", "test/IDRiD_01.jpg", "test/IDRiD_02.jpg"]
     ],
 )
 def test_a_path_finds_its_files(names: list[str], path: str, found: list[str]) -> None:
-    assert FileFinder(names, [path, "v1.jpg", "deep/er/path.png"]).find(path) == found
+    assert FileFinder(names, [path]).find(path) == found
+
+
+def test_a_folder_in_front_is_ignored_only_if_all_paths_have_it() -> None:
+    """`1.png` of one site must not stand for `1.png` of another."""
+    assert FileFinder(["1.png"], ["site 2/1.png", "site 2/2.png"]).find("site 2/1.png") == ["1.png"]
+    assert FileFinder(["1.png"], ["site 1/2.png", "site 2/1.png"]).find("site 2/1.png") == []
+    paths = ["CheXpert/train/1.png", "CheXpert/valid/1.png", ""]
+    finder = FileFinder(["train/1.png", "valid/1.png"], paths)
+    assert [finder.find(path) for path in paths] == [["train/1.png"], ["valid/1.png"], []]
+    assert FileFinder(["1.png"], paths).find("CheXpert/train/1.png") == []
+
+
+def test_paths_of_every_depth_are_found() -> None:
+    finder = FileFinder(["w/a/1.png", "w/2.png"], ["1", "a/1.png", "2.png"])
+    assert [finder.find(path) for path in ("1", "a/1.png", "2.png")] == [["w/a/1.png"], ["w/a/1.png"], ["w/2.png"]]
 
 
 def test_paths_may_be_relative_to_the_folder_of_the_table() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from medrobust.core.errors import UserError
 from medrobust.data.prepare import download, prepare
+from medrobust.data.sources.labels import LabelMap
 from medrobust.data.sources.segmentations import check_no_masks
 from medrobust.data.store import ImageStore
 from tests.data.sources.samples import encoded
@@ -31,9 +32,9 @@ from tests.data.sources.samples import encoded
         (["img/1.png", "lung masks/1_mask.png"], "lung masks/1_mask.png", "lung masks/*"),
     ],
 )
-def test_masks_are_noticed(names: list[str], mask: str, pattern: str) -> None:
+def test_masks_are_noticed(names: list[str], mask: str, pattern: str, params: Any) -> None:
     with pytest.raises(UserError) as error:
-        check_no_masks(["z/other.png", *names])
+        check_no_masks(["z/other.png", *names], LabelMap(params()))
     assert (error.value.where, error.value.found) == (mask, "is a segmentation mask by its name (1 such files)")
     assert f"data.ignore: ['{pattern}']" in error.value.remedy
 
@@ -42,6 +43,7 @@ def test_masks_are_noticed(names: list[str], mask: str, pattern: str) -> None:
     "names",
     [
         ["with_mask/1.png", "without_mask/2.png"],
+        ["SEG/1.png", "BAND/1.png"],  # segmented and band neutrophils: classes
         ["masked 1.png", "masked 2.png", "1.png"],
         ["with_mask_1.png", "without_mask_1.png"],
         ["a/x_mask.png", "b/x.png"],  # no picture of this name is beside it
@@ -52,8 +54,8 @@ def test_masks_are_noticed(names: list[str], mask: str, pattern: str) -> None:
         ["x_1.png", "x.png", "x (1).png"],
     ],
 )
-def test_other_names_are_images(names: list[str]) -> None:
-    check_no_masks(names)
+def test_other_names_are_images(names: list[str], params: Any) -> None:
+    check_no_masks(names, LabelMap(params(classes=["SEG", "BAND"])))
 
 
 def test_masks_are_left_out_by_a_pattern_and_counted(

@@ -40,6 +40,7 @@ def test_every_separator_and_encoding_gives_the_same_table(separator: str, encod
     [
         ("path,label,patient\na,b,1\nc,d,2\n", [2, 3]),
         (" path,label ,\u00a0patient\u00a0,,,\na,b,1,,,\nc,d,2,,,\n", [2, 3]),
+        ("path,label,patient,,\na,b,1,a note,\nc,d,2,,x\n", [2, 3]),
         ("path,label,patient\na,b,1,\nc,d,2,,\n", [2, 3]),  # commas that the header does not have
         ("\n,,\npath,label,patient\n\na,b,1\n,,\nc,d,2\n,,\n,,\n", [5, 7]),
         ('path, label, patient\na, "b", 1\nc, "d", 2\n', [2, 3]),

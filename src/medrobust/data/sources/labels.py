@@ -24,6 +24,8 @@ SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "va
 KINDS = {"": "real", "real": "real", "synthetic": "synthetic"}
 OPTIONAL_COLUMNS = ("patient", "slice", "split", "kind", "parent")
 WHOLE_NUMBER = re.compile(r"^(-?\d+)\.0+$")
+#: Cells that programs write for a missing value; as the name of a patient, they would join all who lack one.
+MISSING = ("na", "n/a", "#n/a", "<na>", "nan", "null", "none")
 #: Spaces and underscores, unless they stand between digits, and hyphens between letters.
 SEPARATOR = re.compile(r"(?<!\d)[\s_]+|[\s_]+(?!\d)|(?<=[^\W\d_])-(?=[^\W\d_])")
 #: Class of images that `data.labels` maps to null.
@@ -101,7 +103,8 @@ def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
     """Read the table `data.table.file`, which was copied beside the archive or is a file inside it.
 
     Raises:
-        UserError: it is missing or neither CSV, TSV nor Parquet, or for a reason in `manifest_columns`.
+        UserError: there is no such file or several, it has no row, or for a reason in `read_columns` or
+            `manifest_columns`.
     """
     block = data.table
     if block is None or block.file is None:
@@ -111,10 +114,12 @@ def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
     if copied.is_file():
         content, base, name = copied.read_bytes(), "", ""
     else:
-        name = next((n for n in files.names if n == block.file or n.endswith(f"/{block.file}")), "")
-        if not name:
+        found = [name for name in files.names if f"/{name}".endswith(f"/{block.file}")]
+        if block.file not in found and len(found) != 1:
+            reason = f"may be {found[0]} or {found[1]}" if found else "no such file"
             remedy = f"Set it to a path, or to the name of a file in {files.path.name}"
-            raise UserError("params.yaml: data.table.file", f"{block.file}: no such file", remedy)
+            raise UserError("params.yaml: data.table.file", f"{block.file}: {reason}", remedy)
+        name = block.file if block.file in found else found[0]
         content, base = files.read(name), name[: -len(block.file)]
     needed, optional = wanted_columns(block, block.path)
     frame = read_columns(content, block.file, needed, optional)
@@ -147,6 +152,7 @@ def manifest_columns(
     table = pd.DataFrame({"label": as_text(frame[block.label])}, index=frame.index).assign(**text)
     for name in ("patient", "slice"):  # 1.0 and 1 are one patient
         table[name] = table[name].str.replace(WHOLE_NUMBER, r"\1", regex=True)
+    table["patient"] = table["patient"].mask(table["patient"].str.lower().isin(MISSING), "")
     if path:
         table.insert(0, "path", as_text(frame[path]).str.replace("\\", "/"))
     raw = table["label"]
@@ -213,7 +219,7 @@ def _unclear(found: pd.Series, finder: FileFinder, rows: LabelTable) -> UserErro
     if len(found) == len(rows.table):
         remedy = "Set data.path to the folder of the images, and data.table.path to the column with their paths"
     similar = finder.similar(path)
-    hint = f"; there is {similar}" if similar else "; there is no file with a suffix of an image"
+    hint = f"; one of its files is {similar}" if similar else "; it has no file of this kind"
     return UserError(where, f"{path!r} is not a file of the data{hint} ({share})", remedy)
 
 

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import takewhile
 
 EXTENSION = re.compile(r"(?<=[^/])\.[^./]+$")
 
@@ -12,8 +13,9 @@ class FileFinder:
     """Finds the files (or folders) that a path in a table may stand for; one that matches exactly comes first.
 
     Otherwise these match, without regard to case only if none has the same case: a file whose path ends with the
-    path in the table (the table names no or fewer folders), and a file with whose path it ends (the table was made
-    for a folder further up). The extension of the file may be missing in the table.
+    path in the table (the table names no or fewer folders), and a file whose path is that in the table without
+    outer folders which all paths share (the table was made for a folder further up). The extension of the file may
+    be missing in the table.
     """
 
     def __init__(self, names: Iterable[str], paths: Iterable[str], base: str = "") -> None:
@@ -22,7 +24,11 @@ class FileFinder:
         self._exact = {normalized_path(name): name for name in names}
         self._whole: dict[str, list[tuple[str, str]]] = defaultdict(list)
         self._ends: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        depths = {normalized_path(path).count("/") + 1 for path in paths}
+        folders = [normalized_path(path).split("/")[:-1] for path in paths if path]
+        depths = {len(parts) + 1 for parts in folders}
+        # Number of outer folders that all paths share.
+        levels = zip(*folders, strict=False)
+        self._shared = len(list(takewhile(lambda level: len({*level}) == 1, levels)))
         for path, name in self._exact.items():
             parts = path.split("/")
             for index, ends in ((self._whole, [path]), (self._ends, _ends(parts, depths))):
@@ -38,7 +44,7 @@ class FileFinder:
         if found := _pick(self._ends, path):
             return found
         parts = path.split("/")
-        tails = ("/".join(parts[start:]) for start in range(1, len(parts)))
+        tails = ("/".join(parts[start:]) for start in range(1, self._shared + 1))
         return next((found for tail in tails if (found := _pick(self._whole, tail))), [])
 
     def similar(self, path: str) -> str:

@@ -114,7 +114,8 @@ def _open_npz(path: Path) -> dict[str, np.ndarray]:
             for name in (f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")):
                 if f"{name}.npy" not in members:
                     found = f"contains no {name}, but {', '.join(members)}"
-                    raise UserError(str(path), found, "Use an npz with the arrays of a MedMNIST file")
+                    remedy = "Save images and labels of train, val and test in it, named like train_images"
+                    raise UserError(str(path), found, remedy)
                 with archive.open(f"{name}.npy") as stream:
                     file = spool(stream, path, path.stat().st_size, path.parent)
                     arrays[name] = _map(file, f"{path}: {name}")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from medrobust.core.errors import UserError
+from medrobust.data.sources.labels import LabelMap
 
 WORD = r"(?:ground[ _-]?truth|gt|mask|seg|segm|segmentation|annotation|label|superpixel)s?"
 HINT = re.compile(WORD, re.IGNORECASE)
@@ -16,8 +17,10 @@ FOLDER = re.compile(rf"(?:.*[ ._-])?{WORD}|.*(?-i:Masks?)", re.IGNORECASE)
 LAST_WORD = re.compile(r"[ ._-]+[^ ._-]+$")
 
 
-def check_no_masks(ids: Iterable[str]) -> None:
+def check_no_masks(ids: Iterable[str], labels: LabelMap) -> None:
     """Stop if pictures are masks of others: `x_mask.png` beside `x.png`, or `masks/x.png` beside `images/x.png`.
+
+    A folder that `labels` knows is a class and no folder of masks.
 
     Raises:
         UserError: there are such pairs of names.
@@ -26,7 +29,7 @@ def check_no_masks(ids: Iterable[str]) -> None:
     if not any(HINT.search(name) for name in names):
         return
     paths = [PurePosixPath(name) for name in names]
-    if found := [*_marked(paths), *_in_folders(paths)]:
+    if found := [*_marked(paths), *_in_folders(paths, labels)]:
         mask, pattern = found[0]
         remedy = f"Set data.ignore: ['{pattern}'] to leave them out; rename them if they are images"
         raise UserError(str(mask), f"is a segmentation mask by its name ({len(found)} such files)", remedy)
@@ -42,13 +45,15 @@ def _marked(paths: list[PurePosixPath]) -> Iterator[tuple[PurePosixPath, str]]:
                 yield path, pattern.format(match["mark"])
 
 
-def _in_folders(paths: list[PurePosixPath]) -> Iterator[tuple[PurePosixPath, str]]:
+def _in_folders(paths: list[PurePosixPath], labels: LabelMap) -> Iterator[tuple[PurePosixPath, str]]:
     """Masks in a folder of masks that is beside their pictures, or beside the folder of their pictures."""
     masks: dict[PurePosixPath, tuple[tuple[str, ...], str]] = {}  # path -> folders above, folder of masks
     for path in paths:
         folders = path.parts[:-1]
-        if (depth := next((k for k, name in enumerate(folders) if FOLDER.fullmatch(name)), None)) is not None:
-            masks[path] = folders[:depth], folders[depth]
+        for depth, name in enumerate(folders):
+            if FOLDER.fullmatch(name) and labels.find(name) is None:
+                masks[path] = folders[:depth], name
+                break
     tops = {top for top, _ in masks.values()}
     pictures = {
         (path.parts[:depth], rest, _stem(path))

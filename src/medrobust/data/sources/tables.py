@@ -81,10 +81,7 @@ def _lines(text: str, wanted: Sequence[str]) -> tuple[list[tuple[int, list[str]]
     lines = [(reader.line_num + bool(named), cells) for cells in reader if any(map(str.strip, cells))]
     if not lines:
         raise csv.Error("it is empty")
-    headings = [heading.strip() for heading in lines[0][1]]
-    while headings[-1] == "":
-        headings.pop()
-    return lines[1:], headings
+    return lines[1:], [heading.strip() for heading in lines[0][1]]
 
 
 def parquet_columns(
