@@ -53,7 +53,7 @@ class IntrinsicDimensionality(Detector):
 
 
 def local_dimensionality(points: Tensor, references: Tensor, k: int) -> Tensor:
-    """Maximum-likelihood LID, n (Amsaleg et al. 2015; Ma et al. 2018, equation 4): -1 / mean_i log(r_i / r_k).
+    """Maximum-likelihood LID, n (Amsaleg et al. 2015, as used by Ma et al. 2018): -1 / mean_i log(r_i / r_k).
 
     Points are float64 n×D, references float64 m×D with m > k; copies of a point are not its neighbours.
     """
