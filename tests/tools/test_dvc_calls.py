@@ -78,7 +78,7 @@ def test_a_run_waits_for_a_plain_dvc_and_names_it(repo: Path) -> None:
     assert outputs[1].endswith("Data and pipelines are up to date.\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_stages_end_with_the_run_and_the_next_one_does_the_rest(repo: Path, number: signal.Signals) -> None:
     killed = start(repo, *REPRO)
     stage = wait_for_stage(repo)
