@@ -163,3 +163,18 @@ def test_results_of_other_data_are_cleared(repo: Path, tmp_path: Path) -> None:
     assert "Data and pipelines are up to date." in toy.repro(repo)
     diff = toy.run(repo, sys.executable, "-m", "tools.same_data")
     assert diff == "Not compared: the results of HEAD are of other data than those of dvc.lock here.\n"
+
+
+def test_metrics_of_the_same_data_are_compared_and_others_named(repo: Path, finished: tuple[Path, Path]) -> None:
+    toy.set_params(repo, ["one"], finished[1])
+    text = (repo / "dvc.yaml").read_text()
+    (repo / "dvc.yaml").write_text(text.replace('"a": 1', '"a": 2'))
+    assert '"a": 2' in (repo / "dvc.yaml").read_text()
+    toy.repro(repo)
+    prune(repo)
+    diff = toy.run(repo, sys.executable, "-m", "tools.same_data", "HEAD")
+    (row,) = [line for line in diff.splitlines() if line.startswith("| metrics/ensemble.json")]
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["a", "1", "2", "1"]
+    assert "Not compared, because only one run has them, or of other data: metrics/train/two.json" in diff
+    told = toy.run(repo, sys.executable, "-m", "tools.same_data", "nowhere", code=1)
+    assert told == "nowhere has no dvc.lock to compare with.\n"
