@@ -6,7 +6,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SOURCES := src stages tests tools benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint bench timings experiments lock preset weights seeds folds clean
+.PHONY: help setup repro diff prune test lint bench timings experiments lock preset weights seeds folds clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,12 @@ setup: .venv/installed ## make .venv with the locked dependencies and the packag
 repro: setup ## run what changed of the pipeline, JOBS=2 stages at a time, print the results and the report's path
 	@$(RUN) python -m tools.repro --jobs $(JOBS)
 	@echo; cat report/summary.txt; echo; echo "report: $(CURDIR)/report/index.html"
+
+diff: setup ## make diff BASE=origin/main: the metrics that differ from a revision and stand on the same data
+	@$(RUN) python -m tools.same_data $(BASE)
+
+prune: setup ## remove results that belong to no stage, or to other data (FORCE=1: also those that are saved nowhere)
+	@$(RUN) python -m tools.prune $(if $(filter 1,$(FORCE)),--force)
 
 test: lint ## linters, types and every test that can run here
 	@$(RUN) OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -10,6 +10,7 @@ pipeline have been edited are marked to run (`outside`). DVC sees neither.
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -178,6 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time")
     jobs = parser.parse_args().jobs
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends it at once, as SIGTERM does; its stages end with it
     holder = f"process {os.getpid()}, started at {datetime.now():%H:%M:%S}"
     waiting = "{holder}, runs the pipeline of this folder; waiting for it to end"
     try:

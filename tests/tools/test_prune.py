@@ -1,13 +1,16 @@
 """What belongs to no stage goes, and nothing else; nothing goes that is saved nowhere."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
 
 from tests.tools import toy
+from tools.prune import Pipeline
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +88,14 @@ def test_another_run_in_between_costs_no_training_even_without_a_run_cache(
     assert (repo / "data" / "checkpoints" / "two" / "clean" / "model").read_text() == "two\n"
 
 
+def test_folders_that_may_have_other_files_are_not_the_pipelines() -> None:
+    """Of the project's own dvc.yaml: all of metrics and plots, and the folders of cells; not data, nor the top."""
+    with Repo(str(toy.ROOT)) as repo:
+        found = {path.relative_to(toy.ROOT).as_posix() for path in Pipeline(repo).folders}
+    assert {"metrics", "plots", "models", "data/checkpoints", "data/attacks", "data/resolved/suites"} <= found
+    assert not found & {"", ".", "data", "data/resolved", "data/raw", "data/prepared", "report"}
+
+
 def test_what_the_pipeline_did_not_write_stays(repo: Path, finished: tuple[Path, Path]) -> None:
     """Files of the user in folders of results are named; beside them nobody looks."""
     mine = ["data/checkpoints/mine/weights.pt", "metrics/notes.txt", "metrics/train/old.json"]
@@ -120,8 +131,6 @@ def test_an_edited_result_of_git_is_not_saved(repo: Path, finished: tuple[Path, 
 
 
 def test_strays_change_nothing(repo: Path) -> None:
-    import subprocess
-
     dead = subprocess.Popen(["true"])
     dead.wait()
     strays = [f"data/checkpoints/.two.{dead.pid}.tmp", f"metrics/.a.{dead.pid}.tmp.json", "metrics/.DS_Store"]
@@ -140,7 +149,7 @@ def test_results_of_other_data_are_cleared(repo: Path, tmp_path: Path) -> None:
     (own / "a" / "1.png").write_text("own")
     text = (repo / "dvc.yaml").read_text()
     (repo / "dvc.yaml").write_text(
-        text.replace("ls data/checkpoints >", "test ! -e stop && ls data/checkpoints >")
+        text.replace("mkdir -p data/checkpoints", "test ! -e stop && mkdir -p data/checkpoints")
     )
     toy.commit(repo)
     (repo / "stop").touch()
@@ -148,9 +157,24 @@ def test_results_of_other_data_are_cleared(repo: Path, tmp_path: Path) -> None:
     toy.run(repo, sys.executable, "-m", "tools.repro", code=1)
     told = prune(repo)
     assert "removed: metrics/ensemble.json\n" in told
-    assert "removed from dvc.lock: ensemble\n" in told
-    assert (repo / "metrics" / "train" / "one.json").is_file()
+    assert locked(repo) == {"download", "prepare", "report"}
+    assert (repo / "data" / "prepared" / "list.txt").is_file()
     (repo / "stop").unlink()
     assert "Data and pipelines are up to date." in toy.repro(repo)
     diff = toy.run(repo, sys.executable, "-m", "tools.same_data")
     assert diff == "Not compared: the results of HEAD are of other data than those of dvc.lock here.\n"
+
+
+def test_metrics_of_the_same_data_are_compared_and_others_named(repo: Path, finished: tuple[Path, Path]) -> None:
+    toy.set_params(repo, ["one"], finished[1])
+    text = (repo / "dvc.yaml").read_text()
+    (repo / "dvc.yaml").write_text(text.replace('"a": 1', '"a": 2'))
+    assert '"a": 2' in (repo / "dvc.yaml").read_text()
+    toy.repro(repo)
+    prune(repo)
+    diff = toy.run(repo, sys.executable, "-m", "tools.same_data", "HEAD")
+    (row,) = [line for line in diff.splitlines() if line.startswith("| metrics/ensemble.json")]
+    assert [cell.strip() for cell in row.split("|")[2:6]] == ["a", "1", "2", "1"]
+    assert "Not compared, because only one run has them, or of other data: metrics/train/two.json" in diff
+    told = toy.run(repo, sys.executable, "-m", "tools.same_data", "nowhere", code=1)
+    assert told == "nowhere has no dvc.lock to compare with.\n"

@@ -16,13 +16,19 @@ ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
 }
-#: What `download` runs: it copies data.path and records its hash.
+#: What `download` runs: it copies data.path and records its hash; first it waits while there is a file `hold`.
 DOWNLOAD = """
-import argparse
+import os, time
 from pathlib import Path
 from medrobust.core.params.schema import load_params
+from medrobust.core.runtime import run_stage
 from medrobust.data.prepare import download
-download(load_params().data, Path("data/raw"), 1)
+def main():
+    Path("tmp/started").write_text(str(os.getpid()))
+    while Path("hold").exists():
+        time.sleep(0.05)
+    download(load_params().data, Path("data/raw"), 1)
+run_stage(main, "download")
 """
 STAGES: dict[str, Any] = {
     "download": {"cmd": f"{sys.executable} download.py", "params": ["data.path"], "outs": ["data/raw"]},
@@ -93,10 +99,11 @@ def make(folder: Path, backbones: list[str]) -> Path:
     folder.mkdir()
     (folder / "download.py").write_text(DOWNLOAD)
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": STAGES}))
-    (folder / ".gitignore").write_text("/data\n/report.txt\n/tmp\n")
+    ignored = (ROOT / ".dvcignore").read_text()
+    (folder / ".gitignore").write_text(f"/data\n/report.txt\n/tmp\n/hold\n{ignored}")
     set_params(folder, backbones, images)
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
-    (folder / ".dvcignore").write_text((ROOT / ".dvcignore").read_text())
+    (folder / ".dvcignore").write_text(ignored)
     commit(folder)
     return images

@@ -1,7 +1,8 @@
 """How a stage runs on the machine at hand: code check, locks, threads, timings, devices, seeds, progress.
 
 Machine settings are environment variables: `MEDROBUST_DEVICE` and `MEDROBUST_THREADS` (README.md),
-`MEDROBUST_TORCHRUN` (docs/training.md), `MEDROBUST_PSEUDONYM_KEY` (docs/data.md).
+`MEDROBUST_TORCHRUN` (docs/training.md), `MEDROBUST_PSEUDONYM_KEY` (docs/data.md). `MEDROBUST_PARENTS` is set by
+the processes that start a stage (`ending`).
 """
 
 import ctypes

@@ -13,7 +13,7 @@ import pytest
 from medrobust.core.errors import UserError
 from medrobust.data.prepare import download, prepare
 from medrobust.data.sources import files as module
-from medrobust.data.sources.files import SharedCache, open_files
+from medrobust.data.sources.files import SharedCache, copy_folder, open_files
 from medrobust.data.store import ImageStore
 from tests.data.sources.samples import encoded
 
@@ -111,8 +111,10 @@ def test_links_are_refused(tmp_path: Path) -> None:
 
 def test_a_broken_link_is_reported(params: Any, folder: Path, tmp_path: Path) -> None:
     (folder / "wrap" / "train" / "lost.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(UserError, match=r"lost\.png: cannot be (copied|read)"):
+    with pytest.raises(UserError, match=r"lost\.png: cannot be read \(No such file or directory\)\. Fix the link"):
         download(params(path=str(folder)), tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match=r"lost\.png: cannot be copied .*Fix the link"):
+        copy_folder(folder, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("kind", ["zip", "gz", "xz"])
