@@ -135,7 +135,7 @@ def test_a_palette_gives_its_colours(count: int, bits: int, first: int, window: 
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        (NONE, r"its header has no window; set data\.window"),
+        (NONE, r"its header has no window; set data\.window \(its values range from -1024 to -874\)"),
         ({"WindowWidth": ""}, r"its header has no window; set data\.window"),
         ({"WindowWidth": 1}, r"the window in its header has centre 40 and width 1; set data\.window"),
         ({"WindowWidth": 0, "VOILUTFunction": "SIGMOID"}, "centre 40 and width 0"),

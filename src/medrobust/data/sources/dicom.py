@@ -140,8 +140,11 @@ def _read_header(files: Files, name: str) -> _Slice | str:
     Raises:
         ValueError: the file is empty or damaged.
     """
+    start = b""
     try:
         with files.open(name) as stream:
+            start = stream.read(1024)
+            stream.seek(0)
             header = read_dataset(stream, stop_before_pixels=True, specific_tags=TAGS)
         kind = uid.UID(str(header.SOPClassUID))
         if not header.get("Rows"):
@@ -158,17 +161,11 @@ def _read_header(files: Files, name: str) -> _Slice | str:
             [float(number) for number in plane or [np.nan] * 6],
         )
     except InvalidDicomError as error:
-        if _is_foreign(files, name):
+        if any(start) and not name.lower().endswith(SUFFIXES):  # it has content, and was never meant to be DICOM
             return "not a DICOM file"
         raise ValueError(f"{name} is truncated or not a DICOM file ({error})") from None
     except DICOM_ERRORS as error:
         raise ValueError(f"{name} is truncated or not a DICOM file ({error})") from None
-
-
-def _is_foreign(files: Files, name: str) -> bool:
-    """Whether a file that is not DICOM was never meant to be: by its name, and because it has content."""
-    with files.open(name) as stream:
-        return not name.lower().endswith(SUFFIXES) and any(stream.read(1024))
 
 
 def _read(files: Files, series: dict[str, _Series], data: DataParams, name: str) -> Raster:

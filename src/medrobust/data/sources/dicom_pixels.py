@@ -159,7 +159,8 @@ def _windowed(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
         centre, width = (float(np.atleast_1d(dataset[tag].value)[0]) for tag in WINDOW_TAGS)
         function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     except DICOM_ERRORS:
-        raise ValueError("its header has no window; set data.window") from None
+        known = f"its values range from {values.min():g} to {values.max():g}"
+        raise ValueError(f"its header has no window; set data.window ({known})") from None
     if function not in WINDOW_FUNCTIONS:
         raise ValueError(f"its header has the unknown VOI LUT function {function}; set data.window")
     if not np.isfinite(centre) or not (1 if function == "LINEAR" else 0) < width < np.inf:
