@@ -81,11 +81,12 @@ def decode(dataset: pydicom.Dataset, data: DataParams) -> Raster:
         if dataset.get("ModalityLUTSequence"):
             values = values.astype(np.int64)  # pydicom computes with indices in the type of the pixels
         values = apply_modality_lut(values, dataset)
+        # Two ways to say that the smallest value is white; a file may have both.
+        inverse = photometric == "MONOCHROME1" or str(dataset.get("PresentationLUTShape", "")).upper() == "INVERSE"
     except DICOM_ERRORS as error:
         raise ValueError(f"its pixels cannot be decoded ({' '.join(str(error).split())})") from None
     shown = _shown(values, dataset) if data.window is None else to_uint8(values, data.window)
-    # In MONOCHROME1 the smallest value is white.
-    return Raster(255 - shown if photometric == "MONOCHROME1" else shown, bits=bits)
+    return Raster(255 - shown if inverse else shown, bits=bits)
 
 
 def _whole_number(dataset: pydicom.Dataset, name: str) -> int:
