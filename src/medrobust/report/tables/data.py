@@ -25,7 +25,7 @@ def data_text(run: Run) -> list[str]:
         reasons = Counter(row["reason"] for row in skipped).most_common()
         named = "; ".join(f"{reason} ({count})" for reason, count in reasons[:NAMED])
         named += f"; {len(reasons) - NAMED} other reasons (header.json)" if len(reasons) > NAMED else ""
-        lines.append(f"{len(skipped)} images or files were skipped: {named}.")
+        lines.append(f"{len(skipped)} images were skipped: {named}.")
     if left := header.get("left_out"):
         labels = ", ".join(f"{count} of {label}" for label, count in left.items())
         lines.append(f"Left out by their label (data.labels): {labels}.")
