@@ -95,8 +95,8 @@ def _units(files: Files, paths: pd.Series) -> dict[str, list[str]]:
         path = PurePosixPath(name)
         if path.suffix.lower() not in TABLES and path.name != "DICOMDIR":
             folders.setdefault(path.parent.as_posix(), []).append(name)
-    known = {PurePosixPath(folder).name for folder in folders} - {""}
-    if any(path in folders or PurePosixPath(path).name in known for path in paths):
+    known = {PurePosixPath(folder).name.lower() for folder in folders} - {""}
+    if any(path in folders or PurePosixPath(path).name.lower() in known for path in paths):
         return folders
     return {name: [name] for names in folders.values() for name in names}
 
