@@ -106,9 +106,41 @@ def test_a_folder_without_an_image_is_reported(block: dict[str, Any], make: Make
         path.rename(path.with_suffix(".xml"))
         path.with_suffix(".xml").write_bytes(b"<x/>")
     with pytest.raises(
-        UserError, match=r"one: is not usable \(one/IM0.xml is not a DICOM file, and no file is an im"
+        UserError, match=r"one: is not usable \(one/IM0.xml is not a DICOM file, and none is an im"
     ):
         make(block)
+
+
+@pytest.mark.parametrize("kind", ["empty", "no position", "foreign", "zip"])
+def test_the_header_of_a_run_does_not_name_the_files_of_a_bad_series(
+    kind: str, block: dict[str, Any], make: Make
+) -> None:
+    """Reports show the reasons, and the name of a file may be that of a patient."""
+    folder = Path(block["path"])
+    for number in range(2):
+        slice_file(folder / "three" / f"DOE_JANE_{number}", values(number), number, "1.2.3")
+    bad = folder / "three" / "DOE_JANE_0"
+    if kind == "empty":
+        bad.write_bytes(b"")
+    elif kind == "no position":
+        change_tags(block, bad, ImagePositionPatient=None)
+    elif kind == "foreign":
+        for path in bad.parent.iterdir():
+            path.write_bytes(b"text")
+    table = pd.DataFrame({"path": ["one", "two", "three"], "label": ["benign", "malignant", "benign"]})
+    table.to_csv(folder.parent / "labels.csv", index=False)
+    if kind == "zip":
+        with zipfile.ZipFile(folder.with_suffix(".zip"), "w") as archive:
+            for file in sorted(folder.rglob("[ID]*")):
+                archive.write(file, file.relative_to(folder))
+        content = bytearray(folder.with_suffix(".zip").read_bytes())
+        place = content.index(b"DOE_JANE_0")
+        content[place + 1400] ^= 1
+        folder.with_suffix(".zip").write_bytes(content)
+        block["path"] += ".zip"
+    skipped = make(block, on_bad_image="skip").header.skipped
+    assert {row["id"].partition("#")[0] for row in skipped} == {"three"}
+    assert not any("DOE" in row["reason"] for row in skipped), skipped
 
 
 def test_slices_of_two_patients_are_not_a_series(block: dict[str, Any], make: Make) -> None:
