@@ -34,7 +34,7 @@ def test_left_out_images_are_listed(tmp_path: Path) -> None:
     split = read_metrics(tmp_path / "metrics" / "split.json")
     write_record(tmp_path / "metrics" / "split.json", {**split, "test": {**split["test"], "Severe": 0}})
     assert data_text(read(tmp_path))[3:] == [
-        "3 images or files were skipped: cannot be decoded (2); blank (1).",
+        "3 images were skipped: cannot be decoded (2); blank (1).",
         "Files that were not read: 2 (no row in the table); 2 (ending .xml).",
         "Left out by their label (data.labels): 4 of glioma.",
         "No test image of Severe: no number of this report covers it.",
@@ -51,7 +51,7 @@ def test_reasons_do_not_name_files(tmp_path: Path) -> None:
     ]
     write_json(path, {**read_json(path), "skipped": skipped})
     reasons = "cannot read (file) (2); cannot read /x/(file) (1); cannot read it (1)."
-    assert data_text(read(tmp_path))[3] == f"4 images or files were skipped: {reasons}"
+    assert data_text(read(tmp_path))[3] == f"4 images were skipped: {reasons}"
 
 
 def test_of_many_reasons_the_first_are_named(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_of_many_reasons_the_first_are_named(tmp_path: Path) -> None:
     skipped = [{"id": f"{number}.png", "reason": f"reason {number}"} for number in range(7)]
     write_json(path, {**read_json(path), "skipped": skipped})
     line = data_text(read(tmp_path))[3]
-    assert line.startswith("7 images or files were skipped: reason 0 (1); ")
+    assert line.startswith("7 images were skipped: reason 0 (1); ")
     assert line.endswith("reason 4 (1); 2 other reasons (header.json).")
 
 

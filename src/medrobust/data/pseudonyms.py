@@ -53,7 +53,7 @@ def _secret() -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(str(path), f"cannot be used ({error})", f"Fix the file, or set {KEY_VARIABLE}") from None
     if os.name == "posix" and mode & OTHERS:
-        raise UserError(str(path), "is readable by others", f"Run chmod 600 {KEY_FILE}")
+        raise UserError(str(path), "is readable by others", f"Run chmod 600 {KEY_FILE}, or set {KEY_VARIABLE}")
     return _long_enough(content, str(path))
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from pydicom import uid
 from pydicom.pixels import apply_voi_lut
 
 from medrobust.core.errors import UserError
@@ -19,14 +18,9 @@ from medrobust.data.sources import dicom
 from medrobust.data.sources.files import Files
 from medrobust.data.split import make_split
 from tests.data.sources.conftest import Make
+from tests.data.sources.dicom_series import HEIGHTS, change_tags, two_series, values
 from tests.data.sources.samples import slice_file
 from tests.params import default_block
-
-HEIGHTS = (5.0, -2.5, 0.0, 2.5)
-
-
-def values(number: int) -> np.ndarray:
-    return np.random.default_rng(number).integers(0, 2500, (16, 16))
 
 
 @pytest.fixture(autouse=True)
@@ -38,27 +32,7 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def block(tmp_path: Path) -> dict[str, Any]:
     """Two series of four slices; the table has no patients."""
-    for case, name in enumerate(("one", "two")):
-        for index, height in enumerate(HEIGHTS):
-            path = tmp_path / "series" / name / f"IM{index}.dcm"
-            slice_file(path, values(10 * case + index), height, f"1.2.{case + 1}", PatientID=f"Doe^{name}")
-    table = pd.DataFrame({"path": ["one", "two/"], "label": ["benign", "malignant"]})
-    table.to_csv(tmp_path / "labels.csv", index=False)
-    return {"source": "dicom", "path": str(tmp_path / "series"), "classes": ["benign", "malignant"],
-            "table": {"file": str(tmp_path / "labels.csv")}, "image_size": 16}  # fmt: skip
-
-
-def change_tags(block: dict[str, Any], path: Path | None = None, **tags: Any) -> Path:
-    """Change tags of a file, by default of the second of the first series; None deletes one."""
-    path = path or Path(block["path"]) / "one" / "IM1.dcm"
-    dataset = pydicom.dcmread(path)
-    for name, value in tags.items():
-        if value is None:
-            delattr(dataset, name)
-        else:
-            setattr(dataset, name, value)
-    dataset.save_as(path)
-    return path
+    return two_series(tmp_path)
 
 
 def test_slices_are_in_order_and_windowed_as_pydicom_does(block: dict[str, Any], make: Make) -> None:
@@ -120,122 +94,6 @@ def test_a_patient_that_no_header_names_is_unknown(block: dict[str, Any], make: 
         dataset.PatientID = " "
         dataset.save_as(path)
     assert make(block).manifest["patient"].tolist() == [""] * 4 + pseudonyms(["Doe^two"]) * 4
-
-
-FOREIGN: dict[str, bytes] = {
-    "069.xml": b"<?xml version='1.0'?><x/>", "LICENSE": b"terms of use", "Thumbs.db": b"\xd0\xcf\x11\xe0" * 300,
-    "preview.jpg": b"\xff\xd8\xff\xe0" * 99, "mask.nii.gz": b"\x1f\x8b" * 99, "archive.zip": b"PK\x03\x04" * 99,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", FOREIGN)
-@pytest.mark.parametrize("on_bad_image", ["fail", "skip"])
-def test_a_foreign_file_is_left_out_and_counted(
-    name: str, on_bad_image: str, block: dict[str, Any], make: Make
-) -> None:
-    whole = make(block)
-    (Path(block["path"]) / "one" / name).write_bytes(FOREIGN[name])
-    store = make(block, on_bad_image=on_bad_image)
-    assert np.array_equal(store.images, whole.images)
-    assert store.header.skipped == [{"id": f"one/{name}", "reason": "not a DICOM file, left out of its series"}]
-
-
-@pytest.mark.parametrize(
-    ("tags", "reason"),
-    [
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
-        ({"SOPClassUID": uid.SegmentationStorage}, "a Segmentation Storage"),
-        ({"SOPClassUID": uid.RTDoseStorage}, "a RT Dose Storage"),
-        ({"SOPClassUID": uid.SecondaryCaptureImageStorage}, "a Secondary Capture Image Storage"),
-        ({"SOPClassUID": uid.EnhancedSRStorage, "Rows": None}, "no image but Enhanced SR Storage"),
-        (
-            {"SOPClassUID": uid.GrayscaleSoftcopyPresentationStateStorage, "Rows": None},
-            "no image but Grayscale Soft",
-        ),
-        ({"SOPClassUID": uid.EncapsulatedPDFStorage, "Rows": None}, "no image but Encapsulated PDF"),
-    ],
-)
-def test_what_accompanies_a_series_is_left_out(
-    tags: dict[str, Any], reason: str, block: dict[str, Any], make: Make
-) -> None:
-    whole = make(block)
-    tags = {"SeriesInstanceUID": "1.2.99", "ImageOrientationPatient": [0, 1, 0, 0, 0, -1], **tags}
-    path = Path(block["path"]) / "one" / "IM9.dcm"
-    slice_file(path, values(99), 0.0, "1.2.99", **{name: tag for name, tag in tags.items() if tag is not None})
-    if "Rows" in tags:
-        change_tags(block, path, Rows=None)
-    store = make(block)
-    assert np.array_equal(store.images, whole.images)
-    assert [row["id"] for row in store.header.skipped] == ["one/IM9.dcm"]
-    assert store.header.skipped[0]["reason"].startswith(reason)
-
-
-@pytest.mark.parametrize(
-    "tags",
-    [{"ImageType": ["DERIVED", "PRIMARY", "LOCALIZER"]}, {"SOPClassUID": uid.SecondaryCaptureImageStorage}],
-)
-def test_companions_alone_are_the_series(tags: dict[str, Any], block: dict[str, Any], make: Make) -> None:
-    for path in (Path(block["path"]) / "one").iterdir():
-        change_tags(block, path, **tags)
-    store = make(block)
-    assert store.header.counts == {"benign": 4, "malignant": 4}
-    assert not store.header.skipped
-
-
-def test_a_folder_without_an_image_is_reported(block: dict[str, Any], make: Make) -> None:
-    for path in (Path(block["path"]) / "one").iterdir():
-        path.rename(path.with_suffix(".xml"))
-        path.with_suffix(".xml").write_bytes(b"<x/>")
-    with pytest.raises(
-        UserError, match=r"one: is not usable \(one/IM0.xml is not a DICOM file, and no file is an im"
-    ):
-        make(block)
-
-
-def test_slices_of_two_patients_are_not_a_series(block: dict[str, Any], make: Make) -> None:
-    change_tags(block, PatientID="Roe^Mary")
-    with pytest.raises(
-        UserError, match=r"one: is not usable \(the folder contains several patients; give each a folder"
-    ):
-        make(block)
-
-
-@pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("suffix", [".dcm", ".DCM", ""])
-@pytest.mark.parametrize("row", ["stem", "name", "path"])
-def test_a_file_may_be_a_patient(nested: bool, suffix: str, row: str, block: dict[str, Any], make: Make) -> None:
-    """As RSNA and VinDr publish them: no series of slices, no position, the patient in the table or the header."""
-    folder = Path(block["path"]) / ("train" if nested else ".")
-    names = [f"0004cfab-14fd-{number}" for number in range(6)]
-    for number, name in enumerate(names):
-        slice_file(folder / f"{name}{suffix}", values(number), 0.0, f"1.2.{number}", PatientID=name)
-        change_tags(block, folder / f"{name}{suffix}", ImagePositionPatient=None, ImageOrientationPatient=None)
-    (folder / "LICENSE").write_text("terms")
-    (folder / "README").write_text("read me")
-    paths = {"stem": names, "name": [f"{name}{suffix}" for name in names],
-             "path": [f"{'train/' if nested else ''}{name}{suffix}" for name in names]}[row]  # fmt: skip
-    table = pd.DataFrame({"patientId": paths, "label": ["benign", "malignant"] * 3})
-    table.to_csv(Path(block["path"]).parent / "labels.csv", index=False)
-    store = make(block, table={**block["table"], "path": "patientId"})
-    assert store.header.counts == {"benign": 3, "malignant": 3}
-    assert store.manifest["patient"].tolist() == pseudonyms(names)
-    if row == "stem":  # RSNA's patientId is both
-        store = make(block, table={**block["table"], "path": "patientId", "patient": "patientId"})
-        assert store.manifest["patient"].tolist() == names
-
-
-def test_the_top_folder_may_be_a_series(block: dict[str, Any], make: Make, tmp_path: Path) -> None:
-    for path in (Path(block["path"]) / "two").iterdir():
-        path.rename(Path(block["path"]) / path.name)
-    pd.DataFrame({"path": ["one", "."], "label": ["benign", "malignant"]}).to_csv(
-        tmp_path / "labels.csv", index=False
-    )
-    assert make(block).header.counts == {"benign": 4, "malignant": 4}
-
-
-def test_a_folder_comes_before_a_file_of_its_name(block: dict[str, Any], make: Make) -> None:
-    slice_file(Path(block["path"]) / "other" / "one.dcm", values(50), 0.0, "1.2.50")
-    assert make(block).manifest["id"].iloc[0] == "one#0000"
 
 
 def test_monochrome1_is_inverted(block: dict[str, Any], make: Make) -> None:

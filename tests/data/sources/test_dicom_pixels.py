@@ -65,6 +65,21 @@ def test_each_function_of_the_window(function: str | None, centre: int, width: i
     assert np.array_equal(shown(inverse).pixels, 255 - shown(found).pixels)
 
 
+@pytest.mark.parametrize(
+    ("tags", "inverse"),
+    [
+        ({"PresentationLUTShape": "IDENTITY"}, False),
+        ({"PresentationLUTShape": ""}, False),
+        ({"PresentationLUTShape": "INVERSE"}, True),
+        ({"PresentationLUTShape": "INVERSE", "PhotometricInterpretation": "MONOCHROME1"}, True),
+        ({"PresentationLUTShape": "IDENTITY", "PhotometricInterpretation": "MONOCHROME1"}, True),
+    ],
+)
+def test_the_smallest_value_may_be_white(tags: dict[str, Any], inverse: bool, tmp_path: Path) -> None:
+    plain, found = (shown(dataset(tmp_path, **PLAIN, **more)).pixels for more in ({}, tags))
+    assert np.array_equal(found, 255 - plain if inverse else plain)
+
+
 def test_a_negative_slope_and_signed_pixels(tmp_path: Path) -> None:
     tags: dict[str, Any] = {"PixelRepresentation": 1, "BitsStored": 16, "HighBit": 15, "RescaleSlope": -2,
                             "RescaleIntercept": 100, "WindowCenter": 100, "WindowWidth": 201}  # fmt: skip
@@ -135,7 +150,7 @@ def test_a_palette_gives_its_colours(count: int, bits: int, first: int, window: 
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        (NONE, r"its header has no window; set data\.window"),
+        (NONE, r"its header has no window; set data\.window \(its values range from -1024 to -874\)"),
         ({"WindowWidth": ""}, r"its header has no window; set data\.window"),
         ({"WindowWidth": 1}, r"the window in its header has centre 40 and width 1; set data\.window"),
         ({"WindowWidth": 0, "VOILUTFunction": "SIGMOID"}, "centre 40 and width 0"),

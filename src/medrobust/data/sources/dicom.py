@@ -15,10 +15,10 @@ from medrobust.data.pseudonyms import pseudonyms
 from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.dicom_pixels import DICOM_ERRORS, decode, read_dataset
 from medrobust.data.sources.fetch import copy_or_download, open_raw
-from medrobust.data.sources.files import Files
+from medrobust.data.sources.files import Files, fault
 from medrobust.data.sources.labels import match_files, read_label_table
 from medrobust.data.sources.unused import NO_ROW, unused
-from medrobust.data.sources.volumes import one_row_per_slice
+from medrobust.data.sources.volumes import BadFileError, one_row_per_slice
 
 #: Tags for the order of slices, the patient, and the check that a folder is a single series.
 TAGS = ["SOPClassUID", "SeriesInstanceUID", "PatientID", "ImagePositionPatient", "ImageOrientationPatient",
@@ -99,8 +99,8 @@ def _units(files: Files, paths: pd.Series) -> dict[str, list[str]]:
         path = PurePosixPath(name)
         if path.suffix.lower() not in TABLES and path.name != "DICOMDIR":
             folders.setdefault(path.parent.as_posix(), []).append(name)
-    known = {PurePosixPath(folder).name for folder in folders} - {""}
-    if any(path in folders or PurePosixPath(path).name in known for path in paths):
+    known = {PurePosixPath(folder).name.lower() for folder in folders} - {""}
+    if any(path in folders or PurePosixPath(path).name.lower() in known for path in paths):
         return folders
     return {name: [name] for names in folders.values() for name in names}
 
@@ -114,7 +114,7 @@ def _in_order(files: Files, names: list[str]) -> _Series:
         left_out |= {one.name: one.companion for one in slices if one.companion}
         slices = [one for one in slices if not one.companion]
     if not slices:
-        raise ValueError(f"{names[0]} is {left_out[names[0]]}, and no file is an image of a series")
+        raise BadFileError(names[0], f"is {left_out[names[0]]}, and none is an image of a series")
     for found, what in (({one.series for one in slices}, "several series"),
                         ({one.patient for one in slices}, "several patients")):  # fmt: skip
         if len(found) > 1:
@@ -128,7 +128,7 @@ def _by_position(slices: list[_Slice]) -> list[str]:
         return [slices[0].name]
     positions, planes = (np.array([getattr(one, name) for one in slices]) for name in ("position", "plane"))
     if (missing := np.isnan(positions).any(axis=1)).any():
-        raise ValueError(f"{slices[int(missing.argmax())].name} has no ImagePositionPatient")
+        raise BadFileError(slices[int(missing.argmax())].name, "has no ImagePositionPatient")
     if np.isnan(planes).any() or np.ptp(planes, axis=0).max() > 0.01:
         raise ValueError("its slices are in different planes, or their headers have no plane")
     heights = positions @ np.cross(planes[0, :3], planes[0, 3:])
@@ -142,10 +142,13 @@ def _read_header(files: Files, name: str) -> _Slice | str:
     """Read the header of a slice; of a file that is no image of a series, return what it is.
 
     Raises:
-        ValueError: the file is empty or damaged.
+        BadFileError: the file is empty or damaged.
     """
+    start = b""
     try:
         with files.open(name) as stream:
+            start = stream.read(1024)
+            stream.seek(0)
             header = read_dataset(stream, stop_before_pixels=True, specific_tags=TAGS)
         kind = uid.UID(str(header.SOPClassUID))
         if not header.get("Rows"):
@@ -162,17 +165,11 @@ def _read_header(files: Files, name: str) -> _Slice | str:
             [float(number) for number in plane or [np.nan] * 6],
         )
     except InvalidDicomError as error:
-        if _is_foreign(files, name):
+        if any(start) and not name.lower().endswith(SUFFIXES):  # it has content, and was never meant to be DICOM
             return "not a DICOM file"
-        raise ValueError(f"{name} is truncated or not a DICOM file ({error})") from None
+        raise BadFileError(name, f"is truncated or not a DICOM file ({fault(error)})") from None
     except DICOM_ERRORS as error:
-        raise ValueError(f"{name} is truncated or not a DICOM file ({error})") from None
-
-
-def _is_foreign(files: Files, name: str) -> bool:
-    """Whether a file that is not DICOM was never meant to be: by its name, and because it has content."""
-    with files.open(name) as stream:
-        return not name.lower().endswith(SUFFIXES) and any(stream.read(1024))
+        raise BadFileError(name, f"is truncated or not a DICOM file ({fault(error)})") from None
 
 
 def _read(files: Files, series: dict[str, _Series], data: DataParams, name: str) -> Raster:
@@ -181,5 +178,5 @@ def _read(files: Files, series: dict[str, _Series], data: DataParams, name: str)
         with files.open(series[key].files[int(number)]) as stream:
             dataset = read_dataset(stream)
     except DICOM_ERRORS as error:
-        raise ValueError(f"its pixels cannot be decoded ({error})") from None
+        raise ValueError(f"its pixels cannot be decoded ({fault(error)})") from None
     return decode(dataset, data)

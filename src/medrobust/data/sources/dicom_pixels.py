@@ -32,9 +32,10 @@ DICOM_ERRORS = (
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x08")
 #: Sequences that hold, for each frame of an enhanced file, what other files have in their header.
 FRAME_SEQUENCES = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
-dicom_codecs.register()
 WINDOW_TAGS = ("WindowCenter", "WindowWidth")
 WINDOW_FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
+
+dicom_codecs.register()
 
 
 def read_dataset(stream: IO[bytes], **options: object) -> pydicom.Dataset:
@@ -69,10 +70,10 @@ def decode(dataset: pydicom.Dataset, data: DataParams) -> Raster:
     frame = chosen_frame(_whole_number(dataset, "NumberOfFrames"), data.volume)
     if (pixels := _whole_number(dataset, "Rows") * _whole_number(dataset, "Columns")) > MAX_PIXELS:
         raise ValueError(f"it has {pixels} pixels, more than {MAX_PIXELS}")
-    _check_compression(dataset)
+    plugin = _plugin(dataset)
     try:
         _use_frame_tags(dataset, frame)
-        values = pixel_array(dataset, index=frame, decoding_plugin=_plugin(dataset))
+        values = pixel_array(dataset, index=frame, decoding_plugin=plugin)
         bits, photometric = int(dataset.BitsStored), str(dataset.PhotometricInterpretation)
         if photometric == "PALETTE COLOR":
             return _coloured(values, dataset)
@@ -81,11 +82,12 @@ def decode(dataset: pydicom.Dataset, data: DataParams) -> Raster:
         if dataset.get("ModalityLUTSequence"):
             values = values.astype(np.int64)  # pydicom computes with indices in the type of the pixels
         values = apply_modality_lut(values, dataset)
+        # Two ways to say that the smallest value is white; a file may have both.
+        inverse = photometric == "MONOCHROME1" or str(dataset.get("PresentationLUTShape", "")).upper() == "INVERSE"
     except DICOM_ERRORS as error:
         raise ValueError(f"its pixels cannot be decoded ({' '.join(str(error).split())})") from None
     shown = _shown(values, dataset) if data.window is None else to_uint8(values, data.window)
-    # In MONOCHROME1 the smallest value is white.
-    return Raster(255 - shown if photometric == "MONOCHROME1" else shown, bits=bits)
+    return Raster(255 - shown if inverse else shown, bits=bits)
 
 
 def _whole_number(dataset: pydicom.Dataset, name: str) -> int:
@@ -95,23 +97,22 @@ def _whole_number(dataset: pydicom.Dataset, name: str) -> int:
         raise ValueError(f"its {name} is not a number ({error})") from None
 
 
-def _check_compression(dataset: pydicom.Dataset) -> None:
-    """Raise ValueError if no decoder is installed for the compression of the pixels."""
+def _plugin(dataset: pydicom.Dataset) -> str:
+    """Name of the plugin for the compression of the pixels; empty lets pydicom choose.
+
+    Raises:
+        ValueError: no decoder is installed for it.
+    """
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        available = get_decoder(syntax).is_available
+        decoder = get_decoder(syntax)
     except NotImplementedError:
-        available = False
-    if not available and syntax in dicom_codecs.SYNTAXES:
+        decoder = None
+    if decoder is not None and decoder.is_available:
+        return dicom_codecs.LABEL if dicom_codecs.LABEL in decoder.available_plugins else ""
+    if syntax in dicom_codecs.SYNTAXES:
         raise ValueError(f"its compression, {syntax.name}, needs imagecodecs; run pip install medrobust[formats]")
-    if not available:
-        raise ValueError(f"no decoder reads its compression, {syntax.name}; save it without compression")
-
-
-def _plugin(dataset: pydicom.Dataset) -> str:
-    """The plugin to decode with; empty lets pydicom choose."""
-    syntax = dataset.file_meta.TransferSyntaxUID
-    return dicom_codecs.LABEL if dicom_codecs.LABEL in get_decoder(syntax).available_plugins else ""
+    raise ValueError(f"no decoder reads its compression, {syntax.name}; save it without compression")
 
 
 def _use_frame_tags(dataset: pydicom.Dataset, frame: int) -> None:
@@ -159,7 +160,8 @@ def _windowed(values: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray:
         centre, width = (float(np.atleast_1d(dataset[tag].value)[0]) for tag in WINDOW_TAGS)
         function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     except DICOM_ERRORS:
-        raise ValueError("its header has no window; set data.window") from None
+        known = f"its values range from {values.min():g} to {values.max():g}"
+        raise ValueError(f"its header has no window; set data.window ({known})") from None
     if function not in WINDOW_FUNCTIONS:
         raise ValueError(f"its header has the unknown VOI LUT function {function}; set data.window")
     if not np.isfinite(centre) or not (1 if function == "LINEAR" else 0) < width < np.inf:

@@ -50,7 +50,12 @@ class Files:
             with self.open(name) as file:
                 return file.read()
         except READ_ERRORS as error:
-            raise ValueError(f"damaged in {self.path.name} ({error})") from None
+            raise ValueError(f"damaged in {self.path.name} ({fault(error)})") from None
+
+
+def fault(error: Exception) -> str:
+    """Words for an error of a damaged file, without the file's name, which zipfile writes into its messages."""
+    return "wrong checksum or header" if isinstance(error, zipfile.BadZipFile) else str(error)
 
 
 def open_files(path: Path) -> Files:

@@ -23,7 +23,7 @@ from medrobust.core.params.sources import VolumeParams
 from medrobust.data.images import Raster, Window, to_uint8
 from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, open_raw
-from medrobust.data.sources.files import READ_ERRORS, Files, SharedCache
+from medrobust.data.sources.files import READ_ERRORS, Files, SharedCache, fault
 from medrobust.data.sources.labels import match_files, read_label_table
 from medrobust.data.sources.unused import NO_ROW, unused
 from medrobust.data.sources.volumes import chosen_frame, one_row_per_slice
@@ -152,7 +152,7 @@ class _Reader:
                 stream.seek(0)
                 return (gzip.GzipFile(fileobj=stream) if packed else stream).read(size)
         except READ_ERRORS as error:
-            raise ValueError(f"truncated or not a volume ({error})") from None
+            raise ValueError(f"truncated or not a volume ({fault(error)})") from None
 
 
 def _parse(content: bytes, header: bytes | None) -> SpatialImage:

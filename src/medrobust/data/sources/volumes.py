@@ -11,6 +11,14 @@ from medrobust.core.params.sources import VolumeParams
 from medrobust.core.runtime import progress
 
 
+class BadFileError(ValueError):
+    """One file of a series is not usable. The error names it; `reason` does not, because reports show reasons."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} {reason}")
+        self.reason = f"one of its files {reason}"
+
+
 def selected_slices(count: int, volume: VolumeParams) -> list[int]:
     """Numbers of every `volume.step`-th slice inside `volume.range` (shares of the height).
 
@@ -61,7 +69,7 @@ def one_row_per_slice(
             if data.on_bad_image == "fail":
                 remedy = "Fix or remove it, or set data.on_bad_image: skip"
                 raise UserError(name, f"is not usable ({error})", remedy) from None
-            skipped.append({"id": name, "reason": str(error)})
+            skipped.append({"id": name, "reason": error.reason if isinstance(error, BadFileError) else str(error)})
     table = table[table["id"].isin(list(slices))]
     table = table.assign(slice=table["id"].map(slices)).explode("slice", ignore_index=True)
     ids = [f"{name}#{number:04d}" for name, number in zip(table["id"], table["slice"], strict=True)]

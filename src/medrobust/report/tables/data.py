@@ -28,7 +28,7 @@ def data_text(run: Run) -> list[str]:
         reasons = Counter(_without_name(row) for row in skipped).most_common()
         named = "; ".join(f"{reason} ({count})" for reason, count in reasons[:NAMED])
         named += f"; {len(reasons) - NAMED} other reasons (header.json)" if len(reasons) > NAMED else ""
-        lines.append(f"{len(skipped)} images or files were skipped: {named}.")
+        lines.append(f"{len(skipped)} images were skipped: {named}.")
     if unused := header.get("unused"):
         named = "; ".join(f"{entry['count']} ({entry['reason']})" for entry in unused)
         lines.append(f"Files that were not read: {named}.")
