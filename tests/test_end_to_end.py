@@ -16,6 +16,7 @@ import yaml
 from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.yaml_file import read_params
 from medrobust.core.records import read_metrics
+from medrobust.core.versions import installed
 from tests.params import save
 from tools.preset import render
 
@@ -100,6 +101,8 @@ def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
         assert word not in page, word
     run(pipeline, "dvc", "plots", "show", "plots/results", "-o", "tmp/plots")
     assert (pipeline / "tmp" / "plots" / "index.html").read_text().count('"facet"') == 3
+    assert json.loads((pipeline / "data" / "code" / "versions.json").read_text()) == installed()
+    assert f"Computed with {installed()}." in page
     audit = read_metrics(pipeline / "metrics" / "audit.json")
     assert audit["test_patients_in_train"] == 0
 

@@ -1,5 +1,6 @@
 """The stages as functions: what they write, and that hidden labels have no effect."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from medrobust.core.params.report import ReportParams
 from medrobust.core.params.training import ModelParams
 from medrobust.core.records import read_json, read_metrics, write_json
 from medrobust.data.store import Subset
-from medrobust.training import loop, run
+from medrobust.training import loop, run, state
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.run import PreparedImages, TrainingRun, TrainOutputs, adv_train_stage, train_stage
 from medrobust.training.settings import TrainingSettings
@@ -172,3 +173,17 @@ def test_a_running_training_shows_its_last_epoch(clean: Path, monkeypatch: pytes
     assert len(read_metrics(out.metrics)) > 5
     assert len((out.plots / "live/plots/metrics/loss.tsv").read_text().splitlines()) == 4
     assert not list(out.plots.parent.glob(".*"))
+
+
+def test_a_resume_file_is_deleted_without_those_that_another_run_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two queued runs may train the same model at once."""
+    monkeypatch.chdir(tmp_path)
+    path = state.resume_path("key")
+    path.parent.mkdir(parents=True)
+    writing, cut = path.with_name(f".key.{os.getpid()}.tmp.pt"), path.with_name(".key.999999999.tmp.pt")
+    for file in (path, writing, cut):
+        file.write_bytes(b"x")
+    state.delete_resume_file("key")
+    assert list(path.parent.iterdir()) == [writing]

@@ -277,3 +277,16 @@ def test_an_invalid_number_of_workers_is_refused(prepared: Path, monkeypatch: py
     monkeypatch.setenv("MEDROBUST_WORKERS", "two")
     with pytest.raises(UserError, match=r"MEDROBUST_WORKERS: 'two'.*1, 2"):
         tune(prepared, 1)
+
+
+def test_a_queued_run_continues_the_study_of_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC deletes the copy of the workspace in which a failed run has worked."""
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    trials.open_study("one").enqueue_trial({})
+    monkeypatch.chdir(tmp_path)
+    assert len(trials.open_study("one").trials) == 1
+    assert (tmp_path / "tmp" / "studies" / "one.log").is_file()
