@@ -1,7 +1,7 @@
 """The text of the comment: comment.md.jinja, and below it the folds, cut between lines at GitHub's limit."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,6 +156,10 @@ def _metric(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else clipped(value)
 
 
+def _count_of(stages: Sized) -> str:
+    return f"{len(stages)} stage{'' if len(stages) == 1 else 's'}"
+
+
 def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows)] if rows else []
 
@@ -166,4 +170,5 @@ def _template() -> Any:
         undefined=StrictUndefined,
     )  # fmt: skip
     folder.filters |= {"md": clipped, "listed": listed, "arrow": _arrow, "value": _value, "chance": _chance}
+    folder.filters["count_of"] = _count_of
     return folder.get_template("comment.md.jinja")

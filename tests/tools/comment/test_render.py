@@ -165,7 +165,7 @@ def test_results_that_the_base_lacks_are_not_blamed_on_the_pull_request() -> Non
     assert "**Outdated on main, not by this pull request:** outdated stages: 1 (adv.eps has changed)" in comment
     assert "## No headline measure changed" in comment
     both = text(results(), results(), run=SMOKE, verdict=Verdict(NOT_COMMITTED, old, old))
-    assert "**Outdated on main already:** 1 stages. Not all of this is due to this pull request." in both
+    assert "**Outdated on main already:** 1 stage. Not all of this is due to this pull request." in both
 
 
 def test_verdicts_that_changed_are_shown_by_model() -> None:
