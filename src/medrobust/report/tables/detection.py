@@ -114,16 +114,25 @@ def _by_class(run: Run) -> Table:
     classes = run.header.get("classes", [])
     rows = []
     for where, row in _per_attacker(run):
-        # Of an unaware attacker on all images a record, else the number of successful attacks.
-        hits = row.get("successful", 0)
-        whole = hits if isinstance(hits, dict) else {
-            name: row.get(f"successful_{name}") for name in ("auprc_attacked", "base_rate")
-        }  # fmt: skip
-        count = whole.get("n_attacked", hits) if row else where[-1]
+        whole = _successful(row)
         parts = [whole, *(row.get("per_class", {}).get(name, {}) for name in classes)]
-        rows.append([*where[:-1], str(count), *(_with_base(part) for part in parts)])
+        rows.append([*where[:-1], whole.get("n_attacked", where[-1]), *(_with_base(part) for part in parts)])
     columns = [*WHERE[:-1], "successful attacks", "all", *classes]
     return Table("AUPRC by class", columns, rows, table_note("detection_by_class"), len(rows) > LONG)
+
+
+def _successful(row: dict[str, Any]) -> dict[str, Any]:
+    """`n_attacked` as text, `auprc_attacked` and `base_rate` of successful attacks; {} if there was no attacker.
+
+    The record of all images has them under `successful`, that of the compared images beside the other measures.
+    """
+    found = row.get("successful")
+    if isinstance(found, dict):
+        return {**found, "n_attacked": str(found["n_attacked"])}
+    if found is None:
+        return {}
+    named = {name: row.get(f"successful_{name}") for name in ("auprc_attacked", "base_rate")}
+    return {"n_attacked": str(found), **named}
 
 
 def _with_base(record: dict[str, Any]) -> str:
