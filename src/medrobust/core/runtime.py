@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from medrobust.core.code import check_code
 from medrobust.core.disk import disk_errors
-from medrobust.core.ending import children_environment, end_early
+from medrobust.core.ending import children_environment, early_end
 from medrobust.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,21 +57,21 @@ def run_stage(
     """
     torchrun = os.environ.get("MEDROBUST_TORCHRUN") if parallel else None
     own_sources()
-    end_early()
     keep_memory()
     script = Path(sys.argv[0])
     try:
-        limit_threads()
-        if parallel and "RANK" in os.environ:
-            main()
-            return
-        with disk_errors(str(WORK)), stage_lock(cell) as lock, timed(cell):
-            check_code(script, entries)
-            if torchrun:
-                _launch(torchrun, lock)
-            else:
+        with early_end():
+            limit_threads()
+            if parallel and "RANK" in os.environ:
                 main()
-            check_code(script, entries)
+                return
+            with disk_errors(str(WORK)), stage_lock(cell) as lock, timed(cell):
+                check_code(script, entries)
+                if torchrun:
+                    _launch(torchrun, lock)
+                else:
+                    main()
+                check_code(script, entries)
     except UserError as error:
         sys.exit(f"\n{cell}: {error}")
 
