@@ -20,7 +20,8 @@ WRITER = """
 import os, shutil, signal, sys, time
 from pathlib import Path
 from medrobust.core import ending, records
-ending.end_early()
+held = ending.early_end()
+held.__enter__()
 phase, number = sys.argv[1], int(sys.argv[2])
 counted = {{"n": 0}}
 def stop(*args, **kwargs):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medrobust.core.disk import is_alive
-from medrobust.core.ending import PARENTS
+from medrobust.core.ending import PARENTS, early_end
 
 STAGE = """
 import time
@@ -96,3 +96,11 @@ def test_a_stage_started_by_hand_outlives_its_shell(tmp_path: Path) -> None:
     assert not has_ended(stage, 1.5)
     os.kill(stage, signal.SIGTERM)
     assert has_ended(stage)
+
+
+def test_a_stage_leaves_the_handlers_of_its_process_as_they_were() -> None:
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    with early_end():
+        assert [signal.getsignal(number) for number in numbers] != before
+    assert [signal.getsignal(number) for number in numbers] == before

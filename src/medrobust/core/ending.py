@@ -5,6 +5,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -18,10 +20,12 @@ SHELLS = {"sh", "dash", "bash", "zsh", "ksh", "fish"}
 INTERVAL, GRACE = 0.5, 20.0
 
 
-def end_early() -> None:
+@contextmanager
+def early_end() -> Iterator[None]:
     """Let signals end this process by SystemExit, and the end of its parents by SIGTERM."""
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
+    earlier = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in earlier.items():
+        if handler is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
             signal.signal(number, _exit)
     # Only of a process that DVC or torchrun started: a shell may end before what was started in it.
     parent = os.getppid() if {"DVC_STAGE", "RANK"} & os.environ.keys() else None
@@ -30,6 +34,11 @@ def end_early() -> None:
         others.append(above)
     if parent or others:
         threading.Thread(target=_watch, args=(parent, others), daemon=True).start()
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def children_environment() -> dict[str, str]:

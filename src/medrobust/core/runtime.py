@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from medrobust.core.code import check_code
 from medrobust.core.disk import disk_errors
-from medrobust.core.ending import children_environment, end_early
+from medrobust.core.ending import children_environment, early_end
 from medrobust.core.errors import UserError
 from medrobust.core.text import one_line
 
@@ -59,21 +59,21 @@ def run_stage(
     """
     torchrun = os.environ.get("MEDROBUST_TORCHRUN") if parallel else None
     own_sources()
-    end_early()
     keep_memory()
     script = Path(sys.argv[0])
     try:
-        limit_threads()
-        if parallel and "RANK" in os.environ:
-            main()
-            return
-        with disk_errors(str(WORK)), stage_lock(cell) as lock, timed(cell):
-            check_code(script, entries)
-            if torchrun:
-                _launch(torchrun, lock)
-            else:
+        with early_end():
+            limit_threads()
+            if parallel and "RANK" in os.environ:
                 main()
-            check_code(script, entries)
+                return
+            with disk_errors(str(WORK)), stage_lock(cell) as lock, timed(cell):
+                check_code(script, entries)
+                if torchrun:
+                    _launch(torchrun, lock)
+                else:
+                    main()
+                check_code(script, entries)
     except UserError as error:
         # The name of a file may hold control sequences of terminals.
         sys.exit(f"\n{cell}: " + "\n".join(map(one_line, str(error).split("\n"))))
