@@ -29,6 +29,13 @@ class Partial(masks.Mask):
         return torch.where(bright[:, None], logits + 0.1 * (400 * logits).sin(), logits)
 
 
+class Votes(masks.Mask):
+    """One vote for the predicted class: no graph leads from the votes to the image."""
+
+    def outputs(self, logits: Tensor, images: Tensor) -> Tensor:
+        return nn.functional.one_hot(logits.argmax(1), 3).to(images)
+
+
 class WithGradients(masks.Mask):
     """Another function where a graph is recorded: an attack sees other logits than the evaluation."""
 
@@ -46,6 +53,7 @@ MASKS: dict[str, tuple[Callable[[nn.Module], nn.Module], set[str]]] = {
     "rows without a gradient": (lambda model: masks.Detached(model, "rows"), {"random step"}),
     "wrong sign": (masks.Reversed, {"gain"}),
     "some images": (Partial, {"gain"}),
+    "no graph": (Votes, {"zero gradient"}),
     "other logits with gradients": (WithGradients, {"deterministic"}),
 }
 
