@@ -54,13 +54,22 @@ def images() -> Subset:
     return Subset(np.clip(pixels, 1, 254).astype(np.uint8), np.arange(450), labels, ids, patients, ["a", "b", "c"])
 
 
-def train(images: Subset, perturb: Callable[[nn.Module, Tensor, Tensor, int], Tensor]) -> nn.Module:
-    """A small network in eval mode, trained on clean and on perturbed images."""
-    torch.manual_seed(0)
-    model = nn.Sequential(
+def network() -> nn.Module:
+    """A small untrained network."""
+    return nn.Sequential(
         nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
         nn.Linear(288, 24), nn.GELU(), nn.Linear(24, 3),
     )  # fmt: skip
+
+
+def train(
+    images: Subset,
+    perturb: Callable[[nn.Module, Tensor, Tensor, int], Tensor],
+    build: Callable[[], nn.Module] = network,
+) -> nn.Module:
+    """A small network in eval mode, trained on clean and on perturbed images."""
+    torch.manual_seed(0)
+    model = build()
     optimiser = torch.optim.Adam(model.parameters(), 3e-3)
     for step in range(90):
         rows = torch.randint(0, len(images), (64,)).numpy()

@@ -184,8 +184,18 @@ def input_gradient(
     with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
         logits = model(images)
         losses = loss(logits, images)
-        (gradient,) = torch.autograd.grad(losses.sum(), images)
+        gradient = gradient_of(losses.sum(), images)
     return logits.detach(), losses.detach(), gradient
+
+
+def gradient_of(total: Tensor, images: Tensor, *, retain: bool = False) -> Tensor:
+    """Gradient of a number with respect to images; zero where the model cuts the graph (one-hot votes, bits)."""
+    if not total.requires_grad:
+        return torch.zeros_like(images)
+    (gradient,) = torch.autograd.grad(
+        total, images, retain_graph=retain, allow_unused=True, materialize_grads=True
+    )
+    return gradient
 
 
 def check_images(images: Tensor) -> None:

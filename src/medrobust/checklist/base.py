@@ -86,12 +86,35 @@ class Challenge:
 
 
 @dataclass(frozen=True)
+class Paths:
+    """Short paths of an attack at one radius, on images that at least one suite of the model did not fool.
+
+    Each image has two: one from the clean image and one from a random corner of half the ball. `rows`, int n, are
+    positions in the subset.
+
+    Attributes:
+        gains: n×2, changes of the margin over what the gradients along the path add up to (trapezoidal rule): 1
+            for a useful gradient, NaN where all gradients are zero.
+        cosines: n×2, of the gradients before and after a step (the mean over the steps), or of those at both ends
+            of the path if that is smaller.
+        errors: n, of the gradients at both ends about the change of the margin from the clean image to the corner,
+            in units of the change that a random direction has on average. NaN where both gradients are zero.
+    """
+
+    rows: np.ndarray
+    gains: np.ndarray
+    cosines: np.ndarray
+    errors: np.ndarray
+
+
+@dataclass(frozen=True)
 class SuiteEvidence:
     """The input of the checks of an evaluation, which is one model under one suite.
 
     `suite` is as returned by `attacks.engine.suite.resolve_suite`. `attempts` has one row per image and attempt,
-    `records` one per image and radius. `eps` is the radius of the challengers, one of the suite's. `challenge` is
-    None if all suites with this norm and `eps` fooled every image.
+    `records` one per image and radius. `eps` is the radius of the challengers, one of the suite's. `challenge` and
+    `paths` are None if all suites with this norm and `eps` fooled every image. `fooled_by_others`, bool m×n, has
+    one row per other suite of this norm: the images of the subset that it fooled at this radius or a smaller one.
     """
 
     suite: dict[str, Any]
@@ -102,6 +125,8 @@ class SuiteEvidence:
     adversarial: bool
     challenge: Challenge | None
     report: ReportParams
+    paths: Paths | None
+    fooled_by_others: np.ndarray
 
     def records_at(self, eps: float) -> pd.DataFrame:
         """The records at one radius, in the order of the subset."""

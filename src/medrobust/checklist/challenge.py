@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from medrobust.attacks.base import Attack, frozen, margin
-from medrobust.attacks.methods.iterative import PGDL2
+from medrobust.attacks.methods.apgd import APGDT
+from medrobust.attacks.methods.iterative import PGDL2, VMIFGSM
 from medrobust.attacks.methods.pgd import FGSM, PGD
+from medrobust.attacks.methods.rays import RayS
 from medrobust.attacks.methods.square import Square
 from medrobust.attacks.methods.square_l2 import SquareL2
 from medrobust.attacks.projection import Norm, project
@@ -23,18 +25,25 @@ from medrobust.core.seeds import signs
 from medrobust.models.predict import batches
 
 #: Random corners of the ball per image, drawn by the noise control.
-NUM_DRAWS = 100
+NUM_DRAWS = 40
 #: Random starts beside the first.
-NUM_RESTARTS = 4
+NUM_RESTARTS = 2
 #: Step sizes tried beside 2.5·eps/steps, as shares of eps.
-STEP_SIZES = (0.1, 0.5, 1.0)
+STEP_SIZES = (0.1, 2.0)
+#: Gradients of the neighbourhood per step of the smoothed attack.
+NEIGHBOURS = 3
+#: Halvings of the label-only attack: few, so that its queries reach more directions.
+HALVINGS = 5
 #: Steps at radii where every image has to be fooled.
 LARGE_STEPS = 100
 BATCH = 64
 #: Names of the challengers; each is also the name of the check that uses it.
-NOISE, ONE_STEP, PLAIN_PGD, LOGIT_SCALE, CONVERGENCE, RESTARTS, STEP_SIZE, BLACK_BOX, TRANSFER = (
-    "noise control", "one step", "plain PGD", "logit scale", "convergence", "restarts", "step size", "black box",
-    "transfer",
+(
+    NOISE, ONE_STEP, PLAIN_PGD, LOGIT_SCALE, CONVERGENCE, RESTARTS, STEP_SIZE, ADAPTIVE, SMOOTHED, BLACK_BOX,
+    LABEL_ONLY, TRANSFER,
+) = (
+    "noise control", "one step", "plain PGD", "logit scale", "convergence", "restarts", "step size",
+    "adaptive steps", "smoothed gradient", "black box", "label only", "transfer",
 )  # fmt: skip
 
 
@@ -54,6 +63,7 @@ def run_challenge(
 
     square: type[Square] | type[SquareL2] = Square if norm == "Linf" else SquareL2
     single = FGSM(eps=eps) if norm == "Linf" else pgd(1, alpha=eps, random_start=False, loss="ce")
+    rays = RayS(eps=eps, norm=norm, queries=queries, halvings=HALVINGS)
     sizes = [pgd(alpha=share * eps, allow_weak=True) for share in STEP_SIZES]
     with frozen(model):
         noise, noise_margin = _noise(model, sample, eps, norm)
@@ -68,11 +78,17 @@ def run_challenge(
             CONVERGENCE: _any_fools(model, [pgd(2 * steps)], sample, left),
             RESTARTS: _any_start_fools(model, pgd(), sample, left),
             STEP_SIZE: _any_fools(model, sizes, sample, left),
+            ADAPTIVE: _any_fools(model, [APGDT(eps=eps, norm=norm, steps=2 * steps)], sample, left),
             BLACK_BOX: _any_fools(model, [square(eps=eps, queries=queries)], sample, left),
+            LABEL_ONLY: _any_fools(model, [rays], sample, left),
         }
+        if norm == "Linf":
+            smoothed = VMIFGSM(eps=eps, steps=steps, neighbours=NEIGHBOURS, loss="margin")
+            fooled[SMOOTHED] = _any_fools(model, [smoothed], sample, left)
         if siblings:
             fooled[TRANSFER] = left & _transfer(model, sample, pgd(stop_when_fooled=False), siblings)
     skipped = {} if siblings else {TRANSFER: "no other model for these classes in the run"}
+    skipped |= {} if norm == "Linf" else {SMOOTHED: "for Linf only"}
     return Challenge(eps, sample.rows, _descriptions(steps, queries, siblings), fooled, noise_margin, skipped)
 
 
@@ -86,7 +102,10 @@ def _descriptions(steps: int, queries: int, siblings: Mapping[str, nn.Module]) -
         CONVERGENCE: f"PGD-{2 * steps}",
         RESTARTS: f"PGD-{steps} from {NUM_RESTARTS} more starts",
         STEP_SIZE: f"PGD-{steps} with alpha of {shares} eps",
+        ADAPTIVE: f"APGD with {2 * steps} steps towards each wrong class",
+        SMOOTHED: f"VMI-FGSM-{steps} with {NEIGHBOURS} neighbours",
         BLACK_BOX: f"Square with {queries} queries",
+        LABEL_ONLY: f"RayS with {queries} queries",
         TRANSFER: f"PGD-{steps} on {' and '.join(siblings)}",
     }
 

@@ -1,14 +1,26 @@
 """Checks that compare a suite with the challengers: what do they fool that the suite did not?"""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from medrobust.checklist.base import Measurement, SuiteEvidence, lower_bound
+from medrobust.checklist.base import Measurement, Paths, SuiteEvidence, lower_bound
 from medrobust.checklist.challenge import NOISE
 
+#: The check of all challengers together.
+TOGETHER = "together"
+
 NO_ROBUST_IMAGE = "no image is robust"
+#: Gains of the margin along a path, over what its gradients add up to, that a useful gradient may have.
+LEAST_GAIN, MOST_GAIN = 0.8, 1.25
+#: Cosine of two gradients along a path, below which one says little about the other.
+LEAST_COSINE = 0.5
+#: Error of the gradients about a random step, in units of the change that such a step has on average.
+MOST_ERROR = 0.5
+#: Robust accuracy that weaker suites may take away: by chance, each finds an image that the strongest misses.
+FEW = 0.005
 
 
 def loss_to(challenger: str) -> Callable[[SuiteEvidence], Measurement]:
@@ -49,6 +61,62 @@ def noise(evidence: SuiteEvidence) -> Measurement:
         f"{challenge.descriptions[NOISE]}: nearer to an error than the suite's best on {count} of {total} images"
     )
     return Measurement(lower_bound(count, total), f"{text} that are robust at eps {challenge.eps:.3g}")
+
+
+def together(evidence: SuiteEvidence) -> Measurement:
+    """Robust accuracy, as a share, that all challengers together take away."""
+    challenge = evidence.challenge
+    if challenge is None:
+        return Measurement(None, NO_ROBUST_IMAGE)
+    union = np.any([*challenge.fooled.values()], axis=0)
+    all_of_them = {**challenge.descriptions, TOGETHER: "all challengers"}
+    united = replace(challenge, fooled={TOGETHER: union}, descriptions=all_of_them, skipped={})
+    return robust_accuracy_lost(replace(evidence, challenge=united), TOGETHER)
+
+
+def gains(evidence: SuiteEvidence) -> Measurement:
+    """Robust accuracy on images whose margin changes along a path otherwise than its gradients predict."""
+    low, high = LEAST_GAIN, MOST_GAIN
+    text = "steps along the gradient change the margin otherwise than the gradients add up to"
+    return _rests_on(evidence, lambda paths: ~((paths.gains >= low) & (paths.gains <= high)), text)
+
+
+def cosines(evidence: SuiteEvidence) -> Measurement:
+    """Robust accuracy on images whose gradient turns away along a path."""
+    text = "the gradient points elsewhere after a step or at the other end of a path"
+    return _rests_on(evidence, lambda paths: ~(paths.cosines >= LEAST_COSINE), text)
+
+
+def errors(evidence: SuiteEvidence) -> Measurement:
+    """Robust accuracy on images whose margin changes along a random direction otherwise than gradients predict."""
+    text = "a random step changes the margin otherwise than the gradients predict"
+    return _rests_on(evidence, lambda paths: ~(paths.errors <= MOST_ERROR)[:, None], text)
+
+
+def _rests_on(evidence: SuiteEvidence, useless: Callable[[Paths], np.ndarray], what: str) -> Measurement:
+    """Robust accuracy on images with a useless gradient (bool n×k, any of them), as a lower bound."""
+    paths, robust = evidence.paths, ~evidence.records_at(evidence.eps)["fooled"].to_numpy()
+    if paths is None or not robust[paths.rows].any():
+        return Measurement(None, NO_ROBUST_IMAGE)
+    tried = robust[paths.rows]
+    count, total = int(useless(paths)[tried].any(1).sum()), int(tried.sum())
+    share = lower_bound(count, total) * float(robust.mean())
+    return Measurement(share, f"{what} for {count} of {total} images that are robust at eps {evidence.eps:.3g}")
+
+
+def other_suites(evidence: SuiteEvidence) -> Measurement:
+    """Robust accuracy that other suites of the same norm take away, at this radius or a smaller one.
+
+    It is 0 if no other suite fools more images than this one, and all together take away at most `FEW`.
+    """
+    others = evidence.fooled_by_others
+    if not len(others):
+        return Measurement(None, "no other suite of this norm")
+    robust = ~evidence.records_at(evidence.eps)["fooled"].to_numpy()
+    missed = robust & others.any(0)
+    lost, weaker = float(missed.mean()), bool((others.sum(1) > (~robust).sum()).any())
+    text = f"other suites fool {int(missed.sum())} of {int(robust.sum())} images that are robust at eps"
+    return Measurement(lost if weaker or lost > FEW else 0.0, f"{text} {evidence.eps:.3g}")
 
 
 def _robust_images(evidence: SuiteEvidence) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

@@ -39,9 +39,13 @@ def class_count(evidence: ModelEvidence) -> Measurement:
 
 
 def deterministic(evidence: ModelEvidence) -> Measurement:
-    """Largest difference between passes over the same images: L2, relative to the norm of the logits."""
+    """Largest difference between passes over the same images: L2, relative to the norm of the logits.
+
+    The last pass records a graph for gradients, as attacks do.
+    """
     with frozen(evidence.model):
-        first, *others = [_outputs(evidence.model, evidence.sample.images) for _ in range(PASSES)]
+        first, *others = [_outputs(evidence.model, evidence.sample.images) for _ in range(PASSES - 1)]
+        others.append(evidence.model(evidence.sample.images.clone().requires_grad_()).detach().double())
     gap = max(float(((other - first).norm(dim=1) / first.norm(dim=1).clamp_min(1e-9)).max()) for other in others)
     return Measurement(gap, f"relative difference {gap:.1e} in {PASSES} passes")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
+from medrobust.attacks.base import TOLERANCE
 from medrobust.attacks.engine.attempts import worst_case
 from medrobust.attacks.engine.evaluate import build_attack
 from medrobust.attacks.engine.suite import read_suite
@@ -18,11 +19,13 @@ from medrobust.checklist.base import (
     CheckResult,
     ImageSample,
     ModelEvidence,
+    Paths,
     SuiteEvidence,
     run_check,
     verdict,
 )
 from medrobust.checklist.challenge import run_challenge, run_curve
+from medrobust.checklist.paths import follow_gradients
 from medrobust.checklist.thresholds import CHECKS
 from medrobust.core.errors import UserError
 from medrobust.core.lineage import MADE_ON, REMEDY, check_made_on, suite_hash
@@ -37,6 +40,9 @@ from medrobust.models.predict import log_probabilities
 MIN_STEPS = 10
 #: Margin, in logits, below which another device or batch may change a prediction.
 TIE = 1e-3
+#: Images of the paths, as a multiple of `attacks.check_images`.
+PATH_IMAGES = 3
+Ball = tuple[Norm, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +111,15 @@ def check_model(
     records = {name: worst_case(checked.attempts[name], suite["eps"]) for name, suite in checked.suites.items()}
     radii = {name: _radius(suite, eps) for name, suite in checked.suites.items()}
     of_model = _run_checks("model", _model_evidence(checked, next(iter(records.values())), eps, params, seed))
-    challenges = _challenges(checked, records, radii, params, seed)
+    robust = _robust_images(checked, records, radii)
+    challenges, paths = _challenges(checked, robust, params, seed), _paths(checked, robust, params, seed)
     suites, results = {}, list(of_model)
     for name, suite in checked.suites.items():
         challenge = challenges.get((suite["norm"], radii[name]))
         evidence = SuiteEvidence(
             suite, checked.attempts[name], records[name], checked.subset, radii[name], checked.adversarial,
-            challenge, report,
+            challenge, report, paths.get((suite["norm"], radii[name])),
+            _fooled_by_others(checked, records, name, radii[name]),
         )  # fmt: skip
         of_suite = _run_checks("suite", evidence)
         results += of_suite
@@ -192,25 +200,52 @@ def _radius(suite: Mapping[str, Any], eps: float) -> float:
     return min(radii, key=lambda r: abs(r - eps)) if suite["norm"] == "Linf" else radii[len(radii) // 2]
 
 
-def _challenges(
-    checked: CheckedModel, records: Mapping[str, pd.DataFrame], radii: Mapping[str, float], params: AttacksParams,
-    seed: int,
-) -> dict[tuple[Norm, float], Challenge]:  # fmt: skip
-    """One challenge per ball (norm and radius), on images that at least one suite did not fool there."""
-    robust: dict[tuple[Norm, float], np.ndarray] = {}
+def _fooled_by_others(
+    checked: CheckedModel, records: Mapping[str, pd.DataFrame], name: str, eps: float
+) -> np.ndarray:
+    """Which images each other suite of the same norm fooled at `eps` or a smaller radius, bool m×n."""
+    norm = checked.suites[name]["norm"]
+    others = [records[other] for other, suite in checked.suites.items() if other != name and suite["norm"] == norm]
+    tables = [table[table["eps"] <= eps * (1 + TOLERANCE)] for table in others]
+    masks = [table.groupby("id")["fooled"].any().loc[checked.subset.ids] for table in tables if len(table)]
+    return np.array(masks, dtype=bool).reshape(-1, len(checked.subset))
+
+
+def _robust_images(
+    checked: CheckedModel, records: Mapping[str, pd.DataFrame], radii: Mapping[str, float]
+) -> dict[Ball, np.ndarray]:
+    """By ball (norm and radius), positions of the images that at least one suite did not fool there."""
+    robust: dict[Ball, np.ndarray] = {}
     for name, suite in checked.suites.items():
         table, ball = records[name], (suite["norm"], radii[name])
         fooled = table[table["eps"] == radii[name]].set_index("id").loc[checked.subset.ids, "fooled"]
         before = robust.get(ball, np.zeros(len(fooled), dtype=bool))
         robust[ball] = before | ~fooled.to_numpy()
+    return {ball: np.flatnonzero(mask) for ball, mask in robust.items() if mask.any()}
+
+
+def _challenges(
+    checked: CheckedModel, robust: Mapping[Ball, np.ndarray], params: AttacksParams, seed: int
+) -> dict[Ball, Challenge]:
+    """One challenge per ball."""
     return {
         (norm, eps): run_challenge(
-            checked.model, _sample(checked, np.flatnonzero(mask), params.check_images, seed), eps, norm=norm,
+            checked.model, _sample(checked, positions, params.check_images, seed), eps, norm=norm,
             steps=_steps(checked), queries=params.check_queries, siblings=checked.siblings,
         )
-        for (norm, eps), mask in robust.items()
-        if mask.any()
+        for (norm, eps), positions in robust.items()
     }  # fmt: skip
+
+
+def _paths(
+    checked: CheckedModel, robust: Mapping[Ball, np.ndarray], params: AttacksParams, seed: int
+) -> dict[Ball, Paths]:
+    """Paths in each ball. They are cheap, and so have more images."""
+    count = PATH_IMAGES * params.check_images
+    return {
+        (norm, eps): follow_gradients(checked.model, _sample(checked, positions, count, seed), eps, norm)
+        for (norm, eps), positions in robust.items()
+    }
 
 
 def _steps(checked: CheckedModel) -> int:

@@ -7,17 +7,29 @@ nor sufficient: its best verdict is "no problem found".
 from medrobust.checklist import model, suite
 from medrobust.checklist.base import Check
 from medrobust.checklist.challenge import (
+    ADAPTIVE,
     BLACK_BOX,
     CONVERGENCE,
+    LABEL_ONLY,
     LOGIT_SCALE,
     NOISE,
     ONE_STEP,
     PLAIN_PGD,
     RESTARTS,
+    SMOOTHED,
     STEP_SIZE,
     TRANSFER,
 )
-from medrobust.checklist.challengers import loss_to, noise
+from medrobust.checklist.challengers import (
+    TOGETHER,
+    cosines,
+    errors,
+    gains,
+    loss_to,
+    noise,
+    other_suites,
+    together,
+)
 
 #: Losses of robust accuracy to a challenger, as shares, above which its check warns and fails.
 SUSPECT, INVALID = 0.005, 0.02
@@ -138,6 +150,28 @@ CHECKS = (
         "test on more patients of the rarest class; compare only with the intervals", suite.sample_size,
     ),
     Check(
+        "other suites", "suite", "robust accuracy that other suites of the same norm take away", 0.0, 0.1,
+        "another suite of this run is stronger at the same radius", "report the stronger suite, or join the two",
+        other_suites,
+    ),
+    Check(
+        "gain", "suite", "robust accuracy on images whose gradients do not add up to the change of the margin",
+        0.01, 0.1,
+        "gradients are exact and useless: at the length of a step the model is another function",
+        "add attacks without gradients (square, rays), and find the layer that hides the gradient", gains,
+    ),
+    Check(
+        "direction", "suite", "robust accuracy on images whose gradient turns away along a path", 0.02, 0.1,
+        "the gradient of one point says little about the next: the gradients are shattered",
+        "add attacks without gradients (square, rays), and find the layer that shatters the gradient", cosines,
+    ),
+    Check(
+        "random step", "suite", "robust accuracy on images whose gradients do not predict a random step",
+        0.02, 0.1,
+        "the gradient misses what other directions do; a part of the model passes no gradient",
+        "add attacks without gradients (square, rays), and find the layer that stops the gradient", errors,
+    ),
+    Check(
         NOISE, "suite", "share of robust images that noise brings nearer to an error", 0.05, 0.25,
         "the attack is hardly stronger than noise", "add a stronger attack (apgd, or pgd with more steps)",
         noise,
@@ -172,9 +206,29 @@ CHECKS = (
         loss_to(STEP_SIZE),
     ),
     Check(
+        ADAPTIVE, "suite", "robust accuracy that APGD towards each wrong class takes away", INVALID, 0.05,
+        "steps of a fixed size towards no class in particular are too weak here", "add apgd_t to the suite",
+        loss_to(ADAPTIVE),
+    ),
+    Check(
+        SMOOTHED, "suite", "robust accuracy that gradients averaged over the ball take away", INVALID, 0.05,
+        "the model is rough inside the ball: attacks end in local optima", "add vmifgsm to the suite",
+        loss_to(SMOOTHED),
+    ),
+    Check(
         BLACK_BOX, "suite", "robust accuracy that an attack without gradients takes away", 0.002, 0.005,
         "an attack that uses less information finds more: the gradients mislead",
         "add square to the suite, and find the layer that masks the gradient", loss_to(BLACK_BOX),
+    ),
+    Check(
+        LABEL_ONLY, "suite", "robust accuracy that an attack on predictions alone takes away", SUSPECT, INVALID,
+        "an attack that sees only predictions finds more: gradients and scores mislead",
+        "add rays to the suite, and find the layer that hides gradients and scores", loss_to(LABEL_ONLY),
+    ),
+    Check(
+        TOGETHER, "suite", "robust accuracy that all challengers together take away", INVALID, 0.05,
+        "no single cause is proved, but the suite misses images that other attacks fool",
+        "add more attacks to the suite (autoattack)", together,
     ),
     Check(
         TRANSFER, "suite", "robust accuracy that images of another model take away", None, 0.01,

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from medrobust.attacks.base import gradient_of
 from medrobust.attacks.methods.apgd import wrong_classes
 from medrobust.attacks.problem import Problem, TargetableAttack
 from medrobust.attacks.projection import Norm, distance, per_image
@@ -183,10 +184,7 @@ def boundaries(problem: Problem, images: Tensor) -> tuple[Tensor, Tensor, Tensor
             others = others[others != problem.labels[:, None]].view(len(logits), count - 1)
             gaps = logits.gather(1, others) - logits.gather(1, problem.labels[:, None])
         last = gaps.shape[1] - 1
-        slopes = [
-            torch.autograd.grad(gaps[:, number].sum(), images, retain_graph=number < last)[0]
-            for number in range(last + 1)
-        ]
+        slopes = [gradient_of(gaps[:, number].sum(), images, retain=number < last) for number in range(last + 1)]
     stacked = torch.stack(slopes, 1)
     if problem.mask is not None:
         stacked = stacked * problem.mask[:, None]

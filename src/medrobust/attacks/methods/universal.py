@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, QueryCounter, frozen
+from medrobust.attacks.base import Attack, QueryCounter, frozen, gradient_of
 from medrobust.attacks.projection import Norm, ascent, project
 from medrobust.attacks.targets import attack_loss
 from medrobust.core.errors import UserError
@@ -80,7 +80,7 @@ def fit(attack: Universal, model: nn.Module, train: "Subset") -> Tensor:
                 shift = pattern.clone().requires_grad_(True)
                 with torch.enable_grad(), torch.autocast(like.device.type, enabled=False):
                     losses = attack_loss(model((images + shift).clamp(0, 1)), labels, None, "ce")
-                    (gradient,) = torch.autograd.grad(losses.clamp_max(attack.clip).mean(), shift)
+                    gradient = gradient_of(losses.clamp_max(attack.clip).mean(), shift)
                 size = attack.step * attack.eps * (1 - done / total)
                 pattern = _project(pattern + size * ascent(gradient, attack.norm), attack.eps, attack.norm)
                 done += 1

@@ -1,0 +1,1 @@
+"""Small models with masked gradients, and sound ones: does the checklist tell them apart?"""
