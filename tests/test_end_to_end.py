@@ -240,38 +240,6 @@ def test_a_new_suite_changes_only_its_cells(pipeline: Path) -> None:
     assert changed(pipeline) == {"code", "suite@fgsm", *cells, *after}
 
 
-def test_a_removed_suite_leaves_no_trace_and_a_clone_that_pulls_runs_nothing(
-    pipeline: Path, tmp_path: Path
-) -> None:
-    run(pipeline, "git", "add", "--all")
-    run(pipeline, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "both suites")
-
-    def remove(params: Any) -> None:
-        del params["attacks"]["suites"]["worst"], params["detect"]["suites"]["worst"]
-
-    set_param(pipeline, remove)
-    environment = f"PYTHONPATH={pipeline}{os.pathsep}{pipeline / 'src'}"
-    told = run(pipeline, "env", environment, sys.executable, "-m", "tools.repro")
-    assert "data/attacks/resnet10t-clean/worst.parquet" in told
-    assert not {line.split(" | ")[0] for line in told.splitlines() if "| >" in line} & {
-        "train@resnet10t",
-        "ensemble",
-    }
-    assert "run `make prune`: metrics/attack/ensemble-adv-worst.json" in told
-    run(pipeline, "env", environment, sys.executable, "-m", "tools.prune")
-    assert "worst" not in (pipeline / "dvc.lock").read_text().replace("worst_", "")
-    assert not [path for folder in ("metrics", "plots", "data") for path in (pipeline / folder).rglob("*worst*")]
-    run(pipeline, "env", environment, sys.executable, "-m", "tools.repro")
-    run(pipeline, "dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
-    run(pipeline, "dvc", "push", "--quiet")
-    run(pipeline, "git", "add", "--all")
-    run(pipeline, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "one suite")
-    run(tmp_path, "git", "clone", "--quiet", str(pipeline), "clone")
-    run(tmp_path / "clone", "dvc", "pull", "--quiet")
-    assert changed(tmp_path / "clone") == set()
-    run(pipeline, "git", "reset", "--quiet", "--hard", "HEAD~1")
-
-
 def test_the_weights_are_handed_on_with_a_card_of_every_result(pipeline: Path) -> None:
     for regime in ("clean", "adv"):
         folder = pipeline / "models" / "resnet10t" / regime

@@ -104,3 +104,28 @@ def test_a_stage_leaves_the_handlers_of_its_process_as_they_were() -> None:
     with early_end():
         assert [signal.getsignal(number) for number in numbers] != before
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+PARALLEL = """
+import os, time
+from pathlib import Path
+from medrobust.core.runtime import run_stage
+def main():
+    Path(f"rank{os.environ['RANK']}").write_text(str(os.getpid()))
+    time.sleep(120)
+run_stage(main, "cell", parallel=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_processes_of_torchrun_end_with_their_stage(tmp_path: Path, number: int) -> None:
+    (tmp_path / "stage.py").write_text(PARALLEL)
+    environment = {**os.environ, "MEDROBUST_TORCHRUN": "--standalone --nproc-per-node=2"}
+    stage = subprocess.Popen(
+        [sys.executable, "stage.py"], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
+    )
+    ranks = [int(wait_for(tmp_path / f"rank{rank}")) for rank in range(2)]
+    stage.send_signal(number)
+    stage.wait(30)
+    assert all(has_ended(rank, 15) for rank in ranks)
