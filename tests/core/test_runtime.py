@@ -37,13 +37,7 @@ def test_a_stage_runs_by_the_sources_that_lie_beside_it(tmp_path: Path) -> None:
     """As in DVC's copy of the workspace: the environment knows another copy of the package."""
     package = Path(runtime.__file__).parent.parent
     copy = tmp_path / "src" / "medrobust"
-    for name in (
-        "__init__.py",
-        *(
-            f"core/{part}.py"
-            for part in ("__init__", "code", "disk", "ending", "errors", "records", "runtime", "versions")
-        ),
-    ):
+    for name in ("__init__.py", *(f"core/{path.name}" for path in (package / "core").glob("*.py"))):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(package / name, copy / name)
     (tmp_path / "stage.py").write_text(STAGE.format(body="import medrobust; say(medrobust.__file__)"))

@@ -27,7 +27,7 @@ from medrobust.ensembling.transfer import (
 )
 from medrobust.models.ensemble import EnsembleClassifier
 
-REPORT = ReportParams(title="", bootstrap=30, confidence=0.9, pictures=True)
+REPORT = ReportParams(title="t", bootstrap=30, confidence=0.9, pictures=True)
 EPS = 0.05
 
 
