@@ -191,6 +191,6 @@ def test_results_that_are_missing_on_main_are_not_blamed_on_a_readme(team: Team)
     assert log == "smoke\n"
     assert "## Results not committed\n" in comment
     assert "which does not exist here" in comment
-    assert "explain.top in params.yaml has changed since stage explain@resnet10t ran" in comment
+    assert "explain in params.yaml has changed since stage explain@resnet10t ran" in comment
     assert "**Outdated on main already:** 1 stage" in comment
     assert comment.endswith("results=not-committed\n")
