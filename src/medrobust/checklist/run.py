@@ -169,10 +169,14 @@ def _run_checks(of: str, evidence: ModelEvidence | SuiteEvidence) -> list[CheckR
     return [run_check(check, evidence) for check in CHECKS if check.of == of]
 
 
-def _sample(checked: CheckedModel, positions: np.ndarray, count: int, seed: int) -> ImageSample:
-    """At most `count` images at some of the positions, drawn by seed, in the order of the subset."""
+def _sample(checked: CheckedModel, groups: list[np.ndarray], count: int, seed: int) -> ImageSample:
+    """At most `count` images, drawn by seed from the first group of positions, then from the next."""
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.choice(positions, min(count, len(positions)), replace=False))
+    drawn: list[np.ndarray] = []
+    for positions in groups:
+        free = count - sum(map(len, drawn))
+        drawn.append(rng.choice(positions, min(free, len(positions)), replace=False))
+    rows = np.sort(np.concatenate(drawn))
     device = next(checked.model.parameters()).device
     subset = checked.subset
     seeds = image_seeds(subset.ids[rows], seed)
@@ -187,10 +191,10 @@ def _model_evidence(
     correct = np.flatnonzero(preds == labels)
     curve = None
     if len(correct):
-        sample = _sample(checked, correct, params.check_images, seed)
+        sample = _sample(checked, [correct], params.check_images, seed)
         levels = 2**checked.bit_depth - 1
         curve = run_curve(checked.model, sample, eps, steps=_steps(checked), levels=levels)
-    of_all = _sample(checked, np.arange(len(checked.subset)), params.check_images, seed)
+    of_all = _sample(checked, [np.arange(len(checked.subset))], params.check_images, seed)
     return ModelEvidence(checked.model, of_all, len(checked.subset.classes), preds, labels, curve)
 
 
@@ -213,19 +217,29 @@ def _fooled_by_others(
 
 def _robust_images(
     checked: CheckedModel, records: Mapping[str, pd.DataFrame], radii: Mapping[str, float]
-) -> dict[Ball, np.ndarray]:
-    """By ball (norm and radius), positions of the images that at least one suite did not fool there."""
-    robust: dict[Ball, np.ndarray] = {}
+) -> dict[Ball, list[np.ndarray]]:
+    """By ball (norm and radius), positions of the images that no suite fooled there, then those that some did not.
+
+    What a weak suite misses and a stronger one finds is the matter of the check `other suites`. So challengers try
+    the images first on which every suite stands or falls.
+    """
+    fooled: dict[Ball, list[np.ndarray]] = {}
     for name, suite in checked.suites.items():
-        table, ball = records[name], (suite["norm"], radii[name])
-        fooled = table[table["eps"] == radii[name]].set_index("id").loc[checked.subset.ids, "fooled"]
-        before = robust.get(ball, np.zeros(len(fooled), dtype=bool))
-        robust[ball] = before | ~fooled.to_numpy()
-    return {ball: np.flatnonzero(mask) for ball, mask in robust.items() if mask.any()}
+        table = records[name]
+        of_suite = table[table["eps"] == radii[name]].set_index("id").loc[checked.subset.ids, "fooled"]
+        fooled.setdefault((suite["norm"], radii[name]), []).append(of_suite.to_numpy())
+    parts = {
+        ball: [
+            np.flatnonzero(~np.any(masks, axis=0)),
+            np.flatnonzero(np.any(masks, axis=0) & ~np.all(masks, axis=0)),
+        ]
+        for ball, masks in fooled.items()
+    }
+    return {ball: part for ball, part in parts.items() if any(map(len, part))}
 
 
 def _challenges(
-    checked: CheckedModel, robust: Mapping[Ball, np.ndarray], params: AttacksParams, seed: int
+    checked: CheckedModel, robust: Mapping[Ball, list[np.ndarray]], params: AttacksParams, seed: int
 ) -> dict[Ball, Challenge]:
     """One challenge per ball."""
     return {
@@ -238,7 +252,7 @@ def _challenges(
 
 
 def _paths(
-    checked: CheckedModel, robust: Mapping[Ball, np.ndarray], params: AttacksParams, seed: int
+    checked: CheckedModel, robust: Mapping[Ball, list[np.ndarray]], params: AttacksParams, seed: int
 ) -> dict[Ball, Paths]:
     """Paths in each ball. They are cheap, and so have more images."""
     count = PATH_IMAGES * params.check_images
