@@ -12,7 +12,7 @@ from medrobust.models.feature_maps import grad_cam, map_layers
 #: `background` is the complement of `foreground`; `outlined` is the publisher's mask, from the images of a subset.
 RegionName = Literal["foreground", "background", "gradcam", "outlined"]
 
-#: A name, or an expert's mask, bool n×1×H×W or n×C×H×W; None = all pixels.
+#: A name, or an expert's mask, bool n×1×H×W; None = all pixels.
 Region = RegionName | Tensor | None
 
 
@@ -28,11 +28,10 @@ def find_mask(model: nn.Module, images: Tensor, labels: Tensor, region: str | Te
     if isinstance(region, str) and region == "outlined":
         raise UserError("attack.mask", "no masks beside the images", "Call for_images, or pass the masks")
     if isinstance(region, Tensor):
-        mask = region[:, None] if region.ndim == 3 else region
-        if mask.shape not in (images.shape, (len(images), 1, *images.shape[-2:])):
+        if region.shape[0] != len(images) or region.shape[-2:] != images.shape[-2:]:
             found = f"{tuple(region.shape)} for images {tuple(images.shape)}"
-            raise UserError("attack.mask", found, "Use one mask per image, n x 1 x H x W or n x C x H x W")
-        return mask.to(images.device).bool()
+            raise UserError("attack.mask", found, "Use one mask per image, n x 1 x H x W")
+        return region.to(images.device).bool().view(len(images), 1, *images.shape[-2:])
     if region == "gradcam":
         importance = gradcam(model, images, labels).flatten(1)
         count = max(1, round(top * importance.shape[1]))

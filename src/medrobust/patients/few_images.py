@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from medrobust.attacks.base import input_gradient, margin
 from medrobust.attacks.methods.iterative import CWPGD
@@ -50,18 +51,45 @@ def _standing_patients(
     """Which patients keep the right class, bool n×(number of k)."""
     images, labels, seeds = group.fetch(rows, seed, next(model.parameters()).device)
     logits, _, gradient = input_gradient(model, images, lambda logits, _: margin(logits, labels))
-    per_image = gradient.reshape(len(rows), group.images_per_row, -1).abs().sum(2)
-    rank = per_image.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-    right, current = logits.argmax(1) == labels, images
+    stacks = images.unflatten(1, (group.images_per_row, -1))  # n×S×C×H×W
+    promise = gradient.unflatten(1, (group.images_per_row, -1)).abs().sum((2, 3, 4))
+    ranked = promise.argsort(dim=1, descending=True, stable=True)
+    with torch.no_grad():
+        outputs = model.outputs(stacks.flatten(0, 1)).unflatten(0, (len(rows), -1))
+    right = logits.argmax(1) == labels
     columns = []
     for k in params.attacked_images:
-        chosen = (rank < k).repeat_interleave(model.channels, dim=1)[:, :, None, None].expand(images.shape)
         left = torch.nonzero(right).squeeze(1)
         if len(left):
-            attack = CWPGD(eps=params.eps, steps=STEPS, mask=chosen[left])
-            found = attack(model, images[left], labels[left], seeds=seeds[left], start=current[left])
-            current = current.index_copy(0, left, found)
+            chosen = ranked[left, :k]
+            some = _SomeImages(model, outputs[left], chosen)
+            start = (
+                stacks[left]
+                .gather(1, chosen[:, :, None, None, None].expand(-1, -1, *stacks.shape[2:]))
+                .flatten(1, 2)
+            )
+            attack = CWPGD(eps=params.eps, steps=STEPS, stop_when_fooled=False)  # each row has its own model
+            found = attack(some, start, labels[left], seeds=seeds[left])
             with torch.no_grad():
-                right = right.index_copy(0, left, model(found).argmax(1) == labels[left])
+                right = right.index_copy(0, left, some(found).argmax(1) == labels[left])
         columns.append(right.cpu().numpy())
     return np.stack(columns, axis=1)
+
+
+class _SomeImages(nn.Module):
+    """The model of some patients as a function of k images of each, n×(k·C)×H×W; the other images are clean.
+
+    `outputs`, n×S×D, are what the aggregate reads of the clean images; `chosen`, int n×k, are the images that change.
+    """
+
+    def __init__(self, model: PatientModel, outputs: Tensor, chosen: Tensor) -> None:
+        super().__init__()
+        self.model, self.outputs, self.chosen = model, outputs, chosen
+
+    def forward(self, images: Tensor) -> Tensor:
+        changed = self.model.outputs(images.reshape(-1, self.model.channels, *images.shape[-2:]))
+        changed = changed.unflatten(0, self.chosen.shape)
+        logits: Tensor = self.model.aggregate(
+            self.outputs.scatter(1, self.chosen[:, :, None].expand_as(changed), changed)
+        )
+        return logits
