@@ -79,7 +79,7 @@ def _standing_patients(
 class _SomeImages(nn.Module):
     """The model of some patients as a function of k images of each, n×(k·C)×H×W; the other images are clean.
 
-    `outputs`, n×S×D, are what the aggregate reads of the clean images; `chosen`, int n×k, are the images that change.
+    `outputs`, n×S×D, are outputs for the clean images; `chosen`, int n×k, are the images that change.
     """
 
     def __init__(self, model: PatientModel, outputs: Tensor, chosen: Tensor) -> None:
