@@ -13,7 +13,7 @@ def main() -> None:
     from medrobust.report.page.sections import ReportSettings
     from medrobust.report.page.write import ReportOutputs, write_report
     from medrobust.report.provenance import Provenance
-    from medrobust.report.run import Ensemble
+    from medrobust.report.run import Ensemble, Patients
     from medrobust.report.tables.accuracy import attacks_text
     from medrobust.report.tables.detection import read_detection
     from medrobust.report.tables.explanations import read_explanations
@@ -28,7 +28,8 @@ def main() -> None:
     folders = Folders(*(getattr(args, name) for name in read))
     suites = params.attacks.suites
     ensemble = Ensemble(params.ensemble.regime, tuple(params.ensemble.attacked))
-    run = collect(folders, list(params.models), list(suites), Provenance.of(args.lock), ensemble)
+    patients = Patients(tuple(params.patient.suites))
+    run = collect(folders, list(params.models), list(suites), Provenance.of(args.lock), ensemble, patients)
     read_detection(run, folders, params.detect.cells(params.models))
     read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
     report = params.report

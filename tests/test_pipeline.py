@@ -19,6 +19,7 @@ STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages
 #: Names in params.yaml that a matrix may run over.
 AXES = (
     "models", "attacks.suites", "attacks.surrogates", "detect.ensemble", "ensemble.attacked",
+    "patient.suites",
 )  # fmt: skip
 
 

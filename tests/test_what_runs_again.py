@@ -21,7 +21,7 @@ from tests.params import preset, save
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Phrases of the table, as the list above it explains them.
-CELLS = {"attack", "check", "detect", "explain"}
+CELLS = {"attack", "check", "detect", "explain", "patient", "attack_patient"}
 ATTACKS = {"attack", "attack_ensemble", "attack_method"}
 CHECKS = {"check", "check_ensemble", "check_method"}
 ENSEMBLE = {"ensemble", "detect_ensemble", "transfer"} | (ATTACKS | CHECKS) - CELLS
@@ -30,7 +30,7 @@ PHRASES = {
     "ensemble and what follows": ENSEMBLE,
     "and below": CELLS | ENSEMBLE | {"adv_train", "publish"},
     "all checks": CHECKS,
-    "attack cells of S": ATTACKS,
+    "attack cells of S": ATTACKS | {"attack_patient"},
     "others that use S": {"detect", "detect_ensemble", "transfer", "explain"},
     "the same for the suites": ATTACKS | CHECKS | {"publish"},
     "the same for the new B": CELLS | ENSEMBLE | {"tune", "train", "adv_train", "publish"},
@@ -64,6 +64,7 @@ ROWS: dict[str, list[list[tuple[str, Any]]]] = {
     "other keys of `detect`": [[("detect.fpr", 0.1)]],
     "`ensemble.attacked`": [[("ensemble.attacked", ["equal", "stacking"])]],
     "other keys of `ensemble`": [[("ensemble.method", "stacking")]],
+    "`patient.*`": [[("patient.aggregate", "max")], [("patient.suites", [])]],
     "`transfer.*`": [[("transfer.images", 9)]],
     "`explain.*`": [[("explain.images", 9)]],
     "`report.bootstrap`, `report.confidence`": [[("report.bootstrap", 9)], [("report.confidence", 0.9)]],

@@ -32,7 +32,7 @@ def collect(metrics: Path, params: Params) -> Results:
             record = read_metrics(path)
             for measure in ("balanced_accuracy", "auroc"):
                 _add(results, (unit, name, f"clean {measure}"), record.get(measure))
-            for suite in params.attacks.suites:
+            for suite in params.attacks.suites if unit == "image" else params.patient.suites:
                 under = read_metrics(metrics / attacked / f"{name}-{suite}.json")
                 for key in ("robust_balanced_accuracy", "robust_auroc"):
                     for eps, value in under.get(key, {}).items():

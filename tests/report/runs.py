@@ -19,7 +19,7 @@ from medrobust.report.collect import Folders, collect
 from medrobust.report.page.sections import ReportSettings
 from medrobust.report.page.write import ReportOutputs
 from medrobust.report.provenance import Provenance
-from medrobust.report.run import REGIMES, Ensemble, Run
+from medrobust.report.run import REGIMES, Ensemble, Patients, Run
 from tests.report.pipeline import lock, write_repository
 
 CLASSES = ["Non <b>", "Mild", "Severe"]
@@ -267,7 +267,9 @@ def read(
 ) -> Run:  # fmt: skip
     """The run of a folder; `checked` compares its files with dvc.lock."""
     provenance = Provenance.of(folder / "dvc.lock") if checked else None
-    return collect(folders(folder), list(backbones), ["pgd"], provenance, Ensemble(regime, attacked))
+    return collect(
+        folders(folder), list(backbones), ["pgd"], provenance, Ensemble(regime, attacked), Patients(("pgd",))
+    )
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from medrobust.data.store import Header
 from medrobust.report.page.sections import sections
-from medrobust.report.run import Run
+from medrobust.report.run import Patients, Run
 from medrobust.report.tables.accuracy import attack_table
 from medrobust.report.tables.patients import (
     few_images_table,
@@ -31,7 +31,7 @@ def header(names: list[str]) -> dict[str, Any]:
 
 def run(classes: int = 2) -> Run:
     names = ["well", "ill", "worse"][:classes]
-    found = Run(["net"], ["pgd"], header=header(names))
+    found = Run(["net"], ["pgd"], header=header(names), patients=Patients(("pgd",)))
     counts, patients = (dict(zip(names, each[:classes], strict=True)) for each in ((60, 20, 0), (12, 8, 0)))
     found.split.update({"test": {**counts, "images": 80, "patients": 20, "patients_by_class": patients}})
     found.patients.records["net", "clean"] = patient_record()

@@ -30,6 +30,7 @@ def params(**models: Any) -> Params:
     content["transfer"].update(suite="s", eps=0.02)
     content["explain"].update(suite="s", eps=0.02)
     content["attacks"]["surrogates"] = []
+    content["patient"]["suites"] = ["s"]
     return check_params(content, "params.yaml")
 
 

@@ -11,7 +11,7 @@ from medrobust.attacks.engine.suite import read_suite
 from medrobust.core.lineage import MADE_ON, TABLES, Hash, difference, suite_hash
 from medrobust.core.records import file_hash, read_json, read_metrics, read_table, read_versions
 from medrobust.report.provenance import Provenance, folder_md5
-from medrobust.report.run import REGIMES, Ensemble, Model, Run, method_label, name_of
+from medrobust.report.run import REGIMES, Ensemble, Model, Patients, Run, method_label, name_of
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,18 @@ class Reader:
 
 def collect(
     folders: Folders, backbones: list[str], suites: list[str], provenance: Provenance | None = None,
-    ensemble: Ensemble | None = None,
+    ensemble: Ensemble | None = None, patients: Patients | None = None,
 ) -> Run:  # fmt: skip
     """Read the records and tables of data, models and attacks, and of the ensemble if one is given.
 
     Files of other names than `backbones` and `suites` are not read. Without `provenance` every file is read.
-    `ensemble` comes with `regime` and `attacked` from params.yaml.
+    `ensemble` comes with `regime` and `attacked` from params.yaml, `patients` with `suites`.
     """
     code = folder_md5(folders.code) if folders.code else None
-    run = Run(backbones, suites, ensemble=ensemble or Ensemble(), provenance=provenance, code=code)
+    run = Run(
+        backbones, suites, ensemble=ensemble or Ensemble(), patients=patients or Patients(),
+        provenance=provenance, code=code,
+    )  # fmt: skip
     reader = Reader(run)
     if folders.code and (recorded := folders.code / "versions.json").is_file():
         run.versions[str(recorded)] = read_json(recorded)
@@ -107,7 +110,7 @@ def collect(
         _read_backbone(run, reader, folders, backbone)
         for regime in REGIMES:
             _read_attacks(run, reader, folders, (backbone, regime))
-            if ensemble:
+            if patients:
                 _read_patients(run, reader, folders, (backbone, regime))
     if ensemble:
         _read_ensemble(run, reader, folders)
@@ -180,7 +183,7 @@ def _read_patients(run: Run, reader: Reader, folders: Folders, model: Model) -> 
     name = "-".join(model)
     if record := reader.metrics(folders.metrics / "patients" / f"{name}.json", run.hashes.of(model)):
         run.patients.records[model] = record
-    for suite in run.suites:
+    for suite in run.patients.suites:
         path = folders.metrics / "attack_patient" / f"{name}-{suite}.json"
         if record := reader.metrics(path, run.hashes.of(model, suite)):
             run.patients.attacks[*model, suite] = record

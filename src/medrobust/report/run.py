@@ -90,6 +90,7 @@ class Hashes:
 class Patients:
     """Results with the patient as unit; a record without a patient unit has `not_fitted` with the reason."""
 
+    suites: tuple[str, ...] = ()  # that attack patients
     records: dict[Model, Any] = field(default_factory=dict)  # on clean test patients
     attacks: dict[Evaluation, Any] = field(default_factory=dict)
 

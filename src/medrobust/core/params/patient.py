@@ -20,5 +20,6 @@ class PatientParams(Block):
     hidden: Count
     epochs: Count
     lr: Positive
+    suites: list[str]
     attacked_images: Annotated[list[Count], AfterValidator(_strictly_rising)]
     eps: Annotated[Eps, Field(gt=0)]

@@ -64,6 +64,7 @@ class Params(Block):
             ("attacks.surrogates", [entry.backbone for entry in self.attacks.surrogates], self.models),
             ("detect.suites", self.detect.suites, suites),
             ("detect.ensemble", self.detect.ensemble, [self.ensemble.regime]),
+            ("patient.suites", self.patient.suites, suites),
             ("transfer.suite", [self.transfer.suite or None], suites),
             ("explain.suite", [self.explain.suite], suites),
         ):

@@ -19,13 +19,13 @@ def patient_short_table(run: Run, confidence: float) -> Table:
     rows, aucs = [], len(run.classes()) == 2
     for model, record in _with_unit(run).items():
         cells = [with_interval(record, "balanced_accuracy"), with_interval(record, "auroc")]
-        for suite in run.suites:
+        for suite in run.patients.suites:
             attacked, near = run.patients.attacks.get((*model, suite), {}), run.nearest_patient_eps(*model, suite)
             cells.append(_at(attacked, near, "robust_balanced_accuracy"))
             cells += [_at(attacked, near, "robust_auroc")] if aucs else []
         rows.append([model[0], TRAINING[model[1]], *cells])
     columns = ["model", "training", "balanced accuracy", "AUROC"]
-    for suite in run.suites:
+    for suite in run.patients.suites:
         columns += [f"{suite}: balanced accuracy", *([f"{suite}: AUROC"] if aucs else [])]
     if rows:
         rows.append(_constant_row(run, columns))
@@ -39,7 +39,7 @@ def patient_short_table(run: Run, confidence: float) -> Table:
 def patient_attack_tables(run: Run, confidence: float) -> list[Table]:
     """Robust accuracy per patient, one table per suite, one column per radius."""
     tables = []
-    for suite in run.suites:
+    for suite in run.patients.suites:
         records = {model: run.patients.attacks.get((*model, suite), {}) for model in _with_unit(run)}
         grid = sorted({eps for record in records.values() for eps in record.get("robust_accuracy", {})}, key=float)
         rows = [
