@@ -109,3 +109,13 @@ def test_latex_protects_what_would_be_an_argument_of_the_row_before() -> None:
     text = latex(Table("a\nb", ["*x", "[y", "1"], [["*x", " [y", "1"]], "c\n\\input{d}"))
     assert text.splitlines()[:2] == ["% a b", "% c \\input{d}"]
     assert "{*x} & {[y} & 1 \\\\" in text
+
+
+def test_every_table_is_a_table_for_a_reader_of_markdown() -> None:
+    table = Table("Title", ["-", "a | b"], [["-1.5", "- x"], ["--", "c"]], "A note.")
+    tokens = MARKDOWN.parse(table.markdown())
+    assert [token.type for token in tokens].count("table_open") == 1
+    cells = [token.children for token in tokens if token.type == "inline"]
+    assert ["".join(part.content for part in each or []) for each in cells] == [
+        "Title", "-", "a | b", "-1.5", "- x", "--", "c", "A note.",
+    ]  # fmt: skip

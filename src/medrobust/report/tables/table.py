@@ -32,7 +32,8 @@ class Table:
 
     def body(self) -> str:
         """Table and note in GitHub's Markdown."""
-        lines = [_line(row) for row in (self.columns, ["---"] * len(self.columns), *self.rows)]
+        head, *rows = map(_line, (self.columns, *self.rows))
+        lines = [head, "|" + "---|" * len(self.columns), *rows]
         return "\n".join([*lines, "", *([markdown(self.note), ""] if self.note else [])])
 
     def with_warning(self) -> "Table":
