@@ -71,7 +71,7 @@ def test_a_clean_audit_lists_what_was_searched_for_and_an_incomplete_one_does_no
     patients = {f"test_patients_in_{part}": 0 for part in ("train", "val")}
     copies = {f"{kind}_pairs_across_splits": 0 for kind in ("exact", "near")}
     clean: dict[str, Any] = {"verdict": "clean", "reasons": [], "test_patients": 7, "nn_gap": None}
-    clean |= patients | copies
+    clean |= patients | copies | {"nn_accuracy": 0.5, "nn_accuracy_without_own_patient": 0.4}
     write_record(path, clean)
     reason = "none of 7 test patients is in train or validation, and no image has a copy in another split"
     assert audit_reasons(read(tmp_path)) == [reason]
@@ -81,6 +81,7 @@ def test_a_clean_audit_lists_what_was_searched_for_and_an_incomplete_one_does_no
     assert rows["near pairs across splits"] == "0"
     assert "nn gap" not in rows
     assert rows["test patients in train"] == "0 of 7"
+    assert rows["nn accuracy without own patient"] == "0.4"
     for key in (*patients, *copies):
         write_record(path, {**clean, key: 1})
         assert audit_reasons(read(tmp_path)) == []

@@ -21,7 +21,8 @@ from tests.report.runs import SETTINGS, attack_record, patient_record
 def attacked(**changes: Any) -> dict[str, Any]:
     return {
         **attack_record(), "robust_auroc": {"0.005": 0.6, "0.01": 0.3},
-        "robust_auroc_ci": {"0.005": [0.5, 0.7], "0.01": [0.2, 0.4]}, **changes,
+        "robust_auroc_ci": {"0.005": [0.5, 0.7], "0.01": [0.2, 0.4]},
+        "robust_balanced_accuracy_ci": {"0.005": [0.3, 0.5], "0.01": [0.1, 0.3]}, **changes,
     }  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_the_table_by_patient_leads_the_page() -> None:
     table = glance.filled[0]
     assert table.title == "Results by patient"
     assert table.rows[0] == [
-        "net", "clean", "0.750 [0.600, 0.900]", "0.850 [0.700, 0.950]", "0.400", "0.600 [0.500, 0.700]"
+        "net", "clean", "0.750 [0.600, 0.900]", "0.850 [0.700, 0.950]", "0.400 [0.300, 0.500]", "0.600 [0.500, 0.700]"
     ]  # fmt: skip
     assert "test patients, from 3 to 4 images (aggregate: mean)" in " ".join(table.note.split())
 

@@ -105,6 +105,9 @@ def _summary(
         "robust_accuracy": {eps: point["robust_accuracy"] for eps, point in keyed.items()},
         "robust_accuracy_ci": {eps: [point["low"], point["high"]] for eps, point in keyed.items()},
         "robust_balanced_accuracy": {eps: point["robust_balanced_accuracy"] for eps, point in keyed.items()},
+        "robust_balanced_accuracy_ci": {
+            eps: [point["balanced_low"], point["balanced_high"]] for eps, point in keyed.items()
+        },
         "robust_accuracy_stored": {f"{eps:g}": v for eps, v in zip(suite["eps"], stored, strict=True)},
         "gradient_evaluations": int(attempts["gradients"].sum()),
         "queries": int(attempts["queries"].sum()),

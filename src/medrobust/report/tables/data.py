@@ -61,11 +61,11 @@ def audit_reasons(run: Run) -> list[str]:
 
 
 def audit_table(run: Run) -> Table:
-    """Every count of the audit, with the number of what it is a part of, if its name begins with that."""
+    """Every count of the audit, with the number of what it is a part of, if its name begins with that; shares."""
     counts = {name: value for name, value in run.audit.items() if type(value) in (int, float)}
     rows = []
     for name, value in counts.items():
-        whole = next((base for base in counts if name.startswith(f"{base}_")), None)
+        whole = next((base for base in counts if name.startswith(f"{base}_") and type(value) is int), None)
         rows.append([name.replace("_", " "), f"{value} of {counts[whole]}" if whole else str(value)])
     return Table("Audit of the split: counts", ["what", "count or share"], rows, table_note("audit"), folded=True)
 

@@ -31,7 +31,7 @@ def patient_short_table(run: Run, confidence: float) -> Table:
         rows.append(_constant_row(run, columns))
     note = table_note(
         "patient_short", confidence=confidence, images=_images(run), aggregate=_aggregate(run),
-        patients=run.test_patients(),
+        patients=run.test_patients(), aucs=aucs,
     )  # fmt: skip
     return Table("Results by patient", columns, rows, note)
 
