@@ -46,7 +46,8 @@ def test_the_table_by_patient_leads_the_page() -> None:
     table = glance.filled[0]
     assert table.title == "Results by patient"
     assert table.rows[0] == [
-        "net", "clean", "0.750 [0.600, 0.900]", "0.850 [0.700, 0.950]", "0.400 [0.300, 0.500]", "0.600 [0.500, 0.700]"
+        "net", "clean", "0.750 [0.600, 0.900]", "0.850 [0.700, 0.950]", "0.400 [0.300, 0.500]",
+        "0.600 [0.500, 0.700]",
     ]  # fmt: skip
     assert "test patients, from 3 to 4 images (aggregate: mean)" in " ".join(table.note.split())
 
