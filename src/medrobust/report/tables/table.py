@@ -32,7 +32,8 @@ class Table:
 
     def body(self) -> str:
         """Table and note in GitHub's Markdown."""
-        lines = [_line(row) for row in (self.columns, ["---"] * len(self.columns), *self.rows)]
+        rule = "|".join(["", *[" --- "] * len(self.columns), ""])
+        lines = [_line(self.columns), rule, *map(_line, self.rows)]
         return "\n".join([*lines, "", *([markdown(self.note), ""] if self.note else [])])
 
     def with_warning(self) -> "Table":
