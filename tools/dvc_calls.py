@@ -1,12 +1,15 @@
 """Calls of DVC that wait while another DVC process is at work in the same folder."""
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
-from dvc.lock import LockError
+from dvc.lock import LockError, make_lock
 from dvc.repo import Repo
+from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 
 from medrobust.core.ending import children_environment
 from medrobust.core.runtime import say
@@ -30,6 +33,7 @@ def in_repo(ask: Callable[[Repo], T]) -> T:
     while True:
         try:
             with Repo(_wait_for_lock=True) as repo:
+                discard_broken_lock(repo)
                 return ask(repo)
         except LockError as error:
             message = " ".join(str(error).partition("\n\n")[0].split())
@@ -37,6 +41,26 @@ def in_repo(ask: Callable[[Repo], T]) -> T:
                 say(f"another DVC process is at work; waiting for it: {message}")
             told = message
             time.sleep(RETRY)
+
+
+def discard_broken_lock(repo: Repo) -> None:
+    """Remove DVC's list of files in use if it is not readable: every command of DVC would fail.
+
+    DVC does not write it at once, so a process that is killed meanwhile leaves an empty file.
+
+    Raises:
+        LockError: another process is at work on the list.
+    """
+    folder = Path(repo.tmp_dir)
+    in_use, hardlink = folder / RWLOCK_FILE, repo.config["core"].get("hardlink_lock", False)
+    with make_lock(str(folder / RWLOCK_LOCK), tmp_dir=repo.tmp_dir, hardlink_lock=hardlink):
+        try:
+            json.loads(in_use.read_bytes())
+        except FileNotFoundError:
+            return
+        except ValueError:
+            in_use.unlink()
+            say(f"removed {in_use.relative_to(repo.root_dir)}, which a killed DVC process left unreadable")
 
 
 def run_stage(name: str, *, force: bool = False) -> bool:

@@ -93,3 +93,15 @@ def test_stages_end_with_the_run_and_the_next_one_does_the_rest(repo: Path, numb
     assert "download" in toy.ran(told)
     assert told.endswith("Data and pipelines are up to date.\n")
     assert not [*repo.rglob(".*.tmp")]
+
+
+@pytest.mark.parametrize("left", ["", '{"write": {'])
+def test_a_list_of_files_in_use_that_a_kill_cut_off_is_removed(left: str, repo: Path) -> None:
+    (repo / "hold").unlink()
+    in_use = repo / ".dvc" / "tmp" / "rwlock"
+    in_use.parent.mkdir(parents=True, exist_ok=True)
+    in_use.write_text(left)
+    told = toy.repro(repo)
+    assert told.startswith("removed .dvc/tmp/rwlock, which a killed DVC process left unreadable\n")
+    assert told.endswith("Data and pipelines are up to date.\n")
+    assert "removed" not in toy.repro(repo)

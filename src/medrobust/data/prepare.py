@@ -56,7 +56,7 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
     if data.ignore and all(entry.reason != IGNORED for entry in listing.unused):
         found = f"data.source: {data.source} does not use it"
         raise UserError("params.yaml: data.ignore", found, "Set it to [], and leave files out by data.table")
-    check_no_masks(listing.table["id"], LabelMap(data))
+    check_no_masks(listing.table["id"], LabelMap(data), in_table=data.table is not None)
     _check_classes(listing.table, data, listing.skipped)
     if (twice := listing.table["id"][listing.table["id"].duplicated()]).size:
         raise UserError(str(twice.iloc[0]), "occurs twice in the data", "Remove one of them")
@@ -84,7 +84,8 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
         say(f"prepare: the classes are grades, lowest first: {', '.join(header.classes)} (data.ordered)")
     for entry in listing.unused:
         more = " ..." if entry.count > len(entry.first) else ""
-        say(f"prepare: {entry.count} files are not read ({entry.reason}): {', '.join(entry.first)}{more}")
+        files = "file is" if entry.count == 1 else "files are"
+        say(f"prepare: {entry.count} {files} not read ({entry.reason}): {', '.join(entry.first)}{more}")
 
 
 def _header(

@@ -179,9 +179,39 @@ def test_pictures_of_every_ending_are_read_and_other_files_are_counted(params: A
     assert [(entry["reason"], entry["count"]) for entry in header.unused] == [
         ("ending .dcm", 2), ("ending .heic", 2), ("ending none", 2)
     ]  # fmt: skip
-    (tmp_path / "other" / "Mild").mkdir(parents=True)
-    (tmp_path / "other" / "Mild" / "a.dcm").write_bytes(b"x")
-    other = params(path=str(tmp_path / "other"), classes=["Non Demented", "Mild"])
-    download(other, tmp_path / "raw", seed=0)
-    with pytest.raises(UserError, match=r"no image, but other files \(1 with ending \.dcm\).*another data"):
-        prepare(other, tmp_path / "raw", tmp_path / "prepared")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["a.DCM", "b.dcm", "notes.txt"],
+            r"\(2 with ending \.dcm, 1 with ending \.txt\)\. Set data\.source: dicom",
+        ),
+        (["a.nii.GZ", "b.nii"], r"\(2 with ending \.nii\)\. Set data\.source: nifti"),
+        (["a.heic", "b.heic", "t.parquet"], r"2 with ending \.heic.*Use files with the suffix .*another data"),
+        (["a"], r"\(1 with ending none\)"),
+    ],
+)
+@pytest.mark.parametrize("with_table", [False, True])
+def test_data_without_pictures_name_the_source_that_reads_them(
+    names: list[str], message: str, with_table: bool, params: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "Mild").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "data" / "Mild" / name).write_bytes(b"x")
+    (tmp_path / "t.csv").write_text("path,label\na,Mild\n")
+    block = {"file": str(tmp_path / "t.csv")} if with_table else None
+    data = params(path=str(tmp_path / "data"), classes=["Non Demented", "Mild"], table=block)
+    download(data, tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match=f"contains no image, but other files .*{message}"):
+        prepare(data, tmp_path / "raw", tmp_path / "prepared")
+
+
+def test_data_all_of_which_are_left_out_have_no_image_of_a_class(
+    folder: Path, params: Any, tmp_path: Path
+) -> None:
+    data = params(path=str(folder), ignore=["*"], classes=["Non Demented", "Mild Demented"])
+    download(data, tmp_path / "raw", seed=0)
+    with pytest.raises(UserError, match="Non Demented: no image of this class"):
+        prepare(data, tmp_path / "raw", tmp_path / "prepared")

@@ -136,7 +136,14 @@ def test_labels_that_map_to_null_are_left_out_and_counted(flat: Path, params: An
             {1: {"path": "images/x.png"}},
             r"m\.csv, line 3: 'images/x.png' is not a file of the data; one of its files is images/a 1\.png \(",
         ),
-        ({2: {"path": "images/a 1.png"}}, r"m\.csv, line 4: 'images/a 1.png' is the same file as in line 2"),
+        (
+            {2: {"path": "images/a 1.png"}},
+            r"m\.csv, line 4: 'images/a 1.png' is the same file as in line 2 \(1 of 4 rows repeat a file\)",
+        ),
+        (
+            {1: {"path": "images"}},
+            r"m\.csv, line 3: 'images' is a folder further up, with images/a 1\.png in it \(",
+        ),
         ({3: {"parent": "images/x.png"}}, r"m\.csv, line 5: the parent 'images/x.png' is not a row of the table"),
         ({0: {"split": "holdout"}}, r"m\.csv, line 2: split is 'holdout'. Use one of: train, training, val"),
         ({3: {"kind": "fake"}}, r"m\.csv, line 5: kind is 'fake'. Use one of: real, synthetic"),
@@ -174,6 +181,7 @@ def test_pictures_without_a_row_and_other_files_are_counted_and_named(
         {"reason": "no row in the table", "count": 2, "first": ["images/extra.png", "images/unnamed.png"]},
     ]
     printed = capsys.readouterr().out
+    assert "1 file is not read (ending .dcm): images/a.dcm\n" in printed
     assert "2 files are not read (no row in the table): images/extra.png, images/unnamed.png\n" in printed
 
 

@@ -37,6 +37,8 @@ TWINS = ["train/IDRiD_01.jpg", "test/IDRiD_01.jpg", "test/IDRiD_02.jpg"]
         (["a.png", "a.jpg"], "a", ["a.png", "a.jpg"]),
         (["a", "a.png"], "a", ["a"]),
         (["sub-1.nii.gz", "sub-10.nii.gz"], "sub-1", ["sub-1.nii.gz"]),
+        (["sub-1.NII.GZ", "sub-2.Nii.gz"], "sub-1", ["sub-1.NII.GZ"]),
+        (["v.1.nii.gz", "v.2.nii.gz"], "v.2", ["v.2.nii.gz"]),
         (["s/1.2.840.1", "s/1.2.840.2"], "1.2.840.2", ["s/1.2.840.2"]),
         (["x/e\u0301.png"], "\u00e9.png", ["x/e\u0301.png"]),
     ],
@@ -64,6 +66,12 @@ def test_paths_may_be_relative_to_the_folder_of_the_table() -> None:
     finder = FileFinder(["top/a.png", "a.png"], ["a.png"], "top/")
     assert finder.find("a.png") == ["top/a.png"]
     assert FileFinder(["a.png"], ["a.png"], "top/").find("a.png") == ["a.png"]
+
+
+def test_files_inside_a_folder() -> None:
+    finder = FileFinder(["sub-1/anat/t1.nii", "sub-10/anat/t1.nii"], ["sub-1"])
+    assert finder.inside("Sub-1/") == ["sub-1/anat/t1.nii"]
+    assert finder.inside("anat") == []
 
 
 def test_a_similar_file_has_another_extension() -> None:

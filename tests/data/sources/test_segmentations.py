@@ -25,6 +25,7 @@ from tests.data.sources.samples import encoded
         (["x/1.png", "x/mask_1.png"], "x/mask_1.png", "*/mask_*"),
         (["x/1.png", "x/1 Label.PNG"], "x/1 Label.PNG", "* Label*"),
         (["s1.nii.gz#0001", "s1_seg.nii.gz#0001"], "s1_seg.nii.gz", "*_seg*"),
+        (["s1.NII.GZ#0001", "s1_seg.nii.gz#0001"], "s1_seg.nii.gz", "*_seg*"),
         (["COVID/images/C-1.png", "COVID/masks/C-1.png"], "COVID/masks/C-1.png", "*/masks/*"),
         (["COVID/C-1.png", "COVID/masks/C-1.png"], "COVID/masks/C-1.png", "*/masks/*"),
         (["images/ill/1.png", "Ground Truth/ill/1.png"], "Ground Truth/ill/1.png", "Ground Truth/*"),
@@ -37,6 +38,11 @@ def test_masks_are_noticed(names: list[str], mask: str, pattern: str, params: An
         check_no_masks(["z/other.png", *names], LabelMap(params()))
     assert (error.value.where, error.value.found) == (mask, "is a segmentation mask by its name (1 such files)")
     assert f"data.ignore: ['{pattern}']" in error.value.remedy
+
+
+def test_masks_in_a_table_are_left_out_by_the_table(params: Any) -> None:
+    with pytest.raises(UserError, match=r"x_mask\.png: .*Remove their rows from the table"):
+        check_no_masks(["x.png", "x_mask.png"], LabelMap(params()), in_table=True)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import Files
 from medrobust.data.sources.labels import LEFT_OUT, SPLIT_NAMES, LabelMap, match_files, read_label_table
-from medrobust.data.sources.unused import IGNORED, NO_ROW, Unused, by_ending, matching, unused
+from medrobust.data.sources.unused import IGNORED, NO_ROW, Unused, by_ending, check_not_empty, matching, unused
 
 #: Endings of files that are read as images, in lower case.
 IMAGE_SUFFIXES = {
@@ -53,8 +53,10 @@ def listing(data: DataParams, folder: Path) -> Listing:
 def find_images(data: DataParams, files: Files, table: str = "") -> tuple[list[str], list[Unused]]:
     """Names of the images, and of other files: those that `data.ignore` names, and those with other endings.
 
-    `table` is the name of the table in the archive; it counts as neither. Raises a UserError if a pattern of
-    `data.ignore` matches no file.
+    `table` is the name of the table in the archive; it counts as neither.
+
+    Raises:
+        UserError: the data have no image, or a pattern of `data.ignore` matches no file.
     """
     for pattern in data.ignore:
         if not matching(files.names, [pattern]):
@@ -62,6 +64,7 @@ def find_images(data: DataParams, files: Files, table: str = "") -> tuple[list[s
     ignored = matching(files.names, data.ignore)
     left = {*files.names} - {table, *ignored}
     images = sorted(name for name in left if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES)
+    check_not_empty([*images, *ignored], files, "image", IMAGE_SUFFIXES)
     return images, [*unused(IGNORED, ignored), *by_ending(sorted(left - {*images}))]
 
 
@@ -72,7 +75,7 @@ def class_folders(data: DataParams, files: Files) -> tuple[pd.DataFrame, dict[st
         One row per image, the number of images per label that `data.labels` maps to null, and the other files.
 
     Raises:
-        UserError: an image is in no such folder, or there is no image.
+        UserError: an image is in no such folder, or for a reason in `find_images`.
     """
     labels, rows, left_out = LabelMap(data), [], Counter[str]()
     images, left = find_images(data, files)
@@ -89,9 +92,5 @@ def class_folders(data: DataParams, files: Files) -> tuple[pd.DataFrame, dict[st
             continue
         split = next((SPLIT_NAMES[part.lower()] for part in folders if part.lower() in SPLIT_NAMES), "")
         rows.append({"id": name, "label": label, "published_split": split})
-    if not rows:
-        others = "; ".join(f"{entry.count} with {entry.reason}" for entry in left)
-        found = f"contains no image{f', but other files ({others})' if left else ''}"
-        remedy = f"Use files with the suffix {', '.join(sorted(IMAGE_SUFFIXES))}, or another data.source"
-        raise UserError(str(files.path), found, remedy)
-    return pd.DataFrame(rows).assign(patient="", slice=None, kind="real", parent=""), dict(left_out), left
+    table = pd.DataFrame(rows, columns=["id", "label", "published_split"])
+    return table.assign(patient="", slice=None, kind="real", parent=""), dict(left_out), left

@@ -192,8 +192,9 @@ def match_files(rows: LabelTable, names: Iterable[str], data: DataParams) -> Mat
     table = table[count == 1].assign(id=found[count == 1].str[0])
     if (twice := table[table["id"].duplicated()]).size:
         earlier = table.index[table["id"] == twice["id"].iloc[0]][0]
-        found_twice = f"{twice['path'].iloc[0]!r} is the same file as in line {earlier}"
-        raise UserError(f"{rows.where}, line {twice.index[0]}", found_twice, "Remove all but one of them")
+        share = f"{len(twice)} of {len(rows.table)} rows repeat a file"
+        found_twice = f"{twice['path'].iloc[0]!r} is the same file as in line {earlier} ({share})"
+        raise UserError(f"{rows.where}, line {twice.index[0]}", found_twice, "Keep one row per file")
     parents = table["parent"].map(lambda path: finder.find(path) if path else [""])
     ids = {"", *table["id"]}
     orphans = ~parents.map(lambda files: len(files) == 1 and files[0] in ids)
@@ -215,6 +216,9 @@ def _unclear(found: pd.Series, finder: FileFinder, rows: LabelTable) -> UserErro
     if files:
         remedy = "Give more of the path in the table, or set data.path to one of the folders"
         return UserError(where, f"{path!r} may be {files[0]} or {files[1]} ({share})", remedy)
+    if inside := finder.inside(path):
+        remedy = "Give the whole path in the table"
+        return UserError(where, f"{path!r} is a folder further up, with {inside[0]} in it ({share})", remedy)
     remedy = "Fix the row, or set data.on_bad_image: skip to leave such rows out"
     if len(found) == len(rows.table):
         remedy = "Set data.path to the folder of the images, and data.table.path to the column with their paths"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from itertools import takewhile
 
-EXTENSION = re.compile(r"(?<=[^/])\.[^./]+$")
+EXTENSION = re.compile(r"(?<=[^/])\.[^./]+(\.gz)?$", re.IGNORECASE)
 
 
 class FileFinder:
@@ -47,6 +47,11 @@ class FileFinder:
         tails = ("/".join(parts[start:]) for start in range(1, self._shared + 1))
         return next((found for tail in tails if (found := _pick(self._whole, tail))), [])
 
+    def inside(self, path: str) -> list[str]:
+        """The files in a folder of that path."""
+        folder = f"{normalized_path(path).casefold()}/"
+        return [name for stored, name in self._exact.items() if stored.casefold().startswith(folder)]
+
     def similar(self, path: str) -> str:
         """A file that differs from the path in its extension, or else the first file; empty if there is none."""
         found = _pick(self._ends, without_extension(normalized_path(path)))
@@ -60,7 +65,7 @@ def normalized_path(path: str) -> str:
 
 def without_extension(path: str) -> str:
     """A path without its extension (`.nii.gz` counts as one)."""
-    return EXTENSION.sub("", path.removesuffix(".gz"))
+    return EXTENSION.sub("", path)
 
 
 def _ends(parts: list[str], depths: set[int]) -> list[str]:

@@ -140,7 +140,8 @@ def _map(file: IO[bytes], where: str) -> np.ndarray:
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, kind = read(file)
     if kind.hasobject:
-        raise UserError(where, "contains Python objects, not numbers or text", "Save it with .astype(str)")
+        remedy = f"Save it with .astype({'str' if where.endswith('labels') else 'np.uint8'})"
+        raise UserError(where, "contains Python objects, not numbers or text", remedy)
     if 0 in shape:
         return np.empty(shape, kind)
     return np.memmap(file, kind, "r", file.tell(), shape, "F" if fortran else "C")

@@ -25,7 +25,7 @@ from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import READ_ERRORS, Files, SharedCache, fault
 from medrobust.data.sources.labels import match_files, read_label_table
-from medrobust.data.sources.unused import NO_ROW, unused
+from medrobust.data.sources.unused import NO_ROW, check_not_empty, unused
 from medrobust.data.sources.volumes import chosen_frame, one_row_per_slice
 
 #: Suffixes of volumes, in lower case. Whether a file is packed by gzip is read from its first bytes.
@@ -58,6 +58,7 @@ def listing(data: DataParams, folder: Path) -> Listing:
     rows = read_label_table(data, folder, files)
     paths = rows.table["path"].map(lambda path: PAIR.sub(_image_suffix, path))
     names = [name for name in files.names if name.lower().endswith(SUFFIXES)]
+    check_not_empty(names, files, "volume", SUFFIXES)
     table, skipped, without_row = match_files(replace(rows, table=rows.table.assign(path=paths)), names, data)
     headers = {PAIR.sub("", name): name for name in files.names if name.lower().endswith((".hdr", ".hdr.gz"))}
     reader = _Reader(files, headers, data)

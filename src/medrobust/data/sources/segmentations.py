@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 
 from medrobust.core.errors import UserError
 from medrobust.data.sources.labels import LabelMap
+from medrobust.data.sources.matching import without_extension
 
 WORD = r"(?:ground[ _-]?truth|gt|mask|seg|segm|segmentation|annotation|label|superpixel)s?"
 HINT = re.compile(WORD, re.IGNORECASE)
@@ -17,10 +18,10 @@ FOLDER = re.compile(rf"(?:.*[ ._-])?{WORD}|.*(?-i:Masks?)", re.IGNORECASE)
 LAST_WORD = re.compile(r"[ ._-]+[^ ._-]+$")
 
 
-def check_no_masks(ids: Iterable[str], labels: LabelMap) -> None:
+def check_no_masks(ids: Iterable[str], labels: LabelMap, in_table: bool = False) -> None:
     """Stop if pictures are masks of others: `x_mask.png` beside `x.png`, or `masks/x.png` beside `images/x.png`.
 
-    A folder that `labels` knows is a class and no folder of masks.
+    A folder that `labels` knows is a class and no folder of masks. `in_table`: a table lists the images.
 
     Raises:
         UserError: there are such pairs of names.
@@ -31,7 +32,8 @@ def check_no_masks(ids: Iterable[str], labels: LabelMap) -> None:
     paths = [PurePosixPath(name) for name in names]
     if found := [*_marked(paths), *_in_folders(paths, labels)]:
         mask, pattern = found[0]
-        remedy = f"Set data.ignore: ['{pattern}'] to leave them out; rename them if they are images"
+        way = "Remove their rows from the table" if in_table else f"Set data.ignore: ['{pattern}']"
+        remedy = f"{way} to leave them out; rename them if they are images"
         raise UserError(str(mask), f"is a segmentation mask by its name ({len(found)} such files)", remedy)
 
 
@@ -70,7 +72,7 @@ def _in_folders(paths: list[PurePosixPath], labels: LabelMap) -> Iterator[tuple[
 
 
 def _stem(path: PurePosixPath) -> str:
-    return PurePosixPath(path.name.removesuffix(".gz")).stem
+    return without_extension(path.name)
 
 
 def _names(picture: str) -> tuple[str, str]:

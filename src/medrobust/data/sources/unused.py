@@ -1,15 +1,25 @@
 """Files of the data that do not become images: counted and named, so that nothing vanishes without a word."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from pathlib import PurePosixPath
 
+from medrobust.core.errors import UserError
+from medrobust.data.sources.files import Files
+
 #: Reasons.
 NO_ROW, IGNORED = "no row in the table", "data.ignore"
 #: Names that are kept per reason.
 NAMED = 5
+GZ = re.compile(r"\.gz$", re.IGNORECASE)
+#: Sources that read files of other endings than `archive` does.
+READERS = {
+    ".dcm": "dicom", ".dicom": "dicom", ".ima": "dicom", ".nii": "nifti", ".mgh": "nifti", ".mgz": "nifti",
+    ".parquet": "huggingface", ".npz": "medmnist",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,3 +50,15 @@ def by_ending(names: Iterable[str]) -> list[Unused]:
     for name in names:
         groups.setdefault(PurePosixPath(name).suffix.lower() or "none", []).append(name)
     return [entry for ending, found in sorted(groups.items()) for entry in unused(f"ending {ending}", found)]
+
+
+def check_not_empty(found: Sequence[str], files: Files, what: str, suffixes: Iterable[str]) -> None:
+    """Raise a UserError if `found` is empty: the data have no file that the source reads."""
+    if found:
+        return
+    endings = Counter(PurePosixPath(GZ.sub("", name)).suffix.lower() or "none" for name in files.names)
+    counts = ", ".join(f"{count} with ending {ending}" for ending, count in endings.most_common())
+    source = next((READERS[ending] for ending, _ in endings.most_common(1) if ending in READERS), None)
+    remedy = f"Use files with the suffix {', '.join(sorted(suffixes))}, or another data.source"
+    contained = f"contains no {what}{f', but other files ({counts})' if counts else ''}"
+    raise UserError(str(files.path), contained, f"Set data.source: {source}" if source else remedy)

@@ -32,8 +32,8 @@ class Table:
 
     def body(self) -> str:
         """Table and note in GitHub's Markdown."""
-        head, *rows = map(_line, (self.columns, *self.rows))
-        lines = [head, "|" + "---|" * len(self.columns), *rows]
+        rule = "|".join(["", *[" --- "] * len(self.columns), ""])
+        lines = [_line(self.columns), rule, *map(_line, self.rows)]
         return "\n".join([*lines, "", *([markdown(self.note), ""] if self.note else [])])
 
     def with_warning(self) -> "Table":
