@@ -133,6 +133,26 @@ def test_the_auroc_under_attack_is_that_of_an_independent_computation() -> None:
     assert abs(roc_auc_score(labels, brute) - roc_auc_score(labels, scores[1])) < 0.02
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"name": "bim", "hyperparameters": {"mask": "gradcam"}}, "bim with mask: gradcam acts on single images"),
+        ({"name": "cw", "hyperparameters": {"mask": "outlined"}}, "cw with mask: outlined acts on single images"),
+        ({"name": "universal", "hyperparameters": {}}, "universal acts on single images"),
+        ({"name": "transfer", "hyperparameters": {"source": "net-clean"}}, "transfer acts on single images"),
+    ],
+)
+def test_a_suite_with_attacks_on_single_images_is_left_out(
+    tmp_path: Path, entry: dict[str, Any], reason: str
+) -> None:
+    outs = AttackOutputs(tmp_path / "r.parquet", tmp_path / "m.json", tmp_path / "c.csv")
+    suite = {**SUITE, "attacks": [*SUITE["attacks"], entry]}
+    settings: dict[str, Any] = {"bit_depth": 8, "seed": 0, "report": REPORT, "made_on": {"data": "d"}}
+    attack_patients(model(), [one_group(splits())], suite, outs, **settings)
+    assert read_metrics(outs.metrics) == {"not_fitted": reason, "made_on": {"data": "d"}}
+    assert not len(read_table(outs.records))
+
+
 def test_the_files_of_an_attack_on_patients(tmp_path: Path) -> None:
     data = splits(patients=12)
     patients = model(2)

@@ -89,8 +89,3 @@ def test_a_recurrent_aggregate_needs_slice_numbers(slices: str) -> None:
         UserError, match=r"patient\.aggregate: gru needs .* 6 of 24 have no slice number.*attention"
     ):
         patient_groups(changed, "test", ordered=True)
-
-
-def test_outlined_regions_are_refused() -> None:
-    with pytest.raises(UserError, match="outlined regions are per image"):
-        one_group(splits()).masks([0])

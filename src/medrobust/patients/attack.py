@@ -10,7 +10,7 @@ import torch
 from medrobust.attacks.base import Attack, frozen, margin
 from medrobust.attacks.engine.evaluate import attack_suite, named_attacks
 from medrobust.attacks.engine.resume import resume_folder
-from medrobust.attacks.engine.run import AttackOutputs, write_results
+from medrobust.attacks.engine.run import AttackOutputs, write_not_fitted, write_results
 from medrobust.attacks.methods.apgd import APGD
 from medrobust.attacks.methods.iterative import IteratedGradient
 from medrobust.attacks.state import IterativeAttack
@@ -22,6 +22,9 @@ from medrobust.models.patient import PatientModel
 from medrobust.models.predict import batches
 from medrobust.patients.subsets import PatientSubset
 
+#: Attacks that are fitted on single images, or made on a model of single images.
+PER_IMAGE = ("universal", "transfer")
+
 
 def attack_patients(
     model: PatientModel, groups: list[PatientSubset], suite: dict[str, Any], outs: AttackOutputs, *,
@@ -30,8 +33,11 @@ def attack_patients(
     """Run a suite on patients; the ball bounds each pixel of every image of a patient.
 
     Besides the results of an attack on images, the record has `robust_auroc` for two classes (see
-    `harmful_scores`).
+    `harmful_scores`). Of a suite with an attack on single images it has the reason only.
     """
+    if reason := single_image_attack(suite):
+        write_not_fitted(outs, reason, made_on)
+        return
     tables = []
     for group in groups:
         resume = resume_folder(model, group, suite, seed=seed, bit_depth=bit_depth)
@@ -46,6 +52,15 @@ def attack_patients(
         write_results(attempts, model.classes, suite, outs, report, made_on, more)
         for group in groups:
             resume_folder(model, group, suite, seed=seed, bit_depth=bit_depth).clear()
+
+
+def single_image_attack(suite: dict[str, Any]) -> str | None:
+    """Which attack of a suite cannot act on all images of a patient together, as a clause; None if all can."""
+    for entry in suite["attacks"]:
+        region = entry.get("hyperparameters", {}).get("mask")
+        if region is not None or entry["name"] in PER_IMAGE:
+            return f"{entry['name']}{f' with mask: {region}' if region else ''} acts on single images"
+    return None
 
 
 def _aurocs(

@@ -53,10 +53,6 @@ class PatientSubset(Subset):
         flat = Subset.batch(replace_rows(self, rows.reshape(-1)), np.arange(rows.size))
         return flat.reshape(len(rows), -1, *flat.shape[-2:])
 
-    def masks(self, indices: Any) -> "torch.Tensor":
-        """Raise a UserError: a patient's images have no common outline."""
-        raise UserError("attack.mask", "outlined regions are per image", "Use a suite without mask: outlined")
-
 
 def replace_rows(subset: Subset, rows: np.ndarray) -> Subset:
     """A plain subset of the same store with other rows and no names; for reading pixels."""
