@@ -82,6 +82,14 @@ def test_fitting_is_reproducible_and_lowers_the_log_loss(kind: str) -> None:
     assert losses[0] <= losses[1]
 
 
+def test_a_learning_rate_at_which_fitting_diverges_is_named() -> None:
+    data = splits()
+    groups = [patient_groups(data, name) for name in ("train", "val")]
+    diverging = default_block(PatientParams, "patient", aggregate="attention", epochs=2, hidden=4, lr=1e37)
+    with pytest.raises(UserError, match=r"patient\.lr: 1e\+37: no epoch .* finite .*Set a lower patient\.lr"):
+        fit_patient_model(classifier(), groups[0], groups[1], diverging, 1, seed=0)
+
+
 def test_mean_has_nothing_to_fit() -> None:
     assert fitted("mean")[1] == 0
 
