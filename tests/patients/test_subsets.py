@@ -78,6 +78,15 @@ def test_data_without_a_patient_unit_are_named(change: dict[str, str], reason: s
     assert no_patient_unit(with_manifest(data, patient=columns[change["patient"]])) == reason
 
 
+def test_a_patient_with_one_image_needs_no_slice_number() -> None:
+    data = splits()
+    first = sorted(set(data.subset("test").patients))[0]
+    alone = without(data, [f"{first}_{k}" for k in (1, 2, 3)])
+    number = data.store.manifest["slice"].astype("Int64")
+    changed = with_manifest(alone, slice=number.where(data.store.manifest["id"] != f"{first}_0"))
+    assert [group.images_per_row for group in patient_groups(changed, "test", ordered=True)] == [1, 4]
+
+
 @pytest.mark.parametrize("slices", ["unknown", "repeated"])
 def test_a_recurrent_aggregate_needs_slice_numbers(slices: str) -> None:
     data = splits()

@@ -90,21 +90,22 @@ def patient_groups(splits: SplitStore, name: str, *, ordered: bool = False) -> l
         ordered: whether the order of the images matters.
 
     Raises:
-        UserError: `ordered`, and images of a patient have no slice number or the same one.
+        UserError: `ordered`, and of several images of a patient some have no slice number or the same one.
     """
     subset, manifest = splits.subset(name), splits.store.manifest
     table = pd.DataFrame({
         "row": subset.rows, "patient": subset.patients, "label": subset.labels, "id": subset.ids,
         "slice": manifest["slice"].to_numpy(dtype="float64", na_value=np.nan)[subset.rows],
     })[manifest["kind"].to_numpy()[subset.rows] == "real"]  # fmt: skip
-    if ordered and (unknown := int((table["slice"].isna() | table.duplicated(["patient", "slice"])).sum())):
+    table["count"] = table.groupby("patient")["row"].transform("size")
+    without_order = (table["slice"].isna() | table.duplicated(["patient", "slice"])) & (table["count"] > 1)
+    if ordered and (unknown := int(without_order.sum())):
         found = (
             f"gru needs the order of the images, but {unknown} of {len(table)} have no slice number of their own"
         )
         remedy = "Use attention, or set data.table to a table with a column of slices (docs/data.md)"
         raise UserError("params.yaml: patient.aggregate", found, remedy)
     table = table.sort_values(["patient", "slice", "id"])
-    table["count"] = table.groupby("patient")["row"].transform("size")
     return [_group(subset, part) for _, part in table.groupby("count")]
 
 
