@@ -220,8 +220,8 @@ def _robust_images(
 ) -> dict[Ball, list[np.ndarray]]:
     """By ball (norm and radius), positions of the images that no suite fooled there, then those that some did not.
 
-    What a weak suite misses and a stronger one finds is the matter of the check `other suites`. So challengers try
-    the images first on which every suite stands or falls.
+    Images that one suite missed and another fooled are reported by the check `other suites`. So challengers try
+    those first that no suite fooled.
     """
     fooled: dict[Ball, list[np.ndarray]] = {}
     for name, suite in checked.suites.items():
