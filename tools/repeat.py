@@ -18,6 +18,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.schema import Params, load_params
 from medrobust.core.params.yaml_file import read_params
 from medrobust.core.runtime import say
+from medrobust.data.pseudonyms import KEY_FILE
 from medrobust.data.sources.fetch import expand_path
 from tools.prune import texts
 from tools.repeated_results import Row, collect, pooled_patients, summarise
@@ -89,8 +90,11 @@ def write_table(path: Path, rows: list[Row]) -> None:
 
 
 def _link_files(root: Path, clone: Path) -> None:
-    """Make relative paths in params.yaml (of data, weights, ...) mean the same files in the clone."""
-    for text in filter(None, map(expand_path, texts(read_params(root / "params.yaml")))):
+    """Make relative paths in params.yaml (of data, weights, ...) mean the same files in the clone.
+
+    Clones also share the secret of pseudonyms: another one would give the patients other names.
+    """
+    for text in filter(None, (KEY_FILE, *map(expand_path, texts(read_params(root / "params.yaml"))))):
         target = clone / text
         if (root / text).exists() and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -57,8 +57,9 @@ def project(tmp_path: Path) -> Path:
     save(root, content)
     (root / "files").mkdir()
     (root / "files" / "net.pth").write_text("weights")
+    (root / ".pseudonym-key").write_text("secret")
     (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
-    (root / ".gitignore").write_text("/tmp\n/images\n/files\n.dvc/config.local\n")
+    (root / ".gitignore").write_text("/tmp\n/images\n/files\n/.pseudonym-key\n.dvc/config.local\n")
     (root / "images").mkdir()
     (root / "images" / "one.txt").write_text("pixels")
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "start"]):
@@ -80,6 +81,7 @@ def test_a_clone_changes_one_value_and_shares_cache_and_data(project: Path) -> N
     assert str(project / ".dvc" / "cache") in (clone / ".dvc" / "config.local").read_text()
     assert (clone / "images" / "one.txt").read_text() == "pixels"
     assert (clone / "files" / "net.pth").read_text() == "weights"
+    assert (clone / ".pseudonym-key").read_text() == "secret"
     (clone / "tmp").mkdir()
     (clone / "tmp" / "resume").touch()
     again = prepare_clone(project, "fold-1", {"split.fold": 2})
