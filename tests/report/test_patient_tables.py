@@ -50,6 +50,13 @@ def test_the_table_by_patient_leads_the_page() -> None:
     assert "test patients, from 3 to 4 images (aggregate: mean)" in " ".join(table.note.split())
 
 
+def test_an_auroc_of_one_has_no_interval_and_says_so() -> None:
+    found = run()
+    assert "width" not in patient_short_table(found, 0.95).note
+    found.patients.records["net", "clean"] = patient_record(auroc=1.0, auroc_ci=[1.0, 1.0])
+    assert "width" in patient_short_table(found, 0.95).note
+
+
 def test_the_constant_answer_stands_in_every_table() -> None:
     found = run()
     assert patient_short_table(found, 0.95).rows[-1] == [

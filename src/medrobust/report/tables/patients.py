@@ -43,7 +43,7 @@ def patient_short_table(run: Run, confidence: float) -> Table:
         "patient_short", confidence=confidence, images=_images(run), aggregate=_aggregate(run),
         patients=run.test_patients(),
     )  # fmt: skip
-    return Table("Results by patient", columns, rows, note)
+    return Table("Results by patient", columns, rows, note).with_warning()
 
 
 def patient_attack_tables(run: Run, confidence: float) -> list[Table]:
