@@ -228,12 +228,10 @@ def _robust_images(
         table = records[name]
         of_suite = table[table["eps"] == radii[name]].set_index("id").loc[checked.subset.ids, "fooled"]
         fooled.setdefault((suite["norm"], radii[name]), []).append(of_suite.to_numpy())
+    counts = {ball: (np.sum(masks, axis=0), len(masks)) for ball, masks in fooled.items()}
     parts = {
-        ball: [
-            np.flatnonzero(~np.any(masks, axis=0)),
-            np.flatnonzero(np.any(masks, axis=0) & ~np.all(masks, axis=0)),
-        ]
-        for ball, masks in fooled.items()
+        ball: [np.flatnonzero(count == 0), np.flatnonzero((count > 0) & (count < suites))]
+        for ball, (count, suites) in counts.items()
     }
     return {ball: part for ball, part in parts.items() if any(map(len, part))}
 
