@@ -68,6 +68,18 @@ def test_the_recurrent_aggregate_depends_on_the_order() -> None:
     assert not torch.allclose(unit(images), unit(images.flip(1)), atol=1e-4)
 
 
+def test_the_recurrent_aggregate_leaves_cudnn_out_which_gives_it_no_gradient_in_eval_mode() -> None:
+    unit, seen = Recurrent(6, 4, 3).eval(), []
+    unit.gru.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    before = torch.backends.cudnn.enabled
+    features = torch.randn(1, 5, 6, requires_grad=True)
+    unit(features).sum().backward()
+    assert seen == [False]
+    assert torch.backends.cudnn.enabled == before
+    assert features.grad is not None
+    assert features.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("kind", ["attention", "gru"])
 def test_fitting_is_reproducible_and_lowers_the_log_loss(kind: str) -> None:
     first, epoch = fitted(kind, epochs=30)
