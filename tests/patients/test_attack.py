@@ -134,6 +134,27 @@ def test_the_auroc_under_attack_is_that_of_an_independent_computation() -> None:
     assert abs(roc_auc_score(labels, brute) - roc_auc_score(labels, scores[1])) < 0.02
 
 
+def test_the_auroc_under_autoattack_is_that_of_its_gradient_attacks() -> None:
+    patients, group = model(2), binary(one_group(splits(patients=20)))
+    weak = {"steps": 8, "queries": 5, "targets": 1, "allow_weak": True}
+    suite = {**SUITE, "attacks": [{"name": "autoattack", "hyperparameters": weak}]}
+    scores, of_pgd = harmful_scores(patients, group, suite, seed=0), harmful_scores(patients, group, SUITE, seed=0)
+    with torch.no_grad():
+        logits = patients(group.batch(range(len(group)))).numpy()
+    moved = of_pgd - (logits[:, 1] - logits[:, 0])
+    assert np.abs(scores - of_pgd).max() < 0.1 * np.abs(moved).max()
+
+
+def test_a_suite_without_gradient_attacks_has_no_auroc_under_attack(tmp_path: Path) -> None:
+    outs = AttackOutputs(tmp_path / "r.parquet", tmp_path / "m.json", tmp_path / "c.csv")
+    suite = {**SUITE, "attacks": [{"name": "square", "hyperparameters": {"queries": 5}}]}
+    settings: dict[str, Any] = {"bit_depth": 8, "seed": 0, "report": REPORT, "made_on": {"data": "d"}}
+    attack_patients(model(2), [binary(one_group(splits()))], suite, outs, **settings)
+    record = read_metrics(outs.metrics)
+    assert "robust_accuracy" in record
+    assert "robust_auroc" not in record
+
+
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
