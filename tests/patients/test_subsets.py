@@ -64,6 +64,7 @@ def test_synthetic_images_are_no_images_of_a_patient() -> None:
     [
         ({"patient": ""}, r"96 of 96 images have no patient id"),
         ({"patient": "unique"}, r"no patient has more than one image"),
+        ({"kind": "synthetic"}, r"val has no real image"),
         ({"patient": "mixed"}, r"1 of 23 patients have images of two labels"),
     ],
 )
@@ -75,7 +76,9 @@ def test_data_without_a_patient_unit_are_named(change: dict[str, str], reason: s
         "mixed": patient.replace({"b0": "a0"}),
     }  # fmt: skip
     assert no_patient_unit(data) is None
-    assert no_patient_unit(with_manifest(data, patient=columns[change["patient"]])) == reason
+    kind = data.store.manifest["kind"].mask(data.table["split"] == "val", "synthetic")
+    changed = {"kind": kind} if "kind" in change else {"patient": columns[change["patient"]]}
+    assert no_patient_unit(with_manifest(data, **changed)) == reason
 
 
 def test_a_patient_with_one_image_needs_no_slice_number() -> None:

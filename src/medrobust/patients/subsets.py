@@ -7,6 +7,7 @@ import pandas as pd
 
 from medrobust.core.errors import UserError
 from medrobust.core.seeds import image_seeds
+from medrobust.data.split import SPLITS
 from medrobust.data.store import SplitStore, Subset
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ def replace_rows(subset: Subset, rows: np.ndarray) -> Subset:
 
 def no_patient_unit(splits: SplitStore) -> str | None:
     """Why a data set has no patient unit; None if it has one."""
-    used = splits.table["split"].isin(("train", "val", "test")).to_numpy()
-    patients, labels = splits.store.manifest["patient"][used], splits.table["label"][used]
-    real = (splits.store.manifest["kind"][used] == "real").to_numpy()
-    patients, labels = patients[real], labels[real]
+    manifest, table = splits.store.manifest, splits.table
+    used = (table["split"].isin(SPLITS) & (manifest["kind"] == "real")).to_numpy()
+    patients, labels = manifest["patient"][used], table["label"][used]
+    if absent := [name for name in SPLITS if name not in set(table["split"][used])]:
+        return f"{absent[0]} has no real image"
     if unknown := int((patients == "").sum()):
         return f"{unknown} of {len(patients)} images have no patient id"
     counts = patients.value_counts()
@@ -81,8 +83,8 @@ def no_patient_unit(splits: SplitStore) -> str | None:
 def patient_groups(splits: SplitStore, name: str, *, ordered: bool = False) -> list[PatientSubset]:
     """The patients of train, val or test, grouped by their number of images (rising).
 
-    Images are in the order of their slices, and of their ids where slices are unknown. Synthetic images, which
-    only training has, are left out.
+    Images are in the order of their slices, and of their ids where slices are unknown. Synthetic images are left
+    out.
 
     Args:
         splits: a data set with a patient unit (see `no_patient_unit`).
