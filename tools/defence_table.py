@@ -1,8 +1,8 @@
 """Print what each kind of training is worth, as a Markdown table: `python tools/defence_table.py`.
 
 From the records in metrics/train and metrics/attack of a run of `dvc repro adv_train attack`, such as that of
-presets/defences.yaml. A row a model: balanced accuracy on clean test images and under each suite at each radius,
-accuracy there with its interval over patients, and seconds an epoch of its training (validation included).
+presets/defences.yaml. One row per model: balanced accuracy on clean test images and under each suite at each
+radius, and accuracy there with its interval over patients.
 """
 
 import argparse
@@ -13,15 +13,16 @@ from typing import Any
 from medrobust.core.errors import UserError
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import read_metrics
+from medrobust.report.run import REGIMES
 from medrobust.report.tables.table import Table, number, ranged, with_interval
 
 
-def table(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) -> Table:
-    """A row a model.
+def table(metrics: Path, models: list[tuple[str, str]], suites: list[str]) -> Table:
+    """One row per model.
 
     Args:
         metrics: the folder of metrics.
-        epochs: (backbone, regime) -> passes over the training images, of every model of the run.
+        models: backbone and regime of every model of the run.
         suites: names, in the order of the columns.
 
     Raises:
@@ -29,7 +30,7 @@ def table(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) 
     """
     rows: list[list[str]] = []
     columns = ["model", "training", "clean balanced accuracy"]
-    for (backbone, regime), count in epochs.items():
+    for backbone, regime in models:
         trained = _read(metrics / "train" / f"{backbone}-{regime}.json")
         row = [backbone, regime, with_interval(trained, "balanced_accuracy")]
         for suite in suites:
@@ -39,8 +40,8 @@ def table(metrics: Path, epochs: dict[tuple[str, str], int], suites: list[str]) 
                 row += [ranged(accuracy, *record["robust_accuracy_ci"][eps])]
                 if not rows:
                     columns += [f"{suite} ε {eps}: balanced accuracy", f"{suite} ε {eps}: accuracy"]
-        rows.append([*row, f"{trained['seconds'] / count:.1f}"])
-    return Table("What each kind of training is worth", [*columns, "seconds an epoch"], rows)
+        rows.append(row)
+    return Table("What each kind of training is worth", columns, rows)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -55,11 +56,8 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, default=Path("metrics"))
     args = parser.parse_args()
     params = load_params()
-    epochs: dict[tuple[str, str], int] = {}
-    for name, block in params.models.items():
-        epochs[name, "clean"] = block.train.get("epochs", params.train.epochs)
-        epochs[name, "adv"] = block.adv.get("epochs", params.adv.epochs)
-    sys.stdout.write(table(args.metrics, epochs, list(params.attacks.suites)).markdown())
+    models = [(name, regime) for name in params.models for regime in REGIMES]
+    sys.stdout.write(table(args.metrics, models, list(params.attacks.suites)).markdown())
 
 
 if __name__ == "__main__":

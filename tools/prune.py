@@ -63,7 +63,7 @@ class Pipeline:
             for out in stage.outs
             if out.is_in_repo
         }
-        named = map(Path, map(expand_path, _texts(read_params(self.root / "params.yaml"))))
+        named = map(Path, map(expand_path, texts(read_params(self.root / "params.yaml"))))
         return outs | {self.root / path for path in named if (self.root / path).exists()}
 
     @cached_property
@@ -210,13 +210,13 @@ def _listed(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
     """All texts in the values of params.yaml."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+            yield from texts(inner)
 
 
 def main() -> None:

@@ -16,7 +16,11 @@ from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.schema import Params, load_params
+from medrobust.core.params.yaml_file import read_params
 from medrobust.core.runtime import say
+from medrobust.data.pseudonyms import KEY_FILE
+from medrobust.data.sources.fetch import expand_path
+from tools.prune import texts
 from tools.repeated_results import Row, collect, pooled_patients, summarise
 
 #: Clones, which are no outs and are ignored by git.
@@ -39,7 +43,7 @@ def settings_of(kind: str, params: Params, seeds: list[int]) -> dict[str, dict[s
     return {f"seed-{seed}": {"seed": seed} for seed in seeds}
 
 
-def prepare_clone(root: Path, name: str, changes: dict[str, Any], data: str | None) -> Path:
+def prepare_clone(root: Path, name: str, changes: dict[str, Any]) -> Path:
     """A clone of the last commit with changed params and the cache of `root`; its resume files stay.
 
     Raises:
@@ -56,7 +60,7 @@ def prepare_clone(root: Path, name: str, changes: dict[str, Any], data: str | No
     _git(clone, "checkout", "--quiet", "--force", "--detach", commit)
     local = f"[cache]\n    dir = {root / '.dvc' / 'cache'}\n"
     (clone / ".dvc" / "config.local").write_text(local, encoding="utf-8")
-    _link_data(root, clone, data)
+    _link_files(root, clone)
     path = clone / "params.yaml"
     document = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
     for key, value in changes.items():
@@ -85,14 +89,16 @@ def write_table(path: Path, rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
-def _link_data(root: Path, clone: Path, data: str | None) -> None:
-    """Make a relative `data.path` mean the same files in the clone."""
-    if data is None or "$" in data or "://" in data or Path(data).expanduser().is_absolute():
-        return
-    target = clone / data
-    if (root / data).exists() and not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to((root / data).resolve())
+def _link_files(root: Path, clone: Path) -> None:
+    """Make relative paths in params.yaml (of data, weights, ...) mean the same files in the clone.
+
+    Clones also share the secret of pseudonyms: another one would give the patients other names.
+    """
+    for text in filter(None, (KEY_FILE, *map(expand_path, texts(read_params(root / "params.yaml"))))):
+        target = clone / text
+        if (root / text).exists() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to((root / text).resolve())
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -117,7 +123,7 @@ def main() -> None:
     except ValueError:
         raise UserError("SEEDS", f"got {args.seeds!r}", "Use whole numbers: make seeds SEEDS=1,2,3") from None
     runs = settings_of(args.kind, params, seeds)
-    clones = {name: prepare_clone(root, name, changes, params.data.path) for name, changes in runs.items()}
+    clones = {name: prepare_clone(root, name, changes) for name, changes in runs.items()}
     for name, clone in clones.items():
         say(f"{name}: {clone}")
         if not reproduce(clone, args.jobs):

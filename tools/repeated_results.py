@@ -9,16 +9,15 @@ import pandas as pd
 import torch
 
 from medrobust.core.calibration import fit_temperature
-from medrobust.core.metrics import classification_summary
 from medrobust.core.params.schema import Params
-from medrobust.core.ranking import auroc_ci
 from medrobust.core.records import read_json, read_metrics, read_table
+from medrobust.patients.evaluate import patient_summary
+from medrobust.report.run import REGIMES
 
 #: A row of the table.
 Row = dict[str, Any]
 #: (unit, model, measure) -> value
 Results = dict[tuple[str, str, str], float]
-REGIMES = ("clean", "adv")
 
 
 def collect(metrics: Path, params: Params) -> Results:
@@ -71,26 +70,15 @@ def pooled_patients(clones: list[Path], params: Params) -> list[Row]:
             continue
         header = read_json(clones[0] / "data/prepared/header.json")
         pooled = pd.concat([_calibrated(table) for table in tables], ignore_index=True)
-        columns = [column for column in pooled if str(column).startswith("logprob_")]
-        labels, logprobs = pooled["label"].to_numpy(), pooled[columns].to_numpy()
-        patients = pooled["patient"].to_numpy().astype(str)
-        settings: dict[str, Any] = {
-            "resamples": params.report.bootstrap, "confidence": params.report.confidence,
-        }  # fmt: skip
-        classes = [str(k) for k in range(len(columns))]
-        summary = classification_summary(
-            labels, logprobs, patients, classes, ordered=header["ordered"], **settings
-        )  # fmt: skip
-        summary["auroc_ci"] = auroc_ci(labels, logprobs, patients, **settings)
+        classes = [str(column) for column in pooled if str(column).startswith("logprob_")]  # after merging
+        summary = patient_summary(pooled, classes, header["ordered"], params.report)
         for measure in ("balanced_accuracy", "auroc"):
-            low, high = summary[f"{measure}_ci"]
-            start = {
-                "unit": "patient",
-                "model": name,
-                "measure": f"clean {measure}, {len(pooled)} patients pooled",
-            }
-            values = {"mean": summary[measure], "low": low, "high": high}
-            rows.append(start | {"runs": len(clones)} | {key: round(float(v), 3) for key, v in values.items()})
+            if summary[measure] is None:  # no patient of a class
+                continue
+            label = f"clean {measure}, {len(pooled)} patients pooled"
+            values = (summary[measure], *summary[f"{measure}_ci"])
+            rounded = {key: round(float(v), 3) for key, v in zip(("mean", "low", "high"), values, strict=True)}
+            rows.append({"unit": "patient", "model": name, "measure": label, "runs": len(clones)} | rounded)
     return rows
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from medrobust.attacks.base import margin
 from medrobust.attacks.methods import apgd
 from medrobust.attacks.methods.apgd import APGD, APGDT, wrong_classes
 from medrobust.attacks.problem import BestImages, Problem
@@ -145,3 +146,22 @@ def test_rises_without_a_new_best_loss_halve_the_step_size_once() -> None:
 def test_an_invalid_setting_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [APGD, APGDT])
+def test_to_the_end_fooled_images_go_on_to_larger_margins(kind: type[APGD], attacked_model: Make) -> None:
+    model = attacked_model(4)
+    labels = (model.labels + torch.arange(len(model.labels)) % 2) % 4  # half are wrong without an attack
+    attack = kind(eps=0.05, steps=20, loss="margin", restarts=2)
+    margins = []
+    for version in (attack, attack.to_the_end()):
+        found = version(model, model.images, labels, seeds=model.seeds)
+        with torch.no_grad():
+            margins.append(margin(model(found), labels))
+    stopped, whole = margins
+    with torch.no_grad():
+        wrong = margin(model(model.images), labels) > 0
+    assert wrong.any()
+    assert torch.equal(whole > 0, stopped > 0)
+    assert (whole >= stopped - 1e-5).all()
+    assert (whole[wrong] > stopped[wrong] + 1).all()

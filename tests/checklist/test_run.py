@@ -4,11 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import nn
 
-from medrobust.attacks.engine.attempts import table_of
+from medrobust.attacks.engine.attempts import table_of, worst_case
 from medrobust.attacks.engine.evaluate import attack_suite
+from medrobust.checklist import run
+from medrobust.checklist.base import Challenge, ImageSample
+from medrobust.checklist.challenge import run_challenge
 from medrobust.checklist.run import CheckedModel, check_predictions, read_evaluations, write_records
 from medrobust.core.errors import UserError
 from medrobust.core.lineage import MADE_ON, suite_hash
@@ -88,4 +92,28 @@ def test_a_suite_is_checked_at_its_radius_nearest_to_that_of_the_run(sound: nn.M
 def test_the_same_seed_gives_the_same_record(sound: nn.Module, check: Check, images: Subset) -> None:
     suites = {"s": suite_of([{"name": "fgsm"}])}
     one, two = (check(sound, suites, count=8) for _ in range(2))
-    assert {**one, "seconds": 0} == {**two, "seconds": 0}
+    assert one == two
+
+
+@pytest.mark.parametrize("more", [-5, 5])
+def test_challengers_try_the_images_first_that_no_suite_fooled(
+    sound: nn.Module, check: Check, images: Subset, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    suites = {"weak": suite_of([{"name": "noise"}]), "strong": suite_of()}
+    attempts = {name: attack_suite(sound, images, suite, seed=0) for name, suite in suites.items()}
+    tables = [worst_case(table, [EPS]).set_index("id").loc[images.ids] for table in attempts.values()]
+    fooled = np.array([table["fooled"].to_numpy(dtype=bool) for table in tables])
+    count = fooled.sum(0)
+    none = count == 0
+    tried: list[np.ndarray] = []
+
+    def spy(model: nn.Module, sample: ImageSample, *rest: Any, **named: Any) -> Challenge:
+        tried.append(sample.rows)
+        return run_challenge(model, sample, *rest, **named)
+
+    monkeypatch.setattr(run, "run_challenge", spy)
+    check(sound, suites, count=int(none.sum()) + more, queries=5, attempts=attempts)
+    (rows,) = tried
+    assert none[rows].sum() == none.sum() + min(more, 0)
+    assert (~none[rows]).sum() == max(more, 0)
+    assert (count[rows] < 2).all()

@@ -46,6 +46,15 @@ def test_the_teacher_of_a_self_supervised_checkpoint_is_its_backbone_alone(sourc
     assert torch.equal(model.cls_token, source.cls_token)
 
 
+def test_the_head_beside_a_prefixed_backbone_does_not_hide_the_prefix(source: Any, tmp_path: Path) -> None:
+    state = {key: value for key, value in source.state_dict().items() if not key.startswith("head.")}
+    head = {"head.weight": torch.zeros(5, 192), "head.bias": torch.zeros(5)}
+    torch.save({**prefixed(state, "backbone."), **head}, tmp_path / "w.pth")
+    model = vit(32)
+    load_weights(model, tmp_path / "w.pth")
+    assert torch.equal(model.cls_token, source.cls_token)
+
+
 def test_a_position_embedding_of_another_grid_is_resampled_as_timm_does(source: Any, tmp_path: Path) -> None:
     from timm.layers import resample_abs_pos_embed
 

@@ -79,8 +79,9 @@ def test_an_attacker_of_all_images_is_not_weaker_than_one_of_some() -> None:
     assert shares == sorted(shares, reverse=True)
     assert shares[0] > shares[-1]
     assert shares[3] == shares[4]  # a patient has four images
+    # An observed share of 0 or 1 has an interval too.
     assert all(
-        low <= share <= high
+        low <= share <= high and low < high
         for share, (low, high) in zip(shares, result["images_attacked_ci"].values(), strict=True)
     )
     assert (
@@ -139,6 +140,47 @@ def test_the_auroc_under_attack_is_that_of_an_independent_computation() -> None:
     brute = (out[:, 1] - out[:, 0]).numpy()
     assert np.abs(brute - scores[1]).max() < 0.05 * np.abs(brute - clean).max()
     assert abs(roc_auc_score(labels, brute) - roc_auc_score(labels, scores[1])) < 0.02
+
+
+def test_the_auroc_under_autoattack_is_that_of_its_gradient_attacks() -> None:
+    patients, group = model(2), binary(one_group(splits(patients=20)))
+    weak = {"steps": 8, "queries": 5, "targets": 1, "allow_weak": True}
+    suite = {**SUITE, "attacks": [{"name": "autoattack", "hyperparameters": weak}]}
+    scores, of_pgd = harmful_scores(patients, group, suite, seed=0), harmful_scores(patients, group, SUITE, seed=0)
+    with torch.no_grad():
+        logits = patients(group.batch(range(len(group)))).numpy()
+    moved = of_pgd - (logits[:, 1] - logits[:, 0])
+    assert np.abs(scores - of_pgd).max() < 0.1 * np.abs(moved).max()
+
+
+def test_a_suite_without_gradient_attacks_has_no_auroc_under_attack(tmp_path: Path) -> None:
+    outs = AttackOutputs(tmp_path / "r.parquet", tmp_path / "m.json", tmp_path / "c.csv")
+    suite = {**SUITE, "attacks": [{"name": "square", "hyperparameters": {"queries": 5}}]}
+    settings: dict[str, Any] = {"bit_depth": 8, "seed": 0, "report": REPORT, "made_on": {"data": "d"}}
+    attack_patients(model(2), [binary(one_group(splits()))], suite, outs, **settings)
+    record = read_metrics(outs.metrics)
+    assert "robust_accuracy" in record
+    assert "robust_auroc" not in record
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"name": "bim", "hyperparameters": {"mask": "gradcam"}}, "bim with mask: gradcam acts on single images"),
+        ({"name": "cw", "hyperparameters": {"mask": "outlined"}}, "cw with mask: outlined acts on single images"),
+        ({"name": "universal", "hyperparameters": {}}, "universal acts on single images"),
+        ({"name": "transfer", "hyperparameters": {"source": "net-clean"}}, "transfer acts on single images"),
+    ],
+)
+def test_a_suite_with_attacks_on_single_images_is_left_out(
+    tmp_path: Path, entry: dict[str, Any], reason: str
+) -> None:
+    outs = AttackOutputs(tmp_path / "r.parquet", tmp_path / "m.json", tmp_path / "c.csv")
+    suite = {**SUITE, "attacks": [*SUITE["attacks"], entry]}
+    settings: dict[str, Any] = {"bit_depth": 8, "seed": 0, "report": REPORT, "made_on": {"data": "d"}}
+    attack_patients(model(), [one_group(splits())], suite, outs, **settings)
+    assert read_metrics(outs.metrics) == {"not_fitted": reason, "made_on": {"data": "d"}}
+    assert not len(read_table(outs.records))
 
 
 def test_the_files_of_an_attack_on_patients(tmp_path: Path) -> None:

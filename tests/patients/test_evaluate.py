@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
+from medrobust.core.errors import UserError
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.training import ModelParams
@@ -14,7 +15,7 @@ from medrobust.core.records import read_metrics, read_table
 from medrobust.data.store import SplitStore
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
-from medrobust.models.folder import not_fitted
+from medrobust.models.folder import load, not_fitted
 from medrobust.patients.evaluate import PatientOuts, run_patient_stage
 from tests.params import default_block
 from tests.patients.cohort import splits, with_manifest
@@ -61,4 +62,6 @@ def test_without_a_patient_unit_the_reason_is_written(
     outs = run(network, data, tmp_path, aggregate)
     assert reason in read_metrics(outs.metrics)["not_fitted"]
     assert reason in str(not_fitted(outs.model))
+    with pytest.raises(UserError, match=rf"is no model of patients: .*{reason}.*Load the checkpoint"):
+        load(outs.model)
     assert not len(read_table(outs.predictions))

@@ -68,6 +68,18 @@ def test_the_recurrent_aggregate_depends_on_the_order() -> None:
     assert not torch.allclose(unit(images), unit(images.flip(1)), atol=1e-4)
 
 
+def test_the_recurrent_aggregate_leaves_cudnn_out_which_gives_it_no_gradient_in_eval_mode() -> None:
+    unit, seen = Recurrent(6, 4, 3).eval(), []
+    unit.gru.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+    before = torch.backends.cudnn.enabled
+    features = torch.randn(1, 5, 6, requires_grad=True)
+    unit(features).sum().backward()
+    assert seen == [False]
+    assert torch.backends.cudnn.enabled == before
+    assert features.grad is not None
+    assert features.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("kind", ["attention", "gru"])
 def test_fitting_is_reproducible_and_lowers_the_log_loss(kind: str) -> None:
     first, epoch = fitted(kind, epochs=30)
@@ -80,6 +92,14 @@ def test_fitting_is_reproducible_and_lowers_the_log_loss(kind: str) -> None:
     images, labels = group.batch(range(len(group))), group.targets(range(len(group)))
     losses = [torch.nn.functional.cross_entropy(model(images), labels).item() for model in (first, start)]
     assert losses[0] <= losses[1]
+
+
+def test_a_learning_rate_at_which_fitting_diverges_is_named() -> None:
+    data = splits()
+    groups = [patient_groups(data, name) for name in ("train", "val")]
+    diverging = default_block(PatientParams, "patient", aggregate="attention", epochs=2, hidden=4, lr=1e37)
+    with pytest.raises(UserError, match=r"patient\.lr: 1e\+37: no epoch .* finite .*Set a lower patient\.lr"):
+        fit_patient_model(classifier(), groups[0], groups[1], diverging, 1, seed=0)
 
 
 def test_mean_has_nothing_to_fit() -> None:

@@ -64,6 +64,7 @@ def test_synthetic_images_are_no_images_of_a_patient() -> None:
     [
         ({"patient": ""}, r"96 of 96 images have no patient id"),
         ({"patient": "unique"}, r"no patient has more than one image"),
+        ({"kind": "synthetic"}, r"val has no real image"),
         ({"patient": "mixed"}, r"1 of 23 patients have images of two labels"),
     ],
 )
@@ -75,7 +76,18 @@ def test_data_without_a_patient_unit_are_named(change: dict[str, str], reason: s
         "mixed": patient.replace({"b0": "a0"}),
     }  # fmt: skip
     assert no_patient_unit(data) is None
-    assert no_patient_unit(with_manifest(data, patient=columns[change["patient"]])) == reason
+    kind = data.store.manifest["kind"].mask(data.table["split"] == "val", "synthetic")
+    changed = {"kind": kind} if "kind" in change else {"patient": columns[change["patient"]]}
+    assert no_patient_unit(with_manifest(data, **changed)) == reason
+
+
+def test_a_patient_with_one_image_needs_no_slice_number() -> None:
+    data = splits()
+    first = sorted(set(data.subset("test").patients))[0]
+    alone = without(data, [f"{first}_{k}" for k in (1, 2, 3)])
+    number = data.store.manifest["slice"].astype("Int64")
+    changed = with_manifest(alone, slice=number.where(data.store.manifest["id"] != f"{first}_0"))
+    assert [group.images_per_row for group in patient_groups(changed, "test", ordered=True)] == [1, 4]
 
 
 @pytest.mark.parametrize("slices", ["unknown", "repeated"])
@@ -89,8 +101,3 @@ def test_a_recurrent_aggregate_needs_slice_numbers(slices: str) -> None:
         UserError, match=r"patient\.aggregate: gru needs .* 6 of 24 have no slice number.*attention"
     ):
         patient_groups(changed, "test", ordered=True)
-
-
-def test_outlined_regions_are_refused() -> None:
-    with pytest.raises(UserError, match="outlined regions are per image"):
-        one_group(splits()).masks([0])

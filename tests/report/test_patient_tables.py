@@ -1,6 +1,6 @@
 """Tables by patient: what leads the page, the constant answer, and data without a patient unit."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -52,6 +52,13 @@ def test_the_table_by_patient_leads_the_page() -> None:
     assert "test patients, from 3 to 4 images (aggregate: mean)" in " ".join(table.note.split())
 
 
+def test_an_auroc_of_one_has_no_interval_and_says_so() -> None:
+    found = run()
+    assert "width" not in patient_short_table(found, 0.95).note
+    found.patients.records["net", "clean"] = patient_record(auroc=1.0, auroc_ci=[1.0, 1.0])
+    assert "width" in patient_short_table(found, 0.95).note
+
+
 def test_the_constant_answer_stands_in_every_table() -> None:
     found = run()
     assert patient_short_table(found, 0.95).rows[-1] == [
@@ -97,6 +104,19 @@ def test_without_a_patient_unit_the_page_says_why(reason: str) -> None:
     assert [table.title for table in glance.filled] == ["Results"]
     assert f"There are no results by patient: {reason}." in glance.text
     assert "patients" not in [section.name for section in sections(found, SETTINGS)]
+
+
+def test_a_suite_of_attacks_on_single_images_says_why_it_has_no_numbers() -> None:
+    found = run()
+    found.suites.append("region")
+    found.patients.attacks["net", "clean", "region"] = {
+        "not_fitted": "bim with mask: gradcam acts on single images"
+    }
+    assert patient_short_table(found, 0.95).rows[0][-2:] == ["–", "–"]
+    assert [table.title for table in patient_attack_tables(found, 0.95)] == ["Patients under attack: pgd"]
+    sentence = "Suite region does not attack patients: bim with mask: gradcam acts on single images."
+    settings = replace(SETTINGS, norms={"pgd": "Linf", "region": "Linf"})
+    assert [part.text for part in sections(found, settings) if part.name == "patients"] == [[sentence]]
 
 
 def test_a_missing_attack_is_named() -> None:

@@ -52,9 +52,15 @@ def project(tmp_path: Path) -> Path:
     """A committed repository with params.yaml and data beside it."""
     root = tmp_path / "project"
     (root / ".dvc").mkdir(parents=True)
-    save(root, preset("smoke"))
+    content = preset("smoke")
+    content["data"]["path"] = "images"
+    content["models"] = {"net": {"timm": "resnet10t", "weights": "files/net.pth", "image_size": 32}}
+    save(root, content)
+    (root / "files").mkdir()
+    (root / "files" / "net.pth").write_text("weights")
+    (root / ".pseudonym-key").write_text("secret")
     (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
-    (root / ".gitignore").write_text("/tmp\n/images\n.dvc/config.local\n")
+    (root / ".gitignore").write_text("/tmp\n/images\n/files\n/.pseudonym-key\n.dvc/config.local\n")
     (root / "images").mkdir()
     (root / "images" / "one.txt").write_text("pixels")
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "start"]):
@@ -65,7 +71,7 @@ def project(tmp_path: Path) -> Path:
 
 def test_a_clone_changes_one_value_and_shares_cache_and_data(project: Path) -> None:
     before = (project / "params.yaml").read_text().splitlines()
-    clone = prepare_clone(project, "fold-1", {"split.fold": 1}, "images")
+    clone = prepare_clone(project, "fold-1", {"split.fold": 1})
     after = (clone / "params.yaml").read_text().splitlines()
     changed = [
         (old.split("#")[0].strip(), new.split("#")[0].strip())
@@ -75,9 +81,11 @@ def test_a_clone_changes_one_value_and_shares_cache_and_data(project: Path) -> N
     assert changed == [("fold: 0", "fold: 1")]
     assert str(project / ".dvc" / "cache") in (clone / ".dvc" / "config.local").read_text()
     assert (clone / "images" / "one.txt").read_text() == "pixels"
+    assert (clone / "files" / "net.pth").read_text() == "weights"
+    assert (clone / ".pseudonym-key").read_text() == "secret"
     (clone / "tmp").mkdir()
     (clone / "tmp" / "resume").touch()
-    again = prepare_clone(project, "fold-1", {"split.fold": 2}, "images")
+    again = prepare_clone(project, "fold-1", {"split.fold": 2})
     assert again == clone
     assert (clone / "tmp" / "resume").exists()
     assert "fold: 2" in (clone / "params.yaml").read_text()
@@ -86,7 +94,7 @@ def test_a_clone_changes_one_value_and_shares_cache_and_data(project: Path) -> N
 def test_uncommitted_changes_are_refused(project: Path) -> None:
     save(project, {**preset("smoke"), "seed": 7})
     with pytest.raises(UserError, match=r"uncommitted changes \(M params\.yaml\).*Commit them first"):
-        prepare_clone(project, "seed-1", {"seed": 1}, None)
+        prepare_clone(project, "seed-1", {"seed": 1})
 
 
 def metrics(folder: Path, shift: float) -> Path:
@@ -141,6 +149,19 @@ def test_pooled_patients_are_calibrated_per_fold(tmp_path: Path) -> None:
     predicted = np.concatenate([part[0].argmax(1) for part in everything])
     accuracy = rows["net-clean", "clean balanced_accuracy, 40 patients pooled"]["mean"]
     assert abs(accuracy - balanced_accuracy_score(labels, predicted)) < 1e-3
+
+
+def test_pooled_patients_without_one_class_have_no_auroc(tmp_path: Path) -> None:
+    table = pd.DataFrame({
+        "patient": [f"p{k}" for k in range(8)], "label": [0, 1] * 4, "split": ["val"] * 4 + ["test"] * 4,
+        "pred": [0, 1] * 4, "logprob_0": np.log([0.6, 0.3] * 4), "logprob_1": np.log([0.3, 0.6] * 4),
+        "logprob_2": np.log(0.1),
+    })  # fmt: skip
+    for regime in ("clean", "adv"):
+        write_table(tmp_path / "data/predictions/patients" / f"net-{regime}.parquet", table)
+    write_json(tmp_path / "data/prepared/header.json", {"ordered": False})
+    measures = [row["measure"] for row in pooled_patients([tmp_path], params())]
+    assert measures == ["clean balanced_accuracy, 4 patients pooled"] * 2
 
 
 def test_a_failed_run_ends_with_its_name(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

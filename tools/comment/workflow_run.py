@@ -66,13 +66,13 @@ def read_run(root: Path, steps: str, log: Path, *, fork: bool) -> WorkflowRun:
         failed_stage=broken[-1] if broken else "",
         ran=re.findall(r"^Running stage '([^']+)'", text, flags=re.MULTILINE),
         tail=text.splitlines()[-TAIL:] if STEPS["repro"] in failed else [],
-        differ=changed_results(root) if mode == "full" and STEPS["repro"] not in failed else [],
+        differ=changed_files(root) if mode == "full" and STEPS["repro"] not in failed else [],
         not_pushed=int(outputs.get("not_pushed") or 0),
         fork=fork,
     )
 
 
-def changed_results(root: Path) -> list[str]:
+def changed_files(root: Path) -> list[str]:
     """Files among dvc.lock, metrics and plots that differ from the last commit."""
     lines = git(root, "status", "--porcelain", "--untracked-files=all", "--", "dvc.lock", "metrics", "plots")
     return [line.split(maxsplit=1)[1] for line in lines.splitlines()]

@@ -133,10 +133,12 @@ class BestImages:
         """Rows for which the attack has not succeeded."""
         return torch.nonzero(~self.reached).squeeze(1)
 
-    def rounds(self, problem: Problem, numbers: Iterable[int]) -> Iterator[tuple[int, Tensor, Problem]]:
-        """Yield each number with the unreached rows and their problem; stop when no row is left."""
+    def rounds(
+        self, problem: Problem, numbers: Iterable[int], *, every: bool = False
+    ) -> Iterator[tuple[int, Tensor, Problem]]:
+        """Yield each number with the unreached rows (or `every` row) and their problem; stop when none is left."""
         for number in numbers:
-            rows = self.unreached()
+            rows = torch.arange(len(self.images), device=self.images.device) if every else self.unreached()
             if not len(rows):
                 return
             yield number, rows, problem.take(rows)

@@ -31,8 +31,8 @@ def loss_to(challenger: str) -> Callable[[SuiteEvidence], Measurement]:
 def robust_accuracy_lost(evidence: SuiteEvidence, challenger: str) -> Measurement:
     """Robust accuracy, as a share, that a challenger takes away beyond the suite, at the checks' radius.
 
-    The challenger tries a sample of the robust images. The lower bound of the share that it fools, times the
-    robust accuracy, is the least error of the whole evaluation.
+    The challenger tries a sample of the robust images, first those that no suite fooled, the hardest. The
+    lower bound of the share that it fools, times the robust accuracy, is the least error of the whole evaluation.
     """
     challenge = evidence.challenge
     if challenge is not None and challenger in challenge.skipped:

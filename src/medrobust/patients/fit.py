@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medrobust.core.errors import UserError
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.runtime import say
 from medrobust.models.aggregates import build_aggregate
@@ -49,10 +50,13 @@ def fit_patient_model(
     """A fitted patient model on the CPU or the network's device, and the epoch that validation chose, from 1.
 
     `mean` and `max` have nothing to fit: their epoch is 0.
+
+    Raises:
+        UserError: the validation log-loss was never finite.
     """
     device = next(network.parameters()).device
     torch.manual_seed(seed)
-    probe = train[0].batch([0]).to(device).reshape(-1, channels, *train[0].batch([0]).shape[-2:])[:1]
+    probe = train[0].batch([0])[:, :channels].to(device)
     with torch.no_grad():
         width = network.features(probe).shape[1]
     aggregate = build_aggregate(params.aggregate, width, params.hidden, len(network.classes))
@@ -75,7 +79,7 @@ def _fit(
     patients = [(group, row) for group, part in enumerate(train.outputs) for row in range(len(part))]
     optimiser = torch.optim.Adam(aggregate.parameters(), lr=params.lr)
     generator = torch.Generator().manual_seed(seed)
-    best, best_state, chosen = math.inf, copy.deepcopy(aggregate.state_dict()), 0
+    best, best_state, chosen = math.inf, {}, 0
     for epoch in range(1, params.epochs + 1):
         order = torch.randperm(len(patients), generator=generator).tolist()
         for start in range(0, len(order), PATIENTS_PER_STEP):
@@ -88,6 +92,9 @@ def _fit(
         loss = float(F.nll_loss(val.log_probabilities(aggregate), val.all_labels()))
         if loss < best:
             best, best_state, chosen = loss, copy.deepcopy(aggregate.state_dict()), epoch
+    if not chosen:
+        found = "no epoch of the aggregate has a finite validation log-loss"
+        raise UserError(f"params.yaml: patient.lr: {params.lr:g}", found, "Set a lower patient.lr")
     aggregate.load_state_dict(best_state)
     say(f"{params.aggregate}: epoch {chosen} of {params.epochs} has the lowest validation log-loss, {best:.3f}")
     return chosen

@@ -7,6 +7,7 @@ import pandas as pd
 
 from medrobust.core.errors import UserError
 from medrobust.core.seeds import image_seeds
+from medrobust.data.split import SPLITS
 from medrobust.data.store import SplitStore, Subset
 
 if TYPE_CHECKING:
@@ -53,10 +54,6 @@ class PatientSubset(Subset):
         flat = Subset.batch(replace_rows(self, rows.reshape(-1)), np.arange(rows.size))
         return flat.reshape(len(rows), -1, *flat.shape[-2:])
 
-    def masks(self, indices: Any) -> "torch.Tensor":
-        """Raise a UserError: a patient's images have no common outline."""
-        raise UserError("attack.mask", "outlined regions are per image", "Use a suite without mask: outlined")
-
 
 def replace_rows(subset: Subset, rows: np.ndarray) -> Subset:
     """A plain subset of the same store with other rows and no names; for reading pixels."""
@@ -68,10 +65,11 @@ def replace_rows(subset: Subset, rows: np.ndarray) -> Subset:
 
 def no_patient_unit(splits: SplitStore) -> str | None:
     """Why a data set has no patient unit; None if it has one."""
-    used = splits.table["split"].isin(("train", "val", "test")).to_numpy()
-    patients, labels = splits.store.manifest["patient"][used], splits.table["label"][used]
-    real = (splits.store.manifest["kind"][used] == "real").to_numpy()
-    patients, labels = patients[real], labels[real]
+    manifest, table = splits.store.manifest, splits.table
+    used = (table["split"].isin(SPLITS) & (manifest["kind"] == "real")).to_numpy()
+    patients, labels = manifest["patient"][used], table["label"][used]
+    if absent := [name for name in SPLITS if name not in set(table["split"][used])]:
+        return f"{absent[0]} has no real image"
     if unknown := int((patients == "").sum()):
         return f"{unknown} of {len(patients)} images have no patient id"
     counts = patients.value_counts()
@@ -85,8 +83,8 @@ def no_patient_unit(splits: SplitStore) -> str | None:
 def patient_groups(splits: SplitStore, name: str, *, ordered: bool = False) -> list[PatientSubset]:
     """The patients of train, val or test, grouped by their number of images (rising).
 
-    Images are in the order of their slices, and of their ids where slices are unknown. Synthetic images, which
-    only training has, are left out.
+    Images are in the order of their slices, and of their ids where slices are unknown. Synthetic images are left
+    out.
 
     Args:
         splits: a data set with a patient unit (see `no_patient_unit`).
@@ -94,21 +92,22 @@ def patient_groups(splits: SplitStore, name: str, *, ordered: bool = False) -> l
         ordered: whether the order of the images matters.
 
     Raises:
-        UserError: `ordered`, and images of a patient have no slice number or the same one.
+        UserError: `ordered`, and of several images of a patient some have no slice number or the same one.
     """
     subset, manifest = splits.subset(name), splits.store.manifest
     table = pd.DataFrame({
         "row": subset.rows, "patient": subset.patients, "label": subset.labels, "id": subset.ids,
         "slice": manifest["slice"].to_numpy(dtype="float64", na_value=np.nan)[subset.rows],
     })[manifest["kind"].to_numpy()[subset.rows] == "real"]  # fmt: skip
-    if ordered and (unknown := int((table["slice"].isna() | table.duplicated(["patient", "slice"])).sum())):
+    table["count"] = table.groupby("patient")["row"].transform("size")
+    without_order = (table["slice"].isna() | table.duplicated(["patient", "slice"])) & (table["count"] > 1)
+    if ordered and (unknown := int(without_order.sum())):
         found = (
             f"gru needs the order of the images, but {unknown} of {len(table)} have no slice number of their own"
         )
         remedy = "Use attention, or set data.table to a table with a column of slices (docs/data.md)"
         raise UserError("params.yaml: patient.aggregate", found, remedy)
     table = table.sort_values(["patient", "slice", "id"])
-    table["count"] = table.groupby("patient")["row"].transform("size")
     return [_group(subset, part) for _, part in table.groupby("count")]
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tools.comment.verdict import BASE_OUTDATED, COMMITTED, NOT_COMMITTED, UNKNOWN, judge
-from tools.comment.workflow_run import STEPS, WorkflowRun, changed_results, read_run
+from tools.comment.workflow_run import STEPS, WorkflowRun, changed_files, read_run
 
 LOG = """Stage 'code' didn't change, skipping
 Running stage 'train@net':
@@ -62,12 +62,12 @@ def test_outputs_of_the_remote_s_step_are_read(committed: Path) -> None:
 
 
 def test_changed_new_and_deleted_results_are_found_and_nothing_else(committed: Path) -> None:
-    assert changed_results(committed) == []
+    assert changed_files(committed) == []
     (committed / "README.md").write_text("2")
     (committed / "dvc.lock").write_text("2")
     (committed / "metrics" / "new.json").write_text("2")
     (committed / "plots" / "b.csv").unlink()
-    assert sorted(changed_results(committed)) == ["dvc.lock", "metrics/new.json", "plots/b.csv"]
+    assert sorted(changed_files(committed)) == ["dvc.lock", "metrics/new.json", "plots/b.csv"]
     whole = read_run(committed, steps(), committed / "x", fork=False)
     assert len(whole.differ) == 3
     smoke = read_run(committed, steps(mode="smoke"), committed / "x", fork=False)

@@ -21,7 +21,8 @@ class APGD(TargetableAttack):
 
     `steps` are gradient evaluations per restart, besides that of the start. `rho` is the share of the steps
     between two checkpoints that must raise the loss; else the step size is halved. `eot` gradients are averaged
-    per step; more than one for a model with random outputs.
+    per step; more than one for a model with random outputs. An image stops at its first success; with
+    `stop_when_fooled: false` every restart (and target) takes all its steps, and the largest margin counts.
     """
 
     failure_covers_smaller_eps: ClassVar[bool] = True
@@ -30,14 +31,18 @@ class APGD(TargetableAttack):
     restarts: Count = 1
     rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
     eot: Count = 1
+    stop_when_fooled: bool = True
 
     @property
     def cost(self) -> float:
         return (self.steps + 1) * self.restarts * self.eot
 
+    def to_the_end(self) -> "APGD":
+        return replace(self, stop_when_fooled=False)
+
     def search(self, problem: Problem, start: Tensor) -> Tensor:
         best = BestImages(start)
-        for restart, rows, part in best.rounds(problem, range(self.restarts)):
+        for restart, rows, part in best.rounds(problem, range(self.restarts), every=not self.stop_when_fooled):
             self._run(part, start[rows] if restart == 0 else None, rows, best, restart * STREAMS)
         return best.images
 
@@ -72,7 +77,8 @@ class APGDT(APGD):
     def search(self, problem: Problem, start: Tensor) -> Tensor:
         best = BestImages(start)
         for number, classes in enumerate(wrong_classes(problem, self.targets)):
-            for restart, rows, part in best.rounds(replace(problem, loss_targets=classes), range(self.restarts)):
+            aimed, every = replace(problem, loss_targets=classes), not self.stop_when_fooled
+            for restart, rows, part in best.rounds(aimed, range(self.restarts), every=every):
                 warm = start[rows] if number == restart == 0 else None
                 self._run(part, warm, rows, best, number + restart * STREAMS)
         return best.images
@@ -88,7 +94,7 @@ def wrong_classes(problem: Problem, count: int) -> list[Tensor]:
 
 
 class _Restart:
-    """One restart. Every tensor holds one row per image without success; `rows` are their indices in `best`."""
+    """One restart. Every tensor holds one row per image that has not stopped; `rows` are indices in `best`."""
 
     def __init__(self, problem: Problem, first: Tensor, rows: Tensor, best: BestImages, attack: APGD) -> None:
         self.problem, self.best, self.rows, self.attack = problem, best, rows, attack
@@ -101,11 +107,11 @@ class _Restart:
         self.halved = torch.ones_like(self.loss, dtype=torch.bool)
 
     def run(self) -> None:
-        """Take all steps; images for which the attack succeeds leave."""
+        """Take all steps; images for which the attack succeeds leave, unless the attack runs to the end."""
         steps = self.attack.steps
         checkpoint, period = 0, max(int(0.22 * steps), 1)
         for step in range(steps):
-            if not self._drop_reached():
+            if self.attack.stop_when_fooled and not self._drop_reached():
                 return
             self._step(0.75 if step else 1.0)
             before = self.loss

@@ -32,6 +32,7 @@ from medrobust.report.tables.patients import (
     no_patient_unit,
     patient_attack_tables,
     patient_short_table,
+    single_image_suites,
 )
 from medrobust.report.tables.table import Table, zero_width_warning
 from medrobust.report.tables.targeted import targeted_tables
@@ -89,7 +90,8 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
         Section("training", "Training", charts=training_charts(run)),
         Section("clean", "Clean results", [clean_table(run, confidence)]),
         Section(
-            "patients", "Patients", [*patient_attack_tables(run, confidence), few_images_table(run, confidence)]
+            "patients", "Patients", [*patient_attack_tables(run, confidence), few_images_table(run, confidence)],
+            text=single_image_suites(run),
         ),
         Section(
             "attacks", "Under attack", [

@@ -14,6 +14,16 @@ def no_patient_unit(run: Run) -> str | None:
     return next(iter(sorted(reasons)), None)
 
 
+def single_image_suites(run: Run) -> list[str]:
+    """A sentence for each suite that cannot attack all images of a patient together."""
+    found = {
+        suite: run.patients.attacks.get((*model, suite), {}).get("not_fitted")
+        for model in _with_unit(run)
+        for suite in run.suites
+    }
+    return [f"Suite {suite} does not attack patients: {reason}." for suite, reason in found.items() if reason]
+
+
 def patient_short_table(run: Run, confidence: float) -> Table:
     """The main results per patient: clean, and under each suite near the training radius."""
     rows, aucs = [], len(run.classes()) == 2
@@ -33,7 +43,7 @@ def patient_short_table(run: Run, confidence: float) -> Table:
         "patient_short", confidence=confidence, images=_images(run), aggregate=_aggregate(run),
         patients=run.test_patients(), aucs=aucs,
     )  # fmt: skip
-    return Table("Results by patient", columns, rows, note)
+    return Table("Results by patient", columns, rows, note).with_warning()
 
 
 def patient_attack_tables(run: Run, confidence: float) -> list[Table]:
@@ -50,6 +60,8 @@ def patient_attack_tables(run: Run, confidence: float) -> list[Table]:
         constant = run.constant_answer("patients_by_class")
         if rows and constant:
             rows.append([CONSTANT, NONE, *[number(constant[0])] * (len(grid) + 1)])
+        if not grid:
+            continue
         columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid)]
         note = table_note("patient_attack", confidence=confidence)
         table = Table(f"Patients under attack: {suite}", columns, rows, note)
@@ -81,6 +93,8 @@ def _with_unit(run: Run) -> dict[Model, dict[str, Any]]:
 
 def _at(record: dict[str, Any], eps: str | None, measure: str) -> str:
     """A measure of an attack at a radius, with its interval if the record has one."""
+    if "not_fitted" in record:
+        return NONE
     if eps is None or not record:
         return "missing"
     return ranged(record.get(measure, {}).get(eps), *(record.get(f"{measure}_ci", {}).get(eps) or (None, None)))

@@ -74,8 +74,8 @@ def zero_width_warning(rows: Iterable[Sequence[str]]) -> str:
     if not any(FLAT.search(cell) for row in rows for cell in row):
         return ""
     return (
-        "An interval of zero width does not mean certainty: all patients have the same outcome, so that "
-        "resampling them changes nothing."
+        "An interval of zero width does not mean certainty: all resamples of these patients give the same value, "
+        "as few or perfectly ranked patients do."
     )
 
 
