@@ -80,6 +80,8 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
     left_out = sum(header.left_out.values())
     say(f"prepare: {header.images} images, {header.patients} patients, {len(header.skipped)} skipped"
         f"{f', {left_out} left out by data.labels' if left_out else ''}; verified: {header.verified}")  # fmt: skip
+    if header.doubt:
+        say(f"prepare: {header.doubt}")
     if header.ordered:
         say(f"prepare: the classes are grades, lowest first: {', '.join(header.classes)} (data.ordered)")
     for entry in listing.unused:

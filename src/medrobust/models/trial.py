@@ -46,7 +46,8 @@ def try_backbone(name: str, model: BackboneParams) -> None:
         if key == "timm":
             found = error.where.replace("params.yaml: models.*", where)
             raise UserError(found, error.found, error.remedy) from None
-        raise UserError(f"{where}.{key}", f"{error.where}: {error.found}", remedy) from None
+        place = "" if error.where.startswith("params.yaml: models.*") else f"{error.where}: "
+        raise UserError(f"{where}.{key}", f"{place}{error.found}", remedy) from None
     except FAULTS as error:
         first = (str(error).strip().splitlines() or ["no message"])[0]
         found = f"{model.timm} at {model.image_size} pixels fails ({type(error).__name__}: {first})"

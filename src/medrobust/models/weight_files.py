@@ -11,6 +11,8 @@ from medrobust.core.errors import UserError
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher")
 #: Beginnings of names that wrappers of a network add; self-supervised training has a teacher's backbone.
 PREFIXES = ("module.", "_orig_mod.", "model.", "teacher.", "backbone.", "encoder.")
+#: Start of the text that git leaves in place of a large file.
+LFS = b"version https://git-lfs"
 #: Exceptions of reading a file that holds no weights; the `pickle` module documents most of them.
 UNREADABLE = (
     pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError,
@@ -66,7 +68,9 @@ def read_weights(path: Path) -> dict[str, Any]:
         remedy = "Set the path of an existing file, or weights: none | pretrained | package"
         raise UserError(f"params.yaml: models.*.weights: {path}", "no such file", remedy) from None
     except (SafetensorError, *UNREADABLE) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if _starts_with(path, LFS):
+            raise UserError(str(path), "is a pointer of git LFS, not the file", "Run git lfs pull") from None
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0]
         remedy = "Download the file again, or save the model's state_dict(); files that run code are not read"
         raise UserError(str(path), f"holds no weights ({first})", remedy) from None
     while wrapper := next((key for key in WRAPPERS if _is_dict_under(state, key)), None):
@@ -75,6 +79,13 @@ def read_weights(path: Path) -> dict[str, Any]:
         found = f"holds a {type(state).__name__} that is not a dict of names and tensors"
         raise UserError(str(path), found, "Save the model's state_dict()")
     return state
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def _is_dict_under(state: Any, key: str) -> bool:

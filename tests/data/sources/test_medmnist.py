@@ -50,7 +50,7 @@ def test_grades_without_names_are_mapped_by_their_number(make: Make, tmp_path: P
 
 
 def test_the_file_is_compared_with_the_published_facts(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "pneumoniamnist_64.npz"
     np.savez(path, **arrays((64, 64)))
@@ -61,6 +61,7 @@ def test_the_file_is_compared_with_the_published_facts(
         "pneumoniamnist_64.npz has the name of a MedMNIST file, but its md5 is not the published one: it has "
         "4 + 4 + 4 images in train, val and test, published are 4708 + 524 + 624"
     )
+    assert f"prepare: {header.doubt}\n" in capsys.readouterr().out
     flags = medmnist._flags()
     flags["pneumoniamnist"]["images"] = {"train": 4, "val": 4, "test": 4}
     monkeypatch.setattr(medmnist, "_flags", lambda: flags)
