@@ -20,7 +20,7 @@ def parse() -> argparse.Namespace:
         "suite": ["code"],
         "surrogate": ["model"],
         "settings": ["code", "split"],
-        "detection": ["code", "suites"],
+        "detection": ["code", "suites", "hashes"],
     }
     for command, names in paths.items():
         options = commands.add_parser(command)
@@ -66,11 +66,13 @@ def settings() -> None:
 
 
 def detection() -> None:
-    """The suites and detectors that detection uses."""
+    """The suites and detectors that detection uses; and hashes of all suites, with which results are compared."""
+    from medrobust.attacks.engine.suite import suite_hashes
     from medrobust.detection.plan import make_plan
 
     params = load_params()
     write_json(args.out, make_plan(params.detect, args.suites, read_entries(args.code)))
+    write_json(args.hashes, suite_hashes(args.suites))
 
 
 if __name__ == "__main__":

@@ -173,6 +173,7 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
         "attack_ensemble@worst",
     }
     after = {"ensemble", "detect_ensemble@adv", "transfer", "explain@resnet10t", "publish@resnet10t", "report"}
+    after |= {"patient@resnet10t-adv", "attack_patient@resnet10t-adv-pgd"}
     after.add("detect@resnet10t-adv")  # switched off, but DVC sees another model
     assert ran == {"settings", "adv_train@resnet10t", *after, *attacks, *checks}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")

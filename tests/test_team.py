@@ -81,7 +81,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
     run(origin, "git", "init", "--quiet", "--bare", "--initial-branch", "main")
     names = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     for name in names:
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/")) and name != "dvc.lock":
+        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "dvc.lock", "params.yaml")):
             (ann / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, ann / name)
     save(ann, smaller(preset("smoke")))

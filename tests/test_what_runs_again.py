@@ -140,6 +140,7 @@ def resolved_files(params: Params) -> dict[str, Any]:
         **files,
         f"{settings}/backbones.json": list(params.models),
         "data/resolved/detection.json": [detect, named],
+        "data/resolved/suites.json": params.attacks.suites,
     }
 
 

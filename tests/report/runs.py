@@ -168,7 +168,7 @@ def _write_results(tmp_path: Path) -> None:
     part["patients_by_class"] = dict(zip(CLASSES, (2, 3, 2), strict=True))
     write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients are also in train"]})
     write_record(m / "split.json", {"train": part, "val": part, "test": part})
-    write_json(tmp_path / "data" / "resolved" / "suites" / "pgd" / "suite.json", SUITE)
+    write_json(tmp_path / "data" / "resolved" / "suites.json", {"pgd": suite_hash(SUITE)})
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
     answers.attrs[MADE_ON] = {**IMAGES, "weights": weights("ensemble-adv")}
     write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)
@@ -283,7 +283,7 @@ def folders(folder: Path) -> Folders:
     return Folders(
         data / "prepared", folder / "metrics", folder / "plots", data / "tune", data / "checkpoints",
         data / "predictions" / "ensemble.parquet",
-        data / "resolved" / "suites", data / "audit", data / "code",
+        data / "resolved" / "suites.json", data / "audit", data / "code",
     )  # fmt: skip
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from medrobust.attacks.engine.suite import read_suite
-from medrobust.core.lineage import MADE_ON, TABLES, Hash, difference, suite_hash
+from medrobust.core.lineage import MADE_ON, TABLES, Hash, difference
 from medrobust.core.records import file_hash, read_json, read_metrics, read_table, read_versions
 from medrobust.report.provenance import Provenance, folder_md5
 from medrobust.report.run import REGIMES, Ensemble, Model, Patients, Run, method_label, name_of
@@ -24,7 +23,7 @@ class Folders:
     tuned: Path
     checkpoints: Path
     predictions: Path | None = None  # a file: the ensemble's, on test images
-    suites: Path | None = None  # the resolved suites
+    suites: Path | None = None  # a file: hashes of the resolved suites
     audit: Path | None = None  # tables of the audit, and its contact sheet
     code: Path | None = None  # one hash of the code per stage; None if it is not needed
 
@@ -102,7 +101,9 @@ def collect(
         run.versions[str(recorded)] = read_json(recorded)
     run.header.update(reader.record(folders.prepared / "header.json"))
     run.hashes.data = run.header.get("sha256")
-    run.hashes.suites.update(_suite_hashes(folders, suites))
+    if folders.suites and folders.suites.is_file():
+        known = read_json(folders.suites)
+        run.hashes.suites.update({name: known[name] for name in suites if name in known})
     run.split.update(reader.metrics(folders.metrics / "split.json", run.hashes.of()))
     run.hashes.split = run.split.pop(MADE_ON, {}).get("split")
     run.audit.update(reader.metrics(folders.metrics / "audit.json", run.hashes.of()))
@@ -120,12 +121,6 @@ def collect(
         if folders.predictions:
             _read_predictions(run, reader, folders.predictions)
     return run
-
-
-def _suite_hashes(folders: Folders, suites: list[str]) -> dict[str, str]:
-    """Hashes of the resolved suites that are there."""
-    known = {name: folders.suites / name for name in suites} if folders.suites else {}
-    return {name: suite_hash(read_suite(path)) for name, path in known.items() if (path / "suite.json").is_file()}
 
 
 def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) -> None:

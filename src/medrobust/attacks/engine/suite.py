@@ -10,6 +10,7 @@ from typing import Any
 from medrobust.attacks.lookup import load_attack
 from medrobust.core.code import chosen_entries
 from medrobust.core.errors import UserError
+from medrobust.core.lineage import suite_hash
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.hyperparameters import build
 from medrobust.core.records import file_hash, read_json, write_json
@@ -64,3 +65,8 @@ def read_suite(folder: Path) -> dict[str, Any]:
         if entry["name"] == "transfer" and not settings.get("sha256"):
             entry["hyperparameters"] = settings | read_json(folder / f"{settings['source']}.json")
     return suite
+
+
+def suite_hashes(folder: Path) -> dict[str, str]:
+    """The hash of each resolved suite below a folder, by name."""
+    return {path.parent.name: suite_hash(read_suite(path.parent)) for path in sorted(folder.glob("*/suite.json"))}
