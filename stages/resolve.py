@@ -51,8 +51,7 @@ def settings() -> None:
     from medrobust.models.trial import try_backbone
     from medrobust.training.resolve import check_classes, resolve_settings
 
-    params = load_params()
-    code = read_entries(args.code)
+    params, code = load_params(), read_entries(args.code)
     with atomic_dir(args.out) as folder:
         for backbone, model in params.models.items():
             found = resolve_settings(backbone, model, params.train, params.adv, params.tune, code)

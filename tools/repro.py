@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from datetime import datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -147,7 +148,11 @@ def repro(jobs: int) -> list[str]:
 
 def version_notes(metrics: Path) -> list[str]:
     """What to say of results that were computed with other versions of packages than those installed now."""
-    known = {str(path): line for path in metrics.rglob("*.json") if (line := read_versions(path))}
+    known: dict[str, str] = {}
+    for path in metrics.rglob("[!.]*.json"):
+        with suppress(UserError):  # damaged: of no stage, or the report names it
+            if line := read_versions(path):
+                known[str(path)] = line
     changes = changed_results(known, dict.fromkeys(known, installed()))
     notes = [f"{text}: {len(names)} of {len(known)} results are of the first" for text, names in changes.items()]
     return [*notes, "A new version alone runs no stage again; `dvc repro --force` runs all."] if notes else []

@@ -28,6 +28,7 @@ def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     params = preset("smoke")
     params["attacks"]["suites"] = {"quick": SUITE}
     params["models"]["resnet10t"] |= {"detect": [], "explain": False}
+    params["patient"]["suites"] = []
     params["detect"] |= {"ensemble": [], "suites": {}, "seen": None}
     params["explain"]["suite"] = params["transfer"]["suite"] = "quick"
     params["ensemble"] |= {"members": ["resnet10t-clean", "resnet10t-adv"], "folds": 2}

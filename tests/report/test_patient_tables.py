@@ -107,8 +107,8 @@ def test_without_a_patient_unit_the_page_says_why(reason: str) -> None:
 
 
 def test_a_suite_of_attacks_on_single_images_says_why_it_has_no_numbers() -> None:
-    found = run()
-    found.suites.append("region")
+    found = replace(run(), suites=["pgd", "region"])
+    found = replace(found, patients=replace(found.patients, suites=("pgd", "region")))
     found.patients.attacks["net", "clean", "region"] = {
         "not_fitted": "bim with mask: gradcam acts on single images"
     }

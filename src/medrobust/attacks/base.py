@@ -66,6 +66,10 @@ class Attack(ABC):
         """The attack with all its steps on every image. Only attacks that stop at a success override this."""
         return self
 
+    def gradient_attacks(self) -> list["Attack"]:
+        """The attacks that follow a gradient of the loss in this one: itself, parts of it, or none."""
+        return []
+
     @abstractmethod
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         """Return attacked images. The model is in eval mode and its parameters require no gradient.

@@ -123,6 +123,9 @@ class IterativeAttack(Attack):
     def cost(self) -> float:
         return self.restarts * self.num_steps / (1 if self.uses_gradient else 3)
 
+    def gradient_attacks(self) -> list[Attack]:
+        return [self] if self.uses_gradient else []
+
     def to_the_end(self) -> "IterativeAttack":
         return replace(self, stop_when_fooled=False)
 

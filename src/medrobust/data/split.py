@@ -11,9 +11,8 @@ import pandas as pd
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import SplitParams
-from medrobust.data.store import Header
+from medrobust.data.store import SPLITS, Header
 
-SPLITS = ("train", "val", "test")
 #: A chain of parents longer than this must be a cycle.
 MAX_GENERATIONS = 100
 #: Images that a message names.

@@ -16,6 +16,7 @@ from medrobust.core.records import read_json, read_table, write_json, write_tabl
 if TYPE_CHECKING:
     import torch
 
+SPLITS = ("train", "val", "test")
 #: Columns of manifest.csv; all are text except `slice`.
 MANIFEST_COLUMNS = ["id", "sha256", "label", "patient", "slice", "kind", "parent", "published_split"]
 PREPARE_AGAIN = "Run `dvc repro --force prepare`"

@@ -11,10 +11,6 @@ from medrobust.attacks.base import Attack, frozen, margin
 from medrobust.attacks.engine.evaluate import attack_suite, named_attacks
 from medrobust.attacks.engine.resume import resume_folder
 from medrobust.attacks.engine.run import AttackOutputs, write_not_fitted, write_results
-from medrobust.attacks.methods.apgd import APGD
-from medrobust.attacks.methods.autoattack import AutoAttack
-from medrobust.attacks.methods.iterative import IteratedGradient
-from medrobust.attacks.state import IterativeAttack
 from medrobust.core.metrics import auroc
 from medrobust.core.params.report import ReportParams
 from medrobust.core.ranking import auroc_ci
@@ -108,15 +104,5 @@ def harmful_scores(model: PatientModel, group: PatientSubset, suite: dict[str, A
 
 
 def _gradient_attacks(suite: dict[str, Any]) -> list[Attack]:
-    """The attacks of a suite that follow gradients, those in AutoAttack too, which itself stops at a success."""
-    attacks = [attack for _, attack in named_attacks(suite)]
-    parts = [
-        part for attack in attacks for part in (attack.parts() if isinstance(attack, AutoAttack) else [attack])
-    ]
-    return [part for part in parts if _uses_gradients(part)]
-
-
-def _uses_gradients(attack: Attack) -> bool:
-    if isinstance(attack, IterativeAttack):
-        return attack.uses_gradient
-    return isinstance(attack, IteratedGradient | APGD)
+    """The attacks of a suite that follow gradients, also those inside another one."""
+    return [part for _, attack in named_attacks(suite) for part in attack.gradient_attacks()]

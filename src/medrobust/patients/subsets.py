@@ -7,8 +7,7 @@ import pandas as pd
 
 from medrobust.core.errors import UserError
 from medrobust.core.seeds import image_seeds
-from medrobust.data.split import SPLITS
-from medrobust.data.store import SplitStore, Subset
+from medrobust.data.store import SPLITS, SplitStore, Subset
 
 if TYPE_CHECKING:
     import torch

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from medrobust.attacks.base import Attack
 from medrobust.attacks.methods.iterative import STREAMS
 from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
 from medrobust.attacks.projection import ascent, per_image
@@ -39,6 +40,9 @@ class APGD(TargetableAttack):
 
     def to_the_end(self) -> "APGD":
         return replace(self, stop_when_fooled=False)
+
+    def gradient_attacks(self) -> list[Attack]:
+        return [self]
 
     def search(self, problem: Problem, start: Tensor) -> Tensor:
         best = BestImages(start)

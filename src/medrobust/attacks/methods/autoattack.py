@@ -59,6 +59,9 @@ class AutoAttack(Attack):
             square(eps=eps, norm=norm, queries=self.queries, rescale=False, p_init=0.8),
         ]
 
+    def gradient_attacks(self) -> list[Attack]:
+        return [attack for part in self.parts() for attack in part.gradient_attacks()]
+
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         best = BestImages(images)
         for number, part in enumerate(self.parts()):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import FixedStepAttack
+from medrobust.attacks.base import Attack, FixedStepAttack
 from medrobust.attacks.problem import BestImages, Losses, Problem, TargetableAttack
 from medrobust.attacks.projection import Norm, ascent, per_image
 from medrobust.attacks.targets import Loss, Target
@@ -43,6 +43,9 @@ class IteratedGradient(FixedStepAttack, TargetableAttack):
     @property
     def cost(self) -> float:
         return self.steps * self.restarts * self.eot
+
+    def gradient_attacks(self) -> list[Attack]:
+        return [self]
 
     def to_the_end(self) -> "IteratedGradient":
         return replace(self, stop_when_fooled=False)

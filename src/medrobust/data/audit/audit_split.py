@@ -11,8 +11,8 @@ from medrobust.data.audit.neighbours import NearestNeighbours, SearchResult, sea
 from medrobust.data.audit.pairs import copy_pairs, equal_pixels, side_by_side
 from medrobust.data.audit.suspects import look_alikes, suspect_table, suspected_patients
 from medrobust.data.audit.verdict import decide_verdict
-from medrobust.data.split import SPLITS, patient_of
-from medrobust.data.store import ImageStore
+from medrobust.data.split import patient_of
+from medrobust.data.store import SPLITS, ImageStore
 
 
 @dataclass(frozen=True)
