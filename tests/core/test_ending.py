@@ -12,6 +12,12 @@ import pytest
 from medrobust.core.disk import is_alive
 from medrobust.core.ending import PARENTS, early_end
 
+#: Tests that run in the background, or under nohup, hand on that these signals are ignored.
+HEEDED = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
 STAGE = """
 import time
 from pathlib import Path
@@ -45,7 +51,9 @@ def has_ended(process: int, seconds: float = 10) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_a_stage_in_one_line_and_its_write_leaves_nothing(tmp_path: Path, number: int) -> None:
-    process = subprocess.Popen([sys.executable, "-c", STAGE], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HEEDED + STAGE], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
     wait_for(tmp_path / "started")
     process.send_signal(number)
     _, told = process.communicate(timeout=30)
