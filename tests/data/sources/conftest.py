@@ -8,11 +8,25 @@ import pytest
 
 from medrobust.core.params.data import DataParams
 from medrobust.data.prepare import download, prepare
+from medrobust.data.pseudonyms import KEY_VARIABLE
 from medrobust.data.store import ImageStore
+from tests.data.sources.dicom_series import two_series
 from tests.data.sources.samples import SAMPLES
 from tests.params import default_block
 
 Make = Callable[..., ImageStore]
+
+
+@pytest.fixture(autouse=True)
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the secret of pseudonyms, so that no test writes one into the clone."""
+    monkeypatch.setenv(KEY_VARIABLE, "the secret of these tests")
+
+
+@pytest.fixture
+def dicom_block(tmp_path: Path) -> dict[str, Any]:
+    """The `data` block of two DICOM series of four slices; the table has no patients."""
+    return two_series(tmp_path)
 
 
 @pytest.fixture

@@ -18,43 +18,31 @@ from medrobust.data.sources import dicom
 from medrobust.data.sources.files import Files
 from medrobust.data.split import make_split
 from tests.data.sources.conftest import Make
-from tests.data.sources.dicom_series import HEIGHTS, change_tags, two_series, values
+from tests.data.sources.dicom_series import HEIGHTS, change_tags, values
 from tests.data.sources.samples import slice_file
 from tests.params import default_block
 
 
-@pytest.fixture(autouse=True)
-def secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that no test writes a secret into the clone."""
-    monkeypatch.setenv(KEY_VARIABLE, "the secret of these tests")
-
-
-@pytest.fixture
-def block(tmp_path: Path) -> dict[str, Any]:
-    """Two series of four slices; the table has no patients."""
-    return two_series(tmp_path)
-
-
-def test_slices_are_in_order_and_windowed_as_pydicom_does(block: dict[str, Any], make: Make) -> None:
-    store = make(block)
+def test_slices_are_in_order_and_windowed_as_pydicom_does(dicom_block: dict[str, Any], make: Make) -> None:
+    store = make(dicom_block)
     assert store.manifest["slice"].tolist() == [0, 1, 2, 3] * 2
     assert store.header.raw_bit_depth == 12
     for row, index in enumerate(np.argsort(HEIGHTS)):
-        dataset = pydicom.dcmread(Path(block["path"]) / "one" / f"IM{index}.dcm")
+        dataset = pydicom.dcmread(Path(dicom_block["path"]) / "one" / f"IM{index}.dcm")
         hounsfield = dataset.pixel_array * 1.0 - 1024
         shown = apply_voi_lut(hounsfield, dataset)  # the standard's formula, over the range of the stored bits
         shown = (shown - shown.min()) / (shown.max() - shown.min()) * 255
         assert np.abs(store.images[row] - shown).max() <= 1
 
 
-def test_a_window_of_the_params_comes_first(block: dict[str, Any], make: Make) -> None:
-    store = make({**block, "window": [-1000, 1500]})
+def test_a_window_of_the_params_comes_first(dicom_block: dict[str, Any], make: Make) -> None:
+    store = make({**dicom_block, "window": [-1000, 1500]})
     first = int(np.argsort(HEIGHTS)[0])
     assert np.array_equal(store.images[0], np.rint(np.clip((values(first) - 24) / 2500, 0, 1) * 255))
 
 
-def test_patients_are_pseudonyms(block: dict[str, Any], make: Make, tmp_path: Path) -> None:
-    store = make(block)
+def test_patients_are_pseudonyms(dicom_block: dict[str, Any], make: Make, tmp_path: Path) -> None:
+    store = make(dicom_block)
     assert store.header.patients == 2
     names = ["Doe^one", "Doe^two"]
     assert store.manifest["patient"].tolist() == pseudonyms([name for name in names for _ in HEIGHTS])
@@ -65,7 +53,7 @@ def test_patients_are_pseudonyms(block: dict[str, Any], make: Make, tmp_path: Pa
 
 @pytest.mark.parametrize("strategy", ["patient", "kfold"])
 def test_another_secret_gives_other_names_and_the_same_split(
-    strategy: str, block: dict[str, Any], make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    strategy: str, dicom_block: dict[str, Any], make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"case {number}" for number in range(24)]
     for number, name in enumerate(names):
@@ -78,7 +66,7 @@ def test_another_secret_gives_other_names_and_the_same_split(
     results = []
     for secret in ("a secret of one clone", "the secret of another"):
         monkeypatch.setenv(KEY_VARIABLE, secret)
-        store = make(block)
+        store = make(dicom_block)
         split = default_block(SplitParams, "split", strategy=strategy)
         results.append((store, make_split(store.manifest, store.header, split, seed=1)))
     (first, one), (second, other) = results
@@ -88,32 +76,32 @@ def test_another_secret_gives_other_names_and_the_same_split(
     assert np.array_equal(first.images, second.images)
 
 
-def test_a_patient_that_no_header_names_is_unknown(block: dict[str, Any], make: Make) -> None:
-    for path in (Path(block["path"]) / "one").iterdir():
+def test_a_patient_that_no_header_names_is_unknown(dicom_block: dict[str, Any], make: Make) -> None:
+    for path in (Path(dicom_block["path"]) / "one").iterdir():
         dataset = pydicom.dcmread(path)
         dataset.PatientID = " "
         dataset.save_as(path)
-    assert make(block).manifest["patient"].tolist() == [""] * 4 + pseudonyms(["Doe^two"]) * 4
+    assert make(dicom_block).manifest["patient"].tolist() == [""] * 4 + pseudonyms(["Doe^two"]) * 4
 
 
-def test_monochrome1_is_inverted(block: dict[str, Any], make: Make) -> None:
-    plain = make(block).images[0].copy()
-    change_tags(block, PhotometricInterpretation="MONOCHROME1")
-    assert np.array_equal(make(block).images[0], 255 - plain)
+def test_monochrome1_is_inverted(dicom_block: dict[str, Any], make: Make) -> None:
+    plain = make(dicom_block).images[0].copy()
+    change_tags(dicom_block, PhotometricInterpretation="MONOCHROME1")
+    assert np.array_equal(make(dicom_block).images[0], 255 - plain)
 
 
-def test_colour_is_kept(block: dict[str, Any], make: Make) -> None:
+def test_colour_is_kept(dicom_block: dict[str, Any], make: Make) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    change_tags(block, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0, BitsAllocated=8,
-          BitsStored=8, HighBit=7, PixelData=rgb.tobytes())  # fmt: skip
-    assert np.array_equal(make(block, channels=3).images[0], rgb)
+    change_tags(dicom_block, SamplesPerPixel=3, PhotometricInterpretation="RGB", PlanarConfiguration=0,
+                BitsAllocated=8, BitsStored=8, HighBit=7, PixelData=rgb.tobytes())  # fmt: skip
+    assert np.array_equal(make(dicom_block, channels=3).images[0], rgb)
 
 
-def test_one_slice_needs_no_position(block: dict[str, Any], make: Make) -> None:
+def test_one_slice_needs_no_position(dicom_block: dict[str, Any], make: Make) -> None:
     for index in (0, 2, 3):
-        (Path(block["path"]) / "one" / f"IM{index}.dcm").unlink()
-    change_tags(block, ImagePositionPatient=None, ImageOrientationPatient=None)
-    assert make(block).header.counts == {"benign": 1, "malignant": 4}
+        (Path(dicom_block["path"]) / "one" / f"IM{index}.dcm").unlink()
+    change_tags(dicom_block, ImagePositionPatient=None, ImageOrientationPatient=None)
+    assert make(dicom_block).header.counts == {"benign": 1, "malignant": 4}
 
 
 @pytest.mark.parametrize(
@@ -130,13 +118,13 @@ def test_one_slice_needs_no_position(block: dict[str, Any], make: Make) -> None:
     ],
 )
 def test_a_series_without_a_clear_order_is_reported(
-    tags: dict[str, Any], message: str, block: dict[str, Any], make: Make
+    tags: dict[str, Any], message: str, dicom_block: dict[str, Any], make: Make
 ) -> None:
-    change_tags(block, **tags)
+    change_tags(dicom_block, **tags)
     with pytest.raises(UserError, match=rf"one: is not usable \(.*{message}"):
-        make(block)
+        make(dicom_block)
     with pytest.raises(UserError, match="benign: no image of this class"):
-        make(block, on_bad_image="skip")
+        make(dicom_block, on_bad_image="skip")
 
 
 @pytest.mark.parametrize(
@@ -151,12 +139,12 @@ def test_a_series_without_a_clear_order_is_reported(
     ],
 )
 def test_a_slice_that_cannot_be_decoded_is_a_bad_image(
-    tags: dict[str, Any], message: str, block: dict[str, Any], make: Make
+    tags: dict[str, Any], message: str, dicom_block: dict[str, Any], make: Make
 ) -> None:
-    change_tags(block, **tags)
+    change_tags(dicom_block, **tags)
     with pytest.raises(UserError, match=rf"one#0000: cannot be decoded \(.*{message}"):
-        make(block)
-    store = make(block, on_bad_image="skip")
+        make(dicom_block)
+    store = make(dicom_block, on_bad_image="skip")
     assert [row["id"] for row in store.header.skipped] == ["one#0000"]
 
 
@@ -169,24 +157,24 @@ def test_a_slice_that_cannot_be_decoded_is_a_bad_image(
     ],
 )  # fmt: skip
 def test_a_damaged_slice_is_not_a_foreign_file(
-    name: str, content: bytes, block: dict[str, Any], make: Make
+    name: str, content: bytes, dicom_block: dict[str, Any], make: Make
 ) -> None:
-    (Path(block["path"]) / "one" / name).write_bytes(content)
+    (Path(dicom_block["path"]) / "one" / name).write_bytes(content)
     with pytest.raises(UserError, match=rf"{name} is truncated or not a DICOM file"):
-        make(block)
+        make(dicom_block)
 
 
-def test_a_missing_folder_is_reported(block: dict[str, Any], make: Make, tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(dicom_block: dict[str, Any], make: Make, tmp_path: Path) -> None:
     pd.DataFrame({"path": ["one", "three"], "label": ["benign", "malignant"]}).to_csv(
         tmp_path / "labels.csv", index=False
     )
     with pytest.raises(UserError, match=r"labels\.csv, line 3: 'three' is not a file of the data"):
-        make(block)
+        make(dicom_block)
 
 
 @pytest.mark.filterwarnings("ignore")  # pydicom warns about damaged files
-def test_damaged_bytes_give_an_image_or_a_reason(block: dict[str, Any], tmp_path: Path) -> None:
-    content = (Path(block["path"]) / "one" / "IM0.dcm").read_bytes()
+def test_damaged_bytes_give_an_image_or_a_reason(dicom_block: dict[str, Any], tmp_path: Path) -> None:
+    content = (Path(dicom_block["path"]) / "one" / "IM0.dcm").read_bytes()
     data, rng = default_block(DataParams, "data"), np.random.default_rng(0)
     for _ in range(300):
         damaged = bytearray(content)
