@@ -136,17 +136,21 @@ def _launch(torchrun: str, lock: int) -> None:
         sys.exit(code)
 
 
-def lasting_folder() -> Path:
-    """`tmp` of the repository, for resume files.
+def repository() -> Path:
+    """The folder of the pipeline; in a queued run, the one that the workspace was copied from.
 
-    A queued run works in a copy of the workspace in `.dvc/tmp/exps`, which DVC deletes when the run has failed. So
-    its resume files lie in the repository itself, where the next run with the same values finds them. Two runs may
-    use the files of one key at once.
+    DVC makes that copy in `.dvc/tmp/exps`, without files that git ignores, and deletes it when the run has failed.
     """
-    for folder in Path.cwd().parents:
-        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
-            return folder.parents[2] / WORK
-    return WORK
+    copies = (".dvc", "tmp", "exps")
+    return next((folder.parents[2] for folder in Path.cwd().parents if folder.parts[-3:] == copies), Path())
+
+
+def lasting_folder() -> Path:
+    """`tmp` of the `repository`, for resume files: the next run with the same values finds them there.
+
+    Two runs may use the files of one key at once.
+    """
+    return repository() / WORK
 
 
 @contextmanager

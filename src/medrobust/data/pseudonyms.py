@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medrobust.core.errors import UserError
-from medrobust.core.runtime import say
+from medrobust.core.runtime import repository, say
 
 #: Holds the secret; without it, the secret is in the file `KEY_FILE` at the top of the clone.
 KEY_VARIABLE = "MEDROBUST_PSEUDONYM_KEY"
@@ -43,9 +43,7 @@ def pseudonyms(patients: Sequence[str]) -> list[str]:
 def _secret() -> str:
     if KEY_VARIABLE in os.environ:
         return _long_enough(os.environ[KEY_VARIABLE], KEY_VARIABLE)
-    # Experiments of DVC run in copies below the clone's .dvc, which have none of its ignored files.
-    here = Path.cwd()
-    path = next((folder.parent for folder in here.parents if folder.name == ".dvc"), here) / KEY_FILE
+    path = (repository() / KEY_FILE).absolute()
     try:
         if not path.exists():
             _create(path)
