@@ -84,9 +84,13 @@ class LabelTable:
     table: pd.DataFrame
     left_out: dict[str, int]  # label that `data.labels` maps to null -> number of rows
     where: str  # name of the file, for messages
-    base: str = ""  # folder of the file inside the archive; paths may be relative to it
     dropped: list[str] = field(default_factory=list)  # paths of the rows that are left out
     name: str = ""  # of the file inside the archive; empty if it is beside it
+
+    @property
+    def base(self) -> str:
+        """Folder in front of `where` inside the archive; paths may be relative to it."""
+        return self.name.removesuffix(self.where)
 
 
 def normalized(name: str) -> str:
@@ -112,7 +116,7 @@ def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
     suffix = PurePosixPath(block.file).suffix.lower()
     copied = raw / f"table{suffix}"
     if copied.is_file():
-        content, base, name = copied.read_bytes(), "", ""
+        content, name = copied.read_bytes(), ""
     else:
         found = [name for name in files.names if f"/{name}".endswith(f"/{block.file}")]
         if block.file not in found and len(found) != 1:
@@ -120,12 +124,12 @@ def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
             remedy = f"Set it to a path, or to the name of a file in {files.path.name}"
             raise UserError("params.yaml: data.table.file", f"{block.file}: {reason}", remedy)
         name = block.file if block.file in found else found[0]
-        content, base = files.read(name), name[: -len(block.file)]
+        content = files.read(name)
     needed, optional = wanted_columns(block, block.path)
     frame = read_columns(content, block.file, needed, optional)
     if frame.empty:
         raise UserError(block.file, "has no row below its header", "Add a row for each image")
-    return replace(manifest_columns(frame, data, block.file, block.path, base), name=name)
+    return replace(manifest_columns(frame, data, block.file, block.path), name=name)
 
 
 def wanted_columns(block: TableParams, path: str | None = None) -> tuple[list[str], list[str]]:
@@ -136,12 +140,10 @@ def wanted_columns(block: TableParams, path: str | None = None) -> tuple[list[st
     return needed, [column for column in columns.values() if column not in needed]
 
 
-def manifest_columns(
-    frame: pd.DataFrame, data: DataParams, where: str, path: str | None = None, base: str = ""
-) -> LabelTable:
+def manifest_columns(frame: pd.DataFrame, data: DataParams, where: str, path: str | None = None) -> LabelTable:
     """Convert a table whose columns are named as in `data.table` to the columns of the manifest.
 
-    `path` names the column of paths; None if the table has none. `where` and `base` are those of `LabelTable`.
+    `path` names the column of paths; None if the table has none. `where` is that of `LabelTable`.
 
     Raises:
         UserError: a label, split, kind or slice number is not valid.
@@ -163,7 +165,7 @@ def manifest_columns(
     table = table.rename(columns={"split": "published_split"})
     dropped = table["path"][table["label"] == LEFT_OUT].tolist() if path else []
     table, left_out = drop_left_out(table, raw)
-    return LabelTable(table, left_out, where, base, dropped)
+    return LabelTable(table, left_out, where, dropped)
 
 
 class Matched(NamedTuple):
