@@ -33,10 +33,9 @@ def main() -> None:
     from medrobust.models.checkpoint import load
     from medrobust.models.folder import weights_hash
 
-    params, images = load_params(), open_splits(args.prepared, args.split)
+    params, images, suite = load_params(), open_splits(args.prepared, args.split), read_suite(args.suite)
     test, train = images.subset("test"), images.subset("train")
     for number, folder in enumerate(args.models):
-        suite = read_suite(args.suite)
         made_on = {"weights": weights_hash(folder), **images.hashes}
         predictions, attempts = read_table(args.predictions[number]), read_table(args.records[number])
         check_made_on(args.predictions[number], predictions.attrs.get(MADE_ON), made_on)
