@@ -1,4 +1,4 @@
-"""Text of others in one line, in Markdown and in code."""
+"""Escaped text in one line, in Markdown and in code."""
 
 import html
 

@@ -1,4 +1,4 @@
-"""The hash of what a file or folder outside the pipeline contains; while nothing changes no file is read."""
+"""The hash of the content of a file or folder outside the pipeline; unchanged files are not read again."""
 
 import hashlib
 import json
@@ -13,20 +13,20 @@ from medrobust.core.records import atomic_file, file_hash
 
 #: One file per path that was hashed; ignored by git and DVC, safe to delete.
 CACHE = Path("tmp", "content")
-#: Seconds after its last edit in which a file is not trusted: another edit may leave size and times as they are.
+#: Hashes of files edited less than so many seconds ago are not kept: another edit may leave size and times equal.
 YOUNG = 2.0
 #: What file managers add to folders, besides hidden files.
 ADDED = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-#: Name below the folder ("" of a single file), size in bytes, and times of its last edit and of its entry's.
+#: Path below the folder ("" for a single file), size in bytes, and mtime and ctime in ns.
 File = tuple[str, int, int, int]
 
 
 def content_hash(path: str | Path) -> str:
     """sha256 of a file, or of the names and contents of all files below a folder; `~` is the home folder.
 
-    Links are followed; hidden files and what file managers add do not count. Hashes are kept in `CACHE`: a file is
-    read again if its size or times have changed. A folder of 100,000 unchanged files takes 0.4 processor seconds
-    (`benchmarks/content.py`).
+    Links are followed. Hidden files and files that file managers add (`ADDED`) are ignored. Hashes are kept in
+    `CACHE`: a file is read again only if its size or times have changed. A folder of 100,000 unchanged files takes
+    0.4 s of CPU time (`benchmarks/content.py`).
 
     Raises:
         UserError: links of the folder lead in a circle, or a file cannot be read.
@@ -53,7 +53,7 @@ def content_hash(path: str | Path) -> str:
 
 
 def _files(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[File]:
-    """All files below a folder; `above` are the folders on the way to it, without links."""
+    """All files below a folder; `above` are the resolved paths of it and of the folders above it."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith(".") or entry.name in ADDED:
@@ -88,7 +88,7 @@ def _unreadable(path: "Path | os.DirEntry[str]", error: OSError) -> UserError:
 
 
 def _rows(cache: Path) -> Iterator[list[Any]]:
-    """The first row has state and hash of the whole, each further one a file with its hash."""
+    """Rows of the cache: first the state and hash of the whole, then one row per file with its hash."""
     try:
         with cache.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)

@@ -1,4 +1,4 @@
-"""Errors of the disk in the user's words, and the temporary files of writes that were killed."""
+"""Disk errors as messages for users, and the temporary files of killed writes."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from medrobust.core.errors import UserError
 
 AGAIN = "run the same command again to continue"
 REFUSED = (errno.EACCES, errno.EPERM)
-#: Number of an error that a disk or its settings cause -> what the user can do.
+#: errno of an error that a disk or its settings cause -> remedy.
 REMEDIES = {
     errno.ENOSPC: f"Free disk space and {AGAIN}",
     errno.EDQUOT: f"Free disk space or raise your quota, and {AGAIN}",
@@ -20,7 +20,7 @@ REMEDIES = {
     errno.EROFS: f"Mount the disk with write access and {AGAIN}",
     **dict.fromkeys(REFUSED, f"Give yourself access to the file and its folder (`chmod`, `chown`), and {AGAIN}"),
 }
-#: Libraries report these in the text of an error of their own.
+#: Libraries report these in the text of their own exceptions.
 IN_TEXT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Name of a temporary file or folder: `.NAME.PID.tmp`, and the suffix again, by which libraries choose the format.
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\.\w+)?")
@@ -30,7 +30,7 @@ TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp(\.\w+)?")
 def disk_errors_of_writing(path: Path) -> Iterator[None]:
     """Raise a UserError that names `path` if the disk is the cause of an error.
 
-    Libraries report a full disk by its number, in the message alone, or by an error that wraps the system's.
+    Libraries report a full disk by its errno, only in the message, or by an exception that wraps the OSError.
     """
     try:
         yield
@@ -52,7 +52,7 @@ def disk_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        # A refusal without a file's name is not one of the disk.
+        # A permission error without a file name does not come from the disk.
         if error.errno not in REMEDIES or (error.errno in REFUSED and not error.filename):
             raise
         found = f"cannot be read or written: {os.strerror(error.errno)}"
@@ -66,7 +66,7 @@ def temporary_path(path: Path, suffix: str = "") -> Path:
 
 
 def remove_killed_writes(paths: Iterable[Path]) -> list[Path]:
-    """Delete those of some paths that are temporary files or folders of processes that have ended; give these."""
+    """Delete the temporary files and folders among `paths` whose processes have ended; return what was deleted."""
     removed = []
     for path in paths:
         match = TEMPORARY.fullmatch(path.name)
@@ -81,7 +81,7 @@ def remove_killed_writes(paths: Iterable[Path]) -> list[Path]:
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Whether a process with this id runs on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,4 +1,4 @@
-"""How a stage ends early: signals become exceptions, and it ends with the processes that started it."""
+"""How a stage ends early: by an exception when it gets a signal, or when a process that started it ends."""
 
 import os
 import signal
@@ -12,22 +12,22 @@ from types import FrameType
 
 from medrobust.core.disk import is_alive
 
-#: Numbers of processes, joined by `:`, with which a stage ends; set for it by whoever starts it.
+#: Ids of processes, joined by `:`. If one of them ends, the stage ends. Set by the process that starts the stage.
 PARENTS = "MEDROBUST_PARENTS"
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 SHELLS = {"sh", "dash", "bash", "zsh", "ksh", "fish"}
-#: Seconds between two looks at the parents, and after a signal until the process ends without cleaning up.
+#: Seconds between two checks of the parents, and from a signal to the end of the process without cleaning up.
 INTERVAL, GRACE = 0.5, 20.0
 
 
 @contextmanager
 def early_end() -> Iterator[None]:
-    """Let signals end this process by SystemExit, and the end of its parents by SIGTERM."""
+    """End this process by SystemExit when it gets a signal; send it SIGTERM when one of its parents ends."""
     earlier = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in earlier.items():
         if handler is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
             signal.signal(number, _exit)
-    # Only of a process that DVC or torchrun started: a shell may end before what was started in it.
+    # Only if DVC or torchrun started this process: a shell may end before the commands that it started.
     parent = os.getppid() if {"DVC_STAGE", "RANK"} & os.environ.keys() else None
     others = [int(number) for number in os.environ.get(PARENTS, "").split(":") if number]
     if parent and (above := _above_shell(parent)):
@@ -42,7 +42,7 @@ def early_end() -> Iterator[None]:
 
 
 def children_environment() -> dict[str, str]:
-    """The environment of a child process that is to end with this one."""
+    """The environment for a child process that should end when this one ends."""
     known = os.environ.get(PARENTS)
     return {**os.environ, PARENTS: f"{known}:{os.getpid()}" if known else str(os.getpid())}
 
@@ -57,7 +57,7 @@ def _exit(number: int, _: FrameType | None) -> None:
 
 
 def _above_shell(process: int) -> int | None:
-    """The parent of a process that is a shell; None of any other. Many shells become the command that they run."""
+    """The parent of `process` if that is a shell, else None. Many shells replace themselves by their command."""
     try:
         text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")  # PID (NAME) STATE PARENT ...
     except OSError:  # it has ended, or the system has no /proc

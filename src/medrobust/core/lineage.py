@@ -1,7 +1,7 @@
 """What a result was made on: hashes of weights, images, split and suite.
 
-A result carries them, and readers compare them with what they have, so that a record of another model is not taken
-for this one's, whatever dvc.lock says of its file.
+Each result holds them. Readers compare them with the hashes of their own inputs, so that a record of another model
+is noticed even if dvc.lock lists its file.
 """
 
 import hashlib
@@ -28,21 +28,21 @@ Hash = str | Mapping[str, str] | None
 
 
 def suite_hash(suite: Mapping[str, Any]) -> str:
-    """Hash of a resolved suite (the weights of its surrogates included), whatever the code of its attacks."""
+    """Hash of a resolved suite, with the weights of its surrogates but without the code of its attacks."""
     content = {key: value for key, value in suite.items() if key != "code"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def table_hashes(*paths: Path) -> dict[str, str]:
-    """Hashes of tables, which as CSV cannot hold what they were made on, by the name of the file."""
+    """Hashes of CSV tables by file name; CSV has no attributes that could hold what a table was made on."""
     return {path.name: file_hash(path) for path in paths}
 
 
 def difference(found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> str | None:
-    """What a result was made on that is not as expected, in words; None if all is.
+    """The first difference between what a result was made on and what is expected, in words; None if none.
 
-    `found` is the result's own entry. An expected hash that is None is unknown and not compared. Of hashes by name
-    those that both have are compared.
+    `found` is the entry `MADE_ON` of the result. An expected hash that is None is unknown and not compared. Of
+    several hashes by name, only names that both have are compared.
     """
     if found is None:
         return "does not say what it was made on"
@@ -57,10 +57,10 @@ def _same(found: Any, expected: str | Mapping[str, str]) -> bool:
 
 
 def check_made_on(path: Path, found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> None:
-    """Compare what a result in a file was made on.
+    """Check what the result in a file was made on, see `difference`.
 
     Raises:
-        UserError: it is not as expected.
+        UserError: there is a difference.
     """
     if reason := difference(found, expected):
         raise UserError(str(path), reason, REMEDY)

@@ -22,12 +22,13 @@ def rate_ci(right: np.ndarray, total: np.ndarray, confidence: float) -> list[flo
     """Interval [low, high] of the share of right images, from each patient's `right` of `total` images, n.
 
     Korn & Graubard 1998: the exact binomial interval (Clopper & Pearson 1934) for the effective number of images.
-    That is rate · (1 - rate) over the variance of the rate between patients, and is lowered for the uncertainty of
-    this variance by the squared ratio of two t quantiles (degrees of freedom of images, and of patients).
+    That is rate · (1 - rate) divided by the variance of the rate between patients. It is lowered for the
+    uncertainty of this variance by the squared ratio of two t quantiles (degrees of freedom of images, and of
+    patients).
 
-    Two bounds are ours. The effective number is not below that of patients whose images all agree (Kish 1965),
-    sum(total)² / sum(total²). The interval also contains every rate that would contain unanimous patients
-    (`unanimous_margin`): if few patients have an error at all, their variance tells little.
+    Two bounds are ours. The effective number is at least sum(total)² / sum(total²) (Kish 1965), that of patients
+    whose images all agree. The lower end is at most 1 - `unanimous_margin` and the upper end at least
+    `unanimous_margin`, because the variance is a poor estimate if few patients have any error.
     """
     from scipy.special import betaincinv, stdtrit
 

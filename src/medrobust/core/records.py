@@ -37,7 +37,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
                 os.fsync(file.fileno())
             temporary.replace(path)
     finally:
-        with suppress(OSError):  # a disk that refused the write refuses this too
+        with suppress(OSError):  # a disk that refuses the write also refuses this
             temporary.unlink(missing_ok=True)
 
 
@@ -57,7 +57,7 @@ def atomic_dir(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             yield temporary
-            if path.is_dir():  # renamed, because a process that is killed while it deletes would leave a part
+            if path.is_dir():  # renamed first: a process killed while deleting would leave a partial folder
                 path.replace(old)
             temporary.replace(path)
     finally:
@@ -90,7 +90,7 @@ def write_metrics(path: Path | str, record: dict[str, Any], shown: dict[str, Any
     be wrong.
 
     `shown` is flat; its floats are already rounded (`intervals.round_to_interval`), and None is left out. The
-    versions of packages (`core.versions`) are a list of one too, because only a change of them is of interest.
+    versions of packages (`core.versions`) are a list of one too, so that `dvc metrics` does not show them.
     """
     defined = {name: value for name, value in shown.items() if value is not None}
     versions = {"versions": [installed()]} if record else {}

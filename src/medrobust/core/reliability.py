@@ -10,7 +10,7 @@ import numpy as np
 
 from medrobust.core.intervals import SEED, mean_ci
 
-#: A bin has at least so many images, as far as there are enough, and there are at most `MOST_BINS`.
+#: Minimum number of images per bin (if there are so many), and maximum number of bins.
 BIN_IMAGES, MOST_BINS = 20, 10
 
 
@@ -28,8 +28,8 @@ def ece(labels: np.ndarray, logprobs: np.ndarray) -> float:
 def calibrated_ece(logprobs: np.ndarray, *, resamples: int, confidence: float) -> tuple[float, float]:
     """Mean and upper quantile (at `confidence`) of the ECE of a perfectly calibrated model with these confidences.
 
-    Images count as independent. Images of one patient are not, so that a calibrated model can exceed the quantile
-    a little more often than that.
+    Images are treated as independent. Images of one patient are not, so a calibrated model exceeds the quantile a
+    little more often than in 1 - `confidence` of the cases.
     """
     rng, top = np.random.default_rng(SEED), np.exp(logprobs.max(1))
     total, bins = np.zeros(resamples), _bins(top)
@@ -45,8 +45,8 @@ def calibration_line(
     """`calibration_slope` and `calibration_intercept` of Cox 1958, with intervals `..._ci` over patients.
 
     Log-odds that the prediction is right = intercept + slope · log-odds of the confidence. A calibrated model has
-    slope 1 and intercept 0; a slope below 1 means that confidences are too extreme. All are None where no line
-    fits best, because one confidence separates right from wrong predictions.
+    slope 1 and intercept 0; a slope below 1 means that confidences are too extreme. All are None if the likelihood
+    has no maximum, because one confidence separates right from wrong predictions.
     """
     from scipy.optimize import minimize
     from scipy.special import expit, logsumexp, stdtrit

@@ -2,7 +2,7 @@
 
 Machine settings are environment variables: `MEDROBUST_DEVICE` and `MEDROBUST_THREADS` (README.md),
 `MEDROBUST_TORCHRUN` (docs/training.md), `MEDROBUST_PSEUDONYM_KEY` (docs/data.md). `MEDROBUST_PARENTS` is set by
-the processes that start a stage (`ending`).
+the process that starts a stage (`ending`).
 """
 
 import ctypes
@@ -51,7 +51,7 @@ def run_stage(
     The stage's code is compared with what the stage `code` hashed, before it starts and after it has ended
     (`code.check_code`). Its time goes to an ignored file, `TIMINGS`, because times differ from run to run. With
     `parallel`, torchrun may start several processes; the process that starts them holds the lock. A signal ends
-    the stage as an exception would, and it ends with the `dvc` or `make repro` that started it (`ending`).
+    the stage as an exception would, and so does the end of the `dvc` or `make repro` that started it (`ending`).
 
     Args:
         cell: the stage's name and the values of its matrix (`train-resnet34-adv`).
@@ -75,7 +75,7 @@ def run_stage(
                     main()
                 check_code(script, entries)
     except UserError as error:
-        # The name of a file may hold control sequences of terminals.
+        # File names may contain control sequences of terminals.
         sys.exit(f"\n{cell}: " + "\n".join(map(one_line, str(error).split("\n"))))
 
 

@@ -1,10 +1,10 @@
-"""Text from files and params (class names, licences, reasons) as plain text in a line, in Markdown and in code."""
+"""Escape text from files and params (class names, licences, reasons) for one line, Markdown and code blocks."""
 
 import re
 import unicodedata
 from typing import Any
 
-#: Joiners without a width that words of Persian and Indic languages need; other invisible signs are left out.
+#: Zero-width joiners that words of Persian and Indic languages need; other invisible characters are removed.
 JOINERS = "\u200c\u200d"
 #: Marks that end a link, start or end emphasis, code, mathematics or HTML, or separate the cells of a table. An
 #: underscore within a word, and brackets without a target behind them, mean nothing.
@@ -13,7 +13,7 @@ INLINE = re.compile(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)
 START = re.compile(r"^( *)(#(?=#{0,5}(?: |$))|[-+](?=[ -]|$)|=(?=[ =]|$)|\[(?=[ xX]\]))")
 #: A number at the start of a line that makes it an item of a list.
 ITEM = re.compile(r"^( *\d{1,9})([.)])(?= |$)")
-#: Signs that GitHub reads as a user, a team or an issue; a comment behind them prevents it.
+#: Characters that GitHub reads as the start of a user, team or issue; an HTML comment behind them prevents it.
 MENTION = re.compile(r"(?<!\w)([@#])(?=\w)")
 ENTITIES = str.maketrans({"<": "&lt;", ">": "&gt;", "$": "&dollar;"})
 
@@ -21,19 +21,19 @@ ENTITIES = str.maketrans({"<": "&lt;", ">": "&gt;", "$": "&dollar;"})
 def one_line(text: Any) -> str:
     """The text without line breaks, control characters, and marks that hide or reorder other characters.
 
-    White space becomes one blank. A byte of a file name that is no text becomes U+FFFD.
+    White space becomes one blank. A byte of a file name that is not valid text becomes U+FFFD.
     """
     line = re.sub(r"\s+", " ", str(text))
     return line if line.isprintable() else "".join(map(_visible, line))
 
 
 def is_printable(text: str) -> bool:
-    """Whether the text is one line, and all of it can be seen and stays where it is."""
+    """Whether the text is one line without control characters and marks that hide or reorder others; not blank."""
     return "".join(map(_visible, text)) == text and bool(text.strip())
 
 
 def markdown(text: Any) -> str:
-    """The text on one line of GitHub's Markdown, so that it is shown as it is: no markup, link or mention."""
+    """The text escaped for one line of GitHub's Markdown: shown literally, without markup, links or mentions."""
     line = INLINE.sub(r"\\\g<0>", one_line(text))
     line = ITEM.sub(r"\1\\\2", START.sub(r"\1\\\2", line))
     return MENTION.sub(r"\1<!-- -->", line.translate(ENTITIES))

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-#: Packages that compute numbers or pixels. Python's own version is left out, because it decides none of them.
+#: Packages that compute numbers or pixels. The version of Python is left out, because results do not depend on it.
 PACKAGES = (
     "grad-cam", "kornia", "numpy", "optuna", "pandas", "pillow", "scikit-learn", "scipy", "timm", "torch",
     "torchattacks", "torchvision",
@@ -34,7 +34,7 @@ def differences(before: str, after: str) -> list[str]:
 
 
 def changed_results(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, list[str]]:
-    """Difference -> names of the results that it concerns.
+    """Difference -> names of the results that have it.
 
     `before` and `after` are two runs: name of a result (the path of its metrics file) -> its line of versions.
     Results that only one of both has are left out.

@@ -194,8 +194,8 @@ def _decode_all(listing: Listing, data: DataParams, folder: Path) -> _Decoded:
 def _check_depth(decoded: _Decoded, data: DataParams, ids: pd.Series) -> None:
     """Refuse deep images that fill few of the 256 grey levels, such as 12-bit images in 16-bit files.
 
-    Without a window each image counts by itself, because one bright file proves nothing about the others. A
-    window, of the params or of a DICOM header, may leave single images dark, such as the end of a volume.
+    Without a window each image is judged alone, because one bright file proves nothing about the others. With a
+    window, from the params or a DICOM header, single images may be dark, such as the end of a volume.
     """
     dark = [row for row in sorted(decoded.peaks) if decoded.peaks[row] <= DARK]
     if decoded.unwindowed.intersection(dark) or (dark and len(dark) == len(decoded.peaks)):

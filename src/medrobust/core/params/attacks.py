@@ -10,8 +10,8 @@ from medrobust.core.params.base import Block, Count, Named, Radius
 WHERE = "params.yaml: attacks.surrogates"
 
 
-#: What `transfer` runs on its surrogate unless its entry names another attack: the simple attack that transfers
-#: best, with momentum and without a stop at the surrogate's boundary (Dong et al. 2018).
+#: The attack that `transfer` runs on its surrogate by default. Of the simple attacks it transfers best: it has
+#: momentum, and goes on behind the surrogate's decision boundary (Dong et al. 2018).
 SURROGATE_ATTACK: dict[str, Any] = {
     "name": "iterative", "loss": "margin", "momentum": 1.0, "random_start": False, "stop_when_fooled": False,
 }  # fmt: skip
@@ -31,7 +31,7 @@ class SuiteParams(Block):
     give_up: bool = False
 
     def attack_names(self) -> set[str]:
-        """Names in the attack registry, those of attacks that a `transfer` runs on its surrogate included."""
+        """Names in the attack registry, including those of attacks that a `transfer` runs on its surrogate."""
         inner = [spec.get("attack", SURROGATE_ATTACK) for spec in self.attacks if spec.get("name") == "transfer"]
         return {str(spec.get("name")) for spec in (*self.attacks, *inner) if isinstance(spec, dict)}
 

@@ -9,9 +9,9 @@ from medrobust.core.text import is_printable
 
 T = TypeVar("T")
 
-#: Names that Windows has no files for, whatever the suffix.
+#: Names that no file on Windows can have, with any suffix.
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
-#: Characters of a name; a file's name has three at most, and most systems allow 255 in all.
+#: Maximum length of a name. A file name contains up to three names, and most systems allow 255 characters.
 LONGEST = 64
 
 
@@ -74,7 +74,7 @@ def _number_as_text(name: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """Raise ValueError for text that is empty, has several lines, or has invisible signs: names are shown."""
+    """Return text that can be shown; raise ValueError if it is blank, not one line, or not all visible."""
     if not is_printable(text):
         raise ValueError("Use one line of visible text")
     return text

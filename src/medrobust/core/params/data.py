@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from medrobust.core.params.base import Block, ClassName, Count, Label, Natural, NotNegative, Share
 from medrobust.core.params.sources import TableParams, VolumeParams
 
-#: Columns and keys beside those of classes in tables and records, and endings of the columns of an interval.
+#: Columns and keys that tables and records have beside one per class, and suffixes of the columns of intervals.
 COLUMNS, INTERVALS = ("images", "patients", "patients_by_class"), ("_low", "_high", "_ci")
 
 

@@ -134,7 +134,7 @@ def _explain(error: ValidationError, schema: type[BaseModel], where: str) -> Use
     if first["type"] == "missing":
         return UserError(where, f"missing{others}", "Set it; presets/default.yaml has every key")
     reason = first["msg"].removeprefix("Value error, ")
-    if isinstance(first["input"], dict):  # a rule for a whole block, whose values would hide the reason
+    if isinstance(first["input"], dict):  # a rule for a whole block: its values would be long and hide the reason
         return UserError(where, f"{reason}{others}", "Change one of its values")
     return UserError(where, f"got {first['input']!r}{others}", reason)
 

@@ -66,7 +66,7 @@ def audit_split(store: ImageStore, split: pd.DataFrame, params: AuditParams) -> 
 
 
 def _sizes(images: pd.DataFrame) -> dict[str, int]:
-    """What the counts of the other checks are counts of."""
+    """Totals of images and patients, of which the other checks count parts."""
     synthetic = images["kind"] == "synthetic"
     return {
         "images": len(images),

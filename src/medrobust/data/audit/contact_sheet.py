@@ -17,8 +17,8 @@ SIDE, MARGIN, CAPTION = 128, 8, 44
 def contact_sheet(store: ImageStore, pairs: pd.DataFrame, nearest: pd.DataFrame, folder: Path) -> None:
     """Write `pairs.png`, the worst `pairs` of an audit, followed by its `nearest` pairs, with captions.
 
-    The report shows the sheet, so that its captions have numbers in place of ids: of the pairs, whose ids are in
-    `shown.csv` beside it, and of the patients on the sheet.
+    The report shows the sheet, so its captions have numbers instead of ids, for pairs and for patients.
+    `shown.csv` beside it lists the ids of each pair.
     """
     from PIL import Image, ImageDraw
 

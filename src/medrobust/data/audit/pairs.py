@@ -32,7 +32,7 @@ def equal_pixels(images: np.ndarray) -> np.ndarray:
 def copy_pairs(images: pd.DataFrame, result: SearchResult) -> pd.DataFrame:
     """All pairs of copies across splits, with two labels, or of two known patients; worst first.
 
-    Of exact copies, and of near copies, it lists about `MAX_PAIRS` at most.
+    At most about `MAX_PAIRS` pairs of exact copies, and as many of near copies, are listed.
 
     Args:
         images: the images in use, with `IMAGE_COLUMNS`, `sha256` and `copy`, the group of `equal_pixels`.

@@ -22,8 +22,8 @@ EXTRAS = {"h5py": "formats", "nibabel": "formats", "pydicom": "formats", "kaggle
 class Release:
     """The publication of a data set: licence, citation, address, and what of it was compared, in words.
 
-    `doubt` says why the images may not be those of the publication that the source or a file name stands for; the
-    report shows it on its first screen. Then `licence` stays unknown.
+    `doubt` says why the images may not be those of the publication that the source or file name suggests. The
+    report shows it on its first screen, and `licence` is then unknown.
     """
 
     licence: str = "unknown"

@@ -41,16 +41,17 @@ def decode_frame(content: bytes, runner: DecodeRunner) -> bytes:
     """
     import imagecodecs
 
-    if (size := _size(content)) != (runner.rows, runner.columns):  # checked first, because memory grows with it
+    # Checked before decoding, whose memory grows with the size.
+    if (size := _size(content)) != (runner.rows, runner.columns):
         raise ValueError(
             f"its compressed pixels are {size[0]}x{size[1]}, its header says {runner.rows}x{runner.columns}"
         )
-    if not content.rstrip(b"\0").endswith(END):  # the decoders would fill up what is missing
+    if not content.rstrip(b"\0").endswith(END):  # the decoders would fill in the missing pixels
         raise ValueError("its compressed pixels are truncated")
     try:
         if runner.transfer_syntax in uid.JPEGLSTransferSyntaxes:
             pixels = imagecodecs.jpegls_decode(content)
-        else:  # no conversion of colours, which is pydicom's work
+        else:  # pydicom converts colours
             colours = "RGB" if runner.samples_per_pixel > 1 else None
             pixels = imagecodecs.jpeg8_decode(content, colorspace=colours, outcolorspace=colours)
     except RuntimeError as error:

@@ -39,7 +39,7 @@ dicom_codecs.register()
 
 
 def read_dataset(stream: IO[bytes], **options: object) -> pydicom.Dataset:
-    """Read a DICOM file with `pydicom.dcmread`; older ones begin without the preamble or without its zeros.
+    """Read a DICOM file with `pydicom.dcmread`; the preamble, or its part before `DICM`, may be missing.
 
     Raises:
         InvalidDicomError: it does not begin like a DICOM file.
@@ -82,7 +82,7 @@ def decode(dataset: pydicom.Dataset, data: DataParams) -> Raster:
         if dataset.get("ModalityLUTSequence"):
             values = values.astype(np.int64)  # pydicom computes with indices in the type of the pixels
         values = apply_modality_lut(values, dataset)
-        # Two ways to say that the smallest value is white; a file may have both.
+        # Two tags say that the smallest value is white; a file may have both.
         inverse = photometric == "MONOCHROME1" or str(dataset.get("PresentationLUTShape", "")).upper() == "INVERSE"
     except DICOM_ERRORS as error:
         raise ValueError(f"its pixels cannot be decoded ({' '.join(str(error).split())})") from None

@@ -28,7 +28,7 @@ def copy_or_download(data: DataParams, folder: Path, seed: int) -> dict[str, str
 
     Returns:
         `file` (the name in `folder`), `sha256` (empty for a folder), and for each local file or folder its key in
-        params.yaml with its `content_hash`, by which `make repro` finds that it has been edited.
+        params.yaml with its `content_hash`, by which `make repro` detects edits.
 
     Raises:
         UserError: the path does not exist or contains an unset variable, the download fails, or the hash is not
@@ -41,7 +41,7 @@ def copy_or_download(data: DataParams, folder: Path, seed: int) -> dict[str, str
         read = {}
     else:
         path = _local_path(data.path)
-        read = {"data.path": content_hash(path)}  # before it is copied: an edit meanwhile counts as one
+        read = {"data.path": content_hash(path)}  # before copying, so that an edit during the copy is detected
         file = folder / path.name
         if path.is_dir():
             copy_folder(path, file)

@@ -24,7 +24,7 @@ SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "va
 KINDS = {"": "real", "real": "real", "synthetic": "synthetic"}
 OPTIONAL_COLUMNS = ("patient", "slice", "split", "kind", "parent")
 WHOLE_NUMBER = re.compile(r"^(-?\d+)\.0+$")
-#: Cells that programs write for a missing value; as the name of a patient, they would join all who lack one.
+#: Cells that programs write for a missing value; as an id, they would join all patients that have none.
 MISSING = ("na", "n/a", "#n/a", "<na>", "nan", "null", "none")
 #: Spaces and underscores, unless they stand between digits, and hyphens between letters.
 SEPARATOR = re.compile(r"(?<!\d)[\s_]+|[\s_]+(?!\d)|(?<=[^\W\d_])-(?=[^\W\d_])")

@@ -35,11 +35,11 @@ PAIR = re.compile(r"\.(img|hdr)(\.gz)?$", re.IGNORECASE)
 GZIP = b"\x1f\x8b"
 #: A header starts with its size: 348 in NIfTI-1 and Analyze, 540 in NIfTI-2, in either byte order.
 NIFTI1, NIFTI2 = ({size.to_bytes(4, "little"), size.to_bytes(4, "big")} for size in (348, 540))
-#: Where a NIfTI-1 header has one of two marks, and an Analyze header has neither.
+#: Place of the mark of a NIfTI-1 header, and its two values; an Analyze header has neither.
 MARK, MARKS = slice(344, 347), (b"n+1", b"ni1")
 #: Start of an MGH file, and the place of the number that says whether its orientation is valid.
 MGH, GOOD_RAS = b"\0\0\0\1", slice(28, 30)
-#: A header with its extensions is in the first bytes of a file.
+#: A header with its extensions is within so many first bytes of a file.
 HEADER_BYTES = 1 << 20
 #: Without `data.window`, these percentiles of a volume's finite intensities become black and white.
 PERCENTILES = (0.5, 99.5)

@@ -1,4 +1,4 @@
-"""Notice segmentation masks beside the pictures of a data set; by their names, they would become images."""
+"""Detect segmentation masks beside the pictures of a data set by their names; they must not become images."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,8 @@ LAST_WORD = re.compile(r"[ ._-]+[^ ._-]+$")
 def check_no_masks(ids: Iterable[str], labels: LabelMap, in_table: bool = False) -> None:
     """Stop if pictures are masks of others: `x_mask.png` beside `x.png`, or `masks/x.png` beside `images/x.png`.
 
-    A folder that `labels` knows is a class and no folder of masks. `in_table`: a table lists the images.
+    A folder whose name is a label in `labels` is a class, not a folder of masks. `in_table`: a table lists the
+    images.
 
     Raises:
         UserError: there are such pairs of names.

@@ -1,4 +1,4 @@
-"""Files of the data that do not become images: counted and named, so that nothing vanishes without a word."""
+"""Files of the data that do not become images: they are counted and named, so that none is dropped silently."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from medrobust.data.sources.files import Files
 
 #: Reasons.
 NO_ROW, IGNORED = "no row in the table", "data.ignore"
-#: Names that are kept per reason.
+#: Number of names that are kept per reason.
 NAMED = 5
 GZ = re.compile(r"\.gz$", re.IGNORECASE)
 #: Sources that read files of other endings than `archive` does.
