@@ -4,30 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import balanced_accuracy_score
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
-from medrobust.core.params.training import ModelParams
 from medrobust.core.records import read_metrics, read_table
 from medrobust.data.store import SplitStore
-from medrobust.models import checkpoint
-from medrobust.models.build import build_classifier
 from medrobust.models.folder import load, not_fitted
 from medrobust.patients.evaluate import PatientOuts, run_patient_stage
 from tests.params import default_block
 from tests.patients.cohort import splits, with_manifest
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    block = ModelParams(timm="resnet10t", weights="none", image_size=32)
-    folder = tmp_path_factory.mktemp("models") / "net"
-    checkpoint.save(folder, build_classifier(block, ["a", "b", "c"]), block, {"regime": "clean"})
-    return folder
 
 
 def run(network: Path, data: SplitStore, folder: Path, aggregate: str) -> PatientOuts:
