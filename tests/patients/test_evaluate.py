@@ -12,13 +12,13 @@ from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_metrics, read_table
 from medrobust.data.store import SplitStore
 from medrobust.models.folder import load, not_fitted
-from medrobust.patients.evaluate import PatientOuts, run_patient_stage
+from medrobust.patients.evaluate import PatientOutputs, run_patient_stage
 from tests.params import default_block
 from tests.patients.cohort import splits, with_manifest
 
 
-def run(network: Path, data: SplitStore, folder: Path, aggregate: str) -> PatientOuts:
-    outs = PatientOuts(folder / "model", folder / "p.parquet", folder / "m.json")
+def run(network: Path, data: SplitStore, folder: Path, aggregate: str) -> PatientOutputs:
+    outs = PatientOutputs(folder / "model", folder / "p.parquet", folder / "m.json")
     params = default_block(PatientParams, "patient", aggregate=aggregate, epochs=2, hidden=4)
     run_patient_stage(network, data, outs, params, default_block(ReportParams, "report", bootstrap=50), seed=0)
     return outs
