@@ -60,7 +60,7 @@ def noise(evidence: SuiteEvidence) -> Measurement:
 
 
 def gains(evidence: SuiteEvidence) -> Measurement:
-    """Robust accuracy on images whose margin changes along a path otherwise than its gradients predict."""
+    """Robust accuracy on images whose margin along a path does not change as the gradients add up to."""
     low, high = LEAST_GAIN, MOST_GAIN
     text = "steps along the gradient change the margin otherwise than the gradients add up to"
     return _rests_on(evidence, lambda paths: ~((paths.gains >= low) & (paths.gains <= high)), text)
@@ -73,7 +73,7 @@ def cosines(evidence: SuiteEvidence) -> Measurement:
 
 
 def errors(evidence: SuiteEvidence) -> Measurement:
-    """Robust accuracy on images whose margin changes along a random direction otherwise than gradients predict."""
+    """Robust accuracy on images whose margin in a random direction does not change as the gradients predict."""
     text = "a random step changes the margin otherwise than the gradients predict"
     return _rests_on(evidence, lambda paths: ~(paths.errors <= MOST_ERROR)[:, None], text)
 
