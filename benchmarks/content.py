@@ -3,8 +3,8 @@
     python benchmarks/content.py                    # 100,000 files of 2 kB in 100 folders, in a temporary folder
     python benchmarks/content.py --files 1000000 --folder /mnt/disk
 
-Printed as Markdown: seconds by the clock and of the processor to hash all of them, to find them unchanged, and
-after one more was edited.
+It prints a Markdown table of wall-clock and CPU seconds: to hash all files, to find them unchanged, and to find
+that one of them was edited.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from medrobust.core.runtime import say
 
 
 def make_files(folder: Path, number: int, size: int) -> None:
-    """Write files of random bytes, their last edit an hour ago."""
+    """Write files of random bytes that were last edited an hour ago."""
     before = time.time() - 3600
     for index in range(number):
         path = folder / f"{index % 100:02d}" / f"image_{index:07d}.png"
@@ -28,7 +28,7 @@ def make_files(folder: Path, number: int, size: int) -> None:
 
 
 def timed(path: Path) -> tuple[float, float]:
-    """Seconds of one `content_hash`, by the clock and of the processor."""
+    """Wall-clock and CPU seconds of one `content_hash`."""
     begin, processor = time.perf_counter(), time.process_time()
     content.content_hash(path)
     return time.perf_counter() - begin, time.process_time() - processor
@@ -50,7 +50,7 @@ def main() -> None:
         rows = {"all hashed": timed(images), "unchanged": min(timed(images) for _ in range(3))}
         next(images.rglob("*.png")).write_bytes(b"edited")
         rows["one edited"] = timed(images)
-    say(f"| {args.files} files | seconds | of the processor |\n|---|---|---|")
+    say(f"| {args.files} files | wall-clock seconds | CPU seconds |\n|---|---|---|")
     for what, (seconds, processor) in rows.items():
         say(f"| {what} | {seconds:.2f} | {processor:.2f} |")
 

@@ -11,6 +11,7 @@ percentiles of a bootstrap over patients.
 """
 
 import argparse
+from itertools import product
 
 import numpy as np
 
@@ -83,8 +84,8 @@ def coverage(
         for method, named in by_method.items():
             for name, (low, high) in named.items():
                 found.setdefault((name, method), []).append((low <= truth[name] <= high, high - low))
-    return {key: (float(share), float(width)) for key, (share, width) in
-            ((key, np.mean(values, 0)) for key, values in found.items())}  # fmt: skip
+    means = {key: np.mean(values, axis=0).tolist() for key, values in found.items()}
+    return {key: (share, width) for key, (share, width) in means.items()}
 
 
 def cells(found: Coverage, names: tuple[str, ...]) -> str:
@@ -101,13 +102,10 @@ def print_recalls(sets: int, confidence: float, correlations: list[float]) -> No
     print(
         "| patients | images per patient | recall | correlation | rates | bootstrap |\n|---|---|---|---|---|---|"
     )
-    for patients in PATIENTS:
-        for images in (4, 32):
-            for rate in RATES:
-                for correlation in correlations:
-                    found = coverage((patients,), (rate,), images, correlation, sets=sets, confidence=confidence)
-                    where = f"| {patients} | {images} | {rate:g} | {correlation:g} |"
-                    print(where, cells(found, ("recall",)), "|", flush=True)
+    for patients, images, rate, correlation in product(PATIENTS, (4, 32), RATES, correlations):
+        found = coverage((patients,), (rate,), images, correlation, sets=sets, confidence=confidence)
+        where = f"| {patients} | {images} | {rate:g} | {correlation:g} |"
+        print(where, cells(found, ("recall",)), "|", flush=True)
 
 
 def main() -> None:

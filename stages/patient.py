@@ -18,10 +18,10 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     """Fit, evaluate and write; without a patient unit in the data, write the reason."""
     from medrobust.data.store import open_splits
-    from medrobust.patients.evaluate import PatientOuts, run_patient_stage
+    from medrobust.patients.evaluate import PatientOutputs, run_patient_stage
 
     params = load_params()
-    outs = PatientOuts(args.out, args.predictions, args.metrics)
+    outs = PatientOutputs(args.out, args.predictions, args.metrics)
     splits = open_splits(args.prepared, args.split)
     run_patient_stage(args.network, splits, outs, params.patient, params.report, seed=params.seed)
 

@@ -1,9 +1,9 @@
 """Does the checklist see masked gradients? `python -m benchmarks.masking [--seed 2]` prints a table.
 
-Each model is evaluated by the default suites, and every fourth image also by attacks that may circumvent its mask
+The default suites evaluate each model. Attacks that may circumvent its mask are tried on every fourth image
 (`truth.py`). The checklist runs with the default params. Thresholds were chosen on models and images of seed 1,
-without the kinds in `zoo.HELD_OUT`. It takes ten minutes of one core. Trained networks and true robust accuracies
-are kept in tmp/masking, so that a second run takes three.
+without the kinds in `zoo.HELD_OUT`. It takes ten minutes on one core. Trained networks and true robust accuracies
+are kept in tmp/masking, so that a second run takes three minutes.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from medrobust.checklist.run import CheckedModel, check_model
 from medrobust.core.params.schema import load_params
 
 DEFAULT = load_params(Path(__file__).parents[2] / "presets" / "default.yaml")
-#: Every which image the attacks of `truth.py` try.
+#: The attacks of `truth.py` try one image of so many.
 EVERY = 4
-#: Error of a claimed robust accuracy that must not have the verdict "no problem found".
+#: Error of a claimed robust accuracy above which the verdict must not be "no problem found".
 WRONG = 0.05
 HEADINGS = (
     "kind", "model", "fgsm", "pgd", "true", "verdict of fgsm", "verdict of pgd", "checks of pgd that did not pass",

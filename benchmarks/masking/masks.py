@@ -1,6 +1,5 @@
-"""Ways to hide a network from attacks. `beneath` is the network for attacks that circumvent the mask."""
+"""Masks around a network, which hide it from attacks. `beneath` is the network without the mask."""
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -35,12 +34,15 @@ class Mask(nn.Module):
         return self.network
 
     def inputs(self, images: Tensor) -> Tensor:
+        """What the network receives in place of images n×C×H×W."""
         return images
 
     def outputs(self, logits: Tensor, images: Tensor) -> Tensor:
+        """What the model returns in place of the network's logits n×K."""
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits n×K of images n×C×H×W in [0, 1]."""
         return self.outputs(self.network(self.inputs(images)), images)
 
 
@@ -83,37 +85,36 @@ class Staircase(Mask):
 
 
 class Rounded(Mask):
-    """Logits rounded to multiples of `unit`; `kind` as in `Staircase`; `absorbed` = by adding a large number."""
+    """Logits rounded to multiples of `unit`; `decoy` gives them the gradient of an unrelated function."""
 
-    def __init__(self, network: nn.Module, unit: float, kind: str = "hard") -> None:
+    def __init__(self, network: nn.Module, unit: float, decoy: bool = False) -> None:
         super().__init__(network)
-        self.unit, self.kind = unit, kind
+        self.unit, self.decoy = unit, decoy
 
     def outputs(self, logits: Tensor, images: Tensor) -> Tensor:
-        if self.kind == "absorbed":
-            large = self.unit * 2.0**23
-            return (logits + large) - large
         rounded = (logits / self.unit).round() * self.unit
-        if self.kind == "decoy":  # the gradient of an unrelated function
-            decoy = images.flatten(1).cumsum(1)[:, -CLASSES:].sin()
-            return straight_through(rounded, 0.01 * decoy)
+        if self.decoy:
+            return straight_through(rounded, 0.01 * images.flatten(1).cumsum(1)[:, -CLASSES:].sin())
         return rounded
 
 
-class Random(Mask):
-    """Fresh noise on every pass: on the image, or on the gradient alone."""
+class NoisyImage(Mask):
+    """Gaussian noise on the image, fresh on every pass."""
 
-    def __init__(self, network: nn.Module, noise: float, where: str = "image") -> None:
+    def __init__(self, network: nn.Module, noise: float) -> None:
         super().__init__(network)
-        self.noise, self.where = noise, where
+        self.noise = noise
 
     def inputs(self, images: Tensor) -> Tensor:
-        if self.where == "image":
-            return images + self.noise * torch.randn_like(images)
-        if self.where == "crop":
-            shift = torch.randint(-2, 3, (2,)).tolist()
-            return images.roll((shift[0], shift[1]), (2, 3))
-        return images
+        return images + self.noise * torch.randn_like(images)
+
+
+class RandomShift(Mask):
+    """The image shifted by up to two pixels per axis, anew on every pass."""
+
+    def inputs(self, images: Tensor) -> Tensor:
+        shift = torch.randint(-2, 3, (2,)).tolist()
+        return images.roll((shift[0], shift[1]), (2, 3))
 
 
 class Scaled(Mask):
@@ -136,8 +137,7 @@ class Detached(Mask):
 
     def inputs(self, images: Tensor) -> Tensor:
         if self.kind == "blurred":
-            blurred = F.avg_pool2d(images, 5, 1, 2)
-            return blurred + (images - blurred).detach()
+            return straight_through(images, F.avg_pool2d(images, 5, 1, 2))
         open_rows = (torch.arange(SIZE) % 4 == 0).view(1, 1, -1, 1)
         return torch.where(open_rows, images, images.detach())
 
@@ -181,111 +181,6 @@ class Hashed(Mask):
         return images + 0.12 * noise.to(images)
 
 
-class Votes(nn.Module):
-    """Each network has one vote. `leak` is the weight of the mean logits beside them; `decoy` turns its sign."""
-
-    def __init__(self, networks: list[nn.Module], leak: float = 0.0, decoy: bool = False) -> None:
-        super().__init__()
-        self.networks, self.leak, self.decoy = nn.ModuleList(networks), leak, decoy
-
-    @property
-    def beneath(self) -> nn.Module:
-        return Mean(list(self.networks))
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits = torch.stack([network(images) for network in self.networks])
-        votes = F.one_hot(logits.argmax(2), CLASSES).to(images).mean(0)
-        if not self.leak:
-            return votes * 10 + 0 * logits.mean(0)
-        return 10 * votes + self.leak * logits.mean(0) * (-1 if self.decoy else 1)
-
-
-class Mean(nn.Module):
-    """Mean logits of several networks."""
-
-    def __init__(self, networks: list[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.stack([network(images) for network in self.networks]).mean(0)
-
-
-class KWinners(nn.Module):
-    """Keeps the largest `share` of each image's activations, and sets the others to zero."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self.share, self.open = share, False
-
-    def forward(self, values: Tensor) -> Tensor:
-        flat = values.flatten(1)
-        count = max(int(self.share * flat.shape[1]), 1)
-        threshold = flat.topk(count, dim=1).values[:, -1:]
-        kept = torch.where(flat >= threshold, flat, 0).view_as(values)
-        return straight_through(kept, values) if self.open else kept
-
-
-class KWinnersNetwork(Mask):
-    """A network with `KWinners`; beneath it lets all gradients through."""
-
-    @property
-    def beneath(self) -> nn.Module:
-        other = copy.deepcopy(self.network)
-        for module in other.modules():
-            if isinstance(module, KWinners):
-                module.open = True
-        return other
-
-
-class HiddenWave(nn.Module):
-    """A wave on each feature inside a network; `height` is a share of the features' own size."""
-
-    def __init__(self, height: float, frequency: float) -> None:
-        super().__init__()
-        self.height, self.frequency, self.flat = height, frequency, False
-
-    def forward(self, values: Tensor) -> Tensor:
-        return values if self.flat else values + self.height * (self.frequency * values).sin()
-
-
-class HiddenRipple(Mask):
-    """A network whose features carry a `HiddenWave`."""
-
-    def __init__(self, network: nn.Module, before: int, height: float, frequency: float) -> None:
-        layers = list(copy.deepcopy(network).children())
-        super().__init__(nn.Sequential(*layers[:before], HiddenWave(height, frequency), *layers[before:]))
-
-    @property
-    def beneath(self) -> nn.Module:
-        other = copy.deepcopy(self.network)
-        for module in other.modules():
-            if isinstance(module, HiddenWave):
-                module.flat = True
-        return other
-
-
-class Thermometer(nn.Module):
-    """Pixels as bits: channel k is 1 where the pixel is above level k; `soft` gives bits a steep gradient."""
-
-    def __init__(self, levels: int, network: nn.Module) -> None:
-        super().__init__()
-        self.levels, self.network, self.steepness = levels, network, 0.0
-
-    @property
-    def beneath(self) -> nn.Module:
-        other = copy.deepcopy(self)
-        other.steepness = 20.0
-        return other
-
-    def forward(self, images: Tensor) -> Tensor:
-        grid = torch.arange(1, self.levels + 1, device=images.device).view(1, -1, 1, 1) / (self.levels + 1)
-        bits = (images > grid).to(images)
-        if self.steepness:
-            bits = straight_through(bits, torch.sigmoid(self.steepness * (images - grid)))
-        return self.network(bits)
-
-
 class Cosines(Mask):
     """Blocks of 4×4 pixels as rounded cosine coefficients (as in JPEG); `kind` as in `Staircase`."""
 
@@ -307,7 +202,7 @@ class Cosines(Mask):
 
 
 class Median(Mask):
-    """The median of each 3×3 window, with a ripple-free gradient that reaches one pixel per window."""
+    """The median of each 3×3 window; its gradient reaches one pixel per window."""
 
     def inputs(self, images: Tensor) -> Tensor:
         windows = F.unfold(F.pad(images, (1, 1, 1, 1), mode="reflect"), 3)
@@ -343,10 +238,10 @@ class GradientNoise(Mask):
 
 
 class Leak(Mask):
-    """The scale of the logits depends on the image so that the gradient leads to a large scale, not to an error.
+    """Logits times a function of the image: gradients change this scale rather than the prediction.
 
-    `kind` norm: the scale is a steep function of the mean grey; margin: the margin itself is squashed, so that
-    confident images have almost no gradient of their own.
+    With the `kind` norm, the scale is a steep function of the mean grey level. With `wave`, it is a wave of the
+    sum of the pixels, whose height grows with the gap between the two largest logits.
     """
 
     def __init__(self, network: nn.Module, kind: str) -> None:

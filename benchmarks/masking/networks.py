@@ -43,6 +43,7 @@ class Residual(nn.Module):
         )  # fmt: skip
 
     def forward(self, maps: Tensor) -> Tensor:
+        """Maps n×C×H×W to maps of the same shape."""
         return F.relu(maps + self.body(maps))
 
 
@@ -59,6 +60,7 @@ class Patches(nn.Module):
         self.head = nn.Linear(24, CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits n×K of images n×1×H×W in [0, 1]."""
         tokens = self.embed(images - 0.47).flatten(2).transpose(1, 2) + self.position
         # A fused kernel of eval mode would not use the gradient of the attention; the plain path does.
         attended = tokens + self.block._sa_block(self.block.norm1(tokens), None, None)

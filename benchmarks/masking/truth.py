@@ -46,8 +46,9 @@ def claimed(model: nn.Module, images: Subset) -> dict[str, tuple[dict[str, Any],
 def true_robust(model: nn.Module, images: Subset, robust: np.ndarray) -> np.ndarray:
     """Which of the images that are `robust` to the suites (bool n) are robust to every attack here.
 
-    The attacks follow the gradients of the model, of the network beneath it and of both averaged over noise, and
-    scores alone. A prediction of a random model counts as wrong if most of nine passes are wrong.
+    The attacks use the gradients of the network beneath the mask, those of the model, averages of the model's
+    gradients and differences over random steps, and scores alone. A prediction counts as wrong if most of nine
+    passes are wrong, since a model may be random.
     """
     left = np.flatnonzero(robust)
     hidden = beneath(model)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.masking import masks
+from benchmarks.masking.hiding_networks import KWinners, Thermometer, Votes, WithHidingLayers, hidden_ripple
 from benchmarks.masking.networks import ARCHITECTURES, CLASSES, fit, make_images
 from medrobust.data.store import Subset
 
@@ -32,10 +33,12 @@ class Workshop:
 
     @cached_property
     def train(self) -> Subset:
+        """Images of 150 patients for training."""
         return make_images("train", 150, self.seed)
 
     @cached_property
     def test(self) -> Subset:
+        """Images of 120 patients for the evaluation."""
         return make_images("test", 120, self.seed)
 
     def network(self, name: str, training: str, draw: int = 0) -> nn.Module:
@@ -74,10 +77,10 @@ def _over(kind: str, name: str, base: tuple[str, str], wrap: Callable[[nn.Module
 
 def _winners(share: float, training: str, shop: Workshop) -> nn.Module:
     def build() -> nn.Module:
-        return masks.KWinnersNetwork(nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), masks.KWinners(share), nn.AvgPool2d(2),
-            nn.Conv2d(8, 16, 3, padding=1), masks.KWinners(share), nn.Flatten(), nn.Linear(576, 32),
-            masks.KWinners(share), nn.Linear(32, CLASSES),
+        return WithHidingLayers(nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), KWinners(share), nn.AvgPool2d(2),
+            nn.Conv2d(8, 16, 3, padding=1), KWinners(share), nn.Flatten(), nn.Linear(576, 32),
+            KWinners(share), nn.Linear(32, CLASSES),
         ))  # fmt: skip
 
     return shop.keep(f"winners{share}-{training}", build, training, steps=360)
@@ -100,12 +103,12 @@ def _squeezed(width: float, shop: Workshop) -> nn.Module:
 
 
 def _votes(shop: Workshop, leak: float = 0.0, decoy: bool = False) -> nn.Module:
-    return masks.Votes([shop.network("relu", "clean", draw) for draw in range(5)], leak, decoy).eval()
+    return Votes([shop.network("relu", "clean", draw) for draw in range(5)], leak, decoy).eval()
 
 
 def _thermometer(levels: int, training: str, shop: Workshop) -> nn.Module:
     def build() -> nn.Module:
-        return masks.Thermometer(levels, nn.Sequential(
+        return Thermometer(levels, nn.Sequential(
             nn.Conv2d(levels, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(288, CLASSES)
         ))  # fmt: skip
 
@@ -125,9 +128,9 @@ MASKED = [
     _over("quantised image", "16 levels", CLEAN, lambda n: masks.Staircase(n, 16)),
     _over("quantised image", "16 levels, smooth", CLEAN, lambda n: masks.Staircase(n, 16, "soft")),
     _over("rounded logits", "to 1", CLEAN, lambda n: masks.Rounded(n, 1.0)),
-    _over("rounded logits", "to 0.25, other gradient", CLEAN, lambda n: masks.Rounded(n, 0.25, "decoy")),
-    _over("random", "noise on the image", CLEAN, lambda n: masks.Random(n, 0.1)),
-    _over("random", "shifts", ("residual", "clean"), lambda n: masks.Random(n, 0.0, "crop")),
+    _over("rounded logits", "to 0.25, other gradient", CLEAN, lambda n: masks.Rounded(n, 0.25, decoy=True)),
+    _over("random", "noise on the image", CLEAN, lambda n: masks.NoisyImage(n, 0.1)),
+    _over("random", "shifts", ("residual", "clean"), masks.RandomShift),
     _over("saturated", "logits times 10,000", CLEAN, lambda n: masks.Scaled(n, 1e4)),
     _over("saturated", "tanh", CLEAN, lambda n: masks.Scaled(n, 2.0, squash=True)),
     _over("stop-gradient", "rows", CLEAN, lambda n: masks.Detached(n, "rows")),
@@ -145,8 +148,8 @@ MASKED = [
     Entry("thermometer", "15 levels", partial(_thermometer, 15, "clean")),
     _over("hashed", "shift", ("residual", "clean"), lambda n: masks.Hashed(n, "shift")),
     _over("hashed", "noise", ("silu", "clean"), lambda n: masks.Hashed(n, "noise", 500)),
-    _over("hidden ripple", "first layer", CLEAN, lambda n: masks.HiddenRipple(n, 4, 0.15, 120)),
-    _over("hidden ripple", "second layer, robust", ROBUST, lambda n: masks.HiddenRipple(n, 8, 0.15, 120)),
+    _over("hidden ripple", "first layer", CLEAN, lambda n: hidden_ripple(n, 4, 0.15, 120)),
+    _over("hidden ripple", "second layer, robust", ROBUST, lambda n: hidden_ripple(n, 8, 0.15, 120)),
     _over("leak", "norm", CLEAN, lambda n: masks.Leak(n, "norm")),
     _over("leak", "wave of the scale", CLEAN, lambda n: masks.Leak(n, "wave")),
     _over("preprocessing", "cosines", CLEAN, lambda n: masks.Cosines(n, 0.15)),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.masking import masks
+from benchmarks.masking.hiding_networks import KWinners
 from medrobust.attacks.projection import Norm
 from medrobust.checklist.base import ImageSample, Paths
 from medrobust.checklist.paths import follow_gradients
@@ -85,8 +86,8 @@ def test_winners_are_caught_and_queries_of_predictions_alone_fool_them(images: S
 def winners() -> nn.Module:
     """A network that keeps a tenth of its activations."""
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), masks.KWinners(0.1), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(288, 64),
-        masks.KWinners(0.1), nn.Linear(64, 3),
+        nn.Conv2d(1, 8, 3, padding=1), KWinners(0.1), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(288, 64),
+        KWinners(0.1), nn.Linear(64, 3),
     )  # fmt: skip
 
 

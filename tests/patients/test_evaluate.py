@@ -4,34 +4,21 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import balanced_accuracy_score
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
-from medrobust.core.params.training import ModelParams
 from medrobust.core.records import read_metrics, read_table
 from medrobust.data.store import SplitStore
-from medrobust.models import checkpoint
-from medrobust.models.build import build_classifier
 from medrobust.models.folder import load, not_fitted
-from medrobust.patients.evaluate import PatientOuts, run_patient_stage
+from medrobust.patients.evaluate import PatientOutputs, run_patient_stage
 from tests.params import default_block
 from tests.patients.cohort import splits, with_manifest
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    block = ModelParams(timm="resnet10t", weights="none", image_size=32)
-    folder = tmp_path_factory.mktemp("models") / "net"
-    checkpoint.save(folder, build_classifier(block, ["a", "b", "c"]), block, {"regime": "clean"})
-    return folder
-
-
-def run(network: Path, data: SplitStore, folder: Path, aggregate: str) -> PatientOuts:
-    outs = PatientOuts(folder / "model", folder / "p.parquet", folder / "m.json")
+def run(network: Path, data: SplitStore, folder: Path, aggregate: str) -> PatientOutputs:
+    outs = PatientOutputs(folder / "model", folder / "p.parquet", folder / "m.json")
     params = default_block(PatientParams, "patient", aggregate=aggregate, epochs=2, hidden=4)
     run_patient_stage(network, data, outs, params, default_block(ReportParams, "report", bootstrap=50), seed=0)
     return outs

@@ -8,11 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.patient import PatientParams
-from medrobust.core.params.training import ModelParams
 from medrobust.core.records import read_json, write_json
 from medrobust.models import checkpoint
 from medrobust.models.aggregates import GatedAttention, MaxLogProbability, MeanLogProbability, Recurrent
-from medrobust.models.build import build_classifier
 from medrobust.models.folder import load, not_fitted, weights_hash
 from medrobust.models.patient import PatientModel, save_patient_model
 from medrobust.patients.fit import fit_patient_model
@@ -104,16 +102,6 @@ def test_a_learning_rate_at_which_fitting_diverges_is_named() -> None:
 
 def test_mean_has_nothing_to_fit() -> None:
     assert fitted("mean")[1] == 0
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of a small timm network for three classes."""
-    torch.manual_seed(0)
-    block = ModelParams(timm="resnet10t", weights="none", image_size=32)
-    folder = tmp_path_factory.mktemp("models") / "net"
-    checkpoint.save(folder, build_classifier(block, ["a", "b", "c"]), block, {"regime": "clean"})
-    return folder
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -67,7 +67,7 @@ class Attack(ABC):
         return self
 
     def gradient_attacks(self) -> list["Attack"]:
-        """The attacks that follow a gradient of the loss in this one: itself, parts of it, or none."""
+        """The attacks along gradients of the loss that this attack consists of: itself, its parts, or none."""
         return []
 
     @abstractmethod

@@ -95,10 +95,11 @@ class Paths:
     Attributes:
         gains: n×2, changes of the margin over what the gradients along the path add up to (trapezoidal rule): 1
             for a useful gradient, NaN where all gradients are zero.
-        cosines: n×2, of the gradients before and after a step (the mean over the steps), or of those at both ends
-            of the path if that is smaller.
-        errors: n, of the gradients at both ends about the change of the margin from the clean image to the corner,
-            in units of the change that a random direction has on average. NaN where both gradients are zero.
+        cosines: n×2, the cosine of the gradients before and after a step, averaged over the steps, or that of the
+            gradients at both ends of the path, whichever is smaller.
+        errors: n, the difference between the change of the margin from the clean image to the corner and the
+            change that the gradients at both predict, in units of the average change in a random direction. NaN
+            where both gradients are zero.
     """
 
     rows: np.ndarray

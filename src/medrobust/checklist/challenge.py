@@ -40,10 +40,10 @@ BATCH = 64
 #: Names of the challengers; each is also the name of the check that uses it.
 (
     NOISE, ONE_STEP, PLAIN_PGD, LOGIT_SCALE, CONVERGENCE, RESTARTS, STEP_SIZE, ADAPTIVE, SMOOTHED, BLACK_BOX,
-    LABEL_ONLY, TRANSFER,
+    LABEL_ONLY, TRANSFER, TOGETHER,
 ) = (
     "noise control", "one step", "plain PGD", "logit scale", "convergence", "restarts", "step size",
-    "adaptive steps", "smoothed gradient", "black box", "label only", "transfer",
+    "adaptive steps", "smoothed gradient", "black box", "label only", "transfer", "together",
 )  # fmt: skip
 
 
@@ -87,6 +87,7 @@ def run_challenge(
             fooled[SMOOTHED] = _any_fools(model, [smoothed], sample, left)
         if siblings:
             fooled[TRANSFER] = left & _transfer(model, sample, pgd(stop_when_fooled=False), siblings)
+    fooled[TOGETHER] = np.any([*fooled.values()], axis=0)
     skipped = {} if siblings else {TRANSFER: "no other model for these classes in the run"}
     skipped |= {} if norm == "Linf" else {SMOOTHED: "for Linf only"}
     return Challenge(eps, sample.rows, _descriptions(steps, queries, siblings), fooled, noise_margin, skipped)
@@ -107,6 +108,7 @@ def _descriptions(steps: int, queries: int, siblings: Mapping[str, nn.Module]) -
         BLACK_BOX: f"Square with {queries} queries",
         LABEL_ONLY: f"RayS with {queries} queries",
         TRANSFER: f"PGD-{steps} on {' and '.join(siblings)}",
+        TOGETHER: "all challengers",
     }
 
 

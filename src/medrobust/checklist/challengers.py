@@ -1,16 +1,12 @@
 """Checks that compare a suite with the challengers: what do they fool that the suite did not?"""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from medrobust.checklist.base import Measurement, Paths, SuiteEvidence, lower_bound
 from medrobust.checklist.challenge import NOISE
-
-#: The check of all challengers together.
-TOGETHER = "together"
 
 NO_ROBUST_IMAGE = "no image is robust"
 #: Gains of the margin along a path, over what its gradients add up to, that a useful gradient may have.
@@ -63,19 +59,8 @@ def noise(evidence: SuiteEvidence) -> Measurement:
     return Measurement(lower_bound(count, total), f"{text} that are robust at eps {challenge.eps:.3g}")
 
 
-def together(evidence: SuiteEvidence) -> Measurement:
-    """Robust accuracy, as a share, that all challengers together take away."""
-    challenge = evidence.challenge
-    if challenge is None:
-        return Measurement(None, NO_ROBUST_IMAGE)
-    union = np.any([*challenge.fooled.values()], axis=0)
-    all_of_them = {**challenge.descriptions, TOGETHER: "all challengers"}
-    united = replace(challenge, fooled={TOGETHER: union}, descriptions=all_of_them, skipped={})
-    return robust_accuracy_lost(replace(evidence, challenge=united), TOGETHER)
-
-
 def gains(evidence: SuiteEvidence) -> Measurement:
-    """Robust accuracy on images whose margin changes along a path otherwise than its gradients predict."""
+    """Robust accuracy on images whose margin along a path does not change as the gradients add up to."""
     low, high = LEAST_GAIN, MOST_GAIN
     text = "steps along the gradient change the margin otherwise than the gradients add up to"
     return _rests_on(evidence, lambda paths: ~((paths.gains >= low) & (paths.gains <= high)), text)
@@ -88,7 +73,7 @@ def cosines(evidence: SuiteEvidence) -> Measurement:
 
 
 def errors(evidence: SuiteEvidence) -> Measurement:
-    """Robust accuracy on images whose margin changes along a random direction otherwise than gradients predict."""
+    """Robust accuracy on images whose margin in a random direction does not change as the gradients predict."""
     text = "a random step changes the margin otherwise than the gradients predict"
     return _rests_on(evidence, lambda paths: ~(paths.errors <= MOST_ERROR)[:, None], text)
 

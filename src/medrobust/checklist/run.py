@@ -83,7 +83,8 @@ def check_predictions(checked: CheckedModel, records: Path) -> None:
     """Compare the clean predictions in the attack records of a folder with those of the model.
 
     Raises:
-        UserError: the records are of other images, or a prediction that is not close to a tie is another.
+        UserError: the records are of other images, or a recorded prediction with a margin above `TIE` differs from
+            the model's.
     """
     subset = checked.subset
     preds = log_probabilities(checked.model, subset).argmax(1)

@@ -18,18 +18,10 @@ from medrobust.checklist.challenge import (
     RESTARTS,
     SMOOTHED,
     STEP_SIZE,
+    TOGETHER,
     TRANSFER,
 )
-from medrobust.checklist.challengers import (
-    TOGETHER,
-    cosines,
-    errors,
-    gains,
-    loss_to,
-    noise,
-    other_suites,
-    together,
-)
+from medrobust.checklist.challengers import cosines, errors, gains, loss_to, noise, other_suites
 
 #: Losses of robust accuracy to a challenger, as shares, above which its check warns and fails.
 SUSPECT, INVALID = 0.005, 0.02
@@ -228,7 +220,7 @@ CHECKS = (
     Check(
         TOGETHER, "suite", "robust accuracy that all challengers together take away", INVALID, 0.05,
         "no single cause is proved, but the suite misses images that other attacks fool",
-        "add more attacks to the suite (autoattack)", together,
+        "add more attacks to the suite (autoattack)", loss_to(TOGETHER),
     ),
     Check(
         TRANSFER, "suite", "robust accuracy that images of another model take away", None, 0.01,

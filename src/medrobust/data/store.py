@@ -5,7 +5,7 @@ import math
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -149,7 +149,7 @@ class Subset:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, positions: np.ndarray) -> "Subset":
+    def take(self, positions: np.ndarray) -> Self:
         """The images at these positions of the subset."""
         columns = {name: getattr(self, name)[positions] for name in ("rows", "labels", "ids", "patients")}
         return replace(self, **columns)

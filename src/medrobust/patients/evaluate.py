@@ -1,5 +1,6 @@
 """Fit a patient model, predict patients, and write its results on clean images."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from medrobust.models import checkpoint
 from medrobust.models.folder import weights_hash
 from medrobust.models.patient import PatientModel, save_patient_model
 from medrobust.patients.few_images import few_images
-from medrobust.patients.fit import PatientOutputs, fit_patient_model
+from medrobust.patients.fit import AggregateInputs, fit_patient_model
 from medrobust.patients.subsets import PatientSubset, no_patient_unit, patient_groups
 
 
 @dataclass(frozen=True)
-class PatientOuts:
+class PatientOutputs:
     """Where the stage writes."""
 
     model: Path
@@ -33,7 +34,13 @@ class PatientOuts:
 
 
 def run_patient_stage(
-    network: Path, splits: SplitStore, outs: PatientOuts, params: PatientParams, report: ReportParams, *, seed: int
+    network: Path,
+    splits: SplitStore,
+    outs: PatientOutputs,
+    params: PatientParams,
+    report: ReportParams,
+    *,
+    seed: int,
 ) -> None:
     """Fit and evaluate; where the data have no patient unit, write files without results and the reason.
 
@@ -63,9 +70,8 @@ def run_patient_stage(
 
 def predict_patients(model: PatientModel, groups: list[PatientSubset]) -> pd.DataFrame:
     """Table of `patient`, `label`, `pred`, `images` and one `logprob_<k>` per class; one row per patient."""
-    outputs = PatientOutputs.of(model, groups)
-    logprobs = outputs.log_probabilities(model.aggregate.cpu()).numpy()
-    model.aggregate.to(device())
+    inputs = AggregateInputs.of(model, groups)
+    logprobs = inputs.log_probabilities(deepcopy(model.aggregate).cpu()).numpy()
     table = pd.DataFrame({
         "patient": np.concatenate([group.ids for group in groups]),
         "label": np.concatenate([group.labels for group in groups]),
@@ -87,7 +93,7 @@ def patient_summary(
     return {**summary, "auroc_ci": auroc_ci(labels, logprobs, patients, **settings)}
 
 
-def _write_nothing(outs: PatientOuts, reason: str, made_on: dict[str, str]) -> None:
+def _write_nothing(outs: PatientOutputs, reason: str, made_on: dict[str, str]) -> None:
     say(f"no patient unit: {reason}")
     with atomic_dir(outs.model) as temporary:
         card = {"patient": None, "not_fitted": reason, "sha256": made_on["weights"]}

@@ -62,11 +62,7 @@ def _standing_patients(
         if len(left):
             chosen = ranked[left, :k]
             some = _SomeImages(model, outputs[left], chosen)
-            start = (
-                stacks[left]
-                .gather(1, chosen[:, :, None, None, None].expand(-1, -1, *stacks.shape[2:]))
-                .flatten(1, 2)
-            )
+            start = stacks[left].take_along_dim(chosen[:, :, None, None, None], 1).flatten(1, 2)
             attack = CWPGD(eps=params.eps, steps=STEPS, stop_when_fooled=False)  # each row has its own model
             found = attack(some, start, labels[left], seeds=seeds[left])
             with torch.no_grad():

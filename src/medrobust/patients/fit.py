@@ -22,21 +22,21 @@ PATIENTS_PER_STEP = 8
 
 
 @dataclass(frozen=True)
-class PatientOutputs:
-    """What the aggregate reads of patients: outputs n×S×D of each group, labels n, both on the CPU."""
+class AggregateInputs:
+    """What the aggregate reads of patients: inputs n×S×D of each group, and labels n, both on the CPU."""
 
-    outputs: list[Tensor]
+    inputs: list[Tensor]
     labels: list[Tensor]
 
     @classmethod
-    def of(cls, model: PatientModel, groups: list[PatientSubset]) -> "PatientOutputs":
+    def of(cls, model: PatientModel, groups: list[PatientSubset]) -> "AggregateInputs":
         """Run the network on every image once."""
         return cls([_outputs(model, group) for group in groups], [torch.from_numpy(g.labels) for g in groups])
 
     def log_probabilities(self, aggregate: nn.Module) -> Tensor:
         """Log-probabilities of all patients, float64 n×K, in the order of the groups."""
         with torch.no_grad():
-            return torch.cat([aggregate(part).double().log_softmax(1) for part in self.outputs])
+            return torch.cat([aggregate(part).double().log_softmax(1) for part in self.inputs])
 
     def all_labels(self) -> Tensor:
         """Labels of all patients, n, in the order of the groups."""
@@ -47,7 +47,7 @@ def fit_patient_model(
     network: Classifier, train: list[PatientSubset], val: list[PatientSubset], params: PatientParams,
     channels: int, seed: int,
 ) -> tuple[PatientModel, int]:  # fmt: skip
-    """A fitted patient model on the CPU or the network's device, and the epoch that validation chose, from 1.
+    """A fitted patient model on the network's device, and the epoch that validation chose, from 1.
 
     `mean` and `max` have nothing to fit: their epoch is 0.
 
@@ -63,20 +63,20 @@ def fit_patient_model(
     model = PatientModel(network, aggregate, channels).eval()
     epoch = 0
     if list(aggregate.parameters()):
-        seen, held_out = PatientOutputs.of(model, train), PatientOutputs.of(model, val)
+        seen, held_out = AggregateInputs.of(model, train), AggregateInputs.of(model, val)
         epoch = _fit(aggregate, seen, held_out, params, seed)
     return model.to(device).eval(), epoch
 
 
 def _fit(
-    aggregate: nn.Module, train: PatientOutputs, val: PatientOutputs, params: PatientParams, seed: int
+    aggregate: nn.Module, train: AggregateInputs, val: AggregateInputs, params: PatientParams, seed: int
 ) -> int:
     """Adam on class-balanced cross-entropy; keep the epoch with the lowest validation log-loss."""
-    aggregate.set_statistics(torch.cat([part.flatten(0, 1) for part in train.outputs]))  # type: ignore[operator]
+    aggregate.set_statistics(torch.cat([part.flatten(0, 1) for part in train.inputs]))  # type: ignore[operator]
     labels = train.all_labels()
     counts = torch.bincount(labels).clamp_min(1)
     weight = len(labels) / (len(counts) * counts.float())
-    patients = [(group, row) for group, part in enumerate(train.outputs) for row in range(len(part))]
+    patients = [(group, row) for group, part in enumerate(train.inputs) for row in range(len(part))]
     optimiser = torch.optim.Adam(aggregate.parameters(), lr=params.lr)
     generator = torch.Generator().manual_seed(seed)
     best, best_state, chosen = math.inf, {}, 0
@@ -84,7 +84,7 @@ def _fit(
         order = torch.randperm(len(patients), generator=generator).tolist()
         for start in range(0, len(order), PATIENTS_PER_STEP):
             drawn = [patients[i] for i in order[start : start + PATIENTS_PER_STEP]]
-            logits = torch.cat([aggregate(train.outputs[group][row][None]) for group, row in drawn])
+            logits = torch.cat([aggregate(train.inputs[group][row][None]) for group, row in drawn])
             wanted = torch.stack([train.labels[group][row] for group, row in drawn])
             optimiser.zero_grad()
             F.cross_entropy(logits, wanted, weight).backward()

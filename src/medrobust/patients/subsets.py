@@ -34,12 +34,6 @@ class PatientSubset(Subset):
         """Number of patients whose images fit into one pass of the network."""
         return max(1, IMAGES_PER_PASS // self.images_per_row)
 
-    def take(self, positions: np.ndarray) -> "PatientSubset":
-        """The patients at these positions of the group."""
-        part = super().take(positions)
-        assert isinstance(part, PatientSubset), "replace keeps the class"
-        return part
-
     def fetch(
         self, rows: np.ndarray, seed: int, device: "torch.device"
     ) -> tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]:
@@ -50,11 +44,11 @@ class PatientSubset(Subset):
     def batch(self, indices: Any) -> "torch.Tensor":
         """Float32 images in [0, 1], n×(S·C)×H×W, of the patients at the given positions."""
         rows = self.rows[np.asarray(indices)]
-        flat = Subset.batch(replace_rows(self, rows.reshape(-1)), np.arange(rows.size))
+        flat = _plain_subset(self, rows.reshape(-1)).batch(np.arange(rows.size))
         return flat.reshape(len(rows), -1, *flat.shape[-2:])
 
 
-def replace_rows(subset: Subset, rows: np.ndarray) -> Subset:
+def _plain_subset(subset: Subset, rows: np.ndarray) -> Subset:
     """A plain subset of the same store with other rows and no names; for reading pixels."""
     return Subset(
         subset.store_images, rows, np.zeros(len(rows), dtype=np.int64), rows.astype(str), rows.astype(str),

@@ -59,6 +59,7 @@ class TuningStudy:
 
     @property
     def name(self) -> str:
+        """Name of the study; it has a hash of `facts`."""
         return f"{self.settings.backbone}-{resume_key(self.facts())}"
 
     def open(self) -> optuna.Study:

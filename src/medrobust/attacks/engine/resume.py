@@ -33,7 +33,7 @@ class ResumeFolder:
         return sorted(self.folder.glob("[!.]*.parquet"))
 
     def load(self) -> pd.DataFrame:
-        """All attempts. Of an image that two runs evaluated at once, those of the first file count."""
+        """All attempts. If two runs evaluated an image at the same time, only those of the first file count."""
         tables, seen = [], set[str]()
         for part in self.parts():
             table = read_table(part)

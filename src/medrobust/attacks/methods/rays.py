@@ -18,8 +18,9 @@ class RayS(TargetableAttack):
     """Search for the direction of ±1 per pixel in which the prediction changes at the smallest radius.
 
     Blocks of pixels change their sign, from the whole image to ever smaller blocks (algorithm 3 of the paper). A
-    change is kept if the prediction is wrong at the best radius; `halvings` of the interval below then find the
-    new radius. An image stops once its radius is inside the ball. In L2 each direction is scaled to length 1.
+    change is kept if the prediction is wrong at the best radius so far. A bisection of `halvings` steps between 0
+    and this radius then finds the new one. An image stops once its radius is inside the ball. In L2 each direction
+    is scaled to length 1.
     `queries` is the largest number of predictions per image.
     """
 
