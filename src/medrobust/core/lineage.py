@@ -15,6 +15,7 @@ from medrobust.core.records import file_hash
 
 #: Key of a metrics record, and attribute of a Parquet table (pandas stores attributes with it).
 MADE_ON = "made_on"
+#: The key of a hash that differs -> what the result was made on, in words.
 OTHER = {
     "weights": "weights other than this model's", "data": "other images", "split": "another split",
     "suite": "another suite of attacks", "suites": "another suite of attacks",
