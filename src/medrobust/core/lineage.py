@@ -1,7 +1,7 @@
 """What a result was made on: hashes of weights, images, split and suite.
 
-A result carries them, and readers compare them with what they have, so that a record of another model is not taken
-for this one's, whatever dvc.lock says of its file.
+Each result holds these hashes, and its readers compare them with those of the run. So a record of another model is
+recognised even if dvc.lock agrees with its file.
 """
 
 import hashlib
@@ -35,15 +35,15 @@ def suite_hash(suite: Mapping[str, Any]) -> str:
 
 
 def table_hashes(*paths: Path) -> dict[str, str]:
-    """Hashes of tables, which as CSV cannot hold what they were made on, by the name of the file."""
+    """Name of the file -> its hash, for the record beside the tables: CSV cannot hold what a table was made on."""
     return {path.name: file_hash(path) for path in paths}
 
 
 def difference(found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> str | None:
-    """What a result was made on that is not as expected, in words; None if all is.
+    """The first difference between what a result was made on and what is expected, in words; None without one.
 
-    `found` is the result's own entry. An expected hash that is None is unknown and not compared. Of hashes by name
-    those that both have are compared.
+    `found` is the result's own entry. An expected hash that is None is unknown and not compared. Hashes by name are
+    compared for the names that both have.
     """
     if found is None:
         return "does not say what it was made on"
@@ -58,10 +58,10 @@ def _same(found: Any, expected: str | Mapping[str, str]) -> bool:
 
 
 def check_made_on(path: Path, found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> None:
-    """Compare what a result in a file was made on.
+    """Refuse a result in a file that was made on other hashes than expected.
 
     Raises:
-        UserError: it is not as expected.
+        UserError: a hash differs, or the result has none.
     """
     if reason := difference(found, expected):
         raise UserError(str(path), reason, REMEDY)

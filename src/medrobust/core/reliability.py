@@ -10,7 +10,7 @@ import numpy as np
 
 from medrobust.core.intervals import SEED, mean_ci
 
-#: A bin has at least so many images, as far as there are enough, and there are at most `MOST_BINS`.
+#: Fewest images in a bin (if there are that many at all), and the largest number of bins.
 BIN_IMAGES, MOST_BINS = 20, 10
 
 

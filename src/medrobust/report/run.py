@@ -71,7 +71,7 @@ class Ensemble:
 
 @dataclass
 class Hashes:
-    """What the results of a run must have been made on (core/lineage.py); None and what is missing is unknown."""
+    """Hashes that the results of a run must have been made on (core/lineage.py); None or no entry: unknown."""
 
     data: str | None = None
     split: str | None = None
@@ -198,7 +198,7 @@ class Run:
         return self._nearest(self.attacks.records, model, regime, suite)
 
     def nearest_patient_eps(self, model: str, regime: str, suite: str) -> str | None:
-        """The same for an attack on patients."""
+        """The radius of an attack on patients that is nearest to the training radius, as in `nearest_eps`."""
         return self._nearest(self.patients.attacks, model, regime, suite)
 
     def _nearest(self, records: dict[Evaluation, Any], model: str, regime: str, suite: str) -> str | None:
