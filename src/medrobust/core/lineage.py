@@ -42,8 +42,8 @@ def table_hashes(*paths: Path) -> dict[str, str]:
 def difference(found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> str | None:
     """The first difference between what a result was made on and what is expected, in words; None without one.
 
-    `found` is the result's own entry. An expected hash that is None is unknown and not compared. Hashes by name are
-    compared for the names that both have.
+    `found` is the result's own entry. An expected hash that is None is unknown and not compared. Hashes by name
+    are compared for the names that both have.
     """
     if found is None:
         return "does not say what it was made on"
