@@ -32,9 +32,8 @@ def mean_ci(
     Patients are drawn with replacement within their class (`patient_weights`), so every resample has every class.
     For shares use `rates.share_ci`.
     """
-    owner = np.unique(patients, return_inverse=True)[1]
-    parts = np.column_stack([np.bincount(owner, values), np.bincount(owner)])
-    sums = _resampled(parts, strata(owner, labels), resamples)
+    owner, weights = draw_patients(labels, patients, resamples)
+    sums = np.tensordot(weights, np.column_stack([np.bincount(owner, values), np.bincount(owner)]), axes=1)
     return percentiles(sums[:, 0] / sums[:, 1], confidence)
 
 
@@ -42,10 +41,16 @@ def resampled_confusions(
     labels: np.ndarray, preds: np.ndarray, patients: np.ndarray, classes: int, resamples: int
 ) -> np.ndarray:
     """Confusion matrices of resamples of whole patients, R×K×K; counts are weighted and need not be integers."""
-    names, owner = np.unique(patients, return_inverse=True)
-    counts = np.zeros((len(names), classes, classes), dtype=np.int64)
+    owner, weights = draw_patients(labels, patients, resamples)
+    counts = np.zeros((weights.shape[1], classes, classes), dtype=np.int64)
     np.add.at(counts, (owner, labels, preds), 1)
-    return _resampled(counts, strata(owner, labels), resamples)
+    return np.tensordot(weights, counts, axes=1)
+
+
+def draw_patients(labels: np.ndarray, patients: np.ndarray, resamples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Index of each image's patient, int n (0 to P - 1), and `patient_weights` within classes, resamples×P."""
+    owner = np.unique(patients, return_inverse=True)[1]
+    return owner, patient_weights(strata(owner, labels), resamples)
 
 
 def strata(owner: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -73,11 +78,6 @@ def patient_weights(stratum: np.ndarray, resamples: int) -> np.ndarray:
         if (n := len(members)) > 1:
             weights[:, members] = rng.multinomial(n - 1, np.full(n, 1 / n), size=resamples) * n / (n - 1)
     return weights
-
-
-def _resampled(parts: np.ndarray, stratum: np.ndarray, resamples: int) -> np.ndarray:
-    """Weighted sums over patients for each resample, resamples×…; `parts` holds each patient's values, P×…."""
-    return np.tensordot(patient_weights(stratum, resamples), parts, axes=1)
 
 
 def percentiles(values: np.ndarray, confidence: float) -> list[float]:

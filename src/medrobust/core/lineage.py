@@ -1,7 +1,7 @@
 """What a result was made on: hashes of weights, images, split and suite.
 
-Each result holds them. Readers compare them with the hashes of their own inputs, so that a record of another model
-is noticed even if dvc.lock lists its file.
+Each result holds these hashes, and its readers compare them with those of the run. So a record of another model is
+recognised even if dvc.lock agrees with its file.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from medrobust.core.records import file_hash
 
 #: Key of a metrics record, and attribute of a Parquet table (pandas stores attributes with it).
 MADE_ON = "made_on"
+#: The key of a hash that differs -> what the result was made on, in words.
 OTHER = {
     "weights": "weights other than this model's", "data": "other images", "split": "another split",
     "suite": "another suite of attacks", "suites": "another suite of attacks",
@@ -34,15 +35,15 @@ def suite_hash(suite: Mapping[str, Any]) -> str:
 
 
 def table_hashes(*paths: Path) -> dict[str, str]:
-    """Hashes of CSV tables by file name; CSV has no attributes that could hold what a table was made on."""
+    """Name of the file -> its hash, for the record beside the tables: CSV cannot hold what a table was made on."""
     return {path.name: file_hash(path) for path in paths}
 
 
 def difference(found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> str | None:
-    """The first difference between what a result was made on and what is expected, in words; None if none.
+    """The first difference between what a result was made on and what is expected, in words; None without one.
 
-    `found` is the entry `MADE_ON` of the result. An expected hash that is None is unknown and not compared. Of
-    several hashes by name, only names that both have are compared.
+    `found` is the result's own entry. An expected hash that is None is unknown and not compared. Hashes by name
+    are compared for the names that both have.
     """
     if found is None:
         return "does not say what it was made on"
@@ -57,10 +58,10 @@ def _same(found: Any, expected: str | Mapping[str, str]) -> bool:
 
 
 def check_made_on(path: Path, found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> None:
-    """Check what the result in a file was made on, see `difference`.
+    """Refuse a result in a file that was made on other hashes than expected.
 
     Raises:
-        UserError: there is a difference.
+        UserError: a hash differs, or the result has none.
     """
     if reason := difference(found, expected):
         raise UserError(str(path), reason, REMEDY)

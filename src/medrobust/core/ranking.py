@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medrobust.core.intervals import patient_weights, percentiles, strata
+from medrobust.core.intervals import draw_patients, percentiles
 
 
 def auroc_ci(
@@ -20,8 +20,8 @@ def auroc_ci(
     Returns:
         None if a class is absent.
     """
-    owner = np.unique(patients, return_inverse=True)[1]
-    weights = patient_weights(strata(owner, labels), resamples)[:, owner]
+    owner, drawn = draw_patients(labels, patients, resamples)
+    weights = drawn[:, owner]
     areas = []
     for k in range(scores.shape[1]):
         positive = labels == k

@@ -10,7 +10,7 @@ import numpy as np
 
 from medrobust.core.intervals import SEED, mean_ci
 
-#: Minimum number of images per bin (if there are so many), and maximum number of bins.
+#: Fewest images in a bin (if there are that many at all), and the largest number of bins.
 BIN_IMAGES, MOST_BINS = 20, 10
 
 

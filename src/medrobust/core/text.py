@@ -7,7 +7,7 @@ from typing import Any
 #: Zero-width joiners that words of Persian and Indic languages need; other invisible characters are removed.
 JOINERS = "\u200c\u200d"
 #: Marks that end a link, start or end emphasis, code, mathematics or HTML, or separate the cells of a table. An
-#: underscore within a word, and brackets without a target behind them, mean nothing.
+#: underscore within a word, and brackets without a target behind them, are no markup.
 INLINE = re.compile(r"[\\`*|~]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|&(?=#?\w+;)")
 #: Marks at the start of a line that make it a heading, an item of a list, a task, or a rule.
 START = re.compile(r"^( *)(#(?=#{0,5}(?: |$))|[-+](?=[ -]|$)|=(?=[ =]|$)|\[(?=[ xX]\]))")
@@ -28,7 +28,7 @@ def one_line(text: Any) -> str:
 
 
 def is_printable(text: str) -> bool:
-    """Whether the text is one line without control characters and marks that hide or reorder others; not blank."""
+    """Whether the text is one line, is not blank, and has no character that is invisible or reorders others."""
     return "".join(map(_visible, text)) == text and bool(text.strip())
 
 

@@ -19,9 +19,9 @@ from medrobust.models.predict import batches
 class SuiteAttack:
     """For each image the strongest attack of a resolved suite, after all its steps.
 
-    An attack that stops at its first success leaves images on the border between two classes, where detectors see
-    them better than an attacker has to allow. Where all steps lose every success, the first success is used, so
-    that as many images are fooled as in an evaluation.
+    An attack that stops at its first success leaves images on the border between two classes, where detectors
+    recognise them more easily than later in the attack. Where no attack fools the model after all its steps, the
+    first success is used, so that as many images are fooled as in an evaluation.
 
     `suite` is a result of `attacks.engine.suite.resolve_suite`; `train` is for attacks that are fitted on training
     images.
@@ -33,7 +33,7 @@ class SuiteAttack:
             self.attacks = [attack.with_training(train) for attack in self.attacks]
 
     def for_images(self, subset: Subset, rows: list[int]) -> "SuiteAttack":
-        """The same for these rows of a subset, whose masks an attack may need."""
+        """The suite's attack on these rows of a subset, whose masks its attacks may need."""
         ready = copy(self)
         ready.attacks = [attack.for_images(subset, rows) for attack in self.attacks]
         return ready

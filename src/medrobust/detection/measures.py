@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from medrobust.core.intervals import patient_weights, percentiles, strata
+from medrobust.core.intervals import draw_patients, percentiles
 from medrobust.core.rates import share_ci
 
 #: False-positive rates at which the true-positive rate is reported.
@@ -85,9 +85,8 @@ def summarise(clean: ScoredImages, attacked: ScoredImages, *, resamples: int, co
         return {**result, "base_rate": None, "auroc": None}
     result["base_rate"] = float(side.mean())
     point = roc_measures(scores, side, np.ones((1, len(side))))
-    owner = np.unique(patients, return_inverse=True)[1]
-    draws = patient_weights(strata(owner, labels), resamples)
-    chunks = [roc_measures(scores, side, draws[at : at + CHUNK][:, owner]) for at in range(0, resamples, CHUNK)]
+    owner, weights = draw_patients(labels, patients, resamples)
+    chunks = [roc_measures(scores, side, weights[at : at + CHUNK][:, owner]) for at in range(0, resamples, CHUNK)]
     for name, value in point.items():
         interval = percentiles(np.concatenate([chunk[name] for chunk in chunks]), confidence)
         result |= {name: float(value[0]), f"{name}_ci": interval}

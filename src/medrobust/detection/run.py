@@ -130,13 +130,12 @@ def dvc_metrics(record: dict[str, Any], detector: str) -> dict[str, float]:
 
 def _test_suite(cell: DetectionCell, name: str, suite: dict[str, Any], eps: float) -> dict[str, Any]:
     """Every detector against one suite's attack, unaware and aware, with the costs."""
-    attack, images, attacked, costly = SuiteAttack(suite, eps, cell.splits.train), {}, {}, {}
+    attack, aimed = SuiteAttack(suite, eps, cell.splits.train), cost_attack(suite, eps)
+    images, attacked, costly = {}, {}, {}
     for split in ("val", "test"):
         subset, seed = getattr(cell.splits, split), cell.splits.seed
         found = changed_images(cell.model, subset, attack, seed, f"{name} on {split}")
-        worse = costliest_images(
-            cell.model, subset, found, cost_attack(suite, eps), cell.prices.errors, seed, f"costs of {split}"
-        )
+        worse = costliest_images(cell.model, subset, found, aimed, cell.prices.errors, seed, f"costs of {split}")
         images[split] = [found, worse]
         attacked[split], costly[split] = cell.score(split, found), cell.score(split, worse)
     cell.tables.add_scores(cell.splits.test, name, attacked["test"])

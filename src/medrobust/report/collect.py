@@ -10,7 +10,7 @@ import pandas as pd
 from medrobust.core.lineage import MADE_ON, TABLES, Hash, difference
 from medrobust.core.records import file_hash, read_json, read_metrics, read_table, read_versions
 from medrobust.report.provenance import Provenance, folder_md5
-from medrobust.report.run import REGIMES, Ensemble, Model, Patients, Run, method_label, name_of
+from medrobust.report.run import REGIMES, Ensemble, Model, Patients, Run, method_label
 
 
 @dataclass(frozen=True)
@@ -158,13 +158,12 @@ def _read_attacks(run: Run, reader: Reader, folders: Folders, model: Model) -> N
         if (curve := reader.table(path, record)) is not None:
             run.attacks.curves[key] = curve
     path = folders.metrics / "checks" / f"{'-'.join(model)}.json"
-    run.attacks.checks[model] = reader.metrics(path, run.hashes.of(model) | {"suites": run.hashes.suites})
+    run.attacks.checks[model] = reader.metrics(path, run.hashes.of_all_suites(model))
 
 
 def _read_ensemble(run: Run, reader: Reader, folders: Folders) -> None:
     """The record of the ensemble, which must have been fitted on the models of this run."""
-    models = {name_of(*model): weights for model, weights in run.hashes.models.items()}
-    record = reader.metrics(folders.metrics / "ensemble.json", run.hashes.of() | {"models": models})
+    record = reader.metrics(folders.metrics / "ensemble.json", run.hashes.of_all_models())
     made_on = record.pop(MADE_ON, {})
     run.ensemble.record.update(record)
     if "weights" in made_on:
@@ -191,19 +190,15 @@ def _read_methods(run: Run, reader: Reader, folders: Folders) -> None:
             path = folders.metrics / "methods" / f"{method}-{suite}.json"
             if record := reader.metrics(path, run.hashes.of((method, run.ensemble.regime), suite)):
                 run.ensemble.attacks[method, suite] = record
-        expected = run.hashes.of((method, run.ensemble.regime)) | {"suites": run.hashes.suites}
+        expected = run.hashes.of_all_suites((method, run.ensemble.regime))
         checks = reader.metrics(folders.metrics / "checks" / f"{method}-method.json", expected)
         run.attacks.checks[method_label(method), run.ensemble.regime] = checks
 
 
 def _read_transfer(run: Run, reader: Reader, folders: Folders) -> None:
     transfer = run.ensemble.transfer
-    models = {name_of(*model): weights for model, weights in run.hashes.models.items()}
-    transfer.update(
-        reader.metrics(
-            folders.metrics / "transfer.json", run.hashes.of() | {"models": models, "suites": run.hashes.suites}
-        )
-    )
+    expected = run.hashes.of_all_models() | {"suites": run.hashes.suites}
+    transfer.update(reader.metrics(folders.metrics / "transfer.json", expected))
     matrix = reader.table(folders.plots / "transfer" / "matrix.csv", transfer)
     if matrix is not None and transfer.get("n"):
         run.ensemble.matrices[transfer["suite"], float(transfer["eps"])] = matrix

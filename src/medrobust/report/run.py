@@ -71,7 +71,7 @@ class Ensemble:
 
 @dataclass
 class Hashes:
-    """What the results of a run must have been made on (core/lineage.py); None and what is missing is unknown."""
+    """Hashes that the results of a run must have been made on (core/lineage.py); None or no entry: unknown."""
 
     data: str | None = None
     split: str | None = None
@@ -79,11 +79,19 @@ class Hashes:
     suites: dict[str, str] = field(default_factory=dict)
 
     def of(self, model: Model | None = None, suite: str | None = None) -> dict[str, Hash]:
-        """The hashes of a result of a model, or of no model in particular, under one suite or several."""
+        """The hashes of a result of a model, or of no model in particular, under a suite if one is given."""
         found: dict[str, Hash] = {"data": self.data, "split": self.split}
         if model:
             found["weights"] = self.models.get(model)
         return {**found, "suite": self.suites.get(suite)} if suite else found
+
+    def of_all_suites(self, model: Model) -> dict[str, Hash]:
+        """The hashes of a result of a model under several suites."""
+        return {**self.of(model), "suites": self.suites}
+
+    def of_all_models(self) -> dict[str, Hash]:
+        """The hashes of a result of several models, which it names as `name_of` does."""
+        return {**self.of(), "models": {name_of(*model): weights for model, weights in self.models.items()}}
 
 
 @dataclass(frozen=True)
@@ -160,14 +168,12 @@ class Run:
         counts = [record["patients"] for record in self.attacks.records.values() if record.get("patients")]
         return min(counts, default=part.get("patients") or None)
 
-    def constant_answer(self, unit: str | None = None) -> tuple[float, float] | None:
-        """Accuracy and balanced accuracy, on test images, of always answering the largest class; None if unknown.
-
-        With `unit` `patients_by_class`, on test patients.
-        """
+    def constant_answer(self, *, patients: bool = False) -> float | None:
+        """Accuracy on test images (or test patients) of always answering the largest class; None if unknown."""
         part = self.split.get("test", {})
-        counts = [(part.get(unit, {}) if unit else part).get(name) or 0 for name in self.classes()]
-        return (max(counts) / sum(counts), 1 / len(counts)) if sum(counts) else None
+        known = part.get("patients_by_class", {}) if patients else part
+        counts = [known.get(name) or 0 for name in self.classes()]
+        return max(counts) / sum(counts) if sum(counts) else None
 
     def classes(self) -> list[str]:
         """The classes that models know: those of the header, without those that merging left empty."""
@@ -192,7 +198,7 @@ class Run:
         return self._nearest(self.attacks.records, model, regime, suite)
 
     def nearest_patient_eps(self, model: str, regime: str, suite: str) -> str | None:
-        """The same for an attack on patients."""
+        """The radius of an attack on patients that is nearest to the training radius, as in `nearest_eps`."""
         return self._nearest(self.patients.attacks, model, regime, suite)
 
     def _nearest(self, records: dict[Evaluation, Any], model: str, regime: str, suite: str) -> str | None:

@@ -1,6 +1,6 @@
 """Run the adaptive attacks of a cell against each detector."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack
 from medrobust.attacks.projection import Norm
+from medrobust.attacks.targets import Costs
 from medrobust.core.errors import UserError
 from medrobust.core.params.detection import AdaptiveParams
 from medrobust.data.store import Subset
@@ -25,7 +26,7 @@ DENSITIES = ("gmm", "kde")
 class AdaptiveRuns:
     """Attackers who know the guard of a model (in eval mode), on some test images.
 
-    `cache` has (attack, detector or "", eps, norm) -> attacked images, so that suites with the same ball share
+    `cache` has (description of the attack, eps, norm) -> attacked images, so that suites with the same ball share
     them.
     """
 
@@ -35,30 +36,22 @@ class AdaptiveRuns:
     guides: Features
     params: AdaptiveParams
     seed: int
-    cache: dict[tuple[str, str, float, Norm], Tensor] = field(default_factory=dict)
+    cache: dict[tuple[str, float, Norm], Tensor] = field(default_factory=dict)
 
     def attack(self, detector: str, eps: float, norm: Norm) -> dict[str, ScoredImages]:
         """The images of each adaptive attack in a ball, scored by `detector`; by attack."""
-        scored: dict[str, ScoredImages] = {}
-        for attack in self.params.attacks:
-            if attack == "ood":
-                continue
-            target = detector if attack in {"joint", "orthogonal"} else ""
-            key = (attack, target, eps, norm)
-            if key not in self.cache:
-                self.cache[key] = self._run(self._build(attack, detector, eps, norm), f"{attack} {target}")
-            scored[attack] = self.score(self.cache[key])[detector]
-        return scored
+        return {
+            attack: self._scored(attack, detector, eps, norm) for attack in self.params.attacks if attack != "ood"
+        }
 
     def costly(self, detector: str, eps: float, norm: Norm, errors: np.ndarray) -> tuple[ScoredImages, ...]:
-        """The images of `joint` on its way to the costliest class, scored by `detector`; none without `joint`."""
-        if "joint" not in self.params.attacks or len(np.unique(errors)) == 2:  # all errors cost the same
+        """The images of `joint` with the costliest class as its target, scored by `detector`.
+
+        There are none if `joint` is not among the attacks, or if all errors cost the same.
+        """
+        if "joint" not in self.params.attacks or len(np.unique(errors)) == 2:  # 0 and the cost of an error
             return ()
-        key = ("joint, costly", detector, eps, norm)
-        if key not in self.cache:
-            attack = replace(self._build("joint", detector, eps, norm), costs=errors.tolist())  # type: ignore[call-arg]
-            self.cache[key] = self._run(attack, f"costly joint {detector}")
-        return (self.score(self.cache[key])[detector],)
+        return (self._scored("joint", detector, eps, norm, errors.tolist()),)
 
     def off_anatomy(self) -> tuple[Tensor, np.ndarray]:
         """Images of `ood`, and which of them reached a confident class."""
@@ -71,17 +64,25 @@ class AdaptiveRuns:
     def score(self, images: Tensor) -> dict[str, ScoredImages]:
         return score_images(self.model, self.guard, self.subset, self.seed, images)
 
+    def _scored(self, attack: str, detector: str, eps: float, norm: Norm, costs: Costs = None) -> ScoredImages:
+        """The images of an attack, scored by `detector`; made once for all detectors unless it attacks one."""
+        desc = f"{attack} {detector}" if attack in {"joint", "orthogonal"} else attack
+        key = (f"costly {desc}" if costs else desc, eps, norm)
+        if key not in self.cache:
+            self.cache[key] = self._run(self._build(attack, detector, eps, norm, costs), key[0])
+        return self.score(self.cache[key])[detector]
+
     def _run(self, attack: Attack, desc: str) -> Tensor:
         self.guard.to(next(self.model.parameters()).device)
         images = changed_images(self.model, self.subset, attack, self.seed, desc)
         self.guard.to("cpu")
         return images
 
-    def _build(self, name: str, detector: str, eps: float, norm: Norm) -> Attack:
+    def _build(self, name: str, detector: str, eps: float, norm: Norm, costs: Costs) -> Attack:
         fitted = self.guard.detectors[detector]
         ball: dict[str, Any] = {"eps": eps, "norm": norm, "steps": self.params.steps}
         if name == "joint":
-            return Joint(**ball, searches=self.params.searches, detector=fitted)
+            return Joint(**ball, searches=self.params.searches, detector=fitted, costs=costs)
         if name == "orthogonal":
             return Orthogonal(**ball, detector=fitted)
         if name == "matching":

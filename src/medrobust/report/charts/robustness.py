@@ -49,7 +49,7 @@ def robust_curve(run: Run, suite: str, norm: str) -> Chart | None:
 def constant_floor(run: Run) -> tuple[float, str] | None:
     """The accuracy of always answering the largest class, with its label; None if it is not known."""
     constant = run.constant_answer()
-    return (constant[0], CONSTANT) if constant else None
+    return (constant, CONSTANT) if constant else None
 
 
 def training_mark(run: Run, norm: str) -> tuple[float, str] | None:

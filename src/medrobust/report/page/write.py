@@ -66,10 +66,10 @@ def write_report(
 
 def _data_pictures(run: Run, folders: Folders, out: Path) -> dict[str, Path]:
     """Pictures with images of the data: some of each class, and the nearest pairs that the audit found."""
-    pictures, pairs = {}, (folders.audit or out) / "pairs.png"
+    pictures = {}
     if run.header and (folders.prepared / "images.npy").is_file():
         out.mkdir()
         pictures["classes"] = save(class_sheet(ImageStore.open(folders.prepared), SHEET), out, "classes")
-    if pairs.is_file() and Reader(run).usable(pairs):
+    if folders.audit and (pairs := folders.audit / "pairs.png").is_file() and Reader(run).usable(pairs):
         pictures["pairs"] = pairs
     return pictures

@@ -6,23 +6,10 @@ from medrobust.core.metrics import curve_columns
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.text import one_line
 from medrobust.report.run import REGIMES, Evaluation, Model, Run, name_of
-from medrobust.report.tables.table import (
-    CALIBRATION_ERROR,
-    NONE,
-    Table,
-    calibration_error,
-    number,
-    ranged,
-    with_interval,
-)
+from medrobust.report.tables.reliability import CALIBRATION_ERROR, LINE, calibration_error, line_cells
+from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval, with_interval_at
 from medrobust.report.templates import table_note
 
-#: Signed measures of calibration and their columns.
-LINE = {
-    "confidence_gap": "confidence − accuracy",
-    "calibration_slope": "calibration slope",
-    "calibration_intercept": "calibration intercept",
-}
 #: Name of a regime in tables.
 TRAINING = {"clean": "clean", "adv": "adversarial"}
 #: The row of always answering the largest class, which no attack can change.
@@ -39,7 +26,7 @@ def clean_table(run: Run, confidence: float) -> Table:
         measures = (with_interval(record, name) for name in names)
         rows.append([model, TRAINING[regime], *_sample(record), *measures, calibration_error(record)])
     columns = ["model", "training", "n", "patients", "balanced accuracy", "accuracy", "macro F1", "AUROC"]
-    columns += [*kappa.values(), "confidence − accuracy", CALIBRATION_ERROR]
+    columns += [*kappa.values(), LINE["confidence_gap"], CALIBRATION_ERROR]
     note = table_note("clean", confidence=confidence, kappa=kappa)
     return Table("Clean images", columns, rows, note).with_warning()
 
@@ -66,7 +53,7 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         verdict = run.verdict_of(model, regime, suite)
         rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, verdict])
     if constant := run.constant_answer():
-        rows.append([CONSTANT, NONE, *[number(constant[0])] * (len(grid) + 1), NONE])
+        rows.append([CONSTANT, NONE, *[number(constant)] * (len(grid) + 1), NONE])
     columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid), "checklist"]
     note = table_note("attack_suite", confidence=confidence)
     return Table(f"Attack suite: {suite}", columns, rows, note).with_warning()
@@ -74,10 +61,7 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
 
 def robust_accuracy(record: dict[str, Any] | None, eps: str) -> str:
     """Robust accuracy of an evaluation at one radius, with its interval; `missing` without a record."""
-    if record is None:
-        return "missing"
-    interval = record.get("robust_accuracy_ci", {}).get(eps, (None, None))
-    return ranged(record.get("robust_accuracy", {}).get(eps), *interval)
+    return "missing" if record is None else with_interval_at(record, "robust_accuracy", eps)
 
 
 def backbone_table(run: Run, model: str, confidence: float) -> Table:
@@ -127,9 +111,7 @@ def _all_steps(run: Run, model: Model, names: list[str]) -> list[list[str]]:
     rows = []
     for (suite, eps), row in run.transferred(name_of(*model), *model).items():
         accuracy = ranged(row["accuracy"], row["low"], row["high"])
-        gap = ranged(*(row[f"confidence_gap{end}"] for end in ("", "_low", "_high")))
-        line = [gap, *(number(row[name]) for name in list(LINE)[1:])]
-        scores = [NONE, *line, calibration_error(row), number(row["log_loss"])]
+        scores = [NONE, *line_cells(row), calibration_error(row), number(row["log_loss"])]
         rows.append([f"{suite}, all steps", f"{eps:g}", *sample, accuracy, *[NONE] * (len(names) - 1), *scores])
     return rows
 

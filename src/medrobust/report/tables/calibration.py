@@ -1,15 +1,9 @@
 """Effect of attacks on calibration and per-class recall."""
 
 from medrobust.report.run import CLEAN, Run, name_of
-from medrobust.report.tables.accuracy import LINE, TRAINING, curve_value
-from medrobust.report.tables.table import (
-    CALIBRATION_ERROR,
-    Table,
-    calibration_error,
-    number,
-    ranged,
-    with_interval,
-)
+from medrobust.report.tables.accuracy import TRAINING, curve_value
+from medrobust.report.tables.reliability import CALIBRATION_ERROR, LINE, calibration_error, line_cells
+from medrobust.report.tables.table import Table, number, ranged, with_interval
 from medrobust.report.templates import table_note
 
 
@@ -22,9 +16,7 @@ def calibration_table(run: Run, confidence: float) -> Table:
             for images, part in (("clean", before[suite, eps]), (f"{suite} ε {eps:g}", row)):
                 loss = ranged(part["log_loss"], part["log_loss_low"], part["log_loss_high"])
                 accuracy = ranged(part["accuracy"], part["low"], part["high"])
-                gap = ranged(*(part[f"confidence_gap{end}"] for end in ("", "_low", "_high")))
-                line = [number(part[name]) for name in list(LINE)[1:]]
-                scores = [number(part["brier"]), gap, *line, calibration_error(part)]
+                scores = [number(part["brier"]), *line_cells(part), calibration_error(part)]
                 rows.append([model, TRAINING[regime], images, accuracy, loss, *scores])
     transfer = run.ensemble.transfer
     note = table_note("calibration", transfer=transfer, confidence=confidence)

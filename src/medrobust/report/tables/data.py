@@ -61,7 +61,10 @@ def audit_reasons(run: Run) -> list[str]:
 
 
 def audit_table(run: Run) -> Table:
-    """Every count of the audit, with the number of what it is a part of, if its name begins with that; shares."""
+    """Every count and share of the audit.
+
+    A count is shown as a part of another one (`3 of 25`) if its name starts with the name of that one.
+    """
     counts = {name: value for name, value in run.audit.items() if type(value) in (int, float)}
     rows = []
     for name, value in counts.items():

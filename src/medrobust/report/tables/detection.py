@@ -9,7 +9,7 @@ from typing import Any
 from medrobust.report.collect import Folders, Reader
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import TRAINING
-from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
+from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval, with_interval_at
 from medrobust.report.templates import paragraphs, table_note
 
 #: Keys of a suite's record that are no detectors.
@@ -33,7 +33,7 @@ def read_detection(run: Run, folders: Folders, cells: list[tuple[str, str]]) -> 
     for cell in cells:
         name = "-".join(cell)
         path = folders.metrics / "detect" / f"{name}.json"
-        if record := reader.metrics(path, run.hashes.of(cell) | {"suites": run.hashes.suites}):
+        if record := reader.metrics(path, run.hashes.of_all_suites(cell)):
             run.detect[cell] = record
         elif str(path) not in {*run.missing, *run.foreign}:  # empty: the cell is switched off
             continue
@@ -104,9 +104,8 @@ def _counted(part: dict[str, Any], name: str, count: str) -> str:
 
 def _evasion(part: dict[str, Any]) -> str:
     """Evasion at the rate of `EVASION`, its interval, and the number of images that are right when clean."""
-    value, interval = (part.get(name, {}).get(EVASION) for name in ("evasion", "evasion_ci"))
-    cell = ranged(value, *(interval or (None, None)))
-    return f"{cell} of {part['right']}" if value is not None and "right" in part else cell
+    cell = with_interval_at(part, "evasion", EVASION)
+    return cell if cell == NONE or "right" not in part else f"{cell} of {part['right']}"
 
 
 def _by_class(run: Run) -> Table:

@@ -1,15 +1,8 @@
 """Text and tables of the ensemble: its members, how it was fitted, and a comparison of all methods."""
 
 from medrobust.report.run import SEPARATE, Run, name_of
-from medrobust.report.tables.table import (
-    CALIBRATION_ERROR,
-    NONE,
-    Table,
-    calibration_error,
-    number,
-    ranged,
-    with_interval,
-)
+from medrobust.report.tables.reliability import CALIBRATION_ERROR, calibration_error
+from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
 from medrobust.report.templates import paragraphs, table_note
 
 

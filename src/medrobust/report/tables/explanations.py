@@ -18,8 +18,8 @@ def read_explanations(run: Run, metrics: Path, backbones: list[str]) -> None:
     """Put the record of every explained model into `run.explain`, and what is missing into `run.missing`."""
     reader = Reader(run)
     for model in ((backbone, regime) for backbone in backbones for regime in REGIMES):
-        expected = run.hashes.of(model) | {"suites": run.hashes.suites}
-        if record := reader.metrics(metrics / "explain" / f"{'-'.join(model)}.json", expected):
+        path = metrics / "explain" / f"{'-'.join(model)}.json"
+        if record := reader.metrics(path, run.hashes.of_all_suites(model)):
             run.explain[model] = record
 
 

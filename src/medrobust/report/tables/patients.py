@@ -4,7 +4,7 @@ from typing import Any
 
 from medrobust.report.run import REGIMES, Model, Run
 from medrobust.report.tables.accuracy import CONSTANT, TRAINING, robust_accuracy
-from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval
+from medrobust.report.tables.table import NONE, Table, number, with_interval, with_interval_at
 from medrobust.report.templates import table_note
 
 
@@ -48,20 +48,19 @@ def patient_short_table(run: Run, confidence: float) -> Table:
 
 def patient_attack_tables(run: Run, confidence: float) -> list[Table]:
     """Robust accuracy per patient, one table per suite, one column per radius."""
-    tables = []
+    tables, constant = [], run.constant_answer(patients=True)
     for suite in run.patients.suites:
         records = {model: run.patients.attacks.get((*model, suite), {}) for model in _with_unit(run)}
         grid = sorted({eps for record in records.values() for eps in record.get("robust_accuracy", {})}, key=float)
+        if not grid:
+            continue
         rows = [
             [model, TRAINING[regime], number(record.get("clean_accuracy")),
              *(robust_accuracy(record or None, eps) for eps in grid)]
             for (model, regime), record in records.items()
         ]  # fmt: skip
-        constant = run.constant_answer("patients_by_class")
-        if rows and constant:
-            rows.append([CONSTANT, NONE, *[number(constant[0])] * (len(grid) + 1)])
-        if not grid:
-            continue
+        if constant:
+            rows.append([CONSTANT, NONE, *[number(constant)] * (len(grid) + 1)])
         columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid)]
         note = table_note("patient_attack", confidence=confidence)
         table = Table(f"Patients under attack: {suite}", columns, rows, note)
@@ -75,8 +74,7 @@ def few_images_table(run: Run, confidence: float) -> Table:
     counts = sorted({k for record in records.values() for k in record["images_attacked"]}, key=int)
     rows = []
     for (model, regime), record in records.items():
-        ends = record["images_attacked_ci"]
-        cells = [ranged(record["images_attacked"].get(k), *ends.get(k, (None, None))) for k in counts]
+        cells = [with_interval_at(record, "images_attacked", k) for k in counts]
         rows.append([model, TRAINING[regime], number(record.get("accuracy")), *cells])
     columns = ["model", "training", "none changed", *(f"{k} changed" for k in counts)]
     eps = next((record["images_attacked_eps"] for record in records.values()), None)
@@ -92,12 +90,12 @@ def _with_unit(run: Run) -> dict[Model, dict[str, Any]]:
 
 
 def _at(record: dict[str, Any], eps: str | None, measure: str) -> str:
-    """A measure of an attack at a radius, with its interval if the record has one."""
+    """A measure of an attack at a radius, with its interval; a dash if the suite does not attack patients."""
     if "not_fitted" in record:
         return NONE
     if eps is None or not record:
         return "missing"
-    return ranged(record.get(measure, {}).get(eps), *(record.get(f"{measure}_ci", {}).get(eps) or (None, None)))
+    return with_interval_at(record, measure, eps)
 
 
 def _constant_row(run: Run, columns: list[str]) -> list[str]:

@@ -2,14 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from medrobust.core.text import markdown
 
-#: Column of `calibration_error`.
-CALIBRATION_ERROR = "ECE (calibrated: mean, upper)"
 #: Shown where a number is missing or not defined.
 NONE = "–"
 #: An interval whose bounds are shown as the same number.
@@ -60,10 +58,9 @@ def with_interval(record: dict[str, Any], name: str) -> str:
     return ranged(record.get(name), *(record.get(f"{name}_ci") or (None, None)))
 
 
-def calibration_error(record: Mapping[Any, Any], prefix: str = "") -> str:
-    """An expected calibration error, and in brackets its mean and upper quantile for a calibrated model."""
-    error, null, high = (record.get(f"{prefix}{name}") for name in ("ece", "ece_null", "ece_null_high"))
-    return number(error) if error is None or null is None else f"{number(error)} ({number(null)}, {number(high)})"
+def with_interval_at(record: dict[str, Any], name: str, key: str) -> str:
+    """A value, with its interval, of a measure that a record holds by key (by radius, for example)."""
+    return ranged(record.get(name, {}).get(key), *(record.get(f"{name}_ci", {}).get(key) or (None, None)))
 
 
 def zero_width_warning(rows: Iterable[Sequence[str]]) -> str:
