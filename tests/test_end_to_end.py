@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from datetime import date
@@ -17,10 +16,10 @@ from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.yaml_file import read_params
 from medrobust.core.records import read_metrics
 from medrobust.core.versions import installed
+from tests.checkout import copy_checkout
 from tests.params import save
 from tools.preset import render
 
-ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
 #: An edit of a module's docstring instead of a text that is added.
 DOCSTRING = "docstring"
@@ -49,11 +48,7 @@ def repro(folder: Path, *targets: str) -> set[str]:
 
 def clone(folder: Path, params: str) -> None:
     """A clone of the working tree with other parameters, in which nothing has run."""
-    names = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
-    for name in names:
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "dvc.lock", "params.yaml")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    copy_checkout(folder)
     (folder / "params.yaml").write_text(params)
     run(folder, sys.executable, "-m", "tools.artifacts")
     run(folder, "git", "init", "--quiet")

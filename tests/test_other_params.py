@@ -1,7 +1,6 @@
 """The tests pass whatever a team commits as params.yaml: a preset, or a file that DVC has written."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +8,8 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
+from tests.checkout import ROOT, copy_checkout
 from tools.preset import names, render
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_test_without_the_mark_cannot_read_the_live_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,11 +29,7 @@ def test_a_test_with_the_mark_can_read_the_live_file() -> None:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the working tree without its results and its params."""
     folder = tmp_path_factory.mktemp("clone")
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    for name in subprocess.check_output(command, cwd=ROOT, text=True).splitlines():
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "params.yaml")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    copy_checkout(folder)
     return folder
 
 

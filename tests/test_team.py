@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +11,9 @@ import pytest
 import yaml
 
 from medrobust.core.params.yaml_file import read_params
+from tests.checkout import ROOT, copy_checkout
 from tests.params import preset, save
 
-ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow
 
 
@@ -79,11 +78,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
     for folder in (origin, ann, store):
         folder.mkdir()
     run(origin, "git", "init", "--quiet", "--bare", "--initial-branch", "main")
-    names = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
-    for name in names:
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "plots/", "dvc.lock", "params.yaml")):
-            (ann / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, ann / name)
+    copy_checkout(ann)
     save(ann, smaller(preset("smoke")))
     run(ann, "git", "init", "--quiet", "--initial-branch", "main")
     run(ann, "git", "config", "merge.ours.driver", "true")

@@ -5,6 +5,7 @@ The stages that read them record a hash of their content. `make repro` compares 
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,23 @@ def edited(stage: str, out: Path) -> tuple[list[str], list[str]]:
         elif content_hash(path) != known:
             changed.append(name)
     return changed, absent
+
+
+def named_files(folder: Path) -> Iterator[str]:
+    """Texts in the values of params.yaml that are paths of files or folders, with variables expanded.
+
+    Args:
+        folder: top folder of the repository; relative paths start there. It is not yielded itself.
+    """
+    for text in map(expand_path, _texts(read_params(folder / "params.yaml"))):
+        with suppress(OSError):  # a title may be longer than a path can be
+            if folder / text != folder and (folder / text).exists():
+                yield text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)

@@ -6,7 +6,6 @@ preset that it extends (`extends: NAME`, by default `default`), each with the re
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -21,6 +20,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.schema import check_params, load_params
 from medrobust.core.params.yaml_file import parse_params
 from tools.artifacts import write_artifacts
+from tools.git_calls import file_at
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS, BASE = ROOT / "presets", "default"
@@ -94,7 +94,7 @@ def write(name: str, path: Path, folder: Path = PRESETS, *, force: bool = False)
     old: dict[str, Any] = {}
     if path.is_file():
         current = path.read_text(encoding="utf-8", errors="replace")
-        saved = {_committed(path), *(render(each, folder) for each in names(folder))}
+        saved = {file_at("HEAD", path), *(render(each, folder) for each in names(folder))}
         if current not in saved and not force:
             remedy = f"Commit or copy it, or overwrite it with `make preset NAME={name} FORCE=1`"
             raise UserError(str(path), "has edits that are neither committed nor a preset", remedy)
@@ -199,16 +199,6 @@ def _spaced(lines: list[str]) -> str:
 
 def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _committed(path: Path) -> str | None:
-    """The text of a file in the last commit; None where there is none."""
-    command, folder = ["git", "show", f"HEAD:./{path.name}"], path.resolve().parent
-    try:
-        done = subprocess.run(command, cwd=folder, check=True, capture_output=True, encoding="utf-8")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import argparse
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,9 @@ from dvc.repo import Repo
 from dvc.utils.serialize import modify_yaml
 
 from medrobust.core.disk import remove_killed_writes
-from medrobust.core.params.yaml_file import read_params
 from medrobust.core.records import file_hash
 from medrobust.core.runtime import say
-from medrobust.data.sources.fetch import expand_path
+from tools.outside import named_files
 from tools.same_data import on_other_data, read_lock
 
 #: Files beside results that are not results.
@@ -36,10 +35,11 @@ class Pipeline:
 
     repo: Any  # dvc.repo.Repo
     other_data: bool = False  # whether results of other data count as belonging to no stage
-    root: Path = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.root = Path(self.repo.root_dir)
+    @cached_property
+    def root(self) -> Path:
+        """The top folder of the repository."""
+        return Path(self.repo.root_dir)
 
     @cached_property
     def lock(self) -> dict[str, Any]:
@@ -63,8 +63,7 @@ class Pipeline:
             for out in stage.outs
             if out.is_in_repo
         }
-        named = map(Path, map(expand_path, texts(read_params(self.root / "params.yaml"))))
-        return outs | {self.root / path for path in named if (self.root / path).exists()}
+        return outs | {self.root / text for text in named_files(self.root)}
 
     @cached_property
     def folders(self) -> set[Path]:
@@ -208,15 +207,6 @@ def _named(pipeline: Pipeline, paths: list[Path]) -> str:
 
 def _listed(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def texts(value: Any) -> Iterator[str]:
-    """All texts in the values of params.yaml."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from texts(inner)
 
 
 def main() -> None:

@@ -16,11 +16,10 @@ from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.schema import Params, load_params
-from medrobust.core.params.yaml_file import read_params
 from medrobust.core.runtime import say
 from medrobust.data.pseudonyms import KEY_FILE
-from medrobust.data.sources.fetch import expand_path
-from tools.prune import texts
+from tools.git_calls import git
+from tools.outside import named_files
 from tools.repeated_results import Row, collect, pooled_patients, summarise
 
 #: Clones, which are no outs and are ignored by git.
@@ -49,15 +48,15 @@ def prepare_clone(root: Path, name: str, changes: dict[str, Any]) -> Path:
     Raises:
         UserError: there are uncommitted changes, which no clone would have.
     """
-    if edited := _git(root, "status", "--porcelain", "--untracked-files=no"):
+    if edited := git(root, "status", "--porcelain", "--untracked-files=no"):
         found = f"has uncommitted changes ({edited.splitlines()[0].strip()})"
         raise UserError(str(root), found, "Commit them first; every run starts from the last commit")
-    clone, commit = root / CLONES / name, _git(root, "rev-parse", "HEAD")
+    clone, commit = root / CLONES / name, git(root, "rev-parse", "HEAD")
     if not (clone / ".git").exists():
         clone.parent.mkdir(parents=True, exist_ok=True)
-        _git(root, "clone", "--quiet", "--shared", str(root), str(clone))
-    _git(clone, "fetch", "--quiet", "origin")
-    _git(clone, "checkout", "--quiet", "--force", "--detach", commit)
+        git(root, "clone", "--quiet", "--shared", str(root), str(clone))
+    git(clone, "fetch", "--quiet", "origin")
+    git(clone, "checkout", "--quiet", "--force", "--detach", commit)
     local = f"[cache]\n    dir = {root / '.dvc' / 'cache'}\n"
     (clone / ".dvc" / "config.local").write_text(local, encoding="utf-8")
     _link_files(root, clone)
@@ -94,20 +93,11 @@ def _link_files(root: Path, clone: Path) -> None:
 
     Clones also share the secret of pseudonyms: another one would give the patients other names.
     """
-    for text in filter(None, (KEY_FILE, *map(expand_path, texts(read_params(root / "params.yaml"))))):
+    for text in (KEY_FILE, *named_files(root)):
         target = clone / text
         if (root / text).exists() and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to((root / text).resolve())
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, check=False, capture_output=True, encoding="utf-8"
-    )  # fmt: skip
-    if done.returncode:
-        raise UserError(f"git {arguments[0]}", done.stderr.strip(), f"Run it in {folder} to see more")
-    return done.stdout.strip()
 
 
 def main() -> None:

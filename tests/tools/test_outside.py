@@ -10,7 +10,7 @@ from medrobust.core.content import content_hash
 from medrobust.core.records import write_json
 from tests.params import preset, save
 from tests.tools import toy
-from tools.outside import edited
+from tools.outside import edited, named_files
 
 
 @pytest.fixture
@@ -114,3 +114,15 @@ def test_a_clone_without_the_data_works_and_its_lock_is_the_same(
     monkeypatch.setitem(toy.ENVIRONMENT, "IMAGES", str(tmp_path / "elsewhere" / "repo-images"))
     toy.run(clone, "dvc", "repro", "--force", "--single-item", "download")
     assert (clone / "dvc.lock").read_bytes() == lock
+
+
+def test_texts_that_are_paths_are_found_and_no_text_stands_for_the_whole_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGES", str(folder / "images"))
+    content = preset("smoke")
+    content["data"] |= {"source": "archive", "phantom": None, "path": "$IMAGES", "table": {"file": "labels.csv"}}
+    for title in ("a title " * 40, "", "."):
+        content["report"]["title"] = title
+        save(folder, content)
+        assert sorted(named_files(folder)) == sorted([str(folder / "images"), "labels.csv"])

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from medrobust.core.errors import UserError
 from tools.comment.compare import Measure, compare
 from tools.comment.freshness import checkout, outdated, touches_results
 from tools.comment.paired import fetcher, p_value
@@ -83,4 +84,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))

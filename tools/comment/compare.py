@@ -1,7 +1,7 @@
 """Compare the results that two commits hold: params, headline measures at fixed radii, verdicts."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from medrobust.core.versions import changed_results
@@ -70,14 +70,14 @@ class Comparison:
 
     params: list[str]  # `key: old -> new`
     packages: list[str]  # `name old -> new` of those that computed both sides' results
-    rows: list[Row] = field(default_factory=list)  # every headline measure that both have, in a fixed order
-    only_base: list[str] = field(default_factory=list)  # models and suites that this side does not have
-    only_this: list[str] = field(default_factory=list)
-    other_data: list[str] = field(default_factory=list)  # which of data and split differ; then no row
-    new: list[tuple[Measure, Value]] = field(default_factory=list)  # of this side, where nothing is compared
-    audit: tuple[str, str] = ("missing", "missing")
-    checklist: tuple[str, str] = ("missing", "missing")
-    checks: list[tuple[str, str, str]] = field(default_factory=list)  # model, verdicts that differ
+    rows: list[Row]  # every headline measure that both have, in a fixed order
+    only_base: list[str]  # models and suites that this side does not have
+    only_this: list[str]
+    other_data: list[str]  # which of data and split differ; then no row
+    new: list[tuple[Measure, Value]]  # of this side, where nothing is compared
+    audit: tuple[str, str]
+    checklist: tuple[str, str]
+    checks: list[tuple[str, str, str]]  # model, verdicts that differ
 
     @property
     def changed(self) -> list[Row]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medrobust.report.provenance import Provenance
+from tools.git_calls import git
 
 #: What a pull request must touch to change a result, or the claim to have it.
 INPUTS = ("params.yaml", "dvc.yaml", "dvc.lock", "metrics", "plots", "src", "stages", "requirements.lock")
@@ -54,9 +55,3 @@ def outdated(folder: Path) -> dict[str, str] | None:
 def touches_results(root: Path, base: str, head: str) -> bool:
     """Whether two commits differ in anything that decides results, or in the results themselves."""
     return bool(git(root, "diff", "--name-only", base, head, "--", *INPUTS))
-
-
-def git(root: Path, *arguments: str) -> str:
-    """The output of a git command."""
-    done = subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True, encoding="utf-8")
-    return done.stdout.strip()

@@ -10,6 +10,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.yaml_file import read_params
 from medrobust.core.records import read_metrics, read_versions
 from medrobust.report.run import REGIMES
+from tools.same_data import read_lock
 
 #: Verdicts of the checklist, the worst first.
 VERDICTS = ("invalid", "missing", "suspect", "no problem found")
@@ -112,12 +113,8 @@ def _value(value: float | None, interval: list[float] | None) -> Value | None:
 def _outs(lock: Path) -> dict[str, str]:
     """Output -> hash; {} if there is no dvc.lock or it holds the marks of a merge conflict."""
     try:
-        stages = yaml.load(lock.read_text(encoding="utf-8"), Loader=_LOADER)["stages"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        stages = read_lock(lock.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, AttributeError):
         return {}
     outs = (out for stage in stages.values() for out in stage.get("outs", []))
     return {out["path"]: out["md5"] for out in outs if "md5" in out}
-
-
-#: The loader in C is ten times as fast; some builds of PyYAML lack it.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -15,7 +15,7 @@ class Verdict:
 
     Attributes:
         word: one of the five above.
-        stages: outdated stages of the pull request's commit, with the reason.
+        stages: outdated stages of the pull request's commit, with the reason; only if results are outdated.
         base: the same of the base branch.
     """
 
@@ -38,12 +38,9 @@ def judge(run: WorkflowRun, this: dict[str, str] | None, base: dict[str, str] | 
         base: the same of the base branch.
         touched: whether the pull request touches anything that decides results.
     """
-    stages, before = this or {}, base or {}
-    wrong = bool(run.differ) if run.reproduced else bool(stages)
     if this is None and not run.reproduced:
-        word = UNKNOWN
-    elif not wrong:
-        word = COMMITTED
-    else:  # results that the pull request shares with the base are not its fault
-        word = NOT_COMMITTED if touched else BASE_OUTDATED
-    return Verdict(word, stages, before)
+        return Verdict(UNKNOWN)
+    if not (run.differ if run.reproduced else this):
+        return Verdict(COMMITTED)
+    # Results that the pull request shares with the base are not its fault.
+    return Verdict(NOT_COMMITTED if touched else BASE_OUTDATED, this or {}, base or {})

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tools.comment.freshness import git
+from tools.git_calls import git
 
 #: The id of each step that decides the outcome, and its name.
 STEPS = {

@@ -96,7 +96,10 @@ WHOLE, SMOKE = WorkflowRun(mode="full", differ=["dvc.lock"]), WorkflowRun(mode="
 def test_who_has_to_act(
     run: WorkflowRun, this: dict[str, str] | None, base: dict[str, str] | None, touched: bool, word: str
 ) -> None:
-    assert judge(run, this, base, touched=touched).word == word
+    verdict = judge(run, this, base, touched=touched)
+    assert verdict.word == word
+    outdated = word in {NOT_COMMITTED, BASE_OUTDATED}
+    assert verdict.stages == ((this or {}) if outdated else {}), "no stage is called outdated beside good results"
 
 
 def test_the_ids_of_steps_are_those_of_the_workflow(root: Path) -> None:
