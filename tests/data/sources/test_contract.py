@@ -1,6 +1,7 @@
 """The contract of data sources; every source in the registry is tested with its sample."""
 
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,3 +147,18 @@ def test_volumes_and_series_without_a_row_are_counted(
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"x")
     assert make(block).header.unused == [{"reason": "no row in the table", "count": 1, "first": [unit]}]
+
+
+@pytest.mark.parametrize("source", ["archive", "nifti"])
+def test_files_with_other_endings_are_counted(
+    source: str, sample: Callable[[str], dict[str, Any]], make: Make
+) -> None:
+    block = sample(source)
+    path = Path(block["path"])
+    if path.is_dir():
+        (path / "protocol.docx").write_bytes(b"x")
+    else:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("protocol.docx", b"x")
+    unused = make(block).header.unused
+    assert {"reason": "ending .docx", "count": 1, "first": ["protocol.docx"]} in unused

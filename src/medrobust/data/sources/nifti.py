@@ -25,7 +25,7 @@ from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import READ_ERRORS, Files, SharedCache, fault
 from medrobust.data.sources.labels import match_files, read_label_table
-from medrobust.data.sources.unused import NO_ROW, check_not_empty, unused
+from medrobust.data.sources.unused import NO_ROW, by_ending, check_not_empty, unused
 from medrobust.data.sources.volumes import chosen_frame, one_row_per_slice
 
 #: Suffixes of volumes, in lower case. Whether a file is packed by gzip is read from its first bytes.
@@ -72,8 +72,11 @@ def listing(data: DataParams, folder: Path) -> Listing:
     table, unusable = one_row_per_slice(table, count_slices, data)
     read = partial(_read, SharedCache(reader.volume))
     release = Release(verified="orientation of each volume by its header")
-    return Listing(table, read, release, skipped=skipped + unusable, left_out=rows.left_out,
-                   unused=unused(NO_ROW, without_row))  # fmt: skip
+    others = sorted({*files.names} - {*names, *headers.values(), rows.name})
+    return Listing(
+        table, read, release, skipped=skipped + unusable, left_out=rows.left_out,
+        unused=[*unused(NO_ROW, without_row), *by_ending(others)],
+    )  # fmt: skip
 
 
 def _image_suffix(suffix: re.Match[str]) -> str:
