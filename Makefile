@@ -50,7 +50,7 @@ experiments: setup ## compare experiments: one column per run, one row per value
 	@$(RUN) python -m tools.experiments
 
 lock: ## resolve requirements.lock anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --upgrade --extra s3 --extra kaggle --extra formats --extra weights --extra onnx --extra scale --extra oracles --extra dev pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --upgrade --extra s3 --extra kaggle --extra formats --extra weights --extra onnx --extra scale --extra app --extra oracles --extra dev pyproject.toml -o requirements.lock
 
 preset: setup ## make preset NAME=smoke: write presets/smoke.yaml as params.yaml (FORCE=1: over unsaved edits)
 	@$(RUN) python -m tools.preset $(NAME) $(if $(filter 1,$(FORCE)),--force)
