@@ -1,8 +1,6 @@
 """Fix what other stages depend on: params with overrides in place, checked, and the code that they name (seconds).
 
-One DVC stage per subcommand, because each has other dependencies. `checkpoints` and `attempts` write hashes of
-what the cells of params.yaml have written: in these folders there may also be files of backbones and suites that
-were removed, and a stage that depends on the hashes does not run for those.
+One DVC stage per subcommand, because each has other dependencies: `suite`, `surrogate`, `settings`, `detection`.
 """
 
 import argparse
@@ -10,7 +8,7 @@ from pathlib import Path
 
 from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
-from medrobust.core.records import atomic_dir, file_hash, read_json, write_json
+from medrobust.core.records import atomic_dir, write_json
 from medrobust.core.runtime import run_stage
 
 
@@ -23,8 +21,6 @@ def parse() -> argparse.Namespace:
         "surrogate": ["model"],
         "settings": ["code", "split"],
         "detection": ["code", "suites", "hashes"],
-        "checkpoints": ["backbones", "models", "tuned", "chosen"],
-        "attempts": [],
     }
     for command, names in paths.items():
         options = commands.add_parser(command)
@@ -32,8 +28,6 @@ def parse() -> argparse.Namespace:
             options.add_argument(f"--{name}", type=Path, required=True)
         if command == "suite":
             options.add_argument("--name", required=True)
-        if command == "attempts":
-            options.add_argument("--records", type=Path, nargs="+", required=True, help="one folder per model")
     return parser.parse_args()
 
 
@@ -80,26 +74,7 @@ def detection() -> None:
     write_json(args.hashes, suite_hashes(args.suites, params.attacks.suites))
 
 
-def checkpoints() -> None:
-    """Hashes of all cards, which hold the hashes of the weights, and of the chosen hyper-parameters."""
-    backbones = read_json(args.backbones)
-    cards = [args.models / name / regime / "card.json" for name in backbones for regime in ("clean", "adv")]
-    write_json(args.out, {path.as_posix(): file_hash(path) for path in cards})
-    chosen = [args.tuned / name / "best.json" for name in backbones]
-    write_json(args.chosen, {path.as_posix(): file_hash(path) for path in chosen})
-
-
-def attempts() -> None:
-    """Hashes of the tables of attempts, one per model and suite."""
-    params = load_params()
-    tables = [folder / f"{suite}.parquet" for folder in args.records for suite in params.attacks.suites]
-    write_json(args.out, {path.as_posix(): file_hash(path) for path in tables})
-
-
 if __name__ == "__main__":
     args = parse()
-    command = {
-        "suite": suite, "surrogate": surrogate, "settings": settings, "detection": detection,
-        "checkpoints": checkpoints, "attempts": attempts,
-    }[args.command]  # fmt: skip
+    command = {"suite": suite, "surrogate": surrogate, "settings": settings, "detection": detection}[args.command]
     run_stage(command, f"{args.command}-{'-'.join(args.out.with_suffix('').parts[-2:])}")
