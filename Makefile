@@ -22,8 +22,13 @@ setup: .venv/installed ## make .venv with the locked dependencies and the packag
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
+# On workers of Dask (docs/scaling.md): make repro ENGINE=dask SCHEDULER=tcp://HOST:8786
+OPTIONS := $(if $(ENGINE),--engine $(ENGINE)) $(if $(SCHEDULER),--scheduler $(SCHEDULER)) \
+	$(if $(RESOURCES),--resources $(RESOURCES)) $(if $(REPOSITORY),--repository $(REPOSITORY)) \
+	$(if $(filter 1,$(KEEP_GOING)),--keep-going) $(if $(filter 1,$(ANY_VERSIONS)),--any-versions)
+
 repro: setup ## run what changed of the pipeline, JOBS=2 stages at a time, print the results and the report's path
-	@$(RUN) python -m tools.repro --jobs $(JOBS)
+	@$(RUN) python -m tools.repro --jobs $(JOBS) $(OPTIONS)
 	@echo; cat report/summary.txt; echo; echo "report: $(CURDIR)/report/index.html"
 
 diff: setup ## make diff BASE=origin/main: the metrics that differ from a revision and stand on the same data

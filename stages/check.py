@@ -6,6 +6,7 @@ from pathlib import Path
 from medrobust.core.code import read_entries
 from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.params.schema import load_params
+from medrobust.core.records import read_json
 from medrobust.core.runtime import device, run_stage
 
 
@@ -63,4 +64,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     args = parse()
-    run_stage(main, f"check-{args.metrics[0].stem}", entries=read_entries(*args.suites.glob("*/suite.json")))
+    # The folder may have suites of an earlier run; the file beside it names those of this one.
+    resolved = [args.suites / name / "suite.json" for name in read_json(args.suites.with_suffix(".json"))]
+    run_stage(main, f"check-{args.metrics[0].stem}", entries=read_entries(*resolved))

@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
+from medrobust.core.errors import UserError
 from medrobust.core.params.schema import load_params
+from medrobust.core.records import read_json
 from medrobust.core.runtime import run_stage, say
 
 
@@ -21,9 +23,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
     read = ("prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "suites", "audit", "code")
-    for name in (*read, "lock", "out", "figures", "vectors", *tables):
+    for name in (*read, "cards", "chosen", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
+    # DVC sees the hashes of these files: a report without them would pass for the same.
+    for path in map(Path, (*read_json(args.cards), *read_json(args.chosen))):
+        if not path.is_file():
+            raise UserError(str(path), "no such file", "Run `dvc pull`, then `dvc repro`")
     params = load_params()
     folders = Folders(*(getattr(args, name) for name in read))
     suites = params.attacks.suites

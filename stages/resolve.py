@@ -71,7 +71,7 @@ def detection() -> None:
 
     params = load_params()
     write_json(args.out, make_plan(params.detect, args.suites, read_entries(args.code)))
-    write_json(args.hashes, suite_hashes(args.suites))
+    write_json(args.hashes, suite_hashes(args.suites, params.attacks.suites))
 
 
 if __name__ == "__main__":

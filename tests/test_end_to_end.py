@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -16,22 +17,12 @@ from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.yaml_file import read_params
 from medrobust.core.records import read_metrics
 from medrobust.core.versions import installed
-from tests.checkout import copy_checkout
+from tests.clones import run, smoke_run
 from tests.params import save
-from tools.preset import render
 
 pytestmark = pytest.mark.slow
 #: An edit of a module's docstring instead of a text that is added.
 DOCSTRING = "docstring"
-
-
-def run(folder: Path, *command: str) -> str:
-    """Run a command in a clone, with this environment's programs and the clone's own source."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
 
 
 def changed(folder: Path) -> set[str]:
@@ -46,22 +37,11 @@ def repro(folder: Path, *targets: str) -> set[str]:
     return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
 
 
-def clone(folder: Path, params: str) -> None:
-    """A clone of the working tree with other parameters, in which nothing has run."""
-    copy_checkout(folder)
-    (folder / "params.yaml").write_text(params)
-    run(folder, sys.executable, "-m", "tools.artifacts")
-    run(folder, "git", "init", "--quiet")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "clone")
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of the working tree in which the smoke preset has run."""
     folder = tmp_path_factory.mktemp("clone") / "medrobust"
-    clone(folder, render("smoke"))
-    run(folder, "dvc", "repro", "--quiet")
+    smoke_run(tmp_path_factory, folder)
     return folder
 
 
@@ -156,6 +136,31 @@ def test_a_second_repro_runs_no_stage(pipeline: Path) -> None:
     assert repro(pipeline) == set()
 
 
+def test_what_removed_cells_left_runs_only_stages_of_seconds(pipeline: Path) -> None:
+    """On the disk of a colleague who pulls a commit without a backbone and a suite that ran here before."""
+    lock = yaml.safe_load((pipeline / "dvc.lock").read_text())["stages"]
+    for top in ("data/checkpoints", "data/tune"):
+        shutil.copytree(pipeline / top / "resnet10t", pipeline / top / "old")
+    shutil.copytree(pipeline / "data/resolved/suites/pgd", pipeline / "data/resolved/suites/old")
+    folders = ("resnet10t-clean", "resnet10t-adv", "ensemble-adv", "old-adv")
+    for folder in (pipeline / "data/attacks" / name for name in folders):
+        folder.mkdir(exist_ok=True)
+        shutil.copy(pipeline / "data/attacks/resnet10t-adv/pgd.parquet", folder / "old.parquet")
+    (pipeline / "metrics" / ".DS_Store").write_text("of a file manager")
+    cheap = {"checkpoints", "detection", "attempts@resnet10t", "attempts_ensemble"}
+    try:
+        assert changed(pipeline) == cheap
+        assert repro(pipeline) == cheap
+        assert changed(pipeline) == set()
+        after = yaml.safe_load((pipeline / "dvc.lock").read_text())["stages"]
+        assert {name for name in lock if lock[name] != after[name]} == cheap
+        assert all(lock[name]["outs"] == after[name]["outs"] for name in cheap)
+    finally:
+        for path in [*pipeline.rglob("old"), *pipeline.rglob("old-adv"), *pipeline.rglob("old.parquet")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (pipeline / "metrics" / ".DS_Store").unlink()
+
+
 def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
     set_param(pipeline, lambda params: params["adv"].update(eps=0.005))
     checks = {"check@resnet10t", "check_ensemble"}
@@ -170,6 +175,7 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
     after = {"ensemble", "detect_ensemble@adv", "transfer", "explain@resnet10t", "publish@resnet10t", "report"}
     after |= {"patient@resnet10t-adv", "attack_patient@resnet10t-adv-pgd"}
     after.add("detect@resnet10t-adv")  # switched off, but DVC sees another model
+    after |= {"checkpoints", "attempts@resnet10t", "attempts_ensemble"}
     assert ran == {"settings", "adv_train@resnet10t", *after, *attacks, *checks}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
     assert repro(pipeline) == set(), "the run cache did not restore the earlier results"
@@ -233,7 +239,8 @@ def test_a_new_suite_changes_only_its_cells(pipeline: Path) -> None:
     set_param(pipeline, lambda params: params["attacks"]["suites"].update(fgsm=suite))
     cells = {"attack@resnet10t-clean-fgsm", "attack@resnet10t-adv-fgsm", "attack_ensemble@fgsm"}
     after = {"check@resnet10t", "check_ensemble", "publish@resnet10t", "report"}
-    assert changed(pipeline) == {"code", "suite@fgsm", *cells, *after}
+    cheap = {"code", "suite@fgsm", "detection", "attempts@resnet10t", "attempts_ensemble"}
+    assert changed(pipeline) == {*cheap, *cells, *after}
 
 
 def test_the_weights_are_handed_on_with_a_card_of_every_result(pipeline: Path) -> None:
@@ -275,11 +282,13 @@ def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None
     run(tmp_path, "git", "clone", "--quiet", str(pipeline), str(tmp_path / "other"))
     other = tmp_path / "other"
 
-    # What a stage pulls on its way must not leave half of a folder to the next one.
+    # `--pull` gets only what dvc.yaml names as a dep; a report of a part must not pass for the whole.
     source = other / "src" / "medrobust" / "report" / "collect.py"
     source.write_text(source.read_text() + "\nADDED = 1\n")
+    with pytest.raises(AssertionError, match=r"card\.json: no such file\. Run `dvc pull`, then `dvc repro`"):
+        run(other, "dvc", "repro", "--pull", "--allow-missing")
+    run(other, "dvc", "pull", "--quiet", "--allow-missing")
     run(other, "dvc", "repro", "--pull", "--allow-missing")
-    assert (other / "data" / "prepared" / "images.npy").is_file()
     assert "Images of each class" in (other / "report" / "index.html").read_text()
     run(other, "git", "checkout", "--quiet", "--", ".")
 

@@ -9,7 +9,9 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from tests.checkout import ROOT, copy_checkout
-from tools.preset import names, render
+from tools.preset import names
+
+REWRITTEN = "written by DVC"
 
 
 def test_a_test_without_the_mark_cannot_read_the_live_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,20 +35,50 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*names(), "written by DVC"])
-def test_other_parameters_fail_no_test(name: str, clone: Path) -> None:
-    """The tests that read params.yaml run; no other one, and no module of tests, can depend on it."""
+def write_params(name: str, clone: Path) -> None:
+    """Write params.yaml as `make preset` does, or as `dvc exp run -S` does after it."""
     environment = {**os.environ, "PYTHONPATH": str(clone / "src")}
-    if name in names():
-        command = [sys.executable, "-m", "tools.preset", name, "--force"]
-        subprocess.run(command, cwd=clone, env=environment, check=True, capture_output=True)
-    else:
-        (clone / "params.yaml").write_text(render())
+    preset = name if name in names() else "default"
+    command = [sys.executable, "-m", "tools.preset", preset, "--force"]
+    subprocess.run(command, cwd=clone, env=environment, check=True, capture_output=True)
+    if name == REWRITTEN:
         apply_overrides(clone / "params.yaml", ["adv.eps=0.005", "seed=3"])
-        subprocess.run([sys.executable, "-m", "tools.artifacts"], cwd=clone, env=environment, check=True)
-    files = [str(path) for path in (clone / "tests").rglob("test_*.py") if "mark.live_params" in path.read_text()]
-    command = [sys.executable, "-m", "pytest", "-m", "live_params", "-p", "no:cacheprovider", *files]
+
+
+def pytest_in(clone: Path, *options: str) -> str:
+    """What pytest prints in the clone; it has to succeed."""
+    environment = {**os.environ, "PYTHONPATH": str(clone / "src")}
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
     done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "3 passed" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*names(), REWRITTEN])
+def test_other_parameters_fail_no_test(name: str, clone: Path) -> None:
+    """The tests that read params.yaml pass. No other test opens it: `conftest.py` fails one that does."""
+    write_params(name, clone)
+    files = [str(path) for path in (clone / "tests").rglob("test_*.py") if "mark.live_params" in path.read_text()]
+    assert "3 passed" in pytest_in(clone, "-m", "live_params", *files)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["smoke", "alzheimer", REWRITTEN])
+def test_the_quick_tests_nearest_to_the_file_pass_with_other_parameters(name: str, clone: Path) -> None:
+    """Of dvc.yaml, params and `make repro`. They and the test above stand for the whole suite.
+
+    A test, or a module on import, can depend on params.yaml only by opening it. `conftest.py` fails whatever opens
+    it without the mark, in every run and whatever the file has in it. So what passes here passes with any preset.
+    """
+    write_params(name, clone)
+    if name == REWRITTEN:
+        collected = {line.partition("::")[0] for line in pytest_in(clone, "--collect-only").splitlines()}
+        assert {path.relative_to(clone).as_posix() for path in clone.glob("tests/**/test_*.py")} <= collected
+    quick = (
+        "tests/test_pipeline.py",
+        "tests/test_surrogates.py",
+        "tests/core/params",
+        "tests/tools/test_repro.py",
+    )
+    assert "passed" in pytest_in(clone, "-m", "not slow", *quick)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.clones import clone, run
 from tests.params import preset, save
-from tests.test_end_to_end import clone, run
 
 pytestmark = pytest.mark.slow
 CLASSES = ["Non", "Mild"]
@@ -38,8 +38,10 @@ def write_images(folder: Path) -> None:
 
 
 def params(folder: Path) -> dict[str, object]:
-    """The smoke preset on these images."""
+    """The smoke preset on these images, with one suite."""
     content = preset("smoke")
+    del content["attacks"]["suites"]["worst"]
+    content["detect"] |= {"suites": {"pgd": 0.01}, "seen": None, "detectors": {"gmm": {}}}
     content["data"] |= {
         "source": "archive", "path": str(folder), "classes": CLASSES, "channels": 3, "phantom": None,
         "on_bad_image": "skip", "on_mixed_patient": "skip", "image_size": 32, "table": {"file": "labels.csv"},

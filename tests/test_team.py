@@ -5,14 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 import yaml
 
 from medrobust.core.params.yaml_file import read_params
-from tests.checkout import ROOT, copy_checkout
-from tests.params import preset, save
+from tests.checkout import ROOT
+from tests.clones import smoke_run
+from tests.params import save
 
 pytestmark = pytest.mark.slow
 
@@ -61,31 +62,18 @@ def clone(origin: Path, folder: Path) -> Path:
     return folder
 
 
-def smaller(params: dict[str, Any]) -> dict[str, Any]:
-    """The smoke preset with fewer cells."""
-    params["attacks"]["suites"].pop("worst")
-    params["models"]["resnet10t"]["detect"] = []
-    params["detect"] |= {"ensemble": [], "suites": {"pgd": 0.01}, "detectors": {"gmm": {}}, "seen": None}
-    params["report"]["bootstrap"] = 50
-    return params
-
-
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory) -> Team:
     """Ann has run the smoke preset on main and pushed it; Ben has cloned it."""
     top = tmp_path_factory.mktemp("team")
     origin, ann, store = top / "origin.git", top / "ann", top / "store"
-    for folder in (origin, ann, store):
+    for folder in (origin, store):
         folder.mkdir()
     run(origin, "git", "init", "--quiet", "--bare", "--initial-branch", "main")
-    copy_checkout(ann)
-    save(ann, smaller(preset("smoke")))
-    run(ann, "git", "init", "--quiet", "--initial-branch", "main")
+    smoke_run(tmp_path_factory, ann)
     run(ann, "git", "config", "merge.ours.driver", "true")
     run(ann, "git", "remote", "add", "origin", str(origin))
     run(ann, "dvc", "remote", "add", "--default", "store", str(store))
-    commit(ann, "the project")
-    repro(ann)
     publish(ann, "first run", "main")
     return Team(ann, clone(origin, top / "ben"), origin)
 

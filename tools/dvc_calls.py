@@ -63,15 +63,18 @@ def discard_broken_lock(repo: Repo) -> None:
             say(f"removed {in_use.relative_to(repo.root_dir)}, which a killed DVC process left unreadable")
 
 
-def run_stage(name: str, *, force: bool = False) -> bool:
+def run_stage(name: str, *others: str, force: bool = False) -> bool:
     """Run one stage by DVC if it has changed, or with `force`; print each line of its output behind its name.
+
+    With `others`, which need nothing of each other, one call of DVC runs all, one after the other.
 
     The stage ends with this process (`medrobust.core.ending`).
 
     Returns:
         Whether it succeeded.
     """
-    command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), name]
+    command = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), name, *others]
+    label = f"{name} and {len(others)} more" if others else name
     told = False
     while True:
         process = subprocess.Popen(
@@ -83,10 +86,10 @@ def run_stage(name: str, *, force: bool = False) -> bool:
             if busy or BUSY in line:
                 busy.append(line)
             elif not line.startswith(CHATTER):
-                say(f"{name} | {line}")
+                say(f"{label} | {line}")
         if process.wait() == 0 or not busy:
             return process.returncode == 0
         if not told:
-            say(f"{name} | another DVC process is at work; waiting for it: {' '.join(busy[:2])}")
+            say(f"{label} | another DVC process is at work; waiting for it: {' '.join(busy[:2])}")
         told = True
         time.sleep(RETRY)

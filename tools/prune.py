@@ -1,9 +1,9 @@
 """Remove results that belong to no stage: of backbones and suites that params.yaml no longer names (`make prune`).
 
-Stages depend on folders (all checkpoints, all metrics), in which such a result would count like any other:
-dvc.lock would hold a hash that no fresh clone has. Before it asks DVC, `make repro` removes those that DVC's cache
-has and git does not track, and names the rest. `make prune` also removes tracked files, entries of dvc.lock, and
-results of other data than the last run's.
+The report depends on the folder of all metrics, and stages that hash results on folders of cells. There such a
+result would count like any other: dvc.lock would hold a hash that no fresh clone has. Before it asks DVC,
+`make repro` removes those that DVC's cache has and git does not track, and names the rest. `make prune` also
+removes tracked files, entries of dvc.lock, and results of other data than the last run's.
 """
 
 import argparse

@@ -13,11 +13,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from graphlib import TopologicalSorter
+from functools import partial
 from pathlib import Path
 
 from dvc.repo import Repo
@@ -30,13 +30,18 @@ from medrobust.core.runtime import WORK, file_lock, say
 from medrobust.core.versions import changed_results, installed
 from tools.artifacts import write_artifacts
 from tools.dvc_calls import in_repo, run_stage
+from tools.order import Needs, affected, run_in_order
 from tools.outside import READERS, edited
 from tools.prune import tidy
 
-Needs = Mapping[str, set[str]]
+#: Runs stages in order; gives the names of those that failed.
+Run = Callable[[Needs], list[str]]
 
 #: Stages that hash code or resolve params: seconds, and mostly the same result as before.
-CHEAP = {"code", "suite", "surrogate", "settings", "detection"}
+CHEAP = {
+    "code", "suite", "surrogate", "settings", "detection", "checkpoints", "attempts", "attempts_ensemble",
+    "attempts_method",
+}  # fmt: skip
 
 
 def pipeline() -> tuple[Needs, set[str]]:
@@ -58,48 +63,12 @@ def outside(repo: Repo, name: str) -> tuple[list[str], list[str]]:
     return edited(name, outs[0]) if outs else ([], [])
 
 
-def affected(needs: Needs, changed: Iterable[str]) -> Needs:
-    """The part of the pipeline that may have to run: what changed, and what stands on it."""
-    found = set(changed)
-    for name in TopologicalSorter(needs).static_order():
-        if needs[name] & found:
-            found.add(name)
-    return {name: needs[name] & found for name in needs if name in found}
-
-
-def heights(needs: Needs) -> dict[str, int]:
-    """How many stages stand on each, one on the other: those with the longest way to go start first."""
-    found = dict.fromkeys(needs, 0)
-    for name in reversed([*TopologicalSorter(needs).static_order()]):
-        for other in needs[name]:
-            found[other] = max(found[other], found[name] + 1)
-    return found
-
-
-def run(needs: Needs, jobs: int) -> list[str]:
-    """Run stages, each after those that it needs, `jobs` at a time; the names of those that failed.
-
-    After a failure no further stage is started.
-    """
-    height = heights(needs)
-    order = sorted(needs, key=lambda name: (height[name], len(needs[name])), reverse=True)
-    done: set[str] = set()
-    failed: list[str] = []
-    running: dict[Future[bool], str] = {}
+def run(needs: Needs, jobs: int, *, keep_going: bool = False) -> list[str]:
+    """Run stages in threads of this process, `jobs` at a time; the names of those that failed."""
     with ThreadPoolExecutor(jobs) as pool:
-        while True:
-            started = done | set(failed) | set(running.values())
-            ready = [name for name in order if name not in started and needs[name] <= done]
-            for name in ready[: 0 if failed else jobs - len(running)]:
-                running[pool.submit(reproduce, name)] = name
-            if not running:
-                return failed
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                name = running.pop(future)
-                if future.result():
-                    done.add(name)
-                else:
-                    failed.append(name)
+        return run_in_order(
+            needs, lambda name, _: pool.submit(reproduce, name), most=jobs, keep_going=keep_going
+        )  # fmt: skip
 
 
 def reproduce(name: str) -> bool:
@@ -134,16 +103,16 @@ def cheap_first(needs: Needs, changed: set[str]) -> Needs:
     return {name: needs[name] & changed for name in affected(needs, changed) if name in changed - set(waiting)}
 
 
-def repro(jobs: int) -> list[str]:
-    """Run what changed, `jobs` stages at a time; the names of those that failed."""
+def repro(run: Run) -> list[str]:
+    """Run what changed; the names of those that failed."""
     needs, changed = pipeline()
     while cheap := cheap_first(needs, changed):
-        if failed := run(cheap, jobs):
+        if failed := run(cheap):
             return failed
         before, (needs, changed) = changed, pipeline()
         if before == changed:
             break
-    return run(affected(needs, changed), jobs) if changed else []
+    return run(affected(needs, changed)) if changed else []
 
 
 def version_notes(metrics: Path) -> list[str]:
@@ -166,11 +135,34 @@ def prepare(repo: Repo) -> str:
     return tidy(repo)
 
 
-def run_pipeline(jobs: int) -> None:
+@contextmanager
+def engine(options: argparse.Namespace) -> Iterator[Run]:
+    """What runs stages: threads, or the workers of Dask.
+
+    Raises:
+        UserError: Dask's workers cannot be used.
+    """
+    if options.engine == "threads":
+        yield partial(run, jobs=options.jobs, keep_going=options.keep_going)
+        return
+    from tools.dask_head import Plan, connected, head, read_resources
+
+    needs, _ = pipeline()
+    plan = Plan(
+        needs, reproduce, CHEAP, options.jobs, read_resources(options.resources, needs),
+        keep_going=options.keep_going, repository=options.repository, any_versions=options.any_versions,
+    )  # fmt: skip
+    with connected(options.scheduler, options.jobs) as client, head(client, plan) as found:
+        yield partial(run_in_order, start=found.start, keep_going=options.keep_going)
+
+
+def run_pipeline(options: argparse.Namespace) -> None:
     """Run what changed; exit 1 if a stage failed or the user has to do something first."""
     write_artifacts(load_params())  # DVC would name dvc.yaml, which takes its cells from params.yaml
     rest = in_repo(prepare)
-    if failed := repro(jobs):
+    with engine(options) as run_stages:
+        failed = repro(run_stages)
+    if failed:
         sys.exit(f"failed: {', '.join(failed)}")
     if left := pipeline()[1]:
         sys.exit(f"still changed after the run: {', '.join(sorted(left))}; run `dvc repro`")
@@ -183,13 +175,19 @@ def main() -> None:
     """Run what changed, after another `make repro` in this folder has ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time")
-    jobs = parser.parse_args().jobs
+    parser.add_argument("--keep-going", action="store_true", help="after a failure run what does not need it")
+    parser.add_argument("--engine", choices=["threads", "dask"], default="threads")
+    parser.add_argument("--scheduler", default="", help="tcp://HOST:8786; default: workers on this machine")
+    parser.add_argument("--resources", default="", help="YAML file: kind of stage -> what a worker must have")
+    parser.add_argument("--repository", default="", help="where workers clone from; default: this folder")
+    parser.add_argument("--any-versions", action="store_true", help="workers may have other versions of packages")
+    options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends it at once, as SIGTERM does; its stages end with it
     holder = f"process {os.getpid()}, started at {datetime.now():%H:%M:%S}"
     waiting = "{holder}, runs the pipeline of this folder; waiting for it to end"
     try:
         with disk_errors(str(WORK)), file_lock(WORK / "locks" / "make-repro.lock", holder, waiting):
-            run_pipeline(jobs)
+            run_pipeline(options)
     except UserError as error:
         sys.exit(str(error))
 

@@ -18,8 +18,6 @@ from tests.params import preset, save
 from tools import repro
 
 ROOT = Path(__file__).resolve().parents[2]
-#: a -> b, c -> d
-DIAMOND: dict[str, set[str]] = {"a": set(), "b": {"a"}, "c": {"a"}, "d": {"b", "c"}}
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, failing: str = "") -> list[str]:
@@ -34,16 +32,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch, failing: str = "") -> list[str]:
     return started
 
 
-def test_what_changed_and_what_stands_on_it_may_run() -> None:
-    assert repro.affected(DIAMOND, {"b"}) == {"b": set(), "d": {"b"}}
-    assert repro.affected(DIAMOND, {"a"}) == DIAMOND
-    assert repro.affected(DIAMOND, set()) == {}
-
-
 def test_the_longest_way_starts_first(monkeypatch: pytest.MonkeyPatch) -> None:
     needs: dict[str, set[str]] = {"short": set(), "long": set(), "longer": {"long"}, "longest": {"longer"}}
     needs["end"] = {"short", "longest"}
-    assert repro.heights(needs) == {"short": 1, "long": 3, "longer": 2, "longest": 1, "end": 0}
     started = recorded(monkeypatch)
     assert repro.run(needs, 1) == []
     assert started == ["long", "longer", "longest", "short", "end"]

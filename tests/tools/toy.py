@@ -60,7 +60,7 @@ def run(folder: Path, *command: str, code: int | None = 0) -> str:
     """What a command prints in the repository; it has to end with `code`, if that is not None."""
     done = subprocess.run(
         command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=120, check=False,
+        timeout=600, check=False,
     )  # fmt: skip
     assert code is None or done.returncode == code, done.stdout
     return done.stdout

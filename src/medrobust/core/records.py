@@ -185,7 +185,7 @@ def _remove_killed_writes(path: Path, stem: str) -> None:
 
 
 def _missing(path: Path | str) -> UserError:
-    return UserError(str(path), "no such file", "Run `dvc repro` to run the stage that writes it")
+    return UserError(str(path), "no such file", "Run `dvc pull`, or `dvc repro` to run the stage that writes it")
 
 
 def _rounded(value: Any, digits: int) -> Any:

@@ -20,7 +20,7 @@ OTHERS = 0o077
 
 
 def pseudonyms(patients: Sequence[str]) -> list[str]:
-    """Replace each patient id by `P<number>-<hash>`; an empty id, an unknown patient, stays empty.
+    """Replace each patient id by `P<number>-<hash>`; an empty id (no patient id) stays empty.
 
     Numbers follow the first appearance. So the order of pseudonyms, and with it the split and every other result,
     does not depend on the secret. The hash (HMAC-SHA256, RFC 2104, first 48 bits) is the same for the same id in

@@ -157,7 +157,7 @@ def patient_of(manifest: pd.DataFrame) -> pd.Series:
 def _thin_out(table: pd.DataFrame, manifest: pd.DataFrame, count: int) -> None:
     """Keep `count` real images per patient, evenly spaced by slice and then id; exclude the others.
 
-    Synthetic images of an excluded image, and images of unknown patients, stay as they are.
+    Synthetic images of an excluded image, and images without a patient id, stay as they are.
     """
     order = pd.DataFrame({"patient": patient_of(manifest), "slice": manifest["slice"], "id": manifest["id"]})
     real = order[(manifest["kind"] == "real") & (order["patient"] != "") & (table["split"] != "excluded")]

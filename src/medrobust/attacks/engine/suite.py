@@ -3,7 +3,7 @@
 Attack cells depend on the resolved file. Its hashes of code let an edit of one attack re-run only its cells.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,6 @@ def read_suite(folder: Path) -> dict[str, Any]:
     return suite
 
 
-def suite_hashes(folder: Path) -> dict[str, str]:
-    """The hash of each resolved suite below a folder, by name."""
-    return {path.parent.name: suite_hash(read_suite(path.parent)) for path in sorted(folder.glob("*/suite.json"))}
+def suite_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The hash of each named suite, from the folder of resolved suites."""
+    return {name: suite_hash(read_suite(folder / name)) for name in sorted(names)}

@@ -131,8 +131,8 @@ class _PairCollector:
 class SearchResult:
     """Neighbours and similar pairs, as positions of vectors; the pool are the images of train and validation.
 
-    For a test image of an unknown patient, `in_pool_other_patients` searches the whole pool. `same_patient` holds
-    all pairs with an image of an unknown patient, and some pairs of known patients.
+    For a test image without a patient id, `in_pool_other_patients` searches the whole pool. `same_patient` holds
+    all pairs with an image without a patient id, and some pairs of images with one.
     """
 
     in_pool: NearestNeighbours  # the nearest image of the pool, for each test image
@@ -158,7 +158,7 @@ def search(
         patients: int, n; one number per patient, -1 for unknown.
         is_test: bool, n; the test images; all others form the pool.
         near_duplicate: correlation from which two images are near duplicates.
-        same_patient: correlation from which an image of an unknown patient may be of another image's patient.
+        same_patient: correlation from which an image without a patient id may be of another image's patient.
         across: only compare test images with the pool, for `in_pool` and `in_pool_other_patients`.
     """
     # After sorting, images of a patient are adjacent, and the pairs to exclude form a few rectangles per block.
@@ -186,7 +186,7 @@ def search(
         if rows != columns:
             others.update(columns, rows, block.T)
         if crossing:
-            # A pool image of an unknown patient may be of the test patient, so it is no image of another patient.
+            # A pool image without a patient id may be of the test patient, so it is no image of another patient.
             unknown, known = (np.searchsorted(patients[part], 0) for part in (rows, columns))
             block[:unknown, known:] = -np.inf
             in_pool_others.update(columns, rows, block.T)

@@ -1,0 +1,46 @@
+"""Hash what the cells of params.yaml have written, for the stages that read all of it (a second).
+
+In the same folders there may be files of backbones and suites that were removed. A stage that depends on the
+hashes does not run for those. One DVC stage per subcommand and model, because each has other dependencies.
+"""
+
+import argparse
+from pathlib import Path
+
+from medrobust.core.params.schema import load_params
+from medrobust.core.records import file_hash, read_json, write_json
+from medrobust.core.runtime import run_stage
+
+
+def parse() -> argparse.Namespace:
+    """The command line of dvc.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    options = commands.add_parser("checkpoints")
+    for name in ("backbones", "models", "tuned", "out", "chosen"):
+        options.add_argument(f"--{name}", type=Path, required=True)
+    options = commands.add_parser("attempts")
+    options.add_argument("--records", type=Path, nargs="+", required=True, help="one folder per model")
+    options.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+def checkpoints() -> None:
+    """Hashes of all cards, which hold the hashes of the weights, and of the chosen hyper-parameters."""
+    backbones = read_json(args.backbones)
+    cards = [args.models / name / regime / "card.json" for name in backbones for regime in ("clean", "adv")]
+    write_json(args.out, {path.as_posix(): file_hash(path) for path in cards})
+    chosen = [args.tuned / name / "best.json" for name in backbones]
+    write_json(args.chosen, {path.as_posix(): file_hash(path) for path in chosen})
+
+
+def attempts() -> None:
+    """Hashes of the tables of attempts, one per model and suite."""
+    params = load_params()
+    tables = [folder / f"{suite}.parquet" for folder in args.records for suite in params.attacks.suites]
+    write_json(args.out, {path.as_posix(): file_hash(path) for path in tables})
+
+
+if __name__ == "__main__":
+    args = parse()
+    run_stage({"checkpoints": checkpoints, "attempts": attempts}[args.command], f"hash-{args.out.stem}")
