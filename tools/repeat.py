@@ -35,7 +35,8 @@ def settings_of(kind: str, params: Params, seeds: list[int]) -> dict[str, dict[s
         UserError: no seeds, or the same one twice.
     """
     if kind == "folds":
-        changes = {"split.strategy": "kfold", "split.folds": params.split.folds}
+        strategy = "published_folds" if params.split.strategy == "published_folds" else "kfold"
+        changes = {"split.strategy": strategy, "split.folds": params.split.folds}
         return {f"fold-{k}": {**changes, "split.fold": k} for k in range(params.split.folds)}
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
         raise UserError("SEEDS", f"got {seeds}", "Set two or more different seeds: make seeds SEEDS=1,2,3")
