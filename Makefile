@@ -67,5 +67,8 @@ folds: setup ## run the pipeline once per fold of split.folds and write docs/tab
 classes: setup ## run the pipeline with 2, 3, ... classes on the same images and write docs/tables/classes.csv
 	@$(RUN) python -m tools.repeat classes --jobs $(JOBS)
 
+replay: setup ## make replay STUDY=lerman2024 [SIZE=cpu]: a published study, as published and as it should be
+	@$(RUN) python -m tools.replay $(STUDY) --size "$(SIZE)" --jobs $(JOBS)
+
 clean: ## remove the environment and all caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache tmp

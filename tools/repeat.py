@@ -62,8 +62,10 @@ def merged_classes(params: Params, count: int) -> dict[str, Any]:
     return {"split.small_class": "merge", **changes} if changes["split.merge"] else {"split.merge": {}}
 
 
-def prepare_clone(root: Path, name: str, changes: dict[str, Any]) -> Path:
+def prepare_clone(root: Path, name: str, changes: dict[str, Any], params: str | None = None) -> Path:
     """A clone of the last commit with changed params and the cache of `root`; its resume files stay.
+
+    `changes` are made to the committed params.yaml, or to the text `params`.
 
     Raises:
         UserError: there are uncommitted changes, which no clone would have.
@@ -81,7 +83,7 @@ def prepare_clone(root: Path, name: str, changes: dict[str, Any]) -> Path:
     (clone / ".dvc" / "config.local").write_text(local, encoding="utf-8")
     _link_files(root, clone)
     path = clone / "params.yaml"
-    document = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
+    document = parse_yaml_for_update(params or path.read_text(encoding="utf-8"), str(path))
     for key, value in changes.items():
         block, *parts = document, *key.split(".")
         for part in parts[:-1]:
