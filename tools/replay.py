@@ -7,6 +7,7 @@ under tmp/repeats. An interrupted command continues where it was; a column that 
 
 import argparse
 import csv
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,9 +119,8 @@ def _verdicts(model: str, record: Mapping[str, Any]) -> Results:
     found: Results = {}
     for suite, part in record.get("suites", {}).items():
         lines = {**record["model"], **part["checks"]}
-        blamed = [
-            f"{name} ({kind})" for kind in ("fail", "warn") for name, line in lines.items() if line[:4] == kind
-        ]
+        kinds = [(name, kind) for kind in ("fail", "warn") for name, line in lines.items() if line[:4] == kind]
+        blamed = [f"{name} ({kind})" for name, kind in kinds]
         found[model, f"verdict on {suite}"] = f"{part['verdict']}: {', '.join(blamed) or 'every check passed'}"
     return found
 
@@ -172,14 +172,13 @@ def main() -> None:
     for column in args.columns:
         params = check_params(parse_params(texts[column], column), column)
         clone = prepare_clone(root, f"{name}-{column}", {}, texts[column])
+        shutil.rmtree(clone / "metrics", ignore_errors=True)  # of the committed run, which has other stages
         say(f"{COLUMNS[column]}: {clone}")
         done = reproduce(clone, args.jobs)
-        runs[column] = collect(clone / "metrics", params) if done else {}
+        runs[column] = collect(clone / "metrics", params)
         write(path, table(study, runs))
         if not done:
-            sys.exit(
-                f"{COLUMNS[column]} failed. Run the command again to continue; results so far are in DVC's cache"
-            )
+            sys.exit(f"{COLUMNS[column]} failed. Run the command again to continue; the table has what is done")
     say(f"written: {path}")
 
 
