@@ -6,7 +6,7 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SOURCES := src stages tests tools benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro diff prune test lint bench timings experiments lock preset weights seeds folds clean
+.PHONY: help setup repro diff prune test lint bench timings experiments lock preset weights seeds folds classes replay clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,12 @@ seeds: setup ## run the pipeline with SEEDS=1,2,3 and write docs/tables/seeds.cs
 
 folds: setup ## run the pipeline once per fold of split.folds and write docs/tables/folds.csv
 	@$(RUN) python -m tools.repeat folds --jobs $(JOBS)
+
+classes: setup ## run the pipeline with 2, 3, ... classes on the same images and write docs/tables/classes.csv
+	@$(RUN) python -m tools.repeat classes --jobs $(JOBS)
+
+replay: setup ## make replay STUDY=lerman2024 [SIZE=cpu]: a published study, as published and as it should be
+	@$(RUN) python -m tools.replay $(STUDY) --size "$(SIZE)" --jobs $(JOBS)
 
 clean: ## remove the environment and all caches; results stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache tmp

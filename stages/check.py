@@ -30,7 +30,14 @@ def main() -> None:
         write_records,
     )
     from medrobust.data.store import open_splits
-    from medrobust.models.folder import is_adversarial, load, members, not_fitted, weights_hash
+    from medrobust.models.folder import (
+        adversarial_trainings,
+        is_adversarial,
+        load,
+        members,
+        not_fitted,
+        weights_hash,
+    )
 
     params = load_params()
     images = open_splits(args.prepared, args.split)
@@ -50,6 +57,7 @@ def main() -> None:
             suites=suites,
             attempts=tables,
             adversarial=is_adversarial(folder),
+            trainings=adversarial_trainings(folder),
             siblings=others | members(folder, device()),
             bit_depth=images.store.header.bit_depth,
         )

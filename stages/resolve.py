@@ -49,13 +49,13 @@ def surrogate() -> None:
 def settings() -> None:
     """The settings of every backbone, one file per stage that depends on them, and the names of all backbones."""
     from medrobust.models.trial import try_backbone
-    from medrobust.training.resolve import check_classes, resolve_settings
+    from medrobust.training.resolve import check_split, resolve_settings
 
     params, code = load_params(), read_entries(args.code)
     with atomic_dir(args.out) as folder:
         for backbone, model in params.models.items():
             found = resolve_settings(backbone, model, params.train, params.adv, params.tune, code)
-            check_classes(found, args.split)
+            check_split(found, args.split)
             try_backbone(backbone, model)
             for stage, resolved in found.items():
                 write_json(folder / backbone / f"{stage}.json", resolved.model_dump())

@@ -27,7 +27,7 @@ PRESETS, BASE = ROOT / "presets", "default"
 #: Mappings whose keys are the user's own names: an overlay replaces them whole. It is merged into all others.
 NAMED = (
     "models", "attacks.suites", "detect.detectors", "detect.suites", "data.phantom.patients", "data.labels",
-    "data.table", "split.merge",
+    "data.table", "split.merge", "augment.probabilities",
 )  # fmt: skip
 #: Column of the comments in params.yaml.
 COLUMN = 30
@@ -39,8 +39,10 @@ def names(folder: Path = PRESETS) -> list[str]:
 
 
 @cache
-def render(name: str = BASE, folder: Path = PRESETS) -> str:
+def render(name: str = BASE, folder: Path = PRESETS, overlays: tuple[str, ...] = ()) -> str:
     """The text of params.yaml under a preset: all keys, the comments of the base, in the form that DVC writes.
+
+    `overlays` are further texts of overlays, merged after the preset.
 
     Raises:
         UserError: the preset or one that it extends does not exist, a preset extends itself, an overlay has a key
@@ -54,6 +56,8 @@ def render(name: str = BASE, folder: Path = PRESETS) -> str:
         overlay = parse_yaml_for_update("\n".join(lines), f"{each}.yaml")
         overlay.pop("extends", None)
         _merge(params, overlay, f"presets/{each}.yaml", "")
+    for text in overlays:
+        _merge(params, parse_yaml_for_update(text, "overlay"), f"a change of {name}", "")
     _set_style(params, in_list=False)
     head = [] if name == BASE else _head(_read(name, folder))
     return _spaced([*head, *dumps_yaml(params).splitlines()])

@@ -1,7 +1,8 @@
-"""Run the pipeline with several seeds, or once per fold, and write one table of all runs (docs/experiments.md).
+"""Run the pipeline with several seeds, folds or numbers of classes; write one table (docs/experiments.md).
 
-`make seeds SEEDS=1,2,3` and `make folds`. Each run has a clone of its own under tmp/repeats, with the last commit,
-DVC's cache of this one, and one changed value in params.yaml. An interrupted command continues where it was.
+`make seeds SEEDS=1,2,3`, `make folds` and `make classes`. Each run has a clone of its own under tmp/repeats, with
+the last commit, DVC's cache of this one, and changed values in params.yaml. An interrupted command continues where
+it was.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from medrobust.core.runtime import say
 from medrobust.data.pseudonyms import KEY_FILE
 from tools.git_calls import git
 from tools.outside import named_files
-from tools.repeated_results import Row, collect, pooled_patients, summarise
+from tools.repeated_results import Row, class_counts, collect, pooled_patients, summarise
 
 #: Clones, which are no outs and are ignored by git.
 CLONES = Path("tmp/repeats")
@@ -34,16 +35,37 @@ def settings_of(kind: str, params: Params, seeds: list[int]) -> dict[str, dict[s
     Raises:
         UserError: no seeds, or the same one twice.
     """
+    if kind == "classes":
+        return {
+            f"classes-{count}": merged_classes(params, count) for count in range(2, len(params.data.classes) + 1)
+        }
     if kind == "folds":
-        changes = {"split.strategy": "kfold", "split.folds": params.split.folds}
+        strategy = "published_folds" if params.split.strategy == "published_folds" else "kfold"
+        changes = {"split.strategy": strategy, "split.folds": params.split.folds}
         return {f"fold-{k}": {**changes, "split.fold": k} for k in range(params.split.folds)}
     if len(seeds) < 2 or len(set(seeds)) < len(seeds):
         raise UserError("SEEDS", f"got {seeds}", "Set two or more different seeds: make seeds SEEDS=1,2,3")
     return {f"seed-{seed}": {"seed": seed} for seed in seeds}
 
 
-def prepare_clone(root: Path, name: str, changes: dict[str, Any]) -> Path:
+def merged_classes(params: Params, count: int) -> dict[str, Any]:
+    """Changes of params.yaml for the same images with fewer classes: the last ones are merged into number `count`.
+
+    Raises:
+        UserError: the params merge classes already.
+    """
+    if params.split.merge:
+        found = f"merges {', '.join(params.split.merge)}, so the number of classes is fixed"
+        raise UserError("params.yaml: split.merge", found, "Set it to {}")
+    classes = params.data.classes
+    changes: dict[str, Any] = {"split.merge": dict.fromkeys(classes[count:], classes[count - 1])}
+    return {"split.small_class": "merge", **changes} if changes["split.merge"] else {"split.merge": {}}
+
+
+def prepare_clone(root: Path, name: str, changes: dict[str, Any], params: str | None = None) -> Path:
     """A clone of the last commit with changed params and the cache of `root`; its resume files stay.
+
+    `changes` are made to the committed params.yaml, or to the text `params`.
 
     Raises:
         UserError: there are uncommitted changes, which no clone would have.
@@ -61,7 +83,7 @@ def prepare_clone(root: Path, name: str, changes: dict[str, Any]) -> Path:
     (clone / ".dvc" / "config.local").write_text(local, encoding="utf-8")
     _link_files(root, clone)
     path = clone / "params.yaml"
-    document = parse_yaml_for_update(path.read_text(encoding="utf-8"), str(path))
+    document = parse_yaml_for_update(params or path.read_text(encoding="utf-8"), str(path))
     for key, value in changes.items():
         block, *parts = document, *key.split(".")
         for part in parts[:-1]:
@@ -103,7 +125,7 @@ def _link_files(root: Path, clone: Path) -> None:
 def main() -> None:
     """Run all repetitions, then write the table; exit 1 if a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=["seeds", "folds"])
+    parser.add_argument("kind", choices=["seeds", "folds", "classes"])
     parser.add_argument("--seeds", default="", help="comma-separated whole numbers")
     parser.add_argument("--jobs", type=int, default=2, help="stages at a time")
     args = parser.parse_args()
@@ -118,7 +140,8 @@ def main() -> None:
         say(f"{name}: {clone}")
         if not reproduce(clone, args.jobs):
             sys.exit(f"{name} failed. Run the command again to continue; results so far are in DVC's cache")
-    rows = summarise({name: collect(clone / "metrics", params) for name, clone in clones.items()})
+    results = {name: collect(clone / "metrics", params) for name, clone in clones.items()}
+    rows = class_counts(results) if args.kind == "classes" else summarise(results)
     if args.kind == "folds":
         rows += pooled_patients(list(clones.values()), params)
     write_table(TABLES / f"{args.kind}.csv", rows)

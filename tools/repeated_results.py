@@ -1,4 +1,4 @@
-"""The results of repeated runs in one table: mean, spread and worst; over folds, the pooled patients."""
+"""The results of repeated runs in one table: mean, spread and worst; pooled patients of folds; classes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,6 +54,18 @@ def summarise(runs: Mapping[str, Results]) -> list[Row]:
         each = dict(zip(runs, values, strict=True))
         rounded = {name: round(float(value), 3) for name, value in {**numbers, **each}.items()}
         rows.append(dict(zip(("unit", "model", "measure"), key, strict=True)) | {"runs": len(values)} | rounded)
+    return rows
+
+
+def class_counts(runs: Mapping[str, Results]) -> list[Row]:
+    """One row per unit, model and measure, and one column per run; runs are named `classes-<count>`.
+
+    The first row is the balanced accuracy of guessing, because more classes lower the other numbers by themselves.
+    """
+    guessing = {name: round(1 / int(name.removeprefix("classes-")), 3) for name in runs}
+    rows: list[Row] = [{"unit": "any", "model": "guessing", "measure": "balanced_accuracy", **guessing}]
+    for row in summarise(runs):
+        rows.append({key: value for key, value in row.items() if key not in ("mean", "sd", "worst", "runs")})
     return rows
 
 

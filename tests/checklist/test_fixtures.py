@@ -46,6 +46,7 @@ WEAKNESSES: dict[str, tuple[list[dict[str, Any]], str, str | tuple[str, ...]]] =
 OTHERS = {
     "logit scale", "black box", "transfer", "convergence", "restarts", "step size", "monotone", "bit depth",
     "gain", "direction", "random step", "adaptive steps", "smoothed gradient", "label only", "together",
+    "training attack",
 }  # fmt: skip
 
 

@@ -183,6 +183,26 @@ def test_checks_of_the_radius_curve(sound: nn.Module, images: Subset) -> None:
     assert outcome("bit depth", RadiusCurve(0, 0, 40, 0, 0)) == outcome("monotone", None) == "skip"
 
 
+def test_a_training_attack_that_cannot_reach_its_radius_is_named(sound: nn.Module, images: Subset) -> None:
+    sample = ImageSample(np.arange(2), images.batch(range(2)), images.targets(range(2)), torch.arange(2))
+    weak = {"eps": 0.2, "alpha": 1e-4, "steps": 5, "allow_weak": True}
+
+    def found(*trainings: dict[str, Any]) -> tuple[str, str]:
+        evidence = ModelEvidence(sound, sample, 3, images.labels, images.labels, None, trainings)
+        result = run_check(BY_NAME["training attack"], evidence)
+        return result.outcome, result.text
+
+    moved = "the training attack moves at most 0.0025 eps"
+    assert (
+        found(weak)
+        == found({"eps": 0.1, "alpha": "auto", "steps": 1, "allow_weak": False}, weak)
+        == ("warn", moved)
+    )
+    for sound_block in ({"alpha": "auto"}, {"alpha": 0.04}):
+        assert found({**weak, **sound_block})[0] == "pass"
+    assert found()[0] == "pass"
+
+
 def test_the_same_seed_gives_the_same_challenge_and_keeps_the_global_random_state(
     sound: nn.Module, images: Subset
 ) -> None:

@@ -191,3 +191,63 @@ def test_per_patient_leaves_images_of_unknown_patients() -> None:
     data.manifest["patient"] = ""
     table = make_split(data.manifest, data.header, params(strategy="random", per_patient=1), 0)
     assert (table["split"] != "excluded").all()
+
+
+def test_a_published_fold_is_test_and_validation_has_whole_patients_of_the_others() -> None:
+    data = store([10, 10, 10], slices=3)
+    patients = data.manifest["patient"]
+    fold_of = {name: str(number % 5 + 1) for number, name in enumerate(sorted(set(patients)))}
+    data.manifest["published_split"] = patients.map(fold_of)
+    tested = []
+    for fold in range(5):
+        table = make_split(data.manifest, data.header, params(strategy="published_folds", fold=fold), 0)
+        assert (data.manifest["published_split"][table["split"] == "test"] == str(fold + 1)).all()
+        assert (table["split"].groupby(patients).nunique() == 1).all()
+        assert (pd.crosstab(table["label"], table["split"])["val"] == 2 * 3).all(), (
+            "a fifth of 8 patients per class"
+        )
+        tested += table["id"][table["split"] == "test"].tolist()
+    assert sorted(tested) == sorted(data.manifest["id"])
+
+
+def test_published_folds_that_split_patients_stay_as_published() -> None:
+    """So that the audit can report them; images without an id are patients of their own."""
+    data = store([6, 6, 6], slices=2)
+    data.manifest["published_split"] = [str(row % 2 + 1) for row in range(len(data.manifest))]
+    data.manifest.loc[:1, "patient"] = ""
+    table = make_split(data.manifest, data.header, params(strategy="published_folds"), 0)
+    assert (table["split"][data.manifest["published_split"] == "1"] == "test").all()
+    for fold, count in ((2, 2), (3, 2)):
+        with pytest.raises(UserError, match=rf"fold {fold}, but the data have {count} published folds"):
+            make_split(data.manifest, data.header, params(strategy="published_folds", fold=fold), 0)
+    with pytest.raises(UserError, match="fold 0, but the data have 0 published folds"):
+        plain = store([6, 6, 6])
+        make_split(plain.manifest, plain.header, params(strategy="published_folds"), 0)
+
+
+def test_counts_draw_equal_numbers_per_class() -> None:
+    data = store([20, 30, 40], slices=4)
+    counts = {"train": 31, "unlabelled": 12, "val": 9, "test": 10}
+    for strategy in ("random", "patient"):
+        table = make_split(data.manifest, data.header, params(strategy=strategy, counts=counts), 0)
+        assert table["split"].value_counts().drop("excluded").to_dict() == counts
+        per_class = pd.crosstab(table["split"], table["label"])
+        spread = per_class.drop("excluded").max(axis=1) - per_class.drop("excluded").min(axis=1)
+        assert spread.max() <= 1
+        assert set(table["reason"]) == {"", "beyond split.counts"}
+        same = make_split(data.manifest, data.header, params(strategy=strategy, counts=counts), 0)
+        pd.testing.assert_frame_equal(table, same)
+        measured = split_metrics(table, data.manifest, data.header)
+        assert measured["unlabelled"]["images"] == 12
+    whole = make_split(data.manifest, data.header, params(strategy="patient"), 0)
+    drawn = make_split(data.manifest, data.header, params(strategy="patient", counts=counts), 0)
+    kept = drawn["split"] != "excluded"
+    assert (drawn["split"][kept].replace("unlabelled", "train") == whole["split"][kept]).all()
+    assert "unlabelled" not in split_metrics(whole, data.manifest, data.header)
+
+
+def test_counts_that_a_class_does_not_have_are_refused() -> None:
+    data = store([3, 9, 9], slices=4)
+    with pytest.raises(UserError, match=r"split\.counts: 10 images of a for train, which has 4"):
+        counts = {"train": 30, "val": 3, "test": 3}
+        make_split(data.manifest, data.header, params(counts=counts), 0)

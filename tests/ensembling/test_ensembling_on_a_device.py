@@ -38,7 +38,7 @@ def test_every_method_predicts_the_same_on_another_device(method: str) -> None:
 
 
 def test_the_transfer_matrix_is_the_same_on_another_device() -> None:
-    params = TransferParams(suite="s", eps=EPS, images=8)
+    params = TransferParams(suite="s", eps=EPS, member_eps=[], images=8)
 
     def matrix(models: dict[str, nn.Module], ensemble: EnsembleClassifier) -> pd.DataFrame:
         return transfer(

@@ -55,7 +55,7 @@ def models() -> dict[str, nn.Module]:
 @pytest.fixture(scope="module")
 def found(models: dict[str, nn.Module]) -> tuple[pd.DataFrame, dict[str, Any]]:
     ensemble = EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()
-    params = TransferParams(suite="s", eps=EPS, images=8)
+    params = TransferParams(suite="s", eps=EPS, member_eps=[EPS / 2, EPS], images=8)
     return transfer(
         models, ("ensemble", ensemble), list(models), pictures(), suite(), params=params, report=REPORT, seed=4
     )
@@ -98,6 +98,23 @@ def test_the_source_per_member_gives_each_member_its_own_image(
     expected = (torch.stack(parts).mean(0).argmax(1).numpy() == few.labels).mean()
     assert by_cell(found[0])[PER_MEMBER, "ensemble"]["accuracy"] == pytest.approx(expected)
     assert found[1]["models"]["ensemble"]["per_member"] == pytest.approx(expected)
+
+
+def test_each_member_is_attacked_alone_at_a_list_of_radii(
+    models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
+) -> None:
+    half, whole = found[1]["per_member"]
+    assert (half["eps"], whole["eps"]) == (EPS / 2, EPS)
+    assert whole["accuracy"] == found[1]["models"]["ensemble"]["per_member"]
+    few, attack = pictures().evenly_spaced(8), PGD(eps=EPS / 2, steps=3, stop_when_fooled=False)
+    rows = range(8)
+    parts = [
+        model(attack(model, few.batch(rows), few.targets(rows), seeds=image_seeds(few.ids, 4))).softmax(1)
+        for model in models.values()
+    ]
+    expected = (torch.stack(parts).mean(0).argmax(1).numpy() == few.labels).mean()
+    assert half["accuracy"] == pytest.approx(expected)
+    assert half["accuracy_ci"][0] <= half["accuracy"] <= half["accuracy_ci"][1]
 
 
 def test_the_summary_names_the_source_with_the_lowest_accuracy(found: tuple[pd.DataFrame, dict[str, Any]]) -> None:

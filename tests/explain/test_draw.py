@@ -47,6 +47,18 @@ def test_a_name_is_shown_as_it_is(name: str, panel: Panel, tmp_path: Path) -> No
     save(draw_panel(replace(panel, truth=name)), tmp_path, "panel")
 
 
+def test_attacked_images_of_a_joint_layout_are_crosses() -> None:
+    points = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    for shown, marks, title in ((6, 1, "clean images only"), (8, 2, "clean and attacked")):
+        layout = np.arange(2.0 * shown).reshape(shown, 2)
+        features = FeatureMap(points, points[:2], 0.5, layout)
+        right = draw_features(features, np.zeros(6, dtype=int), np.array([0, 1]), ["a", "b"]).axes[1]
+        drawn = [np.asarray(group.get_offsets()) for group in right.collections if len(group.get_offsets())]
+        assert len(drawn) == marks
+        assert right.get_title() == f"t-SNE, {title}"
+    np.testing.assert_array_equal(drawn[1], layout[6:])
+
+
 def test_every_word_lies_inside_the_picture(panel: Panel) -> None:
     figure = draw_panel(panel)
     figure.canvas.draw()

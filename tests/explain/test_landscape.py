@@ -35,6 +35,19 @@ def test_neighbours_stay_neighbours_and_the_seed_decides() -> None:
     assert np.array_equal(found.tsne, again)
 
 
+def test_attacked_images_can_be_in_the_layout() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.eye(3) * 30, 12, axis=0) + rng.normal(size=(36, 3))
+    moved = groups[:5] + np.eye(3)[1] * 30 - np.eye(3)[0] * 30  # from the first group into the second
+    found = feature_map(groups, moved, seed=1, joint=True)
+    assert found.tsne is not None
+    assert found.tsne.shape == (41, 2)
+    away = np.linalg.norm(found.tsne[36:, None] - found.tsne[None, :36], axis=2)
+    assert (np.repeat([0, 1, 2], 12)[away.argmin(1)] == 1).all()
+    alone = feature_map(groups, moved, seed=1)
+    np.testing.assert_array_equal(found.clean, alone.clean)
+
+
 def test_constant_features_and_few_images_are_no_error() -> None:
     clean = np.array([[0.0, 1, 5], [1, 0, 5], [2, 4, 5]])
     found = feature_map(clean, clean, seed=0)

@@ -51,6 +51,14 @@ def test_normalisation_is_that_of_torchvision(classifier: Classifier) -> None:
     assert torch.allclose(classifier.backbone(normalise(images)), classifier(images), atol=1e-5)
 
 
+def test_input_can_stay_without_the_mean_and_deviation_of_the_weights(tmp_path: Path) -> None:
+    plain = build_classifier(block(normalise=False), CLASSES).eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(plain.backbone(images), plain(images))
+    checkpoint.save(tmp_path / "m", plain, block(normalise=False), {})
+    assert torch.equal(checkpoint.load(tmp_path / "m")(images), plain(images))
+
+
 def test_dinov2_takes_any_multiple_of_14() -> None:
     model = build_classifier(block(timm="vit_small_patch14_dinov2", image_size=28), CLASSES).eval()
     assert model(torch.rand(1, 1, 64, 64)).shape == (1, 3)

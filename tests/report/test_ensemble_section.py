@@ -12,7 +12,7 @@ from medrobust.report.page.sections import sections
 from medrobust.report.tables import accuracy as tables
 from medrobust.report.tables.calibration import calibration_table, recall_table
 from medrobust.report.tables.ensemble import ensemble_text, methods_table, weights_table
-from medrobust.report.tables.transfer import transfer_grids
+from medrobust.report.tables.transfer import transfer_grids, transfer_tables
 from tests.report.pipeline import lock
 from tests.report.runs import SETTINGS, read, write_record, write_run
 
@@ -125,3 +125,16 @@ def test_the_matrix_is_a_figure_for_papers_too(folder: Path) -> None:
     drawn = draw_all(read(folder), folder, {})
     assert drawn["transfer_pgd"].is_file()
     assert "evaluated on" in drawn["transfer_pgd"].with_suffix(".svg").read_text()
+
+
+def test_members_attacked_alone_have_a_row_per_radius(folder: Path) -> None:
+    title = "Each member attacked alone"
+    assert title not in [table.title for table in transfer_tables(read(folder), 0.95)]
+    rows = [
+        {"eps": eps, "accuracy": value, "accuracy_ci": [0.1, 0.9]} for eps, value in ((0.005, 0.75), (0.1, 0.25))
+    ]
+    change(folder, "transfer", per_member=rows)
+    table = transfer_tables(read(folder), 0.95)[-1]
+    assert table.title == title
+    assert table.rows == [["0.005", "0.750 [0.100, 0.900]"], ["0.1", "0.250 [0.100, 0.900]"]]
+    assert "these numbers are no bounds" in " ".join(table.note.split())

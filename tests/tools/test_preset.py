@@ -18,6 +18,7 @@ from medrobust.core.params.schema import check_params
 from medrobust.core.params.yaml_file import parse_params, read_params
 from tests.params import preset
 from tools.preset import NAMED, differences, names, render, write
+from tools.replay import studies
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OVERLAYS = [name for name in names() if name != "default"]
@@ -110,7 +111,8 @@ def test_an_overlay_is_short_and_gives_reasons(name: str) -> None:
     text = (ROOT / "presets" / f"{name}.yaml").read_text()
     lines = text.splitlines()
     assert text.startswith("# ")
-    assert len(lines) <= 40
+    # A study differs from the demonstration in nearly every block.
+    assert len(lines) <= (90 if name.partition("-")[0] in studies() else 40)
     assert max(map(len, lines)) <= 115
 
     def without_reason(block: Any, prefix: str = "") -> list[str]:

@@ -15,7 +15,7 @@ from medrobust.core.records import write_json, write_metrics, write_table
 from tests.params import preset, save
 from tools import repeat
 from tools.repeat import prepare_clone, settings_of
-from tools.repeated_results import collect, pooled_patients, summarise
+from tools.repeated_results import class_counts, collect, pooled_patients, summarise
 
 
 def params(**models: Any) -> Params:
@@ -39,6 +39,36 @@ def test_runs_are_named_by_seed_or_fold() -> None:
     folds = settings_of("folds", params(), [])
     assert list(folds) == [f"fold-{k}" for k in range(5)]
     assert folds["fold-2"] == {"split.strategy": "kfold", "split.folds": 5, "split.fold": 2}
+
+
+def test_published_folds_stay_those_of_the_publisher() -> None:
+    content = preset("smoke")
+    content["split"].update(strategy="published_folds", folds=3)
+    folds = settings_of("folds", check_params(content, "params.yaml"), [])
+    assert list(folds) == ["fold-0", "fold-1", "fold-2"]
+    assert folds["fold-1"]["split.strategy"] == "published_folds"
+
+
+def test_the_last_classes_are_merged_step_by_step() -> None:
+    runs = settings_of("classes", params(), [])
+    assert list(runs) == ["classes-2", "classes-3", "classes-4"]
+    both = {"MildDemented": "VeryMildDemented", "ModerateDemented": "VeryMildDemented"}
+    assert runs["classes-2"] == {"split.small_class": "merge", "split.merge": both}
+    assert runs["classes-3"]["split.merge"] == {"ModerateDemented": "MildDemented"}
+    assert runs["classes-4"] == {"split.merge": {}}
+    merged = preset("smoke")
+    merged["split"].update(small_class="merge", merge=both)
+    with pytest.raises(UserError, match=r"split\.merge: merges MildDemented, Moder.*number of classes is fixed"):
+        settings_of("classes", check_params(merged, "params.yaml"), [])
+
+
+def test_the_table_of_class_counts_starts_with_guessing(tmp_path: Path) -> None:
+    runs = {f"classes-{k}": collect(metrics(tmp_path / str(k), -0.05 * k), params()) for k in (2, 3, 4)}
+    first, *others = class_counts(runs)
+    assert [first[f"classes-{k}"] for k in (2, 3, 4)] == [0.5, 0.333, 0.25]
+    row = next(row for row in others if (row["model"], row["measure"]) == ("net-adv", "s 0.01 balanced_accuracy"))
+    assert [row[f"classes-{k}"] for k in (2, 3, 4)] == [0.3, 0.25, 0.2]
+    assert "mean" not in row
 
 
 @pytest.mark.parametrize("seeds", [[], [1], [1, 1]])

@@ -24,7 +24,7 @@ from tests.params import default_block, preset, save
 
 AUGMENT = AugmentParams(
     p=0.5, horizontal_flip=True, vertical_flip=True, rotation=10, translate=0.05, scale=[0.9, 1.1],
-    brightness=0.1, contrast=0.1, sharpness=0.5,
+    brightness=0.1, contrast=0.1, sharpness=0.5, probabilities={}, gamma=[1, 1],
 )  # fmt: skip
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.training import AdvParams
+from medrobust.core.params.training import AdvParams, AugmentParams
 from medrobust.core.records import atomic_file
 from medrobust.data.augment import build_augmentation
 from medrobust.data.store import Subset
@@ -50,6 +51,25 @@ def test_the_loop_learns_and_keeps_the_best_epoch() -> None:
     assert result.best_value > 0.95
     assert len(result.history) == 12
     assert result.history[result.best_epoch]["val_balanced_accuracy"] == result.best_value
+
+
+def test_the_last_epoch_is_the_result_if_it_is_to_be_kept() -> None:
+    job = make_job(settings=settings(epochs=3, keep="last", lr=0.05))
+    states: list[dict[str, Any]] = []
+    result = fit(job, lambda *_: states.append({k: v.clone() for k, v in job.model.state_dict().items()}))
+    assert result.best_epoch == 2
+    assert result.best_value == result.history[-1]["val_balanced_accuracy"]
+    assert all(torch.equal(value, states[-1][key]) for key, value in job.model.state_dict().items())
+    best = fit(make_job(settings=settings(epochs=3, lr=0.05)))
+    assert best.best_epoch < 2, "this training has its best epoch earlier"
+
+
+def test_an_epoch_has_at_most_the_batches_of_its_budget() -> None:
+    batches = trainer_of(make_job(batches=2)).labelled_batches(0)
+    assert [len(part) for part in batches] == [16, 16]
+    all_batches = trainer_of(make_job()).labelled_batches(0)
+    assert len(all_batches) == 3
+    assert all(np.array_equal(one, other) for one, other in zip(batches, all_batches, strict=False))
 
 
 @pytest.mark.parametrize("name", STATEFUL)
@@ -419,6 +439,28 @@ def test_augmentation_keeps_shape_and_range_and_p_0_changes_nothing() -> None:
     assert not torch.equal(changed, images)
     no_augmentation = AUGMENT.model_copy(update={"p": 0.0})
     assert torch.allclose(build_augmentation(no_augmentation)(images), images, atol=1e-6)
+
+
+def test_a_single_change_has_its_own_probability() -> None:
+    images = torch.rand(64, 1, 8, 8)
+    only = {"horizontal_flip": 1.0}
+    flipped = build_augmentation(AUGMENT.model_copy(update={"p": 0.0, "probabilities": only}))(images)
+    assert torch.allclose(flipped, images.flip(3), atol=1e-6)
+    torch.manual_seed(0)
+    half = {"p": 0.0, "probabilities": {"gamma": 0.5}, "gamma": [2.0, 2.0]}
+    result = build_augmentation(AUGMENT.model_copy(update=half))(images)
+    squared = torch.isclose(result, images.square(), atol=1e-5).flatten(1).all(1)
+    same = torch.isclose(result, images, atol=1e-6).flatten(1).all(1)
+    assert bool((squared | same).all())
+    assert 20 < int(squared.sum()) < 44
+    with pytest.raises(ValidationError, match="affine"):
+        AugmentParams.model_validate({**AUGMENT.model_dump(), "probabilities": {"shear": 0.1}})
+
+
+def test_a_gamma_of_1_draws_no_random_number() -> None:
+    """Results of runs without it do not change."""
+    kinds = [type(step).__name__ for step in build_augmentation(AUGMENT).children()]
+    assert "RandomGamma" not in kinds
 
 
 def test_labels_are_hidden_by_patient_in_every_class() -> None:

@@ -9,13 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.attacks.methods.pgd import PGD
+from medrobust.attacks.methods.pgd import FGSM, PGD
 from medrobust.core.errors import UserError
 from medrobust.core.params.training import ModelParams
+from medrobust.core.seeds import uniform
 from medrobust.models.build import build_classifier
 from medrobust.training.loop import fit
 from medrobust.training.objectives.base import Step, load_objective
-from medrobust.training.objectives.inner import attack_with_pgd, training_attack, validation_attack
+from medrobust.training.objectives.inner import (
+    RADIUS_STREAM,
+    attack_with_pgd,
+    training_attack,
+    validation_attack,
+)
 from medrobust.training.objectives.pgd import scheduled
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.objectives.trades import divergence
@@ -112,6 +118,37 @@ def test_mixed_and_pgd_at() -> None:
     assert other > one
 
 
+@pytest.mark.parametrize("name", ["mixed", "pgd_at", "ssat", "mart", "curriculum"])
+def test_each_image_has_a_radius_of_its_own(name: str) -> None:
+    step = make_step(adv=adv(eps=0.06, eps_min=0.02, steps=4), classes=3 if name == "mart" else 2)
+    loss(name, step)
+    moved = (step._cache["adv"] - step.images).abs().flatten(1).amax(1)
+    radii = 0.02 + 0.04 * uniform(step.seeds, RADIUS_STREAM, ())
+    assert torch.allclose(moved, radii, atol=1e-6)
+    assert len(set(moved.tolist())) == 8
+    assert 0.02 <= float(moved.min()) < float(moved.max()) <= 0.06
+
+
+def test_one_radius_for_all_equals_the_attack_without_a_range() -> None:
+    """`eps_min: eps` draws eps for each image."""
+    for changes in ({}, {"random_start": False, "steps": 1}, {"alpha": 0.02}):
+        same = attack_with_pgd(make_step(adv=adv(eps_min=0.05, **changes)))
+        assert torch.equal(same, attack_with_pgd(make_step(adv=adv(**changes))))
+
+
+def test_one_step_without_a_random_start_is_fgsm() -> None:
+    step = make_step(adv=adv(steps=1, random_start=False))
+    expected = FGSM(eps=0.05, stop_when_fooled=False)(step.model, step.images, step.labels, seeds=step.seeds)
+    assert torch.equal(attack_with_pgd(step), expected)
+    assert not torch.equal(attack_with_pgd(make_step(adv=adv(steps=1))), expected)
+
+
+def test_a_weak_training_attack_runs_if_it_is_allowed() -> None:
+    step = make_step(adv=adv(eps=0.2, alpha=1e-4, steps=5, allow_weak=True, random_start=False))
+    moved = (attack_with_pgd(step) - step.images).abs()
+    assert 0 < float(moved.max()) <= 5e-4 + 1e-6
+
+
 def test_the_curriculum_increases_radius_and_steps() -> None:
     grown = [scheduled(adv(ramp=0.5, steps=4, eps=0.04), share) for share in (0.125, 0.25, 0.5, 1.0)]
     assert [block.steps for block in grown] == [1, 2, 4, 4]
@@ -131,8 +168,6 @@ def input_gradient(step: Step, images: Tensor) -> Tensor:
 
 
 def test_fgsm_rs_is_one_long_step_from_a_random_start() -> None:
-    from medrobust.core.seeds import uniform
-
     step, eps = make_step(), 0.05
     noise = eps * (2 * uniform(step.seeds, 0, (1, 16, 16)) - 1)
     start = (step.images + noise).clamp(0, 1)
@@ -143,8 +178,6 @@ def test_fgsm_rs_is_one_long_step_from_a_random_start() -> None:
 
 
 def test_n_fgsm_is_noise_and_a_step_without_a_ball() -> None:
-    from medrobust.core.seeds import uniform
-
     step, eps = make_step(), 0.05
     start = (step.images + 2 * eps * (2 * uniform(step.seeds, 0, (1, 16, 16)) - 1)).clamp(0, 1)
     hit = (start + eps * input_gradient(step, start).sign()).clamp(0, 1)

@@ -15,7 +15,7 @@ from torch import nn
 from medrobust.core.errors import UserError
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.training import ModelParams
-from medrobust.core.records import read_json, read_metrics, write_json
+from medrobust.core.records import read_json, read_metrics, read_table, write_json, write_table
 from medrobust.data.store import Subset
 from medrobust.training import loop, run, state
 from medrobust.training.objectives.registry import OBJECTIVES
@@ -187,3 +187,19 @@ def test_a_resume_file_is_deleted_without_those_that_another_run_writes(
         file.write_bytes(b"x")
     state.delete_resume_file("key")
     assert list(path.parent.iterdir()) == [writing]
+
+
+def test_images_that_the_split_sets_aside_are_unlabelled(clean: Path) -> None:
+    """The clean model has not seen them, so it makes the pseudo-labels and is the start."""
+    table = read_table(clean / "data" / "split.csv", dtype=str)
+    rows = table.index[table["split"] == "train"][:6]
+    table.loc[rows, "split"] = "unlabelled"
+    write_table(clean / "data" / "split.csv", table)
+    train_stage(make_run(clean, "clean"))
+    stage = make_run(clean, "ssat", "ssat", unlabelled="split")
+    assert sorted(stage.images.subsets["unlabelled"].ids) == sorted(table["id"][rows])
+    adv_train_stage(stage, clean / "clean" / "model")
+    params = read_json(clean / "ssat" / "model" / "card.json")["params"]
+    assert params["unlabelled"]["images"] == 6
+    assert 0 <= params["unlabelled"]["right_pseudo_labels"] <= 1
+    assert params["clean"] == read_json(clean / "clean" / "model" / "card.json")["sha256"]

@@ -12,7 +12,7 @@ from medrobust.core.params.training import TuneParams
 from medrobust.core.records import write_json
 from medrobust.training.objectives.inner import training_attack
 from medrobust.training.objectives.pgd import scheduled
-from medrobust.training.resolve import check_classes, resolve_settings
+from medrobust.training.resolve import check_split, resolve_settings
 from medrobust.training.settings import TrainingSettings, read_settings
 
 
@@ -80,13 +80,41 @@ def test_a_step_size_that_cannot_reach_eps_is_refused_before_any_training(params
     for objective in ("mixed", "pgd_at", "curriculum", "trades", "mart", "ssat"):
         changes = {"objective": objective, "alpha": 0.009, "unlabelled": 0.5 if objective == "ssat" else 0.0}
         found = rf"adv\.alpha: the training attack of {objective} reaches 0\.009 x 2 = 0\.018 of eps 0\.02"
-        with pytest.raises(UserError, match=f"{found}.*Set alpha: auto, a larger alpha, or more steps$"):
+        with pytest.raises(
+            UserError, match=f"{found}.*Set alpha: auto, a larger alpha, more steps, or allow_weak: true$"
+        ):
             resolve(params, adv=changes)
         resolve(params, adv={**changes, "alpha": 0.01})
-    one = r"training attack of fgsm_rs reaches 0\.01 x 1 = 0\.01 of eps 0\.02.*auto, or a larger alpha$"
+    one = r"training attack of fgsm_rs reaches 0\.01 x 1 = 0\.01 of eps 0\.02.*auto, a larger alpha, or allow_weak"
     with pytest.raises(UserError, match=one):
         resolve(params, adv={"objective": "fgsm_rs", "alpha": 0.01})
     resolve(params, adv={"objective": "fgsm_rs", "alpha": 0.025})
+
+
+def test_a_step_size_that_cannot_reach_eps_is_an_explicit_choice(params: Params) -> None:
+    """Study one's ResNet row: eps 0.2, alpha 1e-4, five steps."""
+    row = {"eps": 0.2, "alpha": 1e-4, "steps": 5}
+    with pytest.raises(UserError, match=r"0\.0001 x 5 = 0\.0005 of eps 0\.2"):
+        resolve(params, adv=row)
+    block = resolve(params, adv={**row, "allow_weak": True})["adv_train"].adv
+    assert block is not None
+    assert training_attack(block).step_size == 1e-4
+
+
+@pytest.mark.parametrize("objective", ["trades", "fgsm_rs", "n_fgsm", "free"])
+def test_keys_that_the_attack_of_an_objective_does_not_read_are_refused(objective: str, params: Params) -> None:
+    with pytest.raises(
+        UserError, match=rf"adv\.eps_min: 0\.01 with objective {objective}, whose attack.*mixed, pgd_at"
+    ):
+        resolve(params, adv={"objective": objective, "eps_min": 0.01})
+    with pytest.raises(UserError, match=r"adv\.random_start: False with objective"):
+        resolve(params, adv={"objective": objective, "random_start": False})
+    resolve(params, adv={"objective": "cross_entropy", "random_start": False})
+
+
+def test_the_smallest_radius_is_at_most_the_largest(params: Params) -> None:
+    with pytest.raises(ValidationError, match=r"adv\.eps_min 0\.03 is above adv\.eps 0\.02"):
+        resolve(params, adv={"eps_min": 0.03})
 
 
 def test_an_objective_without_a_ball_may_use_small_steps(params: Params) -> None:
@@ -157,9 +185,20 @@ def test_an_objective_for_more_classes_than_the_data_have_is_refused(
     changes: dict[str, Any] = {block: {"objective": "gce"}}
     resolved = resolve(params, **changes)
     split.write_text("id,split,label\na,train,x\nb,train,y\nc,val,z\n")
-    check_classes(resolved, split)
+    check_split(resolved, split)
     split.write_text("id,split,label\na,train,x\nb,train,y\nc,val,y\n")
     message = rf"{block}\.objective: needs 3 classes or more, .*split\.csv has 2\. Use another objective"
     with pytest.raises(UserError, match=message):
-        check_classes(resolved, split)
-    check_classes(resolve(params), split)
+        check_split(resolved, split)
+    check_split(resolve(params), split)
+
+
+def test_unlabelled_images_of_the_split_must_exist(params: Params, tmp_path: Path) -> None:
+    settings = resolve(params, adv={"objective": "ssat", "unlabelled": "split"})
+    assert settings["adv_train"].files == {}
+    split = tmp_path / "split.csv"
+    split.write_text("id,split,label,reason\n1,train,a,\n2,train,b,\n")
+    with pytest.raises(UserError, match=r"adv\.unlabelled: split, but .* no unlabelled image.*Set split\.counts"):
+        check_split(settings, split)
+    split.write_text("id,split,label,reason\n1,unlabelled,a,\n2,train,b,\n")
+    check_split(settings, split)

@@ -40,9 +40,10 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make_study(folder: Path, count: int, robust: bool = False, epochs: int = 1) -> TuningStudy:
+def make_study(folder: Path, count: int, robust: bool = False, epochs: int = 1, **changes: Any) -> TuningStudy:
     block: dict[str, Any] = {
         "trials": count, "epochs": epochs, "space": SPACE, "objective": "robust" if robust else "clean",
+        "batches": None, "val_batches": None, **changes,
     }  # fmt: skip
     resolved = TrainingSettings(
         backbone="b", model=ModelParams(timm="resnet10t", weights="none", image_size=16),
@@ -183,6 +184,20 @@ def test_a_robust_study_trains_and_validates_under_attack(prepared: Path) -> Non
     study = trials.open_study(next(Path("tmp/studies").glob("*.log")).stem)
     assert finished_trials(study)[0].value is not None
     assert read_json(prepared / "out" / "best.json")["value"] == finished_trials(study)[0].value
+
+
+def test_a_trial_has_a_budget_of_batches(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[loop.Job] = []
+
+    def spy(job: loop.Job, on_epoch: Any = None) -> FitResult:
+        jobs.append(job)
+        return loop.fit(job, on_epoch)
+
+    monkeypatch.setattr(trials, "fit", spy)
+    tune(prepared, 1, batches=1, val_batches=1, space={**SPACE, "batch_size": [4]})
+    tune(prepared, 1)
+    assert [(job.batches, len(job.val)) for job in jobs] == [(1, 4), (None, 16)]
+    assert set(jobs[0].val.ids) < set(jobs[1].val.ids)
 
 
 def test_figures_and_importance_are_written(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The parts of a check: the evidence that it looks at, its thresholds, and its result."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -59,6 +59,7 @@ class ModelEvidence:
 
     `sample` has test images, whether classified correctly or not. `preds` and `labels` are int, of all test
     images, without an attack. `curve` is None if the model classifies no image of the sample correctly.
+    `trainings` has the `adv` block of its adversarial training, or of each member's; none for a clean model.
     """
 
     model: nn.Module
@@ -67,6 +68,7 @@ class ModelEvidence:
     preds: np.ndarray
     labels: np.ndarray
     curve: RadiusCurve | None
+    trainings: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import frozen, margin
+from medrobust.attacks.base import TOLERANCE, frozen, margin
 from medrobust.attacks.methods.pgd import FGSM
 from medrobust.attacks.state import Loss, loss_gradient
 from medrobust.checklist.base import ImageSample, Measurement, ModelEvidence, lower_bound
@@ -168,6 +168,18 @@ def bit_depth(evidence: ModelEvidence) -> Measurement:
     lost = curve.fooled - curve.fooled_stored
     text = f"{lost} of {curve.fooled} attacked images are harmless once stored"
     return Measurement(lower_bound(lost, curve.fooled), text)
+
+
+def training_attack(evidence: ModelEvidence) -> Measurement:
+    """Share of `adv.eps` that alpha·steps of the training attack does not cover; the largest over the members.
+
+    It is 0 unless `adv.allow_weak` is set, because other settings are refused.
+    """
+    weak = [block for block in evidence.trainings if block.get("allow_weak") and block["alpha"] != "auto"]
+    covered = [float(block["alpha"]) * int(block["steps"]) / float(block["eps"]) for block in weak]
+    if not covered or min(covered) >= 1 - TOLERANCE:
+        return Measurement(0.0, "the model was not trained with a weak attack")
+    return Measurement(1 - min(covered), f"the training attack moves at most {min(covered):.3g} eps")
 
 
 def _outputs(model: nn.Module, images: Tensor) -> Tensor:

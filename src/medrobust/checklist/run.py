@@ -1,6 +1,6 @@
 """Run all checks on a model and its evaluations, and write the records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class CheckedModel:
 
     `suites` has resolved suites and `attempts` the attack records (one row per image and attempt), by suite.
     `adversarial`: whether the model was trained on attacked images. Images made on `siblings`, other models of the
-    run for the same classes, are tried on this one.
+    run for the same classes, are tried on this one. `trainings` as in `ModelEvidence`.
     """
 
     model: nn.Module
@@ -61,6 +61,7 @@ class CheckedModel:
     adversarial: bool
     siblings: Mapping[str, nn.Module] = field(default_factory=dict)
     bit_depth: int = 8
+    trainings: Sequence[Mapping[str, Any]] = ()
 
 
 def read_evaluations(
@@ -196,7 +197,9 @@ def _model_evidence(
         levels = 2**checked.bit_depth - 1
         curve = run_curve(checked.model, sample, eps, steps=_steps(checked), levels=levels)
     of_all = _sample(checked, [np.arange(len(checked.subset))], params.check_images, seed)
-    return ModelEvidence(checked.model, of_all, len(checked.subset.classes), preds, labels, curve)
+    return ModelEvidence(
+        checked.model, of_all, len(checked.subset.classes), preds, labels, curve, checked.trainings
+    )
 
 
 def _radius(suite: Mapping[str, Any], eps: float) -> float:

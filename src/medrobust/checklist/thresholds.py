@@ -98,6 +98,12 @@ CHECKS = (
         model.bit_depth,
     ),
     Check(
+        "training attack", "model", "share of adv.eps that the training attack cannot reach", 0.0, None,
+        "the model was trained on noise of this radius, and on attacks of a smaller one",
+        "set adv.allow_weak: false and adv.alpha: auto; report the radius that the training attack reaches",
+        model.training_attack,
+    ),
+    Check(
         "reach", "suite", "share of the ball's width (2 eps) that alpha x steps does not cover", 0.0, 0.5,
         "the attack cannot reach every point of the ball; if this fails, its result is that of a smaller radius",
         "remove alpha (its default is 2.5 eps / steps), or increase steps", suite.reach,

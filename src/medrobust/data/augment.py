@@ -1,8 +1,10 @@
 """Random augmentation of training images with kornia, on the device of the batch."""
 
+from typing import get_args
+
 from torch import Tensor, nn
 
-from medrobust.core.params.training import AugmentParams
+from medrobust.core.params.training import AugmentParams, Change
 
 
 def build_augmentation(augment: AugmentParams) -> nn.Module:
@@ -12,20 +14,24 @@ def build_augmentation(augment: AugmentParams) -> nn.Module:
     """
     import kornia.augmentation as K
 
-    p = augment.p
+    flip = 0.5 if augment.p else 0.0
+    defaults = dict.fromkeys(get_args(Change), augment.p) | {"horizontal_flip": flip, "vertical_flip": flip}
+    p = defaults | augment.probabilities
     steps: list[nn.Module] = []
     if augment.horizontal_flip:
-        steps.append(K.RandomHorizontalFlip(p=0.5 if p else 0.0))
+        steps.append(K.RandomHorizontalFlip(p=p["horizontal_flip"]))
     if augment.vertical_flip:
-        steps.append(K.RandomVerticalFlip(p=0.5 if p else 0.0))
+        steps.append(K.RandomVerticalFlip(p=p["vertical_flip"]))
     shift = (augment.translate, augment.translate)
     steps += [
         # A single resampling for rotation, translation and scale is cheaper and blurs less than three.
-        K.RandomAffine(degrees=augment.rotation, translate=shift, scale=tuple(augment.scale), p=p),
-        K.RandomBrightness((1 - augment.brightness, 1 + augment.brightness), p=p),
-        K.RandomContrast((1 - augment.contrast, 1 + augment.contrast), p=p),
-        K.RandomSharpness(augment.sharpness, p=p),
+        K.RandomAffine(degrees=augment.rotation, translate=shift, scale=tuple(augment.scale), p=p["affine"]),
+        K.RandomBrightness((1 - augment.brightness, 1 + augment.brightness), p=p["brightness"]),
+        K.RandomContrast((1 - augment.contrast, 1 + augment.contrast), p=p["contrast"]),
     ]
+    if augment.gamma != [1, 1]:
+        steps.append(K.RandomGamma(tuple(augment.gamma), p=p["gamma"]))
+    steps.append(K.RandomSharpness(augment.sharpness, p=p["sharpness"]))
     return nn.Sequential(*steps, _Clamp())
 
 

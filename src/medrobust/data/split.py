@@ -1,5 +1,6 @@
 """Assign images to train, validation and test: by patient (default), in folds, as published, or at random.
 
+With `split.counts`, some images of train are in the split `unlabelled`, which only semi-supervised training reads.
 `published` and `random` reproduce splits of the literature, leaks included, so that the audit can show them.
 """
 
@@ -10,11 +11,13 @@ import numpy as np
 import pandas as pd
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.data import SplitParams
+from medrobust.core.params.data import CountsParams, SplitParams
 from medrobust.data.store import SPLITS, Header
 
 #: A chain of parents longer than this must be a cycle.
 MAX_GENERATIONS = 100
+#: The split of images whose labels no training reads.
+UNLABELLED = "unlabelled"
 #: Images that a message names.
 NAMED = 5
 
@@ -24,7 +27,7 @@ def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed:
 
     Raises:
         UserError: `split.merge` names an unknown class, the data lack what the strategy needs (patients, published
-            folders), a class has too few patients, or a split would be empty.
+            folders or folds), a class has too few patients or images, or a split would be empty.
     """
     label = _merge_classes(manifest["label"], header, split)
     table = pd.DataFrame({"id": manifest["id"], "split": "", "label": label, "reason": ""})
@@ -32,10 +35,14 @@ def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed:
         _by_patient(table, manifest, split, seed)
     elif split.strategy == "published":
         _as_published(table, manifest, split, seed)
+    elif split.strategy == "published_folds":
+        _in_published_folds(table, manifest, split, seed)
     else:
         table["split"] = _random_split(table["label"].to_numpy(), split.val, split.test, seed)
     if split.per_patient is not None:
         _thin_out(table, manifest, split.per_patient)
+    if split.counts is not None:
+        _draw(table, split.counts, seed)
     for name in SPLITS:
         if not (table["split"] == name).any():
             raise UserError("params.yaml: split", f"{name} is empty", "Change split.val or split.test")
@@ -56,7 +63,8 @@ def split_metrics(table: pd.DataFrame, manifest: pd.DataFrame, header: Header) -
     A patient counts for each class of which the patient has an image. Unknown patients are not counted.
     """
     metrics: dict[str, Any] = {}
-    for name in (*SPLITS, "excluded"):
+    drawn = [UNLABELLED] if (table["split"] == UNLABELLED).any() else []
+    for name in (*SPLITS, *drawn, "excluded"):
         part = table["split"] == name
         patients = manifest["patient"][part & (manifest["patient"] != "")]
         counts = table["label"][part].value_counts()
@@ -180,6 +188,51 @@ def _as_published(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParam
         train = np.flatnonzero(published == "train")
         assigned = _random_split(table["label"].to_numpy()[train], split.val, 0.0, seed)
         table.loc[table.index[train], "split"] = assigned
+
+
+def _in_published_folds(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams, seed: int) -> None:
+    """Test on one of the publisher's folds; validation has whole patients of the others.
+
+    Validation has an equal share of each class. An image without a patient id counts as a patient of its own.
+    """
+    folds = sorted({name for name in manifest["published_split"] if name.isdigit()}, key=int)
+    if split.fold >= len(folds):
+        found = f"fold {split.fold}, but the data have {len(folds)} published folds"
+        remedy = "Set split.fold from 0 on, or split.strategy: kfold, which makes folds of its own"
+        raise UserError("params.yaml: split.strategy: published_folds", found, remedy)
+    is_test = manifest["published_split"] == folds[split.fold]
+    patients = patient_of(manifest).where(lambda names: names != "", manifest["id"])
+    table["split"] = np.where(is_test, "test", "train")
+    others = table["label"][~is_test].groupby(patients[~is_test]).agg(lambda labels: labels.mode().iloc[0])
+    for label in sorted(set(others)):
+        names = np.sort(others.index[others == label].to_numpy().astype(str))
+        drawn = np.random.default_rng([seed, zlib.crc32(label.encode())]).permutation(len(names))
+        val = names[drawn[: max(1, round(split.val * len(names)))]]
+        table.loc[~is_test & patients.isin(val), "split"] = "val"
+
+
+def _draw(table: pd.DataFrame, counts: CountsParams, seed: int) -> None:
+    """Keep so many images of each split, drawn in equal numbers per class; exclude the others.
+
+    If a number is not a multiple of the classes, the first classes have one more.
+    """
+    wanted = {"train": counts.train + counts.unlabelled, "val": counts.val, "test": counts.test}
+    classes, rng = sorted(set(table["label"])), np.random.default_rng([seed, 4])
+    for name, total in wanted.items():
+        for number, label in enumerate(classes):
+            rows = np.flatnonzero((table["split"] == name) & (table["label"] == label))
+            count, labelled = (_equal_part(each, number, len(classes)) for each in (total, getattr(counts, name)))
+            if len(rows) < count:
+                found = f"{count} images of {label} for {name}, which has {len(rows)}"
+                raise UserError("params.yaml: split.counts", found, "Set smaller numbers, or other shares")
+            rows = rng.permutation(rows)
+            table.loc[rows[count:], ["split", "reason"]] = ["excluded", "beyond split.counts"]
+            table.loc[rows[labelled:count], "split"] = UNLABELLED
+
+
+def _equal_part(total: int, number: int, parts: int) -> int:
+    """Size of the part with this number of `total`, divided into equal parts."""
+    return total // parts + (number < total % parts)
 
 
 def _random_split(labels: np.ndarray, val: float, test: float, seed: int) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from medrobust.attacks.methods.pgd import PGD
 from medrobust.core.calibration import fit_temperature
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.training import AdvParams
@@ -18,6 +17,7 @@ from medrobust.ensembling.registry import Fit, load_method
 from medrobust.models.combination import Combination
 from medrobust.models.ensemble import EnsembleClassifier
 from medrobust.models.predict import predict_all
+from medrobust.training.objectives.inner import training_attack
 
 
 def predict_validation(members: Sequence[nn.Module], val: Subset, adv: AdvParams, seed: int) -> MemberPredictions:
@@ -27,11 +27,9 @@ def predict_validation(members: Sequence[nn.Module], val: Subset, adv: AdvParams
     get the same attacked images.
     """
     device = next(members[0].parameters()).device
-    alpha = None if adv.alpha == "auto" else adv.alpha
-    attack = PGD(eps=adv.eps, alpha=alpha, steps=adv.steps, stop_when_fooled=False)
     clean = predict_all(members, val, None, members[0], seed)
     ensemble = EnsembleClassifier(list(members), [1 / len(members)] * len(members)).to(device).eval()
-    robust = predict_all(members, val, attack, ensemble, seed)
+    robust = predict_all(members, val, training_attack(adv), ensemble, seed)
     return MemberPredictions(clean, robust, val.labels, val.patients, val.classes)
 
 

@@ -124,7 +124,27 @@ def transfer(
     table = matrix_table(names, predictions, (name, combine_per_member(classifier, own)), subset, report)
     facts = {"suite": suite["name"], "norm": suite["norm"], "eps": params.eps, "n": len(subset)}
     facts["patients"] = len(np.unique(subset.patients))
+    if params.member_eps:
+        members = [models[each] for each in active]
+        facts["per_member"] = [
+            per_member(classifier, members, subset, suite, eps, report, seed, train) for eps in params.member_eps
+        ]
     return table, {**facts, "models": summary(table, names, name)}
+
+
+def per_member(
+    ensemble: EnsembleClassifier, members: Sequence[nn.Module], subset: Subset, suite: dict[str, Any], eps: float,
+    report: ReportParams, seed: int, train: Subset | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Accuracy of an ensemble at one radius, with its interval, when each active member gets an image of its own.
+
+    See `combine_per_member` for what that is worth.
+    """
+    attacks = attacks_with_all_steps(suite, eps, train)
+    own = [attack_and_evaluate([member], subset, attacks, seed).attacked[0, 0] for member in members]
+    right = combine_per_member(ensemble, np.stack(own)).argmax(1) == subset.labels
+    interval = share_ci(right, subset.labels, subset.patients, report.confidence)
+    return {"eps": eps, "accuracy": float(right.mean()), "accuracy_ci": list(interval)}
 
 
 def empty_transfer() -> tuple[pd.DataFrame, dict[str, Any]]:

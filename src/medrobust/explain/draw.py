@@ -94,8 +94,11 @@ def draw_features(features: FeatureMap, labels: np.ndarray, moved: np.ndarray, c
         first.scatter([], [], c="black", marker="x", s=26, lw=1.3, label="attacked (colour: its true class)")
         first.set_title(f"principal components ({features.explained:.0%})", fontsize=9)
         if features.tsne is not None:
-            _scatter(grid[0][1], features.tsne, labels, classes)
-            grid[0][1].set_title("t-SNE, clean images only", fontsize=9)
+            _scatter(grid[0][1], features.tsne[: len(labels)], labels, classes)
+            joint = len(features.tsne) > len(labels)
+            if joint:
+                grid[0][1].scatter(*features.tsne[len(labels) :].T, c=colours, marker="x", s=26, lw=1.3, zorder=3)
+            grid[0][1].set_title(f"t-SNE, {'clean and attacked' if joint else 'clean images only'}", fontsize=9)
         figure.legend(
             *first.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=8
         )

@@ -25,8 +25,8 @@ OUTLINE = 120
 class FeatureMap:
     """Penultimate features of n clean (n×2) and m attacked (m×2) images along two principal components.
 
-    `explained` is the share of the clean features' variance in the two components. `tsne`, n×2, has clean images
-    only: adding attacked ones would move them. It is None for fewer than four images.
+    `explained` is the share of the clean features' variance in the two components. `tsne` has the clean images
+    (n×2), or the clean images followed by the attacked ones. It is None for fewer than four clean images.
     """
 
     clean: np.ndarray
@@ -61,11 +61,12 @@ def penultimate(model: nn.Module, images: Iterator[Tensor]) -> np.ndarray | None
     return torch.cat(parts).numpy()
 
 
-def feature_map(clean: np.ndarray, attacked: np.ndarray, seed: int) -> FeatureMap:
+def feature_map(clean: np.ndarray, attacked: np.ndarray, seed: int, *, joint: bool = False) -> FeatureMap:
     """Clean features (n×D) in two dimensions, and attacked ones (m×D) where the method can project them.
 
     Principal components (Pearson 1901) are fitted on clean images and project others exactly. t-SNE (van der
-    Maaten & Hinton 2008) keeps neighbours together but cannot project other images. n is at least 2.
+    Maaten & Hinton 2008) keeps neighbours together but cannot project other images; with `joint` it lays out the
+    attacked ones too. n is at least 2.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -77,8 +78,9 @@ def feature_map(clean: np.ndarray, attacked: np.ndarray, seed: int) -> FeatureMa
     pca = PCA(n_components=2, svd_solver="full").fit(clean)
     tsne = None
     if len(clean) > 3:
-        perplexity = min(PERPLEXITY, (len(clean) - 1) / 3)
-        tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(clean)
+        shown = np.concatenate([clean, attacked]) if joint else clean
+        perplexity = min(PERPLEXITY, (len(shown) - 1) / 3)
+        tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(shown)
     share = float(pca.explained_variance_ratio_.sum())
     return FeatureMap(pca.transform(clean), pca.transform(attacked), share, tsne)
 

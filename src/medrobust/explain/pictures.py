@@ -46,7 +46,7 @@ def draw_pictures(
         captions[panel.name] = panel.caption
     if params.surface and chosen:
         captions["surface"] = _draw_surfaces(explained, chosen, folder, params)
-    if caption := _draw_features(explained, compared, folder):
+    if caption := _draw_features(explained, compared, folder, params):
         captions["features"] = caption
     else:
         missing["features"] = "the model has no penultimate features, or there are fewer than three images"
@@ -120,7 +120,9 @@ def _draw_surfaces(
     )
 
 
-def _draw_features(explained: ExplainedModel, compared: MapComparison, folder: Path) -> str | None:
+def _draw_features(
+    explained: ExplainedModel, compared: MapComparison, folder: Path, params: ExplainParams
+) -> str | None:
     """Draw the penultimate features; returns the caption, or None if there is too little to draw."""
     test = explained.test
     batches = (test.batch(rows) for rows in torch.arange(len(test)).split(BATCH))
@@ -129,11 +131,15 @@ def _draw_features(explained: ExplainedModel, compared: MapComparison, folder: P
         return None
     attacked = penultimate(explained.model, iter(compared.attacked.split(BATCH)))
     assert attacked is not None
-    features = feature_map(clean, attacked, explained.seed)
+    joint = params.tsne == "attacked"
+    features = feature_map(clean, attacked, explained.seed, joint=joint)
     draw.save(draw.draw_features(features, test.labels, compared.rows, test.classes), folder, "features")
+    layout = (
+        "shows clean and attacked images in one layout" if joint else "cannot project further images"
+    )  # fmt: skip
     return (
         f"The input of the last layer for {len(clean)} clean test images, one point each, and (left) where the "
         f"attack moves {len(attacked)} of them. Left: the two directions in which clean images differ most "
-        f"({features.explained:.0%} of the variance). Right: t-SNE, which keeps neighbours together and cannot "
-        "project further images; distances between its groups mean nothing."
+        f"({features.explained:.0%} of the variance). Right: t-SNE, which keeps neighbours together and "
+        f"{layout}; distances between its groups mean nothing."
     )

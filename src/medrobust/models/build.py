@@ -40,7 +40,8 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
         load_weights(backbone, Path(model.weights).expanduser())
     _set_head(backbone, model.head, len(classes))
     config = timm.data.resolve_model_data_config(backbone)
-    classifier = Classifier(backbone, classes, model.image_size, list(config["mean"]), list(config["std"]))
+    mean, std = (config["mean"], config["std"]) if model.normalise else ((0.0,) * 3, (1.0,) * 3)
+    classifier = Classifier(backbone, classes, model.image_size, list(mean), list(std))
     # Twice as fast for depth-wise convolutions, no slower for others; the weights stay the same.
     return classifier.to(memory_format=torch.channels_last)
 

@@ -39,6 +39,17 @@ def is_adversarial(folder: Path) -> bool:
     return bool(_card(folder).get("regime") == "adv")
 
 
+def adversarial_trainings(folder: Path) -> list[dict[str, Any]]:
+    """The `adv` block with which the model, or each member of an ensemble, was trained; [] for clean models."""
+    card = _card(folder)
+    if "members" in card:
+        return [
+            block for row in card["members"].values() for block in adversarial_trainings(folder / row["folder"])
+        ]
+    block = card.get("params", {}).get("adv")
+    return [block] if block else []
+
+
 def is_patient_model(folder: Path) -> bool:
     """Whether the model decides about patients, from all images of each."""
     return "patient" in _card(folder)

@@ -52,11 +52,12 @@ class Job:
     seed: int  # of order, augmentation and attacks
     adv: AdvParams | None = None  # the attack of the objective and of validation; None = clean training
     unlabelled: Subset | None = None  # for semi-supervised objectives, with pseudo-labels as labels
+    batches: int | None = None  # most batches per epoch; None = all images
     key: str | None = None  # key of the resume file, a hash of all that decides the result; None = not resumable
 
 
 def fit(job: Job, on_epoch: Callable[[int, dict[str, float]], None] | None = None) -> FitResult:
-    """Train for `settings.epochs` epochs and load the best epoch's weights into the model.
+    """Train for `settings.epochs` epochs and load the weights of the best (or the last) epoch into the model.
 
     `on_epoch` is called with the index and metrics of each epoch, including those that an earlier process
     finished. It may raise an exception to stop the training (a pruned trial).
@@ -131,7 +132,7 @@ class Trainer:
             say(f"epoch {epoch + 1}/{job.settings.epochs}: {metrics}")
         if job.objective.single_step:
             result.stopped = self.catastrophic_overfitting(epoch, row)
-        if value > result.best_value:
+        if value > result.best_value or job.settings.keep == "last":
             weights = {key: tensor.detach().clone() for key, tensor in state.evaluated_model.state_dict().items()}
             result.best_value, result.best_epoch, result.best_state = value, epoch, weights
         if isinstance(state.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -189,7 +190,7 @@ class Trainer:
             found = f"batches of {min(size, count)} images for {world_size()} processes, each of which needs two"
             remedy = f"Set it (and tune.space.batch_size) to {least} or more, or start fewer processes"
             raise UserError("params.yaml: train.batch_size", found, remedy)
-        return kept
+        return kept[: job.batches]
 
     def unlabelled_batches(self, epoch: int, count: int) -> list[np.ndarray]:
         """`count` batches of positions in the unlabelled subset; images are repeated if there are too few."""

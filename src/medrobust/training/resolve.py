@@ -9,7 +9,8 @@ from medrobust.core.content import content_hash
 from medrobust.core.errors import UserError
 from medrobust.core.params.hyperparameters import reaches
 from medrobust.core.params.schema import override
-from medrobust.core.params.training import AdvParams, ModelParams, TrainParams, TuneParams
+from medrobust.core.params.training import UNLABELLED_SPLIT, AdvParams, ModelParams, TrainParams, TuneParams
+from medrobust.data.split import UNLABELLED
 from medrobust.models.packaged_weights import package_file
 from medrobust.training.objectives.registry import OBJECTIVES
 from medrobust.training.settings import ObjectiveEntry, TrainingSettings, validation_steps
@@ -41,6 +42,7 @@ def resolve_settings(
     if own_train.label_smoothing and unsmoothed:
         found = f"{own_train.label_smoothing:g} with objective {unsmoothed[0]}, which has no target to smooth"
         raise UserError("params.yaml: train.label_smoothing", found, "Set it to 0, or use another objective")
+    _check_draws(own_adv, adversarial)
     _check_alpha(own_adv, adversarial, f"models.{backbone}.adv" if "alpha" in model.adv else "adv")
     _check_reach(adv, adv.steps, "adv", "the PGD on which the ensemble is fitted")
     if tune.trials and tune.objective == "robust" and own_adv.objective == "ssat":
@@ -75,14 +77,18 @@ def find_objective(name: str, block: str, *, attacks: bool) -> ObjectiveEntry:
     return known[name]
 
 
-def check_classes(settings: dict[str, TrainingSettings], split: Path) -> None:
-    """Check that the split table has enough classes for every objective of `resolve_settings`.
+def check_split(settings: dict[str, TrainingSettings], split: Path) -> None:
+    """Check that the split table has what the settings of `resolve_settings` need.
 
     Raises:
-        UserError: an objective needs more classes.
+        UserError: an objective needs more classes, or there are no unlabelled images.
     """
     with split.open(newline="", encoding="utf-8") as file:
-        classes = {row["label"] for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    adv, classes = settings["adv_train"].adv, {row["label"] for row in rows}
+    if adv and adv.unlabelled == UNLABELLED_SPLIT and not any(row["split"] == UNLABELLED for row in rows):
+        remedy = "Set split.counts with a number of unlabelled images"
+        raise UserError("params.yaml: adv.unlabelled", f"split, but {split} has no unlabelled image", remedy)
     for block, entry in (("train", settings["train"].objective), ("adv", settings["adv_train"].adv_objective)):
         if entry and len(classes) < entry.min_classes:
             found = f"needs {entry.min_classes} classes or more, {split} has {len(classes)}"
@@ -99,12 +105,24 @@ def _check_alpha(adv: AdvParams, objective: ObjectiveEntry, block: str) -> None:
         _check_reach(adv, adv.steps, block, "the PGD of robust validation")
 
 
+def _check_draws(adv: AdvParams, objective: ObjectiveEntry) -> None:
+    """Check that the objective reads `adv.eps_min` and `adv.random_start`, if they are set."""
+    if objective.draws_attack or not objective.attacks:
+        return
+    for key, changed in (("eps_min", adv.eps_min is not None), ("random_start", not adv.random_start)):
+        if changed:
+            known = ", ".join(name for name, entry in OBJECTIVES.items() if entry.draws_attack)
+            found = f"{getattr(adv, key)} with objective {adv.objective}, whose attack does not read it"
+            raise UserError(f"params.yaml: adv.{key}", found, f"Use one of: {known}")
+
+
 def _check_reach(adv: AdvParams, steps: int, block: str, attack: str) -> None:
-    if adv.alpha == "auto" or reaches(adv.alpha, steps, adv.eps):
+    if adv.allow_weak or adv.alpha == "auto" or reaches(adv.alpha, steps, adv.eps):
         return
     found = f"{attack} reaches {adv.alpha:g} x {steps} = {adv.alpha * steps:g} of eps {adv.eps:g}"
-    others = ", a larger alpha, or more steps" if steps > 1 else ", or a larger alpha"
-    raise UserError(f"params.yaml: {block}.alpha", found, f"Set alpha: auto{others}")
+    more = ", more steps" if steps > 1 else ""
+    remedy = f"Set alpha: auto, a larger alpha{more}, or allow_weak: true"
+    raise UserError(f"params.yaml: {block}.alpha", found, remedy)
 
 
 def _input_hashes(backbone: str, model: ModelParams, adv: AdvParams) -> tuple[dict[str, str], dict[str, str]]:
@@ -117,9 +135,9 @@ def _input_hashes(backbone: str, model: ModelParams, adv: AdvParams) -> tuple[di
             remedy = "Set the path of a file, or weights: none | pretrained | package"
             raise UserError(f"params.yaml: models.{backbone}.weights", f"{model.weights} is not a file", remedy)
         files[model.weights] = content_hash(model.weights)
-    if isinstance(adv.unlabelled, str):
+    if isinstance(adv.unlabelled, str) and adv.unlabelled != UNLABELLED_SPLIT:
         if not Path(adv.unlabelled).expanduser().is_dir():
-            remedy = "Set a folder with images, or a share of the training patients"
+            remedy = "Set a folder with images, a share of the training patients, or split (docs/training.md)"
             raise UserError("params.yaml: adv.unlabelled", f"{adv.unlabelled} is not a folder", remedy)
         folders[adv.unlabelled] = content_hash(adv.unlabelled)
     return files, folders

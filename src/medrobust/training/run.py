@@ -15,11 +15,12 @@ from medrobust.core.lineage import MADE_ON, TABLES, table_hashes
 from medrobust.core.metrics import classification_summary, dvc_metrics, round_best
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.schema import override
-from medrobust.core.params.training import AdvParams, AugmentParams, ModelParams, TrainParams
+from medrobust.core.params.training import UNLABELLED_SPLIT, AdvParams, AugmentParams, ModelParams, TrainParams
 from medrobust.core.processes import rank
 from medrobust.core.records import atomic_dir, read_json, write_metrics, write_table
 from medrobust.core.runtime import device, seed_everything
-from medrobust.data.store import Subset, open_splits
+from medrobust.data.split import UNLABELLED
+from medrobust.data.store import SPLITS, Subset, open_splits
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
@@ -39,7 +40,10 @@ LIVE = "live"
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """The subsets `train`, `val` and `test`, whether the classes are ordered, and `SplitStore.hashes`."""
+    """The subsets by name, whether the classes are ordered, and `SplitStore.hashes`.
+
+    The subsets are `train`, `val`, `test` and, if the split has one, `unlabelled`.
+    """
 
     subsets: dict[str, Subset]
     ordered: bool
@@ -49,7 +53,8 @@ class PreparedImages:
     def open(cls, prepared: Path, split: Path) -> "PreparedImages":
         """Open the prepared store and divide it by the split table; images go to the GPU if they fit there."""
         splits = open_splits(prepared, split)
-        subsets = {name: splits.subset(name).resident(device()) for name in ("train", "val", "test")}
+        names = [name for name in (*SPLITS, UNLABELLED) if (splits.table["split"] == name).any()]
+        subsets = {name: splits.subset(name).resident(device()) for name in names}
         return cls(subsets, splits.store.header.ordered, splits.hashes)
 
 
@@ -152,7 +157,10 @@ def _initial_classifier(run: TrainingRun, adv: AdvParams, clean: Path) -> tuple[
         raise UserError(str(clean), found, "Run `dvc repro` to train the clean model on this split")
     facts: dict[str, Any] = {"clean": read_json(clean / "card.json")["sha256"]}
     parts: dict[str, Any] = {}
-    if isinstance(adv.unlabelled, str):
+    if adv.unlabelled == UNLABELLED_SPLIT:
+        unlabelled = run.images.subsets[UNLABELLED]
+        facts["unlabelled"] = {"images": len(unlabelled)}
+    elif isinstance(adv.unlabelled, str):
         unlabelled = read_folder(Path(adv.unlabelled).expanduser(), train)
         facts["unlabelled"] = {"images": len(unlabelled), "sha256": _hash(unlabelled.store_images)}
     elif adv.unlabelled:
@@ -163,7 +171,7 @@ def _initial_classifier(run: TrainingRun, adv: AdvParams, clean: Path) -> tuple[
         facts = {"clean": clean_job.key, "unlabelled": {"images": len(unlabelled)}}
     if adv.unlabelled:
         pseudo_labels = log_probabilities(classifier, unlabelled).argmax(1)
-        if not isinstance(adv.unlabelled, str):
+        if adv.unlabelled == UNLABELLED_SPLIT or not isinstance(adv.unlabelled, str):
             correct = round(float(np.mean(pseudo_labels == unlabelled.labels)), 4)
             facts["unlabelled"]["right_pseudo_labels"] = correct
         parts["unlabelled"] = replace(unlabelled, labels=pseudo_labels)

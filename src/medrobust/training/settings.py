@@ -30,6 +30,7 @@ class ObjectiveEntry(Block):
     single_step: bool = False
     replays: bool = False  # whether it takes each batch `adv.replays` times
     must_reach_eps: bool = True  # whether steps of `adv.alpha` (one, if `single_step`) must be able to reach eps
+    draws_attack: bool = False  # whether its attack reads `adv.eps_min` and `adv.random_start`
     uses_label_smoothing: bool = True  # whether `train.label_smoothing` affects it
     min_classes: int = 2
 

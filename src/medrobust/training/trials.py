@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -17,7 +18,7 @@ from medrobust.core.code import modules_hash
 from medrobust.core.params.schema import override
 from medrobust.core.params.training import AugmentParams, SearchSpace, TrainParams, TuneParams
 from medrobust.core.runtime import lasting_folder, say, seed_everything
-from medrobust.data.store import open_splits
+from medrobust.data.store import Subset, open_splits
 from medrobust.training.loop import DivergedError, Job, fit, selection_value
 from medrobust.training.out_of_memory import BatchTooLargeError, explain_out_of_memory, free_memory
 from medrobust.training.run import PreparedImages, new_classifier
@@ -126,10 +127,11 @@ class TuningStudy:
         try:
             with explain_out_of_memory(settings.batch_size):
                 seed_everything(self.seed)
-                train, val = images.subsets["train"], images.subsets["val"]
+                train, val = images.subsets["train"], self.validation_images(images, settings.batch_size)
                 job = Job(
                     new_classifier(self.settings.model, train.classes), train, val, settings, self.augment,
-                    self.settings.adv_objective or self.settings.objective, self.seed, self.settings.adv, key=key,
+                    self.settings.adv_objective or self.settings.objective, self.seed, self.settings.adv,
+                    batches=self.tune.batches, key=key,
                 )  # fmt: skip
                 best = fit(job, on_epoch).best_value
         except TRIAL_ERRORS as error:
@@ -138,6 +140,14 @@ class TuningStudy:
             raise
         delete_resume_file(key)
         return best
+
+    def validation_images(self, images: PreparedImages, batch_size: int) -> Subset:
+        """The validation images of a trial: a random draw of at most `tune.val_batches` batches, or all."""
+        val = images.subsets["val"]
+        if self.tune.val_batches is None:
+            return val
+        drawn = np.random.default_rng([self.seed, 3]).permutation(len(val))[: self.tune.val_batches * batch_size]
+        return val.take(np.sort(drawn))
 
 
 class _StudyFullError(Exception):

@@ -324,3 +324,13 @@ def test_the_sheet_shows_the_worst_pair_first(data: ImageStore, table: pd.DataFr
     plain = store([3, 3, 3])
     few = make_split(plain.manifest, plain.header, params(), 0)
     assert sheet(plain, audit_split(plain, few, RULES), tmp_path).shape[0] == 3 * 180
+
+
+def test_unlabelled_images_leak_like_those_of_train(data: ImageStore, table: pd.DataFrame) -> None:
+    test, train = rows_of(table, "test"), rows_of(table, "train")
+    data.images[train[0]] = data.images[test[0]]
+    as_train = audit_split(data, table, RULES).metrics
+    assert as_train["verdict"] == "leaking"
+    table.loc[train, "split"] = "unlabelled"
+    table.loc[train[4:], "split"] = "train"
+    assert audit_split(data, table, RULES).metrics == as_train

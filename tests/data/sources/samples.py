@@ -76,7 +76,18 @@ def matlab(label: int, patient: str, image: np.ndarray, mask: np.ndarray) -> byt
         data["image"] = image.T.astype(np.int16)
         data["tumorBorder"] = np.zeros((1, 4))
         data["tumorMask"] = mask.T.astype(np.uint8)
-    content = buffer.getvalue()
+    return _with_header(buffer.getvalue())
+
+
+def matlab_folds(folds: list[int]) -> bytes:
+    """`cvind.mat`: the fold of each image, in the order of the numbers of the files."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", userblock_size=512) as file:
+        file["cvind"] = np.array([folds], dtype=np.float64)
+    return _with_header(buffer.getvalue())
+
+
+def _with_header(content: bytes) -> bytes:
     text = b"MATLAB 7.3 MAT-file, Platform: PCWIN64, HDF5 schema 1.00 ."
     return text.ljust(124) + b"\x00\x02IM" + bytes(384) + content[512:]
 
@@ -99,7 +110,7 @@ def figshare_tumor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
                 for number in range(start, start + 3):
                     inner.writestr(f"{number}.mat", matlab(number % 3 + 1, f"MR0{number}A", *tumour(number)))
             outer.writestr(f"brainTumorDataPublic_{start}-{start + 2}.zip", buffer.getvalue())
-        outer.writestr("cvind.mat", b"folds")
+        outer.writestr("cvind.mat", matlab_folds([1, 2, 3, 1, 2, 3]))
         outer.writestr("README.txt", "This brain tumor dataset ...")
     return {
         "classes": ["meningioma", "glioma", "pituitary"],

@@ -1,6 +1,7 @@
 """MATLAB files as published: correctly oriented, with their patients and masks."""
 
 import hashlib
+import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from medrobust.core.errors import UserError
 from medrobust.data.sources import figshare_tumor
@@ -58,6 +60,22 @@ def test_an_unknown_label_is_reported(sample: Sample, make: Make) -> None:
         outer.writestr("7.mat", matlab(4, "X", *tumour(7)))
     with pytest.raises(UserError, match=r"7\.mat.*cjdata\.label is 4, but must be 1 to 3"):
         make(block)
+
+
+def test_published_folds_belong_to_the_numbers_of_the_files(sample: Sample, make: Make, tmp_path: Path) -> None:
+    block = sample("figshare_tumor")
+    assert make(block).manifest["published_split"].tolist() == ["1", "2", "3", "1", "2", "3"]
+    older = io.BytesIO()
+    savemat(older, {"cvind": np.array([[3, 3, 1, 2, 2, 1]], dtype=np.uint8)})
+    for content, expected in ((older.getvalue(), list("331221")), (b"folds", [""] * 6), (None, [""] * 6)):
+        with zipfile.ZipFile(block["path"]) as old, zipfile.ZipFile(tmp_path / "other.zip", "w") as new:
+            for name in old.namelist():
+                if name != "cvind.mat":
+                    new.writestr(name, old.read(name))
+            if content is not None:
+                new.writestr("cvind.mat", content)
+        store = make({**block, "path": str(tmp_path / "other.zip")})
+        assert store.manifest["published_split"].tolist() == expected
 
 
 def test_a_folder_of_files_or_zips_works_too(sample: Sample, make: Make, tmp_path: Path) -> None:

@@ -55,11 +55,21 @@ class DataParams(Block):
         return self
 
 
+class CountsParams(Block):
+    """Images of each split, drawn in equal numbers per class; `unlabelled` is drawn from train."""
+
+    train: Count
+    unlabelled: Natural = 0
+    val: Count
+    test: Count
+
+
 class SplitParams(Block):
     """How images are divided into train, validation and test."""
 
-    strategy: Literal["patient", "kfold", "published", "random"]
+    strategy: Literal["patient", "kfold", "published", "published_folds", "random"]
     per_patient: Count | None
+    counts: CountsParams | None
     val: Share
     test: Share
     folds: Annotated[int, Field(ge=2)]

@@ -1,6 +1,6 @@
 """Block `explain`: the attack under which models are explained, and the number of maps and pictures."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,4 +16,5 @@ class ExplainParams(Block):
     drift_images: Natural
     grid: Count
     top: Annotated[float, Field(gt=0, lt=1)]
+    tsne: Literal["clean", "attacked"]
     surface: Natural

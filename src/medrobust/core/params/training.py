@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from medrobust.core.params.base import (
     Block,
@@ -18,9 +18,15 @@ from medrobust.core.params.base import (
 
 #: Images per batch; BatchNorm has no variance of one image.
 BatchSize = Annotated[int, Field(ge=2)]
+#: Value of `adv.unlabelled` for the images that `split.counts.unlabelled` draws.
+UNLABELLED_SPLIT = "split"
 Optimiser = Literal["SGD", "RMSprop", "Adam"]
 #: Decay of an exponential moving average; 0 = none.
 Decay = Annotated[float, Field(ge=0, lt=1)]
+#: A random change of training images that has a probability of its own.
+Change = Literal[
+    "horizontal_flip", "vertical_flip", "affine", "brightness", "contrast", "gamma", "sharpness",
+]  # fmt: skip
 Scheduler = Literal["StepLR", "CosineAnnealingLR", "ReduceLROnPlateau"]
 
 
@@ -40,12 +46,16 @@ class HeadParams(Block):
 
 
 class ModelParams(Block):
-    """One network: a timm architecture, the source of its weights, what is trained, its own training values."""
+    """One network: a timm architecture, the source of its weights, what is trained, its own training values.
+
+    `normalise: false` gives the images in [0, 1] to the network, without the mean and deviation of its weights.
+    """
 
     timm: str
     weights: str
     image_size: Annotated[int, Field(ge=8)]
     trainable: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] = "all"
+    normalise: bool = True
     head: HeadParams = HeadParams()
     train: dict[str, Any] = Field(default_factory=dict)
     adv: dict[str, Any] = Field(default_factory=dict)
@@ -64,9 +74,13 @@ class BackboneParams(ModelParams):
 
 
 class AugmentParams(Block):
-    """Random changes of training images; each happens with probability `p`."""
+    """Random changes of training images; each happens with probability `p`, flips with 0.5 if `p` is above 0.
+
+    `probabilities` sets the probability of single changes. `gamma` is the range of the exponent of grey values.
+    """
 
     p: Share
+    probabilities: dict[Change, Share]
     horizontal_flip: bool
     vertical_flip: bool
     rotation: Annotated[float, Field(ge=0, le=180)]
@@ -74,6 +88,7 @@ class AugmentParams(Block):
     scale: Range
     brightness: Share
     contrast: Share
+    gamma: Range
     sharpness: NotNegative
 
 
@@ -87,10 +102,15 @@ class SearchSpace(Block):
 
 
 class TuneParams(Block):
-    """The Optuna study of each backbone."""
+    """The Optuna study of each backbone.
+
+    A trial trains on at most `batches` batches per epoch, and is validated on at most `val_batches`; None = all.
+    """
 
     trials: Natural
     epochs: Count
+    batches: Count | None
+    val_batches: Count | None
     objective: Literal["clean", "robust"]
     space: SearchSpace
 
@@ -111,6 +131,7 @@ class TrainParams(Block):
     gce_alpha: Annotated[float, BeforeValidator(parse_fraction), Field(gt=0)]
     sampling: Literal["shuffle", "balanced"]
     ema: Decay
+    keep: Literal["best", "last"]
     channels_last: bool
 
 
@@ -122,8 +143,11 @@ class AdvParams(Block):
     """
 
     eps: Annotated[Eps, Field(gt=0)]
+    eps_min: Eps | None
     alpha: Annotated[Literal["auto"] | float, BeforeValidator(_step_size)]
+    allow_weak: bool
     steps: Count
+    random_start: bool
     mix: Share
     epochs: Count
     lr_scale: Positive
@@ -134,7 +158,13 @@ class AdvParams(Block):
     ramp: Share
     awp: NotNegative
     ema: Decay
-    unlabelled: Annotated[float, Field(ge=0, lt=1)] | str
+    unlabelled: Annotated[float, Field(ge=0, lt=1)] | str  # a share, a folder, or `UNLABELLED_SPLIT`
     batch_norm: Literal["eval", "batch"]
     attack_precision: Literal["fp32", "train"]
     val_steps: Count | None
+
+    @model_validator(mode="after")
+    def _radii_rise(self) -> "AdvParams":
+        if self.eps_min is not None and self.eps_min > self.eps:
+            raise ValueError(f"adv.eps_min {self.eps_min:g} is above adv.eps {self.eps:g}")
+        return self

@@ -2,7 +2,7 @@
 
 from pydantic import model_validator
 
-from medrobust.core.params.base import Block, Natural, Radius
+from medrobust.core.params.base import Block, Natural, Positive, Radius
 
 
 class TransferParams(Block):
@@ -10,6 +10,7 @@ class TransferParams(Block):
 
     suite: str
     eps: Radius
+    member_eps: list[Positive]
     images: Natural
 
     @model_validator(mode="after")

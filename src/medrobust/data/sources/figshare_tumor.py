@@ -1,4 +1,4 @@
-"""Cheng's brain tumour slices: MATLAB 7.3 files in zips, with the patient and a mask of the tumour."""
+"""Cheng's brain tumour slices: MATLAB 7.3 files in zips, with patient, mask of the tumour and published folds."""
 
 import io
 from collections import Counter
@@ -16,7 +16,7 @@ import requests
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
-from medrobust.core.runtime import progress
+from medrobust.core.runtime import progress, say
 from medrobust.data.images import Raster, to_uint8
 from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, download_file, open_raw
@@ -31,6 +31,8 @@ PAGE = "https://figshare.com/articles/dataset/brain_tumor_dataset/1512427"
 FILES_URL = "https://api.figshare.com/v2/articles/1512427/files"
 #: Class of each value of `cjdata.label`.
 LABELS = {1: "meningioma", 2: "glioma", 3: "pituitary"}
+#: File with the publisher's folds: one number from 1 on per image, in the order of the files' numbers.
+FOLDS = "cvind.mat"
 PARTIAL = "not the complete release"
 PUBLISHED_COUNTS, PUBLISHED_PATIENTS = {"meningioma": 708, "glioma": 1426, "pituitary": 930}, 233
 
@@ -86,7 +88,9 @@ def listing(data: DataParams, folder: Path) -> Listing:
     whole = pd.DataFrame(rows, columns=["id", "raw", "patient"])
     whole["label"] = LabelMap(data).column(whole["raw"], str(folder / facts["file"]))
     table, left_out = drop_left_out(whole, whole["raw"])
-    table = table.assign(slice=None, kind="real", parent="", published_split="")
+    folds = _published_folds(open_raw(folder))
+    published = [folds.get(Path(name).stem, "") for name in table["id"]]
+    table = table.assign(slice=None, kind="real", parent="", published_split=published)
     verified = _verified(Counter(whole["raw"]), whole["patient"].nunique(), facts)
     doubt = verified if verified.startswith(PARTIAL) else ""
     release = Release("unknown" if doubt else "CC BY 4.0", CITATION, PAGE, verified, doubt)
@@ -101,7 +105,7 @@ def _verified(counts: dict[str, int], patients: int, facts: dict[str, str]) -> s
 
 
 def _matlab_files(outer: Files, folder: Path) -> dict[str, Files]:
-    """Find the MATLAB files by name, also inside inner zips; `cvind.mat` (the publisher's folds) is ignored."""
+    """Find the MATLAB files of images by name, also inside inner zips."""
     archive_of: dict[str, Files] = {}
     archives = [outer]
     for name in (name for name in outer.names if name.lower().endswith(".zip")):
@@ -111,7 +115,7 @@ def _matlab_files(outer: Files, folder: Path) -> dict[str, Files]:
             raise UserError(name, f"truncated or not an archive ({error})", "Download it again") from None
     for archive in archives:
         for name in archive.names:
-            if name.lower().endswith(".mat") and Path(name).name != "cvind.mat":
+            if name.lower().endswith(".mat") and Path(name).name != FOLDS:
                 if name in archive_of:
                     raise UserError(name, "is in two of the zips", "Remove one of them")
                 archive_of[name] = archive
@@ -119,6 +123,26 @@ def _matlab_files(outer: Files, folder: Path) -> dict[str, Files]:
         remedy = "Set data.path to the published zip, or to its folder"
         raise UserError(str(outer.path), "contains no MATLAB file", remedy)
     return archive_of
+
+
+def _published_folds(files: Files) -> dict[str, str]:
+    """The publisher's fold by the number in an image's file name; {} if there is no such file that can be read."""
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    for name in (name for name in files.names if Path(name).name == FOLDS):
+        content = files.read(name)
+        try:
+            if content.startswith(b"MATLAB 7.3"):
+                with h5py.File(io.BytesIO(content), "r") as file:
+                    folds = np.asarray(file["cvind"]).ravel()
+            else:
+                folds = loadmat(io.BytesIO(content))["cvind"].ravel()
+        except (OSError, KeyError, ValueError, TypeError, MatReadError) as error:
+            say(f"download: {FOLDS} cannot be read, so there are no published folds ({error})")
+            return {}
+        return {str(number): str(int(fold)) for number, fold in enumerate(folds, 1)}
+    return {}
 
 
 def _inner_zip(outer: Files, name: str, folder: Path) -> Files:

@@ -61,4 +61,11 @@ def transfer_tables(run: Run, confidence: float) -> list[Table]:
         columns = ["images made on", *(f"evaluated on {model}" for model in models)]
         table = Table(f"Transfer with intervals: {suite}, ε {eps:g}", columns, rows, note, folded=True)
         tables.append(table.with_warning())
+    if rows := [
+        [f"{row['eps']:g}", ranged(row["accuracy"], *row["accuracy_ci"])]
+        for row in run.ensemble.transfer.get("per_member", [])
+    ]:
+        note = table_note("per_member", confidence=confidence)
+        columns = ["ε", "accuracy of the ensemble"]
+        tables.append(Table("Each member attacked alone", columns, rows, note, folded=True).with_warning())
     return tables

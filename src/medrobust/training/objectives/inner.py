@@ -11,18 +11,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from medrobust.attacks.base import frozen, input_gradient
 from medrobust.attacks.methods.pgd import PGD
 from medrobust.attacks.projection import project
+from medrobust.attacks.state import AttackState
 from medrobust.core.params.training import AdvParams
+from medrobust.core.seeds import uniform
 from medrobust.training.objectives.base import Step
 from medrobust.training.settings import validation_steps
 
 #: Largest absolute gradient by the logits, per image, after scaling for a backward pass in float16.
 SCALED_MAXIMUM = 2.0**8
+#: Stream of an image's radius, which no attack of a training uses.
+RADIUS_STREAM = 1 << 21
 
 
 def training_attack(adv: AdvParams, *, stop_when_fooled: bool = False) -> PGD:
-    """The PGD of the `adv` block; in training every image takes all steps."""
+    """The PGD of the `adv` block at its radius `eps`; in training every image takes all steps."""
     alpha = None if adv.alpha == "auto" else adv.alpha
-    return PGD(eps=adv.eps, alpha=alpha, steps=adv.steps, stop_when_fooled=stop_when_fooled)
+    return PGD(
+        eps=adv.eps, alpha=alpha, steps=adv.steps, random_start=adv.random_start, allow_weak=adv.allow_weak,
+        stop_when_fooled=stop_when_fooled,
+    )  # fmt: skip
 
 
 def validation_attack(adv: AdvParams, single_step: bool) -> PGD:
@@ -38,9 +45,27 @@ def validation_attack(adv: AdvParams, single_step: bool) -> PGD:
 
 
 def attack_with_pgd(step: Step, adv: AdvParams | None = None) -> Tensor:
-    """The batch's images after PGD on the current model (Madry et al. 2018, equation 2.1)."""
-    attack = training_attack(adv or step.require_adv())
-    return step.cached("adv", lambda: attack(attack_view(step), step.images, step.labels, seeds=step.seeds))
+    """The batch's images after PGD on the current model (Madry et al. 2018, equation 2.1).
+
+    With `adv.eps_min`, each image has a radius of its own, uniform between `eps_min` and `eps`.
+    """
+    adv = adv or step.require_adv()
+    attack = training_attack(adv)
+    if adv.eps_min is None:
+        return step.cached("adv", lambda: attack(attack_view(step), step.images, step.labels, seeds=step.seeds))
+    radii = adv.eps_min + (adv.eps - adv.eps_min) * uniform(step.seeds, RADIUS_STREAM, ())
+    return step.cached("adv", lambda: _attack_within(attack_view(step), attack, step, radii))
+
+
+def _attack_within(view: nn.Module, attack: PGD, step: Step, radii: Tensor) -> Tensor:
+    """The images after all steps of the attack, each in the ball of its own radius; `radii` n."""
+    state = AttackState.initial(step.images, step.labels, step.seeds, radii, 0, step.images)
+    attack.begin(state, torch.zeros_like(step.labels, dtype=torch.bool))
+    with frozen(view):
+        for _ in range(attack.num_steps):
+            _, gradient = attack.evaluate(view, state)
+            state.current = attack.step(state, gradient)
+    return state.current.detach()
 
 
 def ascend(

@@ -34,7 +34,10 @@ def curriculum(step: Step) -> Tensor:
 def scheduled(adv: AdvParams, progress: float) -> AdvParams:
     """The attack at `progress` (0 to 1) of the training: a share of eps and of the steps, which are rounded up."""
     share = min(progress / adv.ramp, 1.0) if adv.ramp else 1.0
-    return adv.model_copy(update={"eps": adv.eps * share, "steps": math.ceil(adv.steps * share)})
+    smallest = None if adv.eps_min is None else adv.eps_min * share
+    return adv.model_copy(
+        update={"eps": adv.eps * share, "eps_min": smallest, "steps": math.ceil(adv.steps * share)}
+    )
 
 
 def _mixture(step: Step, attacked_images: Tensor) -> Tensor:
