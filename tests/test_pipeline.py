@@ -58,7 +58,8 @@ def test_every_script_belongs_to_a_stage() -> None:
 
 def test_the_pipeline_stays_small() -> None:
     assert (ROOT / "dvc.yaml").read_text().count("\n") < 400
-    assert len([*(ROOT / "stages").glob("*.py")]) <= 17
+    # 17, and one for the pictures of single images: they need every model, and no number depends on them.
+    assert len([*(ROOT / "stages").glob("*.py")]) <= 18
 
 
 @pytest.mark.parametrize("name", STAGES)
