@@ -22,7 +22,7 @@ def suite(name: str, *entries: dict[str, Any], norm: str = "Linf", eps: tuple[fl
 
 
 PGD = suite("pgd", {"name": "pgd", "steps": 4}, {"name": "pgd", "steps": 4, "loss": "margin"})
-L2 = suite("l2", {"name": "pgd_l2", "steps": 3, "random_start": False}, norm="L2", eps=(0.5, 1.0))
+L2 = suite("l2", {"name": "pgd_l2", "steps": 3, "random_start": False}, norm="L2", eps=(0.2, 0.4))
 
 
 @cache
@@ -32,10 +32,10 @@ def splits() -> Splits:
 
 
 @cache
-def trained() -> Classifier:
+def trained(steps: int = 30) -> Classifier:
     """A classifier after few steps, so that some answers are wrong; in eval mode."""
     classifier = make_classifier()
-    fit(classifier, splits().train, steps=30)
+    fit(classifier, splits().train, steps=steps)
     return classifier
 
 
@@ -43,7 +43,7 @@ def shown_models() -> list[ShownModel]:
     """The classifier with its guard, and an ensemble, which has no single network."""
     params = default_block(DetectParams, "detect", detectors={"gmm": {}, "kde": {}}, seen=None)
     guard, _ = fit_guard(trained(), splits(), {"suites": {}}, params, "w")
-    both = EnsembleClassifier([trained(), make_classifier().eval()], [0.7, 0.3]).eval()
+    both = EnsembleClassifier([trained(), trained(steps=60)], [0.2, 0.8]).eval()
     return [ShownModel("one-adv", trained(), guard), ShownModel("ensemble", both)]
 
 

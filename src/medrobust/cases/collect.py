@@ -45,8 +45,7 @@ def collect_cases(
     """`count` evenly spaced test images with every model's answers under every suite, as the page reads them.
 
     An image is named by its row in the manifest, and a patient by a number that counts test patients from 1: the
-    page holds no id. `cells` is the least number of cells per side of Grad-CAM's layer; docs/report.md lists the
-    keys.
+    page holds no id. `cells` is the least number of cells per side of Grad-CAM's layer.
     """
     subset = test.evenly_spaced(count)
     images = subset.batch(range(len(subset)))
