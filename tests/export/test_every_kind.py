@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from medrobust.core.errors import UserError
 from medrobust.core.params.schema import check_params
 from medrobust.export.onnx_file import OnnxModel, write_onnx
 from medrobust.export.run import ExportData, export_onnx
@@ -63,7 +64,7 @@ def test_an_ensemble_answers_the_same(rule: str, tmp_path: Path) -> None:
     assert difference(model, tmp_path / "m.onnx", (4, 1, 20, 20), (1, 1, 12, 12)) < 1e-4
 
 
-@pytest.mark.parametrize("kind", ["mean", "max", "attention", "gru"])
+@pytest.mark.parametrize("kind", ["mean", "max", "attention"])
 def test_a_patient_model_takes_any_number_of_images_of_each_patient(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = PatientModel(other_classifier(), build_aggregate(kind, 40, 8, 3), channels=1)
@@ -71,6 +72,12 @@ def test_a_patient_model_takes_any_number_of_images_of_each_patient(kind: str, t
         difference(model, tmp_path / "m.onnx", (3, 4, 20, 20), (1, 4, 20, 20), (2, 7, 12, 12), (5, 1, 20, 20))
         < 1e-4
     )
+
+
+def test_a_recurrent_aggregate_is_refused_with_the_others_named(tmp_path: Path) -> None:
+    model = PatientModel(make_classifier(), build_aggregate("gru", 40, 8, 3), channels=1)
+    with pytest.raises(UserError, match=r"gru[\s\S]*mean, max or attention"):
+        write_onnx(model.eval(), torch.rand(2, 4, 12, 12), tmp_path / "m.onnx", {})
 
 
 @pytest.mark.slow

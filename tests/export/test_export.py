@@ -79,6 +79,7 @@ def test_the_file_takes_any_number_and_size_of_images_and_holds_no_path(
     assert b"Non,Mild" in content
 
 
+@pytest.mark.slow
 def test_an_earlier_export_is_replaced_by_the_same_bytes(
     done: tuple[Result, Path], place: Path, data: ExportData
 ) -> None:
@@ -151,7 +152,7 @@ class Undecided(nn.Module):
 
 
 def test_a_model_that_onnx_cannot_express_is_named_as_such(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be expressed in ONNX"):
+    with pytest.raises(UserError, match=r"cannot be expressed in ONNX \(Could not guard on data-dependent"):
         write_onnx(Undecided(), torch.rand(2, 1, 8, 8), tmp_path / "m.onnx", {})
     assert not list(tmp_path.iterdir())
 

@@ -50,6 +50,9 @@ def write_onnx(model: nn.Module, example: Tensor, path: Path, facts: dict[str, s
         UserError: an extra is not installed, or the model has an operation that ONNX cannot express.
     """
     check_packages()
+    if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        found = "a recurrent layer (the aggregate gru) cannot be exported with a free number of patients"
+        raise UserError("export to ONNX", found, "Set patient.aggregate to mean, max or attention")
     import onnx
     from torch.onnx import OnnxExporterError
 
@@ -63,7 +66,7 @@ def write_onnx(model: nn.Module, example: Tensor, path: Path, facts: dict[str, s
                 input_names=[INPUT], output_names=list(OUTPUTS), opset_version=OPSET, verbose=False,
             )  # fmt: skip
     except OnnxExporterError as error:
-        first = str(error).strip().splitlines()[0]
+        first = str(error.__cause__ or error).strip().splitlines()[0]
         remedy = "Use another backbone or aggregate, or the checkpoint with medrobust.load"
         raise UserError("export to ONNX", f"this model cannot be expressed in ONNX ({first})", remedy) from error
     assert program is not None
