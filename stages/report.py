@@ -22,7 +22,9 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
-    read = ("prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "suites", "audit", "code")
+    read = (
+        "prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "suites", "audit", "code", "cases"
+    )  # fmt: skip
     for name in (*read, "cards", "chosen", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()

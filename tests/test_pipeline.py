@@ -57,7 +57,8 @@ def test_every_script_belongs_to_a_stage() -> None:
 
 
 def test_the_pipeline_stays_small() -> None:
-    assert (ROOT / "dvc.yaml").read_text().count("\n") < 420
+    assert (ROOT / "dvc.yaml").read_text().count("\n") < 440
+    # 17, and one for the pictures of single images: they need every model, and no number depends on them.
     assert len([*(ROOT / "stages").glob("*.py")]) <= 18
 
 

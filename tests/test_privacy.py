@@ -93,12 +93,21 @@ def test_no_tracked_picture_is_made_of_images_and_dvc_keeps_those_that_are(done:
     assert len(kept) > 2
     for path in kept:
         assert has_telltale(path), path
+    for path in (done / "report" / "cases.html", done / "data" / "cases.json"):
+        assert "data:image/png" in path.read_text()
+        run(done, "git", "check-ignore", str(path))
+    for path in kept:
         run(done, "git", "check-ignore", str(path))
 
 
 def test_what_is_handed_on_names_no_patient_either(done: Path) -> None:
     """The page and the Markdown that is posted with a pull request, and the model cards."""
-    for path in (*done.glob("report/*.*"), *done.glob("report/tables/*"), *done.glob("models/*/*/README.md")):
+    for path in (
+        done / "data" / "cases.json",
+        *done.glob("report/*.*"),
+        *done.glob("report/tables/*"),
+        *done.glob("models/*/*/README.md"),
+    ):
         for word in (PATIENT, FILE):
             assert word.encode() not in path.read_bytes(), path
     results = (done / "report" / "results.md").read_text()
@@ -116,3 +125,5 @@ def test_one_switch_leaves_out_every_picture_of_images(done: Path) -> None:
     assert shown
     assert not [path for path in shown if has_telltale(path)]
     assert "data:image/png" in (done / "report" / "index.html").read_text(), "figures of features stay"
+    assert not (done / "report" / "cases.html").exists()
+    assert "data:image/png" not in (done / "data" / "cases.json").read_text()

@@ -26,6 +26,7 @@ class Folders:
     suites: Path | None = None  # a file: hashes of the resolved suites
     audit: Path | None = None  # tables of the audit, and its contact sheet
     code: Path | None = None  # one hash of the code per stage; None if it is not needed
+    cases: Path | None = None  # a file: single images under attack
 
 
 class Reader:

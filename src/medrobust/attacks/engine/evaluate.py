@@ -4,7 +4,7 @@ Random numbers come from an image's id and the seed. Batches, processes and inte
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from medrobust.attacks.base import Attack, check_images, check_labels, check_log
 from medrobust.attacks.engine.attempts import table_of, worst_case
 from medrobust.attacks.engine.resume import ResumeFolder
 from medrobust.attacks.engine.schedule import ImageSchedule
-from medrobust.attacks.engine.streaming import BatchLimit, FixedBatch, StreamingBatch
+from medrobust.attacks.engine.streaming import AttemptResult, BatchLimit, FixedBatch, StreamingBatch
 from medrobust.attacks.lookup import load_attack
 from medrobust.attacks.projection import Norm, distance, per_image
 from medrobust.attacks.state import IterativeAttack
@@ -28,6 +28,8 @@ from medrobust.data.store import Subset
 
 #: Seconds between two tables of finished images.
 FLUSH = 10.0
+#: Called with the name of an attack and each of its results, which have the attacked image.
+Watch = Callable[[str, AttemptResult], None]
 
 
 def build_attack(entry: dict[str, Any], eps: float, norm: Norm) -> Attack:
@@ -51,6 +53,7 @@ def evaluate_suite(
 def attack_suite(
     model: nn.Module, subset: Subset, suite: dict[str, Any], *, seed: int, batch_size: int = 64,
     bit_depth: int = 8, allow_weak: bool = False, resume: ResumeFolder | None = None, train: Subset | None = None,
+    watch: Watch | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """Attack every image of a subset with every attack of a resolved suite, at every undecided radius.
 
@@ -60,6 +63,7 @@ def attack_suite(
         bit_depth: of the files in which attacked images would be stored.
         allow_weak: attack a model even if it returns probabilities.
         train: images of other patients, for attacks that are fitted (a universal perturbation).
+        watch: called with each result; records hold no images.
 
     Returns:
         Table of `attempts.ATTEMPTS` in the order of the subset's images, with each image's attempts in their
@@ -75,7 +79,8 @@ def attack_suite(
         known = known[known["id"].isin(subset.ids[mine])]
         todo = [row for row in mine if subset.ids[row] not in set(known["id"])]
         tables = [known]
-        for table in _Evaluation(model, subset, suite, seed, batch_size, bit_depth, allow_weak, train).run(todo):
+        evaluation = _Evaluation(model, subset, suite, seed, batch_size, bit_depth, allow_weak, train, watch)
+        for table in evaluation.run(todo):
             tables.append(table)
             if resume:
                 resume.save(table)
@@ -104,8 +109,9 @@ class _Evaluation:
 
     def __init__(
         self, model: nn.Module, subset: Subset, suite: dict[str, Any], seed: int, batch_size: int, bit_depth: int,
-        allow_weak: bool, train: Subset | None,
+        allow_weak: bool, train: Subset | None, watch: Watch | None,
     ) -> None:  # fmt: skip
+        self.watch = watch
         self.model, self.subset, self.norm, self.radii = model, subset, suite["norm"], list(suite["eps"])
         self.levels, self.allow_weak = 2**bit_depth - 1, allow_weak
         self.device, self.limit = next(model.parameters()).device, BatchLimit(batch_size)
@@ -185,6 +191,8 @@ class _Evaluation:
     def _work(self, number: int) -> None:
         for result in self.batches[number].step():
             schedule = self.schedules[result.attempt.row]
+            if self.watch:
+                self.watch(self.names[number], result)
             schedule.record_result(self.names[number], result)
             self._send(schedule)
 

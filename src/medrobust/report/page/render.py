@@ -24,8 +24,11 @@ CAPTIONS = {
 }
 
 
-def render_html(run: Run, pictures: Mapping[str, Path], settings: ReportSettings) -> str:
-    """The self-contained page: style, script, data and `pictures` (PNG files by name) are part of the file."""
+def render_html(run: Run, pictures: Mapping[str, Path], settings: ReportSettings, *, cases: int = 0) -> str:
+    """The self-contained page: style, script, data and `pictures` (PNG files by name) are part of the file.
+
+    `cases` is the number of images on cases.html, to which the page links; 0 = there is no such page.
+    """
     from markupsafe import Markup
 
     templates = environment("medrobust.report.page")
@@ -37,7 +40,7 @@ def render_html(run: Run, pictures: Mapping[str, Path], settings: ReportSettings
         "<", "\\u003c"
     )
     return templates.get_template("page.html").render(
-        content, words=WORDS, captions=CAPTIONS | explanation_captions(run), data=Markup(data),
+        content, words=WORDS, cases=cases, captions=CAPTIONS | explanation_captions(run), data=Markup(data),
         style=Markup(_resource("page.css")), script=Markup(_resource("page.js")),
         pictures={name: _data_uri(path) for name, path in pictures.items()},
     )  # fmt: skip

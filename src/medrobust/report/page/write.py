@@ -6,6 +6,7 @@ from pathlib import Path
 
 from medrobust.core.records import atomic_dir, write_table
 from medrobust.data.store import ImageStore
+from medrobust.report.cases.render import read_cases, render_cases
 from medrobust.report.collect import Folders, Reader
 from medrobust.report.figures.contact_sheet import class_sheet
 from medrobust.report.figures.draw import draw_all, save
@@ -36,8 +37,8 @@ def write_report(
 ) -> str:
     """Write everything; return the short table for the terminal.
 
-    With `pictures` the page shows images of the data. They are in the folder of the page and never among the
-    figures, which git tracks.
+    With `pictures` the page shows images of the data, and a second page shows single images (`folders.cases`).
+    They are in the folder of the page and never among the figures, which git tracks.
     """
     short = plain(short_table(run))
     with (
@@ -51,7 +52,11 @@ def write_report(
         # `dvc plots` shows every picture of its folder: SVG files there would show each figure twice.
         for vector in folder.glob("*.svg"):
             shutil.move(vector, vectors / vector.name)
-        (page / "index.html").write_text(render_html(run, shown, settings), encoding="utf-8")
+        cases = read_cases(run, folders.cases) if folders.cases and pictures else {}
+        if cases:
+            (page / "cases.html").write_text(render_cases(cases, settings.title), encoding="utf-8")
+        html = render_html(run, shown, settings, cases=len(cases.get("cases", [])))
+        (page / "index.html").write_text(html, encoding="utf-8")
         (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")
         (page / "tables").mkdir()

@@ -1,0 +1,1 @@
+"""Models in formats of other software, compared with the original on clean and attacked images."""

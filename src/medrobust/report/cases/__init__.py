@@ -1,0 +1,1 @@
+"""The page of single test images, beside the report."""
