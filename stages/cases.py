@@ -30,7 +30,8 @@ def main() -> None:
     from medrobust.cases.collect import ShownModel, collect_cases
     from medrobust.data.store import open_splits
     from medrobust.detection.guard import load_guard
-    from medrobust.models.folder import is_adversarial, load, weights_hash
+    from medrobust.models.card import is_adversarial, weights_hash
+    from medrobust.models.folder import load
 
     images = open_splits(args.prepared, args.split)
     names = [(backbone, regime) for backbone in read_json(args.backbones) for regime in ("clean", "adv")]

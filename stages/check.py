@@ -30,14 +30,8 @@ def main() -> None:
         write_records,
     )
     from medrobust.data.store import open_splits
-    from medrobust.models.folder import (
-        adversarial_trainings,
-        is_adversarial,
-        load,
-        members,
-        not_fitted,
-        weights_hash,
-    )
+    from medrobust.models.card import adversarial_trainings, is_adversarial, not_fitted, weights_hash
+    from medrobust.models.folder import load, members
 
     params = load_params()
     images = open_splits(args.prepared, args.split)

@@ -14,7 +14,8 @@ from medrobust.core.records import atomic_dir, file_hash, write_json
 from medrobust.data.store import SplitStore, Subset, open_splits
 from medrobust.export.onnx_file import INPUT, OPSET, OUTPUTS, PACKAGES, OnnxModel, check_packages, write_onnx
 from medrobust.export.parity import TOLERANCE, Comparison, check_parity, compare
-from medrobust.models.folder import is_patient_model, load, weights_hash
+from medrobust.models.card import is_patient_model, weights_hash
+from medrobust.models.folder import load
 from medrobust.patients.subsets import patient_groups
 from medrobust.report.templates import environment
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medrobust.core.records import write_json
-from medrobust.models.folder import adversarial_trainings
+from medrobust.models.card import adversarial_trainings
 
 
 def test_the_trainings_of_a_model_and_of_the_members_of_an_ensemble(tmp_path: Path) -> None:
