@@ -24,7 +24,8 @@ def main() -> None:
     from medrobust.attacks.engine.suite import read_suite
     from medrobust.core.lineage import suite_hash
     from medrobust.data.store import open_splits
-    from medrobust.models.folder import is_patient_model, load, not_fitted, weights_hash
+    from medrobust.models.card import is_patient_model, not_fitted, weights_hash
+    from medrobust.models.folder import load
     from medrobust.models.patient import load_patient_model
     from medrobust.patients.attack import attack_patients
     from medrobust.patients.subsets import patient_groups

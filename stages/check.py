@@ -29,7 +29,8 @@ def main() -> None:
         write_records,
     )
     from medrobust.data.store import open_splits
-    from medrobust.models.folder import is_adversarial, load, members, not_fitted, weights_hash
+    from medrobust.models.card import is_adversarial, not_fitted, weights_hash
+    from medrobust.models.folder import load, members
 
     params = load_params()
     images = open_splits(args.prepared, args.split)

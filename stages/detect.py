@@ -29,7 +29,8 @@ def main() -> None:
     from medrobust.data.store import open_splits
     from medrobust.detection.fitting import Splits
     from medrobust.detection.run import DetectionOutputs, run_detection
-    from medrobust.models.folder import load, weights_hash
+    from medrobust.models.card import weights_hash
+    from medrobust.models.folder import load
 
     params, plan = load_params(), read_json(args.plan)
     images = open_splits(args.prepared, args.split)

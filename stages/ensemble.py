@@ -11,15 +11,16 @@ from medrobust.core.runtime import device, run_stage, say
 
 def main() -> None:
     """Fit, evaluate on test images, and write."""
+    from medrobust.core.calibration import fit_temperature
     from medrobust.core.lineage import MADE_ON
     from medrobust.core.metrics import classification_summary, dvc_metrics
     from medrobust.data.store import open_splits
     from medrobust.ensembling.compare import compare
     from medrobust.ensembling.fit import fit_combination, fit_summary, parameters_by_member, predict_validation
     from medrobust.ensembling.save_all_methods import save_all_methods
+    from medrobust.models.card import weights_hash
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import save_ensemble
-    from medrobust.models.folder import weights_hash
     from medrobust.models.predict import predict_all, predictions_table
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -35,6 +36,7 @@ def main() -> None:
     predictions = predict_validation(members, val, params.adv, params.seed)
     combination = fit_combination(predictions, params.ensemble)
     facts = fit_summary(list(folders), combination, predictions, params.ensemble)
+    facts["temperature"] = fit_temperature(combination.combine(predictions.clean), val.labels)
     say(facts["fitted_on"])
     save_ensemble(args.out, folders, combination, facts)
     test_logprobs = predict_all(members, test, None, members[0], params.seed)

@@ -30,8 +30,8 @@ def main() -> None:
     from medrobust.data.store import open_splits
     from medrobust.explain.explained_model import ExplainedModel
     from medrobust.explain.run import ExplanationOutputs, explain_model
+    from medrobust.models.card import weights_hash
     from medrobust.models.checkpoint import load
-    from medrobust.models.folder import weights_hash
 
     params, images, suite = load_params(), open_splits(args.prepared, args.split), read_suite(args.suite)
     test, train = images.subset("test"), images.subset("train")

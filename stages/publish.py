@@ -1,37 +1,69 @@
-"""Copy the weights of a backbone into folders to share, each with a model card (seconds, no torch)."""
+"""Write a model folder to share: weights, guard, input, and a card with all results (seconds, no torch)."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from medrobust.core.params.schema import load_params
 from medrobust.core.runtime import run_stage
 
 
 def parse() -> argparse.Namespace:
-    """The command line of dvc.yaml."""
+    """The command line of dvc.yaml: `--backbone` with two outs, or `--ensemble` (a folder) with one."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", required=True)
-    for name in ("checkpoints", "prepared", "metrics", "plots", "tuned", "suites", "lock"):
+    parser.add_argument("--backbone")
+    parser.add_argument("--ensemble", type=Path)
+    parser.add_argument("--regime", help="of the members of the ensemble")
+    for name in ("checkpoints", "prepared", "metrics", "plots", "suites", "hashes", "guards", "lock"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    parser.add_argument("--out", type=Path, nargs=2, required=True, help="of the clean and the adversarial model")
+    for name in ("tuned", "patients", "predictions"):
+        parser.add_argument(f"--{name}", type=Path, help="of a backbone", default=Path())
+    parser.add_argument("--out", type=Path, nargs="+", required=True)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Collect the results of the backbone, and write both folders."""
-    from medrobust.report.collect import Folders, collect
+    """Collect the results of the model, and write its folders."""
+    from medrobust.report.collect import Folders, collect, collect_ensemble
     from medrobust.report.provenance import Provenance
-    from medrobust.report.publish.model_cards import PublishedModel, publish
+    from medrobust.report.publish.model_cards import PublishedModel, publish, publish_ensemble
+    from medrobust.report.publish.parts import Parts, Usage
     from medrobust.report.run import REGIMES
 
     params = load_params()
-    suites = params.attacks.suites
-    folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints, suites=args.suites)
-    run = collect(folders, [args.backbone], list(suites), Provenance.of(args.lock))
+    suites, confidence = params.attacks.suites, params.report.confidence
+    folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints, suites=args.hashes)
+    usage = Usage(
+        args.prepared,
+        args.suites,
+        list(suites),
+        params.data,
+        params.explain.grid,
+        params.report.bootstrap,
+        confidence,
+    )
+    provenance = Provenance.of(args.lock)
+    common: dict[str, Any] = {"suites": suites, "confidence": confidence, "usage": usage}
+    if args.ensemble:
+        run = collect_ensemble(folders, list(suites), args.regime, provenance)
+        parts = Parts(args.guards / f"ensemble-{args.regime}")
+        model = PublishedModel(run=run, backbone="ensemble", regime=args.regime, parts=parts, **common)
+        publish_ensemble(model, args.ensemble, folders, args.out[0])
+        return
+    run = collect(folders, [args.backbone], list(suites), provenance)
     for regime, out in zip(REGIMES, args.out, strict=True):
-        publish(PublishedModel(run, args.backbone, regime, suites, params.report.confidence), folders, out)
+        name = f"{args.backbone}-{regime}"
+        table = f"{name}.parquet"
+        parts = Parts(
+            args.guards / name,
+            args.patients / name,
+            args.predictions / table,
+            args.predictions / "patients" / table,
+        )
+        model = PublishedModel(run=run, backbone=args.backbone, regime=regime, parts=parts, **common)
+        publish(model, folders, out)
 
 
 if __name__ == "__main__":
     args = parse()
-    run_stage(main, f"publish-{args.backbone}")
+    run_stage(main, f"publish-{args.backbone or 'ensemble'}")

@@ -24,9 +24,9 @@ def main() -> None:
     from medrobust.attacks.engine.suite import read_suite
     from medrobust.data.store import open_splits
     from medrobust.ensembling.transfer import dvc_metrics, empty_transfer, transfer
+    from medrobust.models.card import weights_hash
     from medrobust.models.checkpoint import load
     from medrobust.models.ensemble import active_members, load_ensemble
-    from medrobust.models.folder import weights_hash
 
     params = load_params()
     images = open_splits(args.prepared, args.split)

@@ -86,8 +86,6 @@ def _calibrated(table: pd.DataFrame) -> pd.DataFrame:
     """The test rows of one fold, with log-probabilities at the temperature of its validation rows."""
     columns = [column for column in table if str(column).startswith("logprob_")]
     val, test = (table[table["split"] == name] for name in ("val", "test"))
-    temperature = fit_temperature(
-        torch.from_numpy(val[columns].to_numpy(copy=True)), torch.from_numpy(val["label"].to_numpy(copy=True))
-    )
+    temperature = fit_temperature(val[columns].to_numpy(), val["label"].to_numpy())
     scaled = torch.from_numpy(test[columns].to_numpy(copy=True) / temperature).log_softmax(1).numpy()
     return test.assign(**{str(name): column for name, column in zip(columns, scaled.T, strict=True)})

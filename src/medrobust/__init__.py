@@ -4,11 +4,18 @@ from importlib import import_module
 from typing import Any
 
 #: Public name -> module that defines it; imported on first use, so that a stage imports only what it needs.
-PUBLIC = {"load": "medrobust.models.folder", "predict": "medrobust.inference"}
+PUBLIC = {
+    "load": "medrobust.models.folder", "predict": "medrobust.inference.predict",
+    "attack": "medrobust.inference.attack", "evaluate": "medrobust.inference.evaluate",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    """Provide `medrobust.load` and `medrobust.predict` without importing torch in every stage."""
+    """Provide `medrobust.load` and its siblings without importing torch in every stage."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("medrobust")
     if name in PUBLIC:
         return getattr(import_module(PUBLIC[name]), name)
     raise AttributeError(name)

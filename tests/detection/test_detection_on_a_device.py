@@ -13,7 +13,7 @@ from medrobust.detection.fitting import Splits
 from medrobust.detection.guard import Guard, load_guard
 from medrobust.detection.registry import DETECTORS
 from medrobust.detection.run import DetectionOutputs, run_detection
-from medrobust.inference import predict
+from medrobust.inference.predict import predict
 from medrobust.models.classifier import Classifier
 from tests.detection.test_detection_run import ALL, REPORT, settings
 from tests.other_device import other_device

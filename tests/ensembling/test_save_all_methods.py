@@ -13,9 +13,9 @@ from medrobust.ensembling.compare import MethodComparison
 from medrobust.ensembling.save_all_methods import save_all_methods
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
+from medrobust.models.card import not_fitted
 from medrobust.models.combination import Combination
 from medrobust.models.ensemble import EnsembleClassifier, active_members, load_ensemble, load_members
-from medrobust.models.folder import not_fitted
 from tests.ensembling.drawn_predictions import draw, settings
 
 COMBINATIONS = {

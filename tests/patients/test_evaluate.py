@@ -11,7 +11,8 @@ from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_metrics, read_table
 from medrobust.data.store import SplitStore
-from medrobust.models.folder import load, not_fitted
+from medrobust.models.card import not_fitted
+from medrobust.models.folder import load
 from medrobust.patients.evaluate import PatientOutputs, run_patient_stage
 from tests.params import default_block
 from tests.patients.cohort import splits, with_manifest

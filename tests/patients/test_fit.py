@@ -11,7 +11,8 @@ from medrobust.core.params.patient import PatientParams
 from medrobust.core.records import read_json, write_json
 from medrobust.models import checkpoint
 from medrobust.models.aggregates import GatedAttention, MaxLogProbability, MeanLogProbability, Recurrent
-from medrobust.models.folder import load, not_fitted, weights_hash
+from medrobust.models.card import not_fitted, weights_hash
+from medrobust.models.folder import load
 from medrobust.models.patient import PatientModel, save_patient_model
 from medrobust.patients.fit import fit_patient_model
 from medrobust.patients.subsets import patient_groups

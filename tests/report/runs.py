@@ -146,6 +146,19 @@ def write_prepared(folder: Path) -> None:
     write_store(folder, manifest, header)
 
 
+def write_parts(data: Path, model: str) -> None:
+    """What is published beside a checkpoint: no guard, a model of patients, predictions."""
+    (data / "guards" / model).mkdir(parents=True)
+    facts = {"patient": {"network": "../../checkpoints"}, "sha256": weights(model)}
+    write_json(data / "patients" / model / "card.json", facts)
+    (data / "patients" / model / "aggregate.safetensors").write_bytes(b"aggregate")
+    rows = pd.DataFrame(
+        {"split": "val", "label": [0, 1, 2] * 4, "logprob_0": 0.0, "logprob_1": 0.1, "logprob_2": 0.2}
+    )
+    for path in (data / "predictions", data / "predictions" / "patients"):
+        write_table(path / f"{model}.parquet", rows)
+
+
 def write_run(folder: Path) -> None:
     """The results of a run in a DVC repository whose dvc.lock describes them."""
     shutil.copytree(_finished_run().name, folder, dirs_exist_ok=True)
@@ -169,6 +182,7 @@ def _write_results(tmp_path: Path) -> None:
     write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients are also in train"]})
     write_record(m / "split.json", {"train": part, "val": part, "test": part})
     write_json(tmp_path / "data" / "resolved" / "suites.json", {"pgd": suite_hash(SUITE)})
+    write_json(tmp_path / "data" / "resolved" / "suites" / "pgd" / "suite.json", SUITE)
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
     answers.attrs[MADE_ON] = {**IMAGES, "weights": weights("ensemble-adv")}
     write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)
@@ -191,6 +205,7 @@ def _write_results(tmp_path: Path) -> None:
             checkpoint = tmp_path / "data" / "checkpoints" / backbone / regime
             write_json(checkpoint / "card.json", card(backbone, regime))
             (checkpoint / "model.safetensors").write_bytes(f"weights of {name}".encode())
+            write_parts(tmp_path / "data", name)
             history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.5], "val_balanced_accuracy": [0.4, 0.6]})
             write_table(p / "train" / name / "history.csv", history)
             # Each model answers a little differently, so that no two matrices are the same picture.

@@ -11,18 +11,29 @@ import yaml
 from huggingface_hub import ModelCard
 
 from medrobust.core.errors import UserError
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.attacks import SuiteParams
+from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json, write_json
-from medrobust.report.collect import collect
+from medrobust.models.card import weights_hash
+from medrobust.models.use import Use, read_use
+from medrobust.report.collect import collect, collect_ensemble
 from medrobust.report.provenance import Provenance
 from medrobust.report.publish.hub import HUB, licence_id
-from medrobust.report.publish.model_cards import CHECKPOINT, PublishedModel, model_card, publish
+from medrobust.report.publish.model_cards import CHECKPOINT, PublishedModel, model_card, publish, publish_ensemble
+from medrobust.report.publish.parts import Parts, Usage, operating_points
 from medrobust.report.run import REGIMES, Run
-from tests.params import preset, save
+from tests.params import default_block, preset, save
 from tests.report.pipeline import lock
-from tests.report.runs import attack_record, card, checks_record, clean_record, folders, write_record
+from tests.report.runs import attack_record, card, checks_record, clean_record, folders, weights, write_record
 from tests.stages import run_stage
 
+USE = Use.model_validate({
+    "input": {"image_size": 8, "channels": 1, "window": None,
+              "volume": {"range": [0, 1], "step": 1, "frame": None}},
+    "slices": True, "temperature": 1.5, "patient_temperature": None, "ordered": True, "bootstrap": 200,
+    "confidence": 0.95, "grid": 4,
+})  # fmt: skip
 PGD = SuiteParams(norm="Linf", eps=[0.005, 0.01], attacks=[{"name": "pgd", "steps": 10, "loss": "margin"}])
 
 
@@ -31,8 +42,22 @@ def backbone(folder: Path, suites: tuple[str, ...] = ("pgd",), *, checked: bool 
     return collect(folders(folder), ["one"], list(suites), provenance)
 
 
-def published(run: Run, regime: str = "adv") -> PublishedModel:
-    return PublishedModel(run, "one", regime, dict.fromkeys(run.suites, PGD), 0.95)
+def published(run: Run, regime: str = "adv", folder: Path = Path("nowhere")) -> PublishedModel:
+    data = folder / "data"
+    table = f"one-{regime}.parquet"
+    parts = Parts(
+        data / "guards" / f"one-{regime}", data / "patients" / f"one-{regime}", data / "predictions" / table,
+        data / "predictions" / "patients" / table,
+    )  # fmt: skip
+    usage = Usage(
+        data / "prepared", data / "resolved" / "suites", list(run.suites), default_block(DataParams, "data"), 4,
+        200, 0.95,
+    )  # fmt: skip
+    return PublishedModel(run, "one", regime, dict.fromkeys(run.suites, PGD), 0.95, parts, usage)
+
+
+def card_of(model: PublishedModel, points: Any = ()) -> str:
+    return model_card(model, USE, list(points))
 
 
 def front(text: str) -> dict[str, Any]:
@@ -58,8 +83,16 @@ def test_the_folder_has_the_weights_as_they_are_and_a_card(folder: Path) -> None
     (source / "model.safetensors").rename(cached)
     cached.chmod(0o444)
     (source / "model.safetensors").symlink_to(cached)
-    publish(published(backbone(folder)), folders(folder), out)
-    assert {path.name for path in out.iterdir()} == {*CHECKPOINT, "README.md"}
+    publish(published(backbone(folder), folder=folder), folders(folder), out)
+    assert {path.name for path in out.iterdir()} == {
+        *CHECKPOINT,
+        "README.md",
+        "patient",
+        "suites.json",
+        "use.json",
+    }
+    assert read_json(out / "patient" / "card.json")["patient"]["network"] == ".."
+    assert read_json(out / "suites.json")["pgd"]["eps"] == [0.005, 0.01]
     for name in CHECKPOINT:
         assert (out / name).read_bytes() == (source / name).read_bytes()
     copy = out / "model.safetensors"
@@ -76,7 +109,7 @@ def trusted(folder: Path) -> None:
 
 def test_the_hub_reads_the_card(folder: Path) -> None:
     trusted(folder)
-    text = model_card(published(backbone(folder)))
+    text = card_of(published(backbone(folder)))
     meta: Any = ModelCard(text).data
     assert meta.model_name == "one-adv"
     assert meta.pipeline_tag == "image-classification"
@@ -96,7 +129,7 @@ def test_the_hub_reads_the_card(folder: Path) -> None:
 
 
 def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
-    text = model_card(published(backbone(folder)))
+    text = card_of(published(backbone(folder)))
     (clean,) = rows(text, "Clean images")
     assert clean["accuracy"] == "0.712 [0.500, 0.900]"
     (attacked,) = rows(text, "Attack suite: pgd")
@@ -113,7 +146,7 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
 def test_the_card_explains_use_and_limits(folder: Path) -> None:
     write_record(folder / "metrics" / "checks" / "one-adv.json", checks_record("invalid"))
     lock(folder)
-    text = model_card(published(backbone(folder)))
+    text = card_of(published(backbone(folder)))
     for words in (
         'medrobust.load("models/one/adv")', "lr: 0.001", "Cite: A & B.", "a" * 64, "no medical device",
         "Norm Linf. Attacks: pgd (steps 10, loss margin).", "the split: **leaking**. 2 of 7 test patients are",
@@ -129,7 +162,7 @@ def test_the_card_explains_use_and_limits(folder: Path) -> None:
 def test_what_is_missing_is_named(folder: Path) -> None:
     for name in ("attack/one-adv-pgd.json", "checks/one-adv.json", "audit.json"):
         (folder / "metrics" / name).unlink()
-    text = model_card(published(backbone(folder)))
+    text = card_of(published(backbone(folder)))
     gaps = text.split("## Missing in this card")[1].split("##")[0]
     for name in ("attack/one-adv-pgd.json", "checks/one-adv.json", "audit.json"):
         assert f"- `{folder / 'metrics' / name}`: missing" in gaps
@@ -141,7 +174,7 @@ def test_what_is_missing_is_named(folder: Path) -> None:
 
 def test_what_must_not_be_compared_is_kept_from_the_hub(folder: Path) -> None:
     def named() -> list[str]:
-        (index,) = front(model_card(published(backbone(folder))))["model-index"]
+        (index,) = front(card_of(published(backbone(folder))))["model-index"]
         return [metric["name"] for result in index["results"] for metric in result["metrics"]]
 
     assert named() == [], "the split leaks"
@@ -159,7 +192,7 @@ def test_no_card_holds_numbers_of_another_run(folder: Path) -> None:
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.8765, "0.01": 0.8765}}
     write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", record)
     with pytest.raises(UserError, match=r"one-adv-pgd\.json: not what stage attack@one-adv-pgd wrote"):
-        publish(published(backbone(folder)), folders(folder), folder / "out")
+        publish(published(backbone(folder), folder=folder), folders(folder), folder / "out")
     assert not (folder / "out").exists()
 
 
@@ -168,18 +201,18 @@ def test_the_path_of_local_weights_is_not_published(folder: Path) -> None:
     found = read_json(path)
     found["params"]["model"] = {"weights": "/home/somebody/start.safetensors"}
     write_json(path, found)
-    text = model_card(published(backbone(folder, checked=False), "clean"))
+    text = card_of(published(backbone(folder, checked=False), "clean"))
     assert "weights: start.safetensors" in text
     assert "somebody" not in text
 
 
 def test_without_a_lock_the_card_states_that_nothing_was_checked(folder: Path) -> None:
     (folder / "dvc.lock").unlink()
-    assert "there is no dvc.lock to compare the results with" in model_card(published(backbone(folder)))
+    assert "there is no dvc.lock to compare the results with" in card_of(published(backbone(folder)))
 
 
 def test_a_suite_without_any_result_leaves_its_name(folder: Path) -> None:
-    text = model_card(published(backbone(folder, ("pgd", "new"))))
+    text = card_of(published(backbone(folder, ("pgd", "new"))))
     assert [list(row.values()) for row in rows(text, "Attack suite: new")] == [["missing", "–"]]
     assert f"`{folder / 'metrics' / 'attack' / 'one-clean-new.json'}`: missing" in text
 
@@ -190,15 +223,15 @@ def test_a_suite_with_targets_has_a_table_of_their_success(folder: Path) -> None
     write_record(folder / "metrics" / "attack" / "one-adv-pgd.json", attack_record() | targeted)
     lock(folder)
     run = backbone(folder)
-    (row,) = rows(model_card(published(run)), "Targeted success: pgd")
+    (row,) = rows(card_of(published(run)), "Targeted success: pgd")
     assert (row["target"], row["n"], row["ε = 0.01"]) == ("least", "12", "0.750 [0.600, 0.900]")
-    assert "Targeted success" not in model_card(published(run, "clean"))
+    assert "Targeted success" not in card_of(published(run, "clean"))
 
 
 def test_without_data_and_results_there_still_is_a_card(folder: Path) -> None:
     for name in ("metrics", "plots", "data/prepared", "data/tune"):
         shutil.rmtree(folder / name)
-    text = model_card(published(backbone(folder)))
+    text = card_of(published(backbone(folder)))
     assert "No record of the data was found." in text
     assert not front(text)["model-index"][0]["results"]
     assert "license" not in front(text)
@@ -209,7 +242,7 @@ def test_without_data_and_results_there_still_is_a_card(folder: Path) -> None:
 def test_missing_weights_are_not_published(folder: Path, name: str) -> None:
     (folder / "data" / "checkpoints" / "one" / "adv" / name).unlink()
     with pytest.raises(UserError, match=rf"{name}: no such file\. Run `dvc repro`"):
-        publish(published(backbone(folder)), folders(folder), folder / "out")
+        publish(published(backbone(folder), folder=folder), folders(folder), folder / "out")
     assert not (folder / "out").exists()
 
 
@@ -217,7 +250,7 @@ def test_weights_of_another_run_are_not_published(folder: Path) -> None:
     checkpoint = folder / "data" / "checkpoints" / "one" / "adv"
     write_json(checkpoint / "card.json", {**card("one", "adv"), "seed": 2})
     with pytest.raises(UserError, match=r"card\.json: not what stage train@one-adv wrote"):
-        publish(published(backbone(folder)), folders(folder), folder / "out")
+        publish(published(backbone(folder), folder=folder), folders(folder), folder / "out")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +268,7 @@ def test_a_data_set_of_the_hub_is_linked(folder: Path) -> None:
     trusted(folder)
     path = folder / "data" / "prepared" / "header.json"
     write_json(path, {**read_json(path), "url": f"{HUB}owner/images", "licence": "see its page"})
-    text = model_card(published(backbone(folder, checked=False)))
+    text = card_of(published(backbone(folder, checked=False)))
     assert front(text)["datasets"] == ["owner/images"]
     assert front(text)["model-index"][0]["results"][0]["dataset"]["type"] == "owner/images"
     assert "The metadata of this card have no licence" in text
@@ -244,7 +277,7 @@ def test_a_data_set_of_the_hub_is_linked(folder: Path) -> None:
 def test_data_without_patient_ids_are_not_of_no_patients(folder: Path) -> None:
     path = folder / "data" / "prepared" / "header.json"
     write_json(path, {**read_json(path), "patients": 0})
-    assert "12 images without patient ids, 8 pixels." in model_card(published(backbone(folder, checked=False)))
+    assert "12 images without patient ids, 8 pixels." in card_of(published(backbone(folder, checked=False)))
 
 
 def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,6 +293,99 @@ def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pyt
         assert front(text)["model-index"][0]["name"] == f"one-{regime}"
         assert "0.250 [0.200, 0.300]" in text
         assert "Missing in this card" not in text
+
+
+def guarded(folder: Path, fitted_to: str) -> Path:
+    """A guard with one detector, and the record of its false alarms on test images."""
+    guard = folder / "data" / "guards" / "one-adv"
+    detectors = {"gmm": {"settings": {}, "threshold": 3.25, "middle": 0, "spread": 1}}
+    facts = {"temperature": 2.0, "fpr": 0.05, "model": fitted_to, "detectors": detectors}
+    write_json(guard / "card.json", facts)
+    (guard / "detectors.safetensors").write_bytes(b"detectors")
+    row = {"test_fpr": 0.125, "test_fpr_ci": [0.05, 0.25]}
+    write_record(folder / "metrics" / "detect" / "one-adv.json", {"suites": {"pgd": {"eps": 0.01, "gmm": row}}})
+    return guard
+
+
+def test_the_guard_travels_and_the_card_names_its_measured_false_alarms(folder: Path) -> None:
+    guard = guarded(folder, weights("one-adv"))
+    run = backbone(folder, checked=False)
+    publish(published(run, folder=folder), folders(folder), folder / "out")
+    assert (folder / "out" / "guard" / "detectors.safetensors").read_bytes() == b"detectors"
+    assert read_json(folder / "out" / "guard" / "card.json") == read_json(guard / "card.json")
+    text = (folder / "out" / "README.md").read_text()
+    assert "the score of `gmm` is above 3.25, which 5% of clean validation images exceed" in text
+    assert "measured on clean test images: 12.5 % [5.0, 25.0], a 95% interval over patients" in text
+    assert "medrobust predict models/one/adv IMAGE.png" in text
+    assert "resized to 64×64 pixels exactly as the training data were" in text
+    use = read_use(folder / "out")
+    assert use is not None
+    assert (use.slices, use.input.channels) == (True, 1)
+    assert use.temperature is not None
+    assert use.patient_temperature == use.temperature
+
+
+def test_without_a_guard_the_card_says_that_no_image_is_rejected(folder: Path) -> None:
+    text = card_of(published(backbone(folder)))
+    assert "This model has no guard" in text
+    assert not operating_points(backbone(folder), folder / "metrics", ("one", "adv"), folder / "none")
+
+
+def test_false_alarms_of_another_run_are_missing(folder: Path) -> None:
+    guard = guarded(folder, weights("one-adv"))
+    path = folder / "metrics" / "detect" / "one-adv.json"
+    content = read_json(path)
+    content["details"][0][MADE_ON]["weights"] = "c" * 64
+    write_json(path, content)
+    (point,) = operating_points(backbone(folder, checked=False), folder / "metrics", ("one", "adv"), guard)
+    assert point["rate"] is None
+    assert "measured on clean test images: missing." in card_of(published(backbone(folder)), [point])
+
+
+def test_a_part_of_another_model_is_not_published(folder: Path) -> None:
+    run = backbone(folder, checked=False)
+    guarded(folder, "c" * 64)
+    with pytest.raises(UserError, match="one-adv: was fitted to other weights than this model's"):
+        publish(published(run, folder=folder), folders(folder), folder / "out")
+    shutil.rmtree(folder / "data" / "guards" / "one-adv")
+    path = folder / "data" / "patients" / "one-adv" / "card.json"
+    write_json(path, {**read_json(path), "sha256": "c" * 64})
+    with pytest.raises(UserError, match="one-adv: was fitted to other weights than this model's"):
+        publish(published(run, folder=folder), folders(folder), folder / "out")
+    write_json(path, {"patient": None, "not_fitted": "no ids", "sha256": "c" * 64})
+    publish(published(run, folder=folder), folders(folder), folder / "out")
+    assert not (folder / "out" / "patient").exists()
+
+
+def test_an_ensemble_is_published_with_its_members_under_the_same_hash(folder: Path) -> None:
+    source, out = folder / "data" / "ensemble", folder / "out"
+    rows = {
+        name: {"folder": f"../checkpoints/{name.replace('-', '/')}", "sha256": weights(name), "votes": True}
+        for name in ("one-adv", "two-adv")
+    }
+    facts = {"method": "convex", "regime": "adv", "fitted_on": "convex ensemble", "temperature": 0.5}
+    write_json(source / "card.json", {**facts, "members": rows, "rule": {"weights": [0.5, 0.5]}})
+    run = collect_ensemble(folders(folder), ["pgd"], "adv", None)
+    model = published(run, folder=folder)
+    model = PublishedModel(run, "ensemble", "adv", model.suites, 0.95, Parts(folder / "none"), model.usage)
+    publish_ensemble(model, source, folders(folder), out)
+    assert weights_hash(out) == weights_hash(source)
+    for name, row in read_json(out / "card.json")["members"].items():
+        assert (out / row["folder"] / "model.safetensors").read_bytes() == f"weights of {name}".encode()
+    use = read_use(out)
+    assert use is not None
+    assert use.temperature == 0.5
+    text = (out / "README.md").read_text()
+    assert "medrobust predict models/ensemble/adv IMAGE.png" in text
+    assert rows_of_suite(text) == ["0.500 [0.400, 0.600]", "0.250 [0.200, 0.300]"]
+    (folder / "data" / "checkpoints" / "two" / "adv" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: no such file"):
+        publish_ensemble(model, source, folders(folder), out)
+
+
+def rows_of_suite(text: str) -> list[str]:
+    (row,) = rows(text, "Attack suite: pgd")
+    return [row["ε = 0.005"], row["ε = 0.01"]]
 
 
 def test_the_stage_starts_without_heavy_libraries() -> None:

@@ -14,11 +14,10 @@ from medrobust.core.records import read_json, write_json
 from medrobust.core.text import one_line
 from medrobust.report.page.latex import latex
 from medrobust.report.page.write import write_report
-from medrobust.report.publish.model_cards import model_card
 from medrobust.report.run import Run
 from medrobust.report.tables.table import Table
 from tests.report import runs
-from tests.report.test_cards import front, published
+from tests.report.test_cards import card_of, front, published
 
 FORGED = "x\n\n# Forged\n\n**Audit of the split: clean**\n\n- <script>alert(1)</script> | b"
 #: Class names that params.yaml allows, and one that only a damaged header holds.
@@ -94,7 +93,7 @@ def test_no_view_has_other_elements_than_with_plain_text(
     lines = [(page / "summary.txt").read_text().splitlines() for page in (wanted, got)]
     assert len(lines[1]) == len(lines[0])
 
-    cards = [model_card(published(run)) for run in (plain, hostile)]
+    cards = [card_of(published(run)) for run in (plain, hostile)]
     assert blocks(cards[1].split("\n---\n", 1)[1]) == blocks(cards[0].split("\n---\n", 1)[1])
     assert blocks(cards[0].split("\n---\n", 1)[1]).count("table_open") == len(
         re.findall(r"^\| --- \|", cards[0], re.M)

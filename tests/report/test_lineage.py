@@ -46,7 +46,7 @@ def test_records_of_two_models_that_were_swapped_are_left_out(folder: Path, one:
 def test_no_card_is_published_with_a_record_of_another_model(folder: Path) -> None:
     swap(folder, "metrics/attack/one-adv-pgd.json", "metrics/attack/two-adv-pgd.json")
     with pytest.raises(UserError, match=r"one-adv-pgd\.json: it was made on weights other than this model's"):
-        publish(published(backbone(folder)), folders(folder), folder / "out")
+        publish(published(backbone(folder), folder=folder), folders(folder), folder / "out")
 
 
 @pytest.mark.parametrize(("path", "key"), [

@@ -24,9 +24,7 @@ def test_the_artifacts_are_the_models_that_the_pipeline_publishes(
     monkeypatch.chdir(tmp_path)
     artifacts.write_artifacts(load_params())
     repo = Repo.init(str(tmp_path), no_scm=True)
-    published = {
-        str(out) for stage in repo.index.stages if stage.name.startswith("publish@") for out in stage.outs
-    }
+    published = {str(out) for stage in repo.index.stages if stage.name.startswith("publish") for out in stage.outs}
     found = repo.artifacts.read()["models/dvc.yaml"]
     assert {f"models/{artifact.path}" for artifact in found.values()} == published
     assert len(found) == len(published) > 1
@@ -46,7 +44,8 @@ def test_a_preset_is_written_with_its_artifacts(tmp_path: Path, monkeypatch: pyt
     preset_tool.main()
     smoke = check_params(preset("smoke"), "smoke")
     assert list(yaml.safe_load(artifacts.FILE.read_text())["artifacts"]) == [
-        f"{backbone}-{regime}" for backbone in smoke.models for regime in ("clean", "adv")
+        *(f"{backbone}-{regime}" for backbone in smoke.models for regime in ("clean", "adv")),
+        f"ensemble-{smoke.ensemble.regime}",
     ]
     before = artifacts.FILE.stat().st_mtime_ns
     artifacts.write_artifacts(smoke)

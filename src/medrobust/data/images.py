@@ -10,11 +10,19 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
+#: Endings of files that are read as images, in lower case.
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".webp", ".avif",
+    ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".tga",
+}  # fmt: skip
 #: An image with more pixels than this is refused as a decompression bomb.
 MAX_PIXELS = 64_000_000
 #: Tag of a TIFF that says whether 0 is white (0) or black (1).
 PHOTOMETRIC = 262
 Window = tuple[float, float]
+#: A picture is in colour if this share of its pixels has channels that differ by more than `SPREAD` levels. Grey
+#: pictures that were stored as colour JPEG stay below it.
+COLOURED, SPREAD = 0.01, 24
 
 
 @dataclass(frozen=True)
@@ -31,8 +39,11 @@ def decode(content: bytes, size: int, channels: int, window: Window | None = Non
     return to_raster(content, size, channels, window).pixels
 
 
-def to_raster(content: bytes | Raster, size: int, channels: int, window: Window | None = None) -> Raster:
-    """Decode one image and resize it to size×size pixels (×3 for three channels).
+def to_raster(
+    content: "bytes | Raster | Image.Image", size: int, channels: int, window: Window | None = None, *,
+    only_grey: bool = False,
+) -> Raster:  # fmt: skip
+    """Decode one image, or take a picture of Pillow, and resize it to size×size pixels (×3 for three channels).
 
     Palettes and CMYK are converted to grey or RGB, transparent pixels are composited over black, and the EXIF
     orientation is applied. Grey images deeper than 8 bits are windowed: `window` holds the intensities of black
@@ -40,7 +51,8 @@ def to_raster(content: bytes | Raster, size: int, channels: int, window: Window 
 
     Raises:
         ValueError: the bytes are empty, truncated or not an image; the image has several frames or too many
-            pixels, needs a window, or is a deep colour image, which cannot be windowed.
+            pixels, needs a window, or is a deep colour image, which cannot be windowed; it is in colour and
+            `only_grey` is set.
     """
     from PIL import Image
 
@@ -48,6 +60,8 @@ def to_raster(content: bytes | Raster, size: int, channels: int, window: Window 
         picture, mask, bits = Image.fromarray(content.pixels), content.mask, content.bits
     else:
         mask, (picture, bits) = None, _open(content, window)
+    if only_grey and _is_coloured(picture):
+        raise ValueError("it is in colour, and the model was trained on grey images; convert it to grey")
     picture = picture.convert("L" if channels == 1 else "RGB")
     if picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BILINEAR)
@@ -66,40 +80,53 @@ def to_uint8(values: np.ndarray, window: Window) -> np.ndarray:
     return np.rint(scaled).astype(np.uint8)
 
 
-def _open(content: bytes, window: Window | None) -> tuple["Image.Image", int]:
+def _is_coloured(picture: "Image.Image") -> bool:
+    if picture.mode in ("1", "L", "LA"):
+        return False
+    pixels = np.asarray(picture.convert("RGB"))
+    return bool((pixels.max(2) - pixels.min(2) > SPREAD).mean() > COLOURED)
+
+
+def _open(content: "bytes | Image.Image", window: Window | None) -> tuple["Image.Image", int]:
     """Decode with Pillow to an 8-bit image without transparency; return it and the published bit depth."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     if not content:
         raise ValueError("the file is empty")
     try:
+        if isinstance(content, Image.Image):
+            return _flat(content, window)
         with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            # The other pictures of an MPO are smaller versions of the first, or the second view of a stereo pair.
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise ValueError(f"it has {frames} frames; save the one to be used as a file of its own")
-            # Pillow keeps the top eight bits of deep colours; the depth is only in its decoder's arguments.
-            bits = 16 if ";16" in str(image.tile) else 8
-            white_is_zero = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0  # type: ignore[attr-defined]
-            image.load()
-            picture = ImageOps.exif_transpose(image)
-            if picture.mode == "F" or picture.mode.startswith("I"):
-                grey, bits = _to_8_bits(picture, window)
-                return ImageOps.invert(grey) if white_is_zero else grey, bits  # Pillow inverts only 8-bit TIFFs
-            if bits > 8 and window is not None:
-                raise ValueError(
-                    "its colours have 16 bits, and data.window is for grey images; save it with 8 bits"
-                )
-            if picture.has_transparency_data:
-                black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
-                picture = Image.alpha_composite(black, picture.convert("RGBA")).convert("RGB")
-            return picture, bits
+            return _flat(image, window)
     except UnidentifiedImageError:
         raise ValueError("not an image") from None
     except (OSError, SyntaxError, EOFError, TypeError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(str(error)) from None
+
+
+def _flat(image: "Image.Image", window: Window | None) -> tuple["Image.Image", int]:
+    from PIL import Image, ImageOps
+
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+    # The other pictures of an MPO are smaller versions of the first, or the second view of a stereo pair.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise ValueError(f"it has {frames} frames; save the one to be used as a file of its own")
+    # Pillow keeps the top eight bits of deep colours; the depth is only in its decoder's arguments.
+    bits = 16 if ";16" in str(getattr(image, "tile", "")) else 8
+    white_is_zero = image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == 0  # type: ignore[attr-defined]
+    image.load()
+    picture = ImageOps.exif_transpose(image)
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        grey, bits = _to_8_bits(picture, window)
+        return ImageOps.invert(grey) if white_is_zero else grey, bits  # Pillow inverts only 8-bit TIFFs
+    if bits > 8 and window is not None:
+        raise ValueError("its colours have 16 bits, and data.window is for grey images; save it with 8 bits")
+    if picture.has_transparency_data:
+        black = Image.new("RGBA", picture.size, (0, 0, 0, 255))
+        picture = Image.alpha_composite(black, picture.convert("RGBA")).convert("RGB")
+    return picture, bits
 
 
 def _to_8_bits(picture: "Image.Image", window: Window | None) -> tuple["Image.Image", int]:
@@ -113,5 +140,7 @@ def _to_8_bits(picture: "Image.Image", window: Window | None) -> tuple["Image.Im
     elif bits == 16:
         pixels = (values.astype(np.uint32) >> 8).astype(np.uint8)
     else:
+        if np.isnan(values).any():
+            raise ValueError("it has NaN pixels; replace them, or set data.window, which makes them black")
         raise ValueError(f"intensities range from {values.min():g} to {values.max():g}; set data.window")
     return Image.fromarray(pixels), bits

@@ -63,5 +63,5 @@ def fit_guard(
         scores = detector.score(held_out[key]).numpy()
         threshold = clean_threshold(scores, params.fpr)
         fitted[name] = FittedDetector(detector, threshold, float(scores.mean()), max(float(scores.std()), 1e-12))
-    temperature = fit_temperature(held_out[DeepFeatures()].logits, torch.from_numpy(splits.val.labels))
+    temperature = fit_temperature(held_out[DeepFeatures()].logits.numpy(), splits.val.labels)
     return Guard(fitted, temperature, params.fpr, weights), clean[DeepFeatures()]

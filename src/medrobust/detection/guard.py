@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.core.errors import UserError
-from medrobust.core.records import atomic_dir, read_json, write_json
+from medrobust.core.records import atomic_dir, file_hash, read_json, write_json
 from medrobust.data.store import Subset
 from medrobust.detection.base import Detector, build_detector
 from medrobust.detection.features import DeepFeatures, extract_features
@@ -95,7 +95,12 @@ def save_guard(folder: Path, guard: Guard) -> None:
     }
     with atomic_dir(folder) as temporary:
         save_file(state, temporary / "detectors.safetensors")
-        facts = {"temperature": guard.temperature, "fpr": guard.fpr, "model": guard.model}
+        facts = {
+            "temperature": guard.temperature,
+            "fpr": guard.fpr,
+            "model": guard.model,
+            "sha256": file_hash(temporary / "detectors.safetensors"),
+        }
         write_json(temporary / "card.json", {**facts, "detectors": rows})
 
 
@@ -103,8 +108,8 @@ def load_guard(folder: Path | str, device: torch.device | str = "cpu") -> Guard:
     """The guard that `save_guard` wrote.
 
     Raises:
-        UserError: a file is missing, or the card names a detector that is not in the registry or a hyper-parameter
-            that its annotation does not allow.
+        UserError: a file is missing or damaged, or the card names a detector that is not in the registry or a
+            hyper-parameter that its annotation does not allow.
     """
     from safetensors.torch import load_file
 
@@ -112,6 +117,8 @@ def load_guard(folder: Path | str, device: torch.device | str = "cpu") -> Guard:
     card = read_json(path)
     if not weights.is_file():
         raise UserError(str(weights), "no such file", "Run `dvc repro` or `dvc pull`")
+    if not isinstance(card, dict) or file_hash(weights) != card.get("sha256"):
+        raise UserError(str(weights), "is not the file that card.json describes", "Run `dvc checkout`")
     state = load_file(weights)
     detectors = {}
     for name, row in card["detectors"].items():

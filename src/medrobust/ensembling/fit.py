@@ -43,9 +43,9 @@ def fit_temperatures(predictions: MemberPredictions, params: EnsembleParams) -> 
     if not params.temperature:
         return None
     count = len(predictions.labels)
-    labels = torch.from_numpy(np.tile(predictions.labels, 2))
-    share = torch.tensor([1 - params.robust_share, params.robust_share]).repeat_interleave(count)
-    both = torch.from_numpy(np.concatenate([predictions.clean, predictions.robust], axis=1))
+    labels = np.tile(predictions.labels, 2)
+    share = np.repeat([1 - params.robust_share, params.robust_share], count)
+    both = np.concatenate([predictions.clean, predictions.robust], axis=1)
     return [fit_temperature(part, labels, share) for part in both]
 
 

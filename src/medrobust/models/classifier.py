@@ -1,5 +1,7 @@
 """Classifiers of images in [0, 1]. Preprocessing is part of the model, so that attacks act on the input image."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +17,7 @@ class Classifier(nn.Module):
 
     mean: Tensor
     std: Tensor
+    folder: Path | None = None  # that it was loaded from
 
     def __init__(
         self, backbone: nn.Module, classes: list[str], image_size: int, mean: list[float], std: list[float]

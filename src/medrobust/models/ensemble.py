@@ -22,6 +22,8 @@ class EnsembleClassifier(nn.Module):
     for weights of the members' probabilities. `combiner` maps M×n×K to n×K.
     """
 
+    folder: Path | None = None  # that it was loaded from
+
     def __init__(self, members: list[nn.Module], combination: Combination | list[float]) -> None:
         super().__init__()
         combination = Combination(weights=combination) if isinstance(combination, list) else combination

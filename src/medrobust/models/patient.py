@@ -23,6 +23,8 @@ class PatientModel(nn.Module):
     `channels` is that of one image. The gradient reaches every image through the aggregate.
     """
 
+    folder: Path | None = None  # that it was loaded from
+
     def __init__(self, network: Classifier, aggregate: nn.Module, channels: int) -> None:
         super().__init__()
         self.network, self.aggregate, self.channels = network, aggregate, channels

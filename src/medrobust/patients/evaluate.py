@@ -17,7 +17,7 @@ from medrobust.core.records import atomic_dir, write_json, write_metrics, write_
 from medrobust.core.runtime import device, say
 from medrobust.data.store import SplitStore
 from medrobust.models import checkpoint
-from medrobust.models.folder import weights_hash
+from medrobust.models.card import weights_hash
 from medrobust.models.patient import PatientModel, save_patient_model
 from medrobust.patients.few_images import few_images
 from medrobust.patients.fit import AggregateInputs, fit_patient_model

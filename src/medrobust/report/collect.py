@@ -91,22 +91,12 @@ def collect(
     Files of other names than `backbones` and `suites` are not read. Without `provenance` every file is read.
     `ensemble` comes with `regime` and `attacked` from params.yaml, `patients` with `suites`.
     """
-    code = folder_md5(folders.code) if folders.code else None
     run = Run(
         backbones, suites, ensemble=ensemble or Ensemble(), patients=patients or Patients(),
-        provenance=provenance, code=code,
+        provenance=provenance, code=folder_md5(folders.code) if folders.code else None,
     )  # fmt: skip
     reader = Reader(run)
-    if folders.code and (recorded := folders.code / "versions.json").is_file():
-        run.versions[str(recorded)] = read_json(recorded)
-    run.header.update(reader.record(folders.prepared / "header.json"))
-    run.hashes.data = run.header.get("sha256")
-    if folders.suites and folders.suites.is_file():
-        known = read_json(folders.suites)
-        run.hashes.suites.update({name: known[name] for name in suites if name in known})
-    run.split.update(reader.metrics(folders.metrics / "split.json", run.hashes.of()))
-    run.hashes.split = run.split.pop(MADE_ON, {}).get("split")
-    run.audit.update(reader.metrics(folders.metrics / "audit.json", run.hashes.of()))
+    _read_data(run, reader, folders)
     for backbone in backbones:
         _read_backbone(run, reader, folders, backbone)
         for regime in REGIMES:
@@ -121,6 +111,30 @@ def collect(
         if folders.predictions:
             _read_predictions(run, reader, folders.predictions)
     return run
+
+
+def collect_ensemble(folders: Folders, suites: list[str], regime: str, provenance: Provenance | None) -> Run:
+    """Read the records of the data and of the ensemble alone: clean, attacked, and its checks."""
+    run = Run([], suites, ensemble=Ensemble(regime), provenance=provenance)
+    reader = Reader(run)
+    _read_data(run, reader, folders)
+    _read_ensemble(run, reader, folders)
+    _read_attacks(run, reader, folders, run.ensemble.model)
+    return run
+
+
+def _read_data(run: Run, reader: Reader, folders: Folders) -> None:
+    """The records of data, split and audit, and the hashes of data and suites."""
+    if folders.code and (recorded := folders.code / "versions.json").is_file():
+        run.versions[str(recorded)] = read_json(recorded)
+    run.header.update(reader.record(folders.prepared / "header.json"))
+    run.hashes.data = run.header.get("sha256")
+    if folders.suites and folders.suites.is_file():
+        known = read_json(folders.suites)
+        run.hashes.suites.update({name: known[name] for name in run.suites if name in known})
+    run.split.update(reader.metrics(folders.metrics / "split.json", run.hashes.of()))
+    run.hashes.split = run.split.pop(MADE_ON, {}).get("split")
+    run.audit.update(reader.metrics(folders.metrics / "audit.json", run.hashes.of()))
 
 
 def _read_backbone(run: Run, reader: Reader, folders: Folders, backbone: str) -> None:

@@ -22,8 +22,8 @@ from medrobust.core.runtime import device, seed_everything
 from medrobust.data.store import Subset, open_splits
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier, set_trainable
+from medrobust.models.card import weights_hash
 from medrobust.models.classifier import Classifier
-from medrobust.models.folder import weights_hash
 from medrobust.models.predict import log_probabilities, predictions_table
 from medrobust.training import distributed
 from medrobust.training.live import LiveCurves

@@ -20,7 +20,16 @@ class PhantomParams(Block):
     site: Annotated[float, Field(ge=0, le=0.2)]
 
 
-class DataParams(Block):
+class InputParams(Block):
+    """How a file becomes the pixels of one stored image, in training and in use (`models.use`)."""
+
+    image_size: Annotated[int, Field(ge=8)]
+    channels: Literal[1, 3]
+    window: tuple[float, float] | None
+    volume: VolumeParams
+
+
+class DataParams(InputParams):
     """Where the images come from and the form in which they are stored."""
 
     source: str
@@ -28,15 +37,11 @@ class DataParams(Block):
     sha256: str | None
     classes: Annotated[list[ClassName], Field(min_length=2)]
     ordered: bool
-    image_size: Annotated[int, Field(ge=8)]
-    channels: Literal[1, 3]
     on_bad_image: Literal["fail", "skip"]
     labels: dict[Label, ClassName | None]
     ignore: list[str]
     on_mixed_patient: Literal["fail", "keep", "skip"]
-    window: tuple[float, float] | None
     table: TableParams | None
-    volume: VolumeParams
     phantom: PhantomParams | None
 
     @model_validator(mode="after")

@@ -12,18 +12,12 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json
 from medrobust.data import alzheimer_patients as alzheimer
+from medrobust.data.images import IMAGE_SUFFIXES
 from medrobust.data.sources.base import Listing, Release
 from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import Files
 from medrobust.data.sources.labels import LEFT_OUT, SPLIT_NAMES, LabelMap, match_files, read_label_table
 from medrobust.data.sources.unused import IGNORED, NO_ROW, Unused, by_ending, check_not_empty, matching, unused
-
-#: Endings of files that are read as images, in lower case.
-IMAGE_SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".webp", ".avif",
-    ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".pbm", ".pgm", ".ppm", ".pnm", ".pfm", ".tga",
-}  # fmt: skip
-
 
 download = copy_or_download
 

@@ -1,5 +1,6 @@
 """DICOM series (one folder each, or one file each) with a table of labels: slices in order of position."""
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import pandas as pd
 from pydicom import uid
 from pydicom.errors import InvalidDicomError
 
-from medrobust.core.params.data import DataParams
+from medrobust.core.params.data import DataParams, InputParams
 from medrobust.data.images import Raster
 from medrobust.data.pseudonyms import pseudonyms
 from medrobust.data.sources.base import Listing, Release
@@ -18,15 +19,13 @@ from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import Files, fault
 from medrobust.data.sources.labels import match_files, read_label_table
 from medrobust.data.sources.unused import NO_ROW, unused
-from medrobust.data.sources.volumes import BadFileError, one_row_per_slice
+from medrobust.data.sources.volumes import DICOM_SUFFIXES, BadFileError, one_row_per_slice, selected_slices
 
 #: Tags for the order of slices, the patient, and the check that a folder is a single series.
 TAGS = ["SOPClassUID", "SeriesInstanceUID", "PatientID", "ImagePositionPatient", "ImageOrientationPatient",
         "ImageType", "Rows"]  # fmt: skip
 #: Slices closer than this (mm) are at the same position.
 MIN_SPACING = 1e-3
-#: A file with such a name is DICOM or damaged; one with another name may be foreign to the series.
-SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
 #: Suffixes of label tables and notes, which may be in any folder.
 TABLES = (".csv", ".tsv", ".parquet", ".txt", ".json")
 #: Images that accompany a series; where they are alone, they are the series.
@@ -55,7 +54,7 @@ def listing(data: DataParams, folder: Path) -> Listing:
     units = _units(files, rows.table["path"])
     table, skipped, without_row = match_files(rows, units, data)
     no_patients = (table["patient"] == "").all()
-    series: dict[str, _Series] = {}
+    series: dict[str, Series] = {}
 
     def count_slices(name: str) -> int:
         series[name] = _in_order(files, units[name])
@@ -73,7 +72,7 @@ def listing(data: DataParams, folder: Path) -> Listing:
     )  # fmt: skip
 
 
-class _Series(NamedTuple):
+class Series(NamedTuple):
     """Files of a series in order of position, its PatientID (empty = unknown), and {id, reason} of other files."""
 
     files: list[str]
@@ -105,22 +104,66 @@ def _units(files: Files, paths: pd.Series) -> dict[str, list[str]]:
     return {name: [name] for names in folders.values() for name in names}
 
 
-def _in_order(files: Files, names: list[str]) -> _Series:
+def series_of(files: Files, names: list[str]) -> tuple[list[Series], dict[str, str]]:
+    """The series that files belong to, each in order of position, and file -> why it, or its series, is unusable.
+
+    For use without a table. Images without a position, such as X-rays of one study, are series of their own.
+    """
+    faults: dict[str, str] = {}
+    headers: dict[str, _Slice | str] = {}
+    for name in names:
+        try:
+            headers[name] = _read_header(files, name)
+        except BadFileError as error:
+            faults[name] = error.reason.removeprefix("one of its files ")
+    slices, foreign = _images_among(headers)
+    groups: dict[tuple[str, str], list[_Slice]] = {}
+    placed = {one.series for one in slices if np.isfinite(one.position).any()}
+    for one in slices:
+        groups.setdefault((one.series, "" if one.series in placed else one.name), []).append(one)
+    found = []
+    for group in groups.values():
+        try:
+            found.append(Series(_by_position(group), group[0].patient, foreign))
+        except ValueError as error:
+            faults[group[0].name] = f"is in a series that is not usable ({error})"
+    return found, faults
+
+
+def slices_of(files: Files, series: Series, data: InputParams) -> Iterator[tuple[int, Raster]]:
+    """The selected slices of a series, with their numbers, as `listing` would list and read them.
+
+    Raises:
+        ValueError: a slice cannot be decoded.
+    """
+    for number in selected_slices(len(series.files), data.volume):
+        yield number, _decoded(files, series.files[number], data)
+
+
+def _in_order(files: Files, names: list[str]) -> Series:
     """Sort a series by the position of each slice along the normal of its plane; raises ValueError."""
-    headers = {name: _read_header(files, name) for name in names}
+    slices, foreign = _images_among({name: _read_header(files, name) for name in names})
+    if not slices:
+        raise BadFileError(
+            names[0], f"is {foreign[0]['reason'].partition(',')[0]}, and none is an image of a series"
+        )
+    for found, what in (({one.series for one in slices}, "several series"),
+                        ({one.patient for one in slices}, "several patients")):  # fmt: skip
+        if len(found) > 1:
+            raise ValueError(f"the folder contains {what}; give each a folder of its own")
+    return Series(_by_position(slices), slices[0].patient, foreign)
+
+
+def _images_among(headers: dict[str, "_Slice | str"]) -> tuple[list["_Slice"], list[dict[str, str]]]:
+    """The images of series among files, and {id, reason} of the files that are none or accompany a series."""
     left_out = {name: found for name, found in headers.items() if isinstance(found, str)}
     slices = [found for found in headers.values() if not isinstance(found, str)]
     if any(not one.companion for one in slices):
         left_out |= {one.name: one.companion for one in slices if one.companion}
         slices = [one for one in slices if not one.companion]
-    if not slices:
-        raise BadFileError(names[0], f"is {left_out[names[0]]}, and none is an image of a series")
-    for found, what in (({one.series for one in slices}, "several series"),
-                        ({one.patient for one in slices}, "several patients")):  # fmt: skip
-        if len(found) > 1:
-            raise ValueError(f"the folder contains {what}; give each a folder of its own")
-    foreign = [{"id": name, "reason": f"{reason}, left out of its series"} for name, reason in left_out.items()]
-    return _Series(_by_position(slices), slices[0].patient, foreign)
+    return slices, [
+        {"id": name, "reason": f"{reason}, left out of its series"} for name, reason in left_out.items()
+    ]
 
 
 def _by_position(slices: list[_Slice]) -> list[str]:
@@ -165,17 +208,23 @@ def _read_header(files: Files, name: str) -> _Slice | str:
             [float(number) for number in plane or [np.nan] * 6],
         )
     except InvalidDicomError as error:
-        if any(start) and not name.lower().endswith(SUFFIXES):  # it has content, and was never meant to be DICOM
+        if any(start) and not name.lower().endswith(
+            DICOM_SUFFIXES
+        ):  # it has content, and was never meant to be DICOM
             return "not a DICOM file"
         raise BadFileError(name, f"is truncated or not a DICOM file ({fault(error)})") from None
     except DICOM_ERRORS as error:
         raise BadFileError(name, f"is truncated or not a DICOM file ({fault(error)})") from None
 
 
-def _read(files: Files, series: dict[str, _Series], data: DataParams, name: str) -> Raster:
+def _read(files: Files, series: dict[str, Series], data: DataParams, name: str) -> Raster:
     key, _, number = name.rpartition("#")
+    return _decoded(files, series[key].files[int(number)], data)
+
+
+def _decoded(files: Files, name: str, data: InputParams) -> Raster:
     try:
-        with files.open(series[key].files[int(number)]) as stream:
+        with files.open(name) as stream:
             dataset = read_dataset(stream)
     except DICOM_ERRORS as error:
         raise ValueError(f"its pixels cannot be decoded ({fault(error)})") from None

@@ -17,7 +17,7 @@ from pydicom.pixels import (
 )
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medrobust.core.params.data import DataParams
+from medrobust.core.params.data import InputParams
 from medrobust.data.images import MAX_PIXELS, Raster, to_uint8
 from medrobust.data.sources import dicom_codecs
 from medrobust.data.sources.files import READ_ERRORS
@@ -58,7 +58,7 @@ def read_dataset(stream: IO[bytes], **options: object) -> pydicom.Dataset:
     return dataset
 
 
-def decode(dataset: pydicom.Dataset, data: DataParams) -> Raster:
+def decode(dataset: pydicom.Dataset, data: InputParams) -> Raster:
     """Decode a file, or of a file with several frames the one that `data.volume.frame` names.
 
     Grey values go through the modality LUT or the rescale slope, then through `data.window`, or without one

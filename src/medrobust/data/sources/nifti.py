@@ -7,6 +7,7 @@ import gzip
 import io
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from nibabel.fileholders import FileHolder
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from nibabel.wrapstruct import WrapStructError
 
-from medrobust.core.params.data import DataParams
+from medrobust.core.params.data import DataParams, InputParams
 from medrobust.core.params.sources import VolumeParams
 from medrobust.data.images import Raster, Window, to_uint8
 from medrobust.data.sources.base import Listing, Release
@@ -26,10 +27,8 @@ from medrobust.data.sources.fetch import copy_or_download, open_raw
 from medrobust.data.sources.files import READ_ERRORS, Files, SharedCache, fault
 from medrobust.data.sources.labels import match_files, read_label_table
 from medrobust.data.sources.unused import NO_ROW, by_ending, check_not_empty, unused
-from medrobust.data.sources.volumes import chosen_frame, one_row_per_slice
+from medrobust.data.sources.volumes import NIFTI_SUFFIXES, chosen_frame, one_row_per_slice, selected_slices
 
-#: Suffixes of volumes, in lower case. Whether a file is packed by gzip is read from its first bytes.
-SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz", ".img", ".img.gz")
 #: Suffix of either file of a NIfTI pair.
 PAIR = re.compile(r"\.(img|hdr)(\.gz)?$", re.IGNORECASE)
 GZIP = b"\x1f\x8b"
@@ -57,11 +56,10 @@ def listing(data: DataParams, folder: Path) -> Listing:
     files = open_raw(folder)
     rows = read_label_table(data, folder, files)
     paths = rows.table["path"].map(lambda path: PAIR.sub(_image_suffix, path))
-    names = [name for name in files.names if name.lower().endswith(SUFFIXES)]
-    check_not_empty(names, files, "volume", SUFFIXES)
+    names = [name for name in files.names if name.lower().endswith(NIFTI_SUFFIXES)]
+    check_not_empty(names, files, "volume", NIFTI_SUFFIXES)
     table, skipped, without_row = match_files(replace(rows, table=rows.table.assign(path=paths)), names, data)
-    headers = {PAIR.sub("", name): name for name in files.names if name.lower().endswith((".hdr", ".hdr.gz"))}
-    reader = _Reader(files, headers, data)
+    reader = _reader(files, data)
 
     def count_slices(name: str) -> int:
         header = reader.image(name, HEADER_BYTES)
@@ -72,11 +70,27 @@ def listing(data: DataParams, folder: Path) -> Listing:
     table, unusable = one_row_per_slice(table, count_slices, data)
     read = partial(_read, SharedCache(reader.volume))
     release = Release(verified="orientation of each volume by its header")
-    others = sorted({*files.names} - {*names, *headers.values(), rows.name})
+    others = sorted({*files.names} - {*names, *reader.headers.values(), rows.name})
     return Listing(
         table, read, release, skipped=skipped + unusable, left_out=rows.left_out,
         unused=[*unused(NO_ROW, without_row), *by_ending(others)],
     )  # fmt: skip
+
+
+def slices_of(files: Files, name: str, data: InputParams) -> Iterator[tuple[int, Raster]]:
+    """The selected slices of one volume, with their numbers, as `listing` would list and read them.
+
+    Raises:
+        ValueError: the volume is damaged or not usable.
+    """
+    volume = _reader(files, data).volume(name)
+    for number in selected_slices(volume.image.shape[_vertical(volume.orientation)], data.volume):
+        yield number, _raster(volume, number)
+
+
+def _reader(files: Files, data: InputParams) -> "_Reader":
+    headers = {PAIR.sub("", name): name for name in files.names if name.lower().endswith((".hdr", ".hdr.gz"))}
+    return _Reader(files, headers, data)
 
 
 def _image_suffix(suffix: re.Match[str]) -> str:
@@ -131,7 +145,7 @@ class _Volume:
 class _Reader:
     files: Files
     headers: dict[str, str]  # path of a pair without its suffix -> its .hdr
-    data: DataParams
+    data: InputParams
 
     def image(self, name: str, size: int = -1) -> SpatialImage:
         """Read a volume, or the first `size` unpacked bytes of its files; raises ValueError if it is damaged."""
@@ -199,9 +213,12 @@ def _percentiles(image: SpatialImage, frame: tuple[int, ...]) -> Window:
 
 def _read(volumes: SharedCache[_Volume], name: str) -> Raster:
     key, _, number = name.rpartition("#")
-    volume = volumes(key)
+    return _raster(volumes(key), int(number))
+
+
+def _raster(volume: _Volume, number: int) -> Raster:
     try:
-        values = volume.axial(int(number))
+        values = volume.axial(number)
     except (OSError, ValueError, OverflowError) as error:
         raise ValueError(f"its volume is truncated ({error})") from None
     return Raster(to_uint8(values, volume.window), bits=8 * volume.image.get_data_dtype().itemsize)

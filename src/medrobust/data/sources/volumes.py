@@ -10,6 +10,11 @@ from medrobust.core.params.data import DataParams
 from medrobust.core.params.sources import VolumeParams
 from medrobust.core.runtime import progress
 
+#: Endings of volumes, in lower case. Whether a file is packed by gzip is read from its first bytes.
+NIFTI_SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz", ".img", ".img.gz")
+#: A file with such a name is DICOM or damaged; one with another name may be foreign to a series.
+DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
+
 
 class BadFileError(ValueError):
     """One file of a series is not usable. The error names it; `reason` does not, because reports show reasons."""

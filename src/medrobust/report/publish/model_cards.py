@@ -1,4 +1,4 @@
-"""Copy the checkpoints of a backbone into folders to share, each with a model card that holds every result.
+"""Write folders to share: a model with all that its use needs, and a model card that holds every result.
 
 Format: Hugging Face Hub documentation, "Model Cards" and its `model-index`; content after Mitchell et al. 2019,
 "Model Cards for Model Reporting". Attacks, checklist and audit need the checkpoint first, so it is copied last.
@@ -15,11 +15,14 @@ import yaml
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
-from medrobust.core.records import atomic_dir
+from medrobust.core.records import atomic_dir, read_json
 from medrobust.core.text import code_block
+from medrobust.models.card import weights_hash
 from medrobust.models.packaged_weights import find_package
+from medrobust.models.use import Use
 from medrobust.report.collect import Folders
 from medrobust.report.publish.hub import licence_id, metadata
+from medrobust.report.publish.parts import Parts, Usage, copy_members, operating_points, write_parts
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import (
     TRAINING,
@@ -44,13 +47,15 @@ STARTS = {"none": "random", "pretrained": "timm's pretrained ones, which have a 
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """The model that a card describes."""
+    """The model that a card describes: of a backbone, or the ensemble."""
 
     run: Run  # results of its backbone; the checkpoint's card must be there, any other gap is listed
-    backbone: str
+    backbone: str  # or `ensemble`
     regime: str
     suites: Mapping[str, SuiteParams]  # those that attacked it, by name, as in params.yaml
     confidence: float  # of the intervals
+    parts: Parts
+    usage: Usage
 
     def own(self, table: Table, title: str | None = None) -> Table:
         """A table's rows of this model, without the columns that name it."""
@@ -59,7 +64,7 @@ class PublishedModel:
 
 
 def publish(model: PublishedModel, folders: Folders, out: Path) -> None:
-    """Write a model's checkpoint and its card into one folder, completely or not at all.
+    """Write all that a model needs, and its card, into one folder, completely or not at all.
 
     The weights are copied and not linked: a file that DVC linked to its cache must not get a second name.
 
@@ -69,42 +74,70 @@ def publish(model: PublishedModel, folders: Folders, out: Path) -> None:
     """
     folder = folders.checkpoints / model.backbone / model.regime
     missing = {str(folder / name): "no such file" for name in CHECKPOINT if not (folder / name).is_file()}
-    if problems := missing | model.run.foreign:
-        path, problem = next(iter(problems.items()))
-        raise UserError(path, problem, "Run `dvc repro`, so that the stage that writes it runs")
+    points = operating_points(model.run, folders.metrics, (model.backbone, model.regime), model.parts.guard)
+    _check(missing | model.run.foreign)
+    card = model.run.training.cards[model.backbone, model.regime]
     with atomic_dir(out) as temporary:
         for name in CHECKPOINT:
             shutil.copyfile(folder / name, temporary / name)
-        (temporary / "README.md").write_text(model_card(model), encoding="utf-8")
+        use = write_parts(temporary, model.parts, model.usage, card, card["sha256"])
+        (temporary / "README.md").write_text(model_card(model, use, points), encoding="utf-8")
 
 
-def model_card(model: PublishedModel) -> str:
-    """The text of a model's README.md."""
-    run, own, confidence = model.run, model.own, model.confidence
+def publish_ensemble(model: PublishedModel, ensemble: Path, folders: Folders, out: Path) -> None:
+    """Write the ensemble with the checkpoints of its members and its card into one folder, as `publish`."""
+    card = read_json(ensemble / "card.json")
+    points = operating_points(model.run, folders.metrics, model.run.ensemble.model, model.parts.guard)
+    _check(model.run.foreign)
+    with atomic_dir(out) as temporary:
+        copy_members(ensemble, temporary)
+        use = write_parts(temporary, model.parts, model.usage, card, weights_hash(ensemble))
+        text = _render("ensemble_card.md.jinja", model, use, points, card=card)
+        (temporary / "README.md").write_text(text, encoding="utf-8")
+
+
+def _check(problems: Mapping[str, str]) -> None:
+    if problems:
+        path, problem = next(iter(problems.items()))
+        raise UserError(path, problem, "Run `dvc repro`, so that the stage that writes it runs")
+
+
+def model_card(model: PublishedModel, use: Use, points: list[dict[str, Any]]) -> str:
+    """The text of a model's README.md; `points` are those of `parts.operating_points`."""
+    run = model.run
     card = run.training.cards[model.backbone, model.regime]
-    short, full = short_table(run), backbone_table(run, model.backbone, confidence)
-    note = f"Brackets are {confidence:.0%} intervals over whole patients. {short.note}"
+    short = short_table(run)
+    note = f"Brackets are {model.confidence:.0%} intervals over whole patients. {short.note}"
     shown = [row[1:] for row in short.rows if row[0] == model.backbone]
-    glance = Table("", short.columns[1:], shown, note).with_warning()
-    numbers = [row[1:] for row in full.rows if row[0] == TRAINING[model.regime]]
     params = card.get("params", {})
-    folder = f"{model.backbone}/{model.regime}"
-    templates = environment("medrobust.report.publish")
-    templates.filters["attacks_text"] = attacks_text
-    text = templates.get_template("model_card.md.jinja").render(
-        backbone=model.backbone, regime=model.regime, training=TRAINING[model.regime],
-        suites=model.suites, run=run, card=card, folder=f"models/{folder}", glance=glance,
+    return _render(
+        "model_card.md.jinja", model, use, points,
+        card=card, glance=Table("", short.columns[1:], shown, note).with_warning(),
         metadata=metadata(run, model.backbone, model.regime, model.suites).to_yaml(),
-        audit=run.audit.get("verdict", "missing"), audit_reasons=audit_reasons(run), data_text=data_text(run),
+        data_text=data_text(run),
         licensed=licence_id(str(run.header.get("licence", ""))), split=split_table(run),
         start=_start(params), clean_weights=params.get("clean"),
-        chosen=tuning_table(run), settings=_settings(params),
-        clean=own(clean_table(run, confidence)), confusion=_confusion(model, card["classes"]),
+        chosen=tuning_table(run), settings=_settings(params), confusion=_confusion(model, card["classes"]),
+        targeted=[table for table in map(model.own, targeted_tables(run, model.confidence)) if table.rows],
+        stored=run.provenance.md5(f"data/checkpoints/{model.backbone}/{model.regime}") if run.provenance else None,
+    )  # fmt: skip
+
+
+def _render(template: str, model: PublishedModel, use: Use, points: list[dict[str, Any]], **values: Any) -> str:
+    """A card from its template, with the values that the cards of all models show."""
+    run, own, confidence = model.run, model.own, model.confidence
+    full = backbone_table(run, model.backbone, confidence)
+    numbers = [row[1:] for row in full.rows if row[0] == TRAINING[model.regime]]
+    templates = environment("medrobust.report.publish")
+    templates.filters["attacks_text"] = attacks_text
+    text = templates.get_template(template).render(
+        backbone=model.backbone, regime=model.regime, training=TRAINING[model.regime], suites=model.suites,
+        run=run, folder=f"models/{model.backbone}/{model.regime}", use=use, points=points, confidence=confidence,
+        audit=run.audit.get("verdict", "missing"), audit_reasons=audit_reasons(run),
+        clean=own(clean_table(run, confidence)),
         attacks={name: own(attack_table(run, name, confidence)) for name in run.suites},
-        targeted=[table for table in map(own, targeted_tables(run, confidence)) if table.rows],
         all_numbers=Table("All numbers", full.columns[1:], numbers, full.note),
-        failed=own(checks_table(run), "Checks that did not pass"),
-        stored=run.provenance.md5(f"data/checkpoints/{folder}") if run.provenance else None,
+        failed=own(checks_table(run), "Checks that did not pass"), **values,
     )  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
 
