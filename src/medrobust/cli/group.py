@@ -10,7 +10,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.text import one_line
 
 #: Commands in the order of `--help`. Each is a click command of this name in the module of this name.
-COMMANDS = ("predict", "attack", "evaluate", "doctor")
+COMMANDS = ("predict", "attack", "evaluate", "app", "doctor")
 
 
 class Commands(click.Group):
