@@ -14,7 +14,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone")
     parser.add_argument("--ensemble", type=Path)
     parser.add_argument("--regime", help="of the members of the ensemble")
-    for name in ("checkpoints", "prepared", "metrics", "plots", "suites", "hashes", "guards", "lock"):
+    for name in ("checkpoints", "prepared", "metrics", "plots", "suites", "guards", "lock"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     for name in ("tuned", "patients", "predictions"):
         parser.add_argument(f"--{name}", type=Path, help="of a backbone", default=Path())
@@ -32,16 +32,8 @@ def main() -> None:
 
     params = load_params()
     suites, confidence = params.attacks.suites, params.report.confidence
-    folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints, suites=args.hashes)
-    usage = Usage(
-        args.prepared,
-        args.suites,
-        list(suites),
-        params.data,
-        params.explain.grid,
-        params.report.bootstrap,
-        confidence,
-    )
+    folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints, suites=args.suites)
+    usage = Usage(args.prepared, params.data, params.explain.grid, params.report.bootstrap, confidence)
     provenance = Provenance.of(args.lock)
     common: dict[str, Any] = {"suites": suites, "confidence": confidence, "usage": usage}
     if args.ensemble:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.yaml_file import read_params
@@ -168,7 +169,7 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
         "attack_ensemble@worst",
     }
     after = {"ensemble", "detect_ensemble@adv", "transfer", "explain@resnet10t", "publish@resnet10t", "report"}
-    after |= {"patient@resnet10t-adv", "attack_patient@resnet10t-adv-pgd"}
+    after |= {"publish_ensemble", "patient@resnet10t-adv", "attack_patient@resnet10t-adv-pgd"}
     after.add("detect@resnet10t-adv")  # switched off, but DVC sees another model
     assert ran == {"settings", "adv_train@resnet10t", *after, *attacks, *checks}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
@@ -232,7 +233,7 @@ def test_a_new_suite_changes_only_its_cells(pipeline: Path) -> None:
     suite = {"norm": "Linf", "eps": [0.01], "attacks": [{"name": "fgsm"}]}
     set_param(pipeline, lambda params: params["attacks"]["suites"].update(fgsm=suite))
     cells = {"attack@resnet10t-clean-fgsm", "attack@resnet10t-adv-fgsm", "attack_ensemble@fgsm"}
-    after = {"check@resnet10t", "check_ensemble", "publish@resnet10t", "report"}
+    after = {"check@resnet10t", "check_ensemble", "publish@resnet10t", "publish_ensemble", "report"}
     assert changed(pipeline) == {"code", "suite@fgsm", *cells, *after}
 
 
@@ -240,7 +241,8 @@ def test_the_weights_are_handed_on_with_a_card_of_every_result(pipeline: Path) -
     for regime in ("clean", "adv"):
         folder = pipeline / "models" / "resnet10t" / regime
         trained = pipeline / "data" / "checkpoints" / "resnet10t" / regime
-        assert {path.name for path in folder.iterdir()} == {"README.md", "card.json", "model.safetensors"}
+        files = {"README.md", "card.json", "model.safetensors", "patient", "suites.json", "use.json"}
+        assert {path.name for path in folder.iterdir()} == files | ({"guard"} if regime == "clean" else set())
         for path in trained.iterdir():
             assert (folder / path.name).read_bytes() == path.read_bytes()
         text = (folder / "README.md").read_text()
@@ -262,9 +264,9 @@ def test_the_weights_are_handed_on_with_a_card_of_every_result(pipeline: Path) -
 def test_the_code_of_a_model_card_runs(pipeline: Path) -> None:
     card = (pipeline / "models" / "resnet10t" / "adv" / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0]
-    before = "import medrobust, sys, torch; assert 'timm' not in sys.modules; images = torch.rand(2, 1, 32, 32)\n"
-    after = "print(tuple(logits.shape), names == [answer.label for answer in answers])"
-    assert run(pipeline, sys.executable, "-c", before + code + after).strip() == "(2, 4) True"
+    before = "import torch; from PIL import Image; Image.new('L', (40, 40), 90).save('IMAGE.png')\n"
+    after = "print(tuple(model(torch.rand(2, 1, 32, 32)).shape), len(answers), answers[0].label in model.classes)"
+    assert run(pipeline, sys.executable, "-c", before + code + after).strip() == "(2, 4) 1 True"
 
 
 def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None:
@@ -291,6 +293,12 @@ def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None
     run(tmp_path, "dvc", "get", str(other), str(weights), "--out", "elsewhere")
     code = "import medrobust; print(medrobust.load('elsewhere').classes[0])"
     assert run(tmp_path, sys.executable, "-c", code).strip() == "NonDemented"
+    run(tmp_path, "dvc", "get", str(other), "models/ensemble/adv", "--out", "ensemble")
+    Image.new("L", (40, 40), 90).save(tmp_path / "image.png")
+    for model in ("elsewhere", "ensemble"):  # each alone, with its guard
+        answers = run(tmp_path, sys.executable, "-m", "medrobust", "predict", model, "image.png").splitlines()
+        assert len(answers) == 2
+        assert ",true," in answers[1]
 
 
 def test_a_registered_version_of_a_model_is_downloaded_by_its_name(pipeline: Path, tmp_path: Path) -> None:

@@ -24,15 +24,15 @@ ROOT = Path(__file__).resolve().parent.parent
 CELLS = {"attack", "check", "detect", "explain", "patient", "attack_patient"}
 ATTACKS = {"attack", "attack_ensemble", "attack_method"}
 CHECKS = {"check", "check_ensemble", "check_method"}
-ENSEMBLE = {"ensemble", "detect_ensemble", "transfer"} | (ATTACKS | CHECKS) - CELLS
+ENSEMBLE = {"ensemble", "detect_ensemble", "transfer", "publish_ensemble"} | (ATTACKS | CHECKS) - CELLS
 PHRASES = {
     "cells of B": CELLS,
     "ensemble and what follows": ENSEMBLE,
     "and below": CELLS | ENSEMBLE | {"adv_train", "publish"},
     "all checks": CHECKS,
     "attack cells of S": ATTACKS | {"attack_patient"},
-    "others that use S": {"detect", "detect_ensemble", "transfer", "explain"},
-    "the same for the suites": ATTACKS | CHECKS | {"publish"},
+    "others that use S": {"detect", "detect_ensemble", "transfer", "explain", "publish_ensemble"},
+    "the same for the suites": ATTACKS | CHECKS | {"publish", "publish_ensemble"},
     "the same for the new B": CELLS | ENSEMBLE | {"tune", "train", "adv_train", "publish"},
 }
 RESOLVED = {"code", "suite", "surrogate", "settings", "detection"}
@@ -66,7 +66,7 @@ ROWS: dict[str, list[list[tuple[str, Any]]]] = {
     "other keys of `ensemble`": [[("ensemble.method", "stacking")]],
     "`patient.*`": [[("patient.aggregate", "max")], [("patient.suites", [])]],
     "`transfer.*`": [[("transfer.images", 9)]],
-    "`explain.*`": [[("explain.images", 9)]],
+    "`explain.*`": [[("explain.images", 9)], [("explain.grid", 2)]],
     "`report.bootstrap`, `report.confidence`": [[("report.bootstrap", 9)], [("report.confidence", 0.9)]],
     "other keys of `report`": [[("report.title", "t")]],
 }  # fmt: skip

@@ -182,7 +182,6 @@ def _write_results(tmp_path: Path) -> None:
     write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients are also in train"]})
     write_record(m / "split.json", {"train": part, "val": part, "test": part})
     write_json(tmp_path / "data" / "resolved" / "suites.json", {"pgd": suite_hash(SUITE)})
-    write_json(tmp_path / "data" / "resolved" / "suites" / "pgd" / "suite.json", SUITE)
     answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
     answers.attrs[MADE_ON] = {**IMAGES, "weights": weights("ensemble-adv")}
     write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)

@@ -49,10 +49,7 @@ def published(run: Run, regime: str = "adv", folder: Path = Path("nowhere")) -> 
         data / "guards" / f"one-{regime}", data / "patients" / f"one-{regime}", data / "predictions" / table,
         data / "predictions" / "patients" / table,
     )  # fmt: skip
-    usage = Usage(
-        data / "prepared", data / "resolved" / "suites", list(run.suites), default_block(DataParams, "data"), 4,
-        200, 0.95,
-    )  # fmt: skip
+    usage = Usage(data / "prepared", default_block(DataParams, "data"), 4, 200, 0.95)
     return PublishedModel(run, "one", regime, dict.fromkeys(run.suites, PGD), 0.95, parts, usage)
 
 

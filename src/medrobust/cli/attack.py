@@ -16,11 +16,11 @@ from medrobust.cli.options import (
     Fraction,
     answers_to,
     bar,
+    check_writable,
     counted,
     finish,
     library_output_on_stderr,
     opened,
-    picture_folder,
     picture_name,
     say,
 )
@@ -60,7 +60,7 @@ def attack(
     from medrobust.inference.images import find_suite
     from medrobust.inference.pictures import draw_attack
 
-    picture_folder(pictures)
+    check_writable(out, pictures)
     loaded = opened(model, "none", None, device)
     chosen = find_suite(loaded, suite, eps)
     inputs = loaded.reader(colour_as_grey=colour_as_grey).find(files)

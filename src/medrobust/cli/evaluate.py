@@ -12,6 +12,7 @@ from medrobust.cli.options import (
     OUT,
     PATH,
     SEED,
+    check_writable,
     counted,
     finish,
     library_output_on_stderr,
@@ -46,6 +47,7 @@ def evaluate(
     from medrobust.core.records import write_json
     from medrobust.inference.evaluate import evaluate_model
 
+    check_writable(out)
     labels = dict(_pair(entry) for entry in mapping)
     loaded = opened(model, guard, None, device)
     suites = None if not suite else [name for name in suite if name != "none"]

@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 
 import click
 
@@ -10,7 +11,11 @@ from medrobust.core.errors import UserError
 from medrobust.core.text import one_line
 
 #: Commands in the order of `--help`. Each is a click command of this name in the module of this name.
-COMMANDS = ("predict", "attack", "evaluate", "app", "doctor")
+COMMANDS = tuple(
+    name
+    for name in ("predict", "attack", "evaluate", "export", "app", "doctor")
+    if find_spec(f"medrobust.cli.{name}")
+)
 
 
 class Commands(click.Group):

@@ -2,11 +2,11 @@
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -52,20 +52,12 @@ def say(message: str) -> None:
     click.echo(one_line(message), err=True)
 
 
-def use_device(device: str | None) -> Any:
-    """The torch device of `--device`."""
-    from medrobust.core.runtime import device as chosen
-
-    if device is not None:
-        os.environ["MEDROBUST_DEVICE"] = device
-    return chosen()
-
-
 def opened(model: Path, guard: str | None, detector: str | None, device: str | None) -> "LoadedModel":
     """The model of a command; `guard` is a folder, `none`, or None for the model's own."""
+    from medrobust.core.runtime import device as chosen
     from medrobust.inference.loaded import open_model
 
-    return open_model(model, False if guard == "none" else guard, detector, use_device(device))
+    return open_model(model, False if guard == "none" else guard, detector, chosen(device))
 
 
 def bar(items: Iterable[T], desc: str, total: int | None = None) -> Iterable[T]:
@@ -114,16 +106,19 @@ def answers_to(out: Path | None, columns: Sequence[str], *, as_json: bool) -> It
         yield Answers(file, columns, as_json=as_json)
 
 
-def picture_folder(folder: Path | None) -> None:
-    """Create the folder of pictures before anything is computed; raises a UserError if that is not possible."""
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise UserError(str(folder), f"cannot be written ({error.strerror})", "Use another folder") from None
+def check_writable(out: Path | None, pictures: Path | None = None) -> None:
+    """Create the folder of the answers and that of the pictures, before anything is computed.
+
+    Raises:
+        UserError: a folder cannot be created or written to.
+    """
+    for folder in ([out.parent] if out else []) + ([pictures] if pictures else []):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise UserError(str(folder), f"cannot be written ({error.strerror})", "Use another folder") from None
 
 
 def picture_name(number: int, file: str, piece: int | None, what: str) -> str:

@@ -17,10 +17,10 @@ from medrobust.cli.options import (
     SEED,
     answers_to,
     bar,
+    check_writable,
     counted,
     finish,
     opened,
-    picture_folder,
     picture_name,
     say,
 )
@@ -60,7 +60,7 @@ def predict(
     from medrobust.data.inputs import Fault
     from medrobust.inference.predict import answer
 
-    picture_folder(maps)
+    check_writable(out, maps)
     loaded = opened(model, guard, detector, device)
     if loaded.guard is None and guard != "none":
         say("the model has no guard: no image is rejected")

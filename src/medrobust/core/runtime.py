@@ -216,19 +216,19 @@ def progress(items: Iterable[T], desc: str, total: int | None = None, unit: str 
             last = now
 
 
-def device() -> "torch.device":
-    """The device to compute on, made ready: `MEDROBUST_DEVICE`, else a GPU if there is one, else the CPU.
+def device(name: str | None = None) -> "torch.device":
+    """The device to compute on, made ready: `name`, else `MEDROBUST_DEVICE`, else a GPU, else the CPU.
 
     Processes on one machine, of torchrun or of one study, each use their own GPU, unless the variable names one
     (`cuda:1`). It becomes the current GPU; otherwise every process would hold memory of the first. TF32 is off:
     its 10 bits make the prediction for an image that was just fooled depend on the batch size.
 
     Raises:
-        UserError: the variable names a device that torch does not know or this machine does not have.
+        UserError: `name` or the variable names a device that torch does not know or this machine does not have.
     """
     import torch
 
-    wanted = os.environ.get("MEDROBUST_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
+    wanted = name or os.environ.get("MEDROBUST_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = False
     if wanted == "cuda" and torch.cuda.is_available():
         number = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
@@ -239,7 +239,9 @@ def device() -> "torch.device":
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UserError(
-            "MEDROBUST_DEVICE", f"{wanted!r} cannot be used ({error})", "Set it to cpu, cuda or cuda:N"
+            "device" if name else "MEDROBUST_DEVICE",
+            f"{wanted!r} cannot be used ({error})",
+            "Set it to cpu, cuda or cuda:N",
         ) from None
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)

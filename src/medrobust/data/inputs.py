@@ -108,16 +108,19 @@ class Reader:
                 library for a kind of file is not installed.
         """
         found = Inputs()
-        single: list[Path] = []
+        single: list[Path] = []  # consecutive files: those of a series belong together
         for path in paths:
+            if path.is_file() and not path.name.lower().endswith(TABLES):
+                single.append(path)
+                continue
+            self._add_files(single, found, {})
+            single = []
             if path.is_dir():
                 self._add_folder(path, found)
-            elif not path.is_file():
-                found.faults.append(Fault(str(path), "no such file"))
-            elif path.name.lower().endswith(TABLES):
+            elif path.is_file():
                 self._add_table(path, found)
             else:
-                single.append(path)
+                found.faults.append(Fault(str(path), "no such file"))
         self._add_files(single, found, {})
         return found
 

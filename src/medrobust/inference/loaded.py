@@ -97,9 +97,11 @@ def open_model(
         UserError: a folder is missing or damaged, the guard belongs to another model, or it has no such detector.
     """
     folder = Path(model) if isinstance(model, Path | str) else getattr(model, "folder", None)
-    if folder is not None and is_patient_model(folder) and not isinstance(model, nn.Module):
-        folder = folder.parent if (folder.parent / "card.json").is_file() else folder
-    network = model if isinstance(model, nn.Module) else model_folder.load(_existing(folder), device)
+    if isinstance(model, nn.Module):
+        network = model
+    else:
+        folder = _existing(Path(model))
+        network = model_folder.load(folder, device)
     sha256 = weights_hash(folder) if folder is not None else ""
     patient = None
     if isinstance(network, PatientModel):
@@ -119,12 +121,17 @@ def open_model(
     return LoadedModel(network, folder, sha256, use, chosen, name, patient)
 
 
-def _existing(folder: Path | None) -> Path:
-    assert folder is not None
+def _existing(folder: Path) -> Path:
+    """The folder of a model; for that of a model of patients inside another, the other.
+
+    Raises:
+        UserError: it has no card.
+    """
     if not (folder / "card.json").is_file():
         found = "has no card.json" if folder.is_dir() else "no such folder"
         raise UserError(str(folder), f"is not a model folder: {found}", "Use a folder such as models/B/R")
-    return folder
+    inside = is_patient_model(folder) and (folder.parent / "card.json").is_file()
+    return folder.parent if inside else folder
 
 
 def _patient_model(folder: Path, network: nn.Module) -> PatientModel:

@@ -26,7 +26,6 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
             configuration that cannot reach its radius.
     """
     where = f"params.yaml: attacks.suites.{name}"
-    resolved = []
     for number, spec in enumerate(suite.attacks):
         attack = str(spec.get("name"))
         location = f"{where}.attacks[{number}].{attack}"
@@ -37,14 +36,21 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
             raise UserError(location, found, "Move it to a suite with its norm")
         for eps in suite.eps:
             build(kind, settings, location, eps=eps, norm=suite.norm)
-        resolved.append({"name": attack, "hyperparameters": settings})
+    return {**plain_suite(name, suite), "code": chosen_entries(code, "attacks", suite.attack_names())}
+
+
+def plain_suite(name: str, suite: SuiteParams) -> dict[str, Any]:
+    """The resolved suite without the code of its attacks and without any check."""
+    attacks = [
+        {"name": str(spec.get("name")), "hyperparameters": {k: v for k, v in spec.items() if k != "name"}}
+        for spec in suite.attacks
+    ]
     return {
         "name": name,
         "norm": suite.norm,
         "eps": sorted(set(suite.eps)),
         "give_up": suite.give_up,
-        "attacks": resolved,
-        "code": chosen_entries(code, "attacks", suite.attack_names()),
+        "attacks": attacks,
     }
 
 

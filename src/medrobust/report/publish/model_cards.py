@@ -80,7 +80,7 @@ def publish(model: PublishedModel, folders: Folders, out: Path) -> None:
     with atomic_dir(out) as temporary:
         for name in CHECKPOINT:
             shutil.copyfile(folder / name, temporary / name)
-        use = write_parts(temporary, model.parts, model.usage, card, card["sha256"])
+        use = write_parts(temporary, model.parts, model.usage, model.suites, card, card["sha256"])
         (temporary / "README.md").write_text(model_card(model, use, points), encoding="utf-8")
 
 
@@ -91,7 +91,7 @@ def publish_ensemble(model: PublishedModel, ensemble: Path, folders: Folders, ou
     _check(model.run.foreign)
     with atomic_dir(out) as temporary:
         copy_members(ensemble, temporary)
-        use = write_parts(temporary, model.parts, model.usage, card, weights_hash(ensemble))
+        use = write_parts(temporary, model.parts, model.usage, model.suites, card, weights_hash(ensemble))
         text = _render("ensemble_card.md.jinja", model, use, points, card=card)
         (temporary / "README.md").write_text(text, encoding="utf-8")
 

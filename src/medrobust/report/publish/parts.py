@@ -1,17 +1,18 @@
 """What travels with the weights of a model: how files become its input, guard, suites, model of patients."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from medrobust.attacks.engine.suite import read_suite
+from medrobust.attacks.engine.suite import plain_suite
 from medrobust.core.calibration import fit_temperature
 from medrobust.core.errors import UserError
 from medrobust.core.lineage import MADE_ON, check_made_on
+from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json, read_table, write_json
 from medrobust.data.store import read_header, read_manifest
@@ -46,23 +47,23 @@ class Usage:
 
     Attributes:
         prepared: folder of the prepared data.
-        suites: folder of the resolved suites, which are copied by `names`.
         grid: see `models.use.Use`, like `bootstrap` and `confidence`.
     """
 
     prepared: Path
-    suites: Path
-    names: Iterable[str]
     data: DataParams
     grid: int
     bootstrap: int
     confidence: float
 
 
-def write_parts(folder: Path, parts: Parts, usage: Usage, card: dict[str, Any], sha256: str) -> Use:
+def write_parts(
+    folder: Path, parts: Parts, usage: Usage, suites: Mapping[str, SuiteParams], card: dict[str, Any], sha256: str
+) -> Use:
     """Write `use.json`, `suites.json`, and copy guard and model of patients into a model's folder.
 
     Args:
+        suites: those of params.yaml, by name.
         card: content of the model's card.json.
         sha256: of the model's weights, to which guard and predictions must belong.
 
@@ -82,14 +83,9 @@ def write_parts(folder: Path, parts: Parts, usage: Usage, card: dict[str, Any], 
         grid=usage.grid,
     )
     write_json(folder / USE, use.model_dump(mode="json"))
-    suites = {name: read_suite(usage.suites / name) for name in usage.names}
     # The images of a `transfer` attack are made on another model, which does not travel with this one.
-    alone = {
-        name: {key: value for key, value in suite.items() if key != "code"}
-        for name, suite in suites.items()
-        if all(entry["name"] != "transfer" for entry in suite["attacks"])
-    }
-    write_json(folder / SUITES, alone)
+    alone = {name: suite for name, suite in suites.items() if "transfer" not in suite.attack_names()}
+    write_json(folder / SUITES, {name: plain_suite(name, suite) for name, suite in alone.items()})
     if (parts.guard / "card.json").is_file():
         if read_json(parts.guard / "card.json")["model"] != sha256:
             raise UserError(str(parts.guard), "was fitted to other weights than this model's", AGAIN)
