@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 from medrobust.core.params.training import ModelParams
-from medrobust.core.records import file_hash, write_json
+from medrobust.core.records import file_hash
 from medrobust.detection.detectors.squeeze import FeatureSqueezing
 from medrobust.detection.guard import FittedDetector, Guard, save_guard
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
 from medrobust.models.classifier import Classifier
-from medrobust.models.use import GUARD, USE
+from medrobust.models.use import GUARD
+from tests.inference.model_folder import write_use
 
 CLASSES = ["healthy", "<b>ill</b>"]
 SIZE = 32
@@ -22,7 +23,7 @@ THRESHOLD = 0.9
 VOLUME = {"range": [0.0, 1.0], "step": 1, "frame": None}
 
 
-def publish(folder: Path, *, slices: bool = True, guarded: bool = True, size: int = SIZE) -> Path:
+def publish(folder: Path, *, guarded: bool = True, size: int = SIZE) -> Path:
     """The folder of a grey model of two classes; the same weights at each call."""
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIZE)
     with torch.random.fork_rng():
@@ -38,12 +39,8 @@ def publish(folder: Path, *, slices: bool = True, guarded: bool = True, size: in
         detector.fit(features, torch.zeros(4, dtype=torch.int64), held_out=features)
         fitted = FittedDetector(detector, threshold=THRESHOLD, middle=0.0, spread=1.0)
         save_guard(folder / GUARD, Guard({"squeeze": fitted}, 1.5, 0.05, file_hash(folder / "model.safetensors")))
-    use = {
-        "input": {"image_size": size, "channels": 1, "window": None, "volume": VOLUME}, "slices": slices,
-        "temperature": 1.5, "patient_temperature": None, "ordered": False, "bootstrap": 100, "confidence": 0.95,
-        "grid": 4,
-    }  # fmt: skip
-    write_json(folder / USE, use)
+    own = {"image_size": size, "channels": 1, "window": None, "volume": VOLUME}
+    write_use(folder, input=own)
     return folder
 
 

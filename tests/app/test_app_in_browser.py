@@ -143,8 +143,14 @@ def test_a_wrong_file_is_a_message_and_the_next_one_is_answered(home: Path, open
     assert tab.page.locator("#shown [role=alert]").count() == 0
 
 
-def test_no_file_with_an_upload_is_left_not_even_while_it_runs(app: RunningApp) -> None:
-    """The tests above have uploaded; this one runs after them."""
+def test_no_file_with_an_upload_is_left_not_even_while_it_runs(
+    home: Path, app: RunningApp, browser: Browser
+) -> None:
+    """The last test here: it ends the app."""
+    tab = Tab(browser, app.address, 1280)
+    upload(tab, home / "files" / f"{TELLTALE}.png")
+    tab.page.wait_for_selector("#shown .headline")
+    tab.close()
     files = [path for path in app.home.rglob("*") if path.is_file()]
     assert [path for path in files if TELLTALE in path.name or TELLTALE.encode() in path.read_bytes()] == []
     assert {path.stat().st_size for path in app.temporary.rglob("*") if path.is_file()} <= {0}

@@ -1,14 +1,17 @@
 """An image before and after an attack."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from medrobust.app.attack_choices import attack_choices
 from medrobust.app.compare import compare
 from medrobust.data.inputs import InputImage
-from medrobust.inference.loaded import LoadedModel
+from medrobust.inference.loaded import LoadedModel, open_model
 from medrobust.inference.predict import predict
 from tests.app.published import CLASSES, SIZE, pixels
+from tests.inference.model_folder import SIDE, write_ensemble
 
 CHOICE = attack_choices()["pgd (Linf)"]
 
@@ -47,3 +50,12 @@ def test_the_same_request_has_the_same_answer(model: LoadedModel) -> None:
     assert second.attacked is not None
     np.testing.assert_array_equal(first.attacked.pixels, second.attacked.pixels)
     assert first.attacked.prediction == second.attacked.prediction
+
+
+def test_an_ensemble_has_no_feature_maps_and_shows_the_gradient(tmp_path: Path) -> None:
+    ensemble = open_model(write_ensemble(tmp_path))
+    shown = compare(ensemble, InputImage(pixels(size=SIDE), "a.png"), CHOICE, 0.05)
+    assert shown.attacked is not None
+    assert {shown.clean.kind, shown.attacked.kind} == {"saliency"}
+    assert shown.clean.heat.shape == (SIDE, SIDE)
+    assert shown.clean.prediction.score is None

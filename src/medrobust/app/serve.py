@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from medrobust.app.attack_choices import FIRST, RANGES, attack_choices
 from medrobust.app.compare import compare
 from medrobust.core.disk import remove_killed_writes
 from medrobust.core.ending import early_end
 from medrobust.core.errors import UserError
-from medrobust.core.runtime import device, progress, say
+from medrobust.core.runtime import device as chosen_device
+from medrobust.core.runtime import progress, say
 from medrobust.data.inputs import InputImage
 from medrobust.inference.loaded import LoadedModel, open_model
 
@@ -31,12 +33,13 @@ POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-an
 SOFT = ("#5b6670", "#9aa5af")
 
 
-def run_app(folders: Sequence[Path], port: int, *, open_browser: bool = False) -> None:
+def run_app(folders: Sequence[Path], port: int, device: str | None = None, *, open_browser: bool = False) -> None:
     """Load the models and serve their page until a signal ends it.
 
     Args:
         folders: of published models; [] = all in `models`.
         port: of the loopback address; 0 = any free one.
+        device: as in `runtime.device`.
         open_browser: open the page in the user's browser.
 
     Raises:
@@ -45,7 +48,7 @@ def run_app(folders: Sequence[Path], port: int, *, open_browser: bool = False) -
     if find_spec("gradio") is None:
         raise UserError("medrobust app", "gradio is not installed", "Run: pip install medrobust[app]")
     with early_end(), free_port(port) as listener, upload_folder() as folder:
-        models = load_models(folders or published_models(Path("models")))
+        models = load_models(folders or published_models(Path("models")), chosen_device(device))
         server = _server(models, folder)
         address = f"http://{HOST}:{listener.getsockname()[1]}"
         say(f"medrobust app: {address} (Ctrl-C ends it)")
@@ -66,7 +69,7 @@ def published_models(folder: Path) -> list[Path]:
     return found
 
 
-def load_models(folders: Sequence[Path]) -> dict[str, LoadedModel]:
+def load_models(folders: Sequence[Path], device: torch.device) -> dict[str, LoadedModel]:
     """The models by the names of their folders; each has answered once, so that the first click is not slower.
 
     Raises:
@@ -74,7 +77,7 @@ def load_models(folders: Sequence[Path]) -> dict[str, LoadedModel]:
     """
     models = {}
     for folder in progress(folders, "loading models"):
-        model = models[str(folder)] = open_model(folder, device=device())
+        model = models[str(folder)] = open_model(folder, device=device)
         size, channels = model.described().input.image_size, model.described().input.channels
         pixels = np.zeros((size, size) if channels == 1 else (size, size, channels), np.uint8)
         compare(model, InputImage(pixels, ""), attack_choices()[FIRST], RANGES["Linf"][0])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from medrobust.cli.options import DEVICE, PATH, use_device
+from medrobust.cli.options import DEVICE, PATH
 
 
 @click.command(epilog="Example: medrobust app models/resnet34/clean models/resnet34/adv")
@@ -22,5 +22,4 @@ def app(models: tuple[Path, ...], port: int, open_browser: bool, device: str | N
     """
     from medrobust.app.serve import run_app
 
-    use_device(device)
-    run_app(models, port, open_browser=open_browser)
+    run_app(models, port, device, open_browser=open_browser)
