@@ -20,8 +20,8 @@ def launch(playwright: Playwright) -> Browser:
 class Tab:
     """One open page with the addresses that it requested and the messages and exceptions on its console."""
 
-    def __init__(self, browser: Browser, file: Path, width: int, *, dark: bool = False) -> None:
-        """Open a file in a window of that width (a phone's below 600 pixels) and wait until it is loaded."""
+    def __init__(self, browser: Browser, file: Path | str, width: int, *, dark: bool = False) -> None:
+        """Open a file or an address in a window of that width (a phone's below 600 pixels)."""
         context = browser.new_context(
             viewport={"width": width, "height": 900},
             is_mobile=width < 600,
@@ -34,7 +34,7 @@ class Tab:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(file.as_uri())
+        self.page.goto(file.as_uri() if isinstance(file, Path) else file)
 
     def evaluate(self, code: str) -> Any:
         """The value of a JavaScript expression; an exception in it fails the test."""

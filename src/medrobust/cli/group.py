@@ -12,7 +12,9 @@ from medrobust.core.text import one_line
 
 #: Commands in the order of `--help`. Each is a click command of this name in the module of this name.
 COMMANDS = tuple(
-    name for name in ("predict", "attack", "evaluate", "export", "doctor") if find_spec(f"medrobust.cli.{name}")
+    name
+    for name in ("predict", "attack", "evaluate", "export", "app", "doctor")
+    if find_spec(f"medrobust.cli.{name}")
 )
 
 
