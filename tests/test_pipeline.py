@@ -57,8 +57,9 @@ def test_every_script_belongs_to_a_stage() -> None:
 
 
 def test_the_pipeline_stays_small() -> None:
+    # Corruptions need a script of their own: in stages/attack.py, an edit of their code would run every attack.
     assert (ROOT / "dvc.yaml").read_text().count("\n") < 400
-    assert len([*(ROOT / "stages").glob("*.py")]) <= 17
+    assert len([*(ROOT / "stages").glob("*.py")]) <= 18
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -77,7 +78,7 @@ def test_a_stage_depends_on_the_registry_whose_entries_it_uses(name: str) -> Non
     registries = {dep for dep in STAGES[name]["deps"] if dep.startswith("data/code/") and dep.endswith(".json")}
     wanted = {
         "download": "sources", "prepare": "sources", "suite": "attacks", "settings": "objectives",
-        "detection": "detectors",
+        "detection": "detectors", "corruptions": "corruptions",
     }  # fmt: skip
     assert registries == ({f"data/code/{wanted[name]}.json"} if name in wanted else set())
 
