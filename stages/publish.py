@@ -23,11 +23,13 @@ def main() -> None:
     from medrobust.report.provenance import Provenance
     from medrobust.report.publish.model_cards import PublishedModel, publish
     from medrobust.report.run import REGIMES
+    from medrobust.report.tables.corruptions import read_corruption_records
 
     params = load_params()
     suites = params.attacks.suites
     folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints, suites=args.suites)
     run = collect(folders, [args.backbone], list(suites), Provenance.of(args.lock))
+    read_corruption_records(run, args.metrics, [args.backbone])
     for regime, out in zip(REGIMES, args.out, strict=True):
         publish(PublishedModel(run, args.backbone, regime, suites, params.report.confidence), folders, out)
 

@@ -36,7 +36,7 @@ from tools.prune import tidy
 Needs = Mapping[str, set[str]]
 
 #: Stages that hash code or resolve params: seconds, and mostly the same result as before.
-CHEAP = {"code", "suite", "surrogate", "settings", "detection"}
+CHEAP = {"code", "suite", "surrogate", "settings", "detection", "corruptions"}
 
 
 def pipeline() -> tuple[Needs, set[str]]:

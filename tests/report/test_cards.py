@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
-from medrobust.core.records import read_json, write_json
+from medrobust.core.records import read_json, write_empty, write_json
 from medrobust.report.collect import collect
 from medrobust.report.provenance import Provenance
 from medrobust.report.publish.hub import HUB, licence_id
@@ -254,6 +254,8 @@ def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pyt
     params["detect"]["suites"] = {"pgd": 0.01}
     save(folder, params)
     monkeypatch.chdir(folder)
+    write_empty(*(Path("metrics", "corrupt", f"one-{regime}.json") for regime in REGIMES))
+    lock(folder)
     run_stage(root, monkeypatch, "publish", backbone="one")
     for regime in REGIMES:
         text = Path("models", "one", regime, "README.md").read_text()

@@ -12,16 +12,19 @@ from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_table
 from medrobust.report.charts.corruptions import corruption_charts
 from medrobust.report.page.render import render_html, render_markdown
+from medrobust.report.publish.model_cards import model_card
 from medrobust.report.run import Run
 from medrobust.report.tables.corruptions import (
     attack_points,
     corruption_short_table,
     corruption_tables,
     corruptions_text,
+    read_corruption_records,
     read_corruptions,
 )
 from tests.params import default_block
 from tests.report.runs import SETTINGS, made_on, read, write_record
+from tests.report.test_cards import backbone, published
 
 
 def rates(value: float) -> dict[str, Any]:
@@ -137,6 +140,16 @@ def test_page_and_markdown_have_the_section(corrupted: Path) -> None:
     assert 'id="corruptions"' in render_html(run, {}, SETTINGS)
     assert "### Corruptions in short" in render_markdown(run, SETTINGS)
     assert "Corruptions in short" not in render_markdown(read(corrupted), SETTINGS)
+
+
+def test_the_model_card_has_the_corruptions_of_its_model(corrupted: Path) -> None:
+    run = backbone(corrupted, checked=False)
+    assert "(rotation, blur, another scanner), were not tried" in model_card(published(run))
+    read_corruption_records(run, corrupted / "metrics", ["one"])
+    text = model_card(published(run))
+    assert text.count("Balanced accuracy under corruptions: one, adversarial training") == 1
+    assert "under corruptions: one, clean" not in text
+    assert "than the corruptions above, were not tried" in text
 
 
 def test_predictions_of_other_weights_give_no_mean_corruption_error(corrupted: Path) -> None:

@@ -30,6 +30,7 @@ from medrobust.report.tables.accuracy import (
     short_table,
 )
 from medrobust.report.tables.checklist import checks_table
+from medrobust.report.tables.corruptions import corruption_tables_of
 from medrobust.report.tables.data import audit_reasons, data_text, split_table
 from medrobust.report.tables.table import Table
 from medrobust.report.tables.targeted import targeted_tables
@@ -103,6 +104,7 @@ def model_card(model: PublishedModel) -> str:
         attacks={name: own(attack_table(run, name, confidence)) for name in run.suites},
         targeted=[table for table in map(own, targeted_tables(run, confidence)) if table.rows],
         all_numbers=Table("All numbers", full.columns[1:], numbers, full.note),
+        corrupted=corruption_tables_of(run, (model.backbone, model.regime), confidence)[:1],
         failed=own(checks_table(run), "Checks that did not pass"),
         stored=run.provenance.md5(f"data/checkpoints/{folder}") if run.provenance else None,
     )  # fmt: skip

@@ -23,23 +23,33 @@ def read_corruptions(
     The mean corruption error compares the predictions of two models, which are below `tables`; without them it is
     left out.
     """
-    reader, found = Reader(run), run.corruptions
+    found = run.corruptions
     found.suite, found.baseline = params.suite, params.baseline
-    summaries: dict[Model, Summary] = {}
-    for model in ((backbone, regime) for backbone in backbones for regime in REGIMES):
-        path = metrics / "corrupt" / f"{name_of(*model)}.json"
-        if record := reader.metrics(path, run.hashes.of(model)):
-            found.records[model] = record
-            path = tables / f"{name_of(*model)}.parquet" if tables else Path()
-            table = reader.table(path, {}) if tables else None
-            if table is not None and reader.belongs(path, table.attrs.get(MADE_ON), run.hashes.of(model)):
-                summaries[model] = Summary(
-                    table, run.classes(), resamples=report.bootstrap, confidence=report.confidence
-                )
+    read_corruption_records(run, metrics, backbones)
+    summaries = _summaries(run, tables, report) if tables else {}
     baseline = next((summary for model, summary in summaries.items() if name_of(*model) == params.baseline), None)
     if baseline:
         for model, summary in summaries.items():
             found.records[model] |= mean_corruption_error(summary, baseline)
+
+
+def read_corruption_records(run: Run, metrics: Path, backbones: list[str]) -> None:
+    """The same without what a comparison of models needs."""
+    reader = Reader(run)
+    for model in ((backbone, regime) for backbone in backbones for regime in REGIMES):
+        path = metrics / "corrupt" / f"{name_of(*model)}.json"
+        if record := reader.metrics(path, run.hashes.of(model)):
+            run.corruptions.records[model] = record
+
+
+def _summaries(run: Run, tables: Path, report: ReportParams) -> dict[Model, Summary]:
+    reader, found = Reader(run), {}
+    for model in run.corruptions.records:
+        path = tables / f"{name_of(*model)}.parquet"
+        table = reader.table(path, {})
+        if table is not None and reader.belongs(path, table.attrs.get(MADE_ON), run.hashes.of(model)):
+            found[model] = Summary(table, run.classes(), resamples=report.bootstrap, confidence=report.confidence)
+    return found
 
 
 def corruptions_text(run: Run) -> list[str]:
@@ -83,7 +93,15 @@ def corruption_short_table(run: Run, confidence: float) -> Table:
 def corruption_tables(run: Run, confidence: float) -> list[Table]:
     """Two tables per model: balanced accuracy by corruption and severity, and the share of it that is lost."""
     tables = []
-    for model, record in run.corruptions.records.items():
+    for model in run.corruptions.records:
+        tables += corruption_tables_of(run, model, confidence)
+    return tables
+
+
+def corruption_tables_of(run: Run, model: Model, confidence: float) -> list[Table]:
+    """Both tables of one model; [] if it was not evaluated."""
+    tables, record = [], run.corruptions.records.get(model)
+    if record:
         title = f"{model[0]}, {TRAINING[model[1]]} training"
         severities = list(next(iter(record["corruptions"].values()))["severities"])
         columns = ["corruption", *(f"severity {severity}" for severity in severities)]
