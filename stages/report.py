@@ -18,11 +18,12 @@ def main() -> None:
     from medrobust.report.tables.corruptions import read_corruptions
     from medrobust.report.tables.detection import read_detection
     from medrobust.report.tables.explanations import read_explanations
+    from medrobust.report.tables.groups import GroupFolders, read_groups
 
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
     read = ("prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "suites", "audit", "code")
-    for name in (*read, "corrupted", "lock", "out", "figures", "vectors", *tables):
+    for name in (*read, "predicted", "attacked", "corrupted", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     params = load_params()
@@ -35,6 +36,7 @@ def main() -> None:
     read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
     corrupted = [name for name, model in params.models.items() if model.corrupt]
     read_corruptions(run, args.metrics, args.corrupted, corrupted, params.corruptions, params.report)
+    read_groups(run, args.prepared, GroupFolders(args.predicted, args.attacked, args.corrupted))
     report = params.report
     settings = ReportSettings(
         report.title, params.seed, params.split.strategy, report.confidence,

@@ -112,6 +112,14 @@ class Corruptions:
     suite: str | None = None  # Linf suite in the figure
 
 
+@dataclass
+class Groups:
+    """Groups of the images, and which predictions are right."""
+
+    of_image: pd.DataFrame = field(default_factory=pd.DataFrame)  # by id; one column per group, "" = unknown
+    right: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # by condition: clean, a suite, ...
+
+
 @dataclass(frozen=True)
 class Run:
     """All results of one run; the records of the data are {} if missing.
@@ -133,6 +141,7 @@ class Run:
     drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # tables of their curves by name
     explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
     corruptions: Corruptions = field(default_factory=Corruptions)
+    groups: Groups = field(default_factory=Groups)
     hashes: Hashes = field(default_factory=Hashes)
     missing: list[str] = field(default_factory=list)  # files that should be there
     foreign: dict[str, str] = field(default_factory=dict)  # file -> why it belongs to another run and was not read

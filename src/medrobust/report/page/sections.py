@@ -29,6 +29,7 @@ from medrobust.report.tables.explanations import (
     explanation_folds,
     explanation_text,
 )
+from medrobust.report.tables.groups import group_tables
 from medrobust.report.tables.patients import (
     few_images_table,
     no_patient_unit,
@@ -107,6 +108,7 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
             ],
         ),
         _corruptions(run, confidence),
+        Section("groups", "Groups of patients", group_tables(run, confidence)),
         Section(
             "backbones", "All numbers, by backbone",
             [backbone_table(run, model, confidence) for model in (*run.backbones, "ensemble")],
