@@ -11,6 +11,7 @@ from medrobust.core.params.corruptions import CorruptionsParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_table
 from medrobust.report.charts.corruptions import corruption_charts
+from medrobust.report.figures.draw import draw_all
 from medrobust.report.page.render import render_html, render_markdown
 from medrobust.report.publish.model_cards import model_card
 from medrobust.report.run import Run
@@ -119,6 +120,14 @@ def test_the_figure_has_corruptions_and_the_attack_on_one_axis(corrupted: Path) 
     assert [line["dashed"] for line in chart.series] == [False, False, True]
     values = run.header["channels"] * run.header["image_size"] ** 2
     assert attack["points"][1:] == [[round(eps * values**0.5, 6), y] for eps, y in ((0.005, 0.4), (0.01, 0.2))]
+
+
+def test_the_figure_is_drawn_for_each_model(corrupted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "figures"
+    out.mkdir()
+    drawn = draw_all(corrupt(corrupted), out, {"pgd": "Linf"})
+    assert {"corruptions_one_clean", "corruptions_one_adv"} <= set(drawn)
+    assert "bias field" in (out / "corruptions_one_clean.svg").read_text()
 
 
 def test_without_the_attack_or_the_header_the_figure_has_corruptions_alone(corrupted: Path) -> None:
