@@ -90,7 +90,8 @@ def group_tables(run: Run, confidence: float) -> list[Table]:
     """One table per group: a row per model and value, and the largest gap between two values."""
     tables = []
     for name in run.groups.of_image.columns:
-        conditions = list(dict.fromkeys(key for found in run.groups.right.values() for key in found))
+        known = dict.fromkeys(key for found in run.groups.right.values() for key in found)
+        conditions = sorted(known, key=lambda key: key not in ("clean", "corrupted"))
         rows, small = [], set[str]()
         for model, found in run.groups.right.items():
             part, few = _rows(run, name, found, conditions, confidence)
