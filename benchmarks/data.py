@@ -100,7 +100,13 @@ def run_prepare(archive: Path, folder: Path) -> str:
 
 def run_phantom(folder: Path, patients: int, slices: int) -> str:
     """Generate phantom slices of 64×64 pixels."""
-    phantom = {"patients": dict.fromkeys(CLASSES, patients), "slices": slices, "difficulty": 0.6, "site": 0.0}
+    phantom = {
+        "patients": dict.fromkeys(CLASSES, patients),
+        "slices": slices,
+        "difficulty": 0.6,
+        "ripple": 0.0,
+        "shift": 0.0,
+    }
     data = override(DEFAULT.data, {**BLOCK, "phantom": phantom}, "data")
     download(data, folder / "phantom", seed=1)
     return f"{len(CLASSES) * patients * slices} slices"

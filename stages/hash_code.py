@@ -13,6 +13,7 @@ def main() -> None:
     from medrobust.core.params.entries import used_entries
     from medrobust.core.records import atomic_dir, write_json
     from medrobust.core.versions import installed
+    from medrobust.corruptions.lookup import chosen_names
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -21,6 +22,7 @@ def main() -> None:
     used = used_entries(
         params.data.source, [params.train.objective, params.adv.objective], params.models.values(),
         params.attacks.suites.values(), params.detect.detectors,
+        chosen_names(params.corruptions.modality, params.corruptions.names),
     )  # fmt: skip
     with atomic_dir(args.out) as folder:
         own = Path(__file__)

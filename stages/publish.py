@@ -29,6 +29,7 @@ def main() -> None:
     from medrobust.report.publish.model_cards import PublishedModel, publish, publish_ensemble
     from medrobust.report.publish.parts import Parts, Usage
     from medrobust.report.run import REGIMES
+    from medrobust.report.tables.corruptions import read_corruption_records
 
     params = load_params()
     suites, confidence = params.attacks.suites, params.report.confidence
@@ -43,6 +44,7 @@ def main() -> None:
         publish_ensemble(model, args.ensemble, folders, args.out[0])
         return
     run = collect(folders, [args.backbone], list(suites), provenance)
+    read_corruption_records(run, args.metrics, [args.backbone])
     for regime, out in zip(REGIMES, args.out, strict=True):
         name = f"{args.backbone}-{regime}"
         table = f"{name}.parquet"

@@ -17,15 +17,17 @@ def main() -> None:
     from medrobust.report.provenance import Provenance
     from medrobust.report.run import Ensemble, Patients
     from medrobust.report.tables.accuracy import attacks_text
+    from medrobust.report.tables.corruptions import read_corruptions
     from medrobust.report.tables.detection import read_detection
     from medrobust.report.tables.explanations import read_explanations
+    from medrobust.report.tables.groups import GroupFolders, read_groups
 
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
     read = (
         "prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "suites", "audit", "code", "cases"
     )  # fmt: skip
-    for name in (*read, "cards", "chosen", "lock", "out", "figures", "vectors", *tables):
+    for name in (*read, "cards", "chosen", "predicted", "attacked", "corrupted", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     # DVC sees the hashes of these files: a report without them would pass for the same.
@@ -40,6 +42,9 @@ def main() -> None:
     run = collect(folders, list(params.models), list(suites), Provenance.of(args.lock), ensemble, patients)
     read_detection(run, folders, params.detect.cells(params.models))
     read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
+    corrupted = [name for name, model in params.models.items() if model.corrupt]
+    read_corruptions(run, args.metrics, args.corrupted, corrupted, params.corruptions, params.report)
+    read_groups(run, args.prepared, GroupFolders(args.predicted, args.attacked, args.corrupted))
     report = params.report
     settings = ReportSettings(
         report.title, params.seed, params.split.strategy, report.confidence,

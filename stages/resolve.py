@@ -1,7 +1,4 @@
-"""Fix what other stages depend on: params with overrides in place, checked, and the code that they name (seconds).
-
-One DVC stage per subcommand, because each has other dependencies: `suite`, `surrogate`, `settings`, `detection`.
-"""
+"""Fix what other stages depend on, one function per DVC stage: params, checked, and the code that they name."""
 
 import argparse
 from pathlib import Path
@@ -17,17 +14,14 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     paths = {
-        "suite": ["code"],
-        "surrogate": ["model"],
-        "settings": ["code", "split"],
-        "detection": ["code", "suites", "hashes"],
-    }
-    for command, names in paths.items():
-        options = commands.add_parser(command)
+        suite: ["code", "name"], surrogate: ["model"], settings: ["code", "split"], corruptions: ["code"],
+        detection: ["code", "suites", "hashes"],
+    }  # fmt: skip
+    for function, names in paths.items():
+        options = commands.add_parser(function.__name__)
+        options.set_defaults(run=function)
         for name in (*names, "out"):
-            options.add_argument(f"--{name}", type=Path, required=True)
-        if command == "suite":
-            options.add_argument("--name", required=True)
+            options.add_argument(f"--{name}", type=str if name == "name" else Path, required=True)
     return parser.parse_args()
 
 
@@ -57,10 +51,9 @@ def settings() -> None:
             found = resolve_settings(backbone, model, params.train, params.adv, params.tune, code)
             check_split(found, args.split)
             try_backbone(backbone, model)
-            for stage, resolved in found.items():
-                write_json(folder / backbone / f"{stage}.json", resolved.model_dump())
-            write_json(folder / backbone / "detect.json", {"regimes": model.detect})
-            write_json(folder / backbone / "explain.json", {"explain": model.explain})
+            contents = {stage: resolved.model_dump() for stage, resolved in found.items()} | model.switches()
+            for stage, content in contents.items():
+                write_json(folder / backbone / f"{stage}.json", content)
         write_json(folder / "backbones.json", list(params.models))
 
 
@@ -74,7 +67,14 @@ def detection() -> None:
     write_json(args.hashes, suite_hashes(args.suites, params.attacks.suites))
 
 
+def corruptions() -> None:
+    """The corruptions that models are evaluated on, and the hashes of their code."""
+    from medrobust.corruptions.resolve import resolve_corruptions
+
+    params = load_params()
+    write_json(args.out, resolve_corruptions(params.corruptions, read_entries(args.code)))
+
+
 if __name__ == "__main__":
     args = parse()
-    command = {"suite": suite, "surrogate": surrogate, "settings": settings, "detection": detection}[args.command]
-    run_stage(command, f"{args.command}-{'-'.join(args.out.with_suffix('').parts[-2:])}")
+    run_stage(args.run, f"{args.command}-{'-'.join(args.out.with_suffix('').parts[-2:])}")

@@ -13,10 +13,9 @@ FILES = sorted((SRC / "medrobust").rglob("*.py"))
 CODE = [*FILES, *sorted((ROOT / "stages").glob("*.py")), *sorted((ROOT / "tools").glob("*.py"))]
 #: Part of the package -> level; a module imports only from its own level or below.
 LEVELS = {
-    "core": 0, "data": 1, "models": 1, "attacks": 2, "training": 3, "detection": 3, "checklist": 3,
-    "ensembling": 4, "explain": 4, "cases": 4, "patients": 3, "inference": 5, "report": 5, "export": 5, "app": 5,
-    "cli": 6,
-    "__main__": 6,
+    "core": 0, "data": 1, "models": 1, "attacks": 2, "corruptions": 2, "training": 3, "detection": 3,
+    "checklist": 3, "ensembling": 4, "explain": 4, "cases": 4, "patients": 3, "inference": 5, "report": 5,
+    "export": 5, "app": 5, "cli": 6, "__main__": 6,
 }  # fmt: skip
 
 

@@ -57,9 +57,10 @@ def test_every_script_belongs_to_a_stage() -> None:
 
 
 def test_the_pipeline_stays_small() -> None:
-    assert (ROOT / "dvc.yaml").read_text().count("\n") < 440
-    # 17, and one for the pictures of single images: they need every model, and no number depends on them.
-    assert len([*(ROOT / "stages").glob("*.py")]) <= 18
+    assert (ROOT / "dvc.yaml").read_text().count("\n") < 500
+    # Pictures of single images need every model, and no number depends on them; corruptions need a script of their
+    # own, because in stages/attack.py an edit of their code would run every attack.
+    assert len([*(ROOT / "stages").glob("*.py")]) <= 19
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -78,7 +79,7 @@ def test_a_stage_depends_on_the_registry_whose_entries_it_uses(name: str) -> Non
     registries = {dep for dep in STAGES[name]["deps"] if dep.startswith("data/code/") and dep.endswith(".json")}
     wanted = {
         "download": "sources", "prepare": "sources", "suite": "attacks", "settings": "objectives",
-        "detection": "detectors",
+        "detection": "detectors", "corruptions": "corruptions",
     }  # fmt: skip
     assert registries == ({f"data/code/{wanted[name]}.json"} if name in wanted else set())
 

@@ -39,6 +39,7 @@ def folder(tmp_path: Path) -> Path:
     settings = tmp_path / "data" / "resolved" / "settings" / "resnet10t"
     write_json(settings / "detect.json", {"regimes": []})
     write_json(settings / "explain.json", {"explain": False})
+    write_json(settings / "corrupt.json", {"corrupt": False})
     return tmp_path
 
 
@@ -48,6 +49,7 @@ def folder(tmp_path: Path) -> Path:
         ("detect", {"backbone": "resnet10t", "regime": "clean"}),
         ("detect", {"backbone": "resnet10t", "regime": "adv"}),
         ("explain", {"backbone": "resnet10t"}),
+        ("corrupt", {"backbone": "resnet10t"}),
     ],
 )
 def test_a_cell_writes_every_out_without_torch_or_inputs(stage: str, item: dict[str, str], folder: Path) -> None:
@@ -58,7 +60,7 @@ def test_a_cell_writes_every_out_without_torch_or_inputs(stage: str, item: dict[
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for kind in ("outs", "metrics", "plots"):
-        for out in cell[kind]:
+        for out in cell.get(kind, []):
             name, cached = (out, True) if isinstance(out, str) else (next(iter(out)), False)
             path = folder / name
             assert path.exists(), name

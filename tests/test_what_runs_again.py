@@ -16,12 +16,14 @@ from dvc.repo import Repo
 
 from medrobust.core.params.entries import used_entries
 from medrobust.core.params.schema import Params, check_params
+from medrobust.corruptions.lookup import chosen_names
+from medrobust.corruptions.resolve import resolve_corruptions
 from medrobust.training.resolve import resolve_settings
 from tests.params import preset, save
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Phrases of the table, as the list above it explains them.
-CELLS = {"attack", "check", "detect", "explain", "patient", "attack_patient"}
+CELLS = {"attack", "check", "detect", "explain", "corrupt", "patient", "attack_patient"}
 ATTACKS = {"attack", "attack_ensemble", "attack_method"}
 CHECKS = {"check", "check_ensemble", "check_method"}
 ENSEMBLE = {"ensemble", "detect_ensemble", "transfer", "publish_ensemble"} | (ATTACKS | CHECKS) - CELLS
@@ -35,9 +37,9 @@ PHRASES = {
     "the same for the suites": ATTACKS | CHECKS | {"publish", "publish_ensemble"},
     "the same for the new B": CELLS | ENSEMBLE | {"tune", "train", "adv_train", "publish"},
 }
-RESOLVED = {"code", "suite", "surrogate", "settings", "detection"}
+RESOLVED = {"code", "suite", "surrogate", "settings", "detection", "corruptions"}
 #: Cheap stages that hash results; the table does not list them.
-HASHES = {"checkpoints", "attempts", "attempts_ensemble", "attempts_method"}
+HASHES = {"checkpoints", "attempts", "attempts_ensemble", "attempts_method", "tables"}
 MORE = {"timm": "resnet18", "weights": "none", "image_size": 64, "detect": ["clean"], "explain": True}
 SQUARE = [{"name": "square"}]
 MOVED = {"norm": "Linf", "eps": [0.01], "attacks": [{"name": "transfer", "source": "resnet34-clean"}]}
@@ -55,6 +57,7 @@ ROWS: dict[str, list[list[tuple[str, Any]]]] = {
     "`models.B.adv.*`": [[("models.resnet34.adv", {"eps": 0.005})]],
     "`models.B.detect`": [[("models.resnet34.detect", ["adv"])]],
     "`models.B.explain`": [[("models.resnet34.explain", False)]],
+    "`models.B.corrupt`": [[("models.resnet34.corrupt", True)]],
     "other keys of `models.B`": [[("models.resnet34.image_size", 96)]],
     "a backbone added": [[("models.more", MORE)]],
     "a backbone removed": [[("models.dinov2", None)]],
@@ -69,6 +72,10 @@ ROWS: dict[str, list[list[tuple[str, Any]]]] = {
     "`patient.*`": [[("patient.aggregate", "max")], [("patient.suites", [])]],
     "`transfer.*`": [[("transfer.images", 9)]],
     "`explain.*`": [[("explain.images", 9)], [("explain.grid", 2)]],
+    "`corruptions.modality`, `.names`, `.severities`, `.draws`": [
+        [("corruptions.draws", 9)], [("corruptions.names", ["gamma"])], [("corruptions.modality", "ct")],
+    ],
+    "other keys of `corruptions`": [[("corruptions.baseline", "efficientnet_b0-adv")]],
     "`report.bootstrap`, `report.confidence`": [[("report.bootstrap", 9)], [("report.confidence", 0.9)]],
     "other keys of `report`": [[("report.title", "t")]],
 }  # fmt: skip
@@ -128,6 +135,7 @@ def resolved_files(params: Params) -> dict[str, Any]:
     used = used_entries(
         params.data.source, [params.train.objective, params.adv.objective], params.models.values(),
         params.attacks.suites.values(), params.detect.detectors,
+        chosen_names(params.corruptions.modality, params.corruptions.names),
     )  # fmt: skip
     files: dict[str, Any] = {f"data/code/{kind}.json": names for kind, names in used.items()}
     files |= {f"data/resolved/suites/{name}/suite.json": suite for name, suite in params.attacks.suites.items()}
@@ -135,7 +143,7 @@ def resolved_files(params: Params) -> dict[str, Any]:
     for name, model in params.models.items():
         found = resolve_settings(name, model, params.train, params.adv, params.tune)
         files |= {f"{settings}/{name}/{stage}.json": content for stage, content in found.items()}
-        files |= {f"{settings}/{name}/detect.json": model.detect, f"{settings}/{name}/explain.json": model.explain}
+        files |= {f"{settings}/{name}/{stage}.json": content for stage, content in model.switches().items()}
     named = {name: params.attacks.suites[name] for name in params.detect.suites}
     detect = params.detect.model_dump(exclude={"ensemble"})
     return {
@@ -143,6 +151,7 @@ def resolved_files(params: Params) -> dict[str, Any]:
         f"{settings}/backbones.json": list(params.models),
         "data/resolved/detection.json": [detect, named],
         "data/resolved/suites.json": params.attacks.suites,
+        "data/resolved/corruptions.json": resolve_corruptions(params.corruptions, {}),
     }
 
 

@@ -39,8 +39,8 @@ Run = Callable[[Needs], list[str]]
 
 #: Stages that hash code or resolve params: seconds, and mostly the same result as before.
 CHEAP = {
-    "code", "suite", "surrogate", "settings", "detection", "checkpoints", "attempts", "attempts_ensemble",
-    "attempts_method",
+    "code", "suite", "surrogate", "settings", "detection", "corruptions", "checkpoints", "attempts",
+    "attempts_ensemble", "attempts_method", "tables",
 }  # fmt: skip
 
 

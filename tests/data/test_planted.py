@@ -26,7 +26,13 @@ RULES = default_block(AuditParams, "audit")
 
 def make(folder: Path, seed: int = 0, patients: int = 6, **plan: Any) -> tuple[ImageStore, pd.DataFrame]:
     """A phantom with the faults of a plan, and the table of these."""
-    block = {"patients": dict.fromkeys(CLASSES, patients), "slices": 3, "difficulty": 0.0, "site": 0.0}
+    block = {
+        "patients": dict.fromkeys(CLASSES, patients),
+        "slices": 3,
+        "difficulty": 0.0,
+        "ripple": 0.0,
+        "shift": 0.0,
+    }
     data = default_block(DataParams, "data", source="phantom", classes=CLASSES, image_size=48, phantom=block)
     download(data, folder / "raw", seed)
     if not plan:

@@ -251,3 +251,44 @@ def test_counts_that_a_class_does_not_have_are_refused() -> None:
     with pytest.raises(UserError, match=r"split\.counts: 10 images of a for train, which has 4"):
         counts = {"train": 30, "val": 3, "test": 3}
         make_split(data.manifest, data.header, params(counts=counts), 0)
+
+
+def sites(patients: list[int]) -> Any:
+    """A store whose patients are of the sites A, B and C in turn, and of one scanner each."""
+    data = store(patients, slices=2)
+    numbers = pd.factorize(data.manifest["patient"])[0]
+    data.manifest["site"] = pd.Series(numbers % 3).map({0: "A", 1: "B", 2: "C"})
+    data.manifest["scanner"] = ["one", "two"] * (len(data.manifest) // 2)
+    return data
+
+
+def test_a_site_that_is_held_out_is_tested_and_nothing_else_is() -> None:
+    data = sites([9, 9, 9])
+    table = make_split(data.manifest, data.header, params(strategy="held_out", held_out={"site": ["B"]}), 0)
+    assert ((table["split"] == "test") == (data.manifest["site"] == "B")).all()
+    assert (table["split"].groupby(data.manifest["patient"]).nunique() == 1).all()
+    others = pd.crosstab(table["label"], table["split"])[["train", "val"]]
+    assert (others > 0).to_numpy().all()
+    two = make_split(data.manifest, data.header, params(strategy="held_out", held_out={"site": ["B", "C"]}), 0)
+    assert {*data.manifest["site"][two["split"] == "test"]} == {"B", "C"}
+
+
+def test_a_group_that_cannot_be_held_out_is_refused() -> None:
+    data = sites([9, 9, 9])
+    for held, message in (
+        (
+            {"centre": ["B"]},
+            r"held_out\.centre: the data have no such group\. Use one of data\.groups: scanner, site",
+        ),
+        ({"label": ["a"]}, r"held_out\.label: the data have no such group"),
+        ({"site": ["D"]}, r"held_out\.site: no patient has 'D'\. Use values of the data: A, B, C"),
+        ({"scanner": ["one"]}, r"held_out\.scanner: patient .* also has images outside \(27 such patients\)"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_split(data.manifest, data.header, params(strategy="held_out", held_out=held), 0)
+    with pytest.raises(UserError, match="class a has 1 patients, too few for train and val"):
+        few = sites([2, 9, 9])
+        make_split(few.manifest, few.header, params(strategy="held_out", held_out={"site": ["B"]}), 0)
+    for changes in ({"strategy": "held_out"}, {"held_out": {"site": ["B"]}}):
+        with pytest.raises(ValidationError, match="held_out names one group and its values"):
+            params(**changes)

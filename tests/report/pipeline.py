@@ -48,6 +48,10 @@ stages:
     cmd: "true"
     deps: ["data/checkpoints/${item.backbone}/${item.regime}"]
     outs: ["metrics/checks/${key}.json"]
+  corrupt:
+    matrix: {backbone: [one, two]}
+    cmd: "true"
+    outs: ["metrics/corrupt/${item.backbone}-clean.json", "metrics/corrupt/${item.backbone}-adv.json"]
   ensemble:
     cmd: "true"
     deps: [data/checkpoints/one/adv, data/checkpoints/two/adv]

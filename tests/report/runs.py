@@ -40,7 +40,7 @@ def made_on(path: Path) -> dict[str, Any]:
     """What the result in a metrics file was made on, by the path of the file."""
     name, folder = path.stem, path.parent.name
     found: dict[str, Any] = dict(IMAGES)
-    if folder in ("train", "attack", "checks", "detect", "explain", "patients", "attack_patient"):
+    if folder in ("train", "attack", "checks", "detect", "explain", "corrupt", "patients", "attack_patient"):
         found["weights"] = weights(name.removesuffix("-method").removesuffix("-pgd"))
     if folder == "methods":
         found["weights"] = weights(name.partition("-")[0])

@@ -14,7 +14,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.data import DataParams
-from medrobust.core.records import read_json, write_json
+from medrobust.core.records import read_json, write_empty, write_json
 from medrobust.models.card import weights_hash
 from medrobust.models.use import Use, read_use
 from medrobust.report.collect import collect, collect_ensemble
@@ -284,6 +284,8 @@ def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pyt
     params["detect"]["suites"] = {"pgd": 0.01}
     save(folder, params)
     monkeypatch.chdir(folder)
+    write_empty(*(Path("metrics", "corrupt", f"one-{regime}.json") for regime in REGIMES))
+    lock(folder)
     run_stage(root, monkeypatch, "publish", backbone="one")
     for regime in REGIMES:
         text = Path("models", "one", regime, "README.md").read_text()

@@ -8,11 +8,15 @@ import pytest
 
 from medrobust.core.errors import UserError
 from medrobust.core.lineage import MADE_ON, TABLES, table_hashes
+from medrobust.core.params.corruptions import CorruptionsParams
+from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_json, read_metrics, read_table, write_json, write_table
 from medrobust.report.page.render import render_html
 from medrobust.report.publish.model_cards import publish
+from medrobust.report.tables.corruptions import read_corruptions
 from medrobust.report.tables.detection import read_detection
 from medrobust.report.tables.explanations import read_explanations
+from tests.params import default_block
 from tests.report.pipeline import lock
 from tests.report.runs import SETTINGS, folders, read, write_attacked_method, write_record
 from tests.report.test_cards import backbone, published
@@ -68,15 +72,17 @@ def test_every_record_is_compared(folder: Path, path: str, key: str) -> None:
     assert read(folder, attacked=("equal",)).foreign[str(where)] == "it does not say what it was made on"
 
 
-def test_detection_and_explanations_are_compared_too(folder: Path) -> None:
-    for kind in ("detect", "explain"):
+def test_detection_explanations_and_corruptions_are_compared_too(folder: Path) -> None:
+    for kind in ("detect", "explain", "corrupt"):
         where = folder / "metrics" / kind / "one-clean.json"
         write_record(where, {"n": 1, MADE_ON: {"weights": "other"}})
     run = read(folder)
     read_detection(run, folders(folder), [("one", "clean")])
     read_explanations(run, folder / "metrics", ["one"])
-    assert [Path(path).parent.name for path in run.foreign] == ["detect", "explain"]
-    assert run.detect == run.explain == {}
+    corruptions = default_block(CorruptionsParams, "corruptions")
+    read_corruptions(run, folder / "metrics", None, ["one"], corruptions, default_block(ReportParams, "report"))
+    assert [Path(path).parent.name for path in run.foreign] == ["detect", "explain", "corrupt"]
+    assert run.detect == run.explain == run.corruptions.records == {}
 
 
 def test_a_checkpoint_of_other_images_and_predictions_of_another_ensemble_are_left_out(folder: Path) -> None:

@@ -30,6 +30,7 @@ REGISTRIES = {
     "attacks": ("medrobust.attacks.registry", "ATTACKS"),
     "objectives": ("medrobust.training.objectives.registry", "OBJECTIVES"),
     "detectors": ("medrobust.detection.registry", "DETECTORS"),
+    "corruptions": ("medrobust.corruptions.registry", "CORRUPTIONS"),
     "sources": ("medrobust.data.sources.registry", "SOURCES"),
 }
 NAMED_MODULE = re.compile(rf"({PACKAGE}(?:\.\w+)+)(?::\w+)?")

@@ -15,6 +15,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
 from medrobust.core.records import atomic_dir, write_json
 from medrobust.core.runtime import progress, say
+from medrobust.data.groups import with_groups
 from medrobust.data.images import Raster, to_raster
 from medrobust.data.sources.base import Listing, Release, get_source
 from medrobust.data.sources.files import reader_threads
@@ -63,7 +64,8 @@ def prepare(data: DataParams, raw: Path, folder: Path) -> None:
     _mixed_patients(listing.table, data)  # fail before decoding, as far as patients are known already
     with atomic_dir(folder) as temporary:
         decoded = _decode_all(listing, data, temporary)
-        table = listing.table.assign(sha256=decoded.hashes)
+        groups = data.groups or listing.groups
+        table = with_groups(listing.table.assign(sha256=decoded.hashes), groups, data.source)
         release = listing.release
         if listing.recover is not None:
             table, recognised = listing.recover(table)
@@ -110,6 +112,7 @@ def _header(
         skipped=listing.skipped + unreadable,
         left_out=listing.left_out,
         unused=[asdict(entry) for entry in listing.unused],
+        groups=list(data.groups or listing.groups),
     )
 
 

@@ -1,4 +1,4 @@
-"""Assign images to train, validation and test: by patient (default), in folds, as published, or at random.
+"""Assign images to train, validation and test: by patient (default), in folds, by group, as published, at random.
 
 With `split.counts`, some images of train are in the split `unlabelled`, which only semi-supervised training reads.
 `published` and `random` reproduce splits of the literature, leaks included, so that the audit can show them.
@@ -12,7 +12,7 @@ import pandas as pd
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import CountsParams, SplitParams
-from medrobust.data.store import SPLITS, Header
+from medrobust.data.store import MANIFEST_COLUMNS, SPLITS, Header
 
 #: A chain of parents longer than this must be a cycle.
 MAX_GENERATIONS = 100
@@ -31,7 +31,7 @@ def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed:
     """
     label = _merge_classes(manifest["label"], header, split)
     table = pd.DataFrame({"id": manifest["id"], "split": "", "label": label, "reason": ""})
-    if split.strategy in ("patient", "kfold"):
+    if split.strategy in ("patient", "kfold", "held_out"):
         _by_patient(table, manifest, split, seed)
     elif split.strategy == "published":
         _as_published(table, manifest, split, seed)
@@ -87,7 +87,16 @@ def _by_patient(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams,
     assignment: dict[str, str] = {}
     known = ~synthetic & ~unknown
     majority = table["label"][known].groupby(patients[known]).agg(lambda labels: labels.mode().iloc[0])
-    shares = _kfold_shares if split.strategy == "kfold" else _patient_shares
+    held = _held_out(manifest, split, patients, known) if split.strategy == "held_out" else set()
+    majority = majority.drop(list(held))
+    assignment |= dict.fromkeys(held, "test")
+    shares = (
+        _held_out_shares
+        if split.strategy == "held_out"
+        else _kfold_shares
+        if split.strategy == "kfold"
+        else _patient_shares
+    )
     for label in table["label"].unique():
         names = np.sort(majority.index[majority == label].to_numpy().astype(str))
         rng = np.random.default_rng([seed, zlib.crc32(label.encode())])
@@ -113,6 +122,32 @@ def _no_patients(ids: pd.Series, real: int, split: SplitParams) -> UserError:
         table = "Add their patients to the table, or set split.unknown_patient: exclude to leave them out"
     remedy = f"{table}, or set split.strategy: random and read the audit's verdict with care"
     return UserError(f"params.yaml: split.strategy: {split.strategy}", found, remedy)
+
+
+def _held_out(manifest: pd.DataFrame, split: SplitParams, patients: pd.Series, known: pd.Series) -> set[str]:
+    """The patients of the group values that are held out, all of whom are tested."""
+    ((name, values),) = split.held_out.items()
+    where = f"params.yaml: split.held_out.{name}"
+    if name not in manifest or name in MANIFEST_COLUMNS:
+        groups = ", ".join(map(str, manifest.columns.difference(MANIFEST_COLUMNS))) or "none"
+        raise UserError(where, "the data have no such group", f"Use one of data.groups: {groups}")
+    present = manifest[name][known]
+    if unknown := [value for value in values if value not in set(present)]:
+        named = ", ".join(sorted(set(present) - {""})) or "none"
+        raise UserError(where, f"no patient has {unknown[0]!r}", f"Use values of the data: {named}")
+    chosen = present.isin(values)
+    held = {*patients[known][chosen]}
+    if mixed := sorted(held & {*patients[known][~chosen]}):
+        found = f"patient {mixed[0]} also has images outside ({len(mixed)} such patients)"
+        raise UserError(where, found, "Fix the data, or hold out all values of these patients")
+    return held
+
+
+def _held_out_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:
+    """The same for the patients that are not held out: none is tested."""
+    if count >= 2:
+        return 0, 0, min(max(1, round(split.val * count)), count - 1)
+    return 0, *_small_shares(label, count, 0, split, "train and val")
 
 
 def _patient_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:

@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 
 from medrobust.core.errors import UserError
+from medrobust.core.params.data import MANIFEST
 from medrobust.core.records import read_json, read_table, write_json, write_table
 
 if TYPE_CHECKING:
     import torch
 
 SPLITS = ("train", "val", "test")
-#: Columns of manifest.csv; all are text except `slice`.
-MANIFEST_COLUMNS = ["id", "sha256", "label", "patient", "slice", "kind", "parent", "published_split"]
+#: Columns of manifest.csv, which groups follow (`Header.groups`); all are text except `slice`.
+MANIFEST_COLUMNS = [*MANIFEST]
 PREPARE_AGAIN = "Run `dvc repro --force prepare`"
 #: Share of a GPU's free memory that the images of one subset may use.
 GPU_SHARE = 0.25
@@ -47,6 +48,7 @@ class Header:
     skipped: list[dict[str, str]] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     unused: list[dict[str, Any]] = field(default_factory=list)  # files that are not read: reason, count, first
+    groups: list[str] = field(default_factory=list)  # columns of the manifest beside MANIFEST_COLUMNS
     verified: str = "nothing"
     doubt: str = ""  # why the images may not be the published ones
 
@@ -245,8 +247,7 @@ def read_manifest(path: Path | str) -> pd.DataFrame:
     Raises:
         UserError: it is missing or damaged, or lacks a column.
     """
-    kinds = {name: str for name in MANIFEST_COLUMNS if name != "slice"}
-    manifest = read_table(path, dtype=kinds, keep_default_na=False)
+    manifest = read_table(path, dtype=str, keep_default_na=False)
     if missing := [name for name in MANIFEST_COLUMNS if name not in manifest]:
         raise UserError(str(path), f"lacks the columns {', '.join(missing)}", PREPARE_AGAIN)
     slices = pd.to_numeric(manifest["slice"], errors="coerce")
@@ -263,7 +264,7 @@ def pixel_hash(path: Path) -> str:
 
 def write_store(folder: Path, manifest: pd.DataFrame, header: Header) -> None:
     """Write `manifest.csv` and `header.json` beside an existing `images.npy`."""
-    write_table(folder / "manifest.csv", manifest[MANIFEST_COLUMNS])
+    write_table(folder / "manifest.csv", manifest[[*MANIFEST_COLUMNS, *header.groups]])
     write_json(folder / "header.json", asdict(header))
 
 

@@ -103,6 +103,23 @@ class Patients:
     attacks: dict[Evaluation, Any] = field(default_factory=dict)
 
 
+@dataclass
+class Corruptions:
+    """Records of models on corrupted images, and what they are compared with."""
+
+    records: dict[Model, Any] = field(default_factory=dict)
+    baseline: str = ""  # model of the mean corruption error, as `name_of` gives it
+    suite: str | None = None  # Linf suite in the figure
+
+
+@dataclass
+class Groups:
+    """Groups of the images, and which predictions are right."""
+
+    of_image: pd.DataFrame = field(default_factory=pd.DataFrame)  # by id; one column per group, "" = unknown
+    right: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # by condition: clean, a suite, ...
+
+
 @dataclass(frozen=True)
 class Run:
     """All results of one run; the records of the data are {} if missing.
@@ -123,6 +140,8 @@ class Run:
     detect: dict[Model, Any] = field(default_factory=dict)  # records of guarded models
     drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # tables of their curves by name
     explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
+    corruptions: Corruptions = field(default_factory=Corruptions)
+    groups: Groups = field(default_factory=Groups)
     hashes: Hashes = field(default_factory=Hashes)
     missing: list[str] = field(default_factory=list)  # files that should be there
     foreign: dict[str, str] = field(default_factory=dict)  # file -> why it belongs to another run and was not read

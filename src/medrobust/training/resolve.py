@@ -49,7 +49,7 @@ def resolve_settings(
         remedy = "Set tune.objective: clean, tune.trials: 0, or another adv.objective"
         raise UserError("params.yaml: tune.objective", "robust with ssat, but studies use labelled images", remedy)
     files, folders = _input_hashes(backbone, model, own_adv)
-    network = ModelParams.model_validate(model.model_dump(exclude={"train", "adv", "detect", "explain"}))
+    network = ModelParams.model_validate(model.model_dump(include={*ModelParams.model_fields} - {"train", "adv"}))
     clean_settings = TrainingSettings(
         backbone=backbone, model=network, train=own_train, objective=clean,
         code=chosen_entries(code, "objectives", {own_train.objective}), files=files,

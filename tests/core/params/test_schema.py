@@ -96,8 +96,8 @@ def test_the_largest_seed_has_room_for_epochs(tmp_path: Path) -> None:
 
 def test_an_l2_radius_may_exceed_one(tmp_path: Path) -> None:
     suite = {"norm": "L2", "eps": [2.5, "1/2"], "attacks": [{"name": "pgd_l2"}]}
-    params = load_changed(tmp_path, "attacks.suites.pgd", suite)
-    assert params.attacks.suites["pgd"].eps == [2.5, 0.5]
+    params = load_changed(tmp_path, "attacks.suites.fgsm", suite)
+    assert params.attacks.suites["fgsm"].eps == [2.5, 0.5]
 
 
 def test_an_unknown_key_lists_what_is_known_there(tmp_path: Path) -> None:
@@ -124,7 +124,10 @@ def test_several_wrong_keys_are_counted(tmp_path: Path) -> None:
 OPTIONAL = {
     "models.dinov2.trainable", "models.dinov2.normalise", "models.dinov2.head", "models.dinov2.head.widths",
     "models.dinov2.head.dropout",
-    *(f"models.{name}.{key}" for name in preset()["models"] for key in ("train", "adv", "detect", "explain")),
+    *(
+        f"models.{name}.{key}"
+        for name in preset()["models"] for key in ("train", "adv", "detect", "explain", "corrupt")
+    ),
     "attacks.suites.fgsm.give_up",
 }  # fmt: skip
 #: Keys below which the user's own names or hyper-parameters stand.

@@ -36,7 +36,7 @@ def encoded(seed: int, mode: str = "L", size: int = 16, kind: str = "PNG") -> by
 def phantom(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Block:
     """Two patients per class."""
     classes = ["low", "high"]
-    block = {"patients": dict.fromkeys(classes, 2), "slices": 2, "difficulty": 0.5, "site": 0.0}
+    block = {"patients": dict.fromkeys(classes, 2), "slices": 2, "difficulty": 0.5, "ripple": 0.0, "shift": 0.0}
     return {"classes": classes, "phantom": block}
 
 

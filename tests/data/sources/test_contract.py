@@ -41,7 +41,7 @@ def make(block: dict[str, Any], folder: Path) -> ImageStore:
 def test_the_store_describes_its_content(block: dict[str, Any], tmp_path: Path) -> None:
     store = make(block, tmp_path)
     assert read_json(tmp_path / "raw" / "source.json")["source"] == block["source"] == store.header.source
-    assert list(store.manifest) == MANIFEST_COLUMNS
+    assert list(store.manifest) == [*MANIFEST_COLUMNS, *store.header.groups]
     assert store.manifest["id"].is_unique
     assert (store.manifest["sha256"].str.len() == 64).all()
     assert store.manifest["sha256"].is_unique, "the sample must have no copies"

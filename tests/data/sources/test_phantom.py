@@ -18,7 +18,7 @@ CLASSES = ["low", "middle", "high"]
 
 
 def block(**changes: Any) -> DataParams:
-    phantom = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0, "site": 0.0}
+    phantom = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0, "ripple": 0.0, "shift": 0.0}
     base = {
         "source": "phantom", "classes": CLASSES, "ordered": True, "image_size": 48, "channels": 1,
         "on_bad_image": "fail", "phantom": phantom, **changes,
@@ -60,10 +60,10 @@ def test_the_grade_darkens_the_middle_of_the_brain(store: ImageStore) -> None:
     assert means[0] < means[1] < means[2]
 
 
-def test_the_site_ripple_depends_on_the_grade_and_is_bounded_by_its_amplitude(
+def test_the_ripple_depends_on_the_grade_and_is_bounded_by_its_amplitude(
     store: ImageStore, tmp_path: Path
 ) -> None:
-    site = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0, "site": 0.05}
+    site = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0, "ripple": 0.05, "shift": 0.0}
     rippled = make(tmp_path, phantom=site)
     change = rippled.images.astype(int) - store.images.astype(int)
     assert np.abs(change).max() <= np.ceil(0.05 * 255)
@@ -74,8 +74,24 @@ def test_the_site_ripple_depends_on_the_grade_and_is_bounded_by_its_amplitude(
     assert means == pytest.approx([-0.025, 0.0, 0.025], abs=0.005)
 
 
+def test_patients_have_groups_and_the_shift_changes_site_b_alone(store: ImageStore, tmp_path: Path) -> None:
+    phantom = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0, "ripple": 0.0, "shift": 0.2}
+    shifted = make(tmp_path, phantom=phantom)
+    groups = ["sex", "age", "site"]
+    assert store.header.groups == groups
+    assert store.manifest[groups].equals(shifted.manifest[groups])
+    assert (store.manifest.groupby("patient")[groups].nunique() == 1).all(axis=None)
+    assert {*store.manifest["sex"]} == {"F", "M"}
+    assert {*store.manifest["age"]} <= {"50 to 65", "65 to 75", "75 to 95"}
+    other = (store.manifest["site"] == "B").to_numpy()
+    assert 0 < other.sum() < len(other)
+    assert np.array_equal(store.images[~other], shifted.images[~other])
+    brain = store.images[other][:, 14:34, 14:34].astype(float)
+    assert (shifted.images[other][:, 14:34, 14:34] / brain.clip(1)).mean() == pytest.approx(0.8, abs=0.02)
+
+
 def test_class_names_may_be_numbers(tmp_path: Path) -> None:
-    phantom = {"patients": {0: 4, 1: 4}, "slices": 2, "difficulty": 0.0, "site": 0.0}
+    phantom = {"patients": {0: 4, 1: 4}, "slices": 2, "difficulty": 0.0, "ripple": 0.0, "shift": 0.0}
     prepared = make(tmp_path, classes=[0, 1], phantom=phantom)
     assert prepared.header.classes == ["0", "1"]
     assert set(prepared.manifest["label"]) == {"0", "1"}

@@ -1,14 +1,19 @@
 """Blocks `data`, `split` and `audit`."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from medrobust.core.params.base import Block, ClassName, Count, Label, Natural, NotNegative, Share
+from medrobust.core.params.base import Block, ClassName, Count, Label, Name, Natural, NotNegative, Share
 from medrobust.core.params.sources import TableParams, VolumeParams
 
 #: Columns and keys that tables and records have beside one per class, and suffixes of the columns of intervals.
 COLUMNS, INTERVALS = ("images", "patients", "patients_by_class"), ("_low", "_high", "_ci")
+
+
+#: Columns of the manifest; no group can be named after one.
+MANIFEST = ("id", "sha256", "label", "patient", "slice", "kind", "parent", "published_split")
 
 
 class PhantomParams(Block):
@@ -17,7 +22,8 @@ class PhantomParams(Block):
     patients: dict[ClassName, Count]
     slices: Count
     difficulty: NotNegative
-    site: Annotated[float, Field(ge=0, le=0.2)]
+    ripple: Annotated[float, Field(ge=0, le=0.2)]
+    shift: Annotated[float, Field(ge=0, le=0.5)]
 
 
 class InputParams(Block):
@@ -42,6 +48,7 @@ class DataParams(InputParams):
     ignore: list[str]
     on_mixed_patient: Literal["fail", "keep", "skip"]
     table: TableParams | None
+    groups: dict[Name, Literal["categories"] | Annotated[list[float], Field(min_length=2)]]
     phantom: PhantomParams | None
 
     @model_validator(mode="after")
@@ -55,6 +62,11 @@ class DataParams(InputParams):
             )
         if unknown := {name for name in self.labels.values() if name} - set(self.classes):
             raise ValueError(f"data.labels has {', '.join(sorted(unknown))}, which is not in data.classes")
+        if reserved := {*self.groups} & {*MANIFEST, "split", "path"}:
+            raise ValueError(f"data.groups has {', '.join(sorted(reserved))}, a column of the manifest: rename it")
+        for name, limits in self.groups.items():
+            if limits != "categories" and any(low >= high for low, high in pairwise(limits)):
+                raise ValueError(f"data.groups.{name}: {limits} does not rise")
         if self.window is not None and self.window[0] >= self.window[1]:
             raise ValueError(f"data.window {list(self.window)} is empty: put the lower intensity first")
         return self
@@ -72,7 +84,8 @@ class CountsParams(Block):
 class SplitParams(Block):
     """How images are divided into train, validation and test."""
 
-    strategy: Literal["patient", "kfold", "published", "published_folds", "random"]
+    strategy: Literal["patient", "kfold", "held_out", "published", "published_folds", "random"]
+    held_out: dict[Name, list[str]]
     per_patient: Count | None
     counts: CountsParams | None
     val: Share
@@ -88,6 +101,12 @@ class SplitParams(Block):
     def _shares_fit(self) -> "SplitParams":
         if self.strategy in ("patient", "random") and self.val + self.test > 1 + 1e-9:
             raise ValueError(f"val {self.val:g} and test {self.test:g} are more than all: train needs a share too")
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_is_used(self) -> "SplitParams":
+        if (self.strategy == "held_out") != (len(self.held_out) == 1):
+            raise ValueError("held_out names one group and its values for strategy held_out, and is {} otherwise")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from medrobust.core.params.training import ModelParams
 
 def used_entries(
     source: str, objectives: Iterable[str], models: Iterable[ModelParams], suites: Iterable[SuiteParams],
-    detectors: Iterable[str],
+    detectors: Iterable[str], corruptions: Iterable[str],
 ) -> Mapping[str, set[str]]:  # fmt: skip
     """Kind of registry (`core.code.REGISTRIES`) -> names in use.
 
@@ -20,4 +20,5 @@ def used_entries(
         "objectives": {*objectives, *(str(name) for name in overrides if name)},
         "attacks": {name for suite in suites for name in suite.attack_names()},
         "detectors": {*detectors},
+        "corruptions": {*corruptions},
     }

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import AttacksParams
 from medrobust.core.params.base import Block, Named
+from medrobust.core.params.corruptions import CHANNELS, CorruptionsParams
 from medrobust.core.params.data import AuditParams, DataParams, SplitParams
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.ensemble import EnsembleParams
@@ -21,6 +22,8 @@ from medrobust.core.params.transfer import TransferParams
 from medrobust.core.params.yaml_file import read_params
 
 B = TypeVar("B", bound=Block)
+#: How the models of a backbone are trained.
+REGIMES = ("clean", "adv")
 
 
 class Params(Block):
@@ -42,6 +45,7 @@ class Params(Block):
     transfer: TransferParams
     patient: PatientParams
     explain: ExplainParams
+    corruptions: CorruptionsParams
     report: ReportParams
 
     @model_validator(mode="after")
@@ -79,6 +83,23 @@ class Params(Block):
         if explained and not self.explain.eps:
             remedy = f"Set a radius above 0, or models.{explained[0]}.explain: false"
             raise UserError("params.yaml: explain.eps", f"0, but {explained[0]} is explained", remedy)
+        return self
+
+    @model_validator(mode="after")
+    def _corruptions_fit(self) -> "Params":
+        known = [f"{name}-{regime}" for name, model in self.models.items() if model.corrupt for regime in REGIMES]
+        if known and self.corruptions.baseline not in known:
+            found = f"there are no corrupted images for {self.corruptions.baseline!r}"
+            raise UserError("params.yaml: corruptions.baseline", found, f"Use one of: {', '.join(known)}")
+        modality, channels = self.corruptions.modality, self.data.channels
+        if known and CHANNELS[modality] != channels:
+            fitting = [name for name, count in CHANNELS.items() if count == channels]
+            found = f"{modality} images have {CHANNELS[modality]} channels, but data.channels is {channels}"
+            raise UserError("params.yaml: corruptions.modality", found, f"Use {' or '.join(fitting)}")
+        linf = [name for name, suite in self.attacks.suites.items() if suite.norm == "Linf"]
+        if known and self.corruptions.suite is not None and self.corruptions.suite not in linf:
+            found = f"there is no suite {self.corruptions.suite!r} with the norm Linf"
+            raise UserError("params.yaml: corruptions.suite", found, f"Known: {', '.join(linf) or 'none'}")
         return self
 
 

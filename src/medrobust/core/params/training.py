@@ -67,10 +67,19 @@ class BackboneParams(ModelParams):
     Attributes:
         detect: regimes of the models that get detectors.
         explain: whether its models are explained.
+        corrupt: whether its models are evaluated on corrupted images.
     """
 
     detect: list[Literal["clean", "adv"]] = Field(default_factory=list)
     explain: bool = False
+    corrupt: bool = False
+
+    def switches(self) -> dict[str, dict[str, Any]]:
+        """Stage -> content of the file that switches its cells of this backbone on or off."""
+        return {
+            "detect": {"regimes": self.detect}, "explain": {"explain": self.explain},
+            "corrupt": {"corrupt": self.corrupt},
+        }  # fmt: skip
 
 
 class AugmentParams(Block):

@@ -1,6 +1,6 @@
 """The contract of a data source: one function fetches the raw data, another lists the images in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +10,7 @@ import pandas as pd
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams
+from medrobust.data.groups import Kind
 from medrobust.data.images import Raster
 from medrobust.data.sources.registry import SOURCES
 from medrobust.data.sources.unused import Unused
@@ -50,6 +51,7 @@ class Listing:
     skipped: list[dict[str, str]] = field(default_factory=list)  # {id, reason}, with `on_bad_image: skip`
     left_out: dict[str, int] = field(default_factory=dict)  # label that `data.labels` maps to null -> its images
     unused: list[Unused] = field(default_factory=list)  # files of the data that are not read
+    groups: Mapping[str, Kind] = field(default_factory=dict)  # of the source, unless `data.groups` names some
     masks: bool = False  # whether every image has a mask
     recover: Callable[[pd.DataFrame], tuple[pd.DataFrame, Release | None]] | None = None
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,12 @@ def listing(data: DataParams, folder: Path) -> Listing:
     parts, left_out, blocks = [], Counter[str](), dict[str, tuple[Path, int]]()
     for path in paths:
         name = path.relative_to(folder).as_posix()
-        frame, groups = _rows(path, name, block)
+        frame, row_groups = _rows(path, name, block, data.groups)
         rows = manifest_columns(frame, data, name)
         split = _split_of(path) if not (rows.table["published_split"] != "").any() else None
         parts.append(rows.table.assign(published_split=split) if split is not None else rows.table)
         left_out.update(rows.left_out)
-        blocks |= {f"{name}#{group}": (path, group) for group in groups}
+        blocks |= {f"{name}#{group}": (path, group) for group in row_groups}
     table = pd.concat(parts)
     table = table.assign(id=table.index).reset_index(drop=True)
     release = Release()
@@ -92,14 +93,14 @@ def listing(data: DataParams, folder: Path) -> Listing:
     return Listing(table, read, release, left_out=dict(left_out))
 
 
-def _rows(path: Path, name: str, table: TableParams) -> tuple[pd.DataFrame, range]:
+def _rows(path: Path, name: str, table: TableParams, groups: Iterable[str]) -> tuple[pd.DataFrame, range]:
     """Read the columns of `table`, indexed by `file#group#row`; numbers of a ClassLabel column become names."""
     file = _open(path)
     columns = file.schema_arrow.names
     if table.image not in columns:
         found = f"no column {table.image!r}; its columns are {', '.join(columns)}"
         raise UserError(name, found, "Set data.table.image to the column of images")
-    frame = parquet_columns(file, name, *wanted_columns(table))
+    frame = parquet_columns(file, name, *wanted_columns(table, groups))
     for column, classes in _class_names(file).items():
         if column in frame:
             names = {str(number): label for number, label in enumerate(classes)}

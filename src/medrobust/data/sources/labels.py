@@ -125,18 +125,20 @@ def read_label_table(data: DataParams, raw: Path, files: Files) -> LabelTable:
             raise UserError("params.yaml: data.table.file", f"{block.file}: {reason}", remedy)
         name = block.file if block.file in found else found[0]
         content = files.read(name)
-    needed, optional = wanted_columns(block, block.path)
+    needed, optional = wanted_columns(block, data.groups, block.path)
     frame = read_columns(content, block.file, needed, optional)
     if frame.empty:
         raise UserError(block.file, "has no row below its header", "Add a row for each image")
     return replace(manifest_columns(frame, data, block.file, block.path), name=name)
 
 
-def wanted_columns(block: TableParams, path: str | None = None) -> tuple[list[str], list[str]]:
+def wanted_columns(
+    block: TableParams, groups: Iterable[str], path: str | None = None
+) -> tuple[list[str], list[str]]:
     """The columns that a table must have and those that it may have; those that params.yaml names must exist."""
     columns = {name: str(getattr(block, name)) for name in OPTIONAL_COLUMNS}
     requested = [column for name, column in columns.items() if name in block.model_fields_set]
-    needed = [*([path] if path else []), block.label, *requested]
+    needed = [*([path] if path else []), block.label, *requested, *groups]
     return needed, [column for column in columns.values() if column not in needed]
 
 
@@ -155,6 +157,8 @@ def manifest_columns(frame: pd.DataFrame, data: DataParams, where: str, path: st
     for name in ("patient", "slice"):  # 1.0 and 1 are one patient
         table[name] = table[name].str.replace(WHOLE_NUMBER, r"\1", regex=True)
     table["patient"] = table["patient"].mask(table["patient"].str.lower().isin(MISSING), "")
+    for name in data.groups:
+        table[name] = as_text(frame[name])
     if path:
         table.insert(0, "path", as_text(frame[path]).str.replace("\\", "/"))
     raw = table["label"]

@@ -4,13 +4,17 @@ The MNI152 T1 template (docs/data.md) is varied per patient: by a smooth random 
 contrast, a bias field and Rician noise. The grade widens the ventricles and darkens the sulci. The amounts overlap
 between neighbouring grades. Slices of one patient share their anatomy, so a split by slice leaks.
 
-`site` adds a confounder: a faint scanner ripple that depends on the grade and is not larger than the noise. It
+`ripple` adds a confounder: a faint scanner ripple that depends on the grade and is not larger than the noise. It
 is a useful, non-robust feature (Ilyas et al. 2019, "Adversarial examples are not bugs, they are features",
 section 2).
+
+Each patient has a sex, an age and a site. They are drawn apart from the images and do not depend on the grade.
+`shift` is the known difference of site B: its signal is weaker by this share. It changes no image of site A.
 """
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +23,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams, PhantomParams
 from medrobust.core.records import read_table, write_table
 from medrobust.core.runtime import progress
+from medrobust.data.groups import Kind
 from medrobust.data.sources.base import Listing, Release
 
 #: Mean widening of the ventricles in mm and of the sulci (share of CSF) at the highest grade; 0 at the lowest.
@@ -27,6 +32,8 @@ WIDENING, SULCI = 7.0, 1.0
 OVERLAP = 0.3
 #: Periods of the scanner ripple over the image height. Its stripes are horizontal, so mirroring keeps them.
 RIPPLES = 4
+#: Groups of the patients, with the ranges of their ages.
+GROUPS: dict[str, Kind] = {"sex": "categories", "age": [50, 65, 75, 95], "site": "categories"}
 #: Axial range around the centre of the ventricles in mm.
 AXIAL = (-8.0, 12.0)
 
@@ -52,11 +59,14 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
         label = data.classes[grade]
         rng = np.random.default_rng([seed, grade, number])
         patient = f"{label[:3].upper()}{number + 1:03d}"
-        for index, pixels in enumerate(anatomy.patient(grade / (len(data.classes) - 1), phantom, data, rng)):
+        person = _person(np.random.default_rng([seed, grade, number, 1]))
+        gain = 1 - phantom.shift * (person["site"] == "B")
+        severity = grade / (len(data.classes) - 1)
+        for index, pixels in enumerate(anatomy.patient(severity, phantom, data, rng, gain)):
             path = f"{label}/{patient}_{index + 1:02d}.png"
             (folder / label).mkdir(exist_ok=True)
             Image.fromarray(pixels).save(folder / path)
-            rows.append({"id": path, "label": label, "patient": patient, "slice": index + 1})
+            rows.append({"id": path, "label": label, "patient": patient, "slice": index + 1, **person})
     table = pd.DataFrame(rows)
     write_table(folder / "manifest.csv", table)
     return {"file": "generated"}
@@ -65,14 +75,22 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
 def listing(data: DataParams, folder: Path) -> Listing:
     """List the generated images with their true patients and slices."""
     # Class names may be numbers.
-    table = read_table(folder / "manifest.csv", dtype={"label": str}, keep_default_na=False)
+    table = read_table(
+        folder / "manifest.csv", dtype=dict.fromkeys(("label", *GROUPS), str), keep_default_na=False
+    )
     table = table.assign(published_split="", kind="real", parent="")
     release = Release(
         "generated; the MNI152 template is under the ICBM's permissive licence",
         "Fonov et al. 2011, NeuroImage 54(1) (the MNI152 template, as shipped by nilearn)",
         "https://nilearn.github.io",
     )
-    return Listing(table, lambda path: (folder / path).read_bytes(), release)
+    return Listing(table, lambda path: (folder / path).read_bytes(), release, groups=GROUPS)
+
+
+def _person(rng: np.random.Generator) -> dict[str, Any]:
+    """The groups of a patient: `sex`, `age` in years, and `site` (a third of the patients are of site B)."""
+    sex, age, site = rng.random(3)
+    return {"sex": "F" if sex < 0.5 else "M", "age": int(55 + 35 * age), "site": "B" if site < 1 / 3 else "A"}
 
 
 class Anatomy:
@@ -111,14 +129,17 @@ class Anatomy:
         self.centre = np.array(ndimage.center_of_mass(ventricles))
 
     def patient(
-        self, severity: float, phantom: PhantomParams, data: DataParams, rng: np.random.Generator
+        self, severity: float, phantom: PhantomParams, data: DataParams, rng: np.random.Generator, gain: float
     ) -> list[np.ndarray]:
-        """Generate a patient's slices, uint8 H×W (×3 for colour), bottom to top; severity 1 = highest grade."""
+        """Generate a patient's slices, uint8 H×W (×3 for colour), bottom to top.
+
+        Severity 1 is the highest grade. `gain` is that of the site's scanner, 1 at site A.
+        """
         step = 1 / max(len(phantom.patients) - 1, 1)
         true_severity = severity + rng.normal(0, OVERLAP * phantom.difficulty * step)
-        traits = _PatientTraits(true_severity, rng)
+        traits = _PatientTraits(true_severity, rng, gain)
         rows = (np.arange(data.image_size)[:, None] + 0.5) / data.image_size
-        ripple = phantom.site * (2 * true_severity - 1) * np.cos(2 * np.pi * RIPPLES * rows)
+        ripple = phantom.ripple * (2 * true_severity - 1) * np.cos(2 * np.pi * RIPPLES * rows)
         heights = np.linspace(*AXIAL, phantom.slices) / 2.0 + self.centre[2]
         slices = []
         for height in heights:
@@ -163,13 +184,13 @@ def _anatomy() -> Anatomy:
 class _PatientTraits:
     """Parameters that all slices of one patient share."""
 
-    def __init__(self, severity: float, rng: np.random.Generator) -> None:
+    def __init__(self, severity: float, rng: np.random.Generator, gain: float) -> None:
         """Draw a patient of the given severity (0 to 1, slightly beyond because grades overlap)."""
         self.field = rng.normal(0, 3.0, (3, 6, 7, 6))
         self.widening, self.sulci = max(severity, -0.1) * WIDENING, max(severity * SULCI, 0.0)
         self.scale = 1 + rng.normal(0, 0.03, 2)
         self.rotation = rng.normal(0, 0.04)
-        self.gain, self.exponent = 1 + rng.normal(0, 0.05), 1.3 + rng.normal(0, 0.05)
+        self.gain, self.exponent = gain * (1 + rng.normal(0, 0.05)), 1.3 + rng.normal(0, 0.05)
         self.bias = rng.normal(0, 0.05, 2)
 
     def finish(self, t1: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from medrobust.report.charts.chart import Chart, colour
 from medrobust.report.charts.confusion import matrices
+from medrobust.report.charts.corruptions import corruption_charts
 from medrobust.report.charts.robustness import robust_curve
 from medrobust.report.charts.training import training_charts
 from medrobust.report.figures.detection import detection_figures
@@ -43,6 +44,7 @@ def draw_all(run: Run, folder: Path, norms: Mapping[str, str]) -> dict[str, Path
         for (suite, _), grid in zip(run.ensemble.matrices, transfer_grids(run), strict=True)
     }
     drawn |= {"training": training(run), "confusion": confusion(run), **detection_figures(run)}
+    drawn |= {chart.name.replace("-", "_"): corruptions(chart) for chart in corruption_charts(run)}
     return {name: save(figure, folder, name) for name, figure in drawn.items() if figure is not None}
 
 
@@ -76,6 +78,18 @@ def robust_accuracy(run: Run, suite: str, norm: str) -> Any:
         axes.annotate(chart.floor[1], (1, chart.floor[0]), xycoords=("axes fraction", "data"), ha="right", **place)
     axes.set(ylim=(0, 1.02), xlim=(0, None), title=suite)
     figure.legend(fontsize=7, ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0))
+    return figure
+
+
+def corruptions(chart: Chart) -> Any:
+    """Balanced accuracy against the L2 distance: corruptions, and an attack as a dashed line."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.8))
+    _lines(axes, chart, ":", ms=4)
+    if chart.bend:
+        axes.set_xscale("asinh", linear_width=chart.bend)
+    axes.set(ylim=(0, 1.02), xlim=(0, None))
+    axes.set_title(chart.title, fontsize=9)
+    figure.legend(fontsize=7, ncols=4, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0))
     return figure
 
 

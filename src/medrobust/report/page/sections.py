@@ -8,6 +8,7 @@ from medrobust.core.intervals import FEW_PATIENTS
 from medrobust.core.versions import by_package
 from medrobust.report.charts.chart import Chart
 from medrobust.report.charts.confusion import Matrix, matrices
+from medrobust.report.charts.corruptions import corruption_charts
 from medrobust.report.charts.detection import detection_charts
 from medrobust.report.charts.robustness import robust_curve
 from medrobust.report.charts.training import training_charts
@@ -16,6 +17,7 @@ from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import attack_table, backbone_table, clean_table, short_table
 from medrobust.report.tables.calibration import calibration_table, recall_table
 from medrobust.report.tables.checklist import checks_table, verdicts_table
+from medrobust.report.tables.corruptions import corruption_short_table, corruption_tables, corruptions_text
 from medrobust.report.tables.cost import cost_table
 from medrobust.report.tables.data import audit_table, data_text, split_table
 from medrobust.report.tables.detection import detection_tables, detection_text
@@ -27,6 +29,7 @@ from medrobust.report.tables.explanations import (
     explanation_folds,
     explanation_text,
 )
+from medrobust.report.tables.groups import group_tables
 from medrobust.report.tables.patients import (
     few_images_table,
     no_patient_unit,
@@ -104,6 +107,8 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
                 for name, attacks in settings.attacks.items()
             ],
         ),
+        _corruptions(run, confidence),
+        Section("groups", "Groups of patients", group_tables(run, confidence)),
         Section(
             "backbones", "All numbers, by backbone",
             [backbone_table(run, model, confidence) for model in (*run.backbones, "ensemble")],
@@ -129,6 +134,11 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
         Section("reproduce", "How to reproduce", [_origin_table(run)], text=_reproduce_text(run, settings)),
     ]  # fmt: skip
     return [s for s in found if s.filled or s.charts or s.matrices or s.name == "reproduce"]
+
+
+def _corruptions(run: Run, confidence: float) -> Section:
+    tables = [corruption_short_table(run, confidence), *corruption_tables(run, confidence)]
+    return Section("corruptions", "Corruptions", tables, corruption_charts(run), text=corruptions_text(run))
 
 
 def _reproduce_text(run: Run, settings: ReportSettings) -> list[str]:

@@ -33,6 +33,7 @@ from medrobust.report.tables.accuracy import (
     short_table,
 )
 from medrobust.report.tables.checklist import checks_table
+from medrobust.report.tables.corruptions import corruption_tables_of
 from medrobust.report.tables.data import audit_reasons, data_text, split_table
 from medrobust.report.tables.table import Table
 from medrobust.report.tables.targeted import targeted_tables
@@ -137,6 +138,7 @@ def _render(template: str, model: PublishedModel, use: Use, points: list[dict[st
         clean=own(clean_table(run, confidence)),
         attacks={name: own(attack_table(run, name, confidence)) for name in run.suites},
         all_numbers=Table("All numbers", full.columns[1:], numbers, full.note),
+        corrupted=corruption_tables_of(run, (model.backbone, model.regime), confidence)[:1],
         failed=own(checks_table(run), "Checks that did not pass"), **values,
     )  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"

@@ -1,0 +1,1 @@
+"""Errors of acquisition (motion, noise, exposure, ...) in five severities, and models evaluated on them."""

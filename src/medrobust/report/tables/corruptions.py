@@ -1,0 +1,135 @@
+"""Tables of corruptions: all of a model in short; balanced accuracy and its drop by corruption and severity."""
+
+from pathlib import Path
+from typing import Any
+
+from medrobust.core.lineage import MADE_ON
+from medrobust.core.params.corruptions import CorruptionsParams
+from medrobust.core.params.report import ReportParams
+from medrobust.corruptions.summary import Summary, mean_corruption_error
+from medrobust.report.collect import Reader
+from medrobust.report.run import REGIMES, Model, Run, name_of
+from medrobust.report.tables.accuracy import TRAINING
+from medrobust.report.tables.table import NONE, Table, number, with_interval, with_interval_at
+from medrobust.report.templates import table_note
+
+
+def read_corruptions(
+    run: Run, metrics: Path, tables: Path | None, backbones: list[str], params: CorruptionsParams,
+    report: ReportParams,
+) -> None:  # fmt: skip
+    """Put the record of every evaluated model into `run.corruptions`, and what is missing into `run.missing`.
+
+    The mean corruption error compares the predictions of two models, which are below `tables`; without them it is
+    left out.
+    """
+    found = run.corruptions
+    found.suite, found.baseline = params.suite, params.baseline
+    read_corruption_records(run, metrics, backbones)
+    summaries = _summaries(run, tables, report) if tables else {}
+    baseline = next((summary for model, summary in summaries.items() if name_of(*model) == params.baseline), None)
+    if baseline:
+        for model, summary in summaries.items():
+            found.records[model] |= mean_corruption_error(summary, baseline)
+
+
+def read_corruption_records(run: Run, metrics: Path, backbones: list[str]) -> None:
+    """The same without what a comparison of models needs."""
+    reader = Reader(run)
+    for model in ((backbone, regime) for backbone in backbones for regime in REGIMES):
+        path = metrics / "corrupt" / f"{name_of(*model)}.json"
+        if record := reader.metrics(path, run.hashes.of(model)):
+            run.corruptions.records[model] = record
+
+
+def _summaries(run: Run, tables: Path, report: ReportParams) -> dict[Model, Summary]:
+    reader, found = Reader(run), {}
+    for model in run.corruptions.records:
+        path = tables / f"{name_of(*model)}.parquet"
+        table = reader.table(path, {})
+        if table is not None and reader.belongs(path, table.attrs.get(MADE_ON), run.hashes.of(model)):
+            found[model] = Summary(table, run.classes(), resamples=report.bootstrap, confidence=report.confidence)
+    return found
+
+
+def corruptions_text(run: Run) -> list[str]:
+    """Which backbones were not evaluated, and why the checklist says nothing; [] without results."""
+    if not run.corruptions.records:
+        return []
+    evaluated = {backbone for backbone, _ in run.corruptions.records}
+    left = [name for name in run.backbones if name not in evaluated]
+    text = [
+        "The checklist does not apply to corruptions. It looks for signs that a search along gradients or scores "
+        "failed; a corruption follows neither, so that nothing can mask it."
+    ]
+    return text + ([f"Not evaluated (models.*.corrupt in params.yaml): {', '.join(left)}."] if left else [])
+
+
+def corruption_short_table(run: Run, confidence: float) -> Table:
+    """One row per model: means over all corruptions and severities, and the worst case beside the attack."""
+    suite, rows = run.corruptions.suite, []
+    for model, record in run.corruptions.records.items():
+        attacked = run.attacks.records.get((*model, suite or ""), {})
+        near = run.nearest_eps(*model, suite) if suite else None
+        cells = [
+            with_interval(record, "balanced_accuracy"), number(record["mean_balanced_accuracy"]),
+            number(record["mean_relative_drop"]), with_interval(record, "mean_corruption_error"),
+            with_interval(record["worst"], "balanced_accuracy"),
+            with_interval_at(attacked, "robust_balanced_accuracy", near) if near else NONE,
+        ]  # fmt: skip
+        rows.append([model[0], TRAINING[model[1]], f"{record['n']}", f"{record['patients']}", *cells])
+    columns = ["model", "training", "n", "patients", "clean", "mean over corruptions", "mean relative drop"]
+    columns += ["mean corruption error", "worst corruption", f"{suite} (L∞)" if suite else "attack"]
+    note = ""
+    if rows:
+        first = next(iter(run.corruptions.records.values()))
+        note = table_note(
+            "corruptions_short", confidence=confidence, baseline=run.corruptions.baseline, draws=first["draws"],
+            suite=suite,
+        )  # fmt: skip
+    return Table("Corruptions in short", columns, rows, note).with_warning()
+
+
+def corruption_tables(run: Run, confidence: float) -> list[Table]:
+    """Two tables per model: balanced accuracy by corruption and severity, and the share of it that is lost."""
+    tables = []
+    for model in run.corruptions.records:
+        tables += corruption_tables_of(run, model, confidence)
+    return tables
+
+
+def corruption_tables_of(run: Run, model: Model, confidence: float) -> list[Table]:
+    """Both tables of one model; [] if it was not evaluated."""
+    tables, record = [], run.corruptions.records.get(model)
+    if record:
+        title = f"{model[0]}, {TRAINING[model[1]]} training"
+        severities = list(next(iter(record["corruptions"].values()))["severities"])
+        columns = ["corruption", *(f"severity {severity}" for severity in severities)]
+        accuracy, drop = [], []
+        for name, found in record["corruptions"].items():
+            parts = found["severities"]
+            words = name.replace("_", " ")
+            accuracy.append([
+                words, *(with_interval(parts[key], "balanced_accuracy") for key in severities),
+                with_interval(found["worst"], "balanced_accuracy"),
+            ])  # fmt: skip
+            drop.append([words, *(with_interval(parts[key], "relative_drop") for key in severities)])
+        note = table_note("corruptions", confidence=confidence, clean=with_interval(record, "balanced_accuracy"))
+        tables.append(
+            Table(f"Balanced accuracy under corruptions: {title}", [*columns, "worst"], accuracy, note)
+            .with_warning()
+        )  # fmt: skip
+        note = table_note("corruption_drops", confidence=confidence)
+        tables.append(Table(f"Relative drop under corruptions: {title}", columns, drop, note, folded=True))
+    return tables
+
+
+def attack_points(run: Run, model: Model) -> list[tuple[float, float]]:
+    """The Linf suite on an axis of L2 distance: (ε·√values per image, robust balanced accuracy), radii rising.
+
+    Every image in the Linf ball of radius ε has at most this L2 distance.
+    """
+    record: dict[str, Any] = run.attacks.records.get((*model, run.corruptions.suite or ""), {})
+    values = run.header.get("channels", 0) * run.header.get("image_size", 0) ** 2
+    found = record.get("robust_balanced_accuracy", {})
+    return [(float(eps) * values**0.5, value) for eps, value in found.items()] if values else []

@@ -1,0 +1,154 @@
+"""Results by group: clean, corrupted and attacked, the largest gap, and groups that are too small to be shown."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import binomtest
+
+from medrobust.core.lineage import MADE_ON, suite_hash
+from medrobust.core.metrics import rate_estimates
+from medrobust.core.records import read_json, write_json, write_table
+from medrobust.data.store import read_manifest
+from medrobust.report.page.render import render_markdown
+from medrobust.report.run import Run
+from medrobust.report.tables.groups import GroupFolders, Rate, difference, group_tables, read_groups
+from tests.report.runs import CLASSES, IMAGES, SETTINGS, SUITE, read, weights
+
+#: Images of each of 24 patients; patients p0 to p11 are of site A, p12 to p20 of B, the last three of C.
+SITES = ["A"] * 12 + ["B"] * 9 + ["C"] * 3
+
+
+def predictions(wrong: set[int]) -> pd.DataFrame:
+    """One image per patient; the classes take turns, and the patients in `wrong` are misclassified."""
+    rows = [{"id": f"i{k}", "patient": f"p{k}", "label": k % 3, "pred": (k + (k in wrong)) % 3} for k in range(24)]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def grouped(folder: Path) -> Path:
+    """A run whose images are of three sites; the first model errs at site B, and more so under attack."""
+    data = folder / "data"
+    table = predictions(set())
+    manifest = table[["id", "patient"]].assign(
+        sha256="", label=[CLASSES[k % 3] for k in range(24)], slice=1, kind="real", parent="", published_split="",
+        site=SITES, age=["", *["60 to 75"] * 23],
+    )  # fmt: skip
+    write_table(data / "prepared" / "manifest.csv", manifest)
+    header = read_json(data / "prepared" / "header.json")
+    write_json(data / "prepared" / "header.json", {**header, "groups": ["site", "age"]})
+    clean = predictions({12, 13, 14}).assign(split="test")
+    extra = pd.DataFrame([{"id": "v", "patient": "v", "label": 0, "pred": 1, "split": "val"}])
+    save(data / "predictions" / "one-clean.parquet", pd.concat([clean, extra]), "one-clean")
+    attempts = [
+        {"id": f"i{k}", "patient": f"p{k}", "label": k % 3, "attack": attack, "fooled": fooled, "distance": far}
+        for k in range(24)
+        for attack, fooled, far in (
+            ("natural", k in (12, 13, 14), 0.0), ("pgd", k >= 12, 0.004), ("stored", True, 0.001),
+            ("pgd", k == 0, 0.005), ("pgd", True, 0.009),
+        )
+    ]  # fmt: skip
+    save(data / "attacks" / "one-clean" / "pgd.parquet", pd.DataFrame(attempts), "one-clean", suite_hash(SUITE))
+    return folder
+
+
+def save(path: Path, table: pd.DataFrame, model: str, suite: str | None = None) -> None:
+    table.attrs[MADE_ON] = {**IMAGES, "weights": weights(model), **({"suite": suite} if suite else {})}
+    write_table(path, table)
+
+
+def group(folder: Path) -> Run:
+    run, data = read(folder), folder / "data"
+    run.attacks.records["one", "clean", "pgd"]["robust_accuracy"] = {"0.005": 0.5}  # the nearest radius
+    read_groups(run, data / "prepared", GroupFolders(data / "predictions", data / "attacks", data / "corrupt"))
+    return run
+
+
+def rows(run: Run) -> list[dict[str, str]]:
+    table = group_tables(run, 0.95)[0]
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def test_each_group_has_its_images_patients_and_rates(grouped: Path) -> None:
+    first, second, gap = rows(group(grouped))
+    assert [first[key] for key in ("model", "training", "site", "n", "patients")] == [
+        "one",
+        "clean",
+        "A",
+        "12",
+        "12",
+    ]
+    assert first["clean"].startswith("1.000 [")
+    assert second["clean"].startswith("0.667 [")
+    assert second["pgd, ε 0.005"].startswith("0.000 [")
+    right = np.arange(12) > 0  # i0 is fooled at 0.005; 0.009 is outside, and `stored` does not count
+    expected = rate_estimates(right, np.arange(12) % 3, np.arange(12).astype(str), CLASSES, confidence=0.95)
+    value, (low, high) = expected["balanced_accuracy"]  # type: ignore[misc]
+    assert first["pgd, ε 0.005"] == f"{value:.3f} [{low:.3f}, {high:.3f}]"
+    assert gap["site"] == "largest gap"
+    assert gap["clean"].startswith("A − B: 0.333 [")
+    assert (gap["n"], gap["patients"]) == ("–", "–")
+
+
+def test_small_and_unknown_groups_are_not_shown(grouped: Path) -> None:
+    run = group(grouped)
+    site, age = group_tables(run, 0.95)
+    assert "C" not in {row[2] for row in site.rows}
+    assert "fewer than 5 test patients (their number): C (3)" in site.note
+    assert [row[2:5] for row in age.rows] == [["60 to 75", "23", "23"]], "a single group has no gap"
+    assert "fewer than" not in age.note
+
+
+def test_corrupted_images_are_a_condition_where_a_model_was_evaluated_on_them(grouped: Path) -> None:
+    table = pd.concat([
+        predictions({0, 1}).assign(corruption="motion", severity=5, draw=0),
+        predictions(set(range(24))).assign(corruption="motion", severity=5, draw=1),
+        predictions(set(range(24))).assign(corruption="none", severity=0, draw=0),
+    ])  # fmt: skip
+    save(grouped / "data" / "corrupt" / "one-clean.parquet", table, "one-clean")
+    assert "corrupted" not in rows(group(grouped))[0]
+    run = read(grouped)
+    run.corruptions.records["one", "clean"] = {"n": 24}
+    data = grouped / "data"
+    read_groups(run, data / "prepared", GroupFolders(data / "predictions", data / "attacks", data / "corrupt"))
+    first, second, _ = rows(run)
+    assert first["corrupted"].startswith("0.833 [")
+    assert second["corrupted"].startswith("1.000 [")
+
+
+def test_data_without_groups_have_no_table_and_miss_nothing(folder: Path) -> None:
+    run = group(folder)
+    assert group_tables(run, 0.95) == []
+    assert not [path for path in run.missing if "predictions" in path]
+
+
+def test_predictions_of_other_weights_are_left_out(grouped: Path) -> None:
+    save(
+        grouped / "data" / "predictions" / "one-clean.parquet", predictions(set()).assign(split="test"), "two-adv"
+    )
+    run = group(grouped)
+    assert "clean" not in run.groups.right["one", "clean"]
+    assert any("one-clean.parquet" in path for path in run.foreign)
+
+
+def test_the_report_has_groups_and_no_id(grouped: Path) -> None:
+    text = render_markdown(group(grouped), SETTINGS)
+    assert "### Groups: site" in text
+    assert "p12" not in text
+    assert "i12" not in text
+
+
+def test_the_interval_of_a_difference_is_that_of_the_literature() -> None:
+    """Newcombe 1998 (Statistics in Medicine 17, p. 876), example (a): 56/70 and 48/80 by Wilson's intervals."""
+    one, other = (
+        Rate(right / total, *binomtest(right, total).proportion_ci(method="wilson"))
+        for right, total in ((56, 70), (48, 80))
+    )
+    assert difference(one, other) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+
+
+def test_the_groups_of_the_manifest_are_text(grouped: Path) -> None:
+    found: Any = read_manifest(grouped / "data" / "prepared" / "manifest.csv")["age"]
+    assert found.iloc[0] == ""
