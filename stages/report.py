@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from medrobust.core.params.schema import load_params
 from medrobust.core.runtime import run_stage, say
@@ -9,18 +10,24 @@ from medrobust.core.runtime import run_stage, say
 
 def main() -> None:
     """Collect, draw, write, and print the short table."""
+    from medrobust.report.answers import read_answers
     from medrobust.report.collect import Folders, collect
+    from medrobust.report.comparisons import compare_models
     from medrobust.report.page.sections import ReportSettings
     from medrobust.report.page.write import ReportOutputs, write_report
     from medrobust.report.provenance import Provenance
     from medrobust.report.run import Ensemble, Patients
+    from medrobust.report.scores import score_models
     from medrobust.report.tables.accuracy import attacks_text
     from medrobust.report.tables.detection import read_detection
     from medrobust.report.tables.explanations import read_explanations
 
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
-    read = ("prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "suites", "audit", "code")
+    read = (
+        "prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "attacks", "scores", "suites",
+        "audit", "code",
+    )  # fmt: skip
     for name in (*read, "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
@@ -30,6 +37,12 @@ def main() -> None:
     ensemble = Ensemble(params.ensemble.regime, tuple(params.ensemble.attacked))
     patients = Patients(tuple(params.patient.suites))
     run = collect(folders, list(params.models), list(suites), Provenance.of(args.lock), ensemble, patients)
+    read_answers(run, folders)
+    bootstrap: dict[str, Any] = {
+        "resamples": params.report.bootstrap, "confidence": params.report.confidence
+    }  # fmt: skip
+    compare_models(run, **bootstrap)
+    score_models(run, **bootstrap)
     read_detection(run, folders, params.detect.cells(params.models))
     read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
     report = params.report

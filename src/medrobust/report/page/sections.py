@@ -8,6 +8,7 @@ from medrobust.core.intervals import FEW_PATIENTS
 from medrobust.core.versions import by_package
 from medrobust.report.charts.chart import Chart
 from medrobust.report.charts.confusion import Matrix, matrices
+from medrobust.report.charts.decisions import decision_charts
 from medrobust.report.charts.detection import detection_charts
 from medrobust.report.charts.robustness import robust_curve
 from medrobust.report.charts.training import training_charts
@@ -16,8 +17,10 @@ from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import attack_table, backbone_table, clean_table, short_table
 from medrobust.report.tables.calibration import calibration_table, recall_table
 from medrobust.report.tables.checklist import checks_table, verdicts_table
+from medrobust.report.tables.comparisons import Contrast, contrasts, pairs_table, robust_training_table
 from medrobust.report.tables.cost import cost_table
 from medrobust.report.tables.data import audit_table, data_text, split_table
+from medrobust.report.tables.decisions import discrimination_table, operating_table
 from medrobust.report.tables.detection import detection_tables, detection_text
 from medrobust.report.tables.ensemble import ensemble_text, methods_table, weights_table
 from medrobust.report.tables.ensemble_attacks import attacked_methods_table
@@ -63,6 +66,7 @@ class Section:
     charts: list[Chart] = field(default_factory=list)
     matrices: list[Matrix] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
+    contrasts: list[Contrast] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     folds: dict[str, list[str]] = field(default_factory=dict)
@@ -75,9 +79,21 @@ class Section:
 
 def sections(run: Run, settings: ReportSettings) -> list[Section]:
     """Every section that has content."""
-    confidence, short = settings.confidence, short_table(run)
-    curves = [robust_curve(run, suite, settings.norms[suite]) for suite in run.suites]
+    confidence = settings.confidence
     found = [
+        *_start(run, confidence),
+        *_results(run, settings),
+        *_judgement(run, confidence),
+        *_rest(run, confidence),
+        Section("reproduce", "How to reproduce", [_origin_table(run)], text=_reproduce_text(run, settings)),
+    ]
+    return [s for s in found if s.filled or s.charts or s.matrices or s.name == "reproduce"]
+
+
+def _start(run: Run, confidence: float) -> list[Section]:
+    """The main results, and how they were made."""
+    short = short_table(run)
+    return [
         Section(
             "glance", "At a glance", [patient_short_table(run, confidence), short],
             text=_glance_text(run, short, confidence),
@@ -88,6 +104,14 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
         ),
         Section("tuning", "Tuning", [tuning_table(run), *trial_tables(run)]),
         Section("training", "Training", charts=training_charts(run)),
+    ]  # fmt: skip
+
+
+def _results(run: Run, settings: ReportSettings) -> list[Section]:
+    """Results of every model, clean and attacked."""
+    confidence = settings.confidence
+    curves = [robust_curve(run, suite, settings.norms[suite]) for suite in run.suites]
+    return [
         Section("clean", "Clean results", [clean_table(run, confidence)]),
         Section(
             "patients", "Patients", [*patient_attack_tables(run, confidence), few_images_table(run, confidence)],
@@ -97,18 +121,41 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
             "attacks", "Under attack", [
                 *(attack_table(run, suite, confidence) for suite in run.suites),
                 *targeted_tables(run, confidence),
-                recall_table(run, confidence), calibration_table(run, confidence),
+                recall_table(run, confidence),
             ],
             [curve for curve in curves if curve], text=[
                 f"Suite {name}: norm {settings.norms[name]}; attacks: {attacks}."
                 for name, attacks in settings.attacks.items()
             ],
         ),
+    ]  # fmt: skip
+
+
+def _judgement(run: Run, confidence: float) -> list[Section]:
+    """What the results say of the models: differences, decisions, and whether the numbers can be trusted."""
+    return [
+        Section(
+            "comparisons", "Comparisons",
+            [robust_training_table(run, confidence), pairs_table(run, confidence)],
+            contrasts=contrasts(run, confidence),
+        ),
+        Section(
+            "decisions", "Calibration and decisions", [
+                discrimination_table(run, confidence), operating_table(run, confidence),
+                calibration_table(run, confidence),
+            ], decision_charts(run, confidence),
+        ),
         Section(
             "backbones", "All numbers, by backbone",
             [backbone_table(run, model, confidence) for model in (*run.backbones, "ensemble")],
         ),
         Section("checks", CHECKLIST, [verdicts_table(run), checks_table(run)]),
+    ]  # fmt: skip
+
+
+def _rest(run: Run, confidence: float) -> list[Section]:
+    """Detection, explanations, the ensemble and costs."""
+    return [
         Section(
             "detection", "Detection", detection_tables(run, confidence), detection_charts(run),
             text=detection_text(run),
@@ -126,9 +173,7 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
             grids=transfer_grids(run), text=ensemble_text(run),
         ),
         Section("cost", "Cost", [cost_table(run)]),
-        Section("reproduce", "How to reproduce", [_origin_table(run)], text=_reproduce_text(run, settings)),
     ]  # fmt: skip
-    return [s for s in found if s.filled or s.charts or s.matrices or s.name == "reproduce"]
 
 
 def _reproduce_text(run: Run, settings: ReportSettings) -> list[str]:
