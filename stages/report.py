@@ -17,6 +17,7 @@ def main() -> None:
     from medrobust.report.page.write import ReportOutputs, write_report
     from medrobust.report.provenance import Provenance
     from medrobust.report.run import Ensemble, Patients
+    from medrobust.report.sample_size import plan_sample
     from medrobust.report.scores import score_models
     from medrobust.report.tables.accuracy import attacks_text
     from medrobust.report.tables.detection import read_detection
@@ -43,6 +44,7 @@ def main() -> None:
     }  # fmt: skip
     compare_models(run, **bootstrap)
     score_models(run, **bootstrap)
+    run.sample = plan_sample(run, confidence=params.report.confidence)
     read_detection(run, folders, params.detect.cells(params.models))
     read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
     report = params.report

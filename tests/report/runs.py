@@ -23,6 +23,7 @@ from medrobust.report.page.sections import ReportSettings
 from medrobust.report.page.write import ReportOutputs
 from medrobust.report.provenance import Provenance
 from medrobust.report.run import REGIMES, Ensemble, Patients, Run
+from medrobust.report.sample_size import plan_sample
 from medrobust.report.scores import score_models
 from tests.report.pipeline import lock, write_repository
 
@@ -323,6 +324,7 @@ def read(
     read_answers(run, folders(folder))
     compare_models(run, resamples=50, confidence=0.95)
     score_models(run, resamples=50, confidence=0.95)
+    run.sample = plan_sample(run, confidence=0.95)
     return run
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from medrobust.core.lineage import Hash
 from medrobust.core.paired import Difference
+from medrobust.core.sample_size import Clustering
 from medrobust.report.provenance import Provenance
 
 REGIMES = ("clean", "adv")
@@ -116,6 +117,19 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class SampleSize:
+    """What the clean test images can tell (`core.sample_size`)."""
+
+    images: int
+    patients: int
+    by_class: dict[str, int]  # patients
+    cluster: Clustering
+    rate: float  # median balanced accuracy of the models, which is the expected recall of each class
+    half_width: float  # of the interval of such a balanced accuracy
+    difference: float | None  # smallest one between two models that the test is likely to find; None: one model
+
+
+@dataclass(frozen=True)
 class Scored:
     """Probabilities of one model on one set of test images."""
 
@@ -139,7 +153,7 @@ class Comparison:
     pairs: dict[tuple[Model, Model], Difference]  # (a, b): a minus b
 
 
-@dataclass(frozen=True)
+@dataclass
 class Run:
     """All results of one run; the records of the data are {} if missing.
 
@@ -158,6 +172,7 @@ class Run:
     answers: Answers = field(default_factory=Answers)
     comparisons: list[Comparison] = field(default_factory=list)
     scored: dict[Model, list[Scored]] = field(default_factory=dict)  # clean test images, then attacked ones
+    sample: SampleSize | None = None
     confusion: dict[Model, pd.DataFrame] = field(default_factory=dict)
     detect: dict[Model, Any] = field(default_factory=dict)  # records of guarded models
     drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # tables of their curves by name

@@ -37,6 +37,7 @@ from medrobust.report.tables.patients import (
     patient_short_table,
     single_image_suites,
 )
+from medrobust.report.tables.sample_size import sample_size_table
 from medrobust.report.tables.table import Table, zero_width_warning
 from medrobust.report.tables.targeted import targeted_tables
 from medrobust.report.tables.transfer import Grid, transfer_grids, transfer_tables
@@ -99,7 +100,9 @@ def _start(run: Run, confidence: float) -> list[Section]:
             text=_glance_text(run, short, confidence),
         ),
         Section(
-            "data", "Data", [split_table(run), audit_table(run)], pictures=["classes", "pairs"],
+            "data", "Data", [
+                split_table(run), sample_size_table(run, confidence), audit_table(run)
+            ], pictures=["classes", "pairs"],
             text=data_text(run),
         ),
         Section("tuning", "Tuning", [tuning_table(run), *trial_tables(run)]),
