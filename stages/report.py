@@ -51,7 +51,7 @@ def main() -> None:
     settings = ReportSettings(
         report.title, params.seed, params.split.strategy, report.confidence,
         {name: suite.norm for name, suite in suites.items()},
-        {name: attacks_text(suite) for name, suite in suites.items()},
+        {name: attacks_text(suite) for name, suite in suites.items()}, params.study,
     )  # fmt: skip
     points = {name: getattr(args, name) for name in tables}
     outputs = ReportOutputs(args.out, args.figures, args.vectors, points)

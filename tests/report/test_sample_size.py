@@ -23,8 +23,8 @@ def test_the_plan_is_that_of_the_answers_of_all_models(folder: Path) -> None:
     counts = []
     for number in range(5):
         test = right_clean(predictions(number))
-        about = (test[name].to_numpy() for name in ("right", "label", "patient"))
-        counts.append(PatientCounts.of(*about, 3))
+        right, labels, patients = (test[name].to_numpy() for name in ("right", "label", "patient"))
+        counts.append(PatientCounts.of(right, labels, patients, 3))
     assert sample.cluster == clustering(counts)
     assert sample.half_width == balanced_half_width(sample.rate, [4, 4, 4], sample.cluster, 0.95)
 

@@ -16,6 +16,7 @@ from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.explain import ExplainParams
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
+from medrobust.core.params.study import StudyParams
 from medrobust.core.params.training import AdvParams, AugmentParams, BackboneParams, TrainParams, TuneParams
 from medrobust.core.params.transfer import TransferParams
 from medrobust.core.params.yaml_file import read_params
@@ -43,6 +44,7 @@ class Params(Block):
     patient: PatientParams
     explain: ExplainParams
     report: ReportParams
+    study: StudyParams
 
     @model_validator(mode="after")
     def _models_fit(self) -> "Params":

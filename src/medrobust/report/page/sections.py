@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from medrobust.core.intervals import FEW_PATIENTS
+from medrobust.core.params.study import StudyParams
 from medrobust.core.versions import by_package
 from medrobust.report.charts.chart import Chart
 from medrobust.report.charts.confusion import Matrix, matrices
@@ -12,6 +13,8 @@ from medrobust.report.charts.decisions import decision_charts
 from medrobust.report.charts.detection import detection_charts
 from medrobust.report.charts.robustness import robust_curve
 from medrobust.report.charts.training import training_charts
+from medrobust.report.evidence.items import find_evidence
+from medrobust.report.evidence.tables import evidence_tables, evidence_text
 from medrobust.report.page.verdicts import CHECKLIST
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import attack_table, backbone_table, clean_table, short_table
@@ -30,6 +33,7 @@ from medrobust.report.tables.explanations import (
     explanation_folds,
     explanation_text,
 )
+from medrobust.report.tables.failures import failure_tables
 from medrobust.report.tables.patients import (
     few_images_table,
     no_patient_unit,
@@ -44,6 +48,11 @@ from medrobust.report.tables.transfer import Grid, transfer_grids, transfer_tabl
 from medrobust.report.tables.tuning import trial_tables, tuning_table
 from medrobust.report.templates import paragraphs
 
+#: The author says nothing.
+EMPTY = StudyParams(
+    intended_use=None, population=None, reference_standard=None, deidentification=None, funding=None, items={}
+)
+
 
 @dataclass(frozen=True)
 class ReportSettings:
@@ -55,6 +64,7 @@ class ReportSettings:
     confidence: float
     norms: Mapping[str, str]
     attacks: Mapping[str, str] = field(default_factory=dict)
+    study: StudyParams = EMPTY  # what the author says
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,11 @@ class Section:
         """The tables that have rows."""
         return [table for table in self.tables if table.rows]
 
+    @property
+    def drawn(self) -> bool:
+        """Whether it has charts or matrices."""
+        return bool(self.charts or self.matrices or self.grids)
+
 
 def sections(run: Run, settings: ReportSettings) -> list[Section]:
     """Every section that has content."""
@@ -88,7 +103,10 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
         *_rest(run, confidence),
         Section("reproduce", "How to reproduce", [_origin_table(run)], text=_reproduce_text(run, settings)),
     ]
-    return [s for s in found if s.filled or s.charts or s.matrices or s.name == "reproduce"]
+    shown = [s for s in found if s.filled or s.drawn or s.name == "reproduce"]
+    evidence = find_evidence(run, shown, settings.study)
+    page = Section("evidence", "Evidence", evidence_tables(evidence), text=evidence_text(evidence))
+    return [*shown[:-1], page, shown[-1]]
 
 
 def _start(run: Run, confidence: float) -> list[Section]:
@@ -152,6 +170,7 @@ def _judgement(run: Run, confidence: float) -> list[Section]:
             "backbones", "All numbers, by backbone",
             [backbone_table(run, model, confidence) for model in (*run.backbones, "ensemble")],
         ),
+        Section("failures", "Failures", failure_tables(run)),
         Section("checks", CHECKLIST, [verdicts_table(run), checks_table(run)]),
     ]  # fmt: skip
 
