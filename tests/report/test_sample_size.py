@@ -34,8 +34,8 @@ def test_the_first_screen_says_it_in_one_line(folder: Path) -> None:
     assert run.sample is not None
     line = summary_lines(run, "patient")[-1]
     assert line.startswith("The 24 test images count as ")
-    assert f"a balanced accuracy of {run.sample.rate:.2f} to ±{run.sample.half_width:.2f}, and two models" in line
-    assert f"a difference of {run.sample.difference:.2f} on." in line
+    assert f"A balanced accuracy of {run.sample.rate:.2f} is known to ±{run.sample.half_width:.2f};" in line
+    assert line.endswith(f"shows from about {run.sample.difference:.2f} on.")
     html = render_html(run, {}, SETTINGS)
     assert html.index(line) < html.index('id="verdicts"')
 
