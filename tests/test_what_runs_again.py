@@ -68,7 +68,7 @@ ROWS: dict[str, list[list[tuple[str, Any]]]] = {
     "`transfer.*`": [[("transfer.images", 9)]],
     "`explain.*`": [[("explain.images", 9)]],
     "`report.bootstrap`, `report.confidence`": [[("report.bootstrap", 9)], [("report.confidence", 0.9)]],
-    "other keys of `report`": [[("report.title", "t")]],
+    "other keys of `report`, `study`": [[("report.title", "t")], [("study.funding", "a grant")]],
 }  # fmt: skip
 
 
