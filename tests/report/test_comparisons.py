@@ -91,6 +91,13 @@ def test_attacked_methods_are_compared_too(folder: Path) -> None:
     assert ("equal ensemble", "adv") in run.comparisons[1].models
 
 
+def test_without_the_header_answers_have_no_names_and_are_left_out(folder: Path) -> None:
+    (folder / "data" / "prepared" / "header.json").unlink()
+    run = read(folder)
+    assert (run.comparisons, run.scored, run.sample) == ([], {}, None)
+    assert render_html(run, {}, SETTINGS)
+
+
 def test_one_model_has_nothing_to_compare(folder: Path) -> None:
     run = read(folder, backbones=())
     assert run.comparisons == []

@@ -36,6 +36,10 @@ def read_answers(run: Run, folders: Folders) -> None:
         if table is not None:
             run.answers.scores = table
     _add_ensembles_confusion(run)
+    if not run.classes():  # the header or the split is missing, which is listed: answers have no names
+        answers.predictions.clear()
+        answers.attacked.clear()
+        answers.scores = None
 
 
 def _read_attacked(
