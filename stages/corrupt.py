@@ -27,8 +27,8 @@ def main() -> None:
         return
     from medrobust.corruptions.run import CorruptionOutputs, evaluate_corruptions
     from medrobust.data.store import open_splits
+    from medrobust.models.card import weights_hash
     from medrobust.models.checkpoint import load
-    from medrobust.models.folder import weights_hash
 
     params, images, suite = load_params(), open_splits(args.prepared, args.split), read_json(args.suite)
     test = images.subset("test")

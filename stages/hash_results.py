@@ -22,6 +22,9 @@ def parse() -> argparse.Namespace:
     options = commands.add_parser("attempts")
     options.add_argument("--records", type=Path, nargs="+", required=True, help="one folder per model")
     options.add_argument("--out", type=Path, required=True)
+    options = commands.add_parser("tables")
+    for name in ("predictions", "attacks", "corrupted", "out"):
+        options.add_argument(f"--{name}", type=Path, required=True)
     return parser.parse_args()
 
 
@@ -41,6 +44,23 @@ def attempts() -> None:
     write_json(args.out, {path.as_posix(): file_hash(path) for path in tables})
 
 
+def tables() -> None:
+    """Hashes of the tables that the report reads: predictions, attempts, and predictions on corrupted images."""
+    params = load_params()
+    models = [f"{name}-{regime}" for name in params.models for regime in ("clean", "adv")]
+    attacked = [
+        *models,
+        f"ensemble-{params.ensemble.regime}",
+        *(f"methods/{each}" for each in params.ensemble.attacked),
+    ]
+    paths = [args.predictions / f"{name}.parquet" for name in (*models, "ensemble")]
+    paths += [args.attacks / name / f"{suite}.parquet" for name in attacked for suite in params.attacks.suites]
+    paths += [args.corrupted / f"{name}.parquet" for name in models]
+    write_json(args.out, {path.as_posix(): file_hash(path) for path in paths})
+
+
 if __name__ == "__main__":
     args = parse()
-    run_stage({"checkpoints": checkpoints, "attempts": attempts}[args.command], f"hash-{args.out.stem}")
+    run_stage(
+        {"checkpoints": checkpoints, "attempts": attempts, "tables": tables}[args.command], f"hash-{args.out.stem}"
+    )

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.schema import load_params
@@ -11,11 +12,15 @@ from medrobust.core.runtime import run_stage, say
 
 def main() -> None:
     """Collect, draw, write, and print the short table."""
+    from medrobust.report.answers import read_answers
     from medrobust.report.collect import Folders, collect
+    from medrobust.report.comparisons import compare_models
     from medrobust.report.page.sections import ReportSettings
     from medrobust.report.page.write import ReportOutputs, write_report
     from medrobust.report.provenance import Provenance
     from medrobust.report.run import Ensemble, Patients
+    from medrobust.report.sample_size import plan_sample
+    from medrobust.report.scores import score_models
     from medrobust.report.tables.accuracy import attacks_text
     from medrobust.report.tables.corruptions import read_corruptions
     from medrobust.report.tables.detection import read_detection
@@ -25,13 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
     read = (
-        "prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "suites", "audit", "code", "cases"
+        "prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "attacks", "scores", "suites",
+        "audit", "code", "cases",
     )  # fmt: skip
-    for name in (*read, "cards", "chosen", "predicted", "attacked", "corrupted", "lock", "out", "figures", "vectors", *tables):
+    for name in (*read, "cards", "chosen", "tables", "corrupted", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     # DVC sees the hashes of these files: a report without them would pass for the same.
-    for path in map(Path, (*read_json(args.cards), *read_json(args.chosen))):
+    for path in map(Path, (*read_json(args.cards), *read_json(args.chosen), *read_json(args.tables))):
         if not path.is_file():
             raise UserError(str(path), "no such file", "Run `dvc pull`, then `dvc repro`")
     params = load_params()
@@ -40,16 +46,23 @@ def main() -> None:
     ensemble = Ensemble(params.ensemble.regime, tuple(params.ensemble.attacked))
     patients = Patients(tuple(params.patient.suites))
     run = collect(folders, list(params.models), list(suites), Provenance.of(args.lock), ensemble, patients)
+    read_answers(run, folders)
+    bootstrap: dict[str, Any] = {
+        "resamples": params.report.bootstrap, "confidence": params.report.confidence
+    }  # fmt: skip
+    compare_models(run, **bootstrap)
+    score_models(run, **bootstrap)
+    run.sample = plan_sample(run, confidence=params.report.confidence)
     read_detection(run, folders, params.detect.cells(params.models))
     read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
     corrupted = [name for name, model in params.models.items() if model.corrupt]
     read_corruptions(run, args.metrics, args.corrupted, corrupted, params.corruptions, params.report)
-    read_groups(run, args.prepared, GroupFolders(args.predicted, args.attacked, args.corrupted))
+    read_groups(run, args.prepared, GroupFolders(args.predictions, args.attacks, args.corrupted))
     report = params.report
     settings = ReportSettings(
         report.title, params.seed, params.split.strategy, report.confidence,
         {name: suite.norm for name, suite in suites.items()},
-        {name: attacks_text(suite) for name, suite in suites.items()},
+        {name: attacks_text(suite) for name, suite in suites.items()}, params.study,
     )  # fmt: skip
     points = {name: getattr(args, name) for name in tables}
     outputs = ReportOutputs(args.out, args.figures, args.vectors, points)

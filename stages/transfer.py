@@ -14,7 +14,7 @@ from medrobust.core.runtime import device, run_stage
 def parse() -> argparse.Namespace:
     """The command line of dvc.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("backbones", "models", "ensemble", "prepared", "split", "suite", "metrics", "matrix"):
+    for name in ("backbones", "models", "ensemble", "prepared", "split", "suite", "metrics", "matrix", "scores"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     return parser.parse_args()
 
@@ -31,11 +31,11 @@ def main() -> None:
     params = load_params()
     images = open_splits(args.prepared, args.split)
     made_on: dict[str, Any] = {**images.hashes, "suites": {}, "models": {}}
-    matrix, facts = empty_transfer()
+    matrix, facts, scores = empty_transfer()
     if params.transfer.images:
         cells = [(backbone, regime) for backbone in read_json(args.backbones) for regime in ("clean", "adv")]
         folders, suite = {"-".join(cell): args.models.joinpath(*cell) for cell in cells}, read_suite(args.suite)
-        matrix, facts = transfer(
+        matrix, facts, scores = transfer(
             {name: load(folder, device()) for name, folder in folders.items()},
             (args.ensemble.name, load_ensemble(args.ensemble, device())),
             active_members(args.ensemble),
@@ -49,7 +49,9 @@ def main() -> None:
         every = {**folders, args.ensemble.name: args.ensemble}
         made_on["models"] = {name: weights_hash(folder) for name, folder in every.items()}
         made_on["suites"] = {suite["name"]: suite_hash(suite)}
+    scores.attrs[MADE_ON] = made_on
     write_table(args.matrix, matrix)
+    write_table(args.scores, scores)
     record = {**facts, MADE_ON: made_on, TABLES: table_hashes(args.matrix)}
     write_metrics(args.metrics, record, dvc_metrics(facts, args.ensemble.name))
 

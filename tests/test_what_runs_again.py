@@ -77,7 +77,7 @@ ROWS: dict[str, list[list[tuple[str, Any]]]] = {
     ],
     "other keys of `corruptions`": [[("corruptions.baseline", "efficientnet_b0-adv")]],
     "`report.bootstrap`, `report.confidence`": [[("report.bootstrap", 9)], [("report.confidence", 0.9)]],
-    "other keys of `report`": [[("report.title", "t")]],
+    "other keys of `report`, `study`": [[("report.title", "t")], [("study.funding", "a grant")]],
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from medrobust.models.ensemble import EnsembleClassifier
 
 REPORT = ReportParams(title="t", bootstrap=30, confidence=0.9, pictures=True, cases=0)
 EPS = 0.05
+Found = tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]
 
 
 def member(seed: int) -> nn.Module:
@@ -53,7 +54,7 @@ def models() -> dict[str, nn.Module]:
 
 
 @pytest.fixture(scope="module")
-def found(models: dict[str, nn.Module]) -> tuple[pd.DataFrame, dict[str, Any]]:
+def found(models: dict[str, nn.Module]) -> Found:
     ensemble = EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()
     params = TransferParams(suite="s", eps=EPS, member_eps=[EPS / 2, EPS], images=8)
     return transfer(
@@ -71,9 +72,7 @@ def attacked(model: nn.Module, subset: Subset) -> torch.Tensor:
     return attack(model, subset.batch(rows), subset.targets(rows), seeds=image_seeds(subset.ids, 4))
 
 
-def test_every_cell_agrees_with_an_attack_by_hand(
-    models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
-) -> None:
+def test_every_cell_agrees_with_an_attack_by_hand(models: dict[str, nn.Module], found: Found) -> None:
     cells, few = by_cell(found[0]), pictures().evenly_spaced(8)
     evaluated = {**models, "ensemble": EnsembleClassifier(list(models.values()), [0.5, 0.5]).eval()}
     labels = torch.from_numpy(few.labels)
@@ -90,9 +89,7 @@ def test_every_cell_agrees_with_an_attack_by_hand(
     assert len(cells) == (1 + 3) * 3 + 1
 
 
-def test_the_source_per_member_gives_each_member_its_own_image(
-    models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
-) -> None:
+def test_the_source_per_member_gives_each_member_its_own_image(models: dict[str, nn.Module], found: Found) -> None:
     few = pictures().evenly_spaced(8)
     parts = [model(attacked(model, few)).softmax(1) for model in models.values()]
     expected = (torch.stack(parts).mean(0).argmax(1).numpy() == few.labels).mean()
@@ -100,9 +97,7 @@ def test_the_source_per_member_gives_each_member_its_own_image(
     assert found[1]["models"]["ensemble"]["per_member"] == pytest.approx(expected)
 
 
-def test_each_member_is_attacked_alone_at_a_list_of_radii(
-    models: dict[str, nn.Module], found: tuple[pd.DataFrame, dict[str, Any]]
-) -> None:
+def test_each_member_is_attacked_alone_at_a_list_of_radii(models: dict[str, nn.Module], found: Found) -> None:
     half, whole = found[1]["per_member"]
     assert (half["eps"], whole["eps"]) == (EPS / 2, EPS)
     assert whole["accuracy"] == found[1]["models"]["ensemble"]["per_member"]
@@ -117,8 +112,8 @@ def test_each_member_is_attacked_alone_at_a_list_of_radii(
     assert half["accuracy_ci"][0] <= half["accuracy"] <= half["accuracy_ci"][1]
 
 
-def test_the_summary_names_the_source_with_the_lowest_accuracy(found: tuple[pd.DataFrame, dict[str, Any]]) -> None:
-    table, facts = found
+def test_the_summary_names_the_source_with_the_lowest_accuracy(found: Found) -> None:
+    table, facts, _ = found
     assert (facts["suite"], facts["eps"], facts["n"], facts["patients"]) == ("s", EPS, 8, 8)
     cells = table.set_index(["source", "judge"])["accuracy"]
     for evaluated, entry in facts["models"].items():
@@ -127,6 +122,20 @@ def test_the_summary_names_the_source_with_the_lowest_accuracy(found: tuple[pd.D
         assert cells[entry["worst_source"], evaluated] == entry["worst"]
         assert entry["own"] == cells[evaluated, evaluated]
         assert set(entry) >= {"own_ci", "worst_ci"}
+
+
+def test_the_scores_are_those_of_the_matrix(found: Found) -> None:
+    """Per model: clean images, and images made on it."""
+    matrix, _, scores = found
+    cells, columns = by_cell(matrix), [f"logprob_{k}" for k in range(3)]
+    names = ("x-clean", "x-adv", "ensemble")
+    assert len(scores) == 2 * len(names) * 8
+    for source, name in [*((CLEAN, name) for name in names), *((name, name) for name in names)]:
+        rows = scores[(scores["source"] == source) & (scores["judge"] == name)]
+        labels, logprobs = rows["label"].to_numpy(), rows[columns].to_numpy()
+        assert rows["id"].tolist() == pictures().evenly_spaced(8).ids.tolist()
+        assert (rows["pred"] == labels).mean() == cells[source, name]["accuracy"]
+        assert metrics.nll(labels, logprobs) == pytest.approx(cells[source, name]["log_loss"])
 
 
 def test_attacks_do_not_stop_at_their_first_success() -> None:
@@ -146,8 +155,9 @@ def test_the_strongest_image_over_several_attacks_is_used() -> None:
 
 
 def test_without_images_there_is_no_matrix() -> None:
-    table, facts = empty_transfer()
+    table, facts, scores = empty_transfer()
     assert list(table.columns) == MATRIX
+    assert len(scores) == 0
     assert facts == {"n": 0}
 
 

@@ -27,12 +27,14 @@ stages:
       cmd: "true"
       deps: [data/prepared, "data/tune/${item.backbone}/best.json", src/training, "${item.start}"]
       params: ["${item.param}"]
-      outs: ["data/checkpoints/${item.out}", "metrics/train/${key}.json", "plots/train/${key}"]
+      outs: ["data/checkpoints/${item.out}", "metrics/train/${key}.json", "plots/train/${key}",
+        "data/predictions/${key}.parquet"]
   attack:
     matrix: {backbone: [one, two], regime: [clean, adv], suite: [pgd]}
     cmd: "true"
     deps: ["data/checkpoints/${item.backbone}/${item.regime}", data/prepared]
-    outs: ["metrics/attack/${key}.json", "plots/attack/${key}.csv"]
+    outs: ["metrics/attack/${key}.json", "plots/attack/${key}.csv",
+      "data/attacks/${item.backbone}-${item.regime}/${item.suite}.parquet"]
   patient:
     matrix: {backbone: [one, two], regime: [clean, adv]}
     cmd: "true"
@@ -60,7 +62,8 @@ stages:
     matrix: {suite: [pgd]}
     cmd: "true"
     params: [seed]
-    outs: ["metrics/attack/ensemble-adv-${item.suite}.json", "plots/attack/ensemble-adv-${item.suite}.csv"]
+    outs: ["metrics/attack/ensemble-adv-${item.suite}.json", "plots/attack/ensemble-adv-${item.suite}.csv",
+      "data/attacks/ensemble-adv/${item.suite}.parquet"]
   check_ensemble:
     cmd: "true"
     deps: [metrics/attack/ensemble-adv-pgd.json]
@@ -69,7 +72,7 @@ stages:
     matrix: {method: [equal], suite: [pgd]}
     cmd: "true"
     deps: ["data/methods/${item.method}"]
-    outs: ["metrics/methods/${key}.json"]
+    outs: ["metrics/methods/${key}.json", "data/attacks/methods/${item.method}/${item.suite}.parquet"]
   check_method:
     matrix: {method: [equal]}
     cmd: "true"
@@ -78,7 +81,7 @@ stages:
   transfer:
     cmd: "true"
     deps: [data/checkpoints]
-    outs: [metrics/transfer.json, plots/transfer/matrix.csv]
+    outs: [metrics/transfer.json, plots/transfer/matrix.csv, data/transfer/scores.parquet]
 """
 
 

@@ -12,14 +12,19 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from medrobust.attacks.engine.attempts import ATTEMPTS, table_of
 from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.records import write_json, write_metrics, write_table
 from medrobust.data.store import Header, write_store
+from medrobust.report.answers import read_answers
 from medrobust.report.collect import Folders, collect
+from medrobust.report.comparisons import compare_models
 from medrobust.report.page.sections import ReportSettings
 from medrobust.report.page.write import ReportOutputs
 from medrobust.report.provenance import Provenance
 from medrobust.report.run import REGIMES, Ensemble, Patients, Run
+from medrobust.report.sample_size import plan_sample
+from medrobust.report.scores import score_models
 from tests.report.pipeline import lock, write_repository
 
 CLASSES = ["Non <b>", "Mild", "Severe"]
@@ -182,9 +187,7 @@ def _write_results(tmp_path: Path) -> None:
     write_record(m / "audit.json", {"verdict": "leaking", "reasons": ["2 of 7 test patients are also in train"]})
     write_record(m / "split.json", {"train": part, "val": part, "test": part})
     write_json(tmp_path / "data" / "resolved" / "suites.json", {"pgd": suite_hash(SUITE)})
-    answers = pd.DataFrame({"label": [0, 0, 1, 2], "pred": [0, 1, 1, 1]})
-    answers.attrs[MADE_ON] = {**IMAGES, "weights": weights("ensemble-adv")}
-    write_table(tmp_path / "data" / "predictions" / "ensemble.parquet", answers)
+    write_answers(tmp_path / "data")
     write_json(tmp_path / "data" / "methods" / "convex" / "card.json", {"method": "convex"})
     write_ensemble(m, p)
     (tmp_path / "data" / "audit").mkdir(parents=True)
@@ -220,6 +223,53 @@ def _write_results(tmp_path: Path) -> None:
         write_record(m / "checks" / f"{name}.json", checks_record())
         write_table(p / "attack" / f"{name}-pgd.csv", curve())
     (tmp_path / "params.yaml").write_text("seed: 1\nadv: {eps: 0.01}\n")
+
+
+def write_answers(data: Path) -> None:
+    """Predictions of all models, attempts of the suite, and the scores of the transfer matrix."""
+    crossed = []
+    for number, name in enumerate(("one-clean", "one-adv", "two-clean", "two-adv", "ensemble-adv")):
+        table, file = predictions(number), name.removesuffix("-adv") if name == "ensemble-adv" else name
+        table.attrs[MADE_ON] = {**IMAGES, "weights": weights(name)}
+        write_table(data / "predictions" / f"{file}.parquet", table)
+        write_attempts(data / "attacks" / name / "pgd.parquet", name, number)
+        crossed.append(table[table["split"] == "test"][:8].assign(source="no attack", judge=file))
+        crossed.append(predictions(number + 9)[:8].assign(source=file, judge=file))
+    scores = pd.concat(crossed, ignore_index=True)
+    scores.attrs[MADE_ON] = made_on(Path("transfer.json"))
+    write_table(data / "transfer" / "scores.parquet", scores)
+
+
+def write_attempts(path: Path, name: str, number: int) -> None:
+    """Attempts of a model: the clean answer of each test image, and one attack at each radius."""
+    rows, clean = [], predictions(number)
+    for k, image in enumerate(clean[clean["split"] == "test"].to_dict("records")):
+        right = image["label"] == image["pred"]
+        row = {**dict.fromkeys(ATTEMPTS, 0), **{key: image[key] for key in ("id", "patient", "label")}}
+        row |= {"clean_pred": image["pred"], "pred": image["pred"]}
+        rows.append({**row, "attack": "natural", "fooled": not right})
+        for eps in (0.005, 0.01) if right else ():
+            fooled = (k + number) % 3 == 0 or ("clean" in name and eps == 0.01)
+            pred = (image["label"] + 1) % 3 if fooled else image["pred"]
+            rows.append(
+                {**row, "attack": "pgd(steps=3)", "eps": eps, "distance": eps, "fooled": fooled, "pred": pred}
+            )
+    table = table_of(rows)
+    table.attrs[MADE_ON] = {**IMAGES, "weights": weights(name), "suite": suite_hash(SUITE)}
+    write_table(path, table)
+
+
+def predictions(seed: int) -> pd.DataFrame:
+    """Answers on 12 validation and 24 test images, two per patient, that are better than chance."""
+    rng = np.random.default_rng(seed)
+    ids = [f"{label}/{p}{s}.png" for label in CLASSES for p in "abcdef" for s in (1, 2)]
+    labels = np.repeat(np.arange(3), 12)
+    logits = rng.normal(size=(36, 3)) + 1.2 * np.eye(3)[labels]
+    logprobs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    patients = [f"p{k}{p}" for k in range(3) for p in "abcdef" for _ in "12"]
+    table = pd.DataFrame({"id": ids, "patient": patients, "label": labels, "pred": logprobs.argmax(1)})
+    table["split"] = np.where(np.tile(np.arange(12), 3) < 4, "val", "test")
+    return table.join(pd.DataFrame(logprobs, columns=[f"logprob_{k}" for k in range(3)]))
 
 
 def crossings() -> pd.DataFrame:
@@ -265,6 +315,7 @@ def write_ensemble(metrics: Path, plots: Path) -> None:
 def write_attacked_method(folder: Path) -> None:
     """The files of a method that is not selected: its card, and the records of a suite and of the checklist."""
     write_json(folder / "data" / "methods" / "equal" / "card.json", {"method": "equal"})
+    write_attempts(folder / "data" / "attacks" / "methods" / "equal" / "pgd.parquet", "equal", 7)
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.375, "0.01": 0.125}}
     write_record(folder / "metrics" / "methods" / "equal-pgd.json", record)
     write_record(folder / "metrics" / "checks" / "equal-method.json", checks_record("suspect"))
@@ -281,9 +332,14 @@ def read(
 ) -> Run:  # fmt: skip
     """The run of a folder; `checked` compares its files with dvc.lock."""
     provenance = Provenance.of(folder / "dvc.lock") if checked else None
-    return collect(
+    run = collect(
         folders(folder), list(backbones), ["pgd"], provenance, Ensemble(regime, attacked), Patients(("pgd",))
     )
+    read_answers(run, folders(folder))
+    compare_models(run, resamples=50, confidence=0.95)
+    score_models(run, resamples=50, confidence=0.95)
+    run.sample = plan_sample(run, confidence=0.95)
+    return run
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
@@ -296,7 +352,7 @@ def folders(folder: Path) -> Folders:
     data = folder / "data"
     return Folders(
         data / "prepared", folder / "metrics", folder / "plots", data / "tune", data / "checkpoints",
-        data / "predictions" / "ensemble.parquet",
+        data / "predictions", data / "attacks", data / "transfer" / "scores.parquet",
         data / "resolved" / "suites.json", data / "audit", data / "code",
     )  # fmt: skip
 

@@ -82,8 +82,9 @@ def test_it_opens_quietly_and_fits_the_screen(
     assert tab.evaluate("document.querySelectorAll('figure.chart svg').length") >= 5
     names = tab.evaluate("[...document.querySelectorAll('section')].map(section => section.id)")
     assert names == [
-        "verdicts", "glance", "data", "tuning", "training", "clean", "patients", "attacks", "backbones", "checks",
-        "confusion", "ensemble", "cost", "reproduce",
+        "verdicts", "glance", "data", "tuning", "training", "clean", "patients", "attacks",
+        "comparisons", "decisions", "backbones", "failures", "checks", "confusion", "ensemble", "cost", "evidence",
+        "reproduce",
     ]  # fmt: skip
     ground = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(255, 255, 255)") != dark

@@ -13,7 +13,6 @@ from medrobust.core.records import write_table
 from medrobust.report.charts.corruptions import corruption_charts
 from medrobust.report.figures.draw import draw_all
 from medrobust.report.page.render import render_html, render_markdown
-from medrobust.report.publish.model_cards import model_card
 from medrobust.report.run import Run
 from medrobust.report.tables.corruptions import (
     attack_points,
@@ -25,7 +24,7 @@ from medrobust.report.tables.corruptions import (
 )
 from tests.params import default_block
 from tests.report.runs import SETTINGS, made_on, read, write_record
-from tests.report.test_cards import backbone, published
+from tests.report.test_cards import backbone, card_of, published
 
 
 def rates(value: float) -> dict[str, Any]:
@@ -153,9 +152,9 @@ def test_page_and_markdown_have_the_section(corrupted: Path) -> None:
 
 def test_the_model_card_has_the_corruptions_of_its_model(corrupted: Path) -> None:
     run = backbone(corrupted, checked=False)
-    assert "(rotation, blur, another scanner), were not tried" in model_card(published(run))
+    assert "(rotation, blur, another scanner), were not tried" in card_of(published(run))
     read_corruption_records(run, corrupted / "metrics", ["one"])
-    text = model_card(published(run))
+    text = card_of(published(run))
     assert text.count("Balanced accuracy under corruptions: one, adversarial training") == 1
     assert "under corruptions: one, clean" not in text
     assert "than the corruptions above, were not tried" in text

@@ -23,7 +23,7 @@ def change(folder: Path, backbone: str, regime: str, block: str, **values: Any) 
 
 def test_data_backbones_and_radius_open_the_report(folder: Path) -> None:
     lines = summary_lines(read(folder), "patient")
-    assert lines == [
+    assert lines[:2] == [
         "12 synthetic images of 6 simulated patients (phantom, 8 pixels), split by patient. No scanner made them: "
         "no number here says anything about real patients.",
         "Trained from random weights, all layers: one (timm's resnet10t, 32 pixels), two (timm's resnet10t, 32 "

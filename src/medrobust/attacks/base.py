@@ -11,15 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.projection import Norm, distance, per_image
+from medrobust.attacks.tolerance import TOLERANCE
 from medrobust.core.errors import UserError
 from medrobust.core.params.base import Count, NotNegative, Positive
 from medrobust.core.params.hyperparameters import check_values, reaches
 
 if TYPE_CHECKING:
     from medrobust.data.store import Subset
-
-#: Rounding that a float32 projection may leave, as a share of eps.
-TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)

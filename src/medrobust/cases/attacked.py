@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import nn
 
-from medrobust.attacks.base import TOLERANCE
 from medrobust.attacks.engine.attempts import worst_case
 from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.engine.streaming import AttemptResult
+from medrobust.attacks.tolerance import TOLERANCE
 from medrobust.data.store import Subset
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from medrobust.attacks.base import TOLERANCE
 from medrobust.attacks.engine.attempts import worst_case
 from medrobust.attacks.engine.evaluate import build_attack
 from medrobust.attacks.engine.suite import read_suite
 from medrobust.attacks.projection import Norm
+from medrobust.attacks.tolerance import TOLERANCE
 from medrobust.checklist.base import (
     Challenge,
     CheckResult,

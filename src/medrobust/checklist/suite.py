@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.attacks.base import TOLERANCE, Attack
+from medrobust.attacks.base import Attack
 from medrobust.attacks.engine.evaluate import build_attack, named_attacks
+from medrobust.attacks.tolerance import TOLERANCE
 from medrobust.checklist.base import Measurement, SuiteEvidence
 from medrobust.core.intervals import FEW_PATIENTS
 from medrobust.core.rates import share_ci

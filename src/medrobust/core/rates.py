@@ -30,7 +30,7 @@ def rate_ci(right: np.ndarray, total: np.ndarray, confidence: float) -> list[flo
     whose images all agree. The lower end is at most 1 - `unanimous_margin` and the upper end at least
     `unanimous_margin`, because the variance is a poor estimate if few patients have any error.
     """
-    from scipy.special import betaincinv, stdtrit
+    from scipy.special import stdtrit
 
     right, total = right[total > 0], total[total > 0]
     patients, images, tail = len(total), float(total.sum()), (1 - confidence) / 2
@@ -42,11 +42,19 @@ def rate_ci(right: np.ndarray, total: np.ndarray, confidence: float) -> list[flo
         effective = min(rate * (1 - rate) / variance, images) if variance > 0 else images
         effective *= (stdtrit(images - 1, tail) / stdtrit(patients - 1, tail)) ** 2
         effective = max(effective, least)
-    successes, failures = rate * effective, (1 - rate) * effective
+    low, high = exact_interval(rate, effective, confidence)
+    margin = unanimous_margin(patients, confidence)
+    return [min(low, 1 - margin), max(high, margin)]
+
+
+def exact_interval(rate: float, effective: float, confidence: float) -> list[float]:
+    """The binomial interval [low, high] of Clopper & Pearson 1934 for any number of trials, whole or not."""
+    from scipy.special import betaincinv
+
+    tail, successes, failures = (1 - confidence) / 2, rate * effective, (1 - rate) * effective
     low = betaincinv(successes, failures + 1, tail) if successes else 0.0
     high = betaincinv(successes + 1, failures, 1 - tail) if failures else 1.0
-    margin = unanimous_margin(patients, confidence)
-    return [float(min(low, 1 - margin)), float(max(high, margin))]
+    return [float(low), float(high)]
 
 
 @dataclass(frozen=True)

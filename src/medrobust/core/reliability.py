@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medrobust.core.intervals import SEED, mean_ci
+from medrobust.core.rates import share_ci
 
 #: Fewest images in a bin (if there are that many at all), and the largest number of bins.
 BIN_IMAGES, MOST_BINS = 20, 10
@@ -23,6 +24,20 @@ def ece(labels: np.ndarray, logprobs: np.ndarray) -> float:
     confidence, correct = _confidence_and_correct(labels, logprobs)
     gaps = np.bincount(_bins(confidence), correct - confidence)
     return float(np.abs(gaps).sum() / len(labels))
+
+
+def reliability_bins(
+    labels: np.ndarray, logprobs: np.ndarray, patients: np.ndarray, confidence: float
+) -> list[list[float]]:
+    """[mean confidence, accuracy, low, high] of each bin of `ece`, rising; intervals are over whole patients."""
+    top, correct = _confidence_and_correct(labels, logprobs)
+    bins, found = _bins(top), []
+    for number in np.unique(bins):
+        inside = bins == number
+        right = correct[inside]
+        interval = share_ci(right, np.zeros(len(right), dtype=np.int64), patients[inside], confidence)
+        found.append([float(top[inside].mean()), float(right.mean()), *interval])
+    return found
 
 
 def calibrated_ece(logprobs: np.ndarray, *, resamples: int, confidence: float) -> tuple[float, float]:

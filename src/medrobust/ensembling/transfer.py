@@ -20,7 +20,7 @@ from medrobust.core.reliability import calibration
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
 from medrobust.models.ensemble import EnsembleClassifier
-from medrobust.models.predict import batches, stacked_log_probabilities
+from medrobust.models.predict import batches, predictions_table, stacked_log_probabilities
 
 BATCH = 64
 #: Columns that `reliability.calibration` describes.
@@ -109,8 +109,8 @@ def transfer(
     models: Mapping[str, nn.Module], ensemble: tuple[str, EnsembleClassifier], active: Sequence[str],
     subset: Subset, suite: dict[str, Any], *, params: TransferParams, report: ReportParams, seed: int,
     train: Subset | None = None,
-) -> tuple[pd.DataFrame, dict[str, Any]]:  # fmt: skip
-    """The matrix and its summary, which the stage writes.
+) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:  # fmt: skip
+    """The matrix, its summary and `scores_table`, which the stage writes.
 
     All models are in eval mode. `active` names the ensemble's active members, in its order. `params.images` evenly
     spaced images of the subset are attacked with the resolved suite. `train` is for attacks that are fitted on
@@ -124,12 +124,13 @@ def transfer(
     table = matrix_table(names, predictions, (name, combine_per_member(classifier, own)), subset, report)
     facts = {"suite": suite["name"], "norm": suite["norm"], "eps": params.eps, "n": len(subset)}
     facts["patients"] = len(np.unique(subset.patients))
+    scores = scores_table(names, predictions, subset)
     if params.member_eps:
         members = [models[each] for each in active]
         facts["per_member"] = [
             per_member(classifier, members, subset, suite, eps, report, seed, train) for eps in params.member_eps
         ]
-    return table, {**facts, "models": summary(table, names, name)}
+    return table, {**facts, "models": summary(table, names, name)}, scores
 
 
 def per_member(
@@ -147,9 +148,25 @@ def per_member(
     return {"eps": eps, "accuracy": float(right.mean()), "accuracy_ci": list(interval)}
 
 
-def empty_transfer() -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The matrix and the summary of a run with `transfer.images: 0`."""
-    return pd.DataFrame(columns=MATRIX), {"n": 0}
+def empty_transfer() -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
+    """The matrix, the summary and the scores of a run with `transfer.images: 0`."""
+    return pd.DataFrame(columns=MATRIX), {"n": 0}, pd.DataFrame(columns=["source", "judge"])
+
+
+def scores_table(names: Sequence[str], predictions: TransferPredictions, subset: Subset) -> pd.DataFrame:
+    """Log-probabilities of every model on clean images and on those that were made on it.
+
+    The columns of `predictions_table`, and `source` and `judge` as in the matrix.
+    """
+    tables = [
+        predictions_table(subset, "test", logprobs).assign(source=source, judge=name)
+        for number, name in enumerate(names)
+        for source, logprobs in (
+            (CLEAN, predictions.clean[number]),
+            (name, predictions.attacked[number, number]),
+        )
+    ]
+    return pd.concat(tables, ignore_index=True)
 
 
 def summary(table: pd.DataFrame, names: Sequence[str], ensemble: str) -> dict[str, Any]:

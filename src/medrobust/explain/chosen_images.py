@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from medrobust.attacks.base import TOLERANCE
+from medrobust.attacks.tolerance import TOLERANCE
 
 RULES = {
     "right": "the right prediction with the highest confidence",

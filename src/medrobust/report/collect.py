@@ -22,7 +22,9 @@ class Folders:
     plots: Path
     tuned: Path
     checkpoints: Path
-    predictions: Path | None = None  # a file: the ensemble's, on test images
+    predictions: Path | None = None  # on clean images
+    attacks: Path | None = None  # attempts of the suites
+    scores: Path | None = None  # a file: log-probabilities before and after the attacks of the transfer matrix
     suites: Path | None = None  # a file: hashes of the resolved suites
     audit: Path | None = None  # tables of the audit, and its contact sheet
     code: Path | None = None  # one hash of the code per stage; None if it is not needed
@@ -109,8 +111,6 @@ def collect(
         _read_attacks(run, reader, folders, ensemble.model)
         _read_methods(run, reader, folders)
         _read_transfer(run, reader, folders)
-        if folders.predictions:
-            _read_predictions(run, reader, folders.predictions)
     return run
 
 
@@ -217,15 +217,3 @@ def _read_transfer(run: Run, reader: Reader, folders: Folders) -> None:
     matrix = reader.table(folders.plots / "transfer" / "matrix.csv", transfer)
     if matrix is not None and transfer.get("n"):
         run.ensemble.matrices[transfer["suite"], float(transfer["eps"])] = matrix
-
-
-def _read_predictions(run: Run, reader: Reader, path: Path) -> None:
-    """The ensemble's predictions on clean test images, by class names."""
-    predictions = reader.table(path, {})
-    made_on = {} if predictions is None else predictions.attrs.get(MADE_ON)
-    if predictions is None or not reader.belongs(path, made_on, run.hashes.of(run.ensemble.model)):
-        return
-    names = dict(enumerate(run.classes()))
-    table = pd.DataFrame({"actual": predictions["label"].map(names), "predicted": predictions["pred"].map(names)})
-    if not table.isna().any(axis=None):  # otherwise the header or the split is missing, which is listed
-        run.confusion[run.ensemble.model] = table

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from medrobust.core.lineage import Hash
+from medrobust.core.paired import Difference
+from medrobust.core.sample_size import Clustering
 from medrobust.report.provenance import Provenance
 
 REGIMES = ("clean", "adv")
@@ -120,7 +123,54 @@ class Groups:
     right: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # by condition: clean, a suite, ...
 
 
+@dataclass
+class Answers:
+    """What each model answered on each image; tables by `report/answers.py`."""
+
+    predictions: dict[Model, pd.DataFrame] = field(default_factory=dict)  # validation and test images, clean
+    attacked: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)  # worst case at the suite's radius
+    radii: dict[str, str] = field(default_factory=dict)  # suite -> the radius, as the records spell it
+    scores: pd.DataFrame | None = None  # log-probabilities before and after an attack with all steps
+
+
 @dataclass(frozen=True)
+class SampleSize:
+    """What the clean test images can tell (`core.sample_size`)."""
+
+    images: int
+    patients: int
+    by_class: dict[str, int]  # patients
+    cluster: Clustering
+    rate: float  # median balanced accuracy of the models, which is the expected recall of each class
+    half_width: float  # of the interval of such a balanced accuracy
+    difference: float | None  # smallest one between two models that the test is likely to find; None: one model
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Probabilities of one model on one set of test images."""
+
+    images: str  # `clean`, or suite and radius
+    labels: np.ndarray  # int, n
+    patients: np.ndarray  # text, n
+    logprobs: np.ndarray  # n×K
+    auroc: float | None
+    auroc_ci: list[float] | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paired differences of all models on the same test images, clean or under one suite."""
+
+    images: str  # `clean`, or suite and radius
+    measure: str  # what is compared
+    models: list[Model]
+    n: int
+    patients: int
+    pairs: dict[tuple[Model, Model], Difference]  # (a, b): a minus b
+
+
+@dataclass
 class Run:
     """All results of one run; the records of the data are {} if missing.
 
@@ -136,6 +186,10 @@ class Run:
     attacks: Attacks = field(default_factory=Attacks)
     ensemble: Ensemble = field(default_factory=Ensemble)
     patients: Patients = field(default_factory=Patients)
+    answers: Answers = field(default_factory=Answers)
+    comparisons: list[Comparison] = field(default_factory=list)
+    scored: dict[Model, list[Scored]] = field(default_factory=dict)  # clean test images, then attacked ones
+    sample: SampleSize | None = None
     confusion: dict[Model, pd.DataFrame] = field(default_factory=dict)
     detect: dict[Model, Any] = field(default_factory=dict)  # records of guarded models
     drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # tables of their curves by name

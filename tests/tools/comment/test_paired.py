@@ -6,12 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from medrobust.attacks.engine.attempts import table_of
 from medrobust.core.records import write_table
 from tools.comment.compare import Measure
-from tools.comment.paired import fetcher, p_value, sign_flip
+from tools.comment.paired import fetcher, p_value
 
 
 def predictions(correct: list[int], patients: list[str], labels: list[int] | None = None) -> pd.DataFrame:
@@ -19,30 +18,6 @@ def predictions(correct: list[int], patients: list[str], labels: list[int] | Non
     pred = np.where(correct, label, label + 1)
     rows = {"id": [f"i{n}" for n in range(len(correct))], "split": "test", "patient": patients, "label": label}
     return pd.DataFrame({**rows, "pred": pred})
-
-
-def test_signs_of_whole_patients_are_flipped() -> None:
-    gain = np.array([1.0, 1.0, 1.0, 1.0, -1.0, 0.0])
-    patients = np.array(["a", "a", "b", "b", "c", "d"])
-    sums = (2, 2, -1)
-    by_hand = np.mean([abs(np.dot(signs, sums)) >= 3 for signs in product((-1, 1), repeat=3)])
-    assert sign_flip(gain, patients) == by_hand == 0.5
-    assert sign_flip(gain, np.array(list("abcdef"))) == pytest.approx(12 / 32)
-
-
-def test_no_difference_has_p_1_and_many_patients_agree_with_the_exact_test() -> None:
-    assert sign_flip(np.zeros(4), np.array(list("aabb"))) == 1
-    assert sign_flip(np.ones(8), np.array(list("abcdefgh"))) == 2 / 2**8
-    gain = np.r_[np.ones(10), -np.ones(4)]
-    exact = np.mean([abs(sum(signs)) >= 6 for signs in product((-1, 1), repeat=14)])
-    assert sign_flip(gain, np.array([str(n) for n in range(14)])) == pytest.approx(exact, abs=0.02)
-
-
-def test_under_no_difference_p_is_small_as_rarely_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    patients = np.repeat([str(n) for n in range(10)], 3)
-    found = [sign_flip(np.repeat(rng.integers(-1, 2, 10), 3).astype(float), patients) for _ in range(300)]
-    assert np.mean(np.array(found) < 0.05) <= 0.08
 
 
 def test_balanced_accuracy_weighs_classes_alike() -> None:

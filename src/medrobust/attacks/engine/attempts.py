@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medrobust.attacks.base import TOLERANCE
+from medrobust.attacks.tolerance import TOLERANCE
 
 #: Columns of the records and their types. `attack` is an attack of the suite, `natural` (the clean image, radius
 #: 0), or `stored` (the adversarial image, scaled to the radius and rounded to the bit depth of the file).

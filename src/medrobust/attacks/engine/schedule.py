@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from medrobust.attacks.base import TOLERANCE, Attack
+from medrobust.attacks.base import Attack
 from medrobust.attacks.engine.streaming import Attempt, AttemptResult
 from medrobust.attacks.state import IterativeAttack
+from medrobust.attacks.tolerance import TOLERANCE
 
 
 @dataclass

@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from medrobust.attacks.base import TOLERANCE
 from medrobust.attacks.engine.evaluate import named_attacks
 from medrobust.attacks.problem import TargetableAttack
 from medrobust.attacks.targets import Costs, choose_targets
+from medrobust.attacks.tolerance import TOLERANCE
 from medrobust.core.params.report import ReportParams
 from medrobust.core.rates import share_ci
 from medrobust.data.store import Subset

@@ -17,6 +17,7 @@ from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.explain import ExplainParams
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
+from medrobust.core.params.study import StudyParams
 from medrobust.core.params.training import AdvParams, AugmentParams, BackboneParams, TrainParams, TuneParams
 from medrobust.core.params.transfer import TransferParams
 from medrobust.core.params.yaml_file import read_params
@@ -47,6 +48,7 @@ class Params(Block):
     explain: ExplainParams
     corruptions: CorruptionsParams
     report: ReportParams
+    study: StudyParams
 
     @model_validator(mode="after")
     def _models_fit(self) -> "Params":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medrobust.core.text import one_line
+from medrobust.report.evidence.tables import PLACE
 from medrobust.report.page.sections import ReportSettings, sections
 from medrobust.report.page.verdicts import WORDS, verdicts
 from medrobust.report.run import Run
@@ -32,7 +33,7 @@ def render_html(run: Run, pictures: Mapping[str, Path], settings: ReportSettings
     from markupsafe import Markup
 
     templates = environment("medrobust.report.page")
-    templates.filters |= {"breakable": breakable, "mark_intervals": mark_intervals}
+    templates.filters |= {"breakable": breakable, "mark_intervals": mark_intervals, "mark_places": mark_places}
     content = _content(run, settings)
     charts = {chart.name: asdict(chart) for section in content["sections"] for chart in section.charts}
     # "<" is escaped, so that no text of the data can end the script element.
@@ -73,6 +74,13 @@ def mark_intervals(cell: str) -> str:
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"\[-?\d[^\]]*\]", r'<span class="ci">\g<0></span>', str(escape(one_line(cell)))))
+
+
+def mark_places(cell: str) -> str:
+    """A cell as HTML in which `(#name)` is a link to a section."""
+    from markupsafe import Markup, escape
+
+    return Markup(PLACE.sub(r'<a href="#\1">#\1</a>', str(escape(one_line(cell)))))
 
 
 def _resource(name: str) -> str:

@@ -5,21 +5,27 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from medrobust.core.intervals import FEW_PATIENTS
+from medrobust.core.params.study import StudyParams
 from medrobust.core.versions import by_package
 from medrobust.report.charts.chart import Chart
 from medrobust.report.charts.confusion import Matrix, matrices
 from medrobust.report.charts.corruptions import corruption_charts
+from medrobust.report.charts.decisions import decision_charts
 from medrobust.report.charts.detection import detection_charts
 from medrobust.report.charts.robustness import robust_curve
 from medrobust.report.charts.training import training_charts
+from medrobust.report.evidence.items import find_evidence
+from medrobust.report.evidence.tables import evidence_tables, evidence_text
 from medrobust.report.page.verdicts import CHECKLIST
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import attack_table, backbone_table, clean_table, short_table
 from medrobust.report.tables.calibration import calibration_table, recall_table
 from medrobust.report.tables.checklist import checks_table, verdicts_table
+from medrobust.report.tables.comparisons import Contrast, contrasts, pairs_table, robust_training_table
 from medrobust.report.tables.corruptions import corruption_short_table, corruption_tables, corruptions_text
 from medrobust.report.tables.cost import cost_table
 from medrobust.report.tables.data import audit_table, data_text, split_table
+from medrobust.report.tables.decisions import discrimination_table, operating_table
 from medrobust.report.tables.detection import detection_tables, detection_text
 from medrobust.report.tables.ensemble import ensemble_text, methods_table, weights_table
 from medrobust.report.tables.ensemble_attacks import attacked_methods_table
@@ -29,6 +35,7 @@ from medrobust.report.tables.explanations import (
     explanation_folds,
     explanation_text,
 )
+from medrobust.report.tables.failures import failure_tables
 from medrobust.report.tables.groups import group_tables
 from medrobust.report.tables.patients import (
     few_images_table,
@@ -37,11 +44,17 @@ from medrobust.report.tables.patients import (
     patient_short_table,
     single_image_suites,
 )
+from medrobust.report.tables.sample_size import sample_size_table
 from medrobust.report.tables.table import Table, zero_width_warning
 from medrobust.report.tables.targeted import targeted_tables
 from medrobust.report.tables.transfer import Grid, transfer_grids, transfer_tables
 from medrobust.report.tables.tuning import trial_tables, tuning_table
 from medrobust.report.templates import paragraphs
+
+#: The author says nothing.
+EMPTY = StudyParams(
+    intended_use=None, population=None, reference_standard=None, deidentification=None, funding=None, items={}
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,7 @@ class ReportSettings:
     confidence: float
     norms: Mapping[str, str]
     attacks: Mapping[str, str] = field(default_factory=dict)
+    study: StudyParams = EMPTY  # what the author says
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,7 @@ class Section:
     charts: list[Chart] = field(default_factory=list)
     matrices: list[Matrix] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
+    contrasts: list[Contrast] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     folds: dict[str, list[str]] = field(default_factory=dict)
@@ -75,22 +90,52 @@ class Section:
         """The tables that have rows."""
         return [table for table in self.tables if table.rows]
 
+    @property
+    def drawn(self) -> bool:
+        """Whether it has charts or matrices."""
+        return bool(self.charts or self.matrices or self.grids)
+
 
 def sections(run: Run, settings: ReportSettings) -> list[Section]:
     """Every section that has content."""
-    confidence, short = settings.confidence, short_table(run)
-    curves = [robust_curve(run, suite, settings.norms[suite]) for suite in run.suites]
+    confidence = settings.confidence
     found = [
+        *_start(run, confidence),
+        *_results(run, settings),
+        *_judgement(run, confidence),
+        *_rest(run, confidence),
+        Section("reproduce", "How to reproduce", [_origin_table(run)], text=_reproduce_text(run, settings)),
+    ]
+    shown = [s for s in found if s.filled or s.drawn or s.name == "reproduce"]
+    evidence = find_evidence(run, shown, settings.study)
+    page = Section("evidence", "Evidence", evidence_tables(evidence), text=evidence_text(evidence))
+    return [*shown[:-1], page, shown[-1]]
+
+
+def _start(run: Run, confidence: float) -> list[Section]:
+    """The main results, and how they were made."""
+    short = short_table(run)
+    return [
         Section(
             "glance", "At a glance", [patient_short_table(run, confidence), short],
             text=_glance_text(run, short, confidence),
         ),
         Section(
-            "data", "Data", [split_table(run), audit_table(run)], pictures=["classes", "pairs"],
+            "data", "Data", [
+                split_table(run), sample_size_table(run, confidence), audit_table(run)
+            ], pictures=["classes", "pairs"],
             text=data_text(run),
         ),
         Section("tuning", "Tuning", [tuning_table(run), *trial_tables(run)]),
         Section("training", "Training", charts=training_charts(run)),
+    ]  # fmt: skip
+
+
+def _results(run: Run, settings: ReportSettings) -> list[Section]:
+    """Results of every model, clean and attacked."""
+    confidence = settings.confidence
+    curves = [robust_curve(run, suite, settings.norms[suite]) for suite in run.suites]
+    return [
         Section("clean", "Clean results", [clean_table(run, confidence)]),
         Section(
             "patients", "Patients", [*patient_attack_tables(run, confidence), few_images_table(run, confidence)],
@@ -100,7 +145,7 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
             "attacks", "Under attack", [
                 *(attack_table(run, suite, confidence) for suite in run.suites),
                 *targeted_tables(run, confidence),
-                recall_table(run, confidence), calibration_table(run, confidence),
+                recall_table(run, confidence),
             ],
             [curve for curve in curves if curve], text=[
                 f"Suite {name}: norm {settings.norms[name]}; attacks: {attacks}."
@@ -109,11 +154,35 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
         ),
         _corruptions(run, confidence),
         Section("groups", "Groups of patients", group_tables(run, confidence)),
+    ]  # fmt: skip
+
+
+def _judgement(run: Run, confidence: float) -> list[Section]:
+    """What the results say of the models: differences, decisions, and whether the numbers can be trusted."""
+    return [
+        Section(
+            "comparisons", "Comparisons",
+            [robust_training_table(run, confidence), pairs_table(run, confidence)],
+            contrasts=contrasts(run, confidence),
+        ),
+        Section(
+            "decisions", "Calibration and decisions", [
+                discrimination_table(run, confidence), operating_table(run, confidence),
+                calibration_table(run, confidence),
+            ], decision_charts(run, confidence),
+        ),
         Section(
             "backbones", "All numbers, by backbone",
             [backbone_table(run, model, confidence) for model in (*run.backbones, "ensemble")],
         ),
+        Section("failures", "Failures", failure_tables(run)),
         Section("checks", CHECKLIST, [verdicts_table(run), checks_table(run)]),
+    ]  # fmt: skip
+
+
+def _rest(run: Run, confidence: float) -> list[Section]:
+    """Detection, explanations, the ensemble and costs."""
+    return [
         Section(
             "detection", "Detection", detection_tables(run, confidence), detection_charts(run),
             text=detection_text(run),
@@ -131,9 +200,7 @@ def sections(run: Run, settings: ReportSettings) -> list[Section]:
             grids=transfer_grids(run), text=ensemble_text(run),
         ),
         Section("cost", "Cost", [cost_table(run)]),
-        Section("reproduce", "How to reproduce", [_origin_table(run)], text=_reproduce_text(run, settings)),
     ]  # fmt: skip
-    return [s for s in found if s.filled or s.charts or s.matrices or s.name == "reproduce"]
 
 
 def _corruptions(run: Run, confidence: float) -> Section:

@@ -8,6 +8,8 @@ from medrobust.core.records import atomic_dir, write_table
 from medrobust.data.store import ImageStore
 from medrobust.report.cases.render import read_cases, render_cases
 from medrobust.report.collect import Folders, Reader
+from medrobust.report.evidence.items import find_evidence
+from medrobust.report.evidence.tables import evidence_markdown
 from medrobust.report.figures.contact_sheet import class_sheet
 from medrobust.report.figures.draw import draw_all, save
 from medrobust.report.page.latex import file_name, latex
@@ -58,9 +60,12 @@ def write_report(
         html = render_html(run, shown, settings, cases=len(cases.get("cases", [])))
         (page / "index.html").write_text(html, encoding="utf-8")
         (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
+        shown_sections = sections(run, settings)
+        evidence = find_evidence(run, shown_sections, settings.study)
+        (page / "evidence.md").write_text(evidence_markdown(settings.title, evidence), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")
         (page / "tables").mkdir()
-        tables = (table for section in sections(run, settings) for table in section.filled)
+        tables = (table for section in shown_sections for table in section.filled)
         for table in tables:
             (page / "tables" / f"{file_name(table)}.tex").write_text(latex(table), encoding="utf-8")
     points = plot_tables(run)

@@ -16,13 +16,17 @@ FLAT = re.compile(r"\[(-?[\d.]+), \1\]")
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table; `note` explains its numbers, and a `folded` table opens on demand."""
+    """A titled table; `note` explains its numbers, and a `folded` table opens on demand.
+
+    With `places`, `(#name)` in a cell stands for the section of that name.
+    """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     note: str = ""
     folded: bool = False
+    places: bool = False
 
     def markdown(self) -> str:
         """Title, table and note in GitHub's Markdown."""

@@ -1,0 +1,95 @@
+"""What each model answered on each image: read the predictions and attempts, and say which answers are right."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from medrobust.attacks.engine.attempts import worst_case
+from medrobust.core.lineage import MADE_ON, Hash
+from medrobust.report.collect import Folders, Reader
+from medrobust.report.run import Model, Run, method_label, name_of
+
+
+def read_answers(run: Run, folders: Folders) -> None:
+    """Put the answers of all models into `run.answers`, and the ensemble's confusion into `run.confusion`.
+
+    Answers whose record is missing, or of another run, are not looked for: the record is listed already.
+    """
+    reader, answers = Reader(run), run.answers
+    answers.radii.update({suite: radius for suite in run.suites if (radius := common_radius(run, suite))})
+    for model in run.models():
+        if folders.predictions and run.clean_record(*model):
+            path = folders.predictions / f"{name_of(*model)}.parquet"
+            if (table := _table(reader, path, run.hashes.of(model))) is not None:
+                answers.predictions[model] = table
+        if folders.attacks:
+            known = [suite for suite in run.suites if (*model, suite) in run.attacks.records]
+            _read_attacked(run, reader, model, model, folders.attacks / "-".join(model), known)
+    if folders.attacks:
+        for method in run.ensemble.attacked:
+            label, weights = (method_label(method), run.ensemble.regime), (method, run.ensemble.regime)
+            known = [suite for suite in run.suites if (method, suite) in run.ensemble.attacks]
+            _read_attacked(run, reader, label, weights, folders.attacks / "methods" / method, known)
+    if folders.scores and run.ensemble.matrices:
+        table = _table(reader, folders.scores, run.hashes.of_all_models() | {"suites": run.hashes.suites})
+        if table is not None:
+            run.answers.scores = table
+    _add_ensembles_confusion(run)
+    if not run.classes():  # the header or the split is missing, which is listed: answers have no names
+        answers.predictions.clear()
+        answers.attacked.clear()
+        answers.scores = None
+
+
+def _read_attacked(
+    run: Run, reader: Reader, label: Model, weights: Model, folder: Path, suites: list[str]
+) -> None:  # fmt: skip
+    """The worst case of each suite; `label` names the model in the report, `weights` in the hashes."""
+    for suite in suites:
+        if (radius := run.answers.radii.get(suite)) is None:
+            continue
+        attempts = _table(reader, folder / f"{suite}.parquet", run.hashes.of(weights, suite))
+        if attempts is not None:
+            grid = [float(eps) for eps in run.attacks.of_suite(suite)[1] if float(eps) <= float(radius)]
+            run.answers.attacked[*label, suite] = right_under_attack(attempts, grid)
+
+
+def _table(reader: Reader, path: Path, expected: Mapping[str, Hash]) -> pd.DataFrame | None:
+    table = reader.table(path, {})
+    return table if table is not None and reader.belongs(path, table.attrs.get(MADE_ON), expected) else None
+
+
+def common_radius(run: Run, suite: str) -> str | None:
+    """The radius, among those of all models, that is nearest to the largest training radius; None without one."""
+    grids = [set(record["robust_accuracy"]) for record in run.attacks.of_suite(suite)[0].values()]
+    wanted = max(run.training_eps().values(), default=0.0)
+    shared = sorted(set.intersection(*grids), key=float) if grids else []
+    return min(shared, key=lambda eps: abs(float(eps) - wanted), default=None)
+
+
+def right_clean(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The test images of a table of predictions, with `right`: whether the model classifies them correctly."""
+    test = predictions[predictions["split"] == "test"]
+    return test.assign(right=test["pred"] == test["label"])
+
+
+def right_under_attack(attempts: pd.DataFrame, radii: list[float]) -> pd.DataFrame:
+    """The worst case of each image at the last of rising radii, with `right`: whether no attack fools the model.
+
+    The other radii only refine `fooled_at`.
+    """
+    worst = worst_case(attempts, radii)
+    last = worst[worst["eps"] == radii[-1]]
+    return last.assign(right=~last["fooled"])
+
+
+def _add_ensembles_confusion(run: Run) -> None:
+    """The ensemble's answers on clean test images, by class names; the stage `train` writes those of backbones."""
+    table = run.answers.predictions.get(run.ensemble.model)
+    if table is None:
+        return
+    names, test = dict(enumerate(run.classes())), right_clean(table)
+    confusion = pd.DataFrame({"actual": test["label"].map(names), "predicted": test["pred"].map(names)})
+    if not confusion.isna().any(axis=None):  # otherwise the header or the split is missing, which is listed
+        run.confusion[run.ensemble.model] = confusion

@@ -1,0 +1,86 @@
+"""The worst errors are chosen by rule, and name no patient."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medrobust.report.answers import right_clean
+from medrobust.report.page.render import render_html
+from medrobust.report.run import Run
+from medrobust.report.tables.failures import failure_tables, patient_numbers
+from tests.report.runs import CLASSES, SETTINGS, predictions, read
+
+
+def test_patients_are_numbered_in_the_order_of_the_test_images(folder: Path) -> None:
+    run = read(folder)
+    numbers = patient_numbers(run)
+    test = right_clean(predictions(0))
+    assert numbers.index.tolist() == test["id"].tolist()
+    assert numbers["number"].tolist() == np.repeat(np.arange(1, 13), 2).tolist()
+    assert numbers["place"].tolist() == ["1 of 2", "2 of 2"] * 12
+
+
+def test_the_patients_with_the_largest_share_of_wrong_answers_come_first(folder: Path) -> None:
+    table = failure_tables(read(folder))[0]
+    test = [right_clean(predictions(number)) for number in range(5)]
+    wrong = pd.concat(test).groupby("patient")["right"].mean()
+    shares = sorted((1 - wrong).tolist(), reverse=True)
+    assert [row[3] for row in table.rows] == [f"{share:.0%}" for share in shares[:8] if share]
+    patients = list(dict.fromkeys(test[0]["patient"]))
+    for row in table.rows:
+        name = patients[int(row[0]) - 1]
+        assert row[3] == f"{1 - wrong[name]:.0%}"
+        assert row[1] == CLASSES[int(name[1])]
+
+
+def test_the_worst_answers_are_the_most_distant_and_then_the_most_confident(folder: Path) -> None:
+    table = failure_tables(read(folder))[1]
+    test = right_clean(predictions(0))
+    wrong = test[~test["right"]].assign(
+        away=(test["pred"] - test["label"]).abs(),
+        sure=np.exp(test[[f"logprob_{k}" for k in range(3)]].max(axis=1)),
+    )
+    first = wrong.sort_values(["away", "sure"], ascending=False).iloc[0]
+    row = next(row for row in table.rows if row[:2] == ["one", "clean"])
+    expected = [CLASSES[first["label"]], CLASSES[first["pred"]], str(first["away"]), f"{first['sure']:.3f}"]
+    assert row[4:] == expected
+    assert len([row for row in table.rows if row[:2] == ["one", "clean"]]) == min(2, len(wrong))
+
+
+def test_classes_without_order_have_no_distance(folder: Path) -> None:
+    run = read(folder)
+    run.header["ordered"] = False
+    assert {row[6] for row in failure_tables(run)[1].rows} == {"1"}
+
+
+def test_each_attack_has_the_image_that_falls_first(folder: Path) -> None:
+    run = read(folder)
+    table = failure_tables(run)[2]
+    row = next(row for row in table.rows if row[:2] == ["one", "clean"])
+    worst = run.answers.attacked["one", "clean", "pgd"]
+    fooled = worst[worst["fooled_by"] == "pgd(steps=3)"]
+    assert row[2:5] == ["pgd", "pgd(steps=3)", f"{len(fooled)} of 24"]
+    assert row[5] == f"{fooled['fooled_at'].min():g}" == "0.005"
+
+
+def test_no_id_and_no_file_name_is_shown(folder: Path) -> None:
+    run = read(folder)
+    cells = [cell for table in failure_tables(run) for row in table.rows for cell in row]
+    names = {*predictions(0)["patient"], *predictions(0)["id"]}
+    assert not names & set(cells)
+    assert "p0c" not in render_html(run, {}, SETTINGS)
+
+
+def test_without_answers_there_is_no_failure() -> None:
+    assert failure_tables(Run(["one"], ["pgd"])) == []
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_model_without_errors_is_not_listed(folder: Path, right: bool) -> None:
+    run = read(folder)
+    for model, table in run.answers.predictions.items():
+        run.answers.predictions[model] = table.assign(pred=table["label"] if right else table["pred"])
+    tables = failure_tables(run)
+    assert (tables[0].rows == [], tables[1].rows == []) == (right, right)
