@@ -174,9 +174,9 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
         "attack_ensemble@worst",
     }
     after = {"ensemble", "detect_ensemble@adv", "transfer", "explain@resnet10t", "publish@resnet10t", "report"}
-    after |= {"publish_ensemble", "patient@resnet10t-adv", "attack_patient@resnet10t-adv-pgd"}
+    after |= {"cases", "publish_ensemble", "patient@resnet10t-adv", "attack_patient@resnet10t-adv-pgd"}
     after.add("detect@resnet10t-adv")  # switched off, but DVC sees another model
-    after |= {"checkpoints", "attempts@resnet10t", "attempts_ensemble"}
+    after |= {"checkpoints", "attempts@resnet10t", "attempts_ensemble", "tables"}
     assert ran == {"settings", "adv_train@resnet10t", *after, *attacks, *checks}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
     assert repro(pipeline) == set(), "the run cache did not restore the earlier results"
@@ -232,15 +232,15 @@ def test_code_of_an_attack_runs_the_cells_of_its_suites(pipeline: Path) -> None:
     # The suite is one that detection tests; a cell that is switched off takes a second.
     detected = {"detection", "detect_ensemble@adv", "detect@resnet10t-clean", "detect@resnet10t-adv"}
     checks = {"check@resnet10t", "check_ensemble"}
-    assert repro(pipeline) == {"code", *suites, *cells, *checks, *detected, "report"}
+    assert repro(pipeline) == {"code", *suites, *cells, *checks, *detected, "cases", "report"}
 
 
 def test_a_new_suite_changes_only_its_cells(pipeline: Path) -> None:
     suite = {"norm": "Linf", "eps": [0.01], "attacks": [{"name": "fgsm"}]}
     set_param(pipeline, lambda params: params["attacks"]["suites"].update(fgsm=suite))
     cells = {"attack@resnet10t-clean-fgsm", "attack@resnet10t-adv-fgsm", "attack_ensemble@fgsm"}
-    after = {"check@resnet10t", "check_ensemble", "publish@resnet10t", "publish_ensemble", "report"}
-    cheap = {"code", "suite@fgsm", "detection", "attempts@resnet10t", "attempts_ensemble"}
+    after = {"check@resnet10t", "check_ensemble", "publish@resnet10t", "publish_ensemble", "cases", "report"}
+    cheap = {"code", "suite@fgsm", "detection", "attempts@resnet10t", "attempts_ensemble", "tables"}
     assert changed(pipeline) == {*cheap, *cells, *after}
 
 

@@ -37,6 +37,12 @@ PHRASES = {
     "the same for the suites": ATTACKS | CHECKS | {"publish", "publish_ensemble"},
     "the same for the new B": CELLS | ENSEMBLE | {"tune", "train", "adv_train", "publish"},
 }
+#: Rows of the table after which the stage `cases` does not run.
+WITHOUT_CASES = {
+    "`audit.*`", "`models.B.explain`", "`models.B.corrupt`", "other keys of `attacks`", "`patient.*`", "`transfer.*`",
+    "`explain.*`", "`corruptions.modality`, `.names`, `.severities`, `.draws`", "other keys of `corruptions`",
+    "`study.*`", "other keys of `report`",
+}  # fmt: skip
 RESOLVED = {"code", "suite", "surrogate", "settings", "detection", "corruptions"}
 #: Cheap stages that hash results; the table does not list them.
 HASHES = {"checkpoints", "attempts", "attempts_ensemble", "attempts_method", "tables"}
@@ -216,11 +222,18 @@ def test_the_table_has_a_row_for_every_block_of_the_parameters() -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_the_table_names_the_stages_that_run(row: str, graph: Callable[[dict[str, Any]], Any]) -> None:
-    """All changes of a row together run what it names; `report` runs after every change and is not named."""
+    """All changes of a row together run what it names; `report` and `cases` are not named."""
     ran = {kind for changes in ROWS[row] for kind in runs(base(), changed(changes), graph)}
     first, others = table()[row]
     pipeline = graph(base())
     assert documented(first, pipeline) == ran & RESOLVED
-    listed, beside = documented(others, pipeline), RESOLVED | HASHES | {"report"}
+    listed, beside = documented(others, pipeline), RESOLVED | HASHES | {"report", "cases"}
     assert listed - beside == ran - beside
     assert "report" in ran
+    assert ("cases" in ran) == (row not in WITHOUT_CASES)
+
+
+@pytest.mark.parametrize("key", ["explain.grid", "report.cases", "report.pictures"])
+def test_some_keys_run_the_page_of_single_images_too(key: str, graph: Callable[[dict[str, Any]], Any]) -> None:
+    value: Any = False if key == "report.pictures" else 3
+    assert "cases" in set(runs(base(), changed([(key, value)]), graph))
