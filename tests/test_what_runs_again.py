@@ -39,7 +39,8 @@ PHRASES = {
 }
 #: Rows of the table after which the stage `cases` does not run.
 WITHOUT_CASES = {
-    "`audit.*`", "`models.B.explain`", "`models.B.corrupt`", "other keys of `attacks`", "`patient.*`", "`transfer.*`",
+    "`audit.*`", "`models.B.explain`", "`models.B.corrupt`", "other keys of `attacks`", "`patient.*`",
+    "`transfer.*`",
     "`explain.*`", "`corruptions.modality`, `.names`, `.severities`, `.draws`", "other keys of `corruptions`",
     "`study.*`", "other keys of `report`",
 }  # fmt: skip
