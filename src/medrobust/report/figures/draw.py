@@ -87,6 +87,10 @@ def corruptions(chart: Chart) -> Any:
     _lines(axes, chart, ":", ms=4)
     if chart.bend:
         axes.set_xscale("asinh", linear_width=chart.bend)
+        largest = max(point[0] for line in chart.series for point in line["points"])
+        ticks = [tick for tick in (0, 0.1, 0.3, 1, 3, 10, 30, 100) if tick == 0 or chart.bend <= tick <= largest]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
     axes.set(ylim=(0, 1.02), xlim=(0, None))
     axes.set_title(chart.title, fontsize=9)
     figure.legend(fontsize=7, ncols=4, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0))
@@ -116,7 +120,9 @@ def _lines(axes: Any, chart: Chart, dash: str, ms: float) -> None:
     for line in chart.series:
         index = line["colour"] % len(COLOURS)
         x, y, *band = zip(*line["points"], strict=True)
-        style = {"color": COLOURS[index], "marker": MARKERS[index], "ms": ms, "label": line["name"]}
+        # A colour that comes a second time has another shape.
+        marker = MARKERS[(line["colour"] + line["colour"] // len(COLOURS)) % len(MARKERS)]
+        style = {"color": COLOURS[index], "marker": marker, "ms": ms, "label": line["name"]}
         axes.plot(x, y, dash if line["dashed"] else "-", **style)
         if band:
             axes.fill_between(x, *band, color=COLOURS[index], alpha=0.08, lw=0)
