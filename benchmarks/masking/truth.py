@@ -14,7 +14,7 @@ from medrobust.attacks.base import Attack, frozen, margin
 from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.attacks.methods.apgd import APGDT
-from medrobust.attacks.methods.pgd import PGD
+from medrobust.attacks.methods.iterative import PGD
 from medrobust.attacks.methods.square import Square
 from medrobust.attacks.projection import project
 from medrobust.attacks.state import loss_gradient

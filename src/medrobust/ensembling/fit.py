@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from medrobust.attacks.methods.pgd import PGD
+from medrobust.attacks.methods.iterative import PGD
 from medrobust.core.calibration import fit_temperature
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.training import AdvParams
@@ -28,7 +28,7 @@ def predict_validation(members: Sequence[nn.Module], val: Subset, adv: AdvParams
     """
     device = next(members[0].parameters()).device
     alpha = None if adv.alpha == "auto" else adv.alpha
-    attack = PGD(eps=adv.eps, alpha=alpha, steps=adv.steps, stop_when_fooled=False)
+    attack = PGD(eps=adv.eps, alpha=alpha, steps=adv.steps, stop_when_fooled=False, keep="last")
     clean = predict_all(members, val, None, members[0], seed)
     ensemble = EnsembleClassifier(list(members), [1 / len(members)] * len(members)).to(device).eval()
     robust = predict_all(members, val, attack, ensemble, seed)

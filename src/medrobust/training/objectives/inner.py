@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from medrobust.attacks.base import frozen, input_gradient
-from medrobust.attacks.methods.pgd import PGD
-from medrobust.attacks.projection import project
+from medrobust.attacks.methods.iterative import PGD
+from medrobust.attacks.problem import Losses
+from medrobust.attacks.state import AttackState
 from medrobust.core.params.training import AdvParams
 from medrobust.training.objectives.base import Step
 from medrobust.training.settings import validation_steps
@@ -22,7 +23,7 @@ SCALED_MAXIMUM = 2.0**8
 def training_attack(adv: AdvParams, *, stop_when_fooled: bool = False) -> PGD:
     """The PGD of the `adv` block; in training every image takes all steps."""
     alpha = None if adv.alpha == "auto" else adv.alpha
-    return PGD(eps=adv.eps, alpha=alpha, steps=adv.steps, stop_when_fooled=stop_when_fooled)
+    return PGD(eps=adv.eps, alpha=alpha, steps=adv.steps, stop_when_fooled=stop_when_fooled, keep="last")
 
 
 def validation_attack(adv: AdvParams, single_step: bool) -> PGD:
@@ -43,19 +44,28 @@ def attack_with_pgd(step: Step, adv: AdvParams | None = None) -> Tensor:
     return step.cached("adv", lambda: attack(attack_view(step), step.images, step.labels, seeds=step.seeds))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ascent(PGD):
+    """PGD on a function of the logits, n×K, instead of a named loss; it returns a sum over images."""
+
+    objective: Callable[[Tensor], Tensor] = field(repr=False)
+
+    def losses(self, state: AttackState) -> Losses:
+        return lambda logits, _: self.objective(logits)
+
+
 def ascend(
     step: Step, start: Tensor, loss: Callable[[Tensor], Tensor], *, eps: float, alpha: float, steps: int
 ) -> Tensor:
     """Signed gradient ascent on a loss of the logits, inside the ball around the batch's images.
 
-    `start` holds n×C×H×W images. `loss` maps logits n×K to a sum over images. An infinite `eps` means no ball.
+    `start` holds n×C×H×W images. `loss` maps logits n×K to a sum over images.
     """
-    view, current = attack_view(step), start
-    with frozen(view):
-        for _ in range(steps):
-            _, _, gradient = input_gradient(view, current, lambda logits, _: loss(logits))
-            current = project(current + alpha * gradient.sign(), step.images, eps)
-    return current.detach()
+    attack = Ascent(
+        eps=eps, alpha=alpha, steps=steps, objective=loss, random_start=False, stop_when_fooled=False, keep="last",
+        allow_weak=True,
+    )  # fmt: skip
+    return attack(attack_view(step), step.images, step.labels, seeds=step.seeds, start=start)
 
 
 def attack_view(step: Step) -> nn.Module:
