@@ -124,7 +124,7 @@ def test_several_wrong_keys_are_counted(tmp_path: Path) -> None:
 OPTIONAL = {
     "models.dinov2.trainable", "models.dinov2.head", "models.dinov2.head.widths", "models.dinov2.head.dropout",
     *(f"models.{name}.{key}" for name in preset()["models"] for key in ("train", "adv", "detect", "explain")),
-    "attacks.suites.fgsm.give_up",
+    "attacks.suites.pgd.give_up",
 }  # fmt: skip
 #: Keys below which the user's own names or hyper-parameters stand.
 FREE = (
