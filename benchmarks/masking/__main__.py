@@ -1,9 +1,9 @@
 """Does the checklist see masked gradients? `python -m benchmarks.masking [--seed 2]` prints a table.
 
-The default suites evaluate each model. Attacks that may circumvent its mask are tried on every fourth image
-(`truth.py`). The checklist runs with the default params. Thresholds were chosen on models and images of seed 1,
-without the kinds in `zoo.HELD_OUT`. It takes ten minutes on one core. Trained networks and true robust accuracies
-are kept in tmp/masking, so that a second run takes three minutes.
+Two suites (`truth.SUITES`) evaluate each model. Attacks that may circumvent its mask are tried on every fourth
+image (`truth.py`). The checklist runs with the default params. Thresholds were chosen on models and images of
+seed 1, without the kinds in `zoo.HELD_OUT`. It takes ten minutes on one core. Trained networks and true robust
+accuracies are kept in tmp/masking, so that a second run takes three minutes.
 """
 
 import argparse

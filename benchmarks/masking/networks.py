@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.attacks.methods.pgd import PGD
+from medrobust.attacks.methods.iterative import PGD
 from medrobust.data.store import Subset
 
 SIZE, CLASSES, EPS = 12, 4, 0.035

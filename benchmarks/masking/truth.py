@@ -14,7 +14,7 @@ from medrobust.attacks.base import Attack, frozen, margin
 from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.attacks.methods.apgd import APGDT
-from medrobust.attacks.methods.pgd import PGD
+from medrobust.attacks.methods.iterative import PGD
 from medrobust.attacks.methods.square import Square
 from medrobust.attacks.projection import project
 from medrobust.attacks.state import loss_gradient
@@ -23,7 +23,7 @@ from medrobust.core.seeds import image_seeds, signs
 from medrobust.data.store import Subset
 
 RADII = [EPS / 4, EPS / 2, EPS]
-#: The suites of the default run.
+#: A weak suite, and one with two losses.
 SUITES = {
     "fgsm": [{"name": "fgsm"}],
     "pgd": [{"name": "pgd", "steps": 10}, {"name": "pgd", "steps": 10, "loss": "margin"}],
@@ -32,7 +32,7 @@ SMOOTH_STEPS, SMOOTH_DRAWS = 15, 8
 
 
 def claimed(model: nn.Module, images: Subset) -> dict[str, tuple[dict[str, Any], pd.DataFrame]]:
-    """Each default suite, resolved, and its attempts on the model."""
+    """Each of `SUITES`, resolved, and its attempts on the model."""
     resolved = {
         name: resolve_suite(name, SuiteParams(norm="Linf", eps=RADII, attacks=attacks))
         for name, attacks in SUITES.items()

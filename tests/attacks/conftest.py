@@ -15,7 +15,7 @@ from tests.small import fit
 
 #: Settings that make attacks quick; most are far too weak for an evaluation.
 QUICK: dict[str, dict[str, Any]] = {
-    "cw": {"steps": 10, "searches": 2}, "square": {"queries": 20}, "square_l2": {"queries": 20},
+    "cw": {"steps": 10, "searches": 2}, "square": {"queries": 20},
     "rays": {"queries": 40},
     "torchattacks": {"attack": "APGD", "steps": 10}, "apgd": {"steps": 10},
     "apgd_t": {"steps": 10, "targets": 2}, "fab": {"steps": 5}, "fab_t": {"steps": 5, "targets": 2},

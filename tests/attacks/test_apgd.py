@@ -8,14 +8,22 @@ import torch
 from torch import Tensor
 
 from medrobust.attacks.base import margin
-from medrobust.attacks.methods import apgd
-from medrobust.attacks.methods.apgd import APGD, APGDT, wrong_classes
-from medrobust.attacks.problem import BestImages, Problem
+from medrobust.attacks.methods.apgd import APGD, APGDT
+from medrobust.attacks.problem import Problem
+from medrobust.attacks.state import AttackState
 from medrobust.attacks.targets import attack_loss
 from medrobust.core.errors import UserError
 from tests.attacks.conftest import AttackedModel
 
 Make = Callable[..., AttackedModel]
+
+
+def run(attack: APGD, problem: Problem, first: Tensor) -> AttackState:
+    """The state of all images after all steps from the first iterates; a fooled image goes on."""
+    ended = state = attack.start(problem, 0, first, torch.ones(len(first), dtype=torch.bool))
+    while len(state.images):
+        ended, state = attack.advance(state)
+    return ended
 
 
 def their_start(problem: Problem, all_images: Tensor) -> Tensor:
@@ -39,17 +47,15 @@ def test_the_iterates_are_those_of_the_reference(norm: Any, eps: float, loss: An
 
     model = attacked_model(5, channels=3)
     problem = Problem(model, model.images, model.labels, model.seeds, eps, norm)
-    best = BestImages(model.images)
-    attack = APGD(eps=eps, norm=norm, steps=60, loss=loss)
-    restart = apgd._Restart(problem, their_start(problem, model.images), best.unreached(), best, attack)
-    restart.run()
+    attack = APGD(eps=eps, norm=norm, steps=60, loss=loss, stop_when_fooled=False)
+    ended = run(attack, problem, their_start(problem, model.images))
     theirs = torchattacks.APGD(model, norm=norm, eps=eps, steps=60, loss=loss)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         _, robust, highest, _ = theirs.attack_single_run(model.images, model.labels)
-    assert torch.equal(best.reached, ~robust.bool())
-    if len(restart.rows):
-        assert torch.allclose(restart.top_loss, highest[restart.rows], atol=2e-3, rtol=1e-2)
+    assert torch.equal(ended.score > 0, ~robust.bool())
+    stood = ended.score <= 0
+    assert torch.allclose(ended.memory["top_loss"][stood], highest[stood], atol=2e-3, rtol=1e-2)
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.05), ("Linf", 0.08), ("L2", 0.6), ("L2", 0.9)])
@@ -92,14 +98,20 @@ def test_every_loss_works_for_every_number_of_classes(classes: int, loss: Any, a
 
 
 def test_wrong_classes_are_tried_most_likely_first(attacked_model: Make) -> None:
+    """Start by start, with two restarts per class; after the last wrong class comes the label."""
     model = attacked_model(5)
     problem = Problem(model, model.images, model.labels, model.seeds, 0.1, "Linf")
-    order = torch.stack(wrong_classes(problem, 9), 1)
-    assert order.shape == (32, 4)
+    attack = APGDT(eps=0.1, restarts=2)
+    order = torch.stack([attack.aim(problem, start) for start in range(0, 8, 2)], 1)
     assert (order != model.labels[:, None]).all()
     logits = model(model.images).gather(1, order)
     assert (logits[:, :-1] >= logits[:, 1:]).all()
-    assert len(wrong_classes(problem, 2)) == 2
+    assert torch.equal(attack.aim(problem, 3), order[:, 1])
+    starts = torch.arange(32) % 8
+    assert torch.equal(attack.aim(problem, starts), order[torch.arange(32), starts // 2])
+    assert torch.equal(attack.aim(problem, 8), model.labels)
+    assert attack.starts == 18
+    assert attack.for_classes(5).starts == 8
 
 
 def test_the_step_size_shrinks_only_where_progress_stalls(attacked_model: Make) -> None:
@@ -110,11 +122,9 @@ def test_the_step_size_shrinks_only_where_progress_stalls(attacked_model: Make) 
     linear = torch.nn.Sequential(torch.nn.Flatten(), layer)
     clean, labels = torch.full((1, 1, 4, 4), 0.5), torch.tensor([0])
     problem = Problem(linear, clean, labels, torch.tensor([1]), 0.1, "Linf")
-    best = BestImages(clean)
-    restart = apgd._Restart(problem, clean, best.unreached(), best, APGD(eps=0.1, loss="margin"))
-    restart.run()
-    assert restart.step_size.item() < 0.2 / 8
-    assert (restart.top - clean).abs().min() == pytest.approx(0.1, abs=1e-6)
+    ended = run(APGD(eps=0.1, loss="margin"), problem, clean)
+    assert ended.memory["size"].item() < 0.2 / 8
+    assert (ended.memory["top"] - clean).abs().min() == pytest.approx(0.1, abs=1e-6)
 
 
 def test_rises_without_a_new_best_loss_halve_the_step_size_once() -> None:
@@ -123,15 +133,16 @@ def test_rises_without_a_new_best_loss_halve_the_step_size_once() -> None:
     linear[1].bias.data = torch.tensor([1e3, 0.0, 0.0])
     clean = torch.full((3, 1, 4, 4), 0.5)
     problem = Problem(linear, clean, torch.zeros(3, dtype=torch.int64), torch.arange(3), 0.1, "Linf")
-    best = BestImages(clean)
-    restart = apgd._Restart(problem, clean, best.unreached(), best, APGD(eps=0.1, loss="margin"))
-    restart.rises = torch.full((3,), 10.0)  # the loss rose in every step: condition 1 does not hold
-    restart.halved = torch.tensor([False, True, False])
-    restart.top_loss_at_checkpoint = restart.top_loss - torch.tensor([0.0, 0.0, 1.0])  # the third has a new best
-    before = restart.step_size
-    restart._adapt_step_size(10)
-    assert (restart.step_size / before).tolist() == [0.5, 1.0, 1.0]
-    assert restart.halved.tolist() == [True, False, False]
+    attack = APGD(eps=0.1, loss="margin")
+    state = attack.start(problem, 0, clean, torch.ones(3, dtype=torch.bool))
+    state.steps = torch.full((3,), 22)  # the first checkpoint
+    before, state.memory["top_loss"] = state.memory["size"], torch.zeros(3)
+    state.memory["rises"] = torch.full((3,), 20.0)  # the loss rose in most steps: condition 1 does not hold
+    state.memory["halved"] = torch.tensor([False, True, False])
+    state.memory["top_loss_before"] = torch.tensor([0.0, 0.0, -1.0])  # the third has a new best
+    attack._adapt_step_size(state, clean)
+    assert (state.memory["size"] / before).flatten().tolist() == [0.5, 1.0, 1.0]
+    assert state.memory["halved"].tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +150,7 @@ def test_rises_without_a_new_best_loss_halve_the_step_size_once() -> None:
     [
         (lambda: APGD(eps=0.1, rho=1.5), "rho: got 1.5"),
         (lambda: APGD(eps=0.1, steps=0), "steps: got 0"),
-        (lambda: APGDT(eps=0.1, target=1), "Use apgd for one target"),
+        (lambda: APGDT(eps=0.1, target=1), "Use apgd or fab for one target"),
         (lambda: APGDT(eps=0.1, targets=0), "targets: got 0"),
     ],
 )

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, margin
-from medrobust.attacks.methods.pgd import FGSM, PGD
+from medrobust.attacks.methods.iterative import FGSM, PGD
 from medrobust.attacks.methods.square import Square
-from medrobust.attacks.state import AttackState
+from medrobust.attacks.problem import Problem
 from medrobust.core.errors import UserError
 
 
@@ -49,8 +49,8 @@ def test_random_starts_differ_between_restarts_and_seeds(build: Any, images: Cal
     clean, labels, attack = images(3), torch.tensor([0, 1, 2]), PGD(eps=0.1)
     shifts = []
     for restart in (0, 1):
-        state = AttackState.initial(clean, labels, torch.tensor([5, 5, 6]), 0.1, restart, clean)
-        attack.begin(state, torch.zeros(3, dtype=torch.bool))
+        problem = Problem(build(1, 3), clean, labels, torch.tensor([5, 5, 6]), 0.1, "Linf")
+        state = attack.start(problem, restart, clean, torch.zeros(3, dtype=torch.bool))
         shifts.append((state.current - clean)[:, :, 4:8, 4:8])
     for one, other in ((shifts[0], shifts[1]), (shifts[0][1], shifts[0][2])):
         assert (one - other).abs().mean() > 0.01
@@ -73,7 +73,7 @@ def test_fgsm_and_pgd_agree_with_torchattacks(build: Any, images: Callable[..., 
     labels = model(clean).argmax(1)
     ours = FGSM(eps=0.03)(model, clean, labels, seeds=seeds(6))
     assert torch.allclose(ours, torchattacks.FGSM(model, eps=0.03)(clean, labels), atol=1e-6)
-    attack = PGD(eps=0.03, alpha=0.01, steps=7, random_start=False, stop_when_fooled=False)
+    attack = PGD(eps=0.03, alpha=0.01, steps=7, random_start=False, keep="last", stop_when_fooled=False)
     theirs = torchattacks.PGD(model, eps=0.03, alpha=0.01, steps=7, random_start=False)(clean, labels)
     assert torch.allclose(attack(model, clean, labels, seeds=seeds(6)), theirs, atol=1e-6)
 
@@ -115,10 +115,10 @@ def test_square_stays_at_the_border_and_changes_one_square_of_its_best_image(
     model, labels = build(1, 3).eval(), torch.tensor([0, 1, 2, 0])
     adv = Square(eps=0.1, queries=40, stop_when_fooled=False)(model, grey, labels, seeds=seeds(4))
     assert torch.allclose((adv - grey).abs(), torch.tensor(0.1))
-    state = AttackState.initial(grey, labels, seeds(4), 0.1, 0, grey)
-    attack.begin(state, torch.zeros(4, dtype=torch.bool))
+    problem = Problem(model, grey, labels, seeds(4), 0.1, "Linf")
+    state = attack.start(problem, 0, grey, torch.zeros(4, dtype=torch.bool))
     state.best, state.current, state.steps = state.current, grey, torch.full_like(labels, 5)
-    changed = (attack.step(state, torch.empty(4, 0)) != state.best).any(1)
+    changed = (attack.step(state, ()) != state.best).any(1)
     assert changed.any()
     side = attack._side(torch.tensor([6]), 12, 10).item()
     assert side < 10

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from medrobust.attacks.base import margin
 from medrobust.attacks.methods.apgd import APGD, APGDT
 from medrobust.attacks.methods.autoattack import AutoAttack
 from medrobust.attacks.methods.minimal import FABT
 from medrobust.attacks.methods.square import Square
-from medrobust.attacks.methods.square_l2 import SquareL2
+from medrobust.attacks.projection import Norm
 from medrobust.core.errors import UserError
 from tests.attacks.conftest import AttackedModel
 from tests.attacks.record_autoattack import RADII, perceptron
@@ -37,9 +38,10 @@ def test_the_same_images_survive_as_in_the_record(norm: Any, eps: float) -> None
 
 
 def test_the_parts_are_the_published_ones() -> None:
-    for norm, square in (("Linf", Square), ("L2", SquareL2)):
-        parts: list[Any] = AutoAttack(eps=0.1, norm=norm).parts()  # type: ignore[arg-type]
-        assert [type(part) for part in parts] == [APGD, APGDT, FABT, square]
+    norms: list[Norm] = ["Linf", "L2"]
+    for norm in norms:
+        parts: list[Any] = AutoAttack(eps=0.1, norm=norm).parts()
+        assert [type(part) for part in parts] == [APGD, APGDT, FABT, Square]
         first, second, third, last = parts
         assert (first.loss, first.steps, first.restarts, first.rho) == ("ce", 100, 1, 0.75)
         assert (second.loss, second.steps, second.restarts, second.targets) == ("dlr", 100, 1, 9)
@@ -47,6 +49,20 @@ def test_the_parts_are_the_published_ones() -> None:
         assert (third.alpha_max, third.eta, third.beta) == (0.1, 1.05, 0.9)
         assert (last.queries, last.p_init, last.rescale) == (5000, 0.8, False)
         assert {(part.eps, part.norm) for part in parts} == {(0.1, norm)}
+
+
+def test_to_the_end_its_parts_go_on(attacked_model: Callable[..., AttackedModel]) -> None:
+    model = attacked_model(4)
+    attack = AutoAttack(eps=0.08, steps=10, queries=10, targets=1, allow_weak=True)
+    margins = []
+    for version in (attack, attack.to_the_end()):
+        found = version(model, model.images, model.labels, seeds=model.seeds)
+        with torch.no_grad():
+            margins.append(margin(model(found), model.labels))
+    fooled = margins[0] > 0
+    assert fooled.any()
+    assert torch.equal(margins[1] > 0, fooled)
+    assert (margins[1] > margins[0] + 0.01)[fooled].any()
 
 
 @pytest.mark.parametrize("weak", [{"steps": 10}, {"queries": 100}, {"targets": 3}])

@@ -12,7 +12,7 @@ from torch import Tensor
 from medrobust.attacks.base import QueryCounter, margin
 from medrobust.attacks.methods.noise import Noise
 from medrobust.attacks.methods.one_pixel import OnePixel
-from medrobust.attacks.methods.square_l2 import SquareL2, _bumps
+from medrobust.attacks.methods.square import Square, _bumps
 from medrobust.attacks.methods.stripe import Mode, Stripe
 from medrobust.attacks.methods.transfer import Transfer
 from medrobust.attacks.methods.universal import Universal, fit
@@ -119,13 +119,15 @@ def test_square_in_l2_lies_on_the_sphere_and_is_as_strong_as_torchattacks(attack
     inner = torch.nn.Sequential(torch.nn.ZeroPad2d((-2, -3, -1, -2)), model).eval()
     with pytest.raises(RuntimeError, match="shape"), torch.random.fork_rng():
         torchattacks.Square(model, norm="L2", eps=1.0, n_queries=5)(model.images, model.labels)
-    ours = SquareL2(eps=1.4, queries=300)(inner, padded, model.labels, seeds=model.seeds)
+    ours = Square(eps=1.4, norm="L2", queries=300)(inner, padded, model.labels, seeds=model.seeds)
     with torch.random.fork_rng():
         attack = torchattacks.Square(inner, norm="L2", eps=1.4, n_queries=300, p_init=0.1)
         theirs = attack(padded, model.labels)
     counts = [int((inner(adv).argmax(1) != model.labels).sum()) for adv in (ours, theirs)]
     assert counts[0] >= counts[1] - 3
-    length = distance(SquareL2(eps=0.5, queries=30)(inner, padded, model.labels, seeds=model.seeds), padded, "L2")
+    length = distance(
+        Square(eps=0.5, norm="L2", queries=30)(inner, padded, model.labels, seeds=model.seeds), padded, "L2"
+    )
     assert length.max() <= 0.5 * (1 + 1e-5)
     assert length.min() > 0.25, "clipping shortens some"
 
@@ -256,7 +258,7 @@ def test_a_surrogate_is_the_checkpoint_with_the_suite_s_hash(tmp_path: Path) -> 
         (lambda: Noise(eps=0.1, draws=0), "draws: got 0"),
         (lambda: OnePixel(eps=1.0, population=10), "10 candidates over 100 generations.*400 over 100"),
         (lambda: OnePixel(eps=1.0, population=3, allow_weak=True), "population: got 3"),
-        (lambda: SquareL2(eps=1.0, queries=0), "queries: got 0"),
+        (lambda: Square(eps=1.0, queries=0), "queries: got 0"),
         (lambda: Universal(eps=0.1, epochs=2), "Too little to reach eps"),
         (lambda: Transfer(eps=0.1), "no source"),
         (lambda: Transfer(eps=0.1, source="m", sha256="a", attack={"name": "magic"}), "no attack 'magic'"),

@@ -127,7 +127,7 @@ def test_radius_zero_is_identity(name: str, build: Any, images: Callable[..., Te
 
 
 #: Controls and attacks whose search space or budget is too small; and those that need more than `QUICK`.
-NO_SURE_SUCCESS = {"fgsm", "noise", "one_pixel", "universal", "square_l2"}
+NO_SURE_SUCCESS = {"fgsm", "noise", "one_pixel", "universal"}
 STRONGER: dict[str, dict[str, Any]] = {
     "cw": {"steps": 100, "searches": 5, "lr": 0.2}, "fab": {"steps": 30},
     "fab_t": {"steps": 30}, "deepfool": {"steps": 30}, "jitter": {"steps": 40, "restarts": 5},

@@ -212,7 +212,7 @@ def test_fab_stops_inside_the_ball_without_minimise(restarts: int, attacked_mode
     [
         (lambda: DeepFool(eps=0.1, steps=0), "steps: got 0"),
         (lambda: FAB(eps=0.1, restarts=0), "restarts: got 0"),
-        (lambda: FABT(eps=0.1, target=1), "Use fab for one target"),
+        (lambda: FABT(eps=0.1, target=1), "Use apgd or fab for one target"),
         (lambda: CW(eps=0.1, c=0.0), "c: got 0.0"),
         (lambda: CW(eps=0.1, searches=0), "searches: got 0"),
     ],

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.engine.suite import resolve_suite
-from medrobust.attacks.methods.pgd import PGD
+from medrobust.attacks.methods.iterative import PGD
 from medrobust.checklist.run import CheckedModel, check_model
 from medrobust.core.params.attacks import AttacksParams, SuiteParams
 from medrobust.core.params.report import ReportParams

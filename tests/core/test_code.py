@@ -151,9 +151,9 @@ STAGE = """
 from pathlib import Path
 from medrobust.core.runtime import run_stage, say
 def main():
-    from medrobust.attacks.methods import pgd
+    from medrobust.attacks.methods import iterative
     if Path("edit").exists():
-        source = Path("src/medrobust/attacks/methods/pgd.py")
+        source = Path("src/medrobust/attacks/methods/iterative.py")
         source.write_text(source.read_text() + "\\nADDED = 1\\n")
     Path("out").write_text("done")
 if __name__ == "__main__":
@@ -196,7 +196,7 @@ def append(path: Path, text: str) -> None:
 
 def test_a_stage_runs_on_the_code_that_was_hashed(workspace: Path) -> None:
     assert python(workspace, "stages/stage.py") == "0 "
-    append(workspace / "src" / "medrobust" / "attacks" / "methods" / "pgd.py", "\n# a comment\n")
+    append(workspace / "src" / "medrobust" / "attacks" / "methods" / "iterative.py", "\n# a comment\n")
     append(workspace / "src" / "medrobust" / "report" / "collect.py", "\nADDED = 1\n")
     assert python(workspace, "stages/stage.py") == "0 "
 
@@ -204,7 +204,7 @@ def test_a_stage_runs_on_the_code_that_was_hashed(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("edited", "named"),
     [
-        ("attacks/methods/pgd.py", "src/medrobust/attacks/methods/pgd.py"),
+        ("attacks/methods/iterative.py", "src/medrobust/attacks/methods/iterative.py"),
         ("attacks/methods/apgd.py", "attacks/apgd"),
     ],
 )
@@ -224,12 +224,12 @@ def test_code_that_changes_while_a_stage_runs_ends_it_with_an_error(workspace: P
     (workspace / "edit").touch()
     found = python(workspace, "stages/stage.py")
     assert found.startswith("1 stage: stages/stage.py: its code has changed")
-    assert "methods/pgd.py" in found
+    assert "methods/iterative.py" in found
 
 
 def test_without_hashes_a_script_runs_by_hand(workspace: Path) -> None:
     shutil.rmtree(workspace / "data" / "code")
-    append(workspace / "src" / "medrobust" / "attacks" / "methods" / "pgd.py", "\nADDED = 1\n")
+    append(workspace / "src" / "medrobust" / "attacks" / "methods" / "iterative.py", "\nADDED = 1\n")
     assert python(workspace, "stages/stage.py") == "0 "
 
 

@@ -133,7 +133,7 @@ def test_an_aware_attacker_of_costs_reaches_costly_classes(
     labels, prices = splits.test.targets(range(len(splits.test))), torch.tensor(costs)
     plain = Joint(eps=EPS, steps=20, searches=4, detector=detector)
     paid = []
-    for attack in (plain, replace(plain, costs=costs)):
+    for attack in (plain, replace(plain, target="most_costly", costs=costs)):
         with torch.no_grad():
             paid.append(prices[labels, model(run(attack, model, splits, range(len(labels)))).argmax(1)])
     assert paid[1].sum() > 1.2 * paid[0].sum()

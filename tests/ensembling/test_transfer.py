@@ -10,7 +10,7 @@ from torch import nn
 
 from medrobust.attacks.engine.all_steps import attacks_with_all_steps, strongest
 from medrobust.attacks.engine.suite import resolve_suite
-from medrobust.attacks.methods.pgd import PGD
+from medrobust.attacks.methods.iterative import PGD
 from medrobust.core import metrics
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.report import ReportParams

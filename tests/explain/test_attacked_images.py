@@ -46,7 +46,7 @@ def test_the_attack_on_an_image_does_not_depend_on_the_others(explained: Explain
     assert torch.equal(everyone[5:6], alone)
 
 
-def test_the_first_success_replaces_a_lost_one(explained: ExplainedModel) -> None:
+def test_no_success_of_an_earlier_step_is_lost(explained: ExplainedModel) -> None:
     """With a step that overshoots, the last iterate may fail although an earlier one succeeded."""
     hyper = {"steps": 3, "alpha": 0.2, "random_start": False}
     entry: dict[str, Any] = {**explained.suite["attacks"][0], "hyperparameters": hyper}

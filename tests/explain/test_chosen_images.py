@@ -57,6 +57,6 @@ def test_the_strongest_attack_is_the_one_on_record() -> None:
         attempt("c", "natural", 0.0, True, 1.0), attempt("x", "one", 0.01, True, 1.0),
     ])  # fmt: skip
     ids = np.array(["a", "b", "c"])
-    assert strongest_attacks(attempts, ids, 0.02) == {"a": ("one", True), "b": ("two", False)}
-    assert strongest_attacks(attempts, ids, 0.01) == {"a": ("two", True), "b": ("two", False)}
-    assert strongest_attacks(attempts, ids, 0.005)["a"] == ("one", False), "what came nearest at a larger radius"
+    assert strongest_attacks(attempts, ids, 0.02) == {"a": "one", "b": "two"}
+    assert strongest_attacks(attempts, ids, 0.01) == {"a": "two", "b": "two"}
+    assert strongest_attacks(attempts, ids, 0.005)["a"] == "one", "what came nearest at a larger radius"

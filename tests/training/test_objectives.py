@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medrobust.attacks.methods.pgd import FGSM, PGD
+from medrobust.attacks.methods.iterative import FGSM, PGD
 from medrobust.core.errors import UserError
 from medrobust.core.params.training import ModelParams
 from medrobust.core.seeds import uniform
@@ -55,7 +55,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, weight: Tensor | None = None) 
 
 
 def attacked(step: Step, **changes: Any) -> Tensor:
-    options = {"eps": 0.05, "steps": 3, "stop_when_fooled": False, **changes}
+    options = {"eps": 0.05, "steps": 3, "stop_when_fooled": False, "keep": "last", **changes}
     return PGD(**options)(step.model, step.images, step.labels, seeds=step.seeds)
 
 
@@ -257,7 +257,7 @@ def test_ssat_adds_attacked_pseudo_labelled_images() -> None:
     step = make_step(adv=adv(beta=2.0))
     assert step.unlabelled is not None
     images, labels, seeds = step.unlabelled
-    hit = PGD(eps=0.05, steps=3, stop_when_fooled=False)(step.model, images, labels, seeds=seeds)
+    hit = PGD(eps=0.05, steps=3, stop_when_fooled=False, keep="last")(step.model, images, labels, seeds=seeds)
     expected = loss("mixed", make_step()) + 2.0 * cross_entropy(step.model(hit), labels)
     assert torch.allclose(loss("ssat", step), expected, atol=1e-5)
     with pytest.raises(UserError, match="no unlabelled images for ssat"):

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from medrobust.attacks.projection import Norm, distance, per_image
 from medrobust.attacks.tolerance import TOLERANCE
 from medrobust.core.errors import UserError
-from medrobust.core.params.base import Count, NotNegative, Positive
+from medrobust.core.params.base import NotNegative
 from medrobust.core.params.hyperparameters import check_values, reaches
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ class Attack(ABC):
         """
         return math.inf
 
+    def for_classes(self, count: int) -> Self:
+        """The attack for a model with this number of classes. Only attacks that count classes override this."""
+        return self
+
     def with_training(self, train: "Subset") -> "Attack":
         """The attack with these training images. Only attacks that are fitted on images override this."""
         return self
@@ -61,7 +65,11 @@ class Attack(ABC):
         return self
 
     def to_the_end(self) -> "Attack":
-        """The attack with all its steps on every image. Only attacks that stop at a success override this."""
+        """The attack with all its steps on every image: without `stop_when_fooled`, where it has this field.
+
+        Others have no such form and are returned unchanged: the smallest change ends at the boundary by definition
+        (FAB, DeepFool, CW), and searches by predictions or few scores end at a success.
+        """
         return self
 
     def gradient_attacks(self) -> list["Attack"]:
@@ -109,38 +117,13 @@ class Attack(ABC):
         return torch.where(per_image(outside), images, result)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FixedStepAttack(Attack):
-    """An attack with steps of a fixed size `alpha`; None = 2.5·eps/steps.
-
-    `steps` are gradient evaluations per restart. A random start is uniform in the ball; the first restart starts
-    from `start` where a caller passes one. `allow_weak` accepts alpha·steps < eps.
-    """
-
-    alpha: Positive | None = None
-    steps: Count = 10
-    random_start: bool = True
-    allow_weak: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
-
-    @property
-    def step_size(self) -> float:
-        """Step size in [0, 1] pixel units."""
-        return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
-
-
 class QueryCounter(nn.Module):
-    """A model that counts forward passes per image, int64 n: `gradients` need a gradient, `queries` do not."""
+    """A model that counts forward passes per image: `gradients` need a gradient, `queries` do not (int64 n)."""
 
     def __init__(self, model: nn.Module, count: int) -> None:
         super().__init__()
-        self.model = model
-        self.gradients = torch.zeros(count, dtype=torch.int64)
-        self.queries = torch.zeros(count, dtype=torch.int64)
-        self.rows = torch.arange(count)
+        self.model, self.rows = model, torch.arange(count)
+        self.counts = torch.zeros(count, 2, dtype=torch.int64)  # gradients, queries
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -148,24 +131,36 @@ class QueryCounter(nn.Module):
         except AttributeError:
             return getattr(self._modules["model"], name)
 
+    @property
+    def gradients(self) -> Tensor:
+        return self.counts[:, 0]
+
+    @property
+    def queries(self) -> Tensor:
+        return self.counts[:, 1]
+
+    def with_rows(self, rows: Tensor) -> "QueryCounter":
+        """A view that counts these images only."""
+        view = QueryCounter(self.model, 0)
+        view.training, view.counts, view.rows = self.training, self.counts, rows
+        return view
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits. A batch with k copies of each image counts k evaluations per image.
 
         An attack that shrinks its batch without `focus` is charged as if every image were still in it.
         """
-        counts = self.gradients if torch.is_grad_enabled() and images.requires_grad else self.queries
-        counts[self.rows] += math.ceil(len(images) / max(len(self.rows), 1))
-        return self.model(images)
+        logits: Tensor = self.model(images)
+        kind = 0 if torch.is_grad_enabled() and images.requires_grad else 1
+        self.counts[self.rows, kind] += math.ceil(len(images) / max(len(self.rows), 1))
+        return logits
 
 
-def focus(model: nn.Module, rows: Tensor) -> nn.Module:
-    """A view of a `QueryCounter` that counts some images (indices or a bool mask); any other model unchanged."""
+def focus(model: nn.Module, rows: Tensor | slice) -> nn.Module:
+    """A view of a `QueryCounter` that counts some images (indices, a bool mask or a slice); others unchanged."""
     if not isinstance(model, QueryCounter):
         return model
-    view = QueryCounter(model.model, 0)
-    view.training = model.training
-    view.gradients, view.queries, view.rows = model.gradients, model.queries, model.rows[rows.cpu()]
-    return view
+    return model.with_rows(model.rows[rows if isinstance(rows, slice) else rows.cpu()])
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:

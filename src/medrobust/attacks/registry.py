@@ -2,8 +2,8 @@
 
 #: name in a suite -> module:class, imported on first use
 ATTACKS = {
-    "fgsm": "medrobust.attacks.methods.pgd:FGSM",
-    "pgd": "medrobust.attacks.methods.pgd:PGD",
+    "fgsm": "medrobust.attacks.methods.iterative:FGSM",
+    "pgd": "medrobust.attacks.methods.iterative:PGD",
     "bim": "medrobust.attacks.methods.iterative:BIM",
     "targeted_bim": "medrobust.attacks.methods.iterative:TargetedBIM",
     "mifgsm": "medrobust.attacks.methods.iterative:MIFGSM",
@@ -20,7 +20,6 @@ ATTACKS = {
     "deepfool": "medrobust.attacks.methods.minimal:DeepFool",
     "autoattack": "medrobust.attacks.methods.autoattack:AutoAttack",
     "square": "medrobust.attacks.methods.square:Square",
-    "square_l2": "medrobust.attacks.methods.square_l2:SquareL2",
     "rays": "medrobust.attacks.methods.rays:RayS",
     "cw": "medrobust.attacks.methods.cw:CW",
     "one_pixel": "medrobust.attacks.methods.one_pixel:OnePixel",

@@ -2,34 +2,36 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, focus, input_gradient, margin
+from medrobust.attacks.base import Attack, QueryCounter, input_gradient, margin
+from medrobust.attacks.problem import STREAMS, BestImages, Problem, TargetableAttack, improves
 from medrobust.attacks.projection import per_image
-from medrobust.attacks.targets import attack_loss
+from medrobust.attacks.targets import Loss, attack_loss
 from medrobust.core.params.base import Count
 
-Loss = Literal["ce", "margin"]
+#: Steps over which `give_up` measures progress: a tenth of an attack's steps, but at least this many.
+STRETCH = 3
+#: An attempt is hopeless if this multiple of the last stretch's progress would not suffice in all remaining ones.
+HOPE = 2.0
 
 
-@dataclass
-class AttackState:
+@dataclass(kw_only=True)
+class AttackState(Problem):
     """State of a batch under an iterative attack; row i of every tensor belongs to image i.
 
-    The clean `images` and the iterates `current`, `origin` (the first) and `best` (the evaluated one with the
-    largest margin) are n×C×H×W in [0, 1]. `score`, n, is the margin of `best`, -inf before the first evaluation,
-    and `pred` its predicted class; `earlier_score` is the score some steps ago (used by the engine). `eps`, n, has
-    each image's radius, `restart` the number of its restart, from 0, and `steps` the steps taken. Labels, seeds,
-    `restart`, `steps` and `pred` are int64.
+    The iterates `current`, `origin` (the first) and `best` (the evaluated one with the highest score) are n×C×H×W
+    in [0, 1]. `score`, n, is that of `best`: its margin, unless the attack ranks iterates otherwise, and -inf
+    before the first evaluation. `pred` is its predicted class, and `margin` its margin without a target.
+    `earlier_score` is the score some steps ago (used by `give_up`). `index` is the number of each image in the
+    caller's batch, `restart` that of its start, from 0, and `steps` the steps taken. `costs`, n×2, are evaluations
+    with and without a gradient. `memory` has what a method keeps from step to step.
     """
 
-    images: Tensor
-    labels: Tensor
-    seeds: Tensor
-    eps: Tensor
+    index: Tensor
     restart: Tensor
     steps: Tensor
     current: Tensor
@@ -37,38 +39,57 @@ class AttackState:
     best: Tensor
     score: Tensor
     earlier_score: Tensor
+    margin: Tensor
     pred: Tensor
+    costs: Tensor
+    memory: dict[str, Tensor]
 
     @classmethod
-    def initial(
-        cls, images: Tensor, labels: Tensor, seeds: Tensor, eps: float | Tensor, restart: int, start: Tensor
-    ) -> "AttackState":
-        """State of images whose first iterates are `start`, n×C×H×W, before any step."""
-        radii = torch.as_tensor(eps, dtype=images.dtype, device=images.device).expand(len(images))
-        zeros = torch.zeros_like(labels)
-        score = torch.full_like(radii, -torch.inf)
-        return cls(images, labels, seeds, radii, zeros + restart, zeros, start, start, start, score, score, labels)
-
-    def take(self, rows: Tensor | slice) -> "AttackState":
-        """The state of some images, given as indices, a bool mask or a slice."""
-        return AttackState(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+    def initial(cls, problem: Problem, restart: int | Tensor, first: Tensor) -> "AttackState":
+        """State of a problem whose first iterates are `first`, n×C×H×W, before any evaluation."""
+        zeros, index = torch.zeros_like(problem.labels), torch.arange(len(first), device=first.device)
+        score = first.new_full((len(first),), -torch.inf)
+        return cls(
+            **vars(problem), index=index, restart=zeros + restart, steps=zeros, current=first, origin=first,
+            best=first, score=score, earlier_score=score, margin=score, pred=problem.labels,
+            costs=zeros[:, None].expand(-1, 2), memory={},
+        )  # fmt: skip
 
     def join(self, other: "AttackState") -> "AttackState":
-        """The state of these images followed by those of `other`."""
-        pairs = {f.name: [getattr(self, f.name), getattr(other, f.name)] for f in fields(self)}
-        return AttackState(**{name: torch.cat(pair) for name, pair in pairs.items()})
+        """The state of these images followed by those of `other`, a problem of the same attack."""
 
-    def update_best(self, logits: Tensor) -> None:
-        """Store the current iterates (with these logits, n×K) whose margin is larger than that of earlier ones."""
-        margins = margin(logits, self.labels)
-        better = margins > self.score
+        def both(one: Any, two: Any) -> Any:
+            if isinstance(one, dict):
+                return {name: both(value, two[name]) for name, value in one.items()}
+            if isinstance(one, QueryCounter):
+                return one.with_rows(torch.cat([one.rows, two.rows]))
+            return torch.cat([one, two]) if isinstance(one, Tensor) else one
+
+        return AttackState(**{f.name: both(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+
+    @property
+    def idle(self) -> Tensor:
+        """Images that cannot be attacked, because their label is the class to lead to; bool n."""
+        if self.loss_targets is None:
+            return torch.zeros_like(self.labels, dtype=torch.bool)
+        return self.loss_targets == self.labels
+
+    @property
+    def stream(self) -> Tensor:
+        """A number of random streams for each image, int64 n, that belongs to this step alone."""
+        return self.restart * STREAMS + self.steps
+
+    def update_best(self, logits: Tensor, scores: Tensor, *, always: bool = False) -> None:
+        """Store the current iterates (with these logits, n×K) with higher scores; `always` = with any score."""
+        better = improves(scores, self.score) | always
         self.best = torch.where(per_image(better), self.current, self.best)
-        self.score = torch.where(better, margins, self.score)
+        self.score = torch.where(better, scores, self.score)
+        self.margin = torch.where(better, margin(logits, self.labels), self.margin)
         self.pred = torch.where(better, logits.argmax(1), self.pred)
 
 
 @dataclass(frozen=True, kw_only=True)
-class IterativeAttack(Attack):
+class IterativeAttack(TargetableAttack):
     """An attack that repeats two operations: evaluate the current iterate, then take a step.
 
     The result of a fooled image is the first iterate that fools the model; the image is then not evaluated again.
@@ -77,33 +98,38 @@ class IterativeAttack(Attack):
 
     Attributes:
         restarts: number of starts; later ones are tried on images that are not fooled yet.
-        stop_when_fooled: whether fooled images stop. Training needs all steps and the last iterate: False.
-        loss: maximised by the gradient: cross-entropy, or the margin (the CW loss in the Linf ball).
+        stop_when_fooled: whether fooled images stop. If not, every start takes all its steps.
+        keep: the result is the iterate with the largest margin (`best`), or the `last` one.
     """
 
     failure_covers_smaller_eps: ClassVar[bool] = True
     restarts: Count = 1
     stop_when_fooled: bool = True
-    loss: Loss = "ce"
+    keep: Literal["best", "last"] = "best"
     #: Whether an evaluation computes the gradient. If not, it is a query.
-    uses_gradient: ClassVar[bool] = True
+    uses_gradient: ClassVar[bool] = False
 
     @property
     @abstractmethod
     def num_steps(self) -> int:
-        """Steps of one restart. The last iterate is evaluated as well, without a gradient."""
+        """Steps of one start. The last iterate is evaluated as well, without a gradient."""
+
+    @property
+    def starts(self) -> int:
+        """Starts per image."""
+        return self.restarts
 
     @property
     def has_random_start(self) -> bool:
         return False
 
     @abstractmethod
-    def step(self, state: AttackState, gradient: Tensor) -> Tensor:
-        """The next iterate of each image, n×C×H×W inside its ball. The state must not be changed.
+    def step(self, state: AttackState, found: tuple[Tensor, ...]) -> Tensor:
+        """The next iterate of each image, n×C×H×W inside its ball. Of the state, only `memory` may be changed.
 
         Args:
             state: after `state.steps` steps; `best` and `score` include the current iterates.
-            gradient: of the loss at the current iterates, n×C×H×W; empty for attacks without gradients.
+            found: what `evaluate` returned besides the logits.
         """
 
     def begin(self, state: AttackState, warm: Tensor) -> None:
@@ -112,16 +138,17 @@ class IterativeAttack(Attack):
         Where `warm` (bool, n), an attack with random starts begins exactly there; elsewhere it may draw one.
         """
 
-    def evaluate(self, model: nn.Module, state: AttackState) -> tuple[Tensor, Tensor]:
-        """Logits n×K of the current iterates, and the gradient that `step` takes."""
-        if self.uses_gradient:
-            return loss_gradient(model, state.current, state.labels, self.loss)
-        with torch.no_grad():
-            return model(state.current), torch.empty(len(state.images), 0, device=state.images.device)
+    def evaluate(self, state: AttackState, *, last: bool = False) -> tuple[Tensor, ...]:
+        """Logits n×K of the current iterates, and what `step` needs; after the `last` step, the logits suffice."""
+        return (state.logits(state.current),)
+
+    def scores(self, state: AttackState, logits: Tensor, found: tuple[Tensor, ...]) -> Tensor:
+        """By which number, n, the best of the iterates is chosen; a positive one is a success."""
+        return state.margins(logits)
 
     @property
     def cost(self) -> float:
-        return self.restarts * self.num_steps / (1 if self.uses_gradient else 3)
+        return self.starts * self.num_steps / (1 if self.uses_gradient else 3)
 
     def gradient_attacks(self) -> list[Attack]:
         return [self] if self.uses_gradient else []
@@ -129,40 +156,66 @@ class IterativeAttack(Attack):
     def to_the_end(self) -> "IterativeAttack":
         return replace(self, stop_when_fooled=False)
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        result = start.clone()
-        rows = torch.arange(len(images), device=images.device)
-        for restart in range(self.restarts):
-            first = start if restart == 0 else images
-            state = AttackState.initial(images[rows], labels[rows], seeds[rows], self.eps, restart, first[rows])
-            self.begin(state, torch.full_like(rows, first is not images, dtype=torch.bool))
-            result[rows], fooled = self._run(focus(model, rows), state)
-            rows = rows[~fooled]
-            if not len(rows):
-                break
-        return result
+    def start(self, problem: Problem, number: int | Tensor, first: Tensor, warm: Tensor) -> AttackState:
+        """State before a start (its number, from 0, or one per image); `first` and `warm` are as in `begin`."""
+        state = AttackState.initial(problem, number, problem.project(first))
+        self.begin(state, warm & ~state.idle)
+        state.current = torch.where(per_image(state.idle), state.images, state.current)
+        state.origin = state.current
+        return state
 
-    def _run(self, model: nn.Module, state: AttackState) -> tuple[Tensor, Tensor]:
-        """Run one restart; return the attacked images, and which of them fool the model."""
-        result = state.current.clone()
-        fooled = torch.zeros(len(result), dtype=torch.bool, device=result.device)
-        active = torch.arange(len(result), device=result.device)
-        for _ in range(self.num_steps):
-            logits, gradient = self.evaluate(model, state)
-            state.update_best(logits)
-            if self.stop_when_fooled and bool((wrong := state.score > 0).any()):
-                result[active[wrong]], fooled[active[wrong]] = state.current[wrong], True
-                model, state = focus(model, ~wrong), state.take(~wrong)
-                active, gradient = active[~wrong], gradient[~wrong]
-                if not len(active):
-                    return result, fooled
-            state.current, state.steps = self.step(state, gradient), state.steps + 1
+    def advance(self, state: AttackState, *, give_up: bool = False) -> tuple[AttackState, AttackState]:
+        """Evaluate the iterates and take one step; return the images that have finished, and the others.
+
+        `give_up`: whether hopeless attempts end early (see `_hopeless`).
+        """
+        logits, *rest = self.evaluate(state)
+        found, always = tuple(rest), self.keep == "last"
+        state.update_best(logits, self.scores(state, logits, found), always=always)
+        done = state.idle
         if self.stop_when_fooled:
-            with torch.no_grad():
-                state.update_best(model(state.current))
-            fooled[active] = state.score > 0
-        result[active] = state.best if self.stop_when_fooled else state.current
-        return result, fooled
+            done = done | (state.score > 0)
+        if give_up:
+            done = done | self._hopeless(state)
+        some = bool(done.any())
+        ended = state.take(done if some else slice(0))
+        if some:
+            state, found = state.take(~done), tuple(part[~done] for part in found)
+        if len(state.images):
+            state.current, state.steps = self.step(state, found), state.steps + 1
+            last = state.steps >= self.num_steps
+            if last.any():
+                final, state = state.take(last), state.take(~last)
+                if always and not self.stop_when_fooled:  # as in training: the last iterate is the result anyway
+                    final.best = final.current
+                else:
+                    logits, *rest = self.evaluate(final, last=True)
+                    final.update_best(logits, self.scores(final, logits, tuple(rest)), always=always)
+                ended = ended.join(final)
+        return ended, state
+
+    def search(self, problem: Problem, start: Tensor) -> Tensor:
+        best = BestImages(start)
+        for number, rows, part in best.rounds(problem, range(self.starts), every=not self.stop_when_fooled):
+            first = part.images if number else start[rows]
+            moved = (first != part.images).flatten(1).any(1)
+            state = self.start(part, number, first, moved)
+            if number and state.idle.all():  # no wrong class is left
+                break
+            while len(state.images):
+                ended, state = self.advance(state)
+                best.update(ended.best, ended.score, rows[ended.index])
+        return best.images
+
+    def _hopeless(self, state: AttackState) -> Tensor:
+        """Attempts, bool n, that would fail even if each remaining stretch gained twice as much as the last."""
+        stretch = max(STRETCH, self.num_steps // 10)
+        due = state.steps % stretch == 0
+        remaining = (self.num_steps - state.steps) / stretch
+        gain = state.score - state.earlier_score
+        hopeless = due & (state.steps >= 2 * stretch) & (state.score + HOPE * remaining * gain < 0)
+        state.earlier_score = torch.where(due, state.score, state.earlier_score)
+        return hopeless
 
 
 def loss_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> tuple[Tensor, Tensor]:

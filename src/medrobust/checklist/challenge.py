@@ -14,11 +14,9 @@ from torch import nn
 
 from medrobust.attacks.base import Attack, frozen, margin
 from medrobust.attacks.methods.apgd import APGDT
-from medrobust.attacks.methods.iterative import PGDL2, VMIFGSM
-from medrobust.attacks.methods.pgd import FGSM, PGD
+from medrobust.attacks.methods.iterative import FGSM, PGD, VMIFGSM, IteratedGradient
 from medrobust.attacks.methods.rays import RayS
 from medrobust.attacks.methods.square import Square
-from medrobust.attacks.methods.square_l2 import SquareL2
 from medrobust.attacks.projection import Norm, project
 from medrobust.checklist.base import Challenge, ImageSample, RadiusCurve
 from medrobust.core.seeds import signs
@@ -58,11 +56,8 @@ def run_challenge(
     """
 
     def pgd(count: int = steps, **changes: Any) -> Attack:
-        kind = PGD if norm == "Linf" else PGDL2
-        return kind(eps=eps, steps=count, **{"loss": "margin", **changes})
+        return IteratedGradient(eps=eps, norm=norm, steps=count, **{"loss": "margin", **changes})
 
-    square: type[Square] | type[SquareL2] = Square if norm == "Linf" else SquareL2
-    single = FGSM(eps=eps) if norm == "Linf" else pgd(1, alpha=eps, random_start=False, loss="ce")
     rays = RayS(eps=eps, norm=norm, queries=queries, halvings=HALVINGS)
     sizes = [pgd(alpha=share * eps, allow_weak=True) for share in STEP_SIZES]
     with frozen(model):
@@ -72,14 +67,14 @@ def run_challenge(
         left = ~plain & ~margin_loss
         fooled = {
             NOISE: noise,
-            ONE_STEP: fools(model, single, sample),
+            ONE_STEP: fools(model, FGSM(eps=eps, norm=norm), sample),
             PLAIN_PGD: plain,
             LOGIT_SCALE: margin_loss,
             CONVERGENCE: _any_fools(model, [pgd(2 * steps)], sample, left),
             RESTARTS: _any_start_fools(model, pgd(), sample, left),
             STEP_SIZE: _any_fools(model, sizes, sample, left),
             ADAPTIVE: _any_fools(model, [APGDT(eps=eps, norm=norm, steps=2 * steps)], sample, left),
-            BLACK_BOX: _any_fools(model, [square(eps=eps, queries=queries)], sample, left),
+            BLACK_BOX: _any_fools(model, [Square(eps=eps, norm=norm, queries=queries)], sample, left),
             LABEL_ONLY: _any_fools(model, [rays], sample, left),
         }
         if norm == "Linf":

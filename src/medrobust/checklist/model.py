@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import frozen, margin
-from medrobust.attacks.methods.pgd import FGSM
-from medrobust.attacks.state import Loss, loss_gradient
+from medrobust.attacks.methods.iterative import FGSM
+from medrobust.attacks.state import loss_gradient
+from medrobust.attacks.targets import Loss
 from medrobust.attacks.tolerance import TOLERANCE
 from medrobust.checklist.base import ImageSample, Measurement, ModelEvidence, lower_bound
 from medrobust.checklist.challenge import BATCH

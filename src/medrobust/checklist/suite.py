@@ -148,4 +148,4 @@ def _failed_attempts(evidence: SuiteEvidence) -> pd.DataFrame:
 def _follows_gradients(attack: Attack) -> bool:
     """Whether the attack steps along gradients, has no target and may change every pixel."""
     free = getattr(attack, "target", None) is None and getattr(attack, "mask", None) is None
-    return free and bool(getattr(attack, "uses_gradient", hasattr(attack, "step_size")))
+    return free and hasattr(attack, "step_size")

@@ -46,7 +46,7 @@ def signs(seeds: Tensor, stream: int | Tensor, shape: tuple[int, ...]) -> Tensor
     return torch.where(uniform(seeds, stream, shape) < 0.5, -1.0, 1.0)
 
 
-def normal(seeds: Tensor, stream: int, shape: tuple[int, ...]) -> Tensor:
+def normal(seeds: Tensor, stream: int | Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal float32 draws, n×shape (Box & Muller 1958).
 
     Arguments as in `uniform`; stream k uses the uniform streams 2k and 2k + 1.

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack
-from medrobust.attacks.engine.all_steps import strongest
-from medrobust.attacks.engine.evaluate import build_attack
+from medrobust.attacks.engine.all_steps import attacks_with_all_steps, strongest
 from medrobust.core.runtime import progress
 from medrobust.core.seeds import image_seeds
 from medrobust.data.store import Subset
@@ -17,20 +16,14 @@ from medrobust.models.predict import batches
 
 
 class SuiteAttack:
-    """For each image the strongest attack of a resolved suite, after all its steps.
-
-    An attack that stops at its first success leaves images on the border between two classes, where detectors
-    recognise them more easily than later in the attack. Where no attack fools the model after all its steps, the
-    first success is used, so that as many images are fooled as in an evaluation.
+    """For each image the strongest attack of a resolved suite, after all its steps (`attacks_with_all_steps`).
 
     `suite` is a result of `attacks.engine.suite.resolve_suite`; `train` is for attacks that are fitted on training
     images.
     """
 
     def __init__(self, suite: dict[str, Any], eps: float, train: Subset | None = None) -> None:
-        self.attacks = [build_attack(entry, eps, suite["norm"]) for entry in suite["attacks"]]
-        if train is not None:
-            self.attacks = [attack.with_training(train) for attack in self.attacks]
+        self.attacks = attacks_with_all_steps(suite, eps, train)
 
     def for_images(self, subset: Subset, rows: list[int]) -> "SuiteAttack":
         """The suite's attack on these rows of a subset, whose masks its attacks may need."""
@@ -39,20 +32,7 @@ class SuiteAttack:
         return ready
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, *, seeds: Tensor) -> Tensor:
-        result = strongest(model, [attack.to_the_end() for attack in self.attacks], images, labels, seeds)
-        standing = torch.nonzero(~_fooled(model, result, labels)).squeeze(1)
-        for attack in self.attacks:
-            if not len(standing) or attack.to_the_end() is attack:
-                continue
-            made = attack(model, images[standing], labels[standing], seeds=seeds[standing])
-            hit = _fooled(model, made, labels[standing])
-            result[standing[hit]], standing = made[hit], standing[~hit]
-        return result
-
-
-def _fooled(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(images).argmax(1) != labels
+        return strongest(model, self.attacks, images, labels, seeds)
 
 
 def changed_images(

@@ -5,10 +5,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
-from medrobust.attacks.base import Attack, margin
 from medrobust.attacks.engine.evaluate import named_attacks
 from medrobust.attacks.projection import Norm, per_image, project
 from medrobust.core.seeds import image_seeds, normal, signs
@@ -25,8 +23,8 @@ def attacked_images(
     """Each image under the suite's attack that was strongest on it, with all its steps; n×C×H×W, on the CPU.
 
     An evaluation ends an attack at the first success, which leaves the image on the border between two classes.
-    Here the attack continues to its last step. Where that loses a recorded success, the first success is used.
-    Images that are misclassified without an attack, on which the evaluation tried none, get the suite's cheapest.
+    Here the attack continues to its last step. Images that are misclassified without an attack, on which the
+    evaluation tried none, get the suite's cheapest.
 
     Args:
         suite: as `attacks.engine.suite.resolve_suite` returns it; `eps` is in its norm.
@@ -36,31 +34,19 @@ def attacked_images(
     named = {name: replace(attack, eps=eps) for name, attack in named_attacks(suite)}
     strongest = strongest_attacks(attempts, subset.ids, eps)
     cheapest = next(iter(named))
-    names, hits = zip(*(strongest.get(name, (cheapest, False)) for name in subset.ids), strict=True)
+    names = np.array([strongest.get(name, cheapest) for name in subset.ids])
+    device = next(model.parameters()).device
     result, seeds = subset.batch(range(len(subset))), image_seeds(subset.ids, seed)
+    targets = subset.targets(range(len(subset)))
     for name, attack in named.items():
-        own = np.flatnonzero(np.array(names) == name)
-        ready = attack.with_training(train) if train is not None and len(own) else attack
+        own = np.flatnonzero(names == name)
+        ready = (attack.with_training(train) if train is not None and len(own) else attack).to_the_end()
         for rows in np.array_split(own, range(BATCH, len(own), BATCH)):
             if len(rows):
-                fitted, hit = ready.for_images(subset, rows.tolist()), torch.tensor(hits)[rows]
-                result[rows] = _attack(model, fitted, result[rows], subset.targets(rows), seeds[rows], hit)
+                images, labels, own_seeds = (part[rows].to(device) for part in (result, targets, seeds))
+                attacked = ready.for_images(subset, rows.tolist())(model, images, labels, seeds=own_seeds)
+                result[rows] = attacked.cpu()
     return result
-
-
-def _attack(
-    model: nn.Module, attack: Attack, images: Tensor, labels: Tensor, seeds: Tensor, hit: Tensor
-) -> Tensor:
-    """All steps of one attack; only to the first success where all steps lose a recorded success (`hit`)."""
-    device = next(model.parameters()).device
-    images, labels, seeds = images.to(device), labels.to(device), seeds.to(device)
-    whole = attack.to_the_end()
-    attacked = whole(model, images, labels, seeds=seeds)
-    with torch.no_grad():
-        lost = (margin(model(attacked), labels) <= 0) & hit.to(device)
-    if whole is not attack and lost.any():
-        attacked[lost] = attack(model, images[lost], labels[lost], seeds=seeds[lost])
-    return attacked.cpu()
 
 
 def noisy_images(subset: Subset, eps: float, norm: Norm, seed: int) -> Tensor:

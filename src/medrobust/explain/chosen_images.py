@@ -45,8 +45,8 @@ def choose_images(predictions: pd.DataFrame, worst: pd.DataFrame, count: int, ep
     return [*chosen, *(ChosenImage("fooled", number, name, float(at)) for number, (name, at) in pairs)]
 
 
-def strongest_attacks(attempts: pd.DataFrame, ids: np.ndarray, eps: float) -> dict[str, tuple[str, bool]]:
-    """Image id -> the suite's strongest attack on the image, and whether it fooled the model within the radius.
+def strongest_attacks(attempts: pd.DataFrame, ids: np.ndarray, eps: float) -> dict[str, str]:
+    """Image id -> the suite's strongest attack on the image.
 
     An attack that succeeded within the radius comes first, then the one with the largest margin at any radius (an
     attack that fails at a large radius is not tried at smaller ones). Images without attempts are left out.
@@ -55,5 +55,4 @@ def strongest_attacks(attempts: pd.DataFrame, ids: np.ndarray, eps: float) -> di
     tried = attempts[~attempts["attack"].isin(["natural", "stored"]) & attempts["id"].isin(ids)]
     hit = tried["fooled"] & (tried["eps"] <= eps * (1 + TOLERANCE))
     ranked = tried.assign(hit=hit).sort_values(["hit", "margin"], ascending=False, kind="stable")
-    best = ranked.drop_duplicates("id")
-    return {name: (attack, bool(hit)) for name, attack, hit in best[["id", "attack", "hit"]].to_numpy()}
+    return dict(ranked.drop_duplicates("id")[["id", "attack"]].to_numpy().tolist())

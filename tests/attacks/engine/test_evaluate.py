@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medrobust.attacks.engine.attempts import RECORDS
 from medrobust.attacks.engine.evaluate import attack_suite, evaluate_suite
 from medrobust.attacks.engine.suite import resolve_suite
-from medrobust.attacks.methods.pgd import FGSM, PGD
+from medrobust.attacks.methods.iterative import FGSM, PGD
 from medrobust.core.errors import UserError
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.data.store import Subset

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, recall_score
 from torch import nn
 
-from medrobust.attacks.engine.run import AttackOutputs, _point, run_suite
+from medrobust.attacks.engine.attempts import worst_case
+from medrobust.attacks.engine.evaluate import attack_suite
+from medrobust.attacks.engine.run import AttackOutputs, _first_attack, _point, run_suite
 from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.core.lineage import MADE_ON, TABLES
 from medrobust.core.params.attacks import SuiteParams
@@ -61,6 +63,25 @@ def test_a_class_that_is_absent_has_no_recall() -> None:
     point = _point(worst_cases(2), ["c0", "c1", "c2"], REPORT)
     assert (point["robust_recall_c2"], point["robust_recall_c2_low"]) == (None, None)
     assert point["robust_recall_c0"] is not None
+
+
+def test_the_first_attack_has_the_numbers_of_a_suite_of_its_own(trained: nn.Module, subset: Subset) -> None:
+    """A one-step attack is tried on every image at every radius; iterated attacks are not."""
+    found = []
+    for names in (["fgsm"], ["fgsm", "pgd"], ["pgd"], ["pgd", "apgd"]):
+        params = SuiteParams(norm="Linf", eps=[0.02, 0.05, 0.1], attacks=[{"name": name} for name in names])
+        suite = resolve_suite("s", params)
+        attempts = attack_suite(trained, subset, suite, seed=0)
+        found.append((_first_attack(attempts, suite, REPORT), worst_case(attempts, suite["eps"])))
+    alone = 1 - found[0][1].groupby("eps")["fooled"].mean()
+    assert [first for first, _ in (found[0], *found[2:])] == [{}, {}, {}]
+    first, worst = found[1]
+    assert first["first_attack"] == "fgsm"
+    assert first["first_attack_accuracy"] == {f"{eps:g}": pytest.approx(value) for eps, value in alone.items()}
+    for eps, value in first["first_attack_accuracy"].items():
+        low, high = first["first_attack_accuracy_ci"][eps]
+        assert low <= value <= high
+    assert (1 - worst.groupby("eps")["fooled"].mean() <= alone).all()
 
 
 @pytest.mark.parametrize("target", [None, "next_up"])

@@ -8,7 +8,7 @@ import torch
 from medrobust.attacks.base import Attack
 from medrobust.attacks.engine.schedule import ImageSchedule
 from medrobust.attacks.engine.streaming import Attempt, AttemptResult
-from medrobust.attacks.methods.pgd import FGSM, PGD
+from medrobust.attacks.methods.iterative import FGSM, PGD
 
 RADII = [0.01, 0.02, 0.03, 0.04]
 

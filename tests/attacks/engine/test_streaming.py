@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, QueryCounter, focus
-from medrobust.attacks.engine.streaming import Attempt, AttemptResult, BatchLimit, FixedBatch, StreamingBatch
-from medrobust.attacks.methods.pgd import FGSM, PGD
+from medrobust.attacks.batch_limit import BatchLimit
+from medrobust.attacks.engine.streaming import Attempt, AttemptResult, FixedBatch, StreamingBatch
+from medrobust.attacks.methods.apgd import APGD, APGDT
+from medrobust.attacks.methods.iterative import BIM, CWPGD, FGSM, PGD, TIFGSM, VMIFGSM, Jitter
 from medrobust.attacks.methods.square import Square
 from medrobust.attacks.state import IterativeAttack
 from medrobust.core.errors import UserError
@@ -24,7 +26,7 @@ def work(
     def fetch(rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         return subset.batch(rows), subset.targets(rows), torch.tensor(rows) + 7
 
-    batch, results = StreamingBatch(model, attack, fetch, BatchLimit(size)), {}
+    batch, results = StreamingBatch(model, attack, fetch, BatchLimit(size), subset), {}
     batch.queue = deque(attempts)
     while batch.pending:
         for result in batch.step():
@@ -37,6 +39,13 @@ ATTACKS = [
     PGD(eps=0.05, steps=6),
     PGD(eps=0.05, steps=4, loss="margin"),
     Square(eps=0.05, queries=12),
+    BIM(eps=0.05, steps=5, target="least_likely"),
+    CWPGD(eps=0.05, steps=5, mask="foreground", eot=2),
+    VMIFGSM(eps=0.05, steps=4, neighbours=2),
+    TIFGSM(eps=0.05, steps=4, kernel=5),
+    Jitter(eps=0.05, steps=4),
+    APGD(eps=0.05, steps=10),
+    Square(eps=0.05, queries=12, target="least_likely"),
 ]
 
 
@@ -51,6 +60,27 @@ def test_the_batch_agrees_with_the_attack_alone(
     for row, result in results.items():
         assert torch.allclose(result.image, alone[row], atol=1e-6)
         assert result.pred == int(trained(alone[row : row + 1]).argmax())
+
+
+def test_each_start_of_a_streamed_image_leads_to_the_next_wrong_class(trained: nn.Module, subset: Subset) -> None:
+    attack, rows = APGDT(eps=0.001, steps=4, targets=1), range(40)
+    results = [
+        work(trained, APGDT(eps=0.001, steps=4), subset, [Attempt(r, 0.001, start, None) for r in rows], 7)
+        for start in (0, 1)
+    ]
+    alone = attack(trained, subset.batch(rows), subset.targets(rows), seeds=torch.arange(40) + 7)
+    assert all(torch.allclose(results[0][row].image, alone[row], atol=1e-6) for row in rows)
+    assert any(not torch.allclose(results[1][row].image, alone[row], atol=1e-6) for row in rows)
+
+
+def test_an_image_whose_target_is_its_label_leaves_unchanged(trained: nn.Module, subset: Subset) -> None:
+    results = work(
+        trained, PGD(eps=0.05, target="healthy"), subset, [Attempt(row, 0.05, 0, None) for row in range(40)], 9
+    )
+    for row, result in results.items():
+        healthy = subset.labels[row] == 0
+        assert healthy == torch.equal(result.image, subset.batch([row])[0])
+        assert (result.steps == 0) == healthy or result.margin > 0
 
 
 def test_images_of_one_batch_have_their_own_radii(trained: nn.Module, subset: Subset) -> None:

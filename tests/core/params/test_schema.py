@@ -128,7 +128,7 @@ OPTIONAL = {
         f"models.{name}.{key}"
         for name in preset()["models"] for key in ("train", "adv", "detect", "explain", "corrupt")
     ),
-    "attacks.suites.fgsm.give_up",
+    "attacks.suites.pgd.give_up",
 }  # fmt: skip
 #: Keys below which the user's own names or hyper-parameters stand.
 FREE = (

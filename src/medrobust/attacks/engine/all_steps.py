@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, margin
 from medrobust.attacks.engine.evaluate import build_attack
+from medrobust.attacks.problem import BestImages
 from medrobust.data.store import Subset
 
 
@@ -25,11 +26,9 @@ def strongest(
     model: nn.Module, attacks: Sequence[Attack], images: Tensor, labels: Tensor, seeds: Tensor
 ) -> Tensor:
     """Per image the attacked version, n×C×H×W, with the largest margin on `model` over all attacks."""
-    best, best_margin = images.clone(), torch.full((len(images),), -torch.inf, device=images.device)
+    best = BestImages(images)
     for attack in attacks:
         attacked = attack(model, images, labels, seeds=seeds)
         with torch.no_grad():
-            margins = margin(model(attacked), labels)
-        better = margins > best_margin
-        best[better], best_margin[better] = attacked[better], margins[better]
-    return best
+            best.update(attacked, margin(model(attacked), labels))
+    return best.images

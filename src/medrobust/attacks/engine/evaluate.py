@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, check_images, check_labels, check_logits, frozen, margin
+from medrobust.attacks.batch_limit import BatchLimit
 from medrobust.attacks.engine.attempts import table_of, worst_case
 from medrobust.attacks.engine.resume import ResumeFolder
 from medrobust.attacks.engine.schedule import ImageSchedule
-from medrobust.attacks.engine.streaming import AttemptResult, BatchLimit, FixedBatch, StreamingBatch
+from medrobust.attacks.engine.streaming import AttemptResult, FixedBatch, StreamingBatch
 from medrobust.attacks.lookup import load_attack
 from medrobust.attacks.projection import Norm, distance, per_image
 from medrobust.attacks.state import IterativeAttack
@@ -121,13 +122,14 @@ class _Evaluation:
         self.names, self.attacks = [name for name, _ in named], [attack for _, attack in named]
         if train is not None:
             self.attacks = [attack.with_training(train) for attack in self.attacks]
+        self.attacks = [attack.for_classes(len(subset.classes)) for attack in self.attacks]
         self.batches = [self._batch_of(attack) for attack in self.attacks]
         self.schedules: dict[int, ImageSchedule] = {}
         self.finished: list[ImageSchedule] = []
 
     def _batch_of(self, attack: Attack) -> StreamingBatch | FixedBatch:
         if isinstance(attack, IterativeAttack):
-            return StreamingBatch(self.model, attack, self._fetch, self.limit, give_up=self.give_up)
+            return StreamingBatch(self.model, attack, self._fetch, self.limit, self.subset, give_up=self.give_up)
         return FixedBatch(self.model, attack, self._fetch, self.limit, self.subset)
 
     def run(self, rows: list[int]) -> Iterator[pd.DataFrame]:

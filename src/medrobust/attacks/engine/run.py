@@ -8,13 +8,14 @@ import pandas as pd
 from torch import nn
 
 from medrobust.attacks.engine.attempts import stored_accuracy, table_of, worst_case
-from medrobust.attacks.engine.evaluate import attack_suite
+from medrobust.attacks.engine.evaluate import attack_suite, named_attacks
 from medrobust.attacks.engine.resume import resume_folder
 from medrobust.attacks.engine.targeted import targeted_success
 from medrobust.core import metrics
 from medrobust.core.intervals import round_to_interval
 from medrobust.core.lineage import MADE_ON, TABLES, table_hashes
 from medrobust.core.params.report import ReportParams
+from medrobust.core.rates import share_ci
 from medrobust.core.records import write_metrics, write_table
 from medrobust.core.runtime import process_number, say
 from medrobust.data.store import Subset
@@ -63,6 +64,7 @@ def write_results(
         f"robust@{eps}": round_to_interval(value, intervals[eps])
         for eps, value in summary["robust_accuracy"].items()
     }
+    summary |= _first_attack(attempts, suite, report)
     write_metrics(outs.metrics, {**summary, **more, MADE_ON: made_on, TABLES: table_hashes(outs.curve)}, shown)
 
 
@@ -89,6 +91,25 @@ def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dic
     for name, (value, interval) in estimates.items():
         point |= dict(zip(metrics.curve_columns(name), (value, *(interval or (None, None))), strict=True))
     return point
+
+
+def _first_attack(attempts: pd.DataFrame, suite: dict[str, Any], report: ReportParams) -> dict[str, Any]:
+    """`first_attack` and the robust accuracy under it alone, if it is tried on every image at every radius.
+
+    That is so for a one-step attack before others: it is the cheapest, and a failure at a radius says nothing
+    about smaller ones. {} for other suites.
+    """
+    (name, attack), *others = named_attacks(suite)
+    if not others or attack.failure_covers_smaller_eps or not attack.respects_ball:
+        return {}
+    table = worst_case(attempts[attempts["attack"].isin(["natural", name])], suite["eps"])
+    result: dict[str, Any] = {"first_attack": name, "first_attack_accuracy": {}, "first_attack_accuracy_ci": {}}
+    for eps, part in table.groupby("eps"):
+        right = ~part["fooled"].to_numpy(dtype=bool)
+        labels, patients = part["label"].to_numpy(), part["patient"].to_numpy()
+        result["first_attack_accuracy"][f"{eps:g}"] = float(right.mean())
+        result["first_attack_accuracy_ci"][f"{eps:g}"] = share_ci(right, labels, patients, report.confidence)
+    return result
 
 
 def _summary(

@@ -73,7 +73,7 @@ class ImageSchedule:
                 self._next_attack()
         elif from_clean:
             pass  # repeat the attempt from a random start
-        elif isinstance(attack, IterativeAttack) and self._restart + 1 < attack.restarts:
+        elif isinstance(attack, IterativeAttack) and self._restart + 1 < attack.starts:
             self._restart += 1
         elif one_by_one and self._next_radius > 0:
             self._next_radius, self._restart, self._start = self._next_radius - 1, 0, None

@@ -3,23 +3,17 @@
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from medrobust.attacks.base import Attack, QueryCounter, margin
+from medrobust.attacks.batch_limit import BatchLimit
+from medrobust.attacks.problem import Problem
 from medrobust.attacks.projection import Norm, distance, per_image, project
 from medrobust.attacks.state import AttackState, IterativeAttack
-from medrobust.core.errors import UserError
-from medrobust.core.runtime import say
 from medrobust.data.store import Subset
 
-T = TypeVar("T")
-#: Steps over which `give_up` measures progress: a tenth of an attack's steps, but at least this many.
-STRETCH = 3
-#: An attempt is hopeless if this multiple of the last stretch's progress would not suffice in all remaining ones.
-HOPE = 2.0
 #: rows -> images n×C×H×W, labels and seeds, on the device of the model
 Fetch = Callable[[list[int]], tuple[Tensor, Tensor, Tensor]]
 
@@ -61,50 +55,22 @@ class AttemptResult:
     queries: int
 
 
-class BatchLimit:
-    """Largest number of images per pass; halves with a message when the GPU is out of memory."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def split(self, count: int, work: Callable[[slice], T]) -> list[T]:
-        """Results of `work` on slices of `count` images that fit into memory; a UserError if no image fits."""
-        results: list[T] = []
-        start = 0
-        while start < count:
-            part = slice(start, min(start + self.size, count))
-            try:
-                results.append(work(part))
-            except torch.OutOfMemoryError:
-                full = True
-            else:
-                start, full = part.stop, False
-            if full:  # outside of the handler, whose traceback keeps the tensors alive
-                self._halve(part.stop - part.start)
-        return results
-
-    def _halve(self, count: int) -> None:
-        if count == 1:
-            remedy = "Use a smaller model or image_size, or set MEDROBUST_DEVICE=cpu"
-            raise UserError("GPU memory", "not even one image fits", remedy)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.size = count // 2
-        say(f"out of GPU memory with {count} images per batch: continuing with {self.size}")
-
-
 class StreamingBatch:
     """Runs the attempts of one iterative attack, whose own eps is not used, because each attempt has one.
 
-    `give_up`: whether hopeless attempts end early (see `_hopeless`).
+    `subset` has the attacked images, for attacks that need more than their pixels. `give_up`: whether hopeless
+    attempts end early.
     """
 
     def __init__(
-        self, model: nn.Module, attack: IterativeAttack, fetch: Fetch, limit: BatchLimit, *, give_up: bool = False
-    ) -> None:
-        self.model, self.attack, self.fetch, self.limit, self.give_up = model, attack, fetch, limit, give_up
+        self, model: nn.Module, attack: IterativeAttack, fetch: Fetch, limit: BatchLimit, subset: Subset, *,
+        give_up: bool = False,
+    ) -> None:  # fmt: skip
+        self.model, self.attack, self.fetch, self.limit, self.subset = model, attack, fetch, limit, subset
+        self.give_up = give_up
         self.queue: deque[Attempt] = deque()
-        self._attempts: list[Attempt] = []
+        self._attempts: dict[int, Attempt] = {}  # by their number, `index` in the state
+        self._entered = 0
         self._state: AttackState | None = None
 
     @property
@@ -115,74 +81,43 @@ class StreamingBatch:
     def step(self) -> list[AttemptResult]:
         """Refill the batch, evaluate it and take one step; return the results of finished attempts."""
         state = self._refill()
-        parts = self.limit.split(
-            len(self._attempts), lambda rows: self.attack.evaluate(self.model, state.take(rows))
-        )
-        logits, gradient = (torch.cat(part) for part in zip(*parts, strict=True))
-        state.update_best(logits)
-        leaving = state.score > 0
-        if self.give_up:
-            leaving |= self._hopeless(state)
-        stay = ~leaving
-        results, state = self._leave(state, leaving), state.take(stay)
-        if self._attempts:
-            state.current, state.steps = self.attack.step(state, gradient[stay]), state.steps + 1
-            last = state.steps >= self.attack.num_steps
-            if last.any():
-                self._evaluate_last(state, last)
-                results, state = results + self._leave(state, last, evaluated=True), state.take(~last)
-        self._state = state if self._attempts else None
-        return results
+        counter = state.model = QueryCounter(self.model, len(state.images))
+        ended, state = self.attack.advance(state, give_up=self.give_up)
+        for part in (ended, state):
+            _add_costs(part, counter)
+        self._state = state if len(state.images) else None
+        return attempt_results([self._attempts.pop(number) for number in ended.index.tolist()], ended)
 
     def _refill(self) -> AttackState:
         free = self.limit.size - len(self._attempts)
         entering = [self.queue.popleft() for _ in range(min(len(self.queue), free))]
         if entering:
-            images, labels, seeds = self.fetch([attempt.row for attempt in entering])
+            rows = [attempt.row for attempt in entering]
+            images, labels, seeds = self.fetch(rows)
             eps = torch.tensor([attempt.eps for attempt in entering], dtype=images.dtype, device=images.device)
-            starts = _starts(entering, images, self.attack.norm)
-            new = AttackState.initial(images, labels, seeds, eps, 0, starts)
-            new.restart += torch.tensor([attempt.restart for attempt in entering], device=images.device)
+            counter = QueryCounter(self.model, len(rows))
+            problem = self.attack.for_images(self.subset, rows).problem(counter, images, labels, seeds, eps)
+            problem.limit = self.limit
+            restarts = torch.tensor([attempt.restart for attempt in entering], device=images.device)
             warm = [attempt.from_clean or attempt.start is not None for attempt in entering]
-            self.attack.begin(new, torch.tensor(warm, device=images.device))
-            new.origin = new.current
+            starts = _starts(entering, images, self.attack.norm)
+            new = self.attack.start(problem, restarts, starts, torch.tensor(warm, device=images.device))
+            _add_costs(new, counter)
+            new.index = new.index + self._entered
+            self._attempts |= dict(enumerate(entering, self._entered))
+            self._entered += len(entering)
+            new.model = self.model
+            if self._state is not None:
+                self._state.model = self.model
             self._state = new if self._state is None else self._state.join(new)
-            self._attempts = self._attempts + entering
         assert self._state is not None, "a step needs an attempt"
         return self._state
 
-    def _hopeless(self, state: AttackState) -> Tensor:
-        """Attempts, bool n, that would fail even if each remaining stretch gained twice as much as the last."""
-        stretch = max(STRETCH, self.attack.num_steps // 10)
-        due = state.steps % stretch == 0
-        remaining = (self.attack.num_steps - state.steps) / stretch
-        gain = state.score - state.earlier_score
-        hopeless = due & (state.steps >= 2 * stretch) & (state.score + HOPE * remaining * gain < 0)
-        state.earlier_score = torch.where(due, state.score, state.earlier_score)
-        return hopeless
 
-    def _evaluate_last(self, state: AttackState, last: Tensor) -> None:
-        rows = state.take(last)
-        with torch.no_grad():
-            logits = self.limit.split(len(rows.images), lambda part: self.model(rows.current[part]))
-        rows.update_best(torch.cat(logits))
-        state.best[last], state.score[last], state.pred[last] = rows.best, rows.score, rows.pred
-
-    def _leave(self, state: AttackState, leaving: Tensor, evaluated: bool = False) -> list[AttemptResult]:
-        """Remove attempts and return their results; `evaluated` = after their last step, without a gradient."""
-        flags = leaving.tolist()
-        if not any(flags):
-            return []
-        gone = state.take(leaving)
-        leavers = [attempt for attempt, flag in zip(self._attempts, flags, strict=True) if flag]
-        costs = []
-        for steps in gone.steps.tolist():
-            # Before its last step, an image has one evaluation more than steps.
-            evaluations, extra = (steps, 1) if evaluated else (steps + 1, 0)
-            with_gradient = self.attack.uses_gradient
-            costs.append((steps, evaluations, extra) if with_gradient else (steps, 0, evaluations + extra))
-        self._attempts = [attempt for attempt, flag in zip(self._attempts, flags, strict=True) if not flag]
-        return attempt_results(leavers, gone, self.attack.norm, costs)
+def _add_costs(state: AttackState, counter: QueryCounter) -> None:
+    """Add what the counter has counted; the state's model is the counter or a view of it."""
+    assert isinstance(state.model, QueryCounter)
+    state.costs = state.costs + counter.counts[state.model.rows].to(state.costs)
 
 
 class FixedBatch:
@@ -218,13 +153,13 @@ class FixedBatch:
         warm = any(attempt.start is not None for attempt in attempts)
         start = _starts(attempts, images, self.attack.norm) if warm else None
         result = attack(counter, images, labels, seeds=seeds, start=start)
-        state = AttackState.initial(images, labels, seeds, eps, 0, images if start is None else start)
-        with torch.no_grad():
-            logits = self.model(result)
-        state.best, state.score, state.pred = result, margin(logits, labels), logits.argmax(1)
-        counts = zip(counter.gradients.tolist(), counter.queries.tolist(), strict=True)
-        costs = [(gradients, gradients, queries + 1) for gradients, queries in counts]
-        return attempt_results(attempts, state, self.attack.norm, costs)
+        problem = Problem(counter, images, labels, seeds, eps, self.attack.norm)
+        state = AttackState.initial(problem, 0, images if start is None else start)
+        state.current = result
+        logits = problem.logits(result)
+        state.update_best(logits, margin(logits, labels))
+        state.costs, state.steps = counter.counts, counter.counts[:, 0]
+        return attempt_results(attempts, state)
 
 
 def _starts(attempts: list[Attempt], images: Tensor, norm: Norm) -> Tensor:
@@ -235,23 +170,16 @@ def _starts(attempts: list[Attempt], images: Tensor, norm: Norm) -> Tensor:
     return project(torch.stack([start.to(images.device) for start in starts]), images, per_image(eps), norm)
 
 
-def attempt_results(
-    attempts: list[Attempt], state: AttackState, norm: Norm, costs: list[tuple[int, int, int]]
-) -> list[AttemptResult]:
-    """Results of attempts whose best images are in `state`; `costs` has steps, gradients and queries of each."""
+def attempt_results(attempts: list[Attempt], state: AttackState) -> list[AttemptResult]:
+    """Results of attempts whose best images are in `state`."""
     moved = (state.best - state.images).abs()
     free = (state.best > 0) & (state.best < 1)
-    full = (moved >= 0.99 * per_image(state.eps)) & free
+    full = (moved >= 0.99 * state.radius) & free
     measured = zip(
-        state.best.cpu().unbind(), state.pred.tolist(), state.score.tolist(),
-        distance(state.best, state.images, norm).tolist(),
+        attempts, state.best.cpu().unbind(), state.pred.tolist(), state.margin.tolist(),
+        distance(state.best, state.images, state.norm).tolist(),
         (full.flatten(1).sum(1) / free.flatten(1).sum(1).clamp_min(1)).tolist(),
-        distance(state.best, state.origin, norm).tolist(),
-        strict=True,
+        distance(state.best, state.origin, state.norm).tolist(), state.steps.tolist(),
+        state.costs[:, 0].tolist(), state.costs[:, 1].tolist(), strict=True,
     )  # fmt: skip
-    return [
-        AttemptResult(attempt, image, pred, gap, length, saturation, shift, *cost)
-        for attempt, (image, pred, gap, length, saturation, shift), cost in zip(
-            attempts, measured, costs, strict=True
-        )
-    ]
+    return [AttemptResult(*each) for each in measured]

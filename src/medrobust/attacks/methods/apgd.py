@@ -1,166 +1,107 @@
 """Auto-PGD: PGD that adapts its step size to its progress (Croce & Hein 2020, algorithm 1)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from medrobust.attacks.base import Attack
-from medrobust.attacks.methods.iterative import STREAMS
-from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
+from medrobust.attacks.problem import STREAMS, EveryWrongClass
 from medrobust.attacks.projection import ascent, per_image
+from medrobust.attacks.state import AttackState, IterativeAttack
 from medrobust.attacks.targets import Loss
-from medrobust.core.errors import UserError
 from medrobust.core.params.base import Count
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD(TargetableAttack):
+class APGD(IterativeAttack):
     """Auto-PGD with cross-entropy, margin or DLR loss (`targets.attack_loss`), in the Linf or L2 ball.
 
-    `steps` are gradient evaluations per restart, besides that of the start. `rho` is the share of the steps
-    between two checkpoints that must raise the loss; else the step size is halved. `eot` gradients are averaged
-    per step; more than one for a model with random outputs. An image stops at its first success; with
-    `stop_when_fooled: false` every restart (and target) takes all its steps, and the largest margin counts.
+    `steps` are gradient evaluations per restart. `rho` is the share of the steps between two checkpoints that must
+    raise the loss; else the step size is halved. `eot` gradients are averaged per step; more than one for a model
+    with random outputs. The first start is at a given image where there is one, the others are random.
     """
 
-    failure_covers_smaller_eps: ClassVar[bool] = True
+    uses_gradient: ClassVar[bool] = True
     loss: Loss = "ce"
     steps: Count = 100
-    restarts: Count = 1
     rho: Annotated[float, Field(gt=0, lt=1)] = 0.75
     eot: Count = 1
-    stop_when_fooled: bool = True
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps
 
     @property
     def cost(self) -> float:
-        return (self.steps + 1) * self.restarts * self.eot
+        return super().cost * self.eot
 
-    def to_the_end(self) -> "APGD":
-        return replace(self, stop_when_fooled=False)
+    def begin(self, state: AttackState, warm: Tensor) -> None:
+        stream = state.restart // self.restarts + state.restart % self.restarts * STREAMS
+        first = state.project(state.images + state.radius * state.direction(stream))
+        state.current = torch.where(per_image(warm), state.current, first)
+        infinity, zeros = torch.full_like(state.score, torch.inf), torch.zeros_like(state.score)
+        state.memory = {
+            "previous": state.current, "loss": infinity, "rises": zeros, "top_loss": -infinity,
+            "top": state.current, "top_gradient": torch.zeros_like(state.images), "top_loss_before": -infinity,
+            "size": 2 * state.radius, "halved": torch.ones_like(state.labels, dtype=torch.bool),
+        }  # fmt: skip
 
-    def gradient_attacks(self) -> list[Attack]:
-        return [self]
+    def evaluate(self, state: AttackState, *, last: bool = False) -> tuple[Tensor, ...]:
+        if last:
+            return super().evaluate(state)
+        logits, losses, gradient = state.gradient(state.current, self.loss, self.eot)
+        return logits, losses, gradient
 
-    def search(self, problem: Problem, start: Tensor) -> Tensor:
-        best = BestImages(start)
-        for restart, rows, part in best.rounds(problem, range(self.restarts), every=not self.stop_when_fooled):
-            self._run(part, start[rows] if restart == 0 else None, rows, best, restart * STREAMS)
-        return best.images
+    def step(self, state: AttackState, found: tuple[Tensor, ...]) -> Tensor:
+        losses, gradient = found
+        memory = state.memory
+        memory["rises"] = memory["rises"] + (losses > memory["loss"])
+        memory["loss"] = losses
+        higher = losses > memory["top_loss"]
+        memory["top_loss"] = torch.where(higher, losses, memory["top_loss"])
+        memory["top"] = torch.where(per_image(higher), state.current, memory["top"])
+        memory["top_gradient"] = torch.where(per_image(higher), gradient, memory["top_gradient"])
+        memory["top_loss_before"] = torch.where(state.steps == 0, memory["top_loss"], memory["top_loss_before"])
+        current, gradient = self._adapt_step_size(state, gradient)
+        # A projected step, and after the first one a quarter of the last step (lines 6 and 7).
+        weight = per_image(torch.where(state.steps == 0, 1.0, 0.75).to(current))
+        ahead = state.project(current + memory["size"] * ascent(gradient, state.norm))
+        move = weight * (ahead - current) + (1 - weight) * (current - memory["previous"])
+        memory["previous"] = current
+        return state.project(current + move)
 
-    def _run(self, part: Problem, warm: Tensor | None, rows: Tensor, best: BestImages, stream: int) -> None:
-        """Run one restart, from an earlier attack's result where there is one, else from a random image."""
-        first = part.project(part.images + part.eps * part.direction(stream))
-        if warm is not None:
-            first = torch.where(per_image(part.moved(warm)), warm, first)
-        _Restart(part, first, rows, best, self).run()
+    def _adapt_step_size(self, state: AttackState, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """At a checkpoint, halve the size and go back to the best iterate if progress stalls (conditions 1, 2)."""
+        memory = state.memory
+        period = torch.tensor(self._periods(), device=state.steps.device)[state.steps]
+        due = period > 0
+        stalled = memory["rises"] <= self.rho * period
+        stalled = due & (stalled | (~memory["halved"] & (memory["top_loss_before"] >= memory["top_loss"])))
+        memory["size"] = torch.where(per_image(stalled), memory["size"] / 2, memory["size"])
+        memory["halved"] = torch.where(due, stalled, memory["halved"])
+        memory["top_loss_before"] = torch.where(due, memory["top_loss"], memory["top_loss_before"])
+        memory["rises"] = torch.where(due, 0.0, memory["rises"])
+        current = torch.where(per_image(stalled), memory["top"], state.current)
+        return current, torch.where(per_image(stalled), memory["top_gradient"], gradient)
+
+    def _periods(self) -> list[int]:
+        """For each number of steps taken: the steps since the last checkpoint if this is one, else 0."""
+        periods, checkpoint, period = [0] * (self.steps + 1), 0, max(int(0.22 * self.steps), 1)
+        while checkpoint + period <= self.steps:
+            checkpoint += period
+            periods[checkpoint] = period
+            period = max(period - max(int(0.03 * self.steps), 1), int(0.06 * self.steps), 1)
+        return periods
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGDT(APGD):
-    """APGD towards at most `targets` wrong classes, most likely first, until the prediction is wrong.
-
-    This is the `apgd-t` of AutoAttack (Croce & Hein 2020). It succeeds with any wrong class.
-    """
+class APGDT(EveryWrongClass, APGD):
+    """APGD towards one wrong class after the other: the `apgd-t` of AutoAttack (Croce & Hein 2020)."""
 
     loss: Loss = "dlr"
-    targets: Count = 9
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.target is not None:
-            raise UserError("attack.target", f"got {self.target!r}", "Use apgd for one target; apgd_t tries all")
-
-    @property
-    def cost(self) -> float:
-        """Cost for a model with ten classes."""
-        return super().cost * self.targets
-
-    def search(self, problem: Problem, start: Tensor) -> Tensor:
-        best = BestImages(start)
-        for number, classes in enumerate(wrong_classes(problem, self.targets)):
-            aimed, every = replace(problem, loss_targets=classes), not self.stop_when_fooled
-            for restart, rows, part in best.rounds(aimed, range(self.restarts), every=every):
-                warm = start[rows] if number == restart == 0 else None
-                self._run(part, warm, rows, best, number + restart * STREAMS)
-        return best.images
-
-
-def wrong_classes(problem: Problem, count: int) -> list[Tensor]:
-    """The `count` most likely wrong classes of the clean images, most likely first: tensors of size n."""
-    with torch.no_grad():
-        logits = problem.model(problem.images)
-    wrong = logits.scatter(1, problem.labels[:, None], -torch.inf)
-    order = wrong.sort(dim=1, descending=True, stable=True).indices
-    return list(order[:, : min(count, logits.shape[1] - 1)].T)
-
-
-class _Restart:
-    """One restart. Every tensor holds one row per image that has not stopped; `rows` are indices in `best`."""
-
-    def __init__(self, problem: Problem, first: Tensor, rows: Tensor, best: BestImages, attack: APGD) -> None:
-        self.problem, self.best, self.rows, self.attack = problem, best, rows, attack
-        self.current = self.previous = first
-        self.loss, self.gradient = self._evaluate()
-        self.top_loss, self.top, self.top_gradient = self.loss, self.current, self.gradient
-        self.step_size = first.new_full((len(first),), 2 * problem.eps)
-        self.rises = torch.zeros_like(self.loss)
-        self.top_loss_at_checkpoint = self.top_loss
-        self.halved = torch.ones_like(self.loss, dtype=torch.bool)
-
-    def run(self) -> None:
-        """Take all steps; images for which the attack succeeds leave, unless the attack runs to the end."""
-        steps = self.attack.steps
-        checkpoint, period = 0, max(int(0.22 * steps), 1)
-        for step in range(steps):
-            if self.attack.stop_when_fooled and not self._drop_reached():
-                return
-            self._step(0.75 if step else 1.0)
-            before = self.loss
-            self.loss, self.gradient = self._evaluate()
-            self.rises = self.rises + (self.loss > before)
-            higher = self.loss > self.top_loss
-            self.top_loss = torch.where(higher, self.loss, self.top_loss)
-            self.top = torch.where(per_image(higher), self.current, self.top)
-            self.top_gradient = torch.where(per_image(higher), self.gradient, self.top_gradient)
-            if step + 1 == checkpoint + period:
-                self._adapt_step_size(period)
-                checkpoint = step + 1
-                period = max(period - max(int(0.03 * steps), 1), int(0.06 * steps), 1)
-
-    def _evaluate(self) -> tuple[Tensor, Tensor]:
-        """Loss and gradient at the current iterates, which also update `best`."""
-        problem = self.problem
-        logits, losses, gradient = problem.gradient(self.current, self.attack.loss, self.attack.eot)
-        self.reached = problem.reached(logits)
-        self.best.update(self.rows, self.current, problem.margins(logits), self.reached)
-        return losses, gradient
-
-    def _drop_reached(self) -> bool:
-        """Drop images for which the attack has succeeded; return whether any image is left."""
-        if self.reached.any():
-            on = ~self.reached
-            for name, value in vars(self).items():
-                if isinstance(value, Tensor):
-                    setattr(self, name, value[on])
-            self.problem = self.problem.take(on)
-        return len(self.rows) > 0
-
-    def _step(self, weight: float) -> None:
-        """A projected step with this weight, plus momentum of the last step with the rest (lines 6 and 7)."""
-        problem = self.problem
-        ahead = problem.project(self.current + per_image(self.step_size) * ascent(self.gradient, problem.norm))
-        move = weight * (ahead - self.current) + (1 - weight) * (self.current - self.previous)
-        self.previous, self.current = self.current, problem.project(self.current + move)
-
-    def _adapt_step_size(self, period: int) -> None:
-        """Halve the step size where progress stalls, and return to the best iterate (conditions 1 and 2)."""
-        stalled = self.rises <= self.attack.rho * period
-        stalled |= ~self.halved & (self.top_loss_at_checkpoint >= self.top_loss)
-        self.step_size = torch.where(stalled, self.step_size / 2, self.step_size)
-        self.current = torch.where(per_image(stalled), self.top, self.current)
-        self.gradient = torch.where(per_image(stalled), self.top_gradient, self.gradient)
-        self.halved, self.top_loss_at_checkpoint = stalled, self.top_loss
-        self.rises = torch.zeros_like(self.rises)
+    def begin(self, state: AttackState, warm: Tensor) -> None:
+        state.loss_targets = self.aim(state, state.restart)
+        super().begin(state, warm)

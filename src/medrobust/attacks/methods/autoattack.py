@@ -1,6 +1,6 @@
 """AutoAttack standard: an ensemble of four attacks without hyper-parameters to tune."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -10,7 +10,6 @@ from medrobust.attacks.base import Attack, focus, margin
 from medrobust.attacks.methods.apgd import APGD, APGDT
 from medrobust.attacks.methods.minimal import FABT
 from medrobust.attacks.methods.square import Square
-from medrobust.attacks.methods.square_l2 import SquareL2
 from medrobust.attacks.problem import BestImages
 from medrobust.attacks.projection import Norm
 from medrobust.core.errors import UserError
@@ -26,7 +25,7 @@ class AutoAttack(Attack):
 
     It works for two or more classes. Below four, the numerator of the targeted DLR loss replaces it. `steps` are
     those of the gradient attacks, per target. `allow_weak` accepts less than the published 100 steps, 5,000
-    queries and nine targets.
+    queries and nine targets. `stop_when_fooled: false` runs the parts that can to the end, on every image.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
@@ -35,6 +34,7 @@ class AutoAttack(Attack):
     queries: Count = QUERIES
     targets: Count = TARGETS
     allow_weak: bool = False
+    stop_when_fooled: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,13 +51,16 @@ class AutoAttack(Attack):
     def parts(self) -> list[Attack]:
         """The four attacks, in the order of the reference."""
         eps, norm = self.eps, self.norm
-        square: type[Square] | type[SquareL2] = Square if norm == "Linf" else SquareL2
-        return [
+        parts: list[Attack] = [
             APGD(eps=eps, norm=norm, steps=self.steps, loss="ce"),
             APGDT(eps=eps, norm=norm, steps=self.steps, loss="dlr", targets=self.targets),
             FABT(eps=eps, norm=norm, steps=self.steps, targets=self.targets, minimise=False),
-            square(eps=eps, norm=norm, queries=self.queries, rescale=False, p_init=0.8),
+            Square(eps=eps, norm=norm, queries=self.queries, rescale=False, p_init=0.8),
         ]
+        return parts if self.stop_when_fooled else [part.to_the_end() for part in parts]
+
+    def to_the_end(self) -> "AutoAttack":
+        return replace(self, stop_when_fooled=False)
 
     def gradient_attacks(self) -> list[Attack]:
         return [attack for part in self.parts() for attack in part.gradient_attacks()]
@@ -65,13 +68,12 @@ class AutoAttack(Attack):
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
         best = BestImages(images)
         for number, part in enumerate(self.parts()):
-            rows = best.unreached()
+            rows = torch.nonzero((best.scores <= 0) | (not self.stop_when_fooled)).squeeze(1)
             if not len(rows):
                 break
             warm = start[rows] if number == 0 else None
             inner = focus(model, rows)
             result = part(inner, images[rows], labels[rows], seeds=seeds[rows], start=warm)
             with torch.no_grad():
-                logits = inner(result)
-            best.update(rows, result, margin(logits, labels[rows]), logits.argmax(1) != labels[rows])
+                best.update(result, margin(inner(result), labels[rows]), rows)
         return best.images

@@ -1,96 +1,116 @@
-"""Iterated gradient steps: one general form, and the published attacks that are special cases of it.
+"""Iterated gradient steps: one general form, and the published attacks that are settings of it."""
 
-`methods/pgd.py` holds the case that the engine and the training use most (Linf, no target, all pixels).
-"""
-
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Attack, FixedStepAttack
-from medrobust.attacks.problem import BestImages, Losses, Problem, TargetableAttack
+from medrobust.attacks.base import check_alpha
+from medrobust.attacks.problem import STREAMS, Losses, Problem
 from medrobust.attacks.projection import Norm, ascent, per_image
+from medrobust.attacks.state import AttackState, IterativeAttack
 from medrobust.attacks.targets import Loss, Target
 from medrobust.core.errors import UserError
 from medrobust.core.params.base import Count, NotNegative, Positive
 from medrobust.core.seeds import normal, uniform
 
-#: Offset between the random streams of two restarts, large enough that their steps share none.
-STREAMS = 1 << 20
-
 
 @dataclass(frozen=True, kw_only=True)
-class IteratedGradient(FixedStepAttack, TargetableAttack):
+class IteratedGradient(IterativeAttack):
     """Steps along the gradient of a loss (`targets.attack_loss`), projected back to the ball.
 
-    `momentum` is the decay of the accumulated gradient; 0 = none. `keep: best` returns the image with the largest
-    margin of all steps and restarts, `last` the last iterate. Images for a transfer attack need all steps: set
-    `stop_when_fooled` to False. `eot` gradients are averaged per step; more than one for a model with random
-    outputs.
+    Attributes:
+        steps: gradient evaluations per restart.
+        alpha: step size; None = 2.5·eps/steps.
+        allow_weak: accepts alpha·steps < eps.
+        random_start: whether starts are uniform in the ball; the first is at a given image where there is one.
+        momentum: decay of the accumulated gradient; 0 = none.
+        eot: gradients that are averaged per step; more than one for a model with random outputs.
     """
 
-    failure_covers_smaller_eps: ClassVar[bool] = True
+    uses_gradient: ClassVar[bool] = True
+    alpha: Positive | None = None
+    steps: Count = 10
+    random_start: bool = True
+    allow_weak: bool = False
     loss: Loss = "ce"
-    restarts: Count = 1
     momentum: NotNegative = 0.0
-    keep: Literal["best", "last"] = "best"
-    stop_when_fooled: bool = True
     eot: Count = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
+
+    @property
+    def step_size(self) -> float:
+        """Step size at the radius `eps`, in [0, 1] pixel units."""
+        return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps
+
+    @property
+    def has_random_start(self) -> bool:
+        return self.random_start
 
     @property
     def cost(self) -> float:
-        return self.steps * self.restarts * self.eot
+        return super().cost * self.eot
 
-    def gradient_attacks(self) -> list[Attack]:
-        return [self]
+    def begin(self, state: AttackState, warm: Tensor) -> None:
+        if self.random_start:
+            state.current = torch.where(per_image(warm), state.current, state.noise(state.restart))
+        if self.momentum:
+            state.memory["velocity"] = torch.zeros_like(state.images)
 
-    def to_the_end(self) -> "IteratedGradient":
-        return replace(self, stop_when_fooled=False)
+    def losses(self, state: AttackState) -> Losses | Loss:
+        """The loss whose gradient is followed."""
+        return self.loss
 
-    def losses(self, problem: Problem, stream: int) -> Losses | None:
-        """A loss of the subclass; None = the one that `loss` names."""
-        return None
+    def evaluate(self, state: AttackState, *, last: bool = False) -> tuple[Tensor, ...]:
+        if last:
+            return super().evaluate(state)
+        logits, _, gradient = state.gradient(state.current, self.losses(state), self.eot)
+        return logits, gradient
 
-    def steer(
-        self, problem: Problem, at: Tensor, gradient: Tensor, carried: Tensor, stream: int
-    ) -> tuple[Tensor, Tensor]:
-        """Turn the gradient at the iterates `at`, n×C×H×W, into the step's direction.
+    def steer(self, state: AttackState, gradient: Tensor) -> Tensor:
+        """Turn the gradient at the current iterates, n×C×H×W, into the direction of the step."""
+        return gradient
 
-        The second value returned is `carried` in the next step, zero at first. The random numbers of `stream`
-        belong to this step alone.
-        """
-        return gradient, carried
-
-    def search(self, problem: Problem, start: Tensor) -> Tensor:
-        best = BestImages(start)
-        for restart, rows, part in best.rounds(problem, range(self.restarts)):
-            first = part.project(start[rows])
-            if self.random_start:
-                warm = part.moved(first) & (restart == 0)
-                first = torch.where(per_image(warm), first, part.noise(restart))
-            self._ascend(problem, first, rows, best, restart * STREAMS)
-        return best.images
-
-    def _ascend(self, problem: Problem, current: Tensor, rows: Tensor, best: BestImages, stream: int) -> None:
-        """Run one restart of the images in `rows`, whose first iterates are `current`."""
-        velocity, carried = torch.zeros_like(current), torch.zeros_like(current)
-        for step in range(self.steps):
-            part = problem.take(rows)
-            logits, _, gradient = part.gradient(current, self.losses(part, stream + step) or self.loss, self.eot)
-            reached = part.reached(logits)
-            best.update(rows, current, part.margins(logits), reached)
-            on = ~reached if self.stop_when_fooled else torch.ones_like(reached)
-            if not on.any():
-                return
-            rows, part, current = rows[on], part.take(on), current[on]
-            direction, carried = self.steer(part, current, gradient[on], carried[on], stream + step)
+    def step(self, state: AttackState, found: tuple[Tensor, ...]) -> Tensor:
+        direction = self.steer(state, found[0])
+        if self.momentum:
             size = direction.flatten(1).abs().mean(1).clamp_min(torch.finfo(direction.dtype).tiny)
-            velocity = self.momentum * velocity[on] + direction / per_image(size)
-            current = part.project(current + self.step_size * ascent(velocity, self.norm))
-        best.update(rows, current, *problem.take(rows).evaluate(current), always=self.keep == "last")
+            direction = self.momentum * state.memory["velocity"] + direction / per_image(size)
+            state.memory["velocity"] = direction
+        size_of_step = 2.5 / self.steps * state.radius if self.alpha is None else self.alpha
+        return state.project(state.current + size_of_step * ascent(direction, self.norm))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FGSM(IteratedGradient):
+    """One step of size eps from the clean image along the gradient's sign (Goodfellow et al. 2015, section 4).
+
+    In L2 the step follows the gradient itself.
+    """
+
+    failure_covers_smaller_eps: ClassVar[bool] = False  # a long step may overshoot
+    steps: Literal[1] = 1
+    random_start: Literal[False] = False
+
+    def begin(self, state: AttackState, warm: Tensor) -> None:
+        super().begin(state, warm)
+        state.current = state.images
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD(IteratedGradient):
+    """Steps along the sign of the gradient, from a random start (Madry et al. 2018, section 2.1)."""
+
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,14 +165,14 @@ class TIFGSM(MIFGSM):
         if self.kernel % 2 == 0:
             raise UserError("attack.kernel", f"got {self.kernel}", "Use an odd number of pixels")
 
-    def steer(
-        self, problem: Problem, at: Tensor, gradient: Tensor, carried: Tensor, stream: int
-    ) -> tuple[Tensor, Tensor]:
-        offsets = torch.linspace(-self.sigma, self.sigma, self.kernel, dtype=at.dtype, device=at.device)
+    def steer(self, state: AttackState, gradient: Tensor) -> Tensor:
+        offsets = torch.linspace(
+            -self.sigma, self.sigma, self.kernel, dtype=gradient.dtype, device=gradient.device
+        )
         line = (-(offsets**2) / 2).exp()
         window = torch.outer(line, line) / line.sum() ** 2
         planes = gradient.flatten(0, 1)[:, None]  # one plane per image and channel
-        return F.conv2d(planes, window[None, None], padding="same").view_as(gradient), carried
+        return F.conv2d(planes, window[None, None], padding="same").view_as(gradient)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,15 +189,19 @@ class VMIFGSM(MIFGSM):
     def cost(self) -> float:
         return super().cost * (1 + self.neighbours)
 
-    def steer(
-        self, problem: Problem, at: Tensor, gradient: Tensor, carried: Tensor, stream: int
-    ) -> tuple[Tensor, Tensor]:
-        total = torch.zeros_like(at)
+    def begin(self, state: AttackState, warm: Tensor) -> None:
+        super().begin(state, warm)
+        state.memory["variance"] = torch.zeros_like(state.images)
+
+    def steer(self, state: AttackState, gradient: Tensor) -> Tensor:
+        total = torch.zeros_like(gradient)
         for number in range(self.neighbours):
-            draw = uniform(problem.seeds, (stream + 1) * STREAMS + number, tuple(at.shape[1:])).to(at)
-            near = (at + self.beta * self.eps * (2 * draw - 1)).clamp(0, 1)
-            total += problem.gradient(near, self.loss, self.eot)[2]
-        return gradient + carried, total / self.neighbours - gradient
+            draw = uniform(state.seeds, (state.stream + 1) * STREAMS + number, tuple(total.shape[1:])).to(total)
+            near = (state.current + self.beta * state.radius * (2 * draw - 1)).clamp(0, 1)
+            total += state.gradient(near, self.loss, self.eot)[2]
+        direction = gradient + state.memory["variance"]
+        state.memory["variance"] = total / self.neighbours - gradient
+        return direction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,13 +215,14 @@ class Jitter(IteratedGradient):
     scale: Positive = 10.0
     std: NotNegative = 0.1
 
-    def losses(self, problem: Problem, stream: int) -> Losses:
+    def losses(self, state: AttackState) -> Losses:
         """Mean squared distance to the one-hot vector of the label (negative for a target)."""
 
-        def jitter(logits: Tensor, part: Problem, images: Tensor) -> Tensor:
+        def jitter(logits: Tensor, part: Problem) -> Tensor:
             largest = logits.abs().amax(1, keepdim=True).clamp_min(1e-12)
             probabilities = (self.scale * logits / largest).softmax(1)
-            noise = normal(part.seeds, stream, (logits.shape[1],)).to(logits)
+            assert isinstance(part, AttackState)
+            noise = normal(part.seeds, part.stream, (logits.shape[1],)).to(logits)
             classes = part.labels if part.loss_targets is None else part.loss_targets
             errors = (probabilities + self.std * noise - F.one_hot(classes, logits.shape[1])).square().mean(1)
             return errors if part.loss_targets is None else -errors

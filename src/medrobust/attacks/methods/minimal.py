@@ -3,17 +3,15 @@
 Neither uses the radius in its steps, so their results count only if they lie inside the ball.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from medrobust.attacks.base import gradient_of
-from medrobust.attacks.methods.apgd import wrong_classes
-from medrobust.attacks.problem import Problem, TargetableAttack
+from medrobust.attacks.problem import BestImages, EveryWrongClass, Problem, TargetableAttack
 from medrobust.attacks.projection import Norm, distance, per_image
-from medrobust.core.errors import UserError
 from medrobust.core.params.base import Count, NotNegative, Positive
 from medrobust.core.params.hyperparameters import Part
 
@@ -83,29 +81,44 @@ class FAB(TargetableAttack):
         """One gradient per class (of four) and step, and one evaluation of the result."""
         return self.steps * self.restarts * (4 + 1 / 3)
 
+    @property
+    def starts(self) -> int:
+        return self.restarts
+
     def search(self, problem: Problem, start: Tensor) -> Tensor:
-        best = _NearestImages(problem)
-        self._run(problem, best, 0)
+        """The nearest images beyond the boundary; the score of an image is minus its distance."""
+        best = BestImages(problem.images)
+        for number in range(self.starts):
+            rows = torch.nonzero((-best.scores > self.eps) | self.minimise).squeeze(1)
+            if not len(rows) or not self._run(problem.take(rows), best, rows, number):
+                break
         return best.images
 
-    def _run(self, problem: Problem, best: "_NearestImages", stream: int) -> None:
-        for restart in range(self.restarts):
-            rows = best.remaining(self.minimise)
-            part = problem.take(rows)
-            current = part.images
-            if restart:
-                length = per_image(0.5 * best.distance[rows].clamp_max(self.eps))
-                current = part.project(current + length * part.direction(stream + restart))
-            for _ in range(self.steps):
-                if not len(rows):
-                    return
-                current = self._step(part, current)
-                crossed = part.evaluate(current)[1]
-                best.update(rows, current, distance(current, part.images, self.norm), crossed)
-                back = part.images + self.beta * (current - part.images)
-                current = torch.where(per_image(crossed), back, current)
-                on = torch.full_like(crossed, self.minimise) | (best.distance[rows] > self.eps)
-                rows, part, current = rows[on], part.take(on), current[on]
+    def aim(self, problem: Problem, start: int) -> Tensor | None:
+        """The class, n, towards which a start leads; None = the nearest one."""
+        return problem.loss_targets
+
+    def _run(self, part: Problem, best: BestImages, rows: Tensor, number: int) -> bool:
+        """Run a start; return whether there was a class to lead to."""
+        part.loss_targets = self.aim(part, number)
+        if part.loss_targets is not None and bool((part.loss_targets == part.labels).all()):
+            return False
+        current = part.images
+        if number % self.restarts:
+            length = per_image(0.5 * (-best.scores[rows]).clamp_max(self.eps))
+            current = part.project(current + length * part.direction(number))
+        for _ in range(self.steps):
+            if not len(rows):
+                break
+            current = self._step(part, current)
+            crossed = part.evaluate(current)[1]
+            length = distance(current, part.images, self.norm)
+            best.update(current, torch.where(crossed, -length, torch.nan), rows)
+            back = part.images + self.beta * (current - part.images)
+            current = torch.where(per_image(crossed), back, current)
+            on = (-best.scores[rows] > self.eps) | self.minimise
+            rows, part, current = rows[on], part.take(on), current[on]
+        return True
 
     def _step(self, part: Problem, current: Tensor) -> Tensor:
         """Project the current and the clean image onto the boundary and mix both, as in the paper."""
@@ -125,43 +138,13 @@ class FAB(TargetableAttack):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FABT(FAB):
-    """FAB towards one wrong class after the other, most likely first, at most `targets`: AutoAttack's `fab-t`."""
-
-    targets: Count = 9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.target is not None:
-            raise UserError("attack.target", f"got {self.target!r}", "Use fab for one target; fab_t tries all")
+class FABT(EveryWrongClass, FAB):
+    """FAB towards one wrong class after the other: AutoAttack's `fab-t`."""
 
     @property
     def cost(self) -> float:
         """One gradient and one evaluation per step, if all targets are tried (a model with ten classes)."""
-        return self.steps * self.restarts * self.targets * (1 + 1 / 3)
-
-    def search(self, problem: Problem, start: Tensor) -> Tensor:
-        best = _NearestImages(problem)
-        for number, classes in enumerate(wrong_classes(problem, self.targets)):
-            self._run(replace(problem, loss_targets=classes), best, number * self.restarts)
-        return best.images
-
-
-class _NearestImages:
-    """For each image, the nearest version beyond the boundary that was found."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.images, self.eps = problem.images.clone(), problem.eps
-        self.distance = torch.full_like(self.images.flatten(1)[:, 0], torch.inf)
-
-    def remaining(self, minimise: bool) -> Tensor:
-        """All rows, or without `minimise` those that have no version inside the ball."""
-        return torch.nonzero((self.distance > self.eps) | minimise).squeeze(1)
-
-    def update(self, rows: Tensor, images: Tensor, distance: Tensor, crossed: Tensor) -> None:
-        """Store images that have crossed the boundary and are nearer than the stored versions."""
-        nearer = crossed & (distance < self.distance[rows])
-        self.images[rows[nearer]], self.distance[rows[nearer]] = images[nearer], distance[nearer]
+        return self.steps * self.starts * (1 + 1 / 3)
 
 
 def boundaries(problem: Problem, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

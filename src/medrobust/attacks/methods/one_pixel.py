@@ -59,7 +59,7 @@ class OnePixel(TargetableAttack):
         best = BestImages(one.images)
         fitness = self._score(many, genes, best)
         for generation in range(1, self.generations + 1):
-            if best.reached:
+            if best.scores > 0:
                 break
             # Three parents per child, drawn with replacement; genes outside [0, 1] are reflected.
             parents = (uniform(one.seeds, generation, (3, self.population))[0] * self.population).long()
@@ -75,10 +75,9 @@ class OnePixel(TargetableAttack):
     def _score(self, many: Problem, genes: Tensor, best: BestImages) -> Tensor:
         """Margins of all candidates; the best candidate updates `best`."""
         images = self._paint(many, genes)
-        margins, reached = many.evaluate(images)
-        top = torch.where(reached, torch.inf, margins).argmax()
-        row = torch.zeros(1, dtype=torch.int64, device=margins.device)
-        best.update(row, images[top][None], margins[top][None], reached[top][None])
+        margins = many.evaluate(images)[0]
+        top = margins.argmax()
+        best.update(images[top][None], margins[top][None])
         return margins
 
     def _paint(self, many: Problem, genes: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class Stripe(TargetableAttack):
             return best.images
         for query, rows, part in best.rounds(problem, range(self.queries if self.mode == "best_of" else 1)):
             images = self._apply(part, self._draw(part, query))
-            best.update(rows, images, *part.evaluate(images))
+            best.update(images, part.evaluate(images)[0], rows)
         if self.mode == "flip":
             self._flip(problem, self._draw(problem, 0), best)
         return best.images
@@ -72,10 +72,10 @@ class Stripe(TargetableAttack):
             flipped = stripes[rows].clone()
             flipped[:, (query - 1) % flipped.shape[1]] *= -1
             images = self._apply(part, flipped)
-            margins, reached = part.evaluate(images)
-            better = margins > best.margins[rows]
+            margins = part.evaluate(images)[0]
+            better = margins > best.scores[rows]
             stripes[rows[better]] = flipped[better]
-            best.update(rows, images, margins, reached)
+            best.update(images, margins, rows)
 
     def _ascend(self, problem: Problem, best: BestImages) -> None:
         """Use the signs of gradients that are summed over each stripe and over all steps so far."""
@@ -84,11 +84,11 @@ class Stripe(TargetableAttack):
         for step, rows, part in best.rounds(problem, range(self.steps + 1)):
             images = self._apply(part, stripes[rows])
             if step == self.steps:
-                best.update(rows, images, *part.evaluate(images))
+                best.update(images, part.evaluate(images)[0], rows)
                 return
             logits, _, gradient = part.gradient(images, self.loss)
             if step:  # the first images have no stripes
-                best.update(rows, images, part.margins(logits), part.reached(logits))
+                best.update(images, part.margins(logits), rows)
             total[rows] += self._per_band(gradient)
             stripes[rows] = torch.where(total[rows] < 0, -1.0, 1.0).to(total)
 

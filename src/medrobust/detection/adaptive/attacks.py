@@ -1,73 +1,53 @@
 """Attacks by an attacker who knows the detector. All obey the attack contract: ball, range, finiteness, seeds.
 
-For each image, an attack returns the best of all iterates that fooled the model: the least suspicious one, unless
-the attack's docstring says otherwise. Where no iterate fooled the model, it returns the last one. Detectors are
+They are gradient steps as those of `IteratedGradient`; each attack defines the direction of a step and by which
+score the best of all iterates is chosen. For each image, that is the least suspicious one that fooled the model,
+unless the attack's docstring says otherwise. Where no iterate fooled the model, it is the last one. Detectors are
 fitted, and they and `guides` are on the model's device.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from medrobust.attacks.base import Attack, margin
-from medrobust.attacks.problem import Problem
-from medrobust.attacks.projection import Norm, ascent, per_image, project
-from medrobust.attacks.targets import Costs, choose_targets
+from medrobust.attacks.base import margin
+from medrobust.attacks.methods.iterative import IteratedGradient
+from medrobust.attacks.problem import BestImages, Problem
+from medrobust.attacks.projection import Norm, per_image
+from medrobust.attacks.state import AttackState
 from medrobust.core.params.base import Count, NotNegative, Positive
 from medrobust.core.seeds import uniform
 from medrobust.detection.features import DeepFeatures, Features
 from medrobust.detection.guard import FittedDetector
 
-#: iterate (a leaf that needs a gradient) -> direction of the next step, both n×C×H×W
-Direction = Callable[[Tensor], Tensor]
-
-
-class _BestIterates:
-    """Per image, the iterate with the lowest cost among those that were admitted."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images.clone()
-        self.cost = torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
-
-    def update(self, images: Tensor, admitted: Tensor, cost: Tensor) -> None:
-        better = admitted & (cost.detach().double() < self.cost)
-        self.images[better], self.cost[better] = images.detach()[better], cost.detach().double()[better]
-
-    @property
-    def exists(self) -> Tensor:
-        return torch.isfinite(self.cost)
-
-    def or_else(self, images: Tensor) -> Tensor:
-        """The best iterate of each image, or the given image where none was admitted."""
-        return torch.where(per_image(self.exists), self.images, images)
-
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveAttack(Attack):
-    """Steps of steepest ascent inside the ball of the suite's norm; the step size is 2.5·eps/steps."""
+class AdaptiveAttack(IteratedGradient):
+    """Steps of steepest ascent inside the ball of the suite's norm, all of them on every image."""
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     steps: Count = 20
+    random_start: bool = False
+    stop_when_fooled: bool = False
 
-    def ascend(self, images: Tensor, start: Tensor, direction: Direction, eps: float | None = None) -> Tensor:
-        """Take `steps` steps from `start` in the ball around `images`; `direction` sees the last iterate too.
+    @abstractmethod
+    def look(self, state: AttackState, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits n×K, directions of the next step and scores (n, see `BestImages`) of iterates.
 
-        `eps` replaces the attack's radius.
+        `current`, n×C×H×W, is a leaf that needs a gradient. -inf is the score of an iterate that only counts as
+        the last one.
         """
-        eps = self.eps if eps is None else eps
-        size = 2.5 * eps / self.steps
-        current = start.detach()
-        for _ in range(self.steps):
-            with torch.enable_grad():
-                step = direction(current.requires_grad_(True))
-            current = project(current.detach() + size * ascent(step, self.norm), images, eps, self.norm)
+
+    def evaluate(self, state: AttackState, *, last: bool = False) -> tuple[Tensor, ...]:
         with torch.enable_grad():
-            direction(current.requires_grad_(True))
-        return current.detach()
+            return tuple(part.detach() for part in self.look(state, state.current.detach().requires_grad_(True)))
+
+    def scores(self, state: AttackState, logits: Tensor, found: tuple[Tensor, ...]) -> Tensor:
+        return found[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +56,7 @@ class Joint(AdaptiveAttack):
 
     `searches` values of λ are tried per image, by bisection of log10 λ between `lowest` and `highest`, up where
     the model was fooled and down where it was not. `confidence` is the margin in logits above which only the score
-    counts. With `costs` (K×K, rows are true classes) the margin is that of the costliest class, and only images
-    that are predicted as this class count.
+    counts. With a target, only images that are predicted as their target count.
     """
 
     detector: FittedDetector = field(repr=False)
@@ -85,30 +64,26 @@ class Joint(AdaptiveAttack):
     lowest: float = -3.0
     highest: float = 3.0
     confidence: float = 0.5
-    costs: Costs = None
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        best, last = _BestIterates(start), start
-        targets = choose_targets(model, images, labels, "most_costly", self.costs) if self.costs else None
-        low = torch.full((len(images),), self.lowest, device=images.device)
-        high = torch.full_like(low, self.highest)
+    def search(self, problem: Problem, start: Tensor) -> Tensor:
+        best = BestImages(start)
+        low, high = (problem.images.new_full((len(start),), end) for end in (self.lowest, self.highest))
         for _ in range(self.searches):
-            middle, round_best = (low + high) / 2, _BestIterates(start)
-            part = Problem(model, images, labels, seeds, self.eps, self.norm, targets)
-            last = self.ascend(images, start, self._direction(part, 10**middle, round_best))
-            best.update(round_best.images, round_best.exists, round_best.cost)
-            low = torch.where(round_best.exists, middle, low)
-            high = torch.where(round_best.exists, high, middle)
-        return best.or_else(last)
+            middle = (low + high) / 2
+            ended = state = self.start(problem, 0, start, torch.ones_like(low, dtype=torch.bool))
+            state.memory["weight"] = 10**middle
+            while len(state.images):
+                ended, state = self.advance(state)
+            best.update(ended.best, ended.score)
+            fooled = torch.isfinite(ended.score)
+            low, high = torch.where(fooled, middle, low), torch.where(fooled, high, middle)
+        return best.images
 
-    def _direction(self, problem: Problem, weight: Tensor, best: _BestIterates) -> Direction:
-        def direction(current: Tensor) -> Tensor:
-            logits, score = self.detector.logits_and_score(problem.model, current, problem.seeds)
-            objective = problem.margins(logits).clamp_max(self.confidence) - weight * score
-            best.update(current, problem.reached(logits), score)
-            return torch.autograd.grad(objective.sum(), current)[0]
-
-        return direction
+    def look(self, state: AttackState, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, score = self.detector.logits_and_score(state.model, current, state.seeds)
+        objective = state.margins(logits).clamp_max(self.confidence) - state.memory["weight"] * score
+        (direction,) = torch.autograd.grad(objective.sum(), current)
+        return logits, direction, torch.where(state.reached(logits), -score, -torch.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,18 +97,13 @@ class Orthogonal(AdaptiveAttack):
 
     detector: FittedDetector = field(repr=False)
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        best = _BestIterates(start)
-
-        def direction(current: Tensor) -> Tensor:
-            logits, score = self.detector.logits_and_score(model, current, seeds)
-            (of_margin,) = torch.autograd.grad(margin(logits, labels).sum(), current, retain_graph=True)
-            (of_score,) = torch.autograd.grad(score.sum(), current)
-            fooled = logits.argmax(1) != labels
-            best.update(current, fooled, score)
-            return torch.where(per_image(fooled), -orthogonal_part(of_score, of_margin), of_margin)
-
-        return best.or_else(self.ascend(images, start, direction))
+    def look(self, state: AttackState, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, score = self.detector.logits_and_score(state.model, current, state.seeds)
+        (of_margin,) = torch.autograd.grad(state.margins(logits).sum(), current, retain_graph=True)
+        (of_score,) = torch.autograd.grad(score.sum(), current)
+        fooled = state.reached(logits)
+        direction = torch.where(per_image(fooled), -orthogonal_part(of_score, of_margin), of_margin)
+        return logits, direction, torch.where(fooled, -score, -torch.inf)
 
 
 def orthogonal_part(vectors: Tensor, others: Tensor) -> Tensor:
@@ -153,20 +123,19 @@ class Matching(AdaptiveAttack):
 
     guides: Features = field(repr=False)
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        extract = DeepFeatures()
+    def begin(self, state: AttackState, warm: Tensor) -> None:
+        super().begin(state, warm)
         with torch.no_grad():
-            distances = torch.cdist(extract(model, images, seeds).penultimate, self.guides.penultimate)
-        distances[labels[:, None] == self.guides.preds[None, :]] = torch.inf
-        targets, best = self.guides.penultimate[distances.argmin(1)], _BestIterates(start)
+            features = DeepFeatures()(state.model, state.images, state.seeds)
+        distances = torch.cdist(features.penultimate, self.guides.penultimate)
+        distances[state.labels[:, None] == self.guides.preds[None, :]] = torch.inf
+        state.memory["guides"] = self.guides.penultimate[distances.argmin(1)]
 
-        def direction(current: Tensor) -> Tensor:
-            features = extract(model, current, seeds)
-            distance = (features.penultimate - targets).pow(2).sum(1)
-            best.update(current, features.preds != labels, distance)
-            return -torch.autograd.grad(distance.sum(), current)[0]
-
-        return best.or_else(self.ascend(images, start, direction))
+    def look(self, state: AttackState, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = DeepFeatures()(state.model, current, state.seeds)
+        distance = (features.penultimate - state.memory["guides"]).pow(2).sum(1)
+        (slope,) = torch.autograd.grad(distance.sum(), current)
+        return features.logits, -slope, torch.where(state.reached(features.logits), -distance, -torch.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,17 +150,11 @@ class InDistribution(AdaptiveAttack):
     detector: FittedDetector = field(repr=False)
     limit: float
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        best = _BestIterates(start)
-
-        def direction(current: Tensor) -> Tensor:
-            logits, score = self.detector.logits_and_score(model, current, seeds)
-            inside, gap = score <= self.limit, margin(logits, labels)
-            best.update(current, inside & (gap > 0), -gap)
-            return torch.autograd.grad(torch.where(inside, gap.double(), -score).sum(), current)[0]
-
-        self.ascend(images, start, direction)
-        return best.or_else(images)
+    def look(self, state: AttackState, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, score = self.detector.logits_and_score(state.model, current, state.seeds)
+        inside, gap = score <= self.limit, margin(logits, state.labels)
+        (direction,) = torch.autograd.grad(torch.where(inside, gap.double(), -score).sum(), current)
+        return logits, direction, torch.where(inside & (gap > 0), gap, torch.nan)  # not even the last one counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,17 +173,17 @@ class OffAnatomy(AdaptiveAttack):
     cells: Count = 8
     confidence: float = 0.9
 
-    def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:
-        coarse = uniform(seeds, 0, (images.shape[1], self.cells, self.cells)).to(images)
-        texture = F.interpolate(coarse, size=images.shape[-2:], mode="bilinear").clamp(0, 1)
-        with torch.no_grad():
-            target = model(texture).argmax(1)
-        best = _BestIterates(texture)
+    def search(self, problem: Problem, start: Tensor) -> Tensor:
+        coarse = uniform(problem.seeds, 0, (start.shape[1], self.cells, self.cells)).to(start)
+        texture = F.interpolate(coarse, size=start.shape[-2:], mode="bilinear").clamp(0, 1)
+        around = replace(problem, images=texture, eps=self.radius)
+        around.targets = around.logits(texture).argmax(1)
+        return super().search(around, texture)
 
-        def direction(current: Tensor) -> Tensor:
-            logprobs = model(current).log_softmax(1).gather(1, target[:, None]).squeeze(1)
-            done = (logprobs.exp() >= self.confidence) & ~best.exists
-            best.update(current, done, -logprobs)
-            return torch.autograd.grad(logprobs.sum(), current)[0]
-
-        return best.or_else(self.ascend(texture, texture, direction, self.radius))
+    def look(self, state: AttackState, current: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = state.model(current)
+        assert state.targets is not None
+        logprobs = logits.log_softmax(1).gather(1, state.targets[:, None]).squeeze(1)
+        (direction,) = torch.autograd.grad(logprobs.sum(), current)
+        first = torch.where(logprobs.exp() >= self.confidence, -state.steps.to(logprobs), -torch.inf)
+        return logits, direction, first

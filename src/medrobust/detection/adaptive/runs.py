@@ -82,7 +82,8 @@ class AdaptiveRuns:
         fitted = self.guard.detectors[detector]
         ball: dict[str, Any] = {"eps": eps, "norm": norm, "steps": self.params.steps}
         if name == "joint":
-            return Joint(**ball, searches=self.params.searches, detector=fitted, costs=costs)
+            target = "most_costly" if costs else None
+            return Joint(**ball, searches=self.params.searches, detector=fitted, target=target, costs=costs)
         if name == "orthogonal":
             return Orthogonal(**ball, detector=fitted)
         if name == "matching":

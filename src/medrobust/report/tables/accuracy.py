@@ -43,18 +43,22 @@ def attacks_text(suite: SuiteParams) -> str:
 def attack_table(run: Run, suite: str, confidence: float) -> Table:
     """Robust accuracy of every model under one suite, one column per radius."""
     records, grid = run.attacks.of_suite(suite)
+    first = _first_attack(run, suite)
+    more = [(f"{first} alone, ε = {eps}", eps) for eps in grid if first]
     rows = []
     for model, regime in run.models():
         record = records.get((model, regime))
         if record is None:
-            rows.append([model, TRAINING[regime], "missing", *[NONE] * len(grid), NONE])
+            rows.append([model, TRAINING[regime], "missing", *[NONE] * (len(grid) + len(more)), NONE])
             continue
         cells = [robust_accuracy(record, eps) for eps in grid]
+        cells += [_under_first_attack(record, eps) for _, eps in more]
         verdict = run.verdict_of(model, regime, suite)
         rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, verdict])
     if constant := run.constant_answer():
-        rows.append([CONSTANT, NONE, *[number(constant)] * (len(grid) + 1), NONE])
-    columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid), "checklist"]
+        rows.append([CONSTANT, NONE, *[number(constant)] * (len(grid) + len(more) + 1), NONE])
+    columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid)]
+    columns += [*(column for column, _ in more), "checklist"]
     note = table_note("attack_suite", confidence=confidence)
     return Table(f"Attack suite: {suite}", columns, rows, note).with_warning()
 
@@ -62,6 +66,16 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
 def robust_accuracy(record: dict[str, Any] | None, eps: str) -> str:
     """Robust accuracy of an evaluation at one radius, with its interval; `missing` without a record."""
     return "missing" if record is None else with_interval_at(record, "robust_accuracy", eps)
+
+
+def _first_attack(run: Run, suite: str) -> str | None:
+    """The one-step attack with which a suite begins and whose results alone are known; None = there is none."""
+    records, _ = run.attacks.of_suite(suite)
+    return next((record["first_attack"] for record in records.values() if "first_attack" in record), None)
+
+
+def _under_first_attack(record: dict[str, Any], eps: str) -> str:
+    return with_interval_at(record, "first_attack_accuracy", eps) if "first_attack" in record else NONE
 
 
 def backbone_table(run: Run, model: str, confidence: float) -> Table:
@@ -120,6 +134,7 @@ def short_table(run: Run) -> Table:
     """The main results: clean accuracy, and robust accuracy near the training radius."""
     radii = {run.nearest_eps(*key) for key in run.attacks.records}
     common = f", ε {next(iter(radii))}" if len(radii) == 1 else ""
+    first = {suite: name for suite in run.suites if (name := _first_attack(run, suite))}
     rows = []
     for model, regime in run.models():
         cells = []
@@ -128,11 +143,14 @@ def short_table(run: Run) -> Table:
             near = run.nearest_eps(*key)
             value = robust_accuracy(run.attacks.records[key], near) if near else "missing"
             cells.append(value if common or not near else f"{value} (ε {near})")
+            if suite in first:
+                cells.append(_under_first_attack(run.attacks.records[key], near) if near else "missing")
         record = run.clean_record(model, regime)
         clean = [with_interval(record, name) for name in ("balanced_accuracy", "accuracy")]
         rows.append([model, TRAINING[regime], *clean, *cells])
     columns = ["model", "training", "clean balanced accuracy", "clean accuracy"]
-    columns += [f"{suite}{common}" for suite in run.suites]
+    for suite in run.suites:
+        columns += [f"{suite}{common}", *([f"{first[suite]} alone"] if suite in first else [])]
     note = "Columns of attack suites: robust accuracy at the radius that is nearest to the training radius."
     return Table("Results", columns, rows, note)
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from medrobust.attacks.base import frozen, input_gradient
-from medrobust.attacks.methods.pgd import PGD
-from medrobust.attacks.projection import project
+from medrobust.attacks.base import frozen
+from medrobust.attacks.methods.iterative import PGD
+from medrobust.attacks.problem import Losses
 from medrobust.attacks.state import AttackState
 from medrobust.core.params.training import AdvParams
 from medrobust.core.seeds import uniform
@@ -28,7 +29,7 @@ def training_attack(adv: AdvParams, *, stop_when_fooled: bool = False) -> PGD:
     alpha = None if adv.alpha == "auto" else adv.alpha
     return PGD(
         eps=adv.eps, alpha=alpha, steps=adv.steps, random_start=adv.random_start, allow_weak=adv.allow_weak,
-        stop_when_fooled=stop_when_fooled,
+        stop_when_fooled=stop_when_fooled, keep="last",
     )  # fmt: skip
 
 
@@ -59,13 +60,19 @@ def attack_with_pgd(step: Step, adv: AdvParams | None = None) -> Tensor:
 
 def _attack_within(view: nn.Module, attack: PGD, step: Step, radii: Tensor) -> Tensor:
     """The images after all steps of the attack, each in the ball of its own radius; `radii` n."""
-    state = AttackState.initial(step.images, step.labels, step.seeds, radii, 0, step.images)
-    attack.begin(state, torch.zeros_like(step.labels, dtype=torch.bool))
+    problem = attack.problem(view, step.images, step.labels, step.seeds, radii)
     with frozen(view):
-        for _ in range(attack.num_steps):
-            _, gradient = attack.evaluate(view, state)
-            state.current = attack.step(state, gradient)
-    return state.current.detach()
+        return attack.search(problem, step.images).detach()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ascent(PGD):
+    """PGD on a function of the logits, n×K, instead of a named loss; it returns a sum over images."""
+
+    objective: Callable[[Tensor], Tensor] = field(repr=False)
+
+    def losses(self, state: AttackState) -> Losses:
+        return lambda logits, _: self.objective(logits)
 
 
 def ascend(
@@ -73,14 +80,13 @@ def ascend(
 ) -> Tensor:
     """Signed gradient ascent on a loss of the logits, inside the ball around the batch's images.
 
-    `start` holds n×C×H×W images. `loss` maps logits n×K to a sum over images. An infinite `eps` means no ball.
+    `start` holds n×C×H×W images. `loss` maps logits n×K to a sum over images.
     """
-    view, current = attack_view(step), start
-    with frozen(view):
-        for _ in range(steps):
-            _, _, gradient = input_gradient(view, current, lambda logits, _: loss(logits))
-            current = project(current + alpha * gradient.sign(), step.images, eps)
-    return current.detach()
+    attack = Ascent(
+        eps=eps, alpha=alpha, steps=steps, objective=loss, random_start=False, stop_when_fooled=False, keep="last",
+        allow_weak=True,
+    )  # fmt: skip
+    return attack(attack_view(step), step.images, step.labels, seeds=step.seeds, start=start)
 
 
 def attack_view(step: Step) -> nn.Module:

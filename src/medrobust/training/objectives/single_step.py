@@ -33,7 +33,7 @@ def n_fgsm(step: Step) -> Tensor:
     def attack() -> Tensor:
         noise = 2 * uniform(step.seeds, 0, tuple(step.images.shape[1:])) - 1
         start = (step.images + adv.noise * adv.eps * noise).clamp(0, 1)
-        return ascend(step, start, loss, eps=torch.inf, alpha=alpha, steps=1)
+        return ascend(step, start, loss, eps=1.0, alpha=alpha, steps=1)
 
     def loss(logits: Tensor) -> Tensor:
         return F.cross_entropy(logits, step.labels, reduction="sum")
