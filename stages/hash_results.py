@@ -22,8 +22,11 @@ def parse() -> argparse.Namespace:
     options = commands.add_parser("attempts")
     options.add_argument("--records", type=Path, nargs="+", required=True, help="one folder per model")
     options.add_argument("--out", type=Path, required=True)
+    options = commands.add_parser("guards")
+    for name in ("backbones", "guards", "out"):
+        options.add_argument(f"--{name}", type=Path, required=True)
     options = commands.add_parser("tables")
-    for name in ("predictions", "attacks", "corrupted", "out"):
+    for name in ("backbones", "predictions", "attacks", "corrupted", "out"):
         options.add_argument(f"--{name}", type=Path, required=True)
     return parser.parse_args()
 
@@ -44,10 +47,19 @@ def attempts() -> None:
     write_json(args.out, {path.as_posix(): file_hash(path) for path in tables})
 
 
+def guards() -> None:
+    """Hashes of the guards' cards, which hold the hashes of the detectors; a model without a guard has no card."""
+    params = load_params()
+    names = [f"{name}-{regime}" for name in read_json(args.backbones) for regime in ("clean", "adv")]
+    names += [f"ensemble-{regime}" for regime in params.detect.ensemble]
+    cards = [args.guards / name / "card.json" for name in names]
+    write_json(args.out, {path.as_posix(): file_hash(path) for path in cards if path.is_file()})
+
+
 def tables() -> None:
     """Hashes of the tables that the report reads: predictions, attempts, and predictions on corrupted images."""
     params = load_params()
-    models = [f"{name}-{regime}" for name in params.models for regime in ("clean", "adv")]
+    models = [f"{name}-{regime}" for name in read_json(args.backbones) for regime in ("clean", "adv")]
     attacked = [
         *models,
         f"ensemble-{params.ensemble.regime}",
@@ -61,6 +73,5 @@ def tables() -> None:
 
 if __name__ == "__main__":
     args = parse()
-    run_stage(
-        {"checkpoints": checkpoints, "attempts": attempts, "tables": tables}[args.command], f"hash-{args.out.stem}"
-    )
+    commands = {"checkpoints": checkpoints, "attempts": attempts, "guards": guards, "tables": tables}
+    run_stage(commands[args.command], f"hash-{args.out.stem}")

@@ -41,12 +41,12 @@ PHRASES = {
 WITHOUT_CASES = {
     "`audit.*`", "`models.B.explain`", "`models.B.corrupt`", "other keys of `attacks`", "`patient.*`",
     "`transfer.*`",
-    "`explain.*`", "`corruptions.modality`, `.names`, `.severities`, `.draws`", "other keys of `corruptions`",
-    "`study.*`", "other keys of `report`",
+    "`corruptions.modality`, `.names`, `.severities`, `.draws`", "other keys of `corruptions`",
+    "other keys of `report`, `study`",
 }  # fmt: skip
 RESOLVED = {"code", "suite", "surrogate", "settings", "detection", "corruptions"}
 #: Cheap stages that hash results; the table does not list them.
-HASHES = {"checkpoints", "attempts", "attempts_ensemble", "attempts_method", "tables"}
+HASHES = {"checkpoints", "attempts", "attempts_ensemble", "attempts_method", "guards", "tables"}
 MORE = {"timm": "resnet18", "weights": "none", "image_size": 64, "detect": ["clean"], "explain": True}
 SQUARE = [{"name": "square"}]
 MOVED = {"norm": "Linf", "eps": [0.01], "attacks": [{"name": "transfer", "source": "resnet34-clean"}]}

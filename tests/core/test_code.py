@@ -102,7 +102,7 @@ def test_a_stage_lists_its_script_and_what_it_imports() -> None:
 
 
 def test_data_files_of_the_package_are_code() -> None:
-    """Each belongs to some stage, or to an entry of a registry (a source of data)."""
+    """Each belongs to some stage, or to an entry of a registry (a source of data); no stage runs app or export."""
     found = {name for script in STAGES for name in files_of(script.stem)}
     for module, attribute in REGISTRIES.values():
         for entry in getattr(__import__(module, fromlist=[attribute]), attribute).values():
@@ -110,7 +110,9 @@ def test_data_files_of_the_package_are_code() -> None:
             assert path is not None
             found |= {line.split(" ")[1] for line in stage_code(path).splitlines()}
     data = {path for path in (ROOT / "src" / "medrobust").rglob("*") if path.is_file() and path.suffix != ".py"}
-    names = {path.relative_to(ROOT).as_posix() for path in data if "__pycache__" not in path.parts}
+    names = {
+        path.relative_to(ROOT).as_posix() for path in data if not {"__pycache__", "app", "export"} & {*path.parts}
+    }
     assert names - {"src/medrobust/py.typed"} <= found
     assert len(names) > 4
 

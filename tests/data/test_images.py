@@ -172,7 +172,7 @@ def test_the_first_picture_of_a_photograph_is_used(sizes: tuple[int, ...]) -> No
 def test_a_photograph_is_damaged_like_any_image(monkeypatch: pytest.MonkeyPatch) -> None:
     content = photographs(20, 10)
     assert np.array_equal(decode(content[:-50], 20, 1), decode(content, 20, 1)), "the first picture is whole"
-    with pytest.raises(ValueError, match="cannot load this image"):
+    with pytest.raises(ValueError, match=r"cannot load this image|not an image"):
         decode(content[:500], 20, 1)
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down

@@ -73,7 +73,7 @@ DAMAGE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("no folder", r"header\.json: no such file. Run `dvc repro`"),
+        ("no folder", r"header\.json: no such file. Run `dvc pull`, or `dvc repro`"),
         ("no images", r"images\.npy: cannot be read .*Run `dvc repro --force prepare`"),
         ("truncated", r"images\.npy: cannot be read"),
         ("text", r"images\.npy: cannot be read"),

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from medrobust.core.params.training import ModelParams
-from medrobust.core.records import file_hash, read_metrics, read_table, write_json
+from medrobust.core.records import read_metrics, read_table, write_json
 from medrobust.detection.guard import load_guard
 from medrobust.models import checkpoint
 from medrobust.models.build import build_classifier
+from medrobust.models.card import weights_hash
 from medrobust.models.combination import Combination
 from medrobust.models.ensemble import save_ensemble
 from tests.params import preset, save
@@ -68,6 +69,6 @@ def test_a_stage_guards_its_model_and_writes_every_out(
     )
     guard = load_guard(workplace / "data" / "guards" / name)
     if stage == "detect_ensemble":
-        assert guard.model == file_hash(workplace / "data" / "ensemble" / "card.json")
+        assert guard.model == weights_hash(workplace / "data" / "ensemble")
         # Features of the ensemble: the 512 of each member, and all of them concatenated.
         assert guard.detectors["gmm"].detector.state["widths"].tolist()[:3] == [512, 512, 1024]

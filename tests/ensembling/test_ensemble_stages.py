@@ -30,7 +30,7 @@ def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     params["models"]["resnet10t"] |= {"detect": [], "explain": False}
     params["patient"]["suites"] = []
     params["detect"] |= {"ensemble": [], "suites": {}, "seen": None}
-    params["explain"]["suite"] = params["transfer"]["suite"] = "quick"
+    params["explain"]["suite"] = params["transfer"]["suite"] = params["corruptions"]["suite"] = "quick"
     params["ensemble"] |= {"members": ["resnet10t-clean", "resnet10t-adv"], "folds": 2}
     params["report"]["bootstrap"] = 20
     save(tmp_path, params)
@@ -55,6 +55,7 @@ def test_every_method_is_saved_and_another_than_the_selected_one_can_be_attacked
     selected, convex = (
         read_json(folder / "card.json") for folder in (workplace / "data" / "ensemble", methods / "convex")
     )
+    assert selected.pop("temperature") > 0, "of the answers of the command medrobust"
     assert convex == selected | {"members": convex["members"]}
     images = torch.rand(2, 1, SIDE, SIDE)
     assert torch.equal(

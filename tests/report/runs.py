@@ -160,8 +160,12 @@ def write_parts(data: Path, model: str) -> None:
     rows = pd.DataFrame(
         {"split": "val", "label": [0, 1, 2] * 4, "logprob_0": 0.0, "logprob_1": 0.1, "logprob_2": 0.2}
     )
-    for path in (data / "predictions", data / "predictions" / "patients"):
-        write_table(path / f"{model}.parquet", rows)
+    for path in (
+        data / "predictions" / f"{model}.parquet",
+        data / "predictions" / "patients" / f"{model}.parquet",
+    ):
+        if not path.exists():
+            write_table(path, rows)
 
 
 def write_run(folder: Path) -> None:

@@ -10,11 +10,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from medrobust.core.calibration import fit_temperature
 from medrobust.core.errors import UserError
 from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.data import DataParams
-from medrobust.core.records import read_json, write_empty, write_json
+from medrobust.core.records import read_json, read_table, write_empty, write_json
 from medrobust.models.card import weights_hash
 from medrobust.models.use import Use, read_use
 from medrobust.report.collect import collect, collect_ensemble
@@ -320,8 +321,11 @@ def test_the_guard_travels_and_the_card_names_its_measured_false_alarms(folder: 
     use = read_use(folder / "out")
     assert use is not None
     assert (use.slices, use.input.channels) == (True, 1)
-    assert use.temperature is not None
-    assert use.patient_temperature == use.temperature
+    for temperature, folder_of in ((use.temperature, ""), (use.patient_temperature, "patients")):
+        table = read_table(folder / "data" / "predictions" / folder_of / "one-adv.parquet")
+        val = table[table["split"] == "val"]
+        logprobs = val[[f"logprob_{k}" for k in range(3)]].to_numpy()
+        assert temperature == fit_temperature(logprobs, val["label"].to_numpy())
 
 
 def test_without_a_guard_the_card_says_that_no_image_is_rejected(folder: Path) -> None:

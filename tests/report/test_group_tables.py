@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
+from medrobust.attacks.engine.attempts import ATTEMPTS, table_of
 from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.metrics import rate_estimates
 from medrobust.core.records import read_json, write_json, write_table
@@ -43,14 +44,17 @@ def grouped(folder: Path) -> Path:
     extra = pd.DataFrame([{"id": "v", "patient": "v", "label": 0, "pred": 1, "split": "val"}])
     save(data / "predictions" / "one-clean.parquet", pd.concat([clean, extra]), "one-clean")
     attempts = [
-        {"id": f"i{k}", "patient": f"p{k}", "label": k % 3, "attack": attack, "fooled": fooled, "distance": far}
+        {
+            **dict.fromkeys(ATTEMPTS, 0), "id": f"i{k}", "patient": f"p{k}", "label": k % 3, "attack": attack,
+            "fooled": fooled, "distance": far, "eps": far,
+        }
         for k in range(24)
         for attack, fooled, far in (
             ("natural", k in (12, 13, 14), 0.0), ("pgd", k >= 12, 0.004), ("stored", True, 0.001),
             ("pgd", k == 0, 0.005), ("pgd", True, 0.009),
         )
     ]  # fmt: skip
-    save(data / "attacks" / "one-clean" / "pgd.parquet", pd.DataFrame(attempts), "one-clean", suite_hash(SUITE))
+    save(data / "attacks" / "one-clean" / "pgd.parquet", table_of(attempts), "one-clean", suite_hash(SUITE))
     return folder
 
 

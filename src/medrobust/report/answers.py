@@ -36,9 +36,15 @@ def read_answers(run: Run, folders: Folders) -> None:
         if table is not None:
             run.answers.scores = table
     _add_ensembles_confusion(run)
-    if not run.classes():  # the header or the split is missing, which is listed: answers have no names
-        answers.predictions.clear()
-        answers.attacked.clear()
+    _leave_out_unknown_classes(run)
+
+
+def _leave_out_unknown_classes(run: Run) -> None:
+    """Classes have no names if header or split are missing or of other data; that is listed already."""
+    known, answers = len(run.classes()), run.answers
+    answers.predictions = {key: t for key, t in answers.predictions.items() if t["label"].max() < known}
+    answers.attacked = {key: t for key, t in answers.attacked.items() if t["label"].max() < known}
+    if answers.scores is not None and answers.scores["label"].max() >= known:
         answers.scores = None
 
 
