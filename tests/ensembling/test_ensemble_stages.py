@@ -43,6 +43,8 @@ def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.chdir(tmp_path)
     write_json(tmp_path / "data" / "resolved" / "settings" / "backbones.json", ["resnet10t"])
     run_stage(root, monkeypatch, "suite", suite="quick")
+    write_json(tmp_path / "data" / "code" / "detectors.json", {"code": {}})
+    run_stage(root, monkeypatch, "detection")
     return tmp_path
 
 

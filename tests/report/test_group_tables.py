@@ -25,7 +25,8 @@ SITES = ["A"] * 12 + ["B"] * 9 + ["C"] * 3
 def predictions(wrong: set[int]) -> pd.DataFrame:
     """One image per patient; the classes take turns, and the patients in `wrong` are misclassified."""
     rows = [{"id": f"i{k}", "patient": f"p{k}", "label": k % 3, "pred": (k + (k in wrong)) % 3} for k in range(24)]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.assign(**{f"logprob_{k}": np.where(table["pred"] == k, -0.2, -2.4) for k in range(3)})
 
 
 @pytest.fixture
@@ -42,6 +43,7 @@ def grouped(folder: Path) -> Path:
     write_json(data / "prepared" / "header.json", {**header, "groups": ["site", "age"]})
     clean = predictions({12, 13, 14}).assign(split="test")
     extra = pd.DataFrame([{"id": "v", "patient": "v", "label": 0, "pred": 1, "split": "val"}])
+    extra = extra.assign(logprob_0=-2.4, logprob_1=-0.2, logprob_2=-2.4)
     save(data / "predictions" / "one-clean.parquet", pd.concat([clean, extra]), "one-clean")
     attempts = [
         {

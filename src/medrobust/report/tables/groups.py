@@ -112,10 +112,11 @@ def _rows(
     values = run.groups.of_image[name]
     for value in sorted({*values} - {""}):
         images = values.index[values == value]
-        parts = {key: table[table["id"].isin(images)] for key, table in found.items()}
-        first = next((part for part in parts.values() if len(part)), None)
-        if first is None:
+        tables = {key: table[table["id"].isin(images)] for key, table in found.items()}
+        parts = {key: table for key, table in tables.items() if len(table)}
+        if not parts:
             continue
+        first = next(iter(parts.values()))
         count = first["patient"].nunique()
         if count < MIN_PATIENTS:
             small.add(f"{value} ({count})")
