@@ -26,7 +26,7 @@ from tools.outside import named_files
 from tools.same_data import on_other_data, read_lock
 
 #: Files beside results that are not results.
-NO_RESULT = {".gitignore", ".gitkeep"}
+NO_RESULT = {".gitignore", ".gitkeep", "dvc.yaml"}
 
 
 @dataclass
