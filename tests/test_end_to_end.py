@@ -115,7 +115,7 @@ def test_dvc_shows_a_few_flat_numbers_of_each_file(pipeline: Path) -> None:
         assert (0 if path.startswith("metrics/detect/") else 1) <= len(row) <= 6, path
         for name, value in row.items():
             assert isinstance(value, str | int | float), (path, name)
-    assert len({name for row in rows.values() for name in row}) <= 15
+    assert len({name for row in rows.values() for name in row}) <= 16
     attacked, record = (
         rows["metrics/attack/resnet10t-adv-pgd.json"],
         read_metrics(pipeline / "metrics" / "attack" / "resnet10t-adv-pgd.json"),
@@ -148,7 +148,7 @@ def test_what_removed_cells_left_runs_only_stages_of_seconds(pipeline: Path) -> 
         folder.mkdir(exist_ok=True)
         shutil.copy(pipeline / "data/attacks/resnet10t-adv/pgd.parquet", folder / "old.parquet")
     (pipeline / "metrics" / ".DS_Store").write_text("of a file manager")
-    cheap = {"checkpoints", "detection", "attempts@resnet10t", "attempts_ensemble"}
+    cheap = {"checkpoints", "detection", "attempts@resnet10t", "attempts_ensemble", "tables"}
     try:
         assert changed(pipeline) == cheap
         assert repro(pipeline) == cheap
@@ -176,7 +176,7 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
     after = {"ensemble", "detect_ensemble@adv", "transfer", "explain@resnet10t", "publish@resnet10t", "report"}
     after |= {"cases", "publish_ensemble", "patient@resnet10t-adv", "attack_patient@resnet10t-adv-pgd"}
     after.add("detect@resnet10t-adv")  # switched off, but DVC sees another model
-    after |= {"checkpoints", "attempts@resnet10t", "attempts_ensemble", "tables"}
+    after |= {"checkpoints", "attempts@resnet10t", "attempts_ensemble", "guards", "tables", "corrupt@resnet10t"}
     assert ran == {"settings", "adv_train@resnet10t", *after, *attacks, *checks}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
     assert repro(pipeline) == set(), "the run cache did not restore the earlier results"
@@ -287,7 +287,7 @@ def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None
     # `--pull` gets only what dvc.yaml names as a dep; a report of a part must not pass for the whole.
     source = other / "src" / "medrobust" / "report" / "collect.py"
     source.write_text(source.read_text() + "\nADDED = 1\n")
-    with pytest.raises(AssertionError, match=r"card\.json: no such file\. Run `dvc pull`, then `dvc repro`"):
+    with pytest.raises(AssertionError, match=r"\.parquet: no such file\. Run `dvc pull`, then `dvc repro`"):
         run(other, "dvc", "repro", "--pull", "--allow-missing")
     run(other, "dvc", "pull", "--quiet", "--allow-missing")
     run(other, "dvc", "repro", "--pull", "--allow-missing")

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 
-from medrobust.core.params.yaml_file import read_params
 from tests.checkout import ROOT
 from tests.clones import smoke_run
-from tests.params import save
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +42,8 @@ def repro(folder: Path) -> set[str]:
 
 
 def change(folder: Path, key: str, value: object) -> None:
-    """Set a value of params.yaml."""
-    params = read_params(folder / "params.yaml")
-    block, name = key.split(".")
-    params[block][name] = value
-    save(folder, params)
+    """Set a value of params.yaml, as `-S` does."""
+    apply_overrides(folder / "params.yaml", [f"{key}={value}"])
 
 
 def commit(folder: Path, message: str) -> None:

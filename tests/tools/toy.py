@@ -85,7 +85,7 @@ def set_params(folder: Path, backbones: list[str], path: Path) -> None:
     """Write params.yaml for some backbones and data at a path."""
     params = preset("smoke")
     (block,) = params["models"].values()
-    params["models"] = {name: {**block, "explain": False, "detect": []} for name in backbones}
+    params["models"] = {name: {**block, "explain": False, "detect": [], "corrupt": False} for name in backbones}
     params["data"] |= {"source": "archive", "path": str(path), "phantom": None}
     save(folder, params)
 
