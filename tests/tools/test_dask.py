@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from medrobust.core.errors import UserError
-from tests.clones import smoke_run
 from tests.params import preset, save
 from tests.tools.toy import ENVIRONMENT, run
 
@@ -332,32 +331,3 @@ def test_uncommitted_changes_and_no_scheduler_are_refused(repo: Path) -> None:
     (repo / "cell.py").write_text(f"{CELL}\n# edited")
     output = refused(repo, "")
     assert "has uncommitted changes (M cell.py). Commit them first; workers run the last commit" in output
-
-
-@pytest.mark.slow
-def test_real_cells_give_the_same_bytes_on_two_workers(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Some cells of a finished run are forgotten; what stands on them runs too if one of their bytes differs."""
-    folder = tmp_path_factory.mktemp("dask") / "medrobust"
-    smoke_run(tmp_path_factory, folder)
-    before, lock = contents(folder), yaml.safe_load((folder / "dvc.lock").read_text())
-    cells = {f"{stage}@resnet10t" for stage in ("train", "adv_train")}
-    cells |= {f"attack@resnet10t-{regime}-pgd" for regime in ("clean", "adv")} | {"patient@resnet10t-adv"}
-    forgotten = {name: lock["stages"][name] for name in cells}
-    rest = {name: entry for name, entry in lock["stages"].items() if name not in cells}
-    (folder / "dvc.lock").write_text(yaml.safe_dump({**lock, "stages": rest}))
-    shutil.rmtree(folder / ".dvc" / "cache" / "runs")
-    for path in (folder / out["path"] for entry in forgotten.values() for out in entry["outs"]):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    environment = {**ENVIRONMENT, "PYTHONPATH": f"{folder / 'src'}{os.pathsep}{folder}"}
-    command = [sys.executable, "-m", "tools.repro", "--engine", "dask", "--jobs", "2"]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert {line.split(" | ")[0] for line in done.stdout.splitlines() if " | > python" in line} == cells
-    assert contents(folder) == before
-    assert yaml.safe_load((folder / "dvc.lock").read_text()) == lock
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """The bytes of all results but the lock."""
-    files = [path for top in ("metrics", "plots", "data", "models") for path in (folder / top).rglob("*")]
-    return {str(path): path.read_bytes() for path in files if path.is_file()}
