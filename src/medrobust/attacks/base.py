@@ -65,10 +65,10 @@ class Attack(ABC):
         return self
 
     def to_the_end(self) -> "Attack":
-        """The attack with all its steps on every image: without `stop_when_fooled`, where it has this field.
+        """The attack with `stop_when_fooled: false`: it takes all its steps, also on images that it has fooled.
 
-        Others have no such form and are returned unchanged: the smallest change ends at the boundary by definition
-        (FAB, DeepFool, CW), and searches by predictions or few scores end at a success.
+        Attacks without this field are returned unchanged. Those that look for the smallest change (FAB, DeepFool,
+        CW) end at the boundary by definition, and searches that use predictions or few scores end at a success.
         """
         return self
 
@@ -133,10 +133,12 @@ class QueryCounter(nn.Module):
 
     @property
     def gradients(self) -> Tensor:
+        """Forward passes of each image that were followed by a gradient, int64 n."""
         return self.counts[:, 0]
 
     @property
     def queries(self) -> Tensor:
+        """Forward passes of each image without a gradient, int64 n."""
         return self.counts[:, 1]
 
     def with_rows(self, rows: Tensor) -> "QueryCounter":

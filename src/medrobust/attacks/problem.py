@@ -112,11 +112,6 @@ class Problem:
 
         return torch.cat(self.limit.split(len(images), work)) if self.limit else work(slice(None))
 
-    def evaluate(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`margins` and `reached` of images, both n, by one forward pass."""
-        logits = self.logits(images)
-        return self.margins(logits), self.reached(logits)
-
     def gradient(self, images: Tensor, loss: Loss | Losses, passes: int = 1) -> tuple[Tensor, Tensor, Tensor]:
         """Logits n×K, losses n, and the gradient of each loss by its image inside the mask; float32, no autocast.
 
@@ -255,7 +250,10 @@ class EveryWrongClass(TargetableAttack):
         return self.restarts * self.targets
 
     def aim(self, problem: Problem, start: int | Tensor) -> Tensor:
-        """The class, n, towards which a start (or one per image) leads: its label where no wrong class is left."""
+        """The class, n, towards which start number `start` (or one number per image) leads.
+
+        It is the label of the image where no wrong class is left.
+        """
         logits = problem.logits(problem.images)
         wrong = logits.scatter(1, problem.labels[:, None], -torch.inf)
         order = wrong.sort(dim=1, descending=True, stable=True).indices

@@ -24,11 +24,11 @@ class AttackState(Problem):
     """State of a batch under an iterative attack; row i of every tensor belongs to image i.
 
     The iterates `current`, `origin` (the first) and `best` (the evaluated one with the highest score) are n×C×H×W
-    in [0, 1]. `score`, n, is that of `best`: its margin, unless the attack ranks iterates otherwise, and -inf
-    before the first evaluation. `pred` is its predicted class, and `margin` its margin without a target.
-    `earlier_score` is the score some steps ago (used by `give_up`). `index` is the number of each image in the
-    caller's batch, `restart` that of its start, from 0, and `steps` the steps taken. `costs`, n×2, are evaluations
-    with and without a gradient. `memory` has what a method keeps from step to step.
+    in [0, 1]. `score`, n, is that of `best` (see `IterativeAttack.scores`), and -inf before the first evaluation.
+    `pred` is the predicted class of `best`, and `margin` its margin without a target. `earlier_score` is the score
+    some steps ago (used by `give_up`). `index` is the number of each image in the caller's batch, `restart` the
+    number of its start, from 0, and `steps` the steps taken. `costs`, n×2, are evaluations with and without a
+    gradient. `memory` has what a method keeps from step to step.
     """
 
     index: Tensor
@@ -69,14 +69,14 @@ class AttackState(Problem):
 
     @property
     def idle(self) -> Tensor:
-        """Images that cannot be attacked, because their label is the class to lead to; bool n."""
+        """Images that cannot be attacked, because the class to lead to is their own label; bool n."""
         if self.loss_targets is None:
             return torch.zeros_like(self.labels, dtype=torch.bool)
         return self.loss_targets == self.labels
 
     @property
     def stream(self) -> Tensor:
-        """A number of random streams for each image, int64 n, that belongs to this step alone."""
+        """For each image, the number of a random stream that only this step uses; int64 n."""
         return self.restart * STREAMS + self.steps
 
     def update_best(self, logits: Tensor, scores: Tensor, *, always: bool = False) -> None:
@@ -143,7 +143,7 @@ class IterativeAttack(TargetableAttack):
         return (state.logits(state.current),)
 
     def scores(self, state: AttackState, logits: Tensor, found: tuple[Tensor, ...]) -> Tensor:
-        """By which number, n, the best of the iterates is chosen; a positive one is a success."""
+        """The number, n, by which the best iterate of each image is chosen; a positive one is a success."""
         return state.margins(logits)
 
     @property
@@ -159,7 +159,7 @@ class IterativeAttack(TargetableAttack):
     def start(self, problem: Problem, number: int | Tensor, first: Tensor, warm: Tensor) -> AttackState:
         """State before a start (its number, from 0, or one per image); `first` and `warm` are as in `begin`."""
         state = AttackState.initial(problem, number, problem.project(first))
-        self.begin(state, warm & ~state.idle)
+        self.begin(state, warm)
         state.current = torch.where(per_image(state.idle), state.images, state.current)
         state.origin = state.current
         return state

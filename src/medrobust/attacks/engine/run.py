@@ -53,7 +53,7 @@ def write_results(
     """Write the records, the robust-accuracy curve, and the metrics with `more` entries."""
     table = worst_case(attempts, suite["eps"])
     points = [_point(table[table["eps"] == eps], classes, report) for eps in suite["eps"]]
-    # The last bits of a margin may differ between two runs, because sums are split otherwise on a busy machine.
+    # The last bits of a margin may differ between two runs: a busy machine splits sums into other parts.
     records = attempts.round({"margin": 6})
     records.attrs[MADE_ON] = made_on
     write_table(outs.records, records)
@@ -96,8 +96,8 @@ def _point(table: pd.DataFrame, classes: list[str], report: ReportParams) -> dic
 def _first_attack(attempts: pd.DataFrame, suite: dict[str, Any], report: ReportParams) -> dict[str, Any]:
     """`first_attack` and the robust accuracy under it alone, if it is tried on every image at every radius.
 
-    That is so for a one-step attack before others: it is the cheapest, and a failure at a radius says nothing
-    about smaller ones. {} for other suites.
+    That is so for a one-step attack beside others: it is the cheapest and runs first, and its failure at a
+    radius says nothing about smaller ones. {} for other suites.
     """
     (name, attack), *others = named_attacks(suite)
     if not others or attack.failure_covers_smaller_eps or not attack.respects_ball:

@@ -106,18 +106,16 @@ class StreamingBatch:
             new.index = new.index + self._entered
             self._attempts |= dict(enumerate(entering, self._entered))
             self._entered += len(entering)
-            new.model = self.model
-            if self._state is not None:
-                self._state.model = self.model
             self._state = new if self._state is None else self._state.join(new)
         assert self._state is not None, "a step needs an attempt"
         return self._state
 
 
 def _add_costs(state: AttackState, counter: QueryCounter) -> None:
-    """Add what the counter has counted; the state's model is the counter or a view of it."""
+    """Add what the counter has counted for the state, whose model (the counter or a view of it) is then plain."""
     assert isinstance(state.model, QueryCounter)
     state.costs = state.costs + counter.counts[state.model.rows].to(state.costs)
+    state.model = counter.model
 
 
 class FixedBatch:

@@ -111,7 +111,7 @@ class FAB(TargetableAttack):
             if not len(rows):
                 break
             current = self._step(part, current)
-            crossed = part.evaluate(current)[1]
+            crossed = part.reached(part.logits(current))
             length = distance(current, part.images, self.norm)
             best.update(current, torch.where(crossed, -length, torch.nan), rows)
             back = part.images + self.beta * (current - part.images)

@@ -29,7 +29,7 @@ class Noise(TargetableAttack):
         best = BestImages(problem.images)
         for draw, rows, part in best.rounds(problem, range(self.draws)):
             images = part.noise(draw) if self.kind == "uniform" else self._corner(part, draw)
-            best.update(images, part.evaluate(images)[0], rows)
+            best.update(images, part.margins(part.logits(images)), rows)
         return best.images
 
     def _corner(self, part: Problem, draw: int) -> Tensor:

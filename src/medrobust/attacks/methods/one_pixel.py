@@ -75,7 +75,7 @@ class OnePixel(TargetableAttack):
     def _score(self, many: Problem, genes: Tensor, best: BestImages) -> Tensor:
         """Margins of all candidates; the best candidate updates `best`."""
         images = self._paint(many, genes)
-        margins = many.evaluate(images)[0]
+        margins = many.margins(many.logits(images))
         top = margins.argmax()
         best.update(images[top][None], margins[top][None])
         return margins

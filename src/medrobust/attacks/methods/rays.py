@@ -20,8 +20,7 @@ class RayS(TargetableAttack):
     Blocks of pixels change their sign, from the whole image to ever smaller blocks (algorithm 3 of the paper). A
     change is kept if the prediction is wrong at the best radius so far. A bisection of `halvings` steps between 0
     and this radius then finds the new one. An image stops once its radius is inside the ball. In L2 each direction
-    is scaled to length 1.
-    `queries` is the largest number of predictions per image.
+    is scaled to length 1. `queries` is the largest number of predictions per image.
     """
 
     failure_covers_smaller_eps: ClassVar[bool] = True
@@ -71,7 +70,7 @@ class _Rays:
         """Keep the candidates that change the prediction at a smaller radius; return which do, bool n."""
         farthest = 1.0 if self.problem.norm == "Linf" else self.signs[0].numel() ** 0.5
         high = self.radius.clamp_max(farthest)
-        better = self.problem.evaluate(self.images(candidates, high))[1]
+        better = self.problem.reached(self.problem.logits(self.images(candidates, high)))
         # Until a direction succeeds, each change is kept, so that the search goes on to new directions.
         lost = per_image(self.radius.isinf())
         self.signs = torch.where(lost, candidates, self.signs)
@@ -86,7 +85,7 @@ class _Rays:
         low = torch.zeros_like(high)
         for _ in range(halvings):
             middle = (low + high) / 2
-            changed = self.problem.evaluate(self.images(self.signs, middle))[1]
+            changed = self.problem.reached(self.problem.logits(self.images(self.signs, middle)))
             low, high = torch.where(changed, low, middle), torch.where(changed, middle, high)
         return high
 

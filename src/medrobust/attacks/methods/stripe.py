@@ -47,7 +47,7 @@ class Stripe(TargetableAttack):
             return best.images
         for query, rows, part in best.rounds(problem, range(self.queries if self.mode == "best_of" else 1)):
             images = self._apply(part, self._draw(part, query))
-            best.update(images, part.evaluate(images)[0], rows)
+            best.update(images, part.margins(part.logits(images)), rows)
         if self.mode == "flip":
             self._flip(problem, self._draw(problem, 0), best)
         return best.images
@@ -72,7 +72,7 @@ class Stripe(TargetableAttack):
             flipped = stripes[rows].clone()
             flipped[:, (query - 1) % flipped.shape[1]] *= -1
             images = self._apply(part, flipped)
-            margins = part.evaluate(images)[0]
+            margins = part.margins(part.logits(images))
             better = margins > best.scores[rows]
             stripes[rows[better]] = flipped[better]
             best.update(images, margins, rows)
@@ -84,7 +84,7 @@ class Stripe(TargetableAttack):
         for step, rows, part in best.rounds(problem, range(self.steps + 1)):
             images = self._apply(part, stripes[rows])
             if step == self.steps:
-                best.update(images, part.evaluate(images)[0], rows)
+                best.update(images, part.margins(part.logits(images)), rows)
                 return
             logits, _, gradient = part.gradient(images, self.loss)
             if step:  # the first images have no stripes
