@@ -1,6 +1,5 @@
 """Attack patients end to end: all images of a patient at once, to change the patient's class."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,8 @@ import pandas as pd
 import torch
 
 from medrobust.attacks.base import Attack, frozen, margin
-from medrobust.attacks.engine.evaluate import attack_suite, named_attacks
+from medrobust.attacks.engine.all_steps import attacks_with_all_steps
+from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.attacks.engine.resume import resume_folder
 from medrobust.attacks.engine.run import AttackOutputs, write_not_fitted, write_results
 from medrobust.core.metrics import auroc
@@ -63,7 +63,7 @@ def _aurocs(
     model: PatientModel, groups: list[PatientSubset], suite: dict[str, Any], seed: int, report: ReportParams
 ) -> dict[str, Any]:
     """`robust_auroc` and its interval by radius; {} for more than two classes or without gradient attacks."""
-    if len(model.classes) != 2 or not _gradient_attacks(suite):
+    if len(model.classes) != 2 or not _gradient_attacks(suite, suite["eps"][-1]):
         return {}
     labels = np.concatenate([group.labels for group in groups])
     patients = np.concatenate([group.ids for group in groups])
@@ -87,15 +87,15 @@ def harmful_scores(model: PatientModel, group: PatientSubset, suite: dict[str, A
     smaller one. Each attack takes all its steps, also on patients who are classified wrongly without an attack.
     """
     device, columns = next(model.parameters()).device, []
-    attacks = _gradient_attacks(suite)
+    attacks = [_gradient_attacks(suite, eps) for eps in suite["eps"]]
     for rows in batches(len(group), group.rows_per_pass):
         images, labels, seeds = group.fetch(rows, seed, device)
         with torch.no_grad():
             worst = margin(model(images), labels)
         by_radius = []
-        for eps in suite["eps"]:
-            for attack in attacks:
-                found = replace(attack, eps=eps).to_the_end()(model, images, labels, seeds=seeds)
+        for of_radius in attacks:
+            for attack in of_radius:
+                found = attack(model, images, labels, seeds=seeds)
                 with torch.no_grad():
                     worst = torch.maximum(worst, margin(model(found), labels))
             by_radius.append(torch.where(labels == 1, -worst, worst).cpu().numpy())
@@ -103,6 +103,6 @@ def harmful_scores(model: PatientModel, group: PatientSubset, suite: dict[str, A
     return np.concatenate(columns, axis=1)
 
 
-def _gradient_attacks(suite: dict[str, Any]) -> list[Attack]:
-    """The attacks of a suite that follow gradients, also those inside another one."""
-    return [part for _, attack in named_attacks(suite) for part in attack.gradient_attacks()]
+def _gradient_attacks(suite: dict[str, Any], eps: float) -> list[Attack]:
+    """The attacks of a suite that follow gradients, also those inside another one, with all their steps."""
+    return [part for attack in attacks_with_all_steps(suite, eps) for part in attack.gradient_attacks()]
