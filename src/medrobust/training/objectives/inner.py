@@ -20,7 +20,7 @@ from medrobust.training.settings import validation_steps
 
 #: Largest absolute gradient by the logits, per image, after scaling for a backward pass in float16.
 SCALED_MAXIMUM = 2.0**8
-#: Stream of an image's radius, which no attack of a training uses.
+#: Random stream of an image's radius. No attack in training uses it.
 RADIUS_STREAM = 1 << 21
 
 
@@ -50,24 +50,24 @@ def attack_with_pgd(step: Step, adv: AdvParams | None = None) -> Tensor:
 
     With `adv.eps_min`, each image has a radius of its own, uniform between `eps_min` and `eps`.
     """
-    adv = adv or step.require_adv()
-    attack = training_attack(adv)
-    if adv.eps_min is None:
-        return step.cached("adv", lambda: attack(attack_view(step), step.images, step.labels, seeds=step.seeds))
-    radii = adv.eps_min + (adv.eps - adv.eps_min) * uniform(step.seeds, RADIUS_STREAM, ())
-    return step.cached("adv", lambda: _attack_within(attack_view(step), attack, step, radii))
+    settings = adv or step.require_adv()
+    attack, low, high = training_attack(settings), settings.eps_min, settings.eps
 
+    def attacked() -> Tensor:
+        view = attack_view(step)
+        if low is None:
+            return attack(view, step.images, step.labels, seeds=step.seeds)
+        radii = low + (high - low) * uniform(step.seeds, RADIUS_STREAM, ())
+        with frozen(view):
+            problem = attack.problem(view, step.images, step.labels, step.seeds, radii)
+            return attack.search(problem, step.images).detach()
 
-def _attack_within(view: nn.Module, attack: PGD, step: Step, radii: Tensor) -> Tensor:
-    """The images after all steps of the attack, each in the ball of its own radius; `radii` n."""
-    problem = attack.problem(view, step.images, step.labels, step.seeds, radii)
-    with frozen(view):
-        return attack.search(problem, step.images).detach()
+    return step.cached("adv", attacked)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ascent(PGD):
-    """PGD on a function of the logits, n×K, instead of a named loss; it returns a sum over images."""
+    """PGD that maximises `objective`, which maps logits n×K to a sum over images, instead of a named loss."""
 
     objective: Callable[[Tensor], Tensor] = field(repr=False)
 
