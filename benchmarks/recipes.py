@@ -2,9 +2,9 @@
 
 `python -m benchmarks.recipes RECIPES.yaml` in a clone of the project whose params.yaml is committed. The file maps
 the name of each recipe to its changes of params.yaml by dotted key, such as `{adv.objective: trades}`. Each recipe
-trains in a clone of its own under tmp/repeats; an interrupted run continues where it was. All images of a
-validation patient are attacked together, by PGD on both losses at `--eps`, with the mean over the images. Writes
-one row per recipe to `--out`, and prints a Markdown table. Test patients are never read.
+trains in a clone of its own under tmp/repeats; an interrupted run continues where it was. The score of a
+validation patient is the mean over the patient's images, which are attacked together, by PGD on both losses at
+`--eps`. Writes one row per recipe to `--out`, and prints a Markdown table. Test patients are never read.
 """
 
 import argparse

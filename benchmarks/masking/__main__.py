@@ -22,7 +22,7 @@ from medrobust.checklist.run import CheckedModel, check_model
 from medrobust.core.params.schema import load_params
 
 DEFAULT = load_params(Path(__file__).parents[2] / "presets" / "default.yaml")
-#: The attacks of `truth.py` try one image of so many.
+#: The attacks of `truth.py` are tried on one of this many images.
 EVERY = 4
 #: Error of a claimed robust accuracy above which the verdict must not be "no problem found".
 WRONG = 0.05

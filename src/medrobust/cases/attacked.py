@@ -26,7 +26,7 @@ class AttackedImage:
     """What a suite does to one image, as its attack cell records it.
 
     `fooled_at` is the smallest radius that fools the model (0: wrong without an attack; None: none does), by
-    `fooled_by` (`natural` at radius 0; None). `versions` has at most one per radius, in rising order.
+    `fooled_by` (`natural` at radius 0; None if none does). `versions` has at most one per radius, in rising order.
     """
 
     fooled_at: float | None

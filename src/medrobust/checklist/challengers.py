@@ -60,7 +60,7 @@ def noise(evidence: SuiteEvidence) -> Measurement:
 
 
 def gains(evidence: SuiteEvidence) -> Measurement:
-    """Robust accuracy on images whose margin along a path does not change as the gradients add up to."""
+    """Robust accuracy on images whose margin along a path changes by more or less than the gradients add up to."""
     low, high = LEAST_GAIN, MOST_GAIN
     text = "steps along the gradient change the margin otherwise than the gradients add up to"
     return _rests_on(evidence, lambda paths: ~((paths.gains >= low) & (paths.gains <= high)), text)

@@ -134,9 +134,7 @@ def _draw_features(
     joint = params.tsne == "attacked"
     features = feature_map(clean, attacked, explained.seed, joint=joint)
     draw.save(draw.draw_features(features, test.labels, compared.rows, test.classes), folder, "features")
-    layout = (
-        "shows clean and attacked images in one layout" if joint else "cannot project further images"
-    )  # fmt: skip
+    layout = "shows clean and attacked images in one layout" if joint else "cannot project further images"
     return (
         f"The input of the last layer for {len(clean)} clean test images, one point each, and (left) where the "
         f"attack moves {len(attacked)} of them. Left: the two directions in which clean images differ most "
