@@ -118,7 +118,12 @@ def test_another_model_and_another_attack_answer(home: Path, open_page: Callable
     tab.page.wait_for_selector("#attack :text('PGD in the L2 ball')")
     assert tab.page.locator("#eps input[type=range]").get_attribute("max") == "3"
     move(tab, "eps", "ArrowRight", 8)
-    tab.page.wait_for_selector("#shown :text('Attacked: pgd_l2 (L2), ε = 0.4')")
+    tab.page.wait_for_selector("#shown :text('Attacked: pgd_l2 (L2), ε = 0.4 ')")
+    tab.page.locator("#attack input").focus()
+    move(tab, "eps", "ArrowRight", 1)
+    tab.page.wait_for_selector("#shown :text('Attacked: pgd_l2 (L2), ε = 0.45')")
+    left = "a menu that loses the focus is no choice, which would set ε to 0"
+    assert tab.page.locator("#eps input[type=range]").input_value() == "0.45", left
 
 
 def test_a_series_has_a_slider_of_its_slices(home: Path, open_page: Callable[..., Tab]) -> None:
