@@ -1,8 +1,9 @@
 """Seconds from a click to the answer of `medrobust app`: `python benchmarks/app.py MODEL IMAGE`.
 
 Starts the app, opens it in Chromium without a window (Playwright), uploads IMAGE, and then presses a key on the
-slider of ε. Prints the time until the page has changed and, because other programs do not disturb it, the
-processor time that the app took: medians and maxima, as a Markdown table.
+slider of ε. Prints the time until the page shows the answer at that ε and, because other programs do not disturb
+it, the processor time that the app took: medians and maxima, as a Markdown table. Ends with exit code 1 and the
+text of the page if it shows another answer.
 """
 
 import argparse
@@ -17,19 +18,24 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
-ANSWER = "document.querySelector('#shown .answer')?.textContent ?? null"
+from medrobust.app.attack_choices import attack_choices
+
+#: Text of the answer, on one line.
+ANSWER = "(document.querySelector('#shown .answer')?.textContent ?? '').replace(/\\s+/g, ' ')"
 #: Milliseconds that a loaded machine may need for one step.
-PATIENCE = 180_000
+PATIENCE = 60_000
 
 
 def main() -> None:
     """Measure an upload, and clicks on the slider of each attack."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("image", type=Path)
-    parser.add_argument("--attacks", nargs="+", default=["fgsm (Linf)", "pgd (Linf)", "pgd_l2 (L2)"])
+    parser.add_argument(
+        "--attacks", nargs="+", choices=attack_choices(), default=["fgsm (Linf)", "pgd (Linf)", "pgd_l2 (L2)"]
+    )
     parser.add_argument("--clicks", type=int, default=10)
     args = parser.parse_args()
     command = [sys.executable, "-m", "medrobust", "app", str(args.model), "--port", "0"]
@@ -52,21 +58,34 @@ def measure(address: str, process: int, image: Path, attacks: Sequence[str], cli
         page.wait_for_selector("#file input[type=file]", state="attached")
         print("| event | clicks | seconds, median (max) | processor seconds, median (max) |\n|---|---|---|---|")
         upload = partial(page.set_input_files, "#file input[type=file]", image)
-        report("upload", [timed(page, process, upload)])
-        press = partial(page.keyboard.press, "ArrowRight")
+        report("upload", [timed(page, process, upload, f"{image.name} ")])
+        slider = page.locator("#eps input[type=range]")
         for attack in attacks:
             page.locator("#attack input").click()
             page.get_by_role("option", name=attack, exact=True).click()
-            page.wait_for_timeout(3000)  # the slider is set to 0
-            page.locator("#eps input[type=range]").focus()
-            report(f"ε, {attack}", [timed(page, process, press) for _ in range(clicks)])
+            page.locator("#attack").get_by_text(attack_choices()[attack].summary).wait_for()
+            slider.focus()
+            # The slider starts at 0.
+            step = float(slider.get_attribute("step") or "nan")
+            press = partial(page.keyboard.press, "ArrowRight")
+            answers = [f"Attacked: {attack}, ε = {step * number:.3g} " for number in range(1, clicks + 1)]
+            report(f"ε, {attack}", [timed(page, process, press, answer) for answer in answers])
 
 
-def timed(page: Page, process: int, act: Callable[[], object]) -> tuple[float, float]:
-    """Seconds until the answer on the page has changed, and processor seconds that the app took."""
-    before, start, used = page.evaluate(ANSWER), time.perf_counter(), processor_seconds(process)
+def timed(page: Page, process: int, act: Callable[[], object], expected: str) -> tuple[float, float]:
+    """Seconds until the answer on the page contains a text, and processor seconds that the app took.
+
+    Exits with the text of the page if the answer has the text before the act, or does not get it.
+    """
+    if expected in page.evaluate(ANSWER):
+        sys.exit(f"the page shows {expected!r} before the click")
+    start, used = time.perf_counter(), processor_seconds(process)
     act()
-    page.wait_for_function(f"before => {ANSWER} !== before", arg=before, polling=10)
+    try:
+        page.wait_for_function(f"expected => {ANSWER}.includes(expected)", arg=expected, polling=10)
+    except TimeoutError:
+        shown = " ".join(page.locator("#shown").inner_text().split())
+        sys.exit(f"no answer with {expected!r} after {PATIENCE / 1000:g} s; the page shows: {shown}")
     return time.perf_counter() - start, processor_seconds(process) - used
 
 

@@ -19,9 +19,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from medrobust.cli.group import COMMANDS, commands
-from medrobust.core.records import read_json
+from medrobust.core.records import read_json, write_json
 from medrobust.inference.predict import predict
 from medrobust.models.use import GUARD
+from tests.cases import small_run
 from tests.data.sources.samples import slice_file
 from tests.inference.model_folder import SIDE, picture, write_model
 from tests.small import CLASSES, make_subset
@@ -269,6 +270,31 @@ def test_evaluate_reads_class_folders_and_tables(model_folder: Path, tmp_path: P
     assert again["clean"]["accuracy"] == pytest.approx(right, abs=1e-6)
     assert (again["patients"], again["attacks"]) == (len(files) // 2, {})
     assert run("evaluate", model_folder, "--data", tmp_path / "t.csv", "--map", "first").exit_code == 2
+
+
+def test_cases_writes_the_page_of_single_images(tmp_path: Path) -> None:
+    write_json(tmp_path / "cases.json", small_run.cases())
+    out = tmp_path / "new" / "cases.html"
+    result = run("cases", out, "--cases", tmp_path / "cases.json", "--title", "a title")
+    assert result.exit_code == 0, result.stderr
+    assert f"{len(small_run.cases()['cases'])} images" in result.stderr
+    text = out.read_text()
+    assert "<title>a title: single images</title>" in text
+    assert "one, adversarial training" in text
+    assert "index.html" not in text, "there is no report beside it"
+
+
+@pytest.mark.parametrize("content", [None, {}, [], {"n": 1}])
+def test_cases_needs_images_that_the_pipeline_collected(tmp_path: Path, content: Any) -> None:
+    if content is not None:
+        write_json(tmp_path / "cases.json", content)
+    result = run("cases", tmp_path / "page.html", "--cases", tmp_path / "cases.json")
+    assert result.exit_code == 1
+    found = "no such file" if content is None else "contains no images"
+    assert f"cases.json: {found}" in result.stderr
+    assert "report.cases" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_doctor_names_what_is_there_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,18 @@
 """The page of single images: when it is written, and how it works in a real browser."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.records import write_json
 from medrobust.report.cases.render import read_cases, render_cases
 from medrobust.report.page.write import write_report
 from tests.cases.small_run import cases
-from tests.report.browser import CHROMIUM, Tab, launch
+from tests.report.browser import CHROMIUM, Tab
 from tests.report.runs import IMAGES, SETTINGS, SUITE, folders, outputs, read, weights
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
@@ -90,30 +89,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "cases.html"
     path.write_text(render_cases(cases(), "a title"), encoding="utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = launch(playwright)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_page(page: Path, browser: Browser) -> Iterator[Callable[..., Tab]]:
-    """Opens the page: `open_page(width, dark=...)`; no console message and no request may have come at the end."""
-    tabs: list[Tab] = []
-
-    def opened(width: int, *, dark: bool = False) -> Tab:
-        tabs.append(Tab(browser, page, width, dark=dark))
-        return tabs[-1]
-
-    yield opened
-    for tab in tabs:
-        assert tab.complaints == []
-        assert [url for url in tab.requests if not url.startswith(("data:", page.as_uri()))] == []
-        tab.close()
 
 
 def cards(tab: Tab) -> list[int]:

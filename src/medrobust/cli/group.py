@@ -2,7 +2,6 @@
 
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 
 import click
 
@@ -11,11 +10,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.text import one_line
 
 #: Commands in the order of `--help`. Each is a click command of this name in the module of this name.
-COMMANDS = tuple(
-    name
-    for name in ("predict", "attack", "evaluate", "export", "app", "doctor")
-    if find_spec(f"medrobust.cli.{name}")
-)
+COMMANDS = ("predict", "attack", "evaluate", "export", "cases", "app", "doctor")
 
 
 class Commands(click.Group):

@@ -21,8 +21,11 @@ def read_cases(run: Run, path: Path) -> dict[str, Any]:
     return cases if cases and reader.belongs(path, cases.get(MADE_ON), expected) else {}
 
 
-def render_cases(cases: Mapping[str, Any], title: str) -> str:
-    """The self-contained page: style, script, pictures and values are part of the file."""
+def render_cases(cases: Mapping[str, Any], title: str, *, linked: bool = True) -> str:
+    """The self-contained page: style, script, pictures and values are part of the file.
+
+    `linked`: with a link to the report, `index.html` in the same folder.
+    """
     from markupsafe import Markup
 
     models = [{**model, "title": _title(model["name"])} for model in cases["models"]]
@@ -31,8 +34,8 @@ def render_cases(cases: Mapping[str, Any], title: str) -> str:
     data = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     style = _resource("medrobust.report.page", "page.css") + _resource("medrobust.report.cases", "cases.css")
     return environment("medrobust.report.cases").get_template("cases.html").render(
-        title=title, count=len(cases["cases"]), models=models, suites=cases["suites"], data=Markup(data),
-        style=Markup(style), script=Markup(_resource("medrobust.report.cases", "cases.js")),
+        title=title, linked=linked, count=len(cases["cases"]), models=models, suites=cases["suites"],
+        data=Markup(data), style=Markup(style), script=Markup(_resource("medrobust.report.cases", "cases.js")),
     )  # fmt: skip
 
 
