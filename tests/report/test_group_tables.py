@@ -15,7 +15,7 @@ from medrobust.core.params.corruptions import CorruptionsParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_json, write_json, write_table
 from medrobust.data.store import read_manifest
-from medrobust.report.page.render import render_markdown
+from medrobust.report.page.render import page_content, render_markdown
 from medrobust.report.run import Run
 from medrobust.report.tables.corruptions import read_corruptions
 from medrobust.report.tables.groups import Rate, difference, group_tables, read_groups
@@ -153,7 +153,7 @@ def test_predictions_of_other_weights_are_left_out(grouped: Path) -> None:
 
 
 def test_the_report_has_groups_and_no_id(grouped: Path) -> None:
-    text = render_markdown(group(grouped), SETTINGS)
+    text = render_markdown(page_content(group(grouped), SETTINGS))
     assert "### Groups: site" in text
     assert "p12" not in text
     assert "i12" not in text
