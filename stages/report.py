@@ -25,7 +25,7 @@ def main() -> None:
     from medrobust.report.tables.corruptions import read_corruptions
     from medrobust.report.tables.detection import read_detection
     from medrobust.report.tables.explanations import read_explanations
-    from medrobust.report.tables.groups import GroupFolders, read_groups
+    from medrobust.report.tables.groups import read_groups
 
     parser = argparse.ArgumentParser(description=__doc__)
     tables = ("robust_accuracy", "training", "confusion")
@@ -57,7 +57,7 @@ def main() -> None:
     read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
     corrupted = [name for name, model in params.models.items() if model.corrupt]
     read_corruptions(run, args.metrics, args.corrupted, corrupted, params.corruptions, params.report)
-    read_groups(run, args.prepared, GroupFolders(args.predictions, args.attacks, args.corrupted))
+    read_groups(run, args.prepared)
     report = params.report
     settings = ReportSettings(
         report.title, params.seed, params.split.strategy, report.confidence,

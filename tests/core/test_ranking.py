@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from medrobust.core.intervals import patient_weights, strata
-from medrobust.core.ranking import auroc_ci
+from medrobust.core.ranking import auroc_ci, weighted_auroc
 
 
 def test_the_interval_is_that_of_weighted_aurocs() -> None:
@@ -26,3 +26,9 @@ def test_the_interval_is_that_of_weighted_aurocs() -> None:
 def test_an_absent_class_has_no_auroc() -> None:
     labels, patients = np.zeros(4, dtype=int), np.array(list("abcd"))
     assert auroc_ci(labels, np.zeros((4, 2)), patients, resamples=10, confidence=0.95) is None
+
+
+def test_images_that_a_model_rules_out_count_as_lowest() -> None:
+    """A probability of 0 has the logarithm -inf."""
+    scores, positive = np.array([-np.inf, -np.inf, -1.0, -0.5]), np.array([False, True, False, True])
+    assert weighted_auroc(positive, scores, np.ones((1, 4))).tolist() == [0.625]

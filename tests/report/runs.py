@@ -152,7 +152,7 @@ def write_prepared(folder: Path) -> None:
 
 
 def write_parts(data: Path, model: str) -> None:
-    """What is published beside a checkpoint: no guard, a model of patients, predictions."""
+    """What is published beside a checkpoint and its answers: no guard, a model of patients with predictions."""
     (data / "guards" / model).mkdir(parents=True)
     facts = {"patient": {"network": "../../checkpoints"}, "sha256": weights(model)}
     write_json(data / "patients" / model / "card.json", facts)
@@ -160,12 +160,7 @@ def write_parts(data: Path, model: str) -> None:
     rows = pd.DataFrame(
         {"split": "val", "label": [0, 1, 2] * 4, "logprob_0": 0.0, "logprob_1": 0.1, "logprob_2": 0.2}
     )
-    for path in (
-        data / "predictions" / f"{model}.parquet",
-        data / "predictions" / "patients" / f"{model}.parquet",
-    ):
-        if not path.exists():
-            write_table(path, rows)
+    write_table(data / "predictions" / "patients" / f"{model}.parquet", rows)
 
 
 def write_run(folder: Path) -> None:

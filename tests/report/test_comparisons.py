@@ -10,7 +10,7 @@ from medrobust.core.paired import holm
 from medrobust.core.records import write_table
 from medrobust.report.answers import right_clean
 from medrobust.report.comparisons import gains_of_robust_training
-from medrobust.report.page.render import render_html, render_markdown
+from medrobust.report.page.render import page_content, render_html, render_markdown
 from medrobust.report.tables.comparisons import contrasts, pairs_table, robust_training_table
 from tests.report.runs import SETTINGS, predictions, read, write_attacked_method
 
@@ -95,7 +95,7 @@ def test_without_the_header_answers_have_no_names_and_are_left_out(folder: Path)
     (folder / "data" / "prepared" / "header.json").unlink()
     run = read(folder)
     assert (run.comparisons, run.scored, run.sample) == ([], {}, None)
-    assert render_html(run, {}, SETTINGS)
+    assert render_html(page_content(run, SETTINGS), {})
 
 
 def test_one_model_has_nothing_to_compare(folder: Path) -> None:
@@ -117,9 +117,9 @@ def test_the_matrix_shows_each_pair_once_with_its_interval_and_marks_what_is_cle
     assert f"p = {pair.p:.2g}, corrected {pair.p_holm:.2g}" in cell.detail
     assert contrasts(run, 1 - pair.p_holm - 1e-9)[1].cells[0][0].clear
     assert not contrasts(run, 1 - pair.p_holm + 1e-9)[1].cells[0][0].clear
-    html = render_html(run, {}, SETTINGS)
+    html = render_html(page_content(run, SETTINGS), {})
     assert f'title="{cell.detail}">{cell.value}<small>' in html
-    assert "What adversarial training changes" in render_markdown(run, SETTINGS)
+    assert "What adversarial training changes" in render_markdown(page_content(run, SETTINGS))
 
 
 def test_the_common_radius_is_the_nearest_that_all_models_have(folder: Path) -> None:

@@ -12,7 +12,7 @@ from medrobust.core.params.report import ReportParams
 from medrobust.core.records import write_table
 from medrobust.report.charts.corruptions import corruption_charts
 from medrobust.report.figures.draw import draw_all
-from medrobust.report.page.render import render_html, render_markdown
+from medrobust.report.page.render import page_content, render_html, render_markdown
 from medrobust.report.run import Run
 from medrobust.report.tables.corruptions import (
     attack_points,
@@ -147,9 +147,9 @@ def test_the_text_says_why_there_is_no_checklist_and_what_was_not_evaluated(corr
 
 def test_page_and_markdown_have_the_section(corrupted: Path) -> None:
     run = corrupt(corrupted)
-    assert 'id="corruptions"' in render_html(run, {}, SETTINGS)
-    assert "### Corruptions in short" in render_markdown(run, SETTINGS)
-    assert "Corruptions in short" not in render_markdown(read(corrupted), SETTINGS)
+    assert 'id="corruptions"' in render_html(page_content(run, SETTINGS), {})
+    assert "### Corruptions in short" in render_markdown(page_content(run, SETTINGS))
+    assert "Corruptions in short" not in render_markdown(page_content(read(corrupted), SETTINGS))
 
 
 def test_the_model_card_has_the_corruptions_of_its_model(corrupted: Path) -> None:

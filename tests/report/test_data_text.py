@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from medrobust.core.records import read_json, read_metrics, write_json
-from medrobust.report.page.render import render_html
+from medrobust.report.page.render import page_content, render_html
 from medrobust.report.tables.data import audit_reasons, audit_table, data_text
 from tests.report.runs import SETTINGS, read, write_record, write_run
 
@@ -21,7 +21,7 @@ def test_the_origin_has_what_was_verified(tmp_path: Path) -> None:
     verified = "Verified against the publication: class counts of the release of 2018."
     assert data_text(run)[0] == "Source: phantom. Licence: MIT."
     assert data_text(run)[2] == verified
-    assert verified in render_html(run, {}, SETTINGS)
+    assert verified in render_html(page_content(run, SETTINGS), {})
 
 
 def test_left_out_images_are_listed(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_clean_audit_lists_what_was_searched_for_and_an_incomplete_one_does_no
     write_record(path, clean)
     reason = "none of 7 test patients is in train or validation, and no image has a copy in another split"
     assert audit_reasons(read(tmp_path)) == [reason]
-    assert reason in render_html(read(tmp_path), {}, SETTINGS)
+    assert reason in render_html(page_content(read(tmp_path), SETTINGS), {})
     rows = dict(audit_table(read(tmp_path)).rows)
     assert rows["test patients"] == "7"
     assert rows["near pairs across splits"] == "0"

@@ -9,7 +9,7 @@ import pytest
 from medrobust.core.decisions import best_threshold
 from medrobust.core.metrics import auroc
 from medrobust.report.charts.decisions import decision_charts
-from medrobust.report.page.render import render_html
+from medrobust.report.page.render import page_content, render_html
 from medrobust.report.run import Run
 from medrobust.report.scores import score_models
 from medrobust.report.tables.decisions import discrimination_table, operating_table
@@ -98,7 +98,7 @@ def test_more_classes_have_each_against_the_rest_and_no_decision_curve(folder: P
     assert len(table.rows) == 5 * 3
     assert {len(row) for row in table.rows} == {len(table.columns)}
     assert [row[2] for row in table.rows[:3]] == ["Non <b>", "Mild", "Severe"]
-    page = render_html(run, {}, SETTINGS)
+    page = render_html(page_content(run, SETTINGS), {})
     assert page.index('id="comparisons"') < page.index('id="decisions"') < page.index('id="backbones"')
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from medrobust.core.records import write_table
 from medrobust.report.collect import Folders
-from medrobust.report.page.render import render_markdown
+from medrobust.report.page.render import page_content, render_markdown
 from medrobust.report.page.sections import ReportSettings, sections
 from medrobust.report.run import Run
 from medrobust.report.tables.detection import detection_tables, read_detection
@@ -105,7 +105,7 @@ def test_the_page_has_the_section_only_where_something_is_guarded(run: Run) -> N
     settings = ReportSettings("t", 1, "patient", 0.95, {})
     assert "detection" not in [section.name for section in sections(run, settings)]
     run.detect["net", "adv"] = record()
-    assert "## Detection" in render_markdown(run, settings)
+    assert "## Detection" in render_markdown(page_content(run, settings))
 
 
 def test_records_are_read_by_name_and_missing_ones_named(run: Run, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from medrobust.core.records import read_metrics, write_json
 from medrobust.report.page.latex import latex
-from medrobust.report.page.render import render_html, render_markdown
+from medrobust.report.page.render import page_content, render_html, render_markdown
 from medrobust.report.run import Run
 from medrobust.report.tables.checklist import checks_table
 from medrobust.report.tables.cost import cost_table
@@ -58,8 +58,8 @@ def test_a_named_method_has_its_numbers_everywhere(folder: Path) -> None:
     assert run.foreign == {}
     assert rows(run)["equal ensemble"] == [CLEAN, "0.375 [0.400, 0.600]", "0.125 [0.200, 0.300]", "suspect"]
     assert "Not attacked" not in attacked_methods_table(run, 0.95).note
-    html = text_of(render_html(run, {}, SETTINGS))
-    for page in (html, render_markdown(run, SETTINGS), latex(attacked_methods_table(run, 0.95))):
+    html = text_of(render_html(page_content(run, SETTINGS), {}))
+    for page in (html, render_markdown(page_content(run, SETTINGS)), latex(attacked_methods_table(run, 0.95))):
         assert re.search(r"equal ensemble.*0\.375 \[0\.400, 0\.600\].*0\.125", page)
     assert [row for row in cost_table(run).rows if row[0] == "equal ensemble"] == [
         ["equal ensemble", "adversarial", "1766", "302"]

@@ -7,7 +7,7 @@ import pytest
 
 from medrobust.core.records import read_metrics
 from medrobust.report.figures.draw import draw_all
-from medrobust.report.page.render import render_html
+from medrobust.report.page.render import page_content, render_html
 from medrobust.report.page.sections import sections
 from medrobust.report.tables import accuracy as tables
 from medrobust.report.tables.calibration import calibration_table, recall_table
@@ -74,7 +74,7 @@ def test_the_heat_map_has_sources_as_rows(folder: Path) -> None:
     assert [grid.rates[k + 1][k] for k in range(5)] == [0.25] * 5
     assert grid.rates[0] == [0.75] * 5
     assert grid.details[1][1] == "one-adv on images made on one-clean: 0.625 [0.525, 0.725]"
-    assert "made on ↓ evaluated on →" in render_html(read(folder), {}, SETTINGS)
+    assert "made on ↓ evaluated on →" in render_html(page_content(read(folder), SETTINGS), {})
 
 
 def test_calibration_is_shown_before_and_after_the_attack(folder: Path) -> None:

@@ -19,7 +19,7 @@ from medrobust.report.evidence.items import (
     read_guidelines,
 )
 from medrobust.report.evidence.tables import evidence_markdown
-from medrobust.report.page.render import mark_places, render_html, render_markdown
+from medrobust.report.page.render import mark_places, page_content, render_html, render_markdown
 from medrobust.report.page.sections import EMPTY, ReportSettings, sections
 from medrobust.report.page.write import write_report
 from medrobust.report.run import Ensemble, Patients, Run
@@ -126,7 +126,7 @@ def test_the_authors_text_is_one_line(text: str) -> None:
 
 def test_page_and_file_link_to_the_sections_and_never_judge(folder: Path) -> None:
     run = read(folder, checked=True)
-    html = render_html(run, {}, SETTINGS)
+    html = render_html(page_content(run, SETTINGS), {})
     part = html[html.index('<section id="evidence"') : html.index('<section id="reproduce"')]
     assert '<a href="#data">' in part
     assert "of 44 items filled" in part
@@ -136,7 +136,7 @@ def test_page_and_file_link_to_the_sections_and_never_judge(folder: Path) -> Non
     assert set(re.findall(r"index\.html#(\w+)", text)) <= set(re.findall(r'<section[^>]* id="(\w+)"', html))
     for words in (part, text):
         assert not re.search(r"\b(pass(es|ed)?|compl(y|ies|iant))\b", words, flags=re.IGNORECASE)
-    assert "CLAIM 2024" not in render_markdown(run, SETTINGS), "results.md is for numbers"
+    assert "CLAIM 2024" not in render_markdown(page_content(run, SETTINGS)), "results.md is for numbers"
 
 
 def test_the_authors_text_is_escaped() -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from medrobust.core.records import read_metrics
-from medrobust.report.page.render import render_html, render_markdown
+from medrobust.report.page.render import page_content, render_html, render_markdown
 from medrobust.report.page.write import write_report
 from medrobust.report.run import Run
 from medrobust.report.tables.explanations import (
@@ -60,7 +60,7 @@ def test_drift_is_shown_next_to_noise_with_intervals(explained: Path) -> None:
     assert (first["model"], first["training"], first["map"]) == ("one", "clean", "Grad-CAM")
     assert (first["overlap"], first["overlap, noise"]) == ("0.100 [0.000, 0.900]", "0.300 [0.000, 0.900]")
     assert (first["n (prediction changed)"], first["region"]) == ("16 (12)", "0.500")
-    assert "0.100 [0.000, 0.900]" in render_markdown(explain(explained), SETTINGS)
+    assert "0.100 [0.000, 0.900]" in render_markdown(page_content(explain(explained), SETTINGS))
 
 
 def test_a_measure_that_some_images_lack_has_its_number_of_images(explained: Path) -> None:
@@ -78,7 +78,7 @@ def test_the_page_holds_every_picture_once_with_its_caption(explained: Path) -> 
     run = explain(explained)
     pictures = explanation_pictures(run, explained / "plots")
     assert len(pictures) == 16
-    html = render_html(run, pictures, SETTINGS)
+    html = render_html(page_content(run, SETTINGS), pictures)
     assert html.count("<img") == 16
     assert "Fooled &lt;first&gt;." in html
     assert "A map is no proof" in html
@@ -86,7 +86,9 @@ def test_the_page_holds_every_picture_once_with_its_caption(explained: Path) -> 
     assert html.index("Pictures of one") < html.index("Pictures of two")
     assert html.count('id="explanations"') == 1
     assert 'Pictures of two <span class="soft">(8)' in html
-    assert "Pictures of" not in render_html(run, {}, SETTINGS), "nothing to open where no picture is there"
+    assert "Pictures of" not in render_html(page_content(run, SETTINGS), {}), (
+        "nothing to open where no picture is there"
+    )
 
 
 def test_what_is_missing_is_listed(explained: Path) -> None:
@@ -107,7 +109,7 @@ def test_what_is_missing_is_listed(explained: Path) -> None:
 
 
 def test_a_run_without_explanations_has_no_section(folder: Path) -> None:
-    html = render_html(read(folder), {}, SETTINGS)
+    html = render_html(page_content(read(folder), SETTINGS), {})
     assert 'id="explanations"' not in html
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from medrobust.report.answers import right_clean
-from medrobust.report.page.render import render_html
+from medrobust.report.page.render import page_content, render_html
 from medrobust.report.run import Run
 from medrobust.report.tables.failures import failure_tables, patient_numbers
 from tests.report.runs import CLASSES, SETTINGS, predictions, read
@@ -70,7 +70,7 @@ def test_no_id_and_no_file_name_is_shown(folder: Path) -> None:
     cells = [cell for table in failure_tables(run) for row in table.rows for cell in row]
     names = {*predictions(0)["patient"], *predictions(0)["id"]}
     assert not names & set(cells)
-    assert "p0c" not in render_html(run, {}, SETTINGS)
+    assert "p0c" not in render_html(page_content(run, SETTINGS), {})
 
 
 def test_without_answers_there_is_no_failure() -> None:

@@ -11,12 +11,25 @@ from scipy.stats import binomtest
 from medrobust.attacks.engine.attempts import ATTEMPTS, table_of
 from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.metrics import rate_estimates
+from medrobust.core.params.corruptions import CorruptionsParams
+from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_json, write_json, write_table
 from medrobust.data.store import read_manifest
-from medrobust.report.page.render import render_markdown
+from medrobust.report.page.render import page_content, render_markdown
 from medrobust.report.run import Run
-from medrobust.report.tables.groups import GroupFolders, Rate, difference, group_tables, read_groups
-from tests.report.runs import CLASSES, IMAGES, SETTINGS, SUITE, read, weights
+from medrobust.report.tables.corruptions import read_corruptions
+from medrobust.report.tables.groups import Rate, difference, group_tables, read_groups
+from tests.params import default_block
+from tests.report.runs import (
+    CLASSES,
+    IMAGES,
+    SETTINGS,
+    SUITE,
+    attack_record,
+    read,
+    weights,
+    write_record,
+)
 
 #: Images of each of 24 patients; patients p0 to p11 are of site A, p12 to p20 of B, the last three of C.
 SITES = ["A"] * 12 + ["B"] * 9 + ["C"] * 3
@@ -57,6 +70,8 @@ def grouped(folder: Path) -> Path:
         )
     ]  # fmt: skip
     save(data / "attacks" / "one-clean" / "pgd.parquet", table_of(attempts), "one-clean", suite_hash(SUITE))
+    record = {**attack_record(), "robust_accuracy": {"0.005": 0.5}}  # the only radius that all models have
+    write_record(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
     return folder
 
 
@@ -67,8 +82,9 @@ def save(path: Path, table: pd.DataFrame, model: str, suite: str | None = None) 
 
 def group(folder: Path) -> Run:
     run, data = read(folder), folder / "data"
-    run.attacks.records["one", "clean", "pgd"]["robust_accuracy"] = {"0.005": 0.5}  # the nearest radius
-    read_groups(run, data / "prepared", GroupFolders(data / "predictions", data / "attacks", data / "corrupt"))
+    params = default_block(CorruptionsParams, "corruptions"), default_block(ReportParams, "report", bootstrap=50)
+    read_corruptions(run, folder / "metrics", data / "corrupt", ["one"], *params)
+    read_groups(run, data / "prepared")
     return run
 
 
@@ -115,11 +131,8 @@ def test_corrupted_images_are_a_condition_where_a_model_was_evaluated_on_them(gr
     ])  # fmt: skip
     save(grouped / "data" / "corrupt" / "one-clean.parquet", table, "one-clean")
     assert "corrupted" not in rows(group(grouped))[0]
-    run = read(grouped)
-    run.corruptions.records["one", "clean"] = {"n": 24}
-    data = grouped / "data"
-    read_groups(run, data / "prepared", GroupFolders(data / "predictions", data / "attacks", data / "corrupt"))
-    first, second, _ = rows(run)
+    write_record(grouped / "metrics" / "corrupt" / "one-clean.json", {"n": 24})
+    first, second, _ = rows(group(grouped))
     assert first["corrupted"].startswith("0.833 [")
     assert second["corrupted"].startswith("1.000 [")
 
@@ -135,12 +148,12 @@ def test_predictions_of_other_weights_are_left_out(grouped: Path) -> None:
         grouped / "data" / "predictions" / "one-clean.parquet", predictions(set()).assign(split="test"), "two-adv"
     )
     run = group(grouped)
-    assert "clean" not in run.groups.right["one", "clean"]
+    assert rows(run)[0]["clean"] == "–"
     assert any("one-clean.parquet" in path for path in run.foreign)
 
 
 def test_the_report_has_groups_and_no_id(grouped: Path) -> None:
-    text = render_markdown(group(grouped), SETTINGS)
+    text = render_markdown(page_content(group(grouped), SETTINGS))
     assert "### Groups: site" in text
     assert "p12" not in text
     assert "i12" not in text

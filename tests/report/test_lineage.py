@@ -11,7 +11,7 @@ from medrobust.core.lineage import MADE_ON, TABLES, table_hashes
 from medrobust.core.params.corruptions import CorruptionsParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_json, read_metrics, read_table, write_json, write_table
-from medrobust.report.page.render import render_html
+from medrobust.report.page.render import page_content, render_html
 from medrobust.report.publish.model_cards import publish
 from medrobust.report.tables.corruptions import read_corruptions
 from medrobust.report.tables.detection import read_detection
@@ -39,12 +39,12 @@ def swap(folder: Path, one: str, other: str) -> None:
     ("metrics/attack/one-adv-pgd.json", "metrics/attack/ensemble-adv-pgd.json"),
 ])  # fmt: skip
 def test_records_of_two_models_that_were_swapped_are_left_out(folder: Path, one: str, other: str) -> None:
-    assert SAME in render_html(read(folder, checked=True), {}, SETTINGS)
+    assert SAME in render_html(page_content(read(folder, checked=True), SETTINGS), {})
     swap(folder, one, other)
     run = read(folder, checked=True)
     reason = "it was made on weights other than this model's"
     assert run.foreign == {str(folder / path): reason for path in (one, other)}
-    assert SAME not in render_html(run, {}, SETTINGS)
+    assert SAME not in render_html(page_content(run, SETTINGS), {})
 
 
 def test_no_card_is_published_with_a_record_of_another_model(folder: Path) -> None:

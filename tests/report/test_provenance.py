@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from medrobust.core.records import file_hash, write_json
-from medrobust.report.page.render import render_html
+from medrobust.report.page.render import page_content, render_html
 from medrobust.report.page.verdicts import verdicts
 from medrobust.report.provenance import Provenance, folder_md5
 from tests.report.pipeline import lock, write_repository
@@ -35,7 +35,7 @@ def test_a_metric_that_its_stage_did_not_write_is_left_out(folder: Path) -> None
     run = read(folder, checked=True)
     assert list(run.foreign) == [str(folder / "metrics" / "train" / "one-clean.json")]
     assert "train@one-clean" in next(iter(run.foreign.values()))
-    assert "0.988" not in render_html(run, {}, SETTINGS)
+    assert "0.988" not in render_html(page_content(run, SETTINGS), {})
     assert verdicts(run)[-1]["tone"] == "bad"
 
 
@@ -99,7 +99,7 @@ def test_a_changed_seed_excludes_everything(folder: Path) -> None:
     run = read(folder, checked=True)
     assert not run.header
     assert not run.attacks.records
-    assert "No prepared data of this run" in render_html(run, {}, SETTINGS)
+    assert "No prepared data of this run" in render_html(page_content(run, SETTINGS), {})
 
 
 def test_a_number_that_dvc_writes_as_text_is_the_same_number(folder: Path) -> None:

@@ -18,7 +18,7 @@ from medrobust.core.versions import installed
 from medrobust.report.charts.confusion import matrices
 from medrobust.report.charts.robustness import robust_curve
 from medrobust.report.figures.draw import confusion, draw_all
-from medrobust.report.page.render import breakable, mark_intervals, render_html, render_markdown
+from medrobust.report.page.render import breakable, mark_intervals, page_content, render_html, render_markdown
 from medrobust.report.page.verdicts import verdicts
 from medrobust.report.page.write import write_report
 from medrobust.report.provenance import folder_md5
@@ -43,7 +43,7 @@ from tests.report.runs import (
 
 
 def page(folder: Path) -> str:
-    return render_html(read(folder), {}, SETTINGS)
+    return render_html(page_content(read(folder), SETTINGS), {})
 
 
 def chart_data(html: str) -> Any:
@@ -121,7 +121,7 @@ def test_a_suite_that_never_ran_is_missing_everywhere(folder: Path) -> None:
 def test_one_backbone_is_enough(folder: Path) -> None:
     run = read(folder, backbones=("one",))
     assert {row[0] for row in tables.short_table(run).rows} == {"one", "ensemble"}
-    assert 'id="attacks"' in render_html(run, {}, SETTINGS)
+    assert 'id="attacks"' in render_html(page_content(run, SETTINGS), {})
     assert len(confusion(run).axes) == 4
     assert {row[0] for row in tables.clean_table(run, 0.95).rows} == {"one", "ensemble"}
 
@@ -190,7 +190,7 @@ def test_the_checklist_lists_what_did_not_pass_and_what_that_means(folder: Path)
     assert "at most 13 images" in checks_table(run).note
     assert "fewer than 21% of the images that the suite did not fool" in checks_table(run).note
     assert verdicts_table(run).rows[1] == ["one", "adversarial", "suspect"]
-    assert "did not pass everywhere: restarts" in render_html(run, {}, SETTINGS)
+    assert "did not pass everywhere: restarts" in render_html(page_content(run, SETTINGS), {})
 
 
 def test_the_slider_has_every_radius_and_the_models_at_it(folder: Path) -> None:
@@ -241,7 +241,7 @@ def test_radii_over_decades_bend_the_axis(folder: Path, radii: list[float], widt
 
 
 def test_markdown_tables_have_as_many_cells_as_columns(folder: Path) -> None:
-    text = render_markdown(read(folder), SETTINGS)
+    text = render_markdown(page_content(read(folder), SETTINGS))
     for block in re.findall(r"(?:^\|.*\|$\n?)+", text, flags=re.MULTILINE):
         assert len({line.count("|") for line in block.strip().splitlines()}) == 1
     assert "**Audit of the split: leaking**" in text
@@ -302,7 +302,7 @@ def test_the_page_names_the_run_by_the_hashes_of_code_and_data(folder: Path) -> 
     (folder / "data" / "code").mkdir()
     (folder / "data" / "code" / "train").write_text("0" * 32)
     run = read(folder, checked=True)
-    html = render_html(run, {}, SETTINGS)
+    html = render_html(page_content(run, SETTINGS), {})
     assert run.code == folder_md5(folder / "data" / "code")
     assert f"git log --oneline -S{run.code} -- dvc.lock" in html
     assert f"Prepared data: sha256 {run.header['sha256']}." in html
@@ -334,10 +334,10 @@ def test_versions_that_were_installed_since_are_told(folder: Path) -> None:
 
 
 def test_times_of_records_do_not_change_the_report(folder: Path) -> None:
-    before = page(folder), render_markdown(read(folder), SETTINGS)
+    before = page(folder), render_markdown(page_content(read(folder), SETTINGS))
     for path in (folder / "metrics").glob("*/*.json"):
         write_record(path, {**read_metrics(path), "seconds": 98765.4})
-    assert (page(folder), render_markdown(read(folder), SETTINGS)) == before
+    assert (page(folder), render_markdown(page_content(read(folder), SETTINGS))) == before
 
 
 def test_long_names_break_between_words() -> None:
@@ -359,19 +359,19 @@ def test_an_interval_of_zero_width_has_a_warning(folder: Path) -> None:
     write_record(folder / "metrics" / "attack" / "one-clean-pgd.json", record)
     run = read(folder)
     warning = zero_width_warning(tables.short_table(run).rows)
-    for text in (render_html(run, {}, SETTINGS), tables.attack_table(run, "pgd", 0.95).note):
+    for text in (render_html(page_content(run, SETTINGS), {}), tables.attack_table(run, "pgd", 0.95).note):
         assert warning in text
 
 
 def test_the_page_warns_where_patients_are_too_few_for_its_intervals(folder: Path) -> None:
     warning = "Classes with fewer than 10 test patients"
-    page = text_of(render_html(read(folder), {}, SETTINGS))
+    page = text_of(render_html(page_content(read(folder), SETTINGS), {}))
     counts = ", ".join(f"{escape(name)} {count}" for name, count in zip(CLASSES, (2, 3, 2), strict=True))
     assert f"{warning} ({counts})" in page
     split = read_metrics(folder / "metrics" / "split.json")
     split["test"]["patients_by_class"] = dict(zip(CLASSES, (10, 300, 20), strict=True))
     write_record(folder / "metrics" / "split.json", split)
-    assert warning not in text_of(render_html(read(folder), {}, SETTINGS))
+    assert warning not in text_of(render_html(page_content(read(folder), SETTINGS), {}))
 
 
 def test_data_without_patient_ids_have_no_warning_about_few_patients(folder: Path) -> None:
@@ -384,7 +384,7 @@ def test_data_without_patient_ids_have_no_warning_about_few_patients(folder: Pat
     run = read(folder)
     assert run.test_patients() == min(record["patients"] for record in run.attacks.records.values()) > 0
     assert run.test_patients(CLASSES[0]) is None
-    page = text_of(render_html(run, {}, SETTINGS))
+    page = text_of(render_html(page_content(run, SETTINGS), {}))
     assert "Classes with fewer than" not in page
     assert "without patient ids" in page
 

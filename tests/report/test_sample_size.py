@@ -7,7 +7,7 @@ import pytest
 from medrobust.core.rates import PatientCounts
 from medrobust.core.sample_size import balanced_half_width, clustering, half_width, patients_needed
 from medrobust.report.answers import right_clean
-from medrobust.report.page.render import render_html
+from medrobust.report.page.render import page_content, render_html
 from medrobust.report.run import Run
 from medrobust.report.sample_size import plan_sample
 from medrobust.report.tables.sample_size import sample_size_table
@@ -36,7 +36,7 @@ def test_the_first_screen_says_it_in_one_line(folder: Path) -> None:
     assert line.startswith("The 24 test images count as ")
     assert f"A balanced accuracy of {run.sample.rate:.2f} is known to ±{run.sample.half_width:.2f};" in line
     assert line.endswith(f"shows from about {run.sample.difference:.2f} on.")
-    html = render_html(run, {}, SETTINGS)
+    html = render_html(page_content(run, SETTINGS), {})
     assert html.index(line) < html.index('id="verdicts"')
 
 

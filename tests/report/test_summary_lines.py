@@ -7,7 +7,7 @@ import pytest
 
 from medrobust.core.records import read_json, write_json
 from medrobust.report.charts.robustness import training_mark
-from medrobust.report.page.render import render_html, render_markdown
+from medrobust.report.page.render import page_content, render_html, render_markdown
 from medrobust.report.tables import accuracy as tables
 from medrobust.report.tables.summary_lines import summary_lines
 from tests.report.runs import SETTINGS, read
@@ -29,8 +29,8 @@ def test_data_backbones_and_radius_open_the_report(folder: Path) -> None:
         "Trained from random weights, all layers: one (timm's resnet10t, 32 pixels), two (timm's resnet10t, 32 "
         "pixels). Then trained adversarially, at ε = 0.01.",
     ]
-    assert "# a title\n\n" + "\n\n".join(lines) in render_markdown(read(folder), SETTINGS)
-    html = render_html(read(folder), {}, SETTINGS).replace("&#39;", "'")
+    assert "# a title\n\n" + "\n\n".join(lines) in render_markdown(page_content(read(folder), SETTINGS))
+    html = render_html(page_content(read(folder), SETTINGS), {}).replace("&#39;", "'")
     assert html.index(lines[0]) < html.index(lines[1]) < html.index('id="verdicts"')
 
 
@@ -79,7 +79,7 @@ def test_after_an_edit_no_radius_is_shown_that_no_model_was_trained_at(folder: P
     run = read(folder, checked=True)
     assert not run.training_eps()
     assert "adversarially" not in " ".join(summary_lines(run, "patient"))
-    assert "0.03" not in render_markdown(run, SETTINGS)
+    assert "0.03" not in render_markdown(page_content(run, SETTINGS))
     assert {run.nearest_eps(model, "clean", "pgd") for model in ("one", "two")} == {"0.005"}, "the smallest"
 
 

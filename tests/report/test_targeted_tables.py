@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medrobust.core.records import read_metrics
-from medrobust.report.page.render import render_html
+from medrobust.report.page.render import page_content, render_html
 from medrobust.report.page.sections import sections
 from medrobust.report.tables.targeted import targeted_tables
 from tests.report.runs import SETTINGS, read, write_record
@@ -40,4 +40,4 @@ def test_a_target_has_one_row_per_model_and_one_column_per_radius(folder: Path) 
         ["one", "adversarial", "2", "0", "–", "–", "no problem found"],
     ]
     assert table in next(section for section in sections(run, SETTINGS) if section.name == "attacks").tables
-    assert "Targeted success: pgd" in render_html(run, {}, SETTINGS)
+    assert "Targeted success: pgd" in render_html(page_content(run, SETTINGS), {})

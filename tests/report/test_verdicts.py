@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medrobust.core.records import read_json, write_json
-from medrobust.report.page.render import render_html, render_markdown
+from medrobust.report.page.render import page_content, render_html, render_markdown
 from medrobust.report.page.verdicts import verdicts
 from tests.report.runs import SETTINGS, read
 
@@ -14,7 +14,7 @@ def test_data_that_are_not_the_published_ones_have_a_card_on_the_first_screen(fo
     card = next(card for card in verdicts(read(folder)) if card["of"] == "Data")
     assert (card["verdict"], card["reasons"]) == ("not as published", ["its md5 is not the published one"])
     assert card["tone"] == "doubt"
-    page = render_html(read(folder), {}, SETTINGS)
+    page = render_html(page_content(read(folder), SETTINGS), {})
     assert page.index("its md5 is not the published one") < page.index("<nav")
-    text = render_markdown(read(folder), SETTINGS)
+    text = render_markdown(page_content(read(folder), SETTINGS))
     assert text.index("**Data: not as published**") < text.index("## At a glance")

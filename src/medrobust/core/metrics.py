@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medrobust.core.intervals import Statistic, percentiles, resampled_confusions, round_to_interval
+from medrobust.core.ranking import weighted_auroc
 from medrobust.core.rates import PatientCounts
 from medrobust.core.reliability import calibration
 
@@ -66,17 +67,13 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def auroc(labels: np.ndarray, logprobs: np.ndarray) -> float | None:
-    """Macro-averaged one-vs-rest AUROC, computed from ranks (ties count half); None if a class is absent."""
-    from scipy.stats import rankdata
-
+    """Macro-averaged one-vs-rest AUROC (ties count half); None if a class is absent."""
     areas = []
     for k in range(logprobs.shape[1]):
         positive = labels == k
-        n_positive, n_negative = positive.sum(), (~positive).sum()
-        if not n_positive or not n_negative:
+        if positive.all() or not positive.any():
             return None
-        ranks = rankdata(logprobs[:, k])
-        areas.append((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+        areas.append(weighted_auroc(positive, logprobs[:, k], np.ones((1, len(labels))))[0])
     return float(np.mean(areas))
 
 

@@ -1,4 +1,4 @@
-"""The interval of an AUROC from resamples of whole patients. NumPy only."""
+"""AUROC with weighted images, and its interval from resamples of whole patients. NumPy only."""
 
 import numpy as np
 
@@ -41,7 +41,8 @@ def weighted_auroc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray
     `positive` is bool, n; `scores` float, n. Ties count half.
     """
     order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf) > 0)
+    ranked = scores[order]
+    starts = np.flatnonzero(np.append(True, ranked[1:] > ranked[:-1]))
     inside, outside = (
         np.add.reduceat(weights[:, order] * chosen[order], starts, axis=1) for chosen in (positive, ~positive)
     )

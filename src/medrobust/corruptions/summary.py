@@ -3,6 +3,7 @@
 NumPy and pandas only. The tables are those of `evaluate.corrupted_predictions`.
 """
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -70,12 +71,16 @@ class Summary:
 
     def _drop(self, part: pd.DataFrame) -> dict[str, Any]:
         """The share of the clean balanced accuracy that is lost; the interval pairs both on the same patients."""
-        before, after = self.balanced_accuracy(self.clean), self.balanced_accuracy(part)
+        before, after = self._before, self.balanced_accuracy(part)
         if not before[0]:
             return {"relative_drop": None, "relative_drop_ci": None}
         with np.errstate(divide="ignore", invalid="ignore"):
             drops = 1 - after / before
         return {"relative_drop": float(drops[0]), "relative_drop_ci": percentiles(drops[1:], self.confidence)}
+
+    @cached_property
+    def _before(self) -> np.ndarray:
+        return self.balanced_accuracy(self.clean)
 
     def balanced_accuracy(self, part: pd.DataFrame) -> np.ndarray:
         """Balanced accuracy of some predictions, and that of each resample of patients; 1 + R values.
@@ -89,6 +94,7 @@ class Summary:
         found: np.ndarray = metrics.balanced_accuracy(np.concatenate([whole[None], drawn]))
         return found
 
+    @cached_property
     def errors(self) -> dict[str, np.ndarray]:
         """Corruption -> sum over the severities of 1 - balanced accuracy, as `balanced_accuracy` has it."""
         parts = self.first.groupby(["corruption", "severity"], sort=False)
@@ -106,7 +112,7 @@ def mean_corruption_error(model: Summary, baseline: Summary) -> dict[str, Any]:
     after Hendrycks & Dietterich (2019). None if the baseline makes no error under some corruption. Both
     models must have been evaluated on the same images and corruptions.
     """
-    own, reference = model.errors(), baseline.errors()
+    own, reference = model.errors, baseline.errors
     if any(errors[0] == 0 for errors in reference.values()):
         return {"mean_corruption_error": None, "mean_corruption_error_ci": None}
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -84,19 +84,12 @@ def _by_patient(table: pd.DataFrame, manifest: pd.DataFrame, split: SplitParams,
     unknown = (patients == "") & ~synthetic
     if unknown.any() and (split.unknown_patient == "fail" or not patients[~synthetic].any()):
         raise _no_patients(manifest["id"][unknown], int((~synthetic).sum()), split)
-    assignment: dict[str, str] = {}
     known = ~synthetic & ~unknown
     majority = table["label"][known].groupby(patients[known]).agg(lambda labels: labels.mode().iloc[0])
     held = _held_out(manifest, split, patients, known) if split.strategy == "held_out" else set()
     majority = majority.drop(list(held))
-    assignment |= dict.fromkeys(held, "test")
-    shares = (
-        _held_out_shares
-        if split.strategy == "held_out"
-        else _kfold_shares
-        if split.strategy == "kfold"
-        else _patient_shares
-    )
+    assignment = dict.fromkeys(held, "test")
+    shares = {"held_out": _held_out_shares, "kfold": _kfold_shares, "patient": _patient_shares}[split.strategy]
     for label in table["label"].unique():
         names = np.sort(majority.index[majority == label].to_numpy().astype(str))
         rng = np.random.default_rng([seed, zlib.crc32(label.encode())])
@@ -144,7 +137,7 @@ def _held_out(manifest: pd.DataFrame, split: SplitParams, patients: pd.Series, k
 
 
 def _held_out_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:
-    """The same for the patients that are not held out: none is tested."""
+    """Like `_patient_shares`, for the patients that are not held out: none is tested."""
     if count >= 2:
         return 0, 0, min(max(1, round(split.val * count)), count - 1)
     return 0, *_small_shares(label, count, 0, split, "train and val")
@@ -159,7 +152,7 @@ def _patient_shares(label: str, count: int, split: SplitParams) -> tuple[int, in
 
 
 def _kfold_shares(label: str, count: int, split: SplitParams) -> tuple[int, int, int]:
-    """The same for one fold: patients form a ring, and each segment of it is the test set of one fold."""
+    """Like `_patient_shares`, for one fold. Patients form a ring; each segment of it is the test set of a fold."""
     start, end = (fold * count // split.folds for fold in (split.fold, split.fold + 1))
     others = count - (end - start)
     if count >= split.folds and others >= 2:

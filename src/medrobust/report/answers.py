@@ -1,12 +1,10 @@
 """What each model answered on each image: read the predictions and attempts, and say which answers are right."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from medrobust.attacks.engine.attempts import worst_case
-from medrobust.core.lineage import MADE_ON, Hash
 from medrobust.report.collect import Folders, Reader
 from medrobust.report.run import Model, Run, method_label, name_of
 
@@ -21,7 +19,7 @@ def read_answers(run: Run, folders: Folders) -> None:
     for model in run.models():
         if folders.predictions and run.clean_record(*model):
             path = folders.predictions / f"{name_of(*model)}.parquet"
-            if (table := _table(reader, path, run.hashes.of(model))) is not None:
+            if (table := reader.parquet(path, run.hashes.of(model))) is not None:
                 answers.predictions[model] = table
         if folders.attacks:
             known = [suite for suite in run.suites if (*model, suite) in run.attacks.records]
@@ -32,9 +30,7 @@ def read_answers(run: Run, folders: Folders) -> None:
             known = [suite for suite in run.suites if (method, suite) in run.ensemble.attacks]
             _read_attacked(run, reader, label, weights, folders.attacks / "methods" / method, known)
     if folders.scores and run.ensemble.matrices:
-        table = _table(reader, folders.scores, run.hashes.of_all_models() | {"suites": run.hashes.suites})
-        if table is not None:
-            run.answers.scores = table
+        answers.scores = reader.parquet(folders.scores, run.hashes.of_all_models() | {"suites": run.hashes.suites})
     _add_ensembles_confusion(run)
     _leave_out_unknown_classes(run)
 
@@ -55,15 +51,10 @@ def _read_attacked(
     for suite in suites:
         if (radius := run.answers.radii.get(suite)) is None:
             continue
-        attempts = _table(reader, folder / f"{suite}.parquet", run.hashes.of(weights, suite))
+        attempts = reader.parquet(folder / f"{suite}.parquet", run.hashes.of(weights, suite))
         if attempts is not None:
             grid = [float(eps) for eps in run.attacks.of_suite(suite)[1] if float(eps) <= float(radius)]
             run.answers.attacked[*label, suite] = right_under_attack(attempts, grid)
-
-
-def _table(reader: Reader, path: Path, expected: Mapping[str, Hash]) -> pd.DataFrame | None:
-    table = reader.table(path, {})
-    return table if table is not None and reader.belongs(path, table.attrs.get(MADE_ON), expected) else None
 
 
 def common_radius(run: Run, suite: str) -> str | None:

@@ -67,6 +67,13 @@ class Reader:
             return None
         return read_table(path, **options)
 
+    def parquet(self, path: Path, expected: Mapping[str, Hash]) -> pd.DataFrame | None:
+        """A Parquet table, whose attributes say what it was made on; None if it cannot be used."""
+        table = self.table(path, {})
+        if table is None or not self.belongs(path, table.attrs.get(MADE_ON), expected):
+            return None
+        return table
+
     def belongs(self, path: Path, found: Mapping[str, Any] | None, expected: Mapping[str, Hash]) -> bool:
         """Whether a result was made on the expected hashes; if not, the reason is noted."""
         reason = difference(found, expected)

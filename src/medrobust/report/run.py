@@ -116,19 +116,12 @@ class Corruptions:
 
 
 @dataclass
-class Groups:
-    """Groups of the images, and which predictions are right."""
-
-    of_image: pd.DataFrame = field(default_factory=pd.DataFrame)  # by id; one column per group, "" = unknown
-    right: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # by condition: clean, a suite, ...
-
-
-@dataclass
 class Answers:
     """What each model answered on each image; tables by `report/answers.py`."""
 
     predictions: dict[Model, pd.DataFrame] = field(default_factory=dict)  # validation and test images, clean
     attacked: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)  # worst case at the suite's radius
+    corrupted: dict[Model, pd.DataFrame] = field(default_factory=dict)  # all corruptions and severities, one draw
     radii: dict[str, str] = field(default_factory=dict)  # suite -> the radius, as the records spell it
     scores: pd.DataFrame | None = None  # log-probabilities before and after an attack with all steps
 
@@ -195,7 +188,7 @@ class Run:
     drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # tables of their curves by name
     explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
     corruptions: Corruptions = field(default_factory=Corruptions)
-    groups: Groups = field(default_factory=Groups)
+    groups: pd.DataFrame = field(default_factory=pd.DataFrame)  # of images by id, one column each; "" = unknown
     hashes: Hashes = field(default_factory=Hashes)
     missing: list[str] = field(default_factory=list)  # files that should be there
     foreign: dict[str, str] = field(default_factory=dict)  # file -> why it belongs to another run and was not read

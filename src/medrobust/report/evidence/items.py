@@ -157,4 +157,4 @@ def _hash(value: str, run: Run) -> str | None:
 
 def _in_words(rule: str) -> str:
     kind, _, value = rule.partition(":")
-    return {"table": "table", "section": "section"}.get(kind, kind) + f" {value.rpartition('/')[2]}".rstrip()
+    return f"{kind} {value.rpartition('/')[2]}".rstrip()

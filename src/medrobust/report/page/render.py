@@ -25,7 +25,18 @@ CAPTIONS = {
 }
 
 
-def render_html(run: Run, pictures: Mapping[str, Path], settings: ReportSettings, *, cases: int = 0) -> str:
+def page_content(run: Run, settings: ReportSettings) -> dict[str, Any]:
+    """What the page and its Markdown show: title, summary, verdicts, sections, captions of pictures."""
+    return {
+        "title": settings.title,
+        "summary": summary_lines(run, settings.strategy),
+        "verdicts": verdicts(run),
+        "sections": sections(run, settings),
+        "captions": CAPTIONS | explanation_captions(run),
+    }
+
+
+def render_html(content: Mapping[str, Any], pictures: Mapping[str, Path], *, cases: int = 0) -> str:
     """The self-contained page: style, script, data and `pictures` (PNG files by name) are part of the file.
 
     `cases` is the number of images on cases.html, to which the page links; 0 = there is no such page.
@@ -34,32 +45,22 @@ def render_html(run: Run, pictures: Mapping[str, Path], settings: ReportSettings
 
     templates = environment("medrobust.report.page")
     templates.filters |= {"breakable": breakable, "mark_intervals": mark_intervals, "mark_places": mark_places}
-    content = _content(run, settings)
     charts = {chart.name: asdict(chart) for section in content["sections"] for chart in section.charts}
     # "<" is escaped, so that no text of the data can end the script element.
     data = json.dumps({"charts": charts, "words": WORDS}, ensure_ascii=False, allow_nan=False).replace(
         "<", "\\u003c"
     )
     return templates.get_template("page.html").render(
-        content, words=WORDS, cases=cases, captions=CAPTIONS | explanation_captions(run), data=Markup(data),
+        content, words=WORDS, cases=cases, data=Markup(data),
         style=Markup(_resource("page.css")), script=Markup(_resource("page.js")),
         pictures={name: _data_uri(path) for name, path in pictures.items()},
     )  # fmt: skip
 
 
-def render_markdown(run: Run, settings: ReportSettings) -> str:
+def render_markdown(content: Mapping[str, Any]) -> str:
     """The verdicts, and the text and tables of every section, for a pull request."""
     template = environment("medrobust.report.page").get_template("results.md.jinja")
-    return template.render(_content(run, settings)).removesuffix("\n")
-
-
-def _content(run: Run, settings: ReportSettings) -> dict[str, Any]:
-    return {
-        "title": settings.title,
-        "summary": summary_lines(run, settings.strategy),
-        "verdicts": verdicts(run),
-        "sections": sections(run, settings),
-    }
+    return template.render(content).removesuffix("\n")
 
 
 def breakable(name: str) -> str:

@@ -13,8 +13,8 @@ from medrobust.report.evidence.tables import evidence_markdown
 from medrobust.report.figures.contact_sheet import class_sheet
 from medrobust.report.figures.draw import draw_all, save
 from medrobust.report.page.latex import file_name, latex
-from medrobust.report.page.render import render_html, render_markdown
-from medrobust.report.page.sections import ReportSettings, sections
+from medrobust.report.page.render import page_content, render_html, render_markdown
+from medrobust.report.page.sections import ReportSettings
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import plain, short_table
 from medrobust.report.tables.explanations import explanation_pictures
@@ -57,15 +57,15 @@ def write_report(
         cases = read_cases(run, folders.cases) if folders.cases and pictures else {}
         if cases:
             (page / "cases.html").write_text(render_cases(cases, settings.title), encoding="utf-8")
-        html = render_html(run, shown, settings, cases=len(cases.get("cases", [])))
+        content = page_content(run, settings)
+        html = render_html(content, shown, cases=len(cases.get("cases", [])))
         (page / "index.html").write_text(html, encoding="utf-8")
-        (page / "results.md").write_text(render_markdown(run, settings), encoding="utf-8")
-        shown_sections = sections(run, settings)
-        evidence = find_evidence(run, shown_sections, settings.study)
+        (page / "results.md").write_text(render_markdown(content), encoding="utf-8")
+        evidence = find_evidence(run, content["sections"], settings.study)
         (page / "evidence.md").write_text(evidence_markdown(settings.title, evidence), encoding="utf-8")
         (page / "summary.txt").write_text(short + "\n", encoding="utf-8")
         (page / "tables").mkdir()
-        tables = (table for section in shown_sections for table in section.filled)
+        tables = (table for section in content["sections"] for table in section.filled)
         for table in tables:
             (page / "tables" / f"{file_name(table)}.tex").write_text(latex(table), encoding="utf-8")
     points = plot_tables(run)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.corruptions import CorruptionsParams
 from medrobust.core.params.report import ReportParams
 from medrobust.corruptions.summary import Summary, mean_corruption_error
@@ -45,10 +44,10 @@ def read_corruption_records(run: Run, metrics: Path, backbones: list[str]) -> No
 def _summaries(run: Run, tables: Path, report: ReportParams) -> dict[Model, Summary]:
     reader, found = Reader(run), {}
     for model in run.corruptions.records:
-        path = tables / f"{name_of(*model)}.parquet"
-        table = reader.table(path, {})
-        if table is not None and reader.belongs(path, table.attrs.get(MADE_ON), run.hashes.of(model)):
+        table = reader.parquet(tables / f"{name_of(*model)}.parquet", run.hashes.of(model))
+        if table is not None:
             found[model] = Summary(table, run.classes(), resamples=report.bootstrap, confidence=report.confidence)
+            run.answers.corrupted[model] = found[model].first
     return found
 
 

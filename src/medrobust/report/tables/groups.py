@@ -1,18 +1,16 @@
 """Results by group of patients (sex, age, site): clean, corrupted and attacked, and the largest gap."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from medrobust.core.lineage import MADE_ON
 from medrobust.core.metrics import rate_estimates
 from medrobust.data.store import read_manifest
+from medrobust.report.answers import right_clean
 from medrobust.report.collect import Reader
-from medrobust.report.run import Model, Run, name_of
+from medrobust.report.run import REGIMES, Model, Run
 from medrobust.report.tables.accuracy import TRAINING
 from medrobust.report.tables.table import NONE, Table, ranged
 from medrobust.report.templates import table_note
@@ -23,15 +21,6 @@ MIN_PATIENTS = 5
 GAP = "largest gap"
 
 
-@dataclass(frozen=True)
-class GroupFolders:
-    """Folders of tables with one row per image and prediction."""
-
-    predictions: Path
-    attacks: Path
-    corrupted: Path
-
-
 class Rate(NamedTuple):
     """A balanced accuracy with its interval."""
 
@@ -40,60 +29,37 @@ class Rate(NamedTuple):
     high: float
 
 
-def read_groups(run: Run, prepared: Path, folders: GroupFolders) -> None:
-    """Put the groups of the images, and per model whether each prediction is right, into `run.groups`.
-
-    Nothing is read if the data have no groups.
-    """
+def read_groups(run: Run, prepared: Path) -> None:
+    """Put the groups of the images into `run.groups`; nothing is read if the data have none."""
     names = run.header.get("groups", [])
-    if not names or not Reader(run).usable(prepared / "manifest.csv"):
-        return
-    run.groups.of_image = read_manifest(prepared / "manifest.csv").set_index("id")[names]
-    for backbone in run.backbones:
-        for regime in TRAINING:
-            model = (backbone, regime)
-            run.groups.right[model] = dict(_conditions(run, model, folders))
+    if names and Reader(run).usable(prepared / "manifest.csv"):
+        run.groups = read_manifest(prepared / "manifest.csv").set_index("id")[names]
 
 
-def _conditions(run: Run, model: Model, folders: GroupFolders) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Condition -> table of `id`, `patient`, `label`, `right`, one row per prediction on test images."""
-    name = name_of(*model)
-    if (table := _read(run, folders.predictions / f"{name}.parquet", model)) is not None:
-        test = table[table["split"] == "test"]
-        yield "clean", _right(test, test["pred"] == test["label"])
-    if model in run.corruptions.records:
-        table = _read(run, folders.corrupted / f"{name}.parquet", model)
-        if table is not None:
-            first = table[(table["draw"] == 0) & (table["severity"] > 0)]
-            yield "corrupted", _right(first, first["pred"] == first["label"])
-    for suite in run.suites:
-        near = run.nearest_eps(*model, suite)
-        if near and (table := _read(run, folders.attacks / name / f"{suite}.parquet", model, suite)) is not None:
-            inside = table["fooled"] & (table["attack"] != "stored") & (table["distance"] <= float(near) * 1.0001)
-            images = table.drop_duplicates("id")
-            yield f"{suite}, ε {near}", _right(images, ~images["id"].isin(table["id"][inside]))
-
-
-def _read(run: Run, path: Path, model: Model, suite: str | None = None) -> pd.DataFrame | None:
-    reader = Reader(run)
-    table = reader.table(path, {})
-    if table is None or not reader.belongs(path, table.attrs.get(MADE_ON), run.hashes.of(model, suite)):
-        return None
-    return table
-
-
-def _right(table: pd.DataFrame, right: pd.Series) -> pd.DataFrame:
-    return table[["id", "patient", "label"]].assign(right=right.to_numpy(dtype=bool))
+def _conditions(run: Run, model: Model) -> dict[str, pd.DataFrame]:
+    """Condition -> table with `id`, `patient`, `label`, `right`, one row per prediction on test images."""
+    answers, found = run.answers, dict[str, pd.DataFrame]()
+    if model in answers.predictions:
+        found["clean"] = right_clean(answers.predictions[model])
+    if model in answers.corrupted:
+        table = answers.corrupted[model]
+        found["corrupted"] = table.assign(right=table["pred"] == table["label"])
+    for suite, radius in answers.radii.items():
+        if (*model, suite) in answers.attacked:
+            found[f"{suite}, ε {radius}"] = answers.attacked[*model, suite]
+    return found
 
 
 def group_tables(run: Run, confidence: float) -> list[Table]:
     """One table per group: a row per model and value, and the largest gap between two values."""
     tables = []
-    for name in run.groups.of_image.columns:
-        known = dict.fromkeys(key for found in run.groups.right.values() for key in found)
-        conditions = sorted(known, key=lambda key: key not in ("clean", "corrupted"))
+    models = [(backbone, regime) for backbone in run.backbones for regime in REGIMES]
+    right = {model: _conditions(run, model) for model in models}
+    known = dict.fromkeys(key for found in right.values() for key in found)
+    conditions = sorted(known, key=lambda key: key not in ("clean", "corrupted"))
+    for name in run.groups.columns:
         rows, small = [], set[str]()
-        for model, found in run.groups.right.items():
+        for model, found in right.items():
             part, few = _rows(run, name, found, conditions, confidence)
             rows += [[model[0], TRAINING[model[1]], *cells] for cells in part]
             small |= few
@@ -109,7 +75,7 @@ def _rows(
     """The rows of one model from the column of the group on, and the values with too few patients."""
     rates: dict[str, dict[str, Rate]] = {}
     rows, small = [], set[str]()
-    values = run.groups.of_image[name]
+    values = run.groups[name]
     for value in sorted({*values} - {""}):
         images = values.index[values == value]
         tables = {key: table[table["id"].isin(images)] for key, table in found.items()}
