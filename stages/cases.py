@@ -6,7 +6,7 @@ from pathlib import Path
 from medrobust.core.code import read_entries
 from medrobust.core.errors import UserError
 from medrobust.core.lineage import MADE_ON, suite_hash
-from medrobust.core.params.schema import load_params
+from medrobust.core.params.schema import REGIMES, load_params
 from medrobust.core.records import read_json, write_json
 from medrobust.core.runtime import device, run_stage, say
 
@@ -34,8 +34,8 @@ def main() -> None:
     from medrobust.models.folder import load
 
     images = open_splits(args.prepared, args.split)
-    names = [(backbone, regime) for backbone in read_json(args.backbones) for regime in ("clean", "adv")]
-    folders = {"-".join(name): args.models.joinpath(*name) for name in names} | {"ensemble": args.ensemble}
+    cells = [(backbone, regime) for backbone in read_json(args.backbones) for regime in REGIMES]
+    folders = {"-".join(cell): args.models.joinpath(*cell) for cell in cells} | {"ensemble": args.ensemble}
     ensemble_guard = f"ensemble-{'adv' if is_adversarial(args.ensemble) else 'clean'}"
     models = []
     for name, folder in folders.items():
@@ -60,4 +60,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     args = parse()
-    run_stage(main, "cases", entries=read_entries(args.plan, *sorted(args.suites.glob("*/suite.json"))))
+    # The folder may have suites of an earlier run; the file beside it names those of this one.
+    resolved = [args.suites / name / "suite.json" for name in read_json(args.suites.with_suffix(".json"))]
+    run_stage(main, "cases", entries=read_entries(args.plan, *resolved))

@@ -36,7 +36,7 @@ def main() -> None:
     for name in (*read, "cards", "chosen", "tables", "corrupted", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
-    # DVC sees the hashes of these files: a report without them would pass for the same.
+    # DVC compares only hashes of these files, so a report that lacks some of them would count as complete.
     for path in map(Path, (*read_json(args.cards), *read_json(args.chosen), *read_json(args.tables))):
         if not path.is_file():
             raise UserError(str(path), "no such file", "Run `dvc pull`, then `dvc repro`")

@@ -6,7 +6,7 @@ from typing import Any
 
 from medrobust.core.code import read_entries
 from medrobust.core.lineage import MADE_ON, TABLES, suite_hash, table_hashes
-from medrobust.core.params.schema import load_params
+from medrobust.core.params.schema import REGIMES, load_params
 from medrobust.core.records import read_json, write_metrics, write_table
 from medrobust.core.runtime import device, run_stage
 
@@ -33,7 +33,7 @@ def main() -> None:
     made_on: dict[str, Any] = {**images.hashes, "suites": {}, "models": {}}
     matrix, facts, scores = empty_transfer()
     if params.transfer.images:
-        cells = [(backbone, regime) for backbone in read_json(args.backbones) for regime in ("clean", "adv")]
+        cells = [(backbone, regime) for backbone in read_json(args.backbones) for regime in REGIMES]
         folders, suite = {"-".join(cell): args.models.joinpath(*cell) for cell in cells}, read_suite(args.suite)
         matrix, facts, scores = transfer(
             {name: load(folder, device()) for name, folder in folders.items()},

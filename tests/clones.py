@@ -13,11 +13,16 @@ from tests.checkout import copy_checkout
 from tools.preset import render
 
 
-def run(folder: Path, *command: str) -> str:
-    """Run a command in a clone, with this environment's programs and the clone's own source."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src")}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def run(folder: Path, *command: str, **environment: str) -> str:
+    """The output of a command in a clone, with this environment's programs and the clone's own source."""
+    variables = {
+        **os.environ,
+        **{f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "src"),
+        **environment,
+    }
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 
@@ -28,8 +33,19 @@ def clone(folder: Path, params: str) -> None:
     (folder / "params.yaml").write_text(params)
     run(folder, sys.executable, "-m", "tools.artifacts")
     run(folder, "git", "init", "--quiet", "--initial-branch", "main")
+    commit(folder, "clone")
+
+
+def commit(folder: Path, message: str) -> None:
+    """Commit all files."""
     run(folder, "git", "add", "--all")
-    run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "clone")
+    run(folder, "git", "commit", "--quiet", "--message", message)
+
+
+def repro(folder: Path, *targets: str) -> set[str]:
+    """Run the pipeline, or what leads to some stages; the names of the stages that ran."""
+    lines = run(folder, "dvc", "repro", *targets).splitlines()
+    return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
 
 
 def smoke_run(factory: pytest.TempPathFactory, folder: Path) -> None:

@@ -18,7 +18,7 @@ from medrobust.core.intervals import round_to_interval
 from medrobust.core.params.yaml_file import read_params
 from medrobust.core.records import read_metrics
 from medrobust.core.versions import installed
-from tests.clones import run, smoke_run
+from tests.clones import commit, repro, run, smoke_run
 from tests.params import save
 
 pytestmark = pytest.mark.slow
@@ -30,12 +30,6 @@ def changed(folder: Path) -> set[str]:
     """Names of the stages that `dvc status` calls changed."""
     status: dict[str, Any] = json.loads(run(folder, "dvc", "status", "--json"))
     return {name.split(":")[-1] for name in status}
-
-
-def repro(folder: Path, *targets: str) -> set[str]:
-    """Run the pipeline, or what leads to some stages; the names of the stages that ran."""
-    output = run(folder, "dvc", "repro", *targets)
-    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
 
 
 @pytest.fixture(scope="module")
@@ -279,8 +273,7 @@ def test_the_code_of_a_model_card_runs(pipeline: Path) -> None:
 def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None:
     run(pipeline, "dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
     run(pipeline, "dvc", "push", "--quiet")
-    run(pipeline, "git", "add", "--all")
-    run(pipeline, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "results")
+    commit(pipeline, "results")
     run(tmp_path, "git", "clone", "--quiet", str(pipeline), str(tmp_path / "other"))
     other = tmp_path / "other"
 
@@ -314,8 +307,7 @@ def test_a_registered_version_of_a_model_is_downloaded_by_its_name(pipeline: Pat
     """GTO's tags name versions and stages; `dvc artifacts get` finds the weights of the tagged commit."""
     run(pipeline, "dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
     run(pipeline, "dvc", "push", "--quiet", "publish@resnet10t")
-    run(pipeline, "git", "add", "--all")
-    run(pipeline, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "results")
+    commit(pipeline, "results")
     run(pipeline, "git", "config", "user.name", "t")
     run(pipeline, "git", "config", "user.email", "t@t")
     version = ("models:resnet10t-adv", "--version", "v1.0.0")
@@ -351,8 +343,7 @@ def test_checkpoints_go_through_an_s3_remote(
         run(pipeline, "dvc", "remote", "add", "--force", "s3", "s3://bucket/medrobust")
         run(pipeline, "dvc", "remote", "modify", "s3", "endpointurl", endpoint)
         run(pipeline, "dvc", "push", "--quiet", "--remote", "s3", "publish@resnet10t")
-        run(pipeline, "git", "add", "--all")
-        run(pipeline, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "remote")
+        commit(pipeline, "remote")
         run(tmp_path, "git", "clone", "--quiet", str(pipeline), str(tmp_path / "other"))
         run(tmp_path / "other", "dvc", "pull", "--quiet", "--remote", "s3", "models/resnet10t/adv")
         weights = Path("models", "resnet10t", "adv", "model.safetensors")

@@ -1,7 +1,5 @@
 """The tests pass whatever a team commits as params.yaml: a preset, or a file that DVC has written."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from tests.checkout import ROOT, copy_checkout
+from tests.clones import run
 from tools.preset import names
 from tools.replay import studies
 
@@ -42,21 +41,15 @@ OTHERS = [name for name in names() if name.removesuffix("-cpu") not in studies()
 
 def write_params(name: str, clone: Path) -> None:
     """Write params.yaml as `make preset` does, or as `dvc exp run -S` does after it."""
-    environment = {**os.environ, "PYTHONPATH": str(clone / "src")}
     preset = name if name in names() else "default"
-    command = [sys.executable, "-m", "tools.preset", preset, "--force"]
-    subprocess.run(command, cwd=clone, env=environment, check=True, capture_output=True)
+    run(clone, sys.executable, "-m", "tools.preset", preset, "--force")
     if name == REWRITTEN:
         apply_overrides(clone / "params.yaml", ["adv.eps=0.005", "seed=3"])
 
 
 def pytest_in(clone: Path, *options: str) -> str:
     """What pytest prints in the clone; it has to succeed."""
-    environment = {**os.environ, "PYTHONPATH": str(clone / "src")}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
-    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
+    return run(clone, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options)
 
 
 @pytest.mark.slow

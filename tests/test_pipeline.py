@@ -213,7 +213,7 @@ def test_the_ensembles_files_carry_its_regime_and_named_methods_are_attacked(tmp
     assert outs["check_ensemble"] == {"metrics/checks/ensemble-clean.json"}
     assert not [path for paths in outs.values() for path in paths if "ensemble-adv" in path]
     cells = {name: paths for name, paths in outs.items() if name.startswith("attack_method")}
-    assert set(cells) == {f"attack_method@{m}-{s}" for m in ("equal", "stacking") for s in ("pgd",)}
+    assert set(cells) == {f"attack_method@{method}-pgd" for method in ("equal", "stacking")}
     assert "metrics/methods/stacking-pgd.json" in cells["attack_method@stacking-pgd"]
     assert outs["check_method@stacking"] == {"metrics/checks/stacking-method.json"}
 

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +10,7 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from tests.checkout import ROOT
-from tests.clones import smoke_run
+from tests.clones import commit, repro, run, smoke_run
 
 pytestmark = pytest.mark.slow
 
@@ -25,30 +23,9 @@ class Team(NamedTuple):
     origin: Path
 
 
-def run(folder: Path, *command: str, **environment: str) -> str:
-    """Run a command in a clone, as somebody with a name; its output."""
-    names = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {**os.environ, **names, "PATH": path, "PYTHONPATH": str(folder / "src"), **environment}
-    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
-
-
-def repro(folder: Path) -> set[str]:
-    """Run the pipeline; the names of the stages that ran."""
-    lines = run(folder, "dvc", "repro").splitlines()
-    return {line.split("'")[1] for line in lines if line.startswith("Running stage")}
-
-
 def change(folder: Path, key: str, value: object) -> None:
     """Set a value of params.yaml, as `-S` does."""
     apply_overrides(folder / "params.yaml", [f"{key}={value}"])
-
-
-def commit(folder: Path, message: str) -> None:
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", message)
 
 
 def clone(origin: Path, folder: Path) -> Path:

@@ -1,8 +1,8 @@
 """The head of a run on Dask workers (`make repro ENGINE=dask`, docs/scaling.md).
 
-A worker runs a cell in a clone of its own; what it gives is in DVC's cache, which all share. The head then asks
-DVC for the same cell, and DVC finds it in its run cache: only the head writes dvc.lock. Stages of seconds, and
-those that read what DVC does not store (metrics, files outside the pipeline), run on the head.
+A worker runs a cell in a clone of its own and leaves the results in DVC's cache, which all machines share. The
+head then asks DVC for the same cell, and DVC restores it from its run cache: only the head writes dvc.lock. On the
+head run stages of seconds, and stages that read what DVC does not store (metrics, files outside the pipeline).
 """
 
 import os
@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from graphlib import TopologicalSorter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,28 +27,15 @@ from medrobust.core.errors import UserError
 from medrobust.core.runtime import WORK, say
 from medrobust.data.pseudonyms import KEY_FILE
 from tools.dvc_calls import CHATTER, in_repo, run_stage
-from tools.git_calls import git
+from tools.git_calls import clean_commit, git
 from tools.order import Needs
 from tools.outside import READERS, named_files
+from tools.same_data import Lock, read_lock
 
 #: Files of a run: they may differ from the last commit.
 RESULTS = (":!dvc.lock", ":!metrics", ":!plots", ":!models/dvc.yaml")
-#: The topic of the events of workers.
-TOPIC = "medrobust"
 #: Seconds to wait for an answer of the scheduler.
 PATIENCE = 10
-
-
-def clean_commit(root: Path) -> str:
-    """The last commit.
-
-    Raises:
-        UserError: a file has changed since, which no worker would have.
-    """
-    if edited := git(root, "status", "--porcelain", "--", ".", *RESULTS):
-        found = f"has uncommitted changes ({edited.splitlines()[0].strip()})"
-        raise UserError(str(root), found, "Commit them first; workers run the last commit")
-    return git(root, "rev-parse", "HEAD")
 
 
 def locked_packages(lock: Path) -> dict[str, str]:
@@ -130,7 +117,7 @@ class Head:
 
         if name in self.here:
             return self.pool.submit(self.plan.reproduce, name)
-        lock = read_lock(Path("dvc.lock"))
+        lock = locked(Path("dvc.lock"))
         entries = {other: lock[other] for other in self.above[name] if other in lock}
         inputs = sorted(self.above[name] & self.checked_out & entries.keys())
         task = self.client.submit(
@@ -209,7 +196,7 @@ def ancestors(needs: Needs) -> dict[str, set[str]]:
 
 
 def what_runs_where(repo: Repo) -> tuple[set[str], set[str]]:
-    """Stages that run on the head, and stages with outs that a worker checks out for a cell that needs them."""
+    """Stages that run on the head; and stages with outs in DVC's cache, which workers check out as inputs."""
     stages = repo.index.stages
     loose = [Path(out.fs_path) for stage in stages for out in stage.outs if not out.use_cache]
     here = set()
@@ -221,25 +208,18 @@ def what_runs_where(repo: Repo) -> tuple[set[str], set[str]]:
     return here | set(READERS), kept
 
 
-_lock: dict[tuple[int, int], dict[str, Any]] = {}
+def locked(path: Path) -> Lock:
+    """The stages in dvc.lock; {} without the file."""
+    return _parsed(path.read_text(encoding="utf-8") if path.is_file() else "")
 
 
-def read_lock(path: Path) -> dict[str, Any]:
-    """The stages in dvc.lock; read again only if the file has changed."""
-    if not path.is_file():
-        return {}
-    state = path.stat()
-    key = (state.st_mtime_ns, state.st_size)
-    if key not in _lock:
-        _lock.clear()
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        _lock[key] = yaml.load(path.read_text(encoding="utf-8"), loader)["stages"]
-    return _lock[key]
+#: Many cells start between two changes of the file, and parsing takes longer than all else of a start.
+_parsed = lru_cache(maxsize=1)(read_lock)
 
 
 @contextmanager
 def head(client: Any, plan: Plan) -> Iterator[Head]:
-    """Make the workers ready for the last commit, then a head; workers that cannot take part are told and leave.
+    """A head, after the workers have been made ready for the last commit; those that cannot take part are retired.
 
     Raises:
         UserError: uncommitted changes, or no worker can take part.
@@ -250,10 +230,9 @@ def head(client: Any, plan: Plan) -> Iterator[Head]:
 
     cloudpickle.register_pickle_by_value(dask_worker)
     root = Path.cwd()
-    commit = clean_commit(root)
-    cache = Path(in_repo(lambda repo: str(repo.cache.local.path)))
-    while cache.name in {"md5", "files"}:
-        cache = cache.parent
+    remedy = "Commit them first; workers run the last commit"
+    commit = clean_commit(root, remedy, "--", ".", *RESULTS)
+    cache = Path(in_repo(lambda repo: repo.cache.local_cache_dir))
     cache.mkdir(parents=True, exist_ok=True)
     probe = cache / f".probe-{uuid.uuid4().hex}"
     probe.write_text(commit, encoding="utf-8")
@@ -267,7 +246,7 @@ def head(client: Any, plan: Plan) -> Iterator[Head]:
         threads=os.environ.get("MEDROBUST_THREADS", "1"),
     )  # fmt: skip
     (root / WORK / "resume").mkdir(parents=True, exist_ok=True)
-    client.subscribe_topic(TOPIC, partial(show, run.key))
+    client.subscribe_topic(dask_worker.TOPIC, partial(show, run.key))
     try:
         refused = {
             address: reason

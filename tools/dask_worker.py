@@ -39,7 +39,7 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Differs between two runs."""
+        """A text that no other run has."""
         return self.probe[0]
 
 
@@ -82,7 +82,7 @@ def _other_cache(run: Run) -> str:
 
 
 class Medrobust(WorkerPlugin):  # type: ignore[misc]
-    """Makes a worker ready that joins later, or lets it leave."""
+    """Checks each worker, also one that joins later: it is made ready, or it leaves."""
 
     name = TOPIC
 
@@ -144,7 +144,7 @@ def run_cell(run: Run, name: str, entries: dict[str, Any], inputs: list[str]) ->
 
 
 def environment(run: Run, clone: Path) -> dict[str, str]:
-    """The environment of DVC: this Python, the clone's code; its stage ends with this process."""
+    """The environment of DVC: this Python and the clone's code; the stage ends when this process ends."""
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -19,6 +19,18 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def clean_commit(folder: Path, remedy: str, *options: str) -> str:
+    """The last commit of a repository in which nothing is edited; `options` of `git status` say what is looked at.
+
+    Raises:
+        UserError: a file has changed since that commit, with `remedy`.
+    """
+    if edited := git(folder, "status", "--porcelain", *options):
+        found = f"has uncommitted changes ({edited.splitlines()[0].strip()})"
+        raise UserError(str(folder), found, remedy)
+    return git(folder, "rev-parse", "HEAD")
+
+
 def file_at(revision: str, path: Path) -> str | None:
     """The text of a file in a commit; None if the commit does not have it, or there is no repository."""
     command, folder = ["git", "show", f"{revision}:./{path.name}"], path.resolve().parent

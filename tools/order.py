@@ -1,6 +1,7 @@
-"""In which order stages run, whoever runs them: threads of this process, or workers on other machines.
+"""The order in which stages run, in threads of this process or on workers of other machines.
 
-A stage starts when all that it needs has ended, those with the longest way to go first.
+A stage starts when all stages that it needs have ended. Of those that could start, the first is the one with the
+longest chain of stages after it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,7 @@ from math import inf
 from queue import SimpleQueue
 
 Needs = Mapping[str, set[str]]
-#: Starts a stage; its future says whether the stage succeeded. The number is how many stages wait for it in a row.
+#: Starts a stage of some height (`heights`); its future says whether the stage succeeded.
 Start = Callable[[str, int], Future[bool]]
 
 
@@ -26,7 +27,7 @@ def affected(needs: Needs, changed: Iterable[str]) -> Needs:
 
 
 def heights(needs: Needs) -> dict[str, int]:
-    """How many stages stand on each, one on the other: those with the longest way to go start first."""
+    """Length of the longest chain of stages that depend on each stage; 0 if none does."""
     found = dict.fromkeys(needs, 0)
     for name in reversed([*TopologicalSorter(needs).static_order()]):
         for other in needs[name]:

@@ -10,6 +10,7 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.schema import Params, load_params
 from medrobust.core.runtime import say
 from medrobust.data.pseudonyms import KEY_FILE
-from tools.git_calls import git
+from tools.git_calls import clean_commit, git
 from tools.outside import named_files
 from tools.repeated_results import Row, class_counts, collect, pooled_patients, summarise
 
@@ -70,10 +71,8 @@ def prepare_clone(root: Path, name: str, changes: dict[str, Any], params: str | 
     Raises:
         UserError: there are uncommitted changes, which no clone would have.
     """
-    if edited := git(root, "status", "--porcelain", "--untracked-files=no"):
-        found = f"has uncommitted changes ({edited.splitlines()[0].strip()})"
-        raise UserError(str(root), found, "Commit them first; every run starts from the last commit")
-    clone, commit = root / CLONES / name, git(root, "rev-parse", "HEAD")
+    remedy = "Commit them first; every run starts from the last commit"
+    clone, commit = root / CLONES / name, clean_commit(root, remedy, "--untracked-files=no")
     if not (clone / ".git").exists():
         clone.parent.mkdir(parents=True, exist_ok=True)
         git(root, "clone", "--quiet", "--shared", str(root), str(clone))
@@ -100,8 +99,8 @@ def reproduce(clone: Path, jobs: int) -> bool:
     return subprocess.run(command, cwd=clone, env=environment, check=False).returncode == 0
 
 
-def write_table(path: Path, rows: list[Row]) -> None:
-    """Write the rows of a summary as CSV."""
+def write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows as CSV; columns are the keys of all rows, in the order in which they occur."""
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -6,7 +6,6 @@ under tmp/repeats. An interrupted command continues where it was; a column that 
 """
 
 import argparse
-import csv
 import shutil
 import sys
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from medrobust.core.records import read_metrics
 from medrobust.core.runtime import say
 from medrobust.report.run import REGIMES
 from tools.preset import ROOT, render
-from tools.repeat import TABLES, prepare_clone, reproduce
+from tools.repeat import TABLES, prepare_clone, reproduce, write_table
 
 #: One file per study.
 STUDIES = ROOT / "studies"
@@ -149,15 +148,6 @@ def table(study: Study, runs: Mapping[str, Results]) -> list[dict[str, str]]:
     ]
 
 
-def write(path: Path, rows: list[dict[str, str]]) -> None:
-    """Write the rows as CSV."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["model", "measure", "published", *COLUMNS.values()], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def main() -> None:
     """Run the columns, writing the table after each; exit 1 if a run failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,7 +166,7 @@ def main() -> None:
         say(f"{COLUMNS[column]}: {clone}")
         done = reproduce(clone, args.jobs)
         runs[column] = collect(clone / "metrics", params)
-        write(path, table(study, runs))
+        write_table(path, table(study, runs))
         if not done:
             sys.exit(f"{COLUMNS[column]} failed. Run the command again to continue; the table has what is done")
     say(f"written: {path}")

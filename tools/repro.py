@@ -48,13 +48,15 @@ def pipeline() -> tuple[Needs, set[str]]:
     """Every stage with the stages that it depends on, and those that have changed themselves."""
 
     def ask(repo: Repo) -> tuple[Needs, set[str]]:
-        graph = repo.index.graph
-        needs = {
-            stage.addressing: {other.addressing for other in graph.successors(stage)} for stage in graph.nodes
-        }
-        return needs, set(repo.status()) | {name for name in READERS if outside(repo, name)[0]}
+        return all_needs(repo), set(repo.status()) | {name for name in READERS if outside(repo, name)[0]}
 
     return in_repo(ask)
+
+
+def all_needs(repo: Repo) -> Needs:
+    """Every stage with the stages that it depends on."""
+    graph = repo.index.graph
+    return {stage.addressing: {other.addressing for other in graph.successors(stage)} for stage in graph.nodes}
 
 
 def outside(repo: Repo, name: str) -> tuple[list[str], list[str]]:
@@ -147,7 +149,7 @@ def engine(options: argparse.Namespace) -> Iterator[Run]:
         return
     from tools.dask_head import Plan, connected, head, read_resources
 
-    needs, _ = pipeline()
+    needs = in_repo(all_needs)
     plan = Plan(
         needs, reproduce, CHEAP, options.jobs, read_resources(options.resources, needs),
         keep_going=options.keep_going, repository=options.repository, any_versions=options.any_versions,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from medrobust.core.code import stage_code
 from medrobust.core.errors import UserError
 from medrobust.core.params.schema import check_params
 from medrobust.core.params.training import ModelParams
@@ -37,6 +38,7 @@ def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     suite = {"name": "pgd", "norm": "Linf", "eps": [0.02, 0.05], "give_up": False, "attacks": [entry], "code": {}}
     resolved = tmp_path / "data" / "resolved"
     write_json(resolved / "suites" / "pgd" / "suite.json", suite)
+    write_json(resolved / "suites.json", {"pgd": "hash"})
     write_json(resolved / "settings" / "backbones.json", ["resnet10t"])
     write_json(resolved / "detection.json", {"code": {}})
     block = ModelParams(timm="resnet10t", weights="none", image_size=SIDE)
@@ -64,11 +66,25 @@ def test_it_writes_every_model_and_what_they_were_made_on(
     assert not [name for name in ("i47", "p11") if f'"{name}"' in text]
 
 
+def test_a_suite_of_an_earlier_run_does_not_matter(
+    root: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its attack's code may have changed since; no stage resolves it again."""
+    code = workplace / "data" / "code" / "cases"
+    code.parent.mkdir()
+    code.write_text(stage_code(root / "stages" / "cases.py"))
+    removed = {"name": "old", "code": {"attacks/pgd": "of other code"}}
+    write_json(workplace / "data" / "resolved" / "suites" / "old" / "suite.json", removed)
+    run_stage(root, monkeypatch, "cases")
+    assert (workplace / "data" / "cases.json").is_file()
+
+
 @pytest.mark.parametrize("switch", [{"cases": 0}, {"pictures": False}])
 def test_it_writes_an_empty_file_without_torch_or_inputs(switch: dict[str, Any], tmp_path: Path) -> None:
     content = preset("smoke")
     content["report"] |= switch
     save(tmp_path, content)
+    write_json(tmp_path / "data" / "resolved" / "suites.json", {})
     _, script, *arguments = node("cases")["cmd"].split()
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-c", CODE, str(ROOT / script), *arguments]

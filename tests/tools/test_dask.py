@@ -18,7 +18,7 @@ import yaml
 
 from medrobust.core.errors import UserError
 from tests.params import preset, save
-from tests.tools.toy import ENVIRONMENT, run
+from tests.tools.toy import ENVIRONMENT, commit, run, start
 
 pytest.importorskip("distributed")
 from tools.dask_head import read_resources
@@ -79,15 +79,8 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
     run(folder, sys.executable, "-m", "tools.artifacts")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "a state")
+    commit(folder)
     return folder
-
-
-def start(*command: str, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
 
 
 @contextmanager
@@ -95,7 +88,7 @@ def cluster(folder: Path, *workers: tuple[str, ...]) -> Iterator[tuple[str, list
     """A scheduler and workers as processes of their own: its address, and the workers."""
     file = folder / "scheduler.json"
     options = ("--no-dashboard", "--host", "127.0.0.1", "--port", "0")
-    processes = [start("dask", "scheduler", *options, "--scheduler-file", str(file), folder=folder)]
+    processes = [start(folder, "dask", "scheduler", *options, "--scheduler-file", str(file))]
     try:
         wait_for(file)
         for number, more in enumerate(workers):
@@ -103,7 +96,7 @@ def cluster(folder: Path, *workers: tuple[str, ...]) -> Iterator[tuple[str, list
             local.mkdir()
             command = ("dask", "worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard")
             own = ("--host", "127.0.0.1", "--local-directory", str(local))
-            processes.append(start(*command, *own, *more, folder=folder))
+            processes.append(start(folder, *command, *own, *more))
         yield yaml.safe_load(file.read_text())["address"], processes[1:]
     finally:
         for process in processes:
@@ -149,7 +142,7 @@ def test_two_workers_give_what_dvc_repro_gives(repo: Path) -> None:
     with cluster(repo.parent, (), ()) as (scheduler, _):
         for name in "bc":  # each waits until the other one runs
             (marks(repo) / f"hold-{name}").touch()
-        head = start(*command(scheduler), folder=repo)
+        head = start(repo, *command(scheduler))
         for name in "bc":
             wait_for(marks(repo) / f"{name}.ran")
         for name in "bc":
@@ -168,7 +161,7 @@ def test_a_killed_worker_and_a_killed_head_cost_only_what_they_were_running(repo
     with cluster(repo.parent, ("--no-nanny",), ("--no-nanny",)) as (scheduler, workers):
         (marks(repo) / "hold-c").touch()
         (marks(repo) / "hold-b").touch()
-        head = start(*command(scheduler), folder=repo)
+        head = start(repo, *command(scheduler))
         wait_for(marks(repo) / "c.ran")
         where = Path(ran(repo, "c")[0].split()[1])
         lost = next(process for number, process in enumerate(workers) if f"worker{number}" in where.parts)
@@ -177,10 +170,7 @@ def test_a_killed_worker_and_a_killed_head_cost_only_what_they_were_running(repo
         head.wait()
         for name in "bc":
             (marks(repo) / f"hold-{name}").unlink()
-        done = subprocess.run(
-            command(scheduler), cwd=repo, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        run(repo, *command(scheduler))
     assert len(ran(repo, "a")) == 1, "what had ended before the head was killed is not computed again"
     assert_finished(repo)
 
@@ -189,7 +179,7 @@ def test_a_killed_worker_and_a_killed_head_cost_only_what_they_were_running(repo
 def test_a_cell_moves_to_another_worker_when_its_own_is_killed(repo: Path) -> None:
     with cluster(repo.parent, ("--no-nanny",), ("--no-nanny",)) as (scheduler, workers):
         (marks(repo) / "hold-a").touch()
-        head = start(*command(scheduler), folder=repo)
+        head = start(repo, *command(scheduler))
         wait_for(marks(repo) / "a.ran")
         first = int("worker1" in ran(repo, "a")[0])
         workers[first].send_signal(signal.SIGKILL)
@@ -209,7 +199,7 @@ def test_a_cell_that_fails_is_shown_and_others_end(repo: Path, keep_going: bool)
     (marks(repo) / "fail-c").touch()
     (marks(repo) / "hold-b").touch()
     with cluster(repo.parent, (), ()) as (scheduler, _):
-        head = start(*command(scheduler, *["--keep-going"] * keep_going), folder=repo)
+        head = start(repo, *command(scheduler, *["--keep-going"] * keep_going))
         wait_for(marks(repo) / "c.ran")
         (marks(repo) / "hold-b").unlink()
         output, _ = head.communicate(timeout=600)
@@ -236,7 +226,7 @@ def test_two_heads_on_one_cache_do_not_damage_it(repo: Path) -> None:
     run(repo.parent, "git", "clone", "--quiet", str(repo), str(other))
     (other / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {repo / '.dvc' / 'cache'}\n")
     with cluster(repo.parent, (), ()) as (scheduler, _):
-        heads = [start(*command(scheduler), folder=folder) for folder in (repo, other)]
+        heads = [start(folder, *command(scheduler)) for folder in (repo, other)]
         for head in heads:
             output, _ = head.communicate(timeout=600)
             assert head.returncode == 0, output
@@ -300,8 +290,7 @@ def test_a_worker_with_other_packages_is_refused(repo: Path) -> None:
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: pyyaml\nVersion: 0.1\n")
     (repo / "requirements.lock").write_text("pyyaml==6.0\n")
-    run(repo, "git", "add", "requirements.lock")
-    run(repo, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "lock")
+    commit(repo)
     path = ENVIRONMENT["PYTHONPATH"]
     ENVIRONMENT["PYTHONPATH"] = f"{other.parent}{os.pathsep}{path}"
     try:
@@ -318,9 +307,7 @@ def test_a_worker_with_other_packages_is_refused(repo: Path) -> None:
 def test_a_commit_that_the_worker_cannot_get_is_refused(repo: Path) -> None:
     elsewhere = repo.parent / "elsewhere"
     shutil.copytree(repo, elsewhere)
-    run(
-        repo, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "--allow-empty", "-m", "new"
-    )
+    commit(repo)
     with cluster(repo.parent, ()) as (scheduler, _):
         assert "is refused: cannot get commit" in refused(repo, scheduler, "--repository", str(elsewhere))
 

@@ -23,12 +23,6 @@ def repo(tmp_path: Path) -> Path:
     return tmp_path / "repo"
 
 
-def start(folder: Path, *command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command, cwd=folder, env=toy.ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
 def wait_for_stage(folder: Path) -> int:
     """The process of the stage that waits."""
     path = folder / "tmp" / "started"
@@ -51,9 +45,9 @@ def read_until(process: subprocess.Popen[str], word: str) -> str:
 
 
 def test_a_second_run_waits_for_the_first_and_names_it(repo: Path) -> None:
-    first = start(repo, *REPRO)
+    first = toy.start(repo, *REPRO)
     wait_for_stage(repo)
-    second = start(repo, *REPRO)
+    second = toy.start(repo, *REPRO)
     line = read_until(second, "waiting")
     assert line.startswith(f"process {first.pid}, started at ")
     assert "runs the pipeline of this folder; waiting for it to end" in line
@@ -65,9 +59,9 @@ def test_a_second_run_waits_for_the_first_and_names_it(repo: Path) -> None:
 
 
 def test_a_run_waits_for_a_plain_dvc_and_names_it(repo: Path) -> None:
-    plain = start(repo, "dvc", "repro")
+    plain = toy.start(repo, "dvc", "repro")
     wait_for_stage(repo)
-    beside = start(repo, *REPRO)
+    beside = toy.start(repo, *REPRO)
     line = read_until(beside, "waiting for it")
     assert line.startswith("another DVC process is at work; waiting for it: ")
     assert f"(PID {plain.pid})" in line
@@ -80,7 +74,7 @@ def test_a_run_waits_for_a_plain_dvc_and_names_it(repo: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_stages_end_with_the_run_and_the_next_one_does_the_rest(repo: Path, number: signal.Signals) -> None:
-    killed = start(repo, *REPRO)
+    killed = toy.start(repo, *REPRO)
     stage = wait_for_stage(repo)
     killed.send_signal(number)
     killed.wait(30)

@@ -15,6 +15,7 @@ ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
+    **{f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
 }
 #: What `download` runs: it copies data.path and records its hash; first it waits while there is a file `hold`.
 DOWNLOAD = """
@@ -66,6 +67,13 @@ def run(folder: Path, *command: str, code: int | None = 0) -> str:
     return done.stdout
 
 
+def start(folder: Path, *command: str) -> subprocess.Popen[str]:
+    """Start a command in the repository; its output is one text."""
+    return subprocess.Popen(
+        command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
 def repro(folder: Path, *options: str) -> str:
     """What `make repro` prints."""
     return run(folder, sys.executable, "-m", "tools.repro", *options)
@@ -77,8 +85,9 @@ def ran(output: str) -> set[str]:
 
 
 def commit(folder: Path) -> None:
+    """Commit all files, also if none has changed."""
     run(folder, "git", "add", "--all")
-    run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "a state")
+    run(folder, "git", "commit", "--quiet", "--allow-empty", "--message", "a state")
 
 
 def set_params(folder: Path, backbones: list[str], path: Path) -> None:
