@@ -225,6 +225,32 @@ def test_published_folds_that_split_patients_stay_as_published() -> None:
         make_split(plain.manifest, plain.header, params(strategy="published_folds"), 0)
 
 
+@pytest.mark.parametrize("strategy", ["patient", "kfold"])
+def test_a_share_of_the_training_patients_of_each_class_is_kept(strategy: str) -> None:
+    data = store([20, 30, 40], slices=4)
+    whole, half, quarter = (
+        make_split(data.manifest, data.header, params(strategy=strategy, train_share=share), 0)
+        for share in (1.0, 0.5, 0.25)
+    )
+    for table, share in ((half, 0.5), (quarter, 0.25)):
+        changed = table["split"] != whole["split"]
+        assert set(table["split"][changed]) == {"excluded"}
+        assert set(table["reason"][changed]) == {"beyond split.train_share"}
+        kept, all_ = (
+            data.manifest["patient"][t["split"] == "train"].groupby(t["label"]).nunique() for t in (table, whole)
+        )
+        assert kept.to_dict() == {label: round(share * count) for label, count in all_.items()}
+        assert data.manifest["patient"][table["split"] == "train"].value_counts().unique().tolist() == [4]
+    assert (half["split"][quarter["split"] == "train"] == "train").all()
+
+
+def test_a_share_keeps_at_least_one_patient_of_each_class() -> None:
+    data = store([6, 6, 6], slices=2)
+    table = make_split(data.manifest, data.header, params(train_share=0.01), 0)
+    train = data.manifest["patient"][table["split"] == "train"]
+    assert train.groupby(table["label"]).nunique().to_dict() == dict.fromkeys(data.header.classes, 1)
+
+
 def test_counts_draw_equal_numbers_per_class() -> None:
     data = store([20, 30, 40], slices=4)
     counts = {"train": 31, "unlabelled": 12, "val": 9, "test": 10}

@@ -39,6 +39,8 @@ def make_split(manifest: pd.DataFrame, header: Header, split: SplitParams, seed:
         _in_published_folds(table, manifest, split, seed)
     else:
         table["split"] = _random_split(table["label"].to_numpy(), split.val, split.test, seed)
+    if split.train_share < 1:
+        _keep_share(table, manifest, split.train_share, seed)
     if split.per_patient is not None:
         _thin_out(table, manifest, split.per_patient)
     if split.counts is not None:
@@ -237,6 +239,22 @@ def _in_published_folds(table: pd.DataFrame, manifest: pd.DataFrame, split: Spli
         drawn = np.random.default_rng([seed, zlib.crc32(label.encode())]).permutation(len(names))
         val = names[drawn[: max(1, round(split.val * len(names)))]]
         table.loc[~is_test & patients.isin(val), "split"] = "val"
+
+
+def _keep_share(table: pd.DataFrame, manifest: pd.DataFrame, share: float, seed: int) -> None:
+    """Keep a share of the training patients of each class, at least one; exclude the others.
+
+    The patients of a smaller share are among those of a larger one. A patient with images of several classes counts
+    for the most frequent one; an image without a patient id counts as a patient of its own.
+    """
+    patients = patient_of(manifest).where(lambda names: names != "", manifest["id"])
+    train = table["split"] == "train"
+    classes = table["label"][train].groupby(patients[train]).agg(lambda labels: labels.mode().iloc[0])
+    for label in sorted(set(classes)):
+        names = np.sort(classes.index[classes == label].to_numpy().astype(str))
+        drawn = np.random.default_rng([seed, 5, zlib.crc32(label.encode())]).permutation(len(names))
+        beyond = names[drawn[max(1, round(share * len(names))) :]]
+        table.loc[train & patients.isin(beyond), ["split", "reason"]] = ["excluded", "beyond split.train_share"]
 
 
 def _draw(table: pd.DataFrame, counts: CountsParams, seed: int) -> None:

@@ -86,6 +86,7 @@ class SplitParams(Block):
 
     strategy: Literal["patient", "kfold", "held_out", "published", "published_folds", "random"]
     held_out: dict[Name, list[str]]
+    train_share: Annotated[float, Field(gt=0, le=1)]
     per_patient: Count | None
     counts: CountsParams | None
     val: Share
