@@ -244,8 +244,8 @@ def _in_published_folds(table: pd.DataFrame, manifest: pd.DataFrame, split: Spli
 def _keep_share(table: pd.DataFrame, manifest: pd.DataFrame, share: float, seed: int) -> None:
     """Keep a share of the training patients of each class, at least one; exclude the others.
 
-    The patients of a smaller share are among those of a larger one. A patient with images of several classes counts
-    for the most frequent one; an image without a patient id counts as a patient of its own.
+    The patients of a smaller share are among those of a larger one. A patient with images of several classes
+    counts for the most frequent one; an image without a patient id counts as a patient of its own.
     """
     patients = patient_of(manifest).where(lambda names: names != "", manifest["id"])
     train = table["split"] == "train"
