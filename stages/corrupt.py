@@ -14,7 +14,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("switch", "suite", "prepared", "split"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("models", "metrics", "tables"):
+    for name in ("models", "patients", "metrics", "tables"):
         parser.add_argument(f"--{name}", type=Path, nargs=2, metavar=("CLEAN", "ADV"), required=True)
     parser.add_argument("--backbone", required=True)
     return parser.parse_args()
@@ -25,18 +25,22 @@ def main() -> None:
     if not read_json(args.switch)["corrupt"]:
         write_empty(*args.metrics, *args.tables)
         return
-    from medrobust.corruptions.run import CorruptionOutputs, evaluate_corruptions
+    from medrobust.corruptions.run import CorruptionOutputs, PatientGroups, evaluate_corruptions
     from medrobust.data.store import open_splits
-    from medrobust.models.card import weights_hash
+    from medrobust.models.card import not_fitted, weights_hash
     from medrobust.models.checkpoint import load
+    from medrobust.models.patient import load_patient_model
+    from medrobust.patients.subsets import patient_groups
 
     params, images, suite = load_params(), open_splits(args.prepared, args.split), read_json(args.suite)
     test = images.subset("test")
-    for folder, metrics, table in zip(args.models, args.metrics, args.tables, strict=True):
-        made_on = {"weights": weights_hash(folder), **images.hashes}
+    for folder, patient, *outs in zip(args.models, args.patients, args.metrics, args.tables, strict=True):
+        patients = None
+        if not not_fitted(patient):
+            patients = PatientGroups(load_patient_model(patient, device()), patient_groups(images, "test"))
         evaluate_corruptions(
-            load(folder, device()), test, suite, CorruptionOutputs(metrics, table), seed=params.seed,
-            report=params.report, made_on=made_on,
+            load(folder, device()), test, patients, suite, CorruptionOutputs(*outs), seed=params.seed,
+            report=params.report, made_on={"weights": weights_hash(folder), **images.hashes},
         )  # fmt: skip
 
 

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.report import ReportParams
-from medrobust.core.records import read_metrics, read_table
+from medrobust.core.records import read_json, read_metrics, read_table, write_metrics
 from medrobust.corruptions.evaluate import COLUMNS, corrupted_predictions
-from medrobust.corruptions.run import CorruptionOutputs, evaluate_corruptions
+from medrobust.corruptions.run import CorruptionOutputs, PatientGroups, evaluate_corruptions
 from medrobust.corruptions.summary import Summary, mean_corruption_error
 from medrobust.data.store import Subset
+from medrobust.patients.subsets import PatientSubset
 from tests.params import default_block
 
 NAMES = ["gamma", "rician_noise", "resolution"]
@@ -162,13 +163,70 @@ def test_a_cell_writes_predictions_and_metrics_with_what_they_were_made_on(subse
     out = CorruptionOutputs(tmp_path / "metrics.json", tmp_path / "table.parquet")
     report = default_block(ReportParams, "report", bootstrap=50)
     made_on = {"weights": "w", "data": "d", "split": "s"}
-    evaluate_corruptions(Brightness(0.5), subset, suite, out, seed=4, report=report, made_on=made_on)
+    evaluate_corruptions(Brightness(0.5), subset, None, suite, out, seed=4, report=report, made_on=made_on)
     record, table = read_metrics(out.metrics), read_table(out.table)
     assert record[MADE_ON] == table.attrs[MADE_ON] == made_on
     assert record["balanced_accuracy"] == 1
+    assert "patient" not in record
     worst = record["corruptions"]["gamma"]["worst"]["balanced_accuracy"]
     right = (table["pred"] == table["label"]).groupby(table["id"]).all()
     assert worst == pytest.approx(
         right.groupby(table.drop_duplicates("id").set_index("id")["label"]).mean().mean()
     )
     assert worst < record["corruptions"]["gamma"]["severities"]["5"]["balanced_accuracy"]
+
+
+class PatientBrightness(Brightness):
+    """The same for patients, by the mean over all their images; remembers what it was asked."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(limit)
+        self.asked: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked.append(images.clone())
+        return super().forward(images)
+
+
+@pytest.fixture
+def patients(subset: Subset) -> PatientSubset:
+    """The twelve patients as rows of two images each."""
+    first = np.arange(0, 24, 2)
+    names = subset.patients[first]
+    return PatientSubset(
+        subset.store_images, first[:, None] + [0, 1], subset.labels[first], names, names, subset.classes
+    )
+
+
+@pytest.mark.parametrize(("name", "same"), [("gamma", True), ("rotation", True), ("rician_noise", False)])
+def test_images_of_a_patient_share_the_parameters_of_a_series_and_not_the_noise(
+    name: str, same: bool, patients: PatientSubset
+) -> None:
+    patients.store_images[1::2] = patients.store_images[::2]  # both images of a patient are the same
+    model = PatientBrightness(0.5)
+    corrupted_predictions(model, patients, [name], [5], draws=1, seed=4)
+    clean, changed = model.asked
+    assert changed.shape == clean.shape == (12, 2, 16, 16)
+    assert not torch.equal(changed, clean)
+    assert torch.equal(changed[:, 0], changed[:, 1]) == same
+    assert not torch.equal(changed[0, 0] - clean[0, 0], changed[4, 0] - clean[4, 0]), "patients differ"
+
+
+def test_a_record_has_the_same_statistics_of_patients(
+    subset: Subset, patients: PatientSubset, tmp_path: Any
+) -> None:
+    suite = {"modality": "mri", "corruptions": ["gamma", "spike"], "severities": [1, 5], "draws": 2}
+    out = CorruptionOutputs(tmp_path / "metrics.json", tmp_path / "table.parquet")
+    report = default_block(ReportParams, "report", bootstrap=50)
+    model = PatientBrightness(0.5)
+    groups = PatientGroups(model, [patients.take(np.arange(5)), patients.take(np.arange(5, 12))])
+    evaluate_corruptions(Brightness(0.5), subset, groups, suite, out, seed=4, report=report, made_on={})
+    whole = corrupted_predictions(model, patients, ["gamma", "spike"], [1, 5], draws=2, seed=4)
+    record = read_metrics(out.metrics)
+    expected = Summary(whole, subset.classes, resamples=50, confidence=report.confidence).record()
+    write_metrics(tmp_path / "expected.json", expected, {})
+    assert record["patient"] == read_metrics(tmp_path / "expected.json")
+    assert (record["n"], record["patient"]["n"], record["patient"]["patients"]) == (24, 12, 12)
+    assert {"corrupted", "worst_corrupted", "patient_corrupted", "patient_worst_corrupted"} <= read_json(
+        out.metrics
+    ).keys()

@@ -104,9 +104,29 @@ def test_there_is_a_row_per_corruption_and_a_column_per_severity(corrupted: Path
         "0.100 [0.050, 0.100]",
         "0.050 [0.025, 0.050]",
     ]
-    assert "Clean images: 0.650" in accuracy.note
+    assert "Without corruption: 0.650" in accuracy.note
     assert drop.rows[1] == ["motion", "0.100 [0.000, 0.500]", "0.500 [0.000, 0.500]"]
     assert drop.folded
+
+
+def test_patients_have_rows_and_tables_of_their_own(corrupted: Path) -> None:
+    path = corrupted / "metrics" / "corrupt" / "one-adv.json"
+    write_record(path, {**record(), "patient": {**record(), **rates(0.75), "n": 10}})
+    run = corrupt(corrupted)
+    run.patients.attacks["one", "adv", "pgd"] = {
+        "robust_accuracy": {"0.01": 0.5}, "robust_balanced_accuracy": {"0.01": 0.45},
+        "robust_balanced_accuracy_ci": {"0.01": [0.4, 0.5]},
+    }  # fmt: skip
+    table = corruption_short_table(run, 0.95)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [(row["training"], row["unit"]) for row in rows] == [
+        ("clean", "image"), ("adversarial", "image"), ("adversarial", "patient")
+    ]  # fmt: skip
+    assert (rows[2]["n"], rows[2]["clean"]) == ("10", "0.750 [0.375, 0.750]")
+    assert rows[2]["pgd (L∞)"] == "0.450 [0.400, 0.500]"
+    titles = [table.title for table in corruption_tables(run, 0.95)]
+    assert len(titles) == 6
+    assert titles[4] == "Balanced accuracy under corruptions: one, adversarial training, by patient"
 
 
 def test_the_figure_has_corruptions_and_the_attack_on_one_axis(corrupted: Path) -> None:

@@ -20,6 +20,7 @@ class Corruption(ABC):
     Attributes:
         strengths: one per severity, from weak to strong; `unit` says what they measure.
         random: whether `draw` uses the seeds. If not, a second draw gives the same image.
+        per_series: whether all images of a series have the same parameters. Noise differs between them.
         apply: method that corrupts a batch n×C×H×W with the parameters of `draw`, passed by name. Its result may
             leave [0, 1].
     """
@@ -27,6 +28,7 @@ class Corruption(ABC):
     strengths: ClassVar[tuple[float, float, float, float, float]]
     unit: ClassVar[str]
     random: ClassVar[bool] = True
+    per_series: ClassVar[bool] = True
     apply: Callable[..., Tensor]
 
     @abstractmethod

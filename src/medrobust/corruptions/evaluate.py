@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medrobust.attacks.base import frozen
 from medrobust.attacks.projection import distance
@@ -25,16 +25,25 @@ COLUMNS = ["id", "patient", "label", "corruption", "severity", "draw", "pred", "
 def corrupted_predictions(
     model: nn.Module, subset: Subset, names: list[str], severities: list[int], *, draws: int, seed: int
 ) -> pd.DataFrame:
-    """Predict a subset's images, clean and under every corruption and severity, and search for worse ones.
+    """Predict images or patients, clean and under every corruption and severity, and search for worse ones.
 
     The search is an adversary inside a corruption. It draws the random parameters of an image again, `draws` - 1
     times, at each severity from the strongest on, and ends at the first wrong prediction. It tries images that
     the model classified correctly so far. The parameters depend on the image's id, the seed, the corruption and
-    the number of the draw alone.
+    the number of the draw alone. A row with several images is a patient: its images are one series, whose
+    parameters depend on the id of the row (see `Corruption.per_series`).
+
+    Args:
+        model: logits of the rows of `subset`.
+        subset: images n×C×H×W, or patients n×(S·C)×H×W, as `batch` gives them.
+        names: of corruptions.
+        severities: 1 to 5.
+        draws: of the random parameters, 1 without a search.
+        seed: of the run.
 
     Returns:
-        Table of `COLUMNS`, clean images first. Every image has a row per corruption and severity with draw 0;
-        rows with higher draws are those of the search.
+        Table of `COLUMNS`, clean images first. Every row has a row per corruption and severity with draw 0;
+        rows with higher draws are those of the search. `distance` of a patient is that of all images together.
     """
     cell = _Cell(model, subset, seed)
     with frozen(model), torch.inference_mode():
@@ -46,10 +55,11 @@ def corrupted_predictions(
 
 
 class _Cell:
-    """A model on the images of a subset."""
+    """A model on the rows of a subset."""
 
     def __init__(self, model: nn.Module, subset: Subset, seed: int) -> None:
         self.model, self.subset, self.seed = model, subset, seed
+        self.images_per_row = subset.rows[:1].size
         self.device = next(model.parameters()).device
 
     def corrupt(self, name: str, severities: list[int], draws: int, right: np.ndarray) -> list[pd.DataFrame]:
@@ -70,15 +80,23 @@ class _Cell:
     def predict(self, name: str, severity: int, draw: int, rows: np.ndarray) -> pd.DataFrame:
         """The predictions for some images of the subset under one corruption."""
         preds, lengths = [], []
-        for part in batches(len(rows), BATCH):
+        for part in batches(len(rows), max(1, BATCH // self.images_per_row)):
             images = self.subset.batch(rows[part]).to(self.device)
             corrupted = images
             if name != CLEAN:
-                ids = [f"{image}/{name}/{draw}" for image in self.subset.ids[rows[part]]]
-                corrupted = load_corruption(name)(images, severity, image_seeds(ids, self.seed).to(self.device))
+                ids = [f"{row}/{name}/{draw}" for row in self.subset.ids[rows[part]]]
+                corrupted = self._corrupted(images, name, severity, ids)
             preds.append(self.model(corrupted).argmax(1).cpu())
             lengths.append(distance(corrupted, images, "L2").cpu())
         facts: dict[str, Any] = {key: getattr(self.subset, f"{key}s")[rows] for key in ("id", "patient", "label")}
         facts |= {"corruption": name, "severity": severity, "draw": draw}
         found = pd.DataFrame({**facts, "pred": torch.cat(preds).numpy(), "distance": torch.cat(lengths).numpy()})
         return found[COLUMNS].astype({"distance": "float64"}).round({"distance": 6})
+
+    def _corrupted(self, images: Tensor, name: str, severity: int, ids: list[str]) -> Tensor:
+        corruption, count = load_corruption(name), self.images_per_row
+        if count > 1:
+            numbers = [""] * count if corruption.per_series else [f"/{number}" for number in range(count)]
+            ids = [f"{row}{number}" for row in ids for number in numbers]
+        flat = images.reshape(len(ids), -1, *images.shape[-2:])
+        return corruption(flat, severity, image_seeds(ids, self.seed).to(self.device)).reshape(images.shape)

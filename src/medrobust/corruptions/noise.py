@@ -13,6 +13,7 @@ class RicianNoise(Corruption):
 
     strengths = (0.02, 0.04, 0.06, 0.09, 0.12)
     unit = "standard deviation of each part"
+    per_series = False
 
     def draw(self, images: Tensor, strength: float, seeds: Tensor) -> dict[str, Tensor]:
         # Box & Muller 1958 give two independent normal numbers for two uniform ones.
@@ -29,6 +30,7 @@ class PoissonNoise(Corruption):
 
     strengths = (200.0, 100.0, 50.0, 25.0, 12.0)
     unit = "photons per white pixel"
+    per_series = False
 
     def draw(self, images: Tensor, strength: float, seeds: Tensor) -> dict[str, Tensor]:
         photons = torch.full((len(images),), strength, device=images.device)
@@ -51,6 +53,7 @@ class Speckle(Corruption):
 
     strengths = (0.1, 0.15, 0.2, 0.3, 0.4)
     unit = "standard deviation as a share of the pixel"
+    per_series = False
 
     def draw(self, images: Tensor, strength: float, seeds: Tensor) -> dict[str, Tensor]:
         return {"factor": strength * normal(seeds, 0, tuple(images.shape[1:]))}

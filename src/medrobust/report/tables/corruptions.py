@@ -65,62 +65,76 @@ def corruptions_text(run: Run) -> list[str]:
 
 
 def corruption_short_table(run: Run, confidence: float) -> Table:
-    """One row per model: means over all corruptions and severities, and the worst case beside the attack."""
+    """One row per model and unit: means over all corruptions and severities, the worst case beside the attack."""
     suite, rows = run.corruptions.suite, []
     for model, record in run.corruptions.records.items():
-        attacked = run.attacks.records.get((*model, suite or ""), {})
-        near = run.nearest_eps(*model, suite) if suite else None
-        cells = [
-            with_interval(record, "balanced_accuracy"), number(record["mean_balanced_accuracy"]),
-            number(record["mean_relative_drop"]), with_interval(record, "mean_corruption_error"),
-            with_interval(record["worst"], "balanced_accuracy"),
-            with_interval_at(attacked, "robust_balanced_accuracy", near) if near else NONE,
-        ]  # fmt: skip
-        rows.append([model[0], TRAINING[model[1]], f"{record['n']}", f"{record['patients']}", *cells])
-    columns = ["model", "training", "n", "patients", "clean", "mean over corruptions", "mean relative drop"]
+        key = (*model, suite or "")
+        rows.append(_short_row(model, "image", record, run.attacks.records.get(key, {}), run.nearest_eps(*key)))
+        if "patient" in record:
+            attacked, near = run.patients.attacks.get(key, {}), run.nearest_patient_eps(*key)
+            rows.append(_short_row(model, "patient", record["patient"], attacked, near))
+    columns = [
+        "model",
+        "training",
+        "unit",
+        "n",
+        "patients",
+        "clean",
+        "mean over corruptions",
+        "mean relative drop",
+    ]
     columns += ["mean corruption error", "worst corruption", f"{suite} (L∞)" if suite else "attack"]
     note = ""
     if rows:
         first = next(iter(run.corruptions.records.values()))
         note = table_note(
             "corruptions_short", confidence=confidence, baseline=run.corruptions.baseline, draws=first["draws"],
-            suite=suite,
+            suite=suite, by_patient="patient" in first,
         )  # fmt: skip
     return Table("Corruptions in short", columns, rows, note).with_warning()
 
 
+def _short_row(model: Model, unit: str, record: Any, attacked: Any, near: str | None) -> list[str]:
+    return [
+        model[0], TRAINING[model[1]], unit, f"{record['n']}", f"{record['patients']}",
+        with_interval(record, "balanced_accuracy"), number(record["mean_balanced_accuracy"]),
+        number(record["mean_relative_drop"]), with_interval(record, "mean_corruption_error"),
+        with_interval(record["worst"], "balanced_accuracy"),
+        with_interval_at(attacked, "robust_balanced_accuracy", near) if near else NONE,
+    ]  # fmt: skip
+
+
 def corruption_tables(run: Run, confidence: float) -> list[Table]:
-    """Two tables per model: balanced accuracy by corruption and severity, and the share of it that is lost."""
-    tables = []
-    for model in run.corruptions.records:
-        tables += corruption_tables_of(run, model, confidence)
-    return tables
+    """Two tables per model and unit: balanced accuracy by corruption and severity, and the share that is lost."""
+    return [table for model in run.corruptions.records for table in corruption_tables_of(run, model, confidence)]
 
 
 def corruption_tables_of(run: Run, model: Model, confidence: float) -> list[Table]:
-    """Both tables of one model; [] if it was not evaluated."""
-    tables, record = [], run.corruptions.records.get(model)
-    if record:
-        title = f"{model[0]}, {TRAINING[model[1]]} training"
-        severities = list(next(iter(record["corruptions"].values()))["severities"])
-        columns = ["corruption", *(f"severity {severity}" for severity in severities)]
-        accuracy, drop = [], []
-        for name, found in record["corruptions"].items():
-            parts = found["severities"]
-            words = name.replace("_", " ")
-            accuracy.append([
-                words, *(with_interval(parts[key], "balanced_accuracy") for key in severities),
-                with_interval(found["worst"], "balanced_accuracy"),
-            ])  # fmt: skip
-            drop.append([words, *(with_interval(parts[key], "relative_drop") for key in severities)])
-        note = table_note("corruptions", confidence=confidence, clean=with_interval(record, "balanced_accuracy"))
-        tables.append(
-            Table(f"Balanced accuracy under corruptions: {title}", [*columns, "worst"], accuracy, note)
-            .with_warning()
-        )  # fmt: skip
-        note = table_note("corruption_drops", confidence=confidence)
-        tables.append(Table(f"Relative drop under corruptions: {title}", columns, drop, note, folded=True))
-    return tables
+    """The tables of one model, images first; [] if it was not evaluated."""
+    record = run.corruptions.records.get(model)
+    if not record:
+        return []
+    title = f"{model[0]}, {TRAINING[model[1]]} training"
+    by_patient = _both_tables(record["patient"], f"{title}, by patient", confidence) if "patient" in record else []
+    return [*_both_tables(record, title, confidence), *by_patient]
+
+
+def _both_tables(record: Any, title: str, confidence: float) -> list[Table]:
+    severities = list(next(iter(record["corruptions"].values()))["severities"])
+    columns = ["corruption", *(f"severity {severity}" for severity in severities)]
+    accuracy, drop = [], []
+    for name, found in record["corruptions"].items():
+        parts, words = found["severities"], name.replace("_", " ")
+        accuracy.append([
+            words, *(with_interval(parts[key], "balanced_accuracy") for key in severities),
+            with_interval(found["worst"], "balanced_accuracy"),
+        ])  # fmt: skip
+        drop.append([words, *(with_interval(parts[key], "relative_drop") for key in severities)])
+    note = table_note("corruptions", confidence=confidence, clean=with_interval(record, "balanced_accuracy"))
+    rates = Table(f"Balanced accuracy under corruptions: {title}", [*columns, "worst"], accuracy, note)
+    note = table_note("corruption_drops", confidence=confidence)
+    drops = Table(f"Relative drop under corruptions: {title}", columns, drop, note, folded=True)
+    return [rates.with_warning(), drops]
 
 
 def attack_points(run: Run, model: Model) -> list[tuple[float, float]]:
