@@ -6,20 +6,26 @@ RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
 SOURCES := src stages tests tools benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro diff prune test lint bench timings experiments lock preset weights seeds folds classes replay clean
+.PHONY: help setup extras repro diff prune test lint bench timings experiments lock preset weights seeds folds classes replay clean
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/installed ## make .venv with the locked dependencies and the package, set how git merges results
+setup: .venv/installed ## make .venv with the locked packages that the pipeline needs, set how git merges results
 	@git rev-parse --git-dir >/dev/null 2>&1 && git config merge.ours.driver true || true
 
-.venv/installed: requirements.lock pyproject.toml
+extras: .venv/extras ## add the packages of all extras and of the tests (`medrobust app`, ONNX, Dask, S3, DICOM, ...)
+
+.venv/installed: requirements-base.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "medrobust needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing the locked packages: some minutes, 2 to 7 GB"
-	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-base.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+.venv/extras: requirements.lock .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements.lock
 	@touch $@
 
 # On workers of Dask (docs/scaling.md): make repro ENGINE=dask SCHEDULER=tcp://HOST:8786
@@ -40,7 +46,7 @@ prune: setup ## remove results that belong to no stage, or to other data (FORCE=
 test: lint ## linters, types and every test that can run here
 	@$(RUN) OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-lint: setup ## ruff and mypy
+lint: setup extras ## ruff and mypy
 	@$(RUN) ruff check $(SOURCES)
 	@$(RUN) ruff format --check $(SOURCES)
 	@$(RUN) mypy
@@ -54,8 +60,9 @@ timings: setup ## print how long each stage took when it last ran here
 experiments: setup ## compare experiments: one column per run, one row per value and metric that differs
 	@$(RUN) python -m tools.experiments
 
-lock: ## resolve requirements.lock anew (needs uv)
+lock: ## resolve both lock files anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --upgrade --extra s3 --extra kaggle --extra formats --extra weights --extra onnx --extra scale --extra app --extra oracles --extra dev pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --constraint requirements.lock pyproject.toml -o requirements-base.lock
 
 preset: setup ## make preset NAME=smoke: write presets/smoke.yaml as params.yaml (FORCE=1: over unsaved edits)
 	@$(RUN) python -m tools.preset $(NAME) $(if $(filter 1,$(FORCE)),--force)

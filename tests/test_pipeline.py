@@ -246,10 +246,22 @@ def test_the_reader_of_params_refuses_a_bare_name(tmp_path: Path) -> None:
         used_blocks(script)
 
 
-def test_the_lock_names_no_address() -> None:
-    lock = (ROOT / "requirements.lock").read_text()
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-base.lock"])
+def test_the_lock_names_no_address(name: str) -> None:
+    lock = (ROOT / name).read_text()
     assert not re.search(r"https?://|--(extra-)?index|--find-links", lock)
     assert "requests==2.25" not in lock
+
+
+def test_the_base_is_a_part_of_the_lock_without_extras() -> None:
+    base, whole = (
+        {line.split(" ;")[0] for line in (ROOT / name).read_text().splitlines() if re.match(r"[a-z]", line)}
+        for name in ("requirements-base.lock", "requirements.lock")
+    )
+    assert base < whole
+    extras = ("gradio==", "onnx==", "distributed==", "pytest==", "dvc-s3==")
+    assert sum(line.startswith(extras) for line in whole) == len(extras)
+    assert not any(line.startswith(extras) for line in base)
 
 
 def test_dvc_is_there_for_the_slow_tests() -> None:
