@@ -10,15 +10,19 @@ import pytest
 
 from medrobust.core.runtime import file_lock
 from tests.checkout import copy_checkout
+from tests.warm_python import warm_python
 from tools.preset import render
 
 
 def run(folder: Path, *command: str, **environment: str) -> str:
     """The output of a command in a clone, with this environment's programs and the clone's own source."""
+    programs = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    if command[0] in {"dvc", "bash"}:  # may run stages
+        programs.insert(0, warm_python())
     variables = {
         **os.environ,
         **{f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(programs),
         "PYTHONPATH": str(folder / "src"),
         **environment,
     }

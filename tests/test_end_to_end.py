@@ -54,44 +54,42 @@ def set_param(folder: Path, change: Any) -> None:
     save(folder, params)
 
 
-def test_the_run_leaves_a_report_with_every_model(pipeline: Path) -> None:
-    page = (pipeline / "report" / "index.html").read_text()
+def test_the_run_leaves_a_report_with_every_model(done: Path) -> None:
+    page = (done / "report" / "index.html").read_text()
     for word in ("resnet10t", "ensemble", "Audit of the split", "Checklist of the attacks", "NonDemented"):
         assert word in page
     assert "Detection of attacked images" in page
     assert "Drift of the maps under attack" in page
     assert page.count("Pictures of resnet10t") == 1
-    metrics = read_metrics(pipeline / "metrics" / "attack" / "resnet10t-adv-pgd.json")
+    metrics = read_metrics(done / "metrics" / "attack" / "resnet10t-adv-pgd.json")
     assert set(metrics["robust_accuracy"]) == {"0.005", "0.01"}
     assert metrics["robust_accuracy"]["0.01"] <= metrics["robust_accuracy"]["0.005"] <= metrics["clean_accuracy"]
-    checks = read_metrics(pipeline / "metrics" / "checks" / "resnet10t-adv.json")
+    checks = read_metrics(done / "metrics" / "checks" / "resnet10t-adv.json")
     assert set(checks["suites"]) == {"pgd", "worst"}
     assert checks["verdict"] in page
     for word in ("Not of this run", "Missing results", "not checked"):
         assert word not in page, word
-    run(pipeline, "dvc", "plots", "show", "plots/results", "-o", "tmp/plots")
-    assert (pipeline / "tmp" / "plots" / "index.html").read_text().count('"facet"') == 3
-    assert json.loads((pipeline / "data" / "code" / "versions.json").read_text()) == installed()
+    run(done, "dvc", "plots", "show", "plots/results", "-o", "tmp/plots")
+    assert (done / "tmp" / "plots" / "index.html").read_text().count('"facet"') == 3
+    assert json.loads((done / "data" / "code" / "versions.json").read_text()) == installed()
     assert f"Computed with {installed()}." in page
-    audit = read_metrics(pipeline / "metrics" / "audit.json")
+    audit = read_metrics(done / "metrics" / "audit.json")
     assert audit["test_patients_in_train"] == 0
 
 
-def test_no_result_holds_a_time_a_date_or_a_commit(pipeline: Path) -> None:
+def test_no_result_holds_a_time_a_date_or_a_commit(done: Path) -> None:
     """Else the same run would give other files, and nobody could prove a reproduction."""
-    commit = run(pipeline, "git", "rev-parse", "HEAD").strip()
+    commit = run(done, "git", "rev-parse", "HEAD").strip()
     written = [
-        path
-        for folder in ("metrics", "plots", "data", "models", "report")
-        for path in written_in(pipeline / folder)
+        path for folder in ("metrics", "plots", "data", "models", "report") for path in written_in(done / folder)
     ]
     assert len(written) > 50
     for path in written:
         text = path.read_text()
         assert not re.search(r'"(seconds|time|date|duration|datetime\w*)"', text), path
-        for word in (commit[:7], date.today().isoformat(), str(pipeline)):
+        for word in (commit[:7], date.today().isoformat(), str(done)):
             assert word not in text, path
-    assert "train-resnet10t-clean," in (pipeline / "tmp" / "timings.csv").read_text()
+    assert "train-resnet10t-clean," in (done / "tmp" / "timings.csv").read_text()
 
 
 def written_in(folder: Path) -> list[Path]:
@@ -99,10 +97,10 @@ def written_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.suffix in {".json", ".csv", ".md", ".html", ".tex", ".txt"}]
 
 
-def test_dvc_shows_a_few_flat_numbers_of_each_file(pipeline: Path) -> None:
-    content = json.loads(run(pipeline, "dvc", "metrics", "show", "--json"))
+def test_dvc_shows_a_few_flat_numbers_of_each_file(done: Path) -> None:
+    content = json.loads(run(done, "dvc", "metrics", "show", "--json"))
     rows = {path: row["data"] for path, row in content[""]["data"].items()}
-    written = {path.relative_to(pipeline).as_posix() for path in (pipeline / "metrics").rglob("*.json")}
+    written = {path.relative_to(done).as_posix() for path in (done / "metrics").rglob("*.json")}
     assert set(rows) == written
     for path, row in rows.items():
         # Of attacks that all failed detection has nothing to show.
@@ -112,7 +110,7 @@ def test_dvc_shows_a_few_flat_numbers_of_each_file(pipeline: Path) -> None:
     assert len({name for row in rows.values() for name in row}) <= 16
     attacked, record = (
         rows["metrics/attack/resnet10t-adv-pgd.json"],
-        read_metrics(pipeline / "metrics" / "attack" / "resnet10t-adv-pgd.json"),
+        read_metrics(done / "metrics" / "attack" / "resnet10t-adv-pgd.json"),
     )
     assert attacked == {
         f"robust@{eps}": round_to_interval(value, record["robust_accuracy_ci"][eps])
@@ -120,15 +118,15 @@ def test_dvc_shows_a_few_flat_numbers_of_each_file(pipeline: Path) -> None:
     }
     assert rows["metrics/transfer.json"].keys() == {"transfer@0.01"}
     for regime, chosen in (("clean", "val_clean"), ("adv", "val_robust")):
-        trained = read_metrics(pipeline / "metrics" / "train" / f"resnet10t-{regime}.json")
+        trained = read_metrics(done / "metrics" / "train" / f"resnet10t-{regime}.json")
         value = rows[f"metrics/train/resnet10t-{regime}.json"][chosen]
         assert value == round(trained["best_val_balanced_accuracy"], 2)
     assert rows["metrics/checks/resnet10t-adv.json"]["verdict"]
 
 
-def test_a_second_repro_runs_no_stage(pipeline: Path) -> None:
-    assert changed(pipeline) == set()
-    assert repro(pipeline) == set()
+def test_a_second_repro_runs_no_stage(done: Path) -> None:
+    assert changed(done) == set()
+    assert repro(done) == set()
 
 
 def test_what_removed_cells_left_runs_only_stages_of_seconds(pipeline: Path) -> None:
@@ -238,10 +236,10 @@ def test_a_new_suite_changes_only_its_cells(pipeline: Path) -> None:
     assert changed(pipeline) == {*cheap, *cells, *after}
 
 
-def test_the_weights_are_handed_on_with_a_card_of_every_result(pipeline: Path) -> None:
+def test_the_weights_are_handed_on_with_a_card_of_every_result(done: Path) -> None:
     for regime in ("clean", "adv"):
-        folder = pipeline / "models" / "resnet10t" / regime
-        trained = pipeline / "data" / "checkpoints" / "resnet10t" / regime
+        folder = done / "models" / "resnet10t" / regime
+        trained = done / "data" / "checkpoints" / "resnet10t" / regime
         files = {"README.md", "card.json", "model.safetensors", "patient", "suites.json", "use.json"}
         assert {path.name for path in folder.iterdir()} == files | ({"guard"} if regime == "clean" else set())
         for path in trained.iterdir():
@@ -249,11 +247,11 @@ def test_the_weights_are_handed_on_with_a_card_of_every_result(pipeline: Path) -
         text = (folder / "README.md").read_text()
         (index,) = yaml.safe_load(text.split("---\n")[1])["model-index"]
         found = {metric["name"]: metric["value"] for metric in index["results"][0]["metrics"]}
-        clean = read_metrics(pipeline / "metrics" / "train" / f"resnet10t-{regime}.json")
+        clean = read_metrics(done / "metrics" / "train" / f"resnet10t-{regime}.json")
         assert found["balanced_accuracy (clean)"] == clean["balanced_accuracy"]
-        checks = read_metrics(pipeline / "metrics" / "checks" / f"resnet10t-{regime}.json")
+        checks = read_metrics(done / "metrics" / "checks" / f"resnet10t-{regime}.json")
         for suite in ("pgd", "worst"):
-            attacked = read_metrics(pipeline / "metrics" / "attack" / f"resnet10t-{regime}-{suite}.json")
+            attacked = read_metrics(done / "metrics" / "attack" / f"resnet10t-{regime}-{suite}.json")
             believed = checks["suites"][suite]["verdict"] != "invalid"
             for eps, value in attacked["robust_accuracy"].items():
                 indexed = found.get(f"robust accuracy ({suite}, Linf, eps {eps})")
@@ -262,19 +260,19 @@ def test_the_weights_are_handed_on_with_a_card_of_every_result(pipeline: Path) -
         assert "What this card cannot tell" not in text
 
 
-def test_the_code_of_a_model_card_runs(pipeline: Path) -> None:
-    card = (pipeline / "models" / "resnet10t" / "adv" / "README.md").read_text()
+def test_the_code_of_a_model_card_runs(done: Path) -> None:
+    card = (done / "models" / "resnet10t" / "adv" / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0]
     before = "import torch; from PIL import Image; Image.new('L', (40, 40), 90).save('IMAGE.png')\n"
     after = "print(tuple(model(torch.rand(2, 1, 32, 32)).shape), len(answers), answers[0].label in model.classes)"
-    assert run(pipeline, sys.executable, "-c", before + code + after).strip() == "(2, 4) 1 True"
+    assert run(done, sys.executable, "-c", before + code + after).strip() == "(2, 4) 1 True"
 
 
-def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None:
-    run(pipeline, "dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
-    run(pipeline, "dvc", "push", "--quiet")
-    commit(pipeline, "results")
-    run(tmp_path, "git", "clone", "--quiet", str(pipeline), str(tmp_path / "other"))
+def test_a_clone_that_pulls_runs_nothing(done: Path, tmp_path: Path) -> None:
+    run(done, "dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
+    run(done, "dvc", "push", "--quiet")
+    commit(done, "results")
+    run(tmp_path, "git", "clone", "--quiet", str(done), str(tmp_path / "other"))
     other = tmp_path / "other"
 
     # `--pull` gets only what dvc.yaml names as a dep; a report of a part must not pass for the whole.
@@ -303,29 +301,27 @@ def test_a_clone_that_pulls_runs_nothing(pipeline: Path, tmp_path: Path) -> None
         assert ",true," in answers[1]
 
 
-def test_a_registered_version_of_a_model_is_downloaded_by_its_name(pipeline: Path, tmp_path: Path) -> None:
+def test_a_registered_version_of_a_model_is_downloaded_by_its_name(done: Path, tmp_path: Path) -> None:
     """GTO's tags name versions and stages; `dvc artifacts get` finds the weights of the tagged commit."""
-    run(pipeline, "dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
-    run(pipeline, "dvc", "push", "--quiet", "publish@resnet10t")
-    commit(pipeline, "results")
-    run(pipeline, "git", "config", "user.name", "t")
-    run(pipeline, "git", "config", "user.email", "t@t")
+    run(done, "dvc", "remote", "add", "--force", "--default", "store", str(tmp_path / "store"))
+    run(done, "dvc", "push", "--quiet", "publish@resnet10t")
+    commit(done, "results")
+    run(done, "git", "config", "user.name", "t")
+    run(done, "git", "config", "user.email", "t@t")
     version = ("models:resnet10t-adv", "--version", "v1.0.0")
-    run(pipeline, "gto", "register", *version)
-    run(pipeline, "gto", "assign", *version, "--stage", "prod")
-    assert "models:resnet10t-adv" in run(pipeline, "gto", "show", "--plain")
-    tags = run(pipeline, "git", "tag").split()
+    run(done, "gto", "register", *version)
+    run(done, "gto", "assign", *version, "--stage", "prod")
+    assert "models:resnet10t-adv" in run(done, "gto", "show", "--plain")
+    tags = run(done, "git", "tag").split()
     assert tags == ["models=resnet10t-adv#prod#1", "models=resnet10t-adv@v1.0.0"]
-    weights = (pipeline / "models" / "resnet10t" / "adv" / "model.safetensors").read_bytes()
+    weights = (done / "models" / "resnet10t" / "adv" / "model.safetensors").read_bytes()
     for wanted in (("--rev", "v1.0.0"), ("--stage", "prod")):
         out = tmp_path / wanted[1]
-        run(tmp_path, "dvc", "artifacts", "get", str(pipeline), version[0], *wanted, "--out", str(out))
+        run(tmp_path, "dvc", "artifacts", "get", str(done), version[0], *wanted, "--out", str(out))
         assert (out / "model.safetensors").read_bytes() == weights
 
 
-def test_checkpoints_go_through_an_s3_remote(
-    pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_go_through_an_s3_remote(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server_module = pytest.importorskip("moto.server")
     boto3 = pytest.importorskip("boto3")
     pytest.importorskip("dvc_s3")
@@ -340,14 +336,14 @@ def test_checkpoints_go_through_an_s3_remote(
     try:
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
         boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="bucket")
-        run(pipeline, "dvc", "remote", "add", "--force", "s3", "s3://bucket/medrobust")
-        run(pipeline, "dvc", "remote", "modify", "s3", "endpointurl", endpoint)
-        run(pipeline, "dvc", "push", "--quiet", "--remote", "s3", "publish@resnet10t")
-        commit(pipeline, "remote")
-        run(tmp_path, "git", "clone", "--quiet", str(pipeline), str(tmp_path / "other"))
+        run(done, "dvc", "remote", "add", "--force", "s3", "s3://bucket/medrobust")
+        run(done, "dvc", "remote", "modify", "s3", "endpointurl", endpoint)
+        run(done, "dvc", "push", "--quiet", "--remote", "s3", "publish@resnet10t")
+        commit(done, "remote")
+        run(tmp_path, "git", "clone", "--quiet", str(done), str(tmp_path / "other"))
         run(tmp_path / "other", "dvc", "pull", "--quiet", "--remote", "s3", "models/resnet10t/adv")
         weights = Path("models", "resnet10t", "adv", "model.safetensors")
-        assert (tmp_path / "other" / weights).read_bytes() == (pipeline / weights).read_bytes()
+        assert (tmp_path / "other" / weights).read_bytes() == (done / weights).read_bytes()
     finally:
         server.stop()
 

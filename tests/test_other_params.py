@@ -1,4 +1,9 @@
-"""The tests pass whatever a team commits as params.yaml: a preset, or a file that DVC has written."""
+"""The tests pass whatever a team commits as params.yaml: a preset, or a file that DVC has written.
+
+A test, or a module on import, can depend on params.yaml only by opening it. `conftest.py` fails whatever opens it
+without the mark `live_params`, in every run and whatever the file has in it. Only tests here have the mark. They
+make the same checks of the live file, of every preset and of a file that DVC has written.
+"""
 
 import sys
 from pathlib import Path
@@ -6,12 +11,43 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
+from medrobust.core.params.schema import check_params, load_params
+from medrobust.core.params.yaml_file import read_params
 from tests.checkout import ROOT, copy_checkout
 from tests.clones import run
-from tools.preset import names
-from tools.replay import studies
+from tests.params import preset
+from tools import artifacts
+from tools.preset import names, write
 
-REWRITTEN = "written by DVC"
+LIVE, REWRITTEN = "of the working tree", "written by DVC"
+OVERRIDES = ["adv.eps=0.005", "seed=3"]
+
+
+@pytest.fixture(params=[pytest.param(LIVE, marks=pytest.mark.live_params), *names(), REWRITTEN])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working tree, or a folder with params.yaml as `make preset` writes it, or as `-S` does after it."""
+    if request.param == LIVE:
+        return ROOT
+    monkeypatch.chdir(tmp_path)
+    write("default" if request.param == REWRITTEN else request.param, tmp_path / "params.yaml")
+    if request.param == REWRITTEN:
+        apply_overrides(tmp_path / "params.yaml", OVERRIDES)
+    artifacts.write_artifacts(load_params())
+    return tmp_path
+
+
+def test_the_parameters_are_valid_and_those_of_the_default_preset_have_its_comments(folder: Path) -> None:
+    """A team commits values of its own; what it may not do is to leave out a key."""
+    path, default = folder / "params.yaml", ROOT / "presets" / "default.yaml"
+    live = read_params(path)
+    check_params(live, "params.yaml")
+    assert live != preset() or path.read_bytes() == default.read_bytes()
+
+
+def test_the_file_in_git_names_the_models_of_params(folder: Path) -> None:
+    remedy = "params.yaml has other models: run `python -m tools.artifacts`"
+    params = load_params(folder / "params.yaml")
+    assert (folder / artifacts.FILE).read_text() == artifacts.render(params), remedy
 
 
 def test_a_test_without_the_mark_cannot_read_the_live_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,61 +58,29 @@ def test_a_test_without_the_mark_cannot_read_the_live_file(monkeypatch: pytest.M
     assert (ROOT / "presets" / "default.yaml").read_text()
 
 
-@pytest.mark.live_params
-def test_a_test_with_the_mark_can_read_the_live_file() -> None:
-    assert (ROOT / "params.yaml").read_text()
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the working tree without its results and its params."""
-    folder = tmp_path_factory.mktemp("clone")
-    copy_checkout(folder)
-    return folder
-
-
-#: The presets of studies differ from the others only in values, and each would take as long as the others.
-OTHERS = [name for name in names() if name.removesuffix("-cpu") not in studies()]
-
-
-def write_params(name: str, clone: Path) -> None:
-    """Write params.yaml as `make preset` does, or as `dvc exp run -S` does after it."""
-    preset = name if name in names() else "default"
-    run(clone, sys.executable, "-m", "tools.preset", preset, "--force")
-    if name == REWRITTEN:
-        apply_overrides(clone / "params.yaml", ["adv.eps=0.005", "seed=3"])
-
-
-def pytest_in(clone: Path, *options: str) -> str:
-    """What pytest prints in the clone; it has to succeed."""
-    return run(clone, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options)
+def test_only_tests_here_have_the_mark() -> None:
+    marked = [path.name for path in (ROOT / "tests").rglob("test_*.py") if "live_params" in path.read_text()]
+    assert marked == [Path(__file__).name]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*OTHERS, REWRITTEN])
-def test_other_parameters_fail_no_test(name: str, clone: Path) -> None:
-    """The tests that read params.yaml pass. No other test opens it: `conftest.py` fails one that does."""
-    write_params(name, clone)
-    files = [str(path) for path in (clone / "tests").rglob("test_*.py") if "mark.live_params" in path.read_text()]
-    assert "3 passed" in pytest_in(clone, "-m", "live_params", *files)
+def test_the_suite_is_collected_and_the_tests_nearest_to_the_file_pass_with_other_parameters(
+    tmp_path: Path,
+) -> None:
+    """Of dvc.yaml, params and `make repro`, under a preset that differs most, with values that DVC has written."""
+    copy_checkout(tmp_path)
+    run(tmp_path, sys.executable, "-m", "tools.preset", "smoke", "--force")
+    apply_overrides(tmp_path / "params.yaml", OVERRIDES)
 
+    def pytest_here(*options: str) -> str:
+        return run(tmp_path, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options)
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["smoke", "alzheimer", REWRITTEN])
-def test_the_quick_tests_nearest_to_the_file_pass_with_other_parameters(name: str, clone: Path) -> None:
-    """Of dvc.yaml, params and `make repro`. They and the test above stand for the whole suite.
-
-    A test, or a module on import, can depend on params.yaml only by opening it. `conftest.py` fails whatever opens
-    it without the mark, in every run and whatever the file has in it. So what passes here passes with any preset.
-    """
-    write_params(name, clone)
-    if name == REWRITTEN:
-        collected = {line.partition("::")[0] for line in pytest_in(clone, "--collect-only").splitlines()}
-        assert {path.relative_to(clone).as_posix() for path in clone.glob("tests/**/test_*.py")} <= collected
+    collected = {line.partition("::")[0] for line in pytest_here("--collect-only").splitlines()}
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("tests/**/test_*.py")} <= collected
     quick = (
         "tests/test_pipeline.py",
         "tests/test_surrogates.py",
         "tests/core/params",
         "tests/tools/test_repro.py",
     )
-    assert "passed" in pytest_in(clone, "-m", "not slow", *quick)
+    assert "passed" in pytest_here("-m", "not slow", *quick)

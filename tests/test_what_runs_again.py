@@ -120,12 +120,15 @@ def table() -> dict[str, tuple[str, str]]:
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Any]:
     """Function from params to DVC's graph, with an edge from each stage to those that it depends on."""
+    graphs: dict[str, Any] = {}
 
     def build(params: dict[str, Any]) -> Any:
         folder = tmp_path_factory.mktemp("dvc")
-        shutil.copy(ROOT / "dvc.yaml", folder)
-        save(folder, params)
-        return Repo.init(str(folder), no_scm=True).index.graph
+        text = save(folder, params).read_text()
+        if text not in graphs:
+            shutil.copy(ROOT / "dvc.yaml", folder)
+            graphs[text] = Repo.init(str(folder), no_scm=True).index.graph
+        return graphs[text]
 
     return build
 

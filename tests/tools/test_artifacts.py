@@ -32,12 +32,6 @@ def test_the_artifacts_are_the_models_that_the_pipeline_publishes(
     assert all(artifact.desc and len(artifact.labels) == 2 for artifact in found.values())
 
 
-@pytest.mark.live_params
-def test_the_file_in_git_names_the_models_of_params(root: Path) -> None:
-    remedy = "params.yaml has other models: run `python -m tools.artifacts`"
-    assert (root / artifacts.FILE).read_text() == artifacts.render(load_params(root / "params.yaml")), remedy
-
-
 def test_a_preset_is_written_with_its_artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["preset", "smoke"])

@@ -21,6 +21,7 @@ from medrobust.data.store import Header, Subset, write_store
 from medrobust.training.loop import Job
 from medrobust.training.objectives.registry import OBJECTIVES
 from tests.params import default_block, preset, save
+from tests.warm_python import warm_python
 
 AUGMENT = AugmentParams(
     p=0.5, horizontal_flip=True, vertical_flip=True, rotation=10, translate=0.05, scale=[0.9, 1.1],
@@ -117,10 +118,11 @@ class Workspace:
 
     def run(self, stage: str, **variables: str) -> str:
         """Run a stage to its end and return its output."""
+        command = [str(Path(warm_python()) / "python"), *self.command(stage)[1:]]
+        environment = self.environment(**variables)
         done = subprocess.run(
-            self.command(stage), cwd=self.folder, env=self.environment(**variables), capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout
 

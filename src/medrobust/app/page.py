@@ -21,7 +21,7 @@ device.
 RADIUS = "0 = no attack. How far a pixel (L2: the image as a whole) may change; black is 0, white is 1."
 #: Seconds after which an upload is dropped from memory.
 KEPT = 3600
-#: Of every event: one at a time over all open pages, and no interface for other programs.
+#: Of every event that asks the model: one at a time over all open pages, and no interface for other programs.
 EVENT: dict[str, Any] = {
     "concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private", "show_progress": "minimal",
 }  # fmt: skip
@@ -37,7 +37,10 @@ def build_page(models: Mapping[str, LoadedModel]) -> gr.Blocks:
                 file = gr.File(label="Image", file_count="multiple", height=140, elem_id="file")
                 number = image_slider(1)
                 model = gr.Dropdown(list(models), label="Model", elem_id="model")
-                attack, eps = attack_settings(FIRST)
+                attack = gr.Dropdown(
+                    list(attack_choices()), value=FIRST, label="Attack", info=summary(FIRST), elem_id="attack"
+                )
+                eps = radius_slider(FIRST)
             with gr.Column(scale=3, min_width=300):
                 shown = gr.HTML(message_html([EMPTY]), elem_id="shown")
         settings = [upload, number, model, attack, eps]
@@ -53,12 +56,14 @@ def build_page(models: Mapping[str, LoadedModel]) -> gr.Blocks:
         def show(found: Upload | None, number: int, *chosen: Any) -> str:
             return answer_page(models, found, number, *chosen)
 
-        def change_attack(found: Upload | None, number: int, name: str, attack: str) -> tuple[Any, ...]:
-            return *attack_settings(attack), answer_page(models, found, number, name, attack, 0.0)
+        def change_attack(label: str) -> tuple[gr.Dropdown, gr.Slider]:
+            return gr.Dropdown(info=summary(label)), radius_slider(label)
 
         file.upload(read, [file, model, attack, eps], [upload, file, number, shown], **EVENT)
-        gr.on([number.input, model.input, eps.input], show, settings, shown, trigger_mode="always_last", **EVENT)
-        attack.input(change_attack, settings[:-1], [attack, eps, shown], **EVENT)
+        # `input` of a menu comes twice per choice, and again whenever the menu loses the focus.
+        gr.on([number.input, model.change, eps.change], show, settings, shown, trigger_mode="always_last", **EVENT)
+        # Not in the queue of the model: a reset of ε that waited there would undo what the user sets meanwhile.
+        attack.change(change_attack, attack, [attack, eps], queue=False, api_visibility="private")
     return page
 
 
@@ -72,9 +77,12 @@ def middle(count: int) -> int:
     return max((count + 1) // 2, 1)
 
 
-def attack_settings(label: str) -> tuple[gr.Dropdown, gr.Slider]:
-    """The menu of attacks with the description of one, and the slider of its radius at 0."""
-    choices = attack_choices()
-    top, step = RANGES[choices[label].norm]
-    menu = gr.Dropdown(list(choices), value=label, label="Attack", info=choices[label].summary, elem_id="attack")
-    return menu, gr.Slider(0, top, 0, step=step, label="ε", info=RADIUS, elem_id="eps")
+def summary(label: str) -> str:
+    """The description of an attack below the menu."""
+    return attack_choices()[label].summary
+
+
+def radius_slider(label: str) -> gr.Slider:
+    """The slider of an attack's radius, at 0."""
+    top, step = RANGES[attack_choices()[label].norm]
+    return gr.Slider(0, top, 0, step=step, label="ε", info=RADIUS, elem_id="eps")
