@@ -131,7 +131,7 @@ NO_SURE_SUCCESS = {"fgsm", "noise", "one_pixel", "universal"}
 STRONGER: dict[str, dict[str, Any]] = {
     "cw": {"steps": 100, "searches": 5, "lr": 0.2}, "fab": {"steps": 30},
     "fab_t": {"steps": 30}, "deepfool": {"steps": 30}, "jitter": {"steps": 40, "restarts": 5},
-    "square": {"queries": 300}, "rays": {"queries": 300},
+    "square": {"queries": 300}, "rays": {"queries": 300}, "fmn": {"steps": 30},
 }  # fmt: skip
 
 
