@@ -196,7 +196,10 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def read_images(prepared: Path, split: Path, count: int) -> Subset:
-    """The first test images, then validation and training images, up to `count`."""
+    """Up to `count` test images, then validation and training images, each evenly spaced over its subset.
+
+    Subsets are sorted by class, so that the first images of one would all be of the same class.
+    """
     store, table = ImageStore.open(prepared), read_table(split, keep_default_na=False)
     subsets = [store.subset(table, name) for name in ("test", "val", "train")]
 

@@ -26,6 +26,7 @@ ATTACKS = {
     "cw": "medrobust.attacks.methods.cw:CW",
     "one_pixel": "medrobust.attacks.methods.one_pixel:OnePixel",
     "stripe": "medrobust.attacks.methods.stripe:Stripe",
+    "patch": "medrobust.attacks.methods.patch:Patch",
     "noise": "medrobust.attacks.methods.noise:Noise",
     "universal": "medrobust.attacks.methods.universal:Universal",
     "transfer": "medrobust.attacks.methods.transfer:Transfer",
