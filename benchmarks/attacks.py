@@ -71,6 +71,11 @@ class Unit:
     flops: tuple[float, float]
 
 
+def spread(total: int, count: int) -> np.ndarray:
+    """At most `count` of the positions below `total`, evenly spaced. Neighbours in a subset are of one class."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(int)
+
+
 def part_of(subset: Subset, rows: np.ndarray) -> Subset:
     """Some images of a subset."""
     return Subset(
@@ -91,7 +96,7 @@ def compete(
             if name != rival and not name.startswith("medrobust"):
                 if number > 0:
                     continue
-                images = part_of(part, np.arange(min(others, len(part))))
+                images = part_of(part, spread(len(part), others))
             counted, tally = Counted(model).eval(), tallies[name]
             torch.manual_seed(number)
             begin, busy = time.perf_counter(), time.process_time()
@@ -156,7 +161,9 @@ def rows_of(cell: str, tallies: dict[str, Tally], unit: Unit, top: float) -> lis
             "query/img": f"{tally.queries / tally.images:.1f}", "of fp32 peak": f"{work / tally.busy / top:.0%}",
         }  # fmt: skip
         if rival:
-            theirs = np.concatenate(rival.robust, axis=1)[:, : tally.images]
+            theirs = np.concatenate(rival.robust, axis=1)
+            if tally.images < rival.images:  # the images of the first part that `compete` gave to the others
+                theirs = rival.robust[0][:, spread(rival.robust[0].shape[1], tally.images)]
             row["times"] = f"{rival.busy / rival.images / (tally.busy / tally.images):.1f}"
             row["above"] = f"{int((withstand.sum(1) - theirs.sum(1)).max()):+d}"
         rows.append(row | {"withstand": " ".join(map(str, withstand.sum(1)))})
@@ -196,15 +203,18 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def read_images(prepared: Path, split: Path, count: int) -> Subset:
-    """The first test images, then validation and training images, up to `count`."""
+    """The test images, then validation and training images, up to `count`, evenly spaced over the last subset."""
     store, table = ImageStore.open(prepared), read_table(split, keep_default_na=False)
-    subsets = [store.subset(table, name) for name in ("test", "val", "train")]
+    parts: list[Subset] = []
+    for name in ("test", "val", "train"):
+        subset, left = store.subset(table, name), count - sum(map(len, parts))
+        parts.append(part_of(subset, spread(len(subset), left)))
 
     def joined(name: str) -> np.ndarray:
-        return np.concatenate([getattr(subset, name) for subset in subsets])[:count]
+        return np.concatenate([getattr(part, name) for part in parts])
 
     return Subset(
-        store.images, joined("rows"), joined("labels"), joined("ids"), joined("patients"), subsets[0].classes
+        store.images, joined("rows"), joined("labels"), joined("ids"), joined("patients"), parts[0].classes
     )  # fmt: skip
 
 
@@ -235,12 +245,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     largest = args.largest or 2 * load_params().adv.eps
     subset, top, begin = read_images(args.prepared, args.split, args.images), peak(), time.perf_counter()
-    parts = [part_of(subset, cut) for cut in np.array_split(np.arange(len(subset)), args.parts)]
+    parts = [part_of(subset, np.arange(first, len(subset), args.parts)) for first in range(args.parts)]
     rows: list[dict[str, Any]] = []
     costs: list[dict[str, Any]] = []
     for path in args.models:
         model = load(path).requires_grad_(False)
-        unit = unit_of(model, subset.batch(range(min(BATCH, len(subset)))))
+        unit = unit_of(model, subset.batch(spread(len(subset), BATCH)))
         for task in args.tasks:
             radii = [largest * k / 8 for k in range(1, 9)] if task == "curve" else [largest / 2]
             who = {name: program for name, program in programs(task).items() if name not in args.without}

@@ -16,7 +16,7 @@ from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.report import ReportParams
 from medrobust.data.store import Subset
 from tests.attacks.conftest import AttackedModel
-from tests.attacks.test_contract import CASES, Make, train_images
+from tests.attacks.test_contract import CASES, RADII, Make, train_images
 from tests.other_device import other_device
 
 REPORT = ReportParams(title="t", bootstrap=20, confidence=0.9, pictures=True, cases=0)
@@ -26,7 +26,7 @@ REPORT = ReportParams(title="t", bootstrap=20, confidence=0.9, pictures=True, ca
 def test_every_attack_gives_the_result_of_the_cpu(
     name: str, norm: str, attacked_model: Callable[..., AttackedModel], make_attack: Make
 ) -> None:
-    known, eps, settings = attacked_model(4), 0.08 if norm == "Linf" else 0.9, {"norm": norm}
+    known, eps, settings = attacked_model(4), RADII[norm], {"norm": norm}
     few = slice(0, 2 if name == "torchattacks" else 8)
     images, labels, seeds = known.images[few], known.labels[few], known.seeds[few]
     attack = make_attack(name, eps, known, train_images(1), **settings)

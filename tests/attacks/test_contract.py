@@ -24,6 +24,11 @@ Make = Callable[..., Attack]
 CASES = [(name, norm) for name in ATTACKS for norm in load_attack(name).norms]
 
 
+#: A radius by norm at which some images are fooled, and one that fools them all.
+RADII = {"Linf": 0.08, "L2": 0.9, "patch": 0.08}
+WHOLE = {"Linf": 1.0, "L2": 12.0, "patch": 0.84}
+
+
 def seeds(n: int) -> Tensor:
     return torch.arange(n) * 1000 + 7
 
@@ -80,7 +85,7 @@ def test_a_result_does_not_depend_on_batch_mates(
     twice = nn.Sequential(*model).double().eval()
     images = model.images.double()
     try:
-        attack = make_attack(name, 0.08 if norm == "Linf" else 0.9, twice, train_images(1), norm=norm)
+        attack = make_attack(name, RADII[norm], twice, train_images(1), norm=norm)
         whole = attack(twice, images, model.labels, seeds=model.seeds)
         for size, upto in ((7, 64), (1, 9)):
             parts = [
@@ -102,7 +107,7 @@ def test_every_attack_runs_on_a_gpu(
     known = attacked_model(4)
     images, labels, seeds = (part.cuda() for part in (known.images, known.labels, known.seeds))
     try:
-        attack = make_attack(name, 0.08 if norm == "Linf" else 0.9, model, train_images(1), norm=norm)
+        attack = make_attack(name, RADII[norm], model, train_images(1), norm=norm)
         adv = attack(model, images, labels, seeds=seeds)
         assert adv.is_cuda
         assert distance(adv, images, attack.norm).max() <= attack.eps * (1 + 1e-5) + 1e-6
@@ -131,7 +136,7 @@ NO_SURE_SUCCESS = {"fgsm", "noise", "one_pixel", "universal"}
 STRONGER: dict[str, dict[str, Any]] = {
     "cw": {"steps": 100, "searches": 5, "lr": 0.2}, "fab": {"steps": 30},
     "fab_t": {"steps": 30}, "deepfool": {"steps": 30}, "jitter": {"steps": 40, "restarts": 5},
-    "square": {"queries": 300}, "rays": {"queries": 300},
+    "square": {"queries": 300}, "rays": {"queries": 300}, "fmn": {"steps": 30},
 }  # fmt: skip
 
 
@@ -142,6 +147,6 @@ def test_a_radius_beyond_the_range_fools_everything(
 ) -> None:
     model = attacked_model(classes)
     settings = STRONGER.get(name, {})
-    attack = make_attack(name, 1.0 if norm == "Linf" else 12.0, model, norm=norm, **settings)
+    attack = make_attack(name, WHOLE[norm], model, norm=norm, **settings)
     adv = attack(model, model.images, model.labels, seeds=model.seeds)
     assert not (model(adv).argmax(1) == model.labels).any()

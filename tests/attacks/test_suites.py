@@ -76,7 +76,7 @@ def test_an_unknown_hyper_parameter_is_refused_with_the_known_ones(name: str) ->
 @pytest.mark.parametrize(("name", "norm"), [case for case in CASES if case[0] != "transfer"])
 def test_every_attack_runs_in_the_engine(name: str, norm: str, trained: nn.Module, subset: Subset) -> None:
     """The records are the same in batches of 64 and of 7."""
-    radii = [0.05, 0.2] if norm == "Linf" else [0.5, 2.0]
+    radii = [0.5, 2.0] if norm == "L2" else [0.05, 0.2]
     suite = resolved(norm, radii, {"name": name, **QUICK.get(name, {})})
     tables = [attack_suite(trained, subset, suite, seed=0, batch_size=size, train=subset) for size in (64, 7)]
     worst = [worst_case(table, radii) for table in tables]

@@ -10,12 +10,14 @@ from torch import nn
 
 from medrobust.attacks.engine.attempts import table_of, worst_case
 from medrobust.attacks.engine.evaluate import attack_suite
+from medrobust.attacks.engine.suite import resolve_suite
 from medrobust.checklist import run
 from medrobust.checklist.base import Challenge, ImageSample
 from medrobust.checklist.challenge import run_challenge
 from medrobust.checklist.run import CheckedModel, check_predictions, read_evaluations, write_records
 from medrobust.core.errors import UserError
 from medrobust.core.lineage import MADE_ON, suite_hash
+from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.records import read_metrics, write_json, write_table
 from medrobust.data.store import Subset
 from tests.checklist.conftest import EPS, Check, suite_of
@@ -87,6 +89,19 @@ def test_a_suite_is_checked_at_its_radius_nearest_to_that_of_the_run(sound: nn.M
     assert one["suites"]["s"]["eps"] == EPS
     assert one["images"] == 4
     assert set(one) == {"verdict", "images", "model", "suites", "means", "remedies"}
+
+
+def test_patches_have_no_challengers_and_change_no_other_suite(sound: nn.Module, check: Check) -> None:
+    """Only the records of a patch suite are checked, and its many steps are not those of the challengers."""
+    params = SuiteParams(norm="patch", eps=[0.02, 0.05, 0.2], attacks=[{"name": "patch", "steps": 60}])
+    plain = {"s": suite_of([{"name": "fgsm"}])}
+    alone, both = check(sound, plain, count=4), check(sound, {**plain, "p": resolve_suite("p", params)}, count=4)
+    assert both["suites"]["s"] == alone["suites"]["s"]
+    found = both["suites"]["p"]
+    assert found["eps"] == 0.05
+    reason = "for balls only, not for patches"
+    assert {name for name, line in found["checks"].items() if reason in line} >= {"black box", "noise control"}
+    assert {found["checks"][name].partition(":")[0] for name in ("validity", "worst case")} == {"pass"}
 
 
 def test_the_same_seed_gives_the_same_record(sound: nn.Module, check: Check, images: Subset) -> None:

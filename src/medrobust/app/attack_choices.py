@@ -55,7 +55,7 @@ def attack_choices() -> dict[str, AttackChoice]:
         kind = load_attack(name)
         if kind.with_training is not Attack.with_training:
             continue
-        for norm in kind.norms:
+        for norm in (norm for norm in kind.norms if norm in RANGES):
             choice = AttackChoice(name, norm, kind)
             try:
                 cost = choice.at(RANGES[norm][0]).cost

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Attack(ABC):
     """Hyper-parameters of an attack; the model is an argument of the call.
 
-    `eps` is the radius of the ball in [0, 1] pixel units. The suite sets `norm`, one of the `norms` of the method.
+    `eps` is the radius of the ball in [0, 1] pixel units; of a patch, its share of the pixels. The suite sets
+    `norm`, one of the `norms` of the method.
     """
 
     eps: NotNegative
@@ -33,6 +34,9 @@ class Attack(ABC):
 
     def __post_init__(self) -> None:
         check_values(self, "attack")
+        if self.norm not in self.norms:
+            found = f"supports {' and '.join(self.norms)}, but the suite has {self.norm}"
+            raise UserError("attack.norm", found, "Use another attack, or a suite with its norm")
 
     @property
     def respects_ball(self) -> bool:

@@ -31,10 +31,10 @@ STREAMS = 1 << 20
 class Problem:
     """Images to attack, n×C×H×W; every row is independent of the others.
 
-    `eps` is the radius, one per image (n) or one for all. `targets`, n, are the classes that must be predicted;
-    None = any wrong class. `loss_targets`, n, are the classes that losses lead towards: the targets, or one wrong
-    class after the other. `mask`, bool n×1×H×W, holds the pixels that may change; None = all. `limit` splits
-    passes into parts that fit into memory.
+    `eps` is the radius (see `Attack`), one per image (n) or one for all. `targets`, n, are the classes that must
+    be predicted; None = any wrong class. `loss_targets`, n, are the classes that losses lead towards: the targets,
+    or one wrong class after the other. `mask`, bool n×1×H×W, holds the pixels that may change; None = all. `limit`
+    splits passes into parts that fit into memory.
     """
 
     model: nn.Module
@@ -50,7 +50,9 @@ class Problem:
 
     @property
     def radius(self) -> Tensor:
-        """The radius of each image, n×1×1×1."""
+        """The most by which one value of each image may change, n×1×1×1: the radius of its ball; 1 in a patch."""
+        if self.norm == "patch":
+            return torch.ones_like(self.images[:, :1, :1, :1])
         radii = torch.as_tensor(self.eps, dtype=self.images.dtype, device=self.images.device)
         return per_image(radii.expand(len(self.images)))
 
@@ -76,7 +78,7 @@ class Problem:
     def noise(self, stream: int | Tensor) -> Tensor:
         """A random image in the ball, uniform in its volume, projected onto the mask and [0, 1]."""
         shape = tuple(self.images.shape[1:])
-        if self.norm == "Linf":
+        if self.norm != "L2":
             shift = 2 * uniform(self.seeds, stream, shape).to(self.images) - 1
         else:
             free = self.images[0].numel()

@@ -116,8 +116,9 @@ class SuiteEvidence:
 
     `suite` is as returned by `attacks.engine.suite.resolve_suite`. `attempts` has one row per image and attempt,
     `records` one per image and radius. `eps` is the radius of the challengers, one of the suite's. `challenge` and
-    `paths` are None if all suites with this norm and `eps` fooled every image. `fooled_by_others`, bool m×n, has
-    one row per other suite of this norm: the images of the subset that it fooled at this radius or a smaller one.
+    `paths` are None if all suites with this norm and `eps` fooled every image, and for patches.
+    `fooled_by_others`, bool m×n, has one row per other suite of this norm: the images of the subset that it fooled
+    at this radius or a smaller one.
     """
 
     suite: dict[str, Any]

@@ -9,6 +9,7 @@ from medrobust.checklist.base import Measurement, Paths, SuiteEvidence, lower_bo
 from medrobust.checklist.challenge import NOISE
 
 NO_ROBUST_IMAGE = "no image is robust"
+NO_BALL = "for balls only, not for patches"
 #: Gains of the margin along a path, over what its gradients add up to, that a useful gradient may have.
 LEAST_GAIN, MOST_GAIN = 0.8, 1.25
 #: Cosine of two gradients along a path, below which one says little about the other.
@@ -35,7 +36,7 @@ def robust_accuracy_lost(evidence: SuiteEvidence, challenger: str) -> Measuremen
         return Measurement(None, challenge.skipped[challenger])
     _, robust, tried = _robust_images(evidence)
     if challenge is None or not tried.any():
-        return Measurement(None, NO_ROBUST_IMAGE)
+        return Measurement(None, _reason(evidence))
     count, total = int((challenge.fooled[challenger] & tried).sum()), int(tried.sum())
     lost = lower_bound(count, total) * float(robust.mean())
     proof = f"; robust accuracy is at least {lost:.3f} too high" if count else ""
@@ -49,7 +50,7 @@ def noise(evidence: SuiteEvidence) -> Measurement:
     challenge = evidence.challenge
     table, _, tried = _robust_images(evidence)
     if challenge is None or not tried.any():
-        return Measurement(None, NO_ROBUST_IMAGE)
+        return Measurement(None, _reason(evidence))
     ids = table["id"].iloc[challenge.rows]
     nearer = (challenge.fooled[NOISE] | (challenge.noise_margin > _largest_margin(evidence, ids)))[tried]
     count, total = int(nearer.sum()), len(nearer)
@@ -82,7 +83,7 @@ def _rests_on(evidence: SuiteEvidence, useless: Callable[[Paths], np.ndarray], w
     """Robust accuracy on images with a useless gradient (bool n×k, any of them), as a lower bound."""
     paths, robust = evidence.paths, ~evidence.records_at(evidence.eps)["fooled"].to_numpy()
     if paths is None or not robust[paths.rows].any():
-        return Measurement(None, NO_ROBUST_IMAGE)
+        return Measurement(None, _reason(evidence))
     tried = robust[paths.rows]
     count, total = int(useless(paths)[tried].any(1).sum()), int(tried.sum())
     share = lower_bound(count, total) * float(robust.mean())
@@ -102,6 +103,11 @@ def other_suites(evidence: SuiteEvidence) -> Measurement:
     lost, weaker = float(missed.mean()), bool((others.sum(1) > (~robust).sum()).any())
     text = f"other suites fool {int(missed.sum())} of {int(robust.sum())} images that are robust at eps"
     return Measurement(lost if weaker or lost > FEW else 0.0, f"{text} {evidence.eps:.3g}")
+
+
+def _reason(evidence: SuiteEvidence) -> str:
+    """Why challengers and paths have no image."""
+    return NO_BALL if evidence.suite["norm"] == "patch" else NO_ROBUST_IMAGE
 
 
 def _robust_images(evidence: SuiteEvidence) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

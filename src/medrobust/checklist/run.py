@@ -103,8 +103,8 @@ def check_model(
 ) -> dict[str, Any]:
     """Run all checks; the result is the content of `metrics/checks/*.json`.
 
-    `eps` is the Linf radius of the run. A suite is checked at the nearest of its radii, an L2 suite at the middle
-    one.
+    `eps` is the Linf radius of the run. A suite is checked at the nearest of its radii, one of another norm at the
+    middle one.
 
     Returns:
         `verdict`, `images`, `model` (check -> outcome and what was measured), `suites` (suite -> `verdict`, `eps`,
@@ -203,7 +203,7 @@ def _model_evidence(
 
 
 def _radius(suite: Mapping[str, Any], eps: float) -> float:
-    """The radius at which a suite is checked: the one nearest to `eps`, or the middle one of an L2 suite."""
+    """The radius at which a suite is checked: the one nearest to `eps`, or the middle one in another norm."""
     radii: list[float] = suite["eps"]
     return min(radii, key=lambda r: abs(r - eps)) if suite["norm"] == "Linf" else radii[len(radii) // 2]
 
@@ -225,10 +225,12 @@ def _robust_images(
     """By ball (norm and radius), positions of the images that no suite fooled there, then those that some did not.
 
     Images that one suite missed and another fooled are reported by the check `other suites`. So challengers try
-    those first that no suite fooled.
+    those first that no suite fooled. Patches have no ball.
     """
     fooled: dict[Ball, list[np.ndarray]] = {}
     for name, suite in checked.suites.items():
+        if suite["norm"] == "patch":
+            continue
         table = records[name]
         of_suite = table[table["eps"] == radii[name]].set_index("id").loc[checked.subset.ids, "fooled"]
         fooled.setdefault((suite["norm"], radii[name]), []).append(of_suite.to_numpy())
@@ -271,4 +273,13 @@ def _steps(checked: CheckedModel) -> int:
         for suite in checked.suites.values()
         for entry in suite["attacks"]
     ]
-    return max([MIN_STEPS, *(int(getattr(attack, "steps", 0)) for attack in attacks if attack.respects_ball)])
+    return max(
+        [
+            MIN_STEPS,
+            *(
+                int(getattr(attack, "steps", 0))
+                for attack in attacks
+                if attack.respects_ball and attack.norm != "patch"
+            ),
+        ]
+    )

@@ -30,9 +30,10 @@ def reach(evidence: SuiteEvidence) -> Measurement:
         size, steps = getattr(attack, "step_size", None), getattr(attack, "steps", 0)
         if size is None or attack.eps == 0:
             continue
-        length = float(size) * steps / attack.eps
+        length = float(size) * steps / float(getattr(attack, "reach", attack.eps))
         enough = length >= (2 if getattr(attack, "random_start", False) else 1) * (1 - TOLERANCE)
-        missing[f"{type(attack).__name__} moves at most {length:.3g} eps"] = 0.0 if enough else 1 - length / 2
+        unit = "of the range [0, 1]" if attack.norm == "patch" else "eps"
+        missing[f"{type(attack).__name__} moves at most {length:.3g} {unit}"] = 0.0 if enough else 1 - length / 2
     if not missing:
         return Measurement(0.0, "no attack has a fixed step size")
     worst = max(missing, key=lambda name: missing[name])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from medrobust.core.errors import UserError
-from medrobust.core.params.schema import Params
+from medrobust.core.params.schema import Params, check_params
 from tests.core.params.changed import load_changed
 from tests.params import preset
 
@@ -47,3 +47,17 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         load_moved(tmp_path, surrogates, attacks)
+
+
+@pytest.mark.parametrize(
+    ("block", "key", "value"),
+    [("explain", "suite", "patch"), ("transfer", "suite", "patch"), ("detect", "suites", {"patch": 0.05})],
+)
+def test_stages_that_need_a_ball_refuse_a_suite_of_patches(
+    block: str, key: str, value: Any, tmp_path: Path
+) -> None:
+    params = preset()
+    params["attacks"]["suites"]["patch"] = {"norm": "patch", "eps": [0.05], "attacks": [{"name": "patch"}]}
+    assert load_changed(tmp_path, "attacks", params["attacks"]).attacks.suites["patch"].norm == "patch"
+    with pytest.raises(UserError, match=rf"{block}\.{key}: the suite 'patch' attacks with patches\. Known: pgd"):
+        check_params({**params, block: {**params[block], key: value}}, "params.yaml")

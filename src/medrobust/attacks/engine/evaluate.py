@@ -224,7 +224,8 @@ class _Evaluation:
             adversarial = [each.adversarial for each in trying if each.adversarial is not None]
             found = torch.stack(adversarial).to(self.device)
             length = per_image(distance(found, images, self.norm).clamp_min(1e-12))
-            scaled = (images + (found - images) * (eps / length)).clamp(0, 1)
+            share = 1.0 if self.norm == "patch" else eps / length  # a patch already has all its values
+            scaled = (images + (found - images) * share).clamp(0, 1)
             stored = (scaled * self.levels).round() / self.levels
             logits, lengths = self._logits(stored), distance(stored, images, self.norm)
             for schedule, pred, label, gap, far in zip(

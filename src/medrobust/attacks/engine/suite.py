@@ -9,7 +9,6 @@ from typing import Any
 
 from medrobust.attacks.lookup import load_attack
 from medrobust.core.code import chosen_entries
-from medrobust.core.errors import UserError
 from medrobust.core.lineage import suite_hash
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.hyperparameters import build
@@ -31,9 +30,6 @@ def resolve_suite(name: str, suite: SuiteParams, code: Mapping[str, str] | None 
         location = f"{where}.attacks[{number}].{attack}"
         settings = {key: value for key, value in spec.items() if key != "name"}
         kind = load_attack(attack, f"{where}.attacks")
-        if suite.norm not in kind.norms:
-            found = f"supports {' and '.join(kind.norms)}, but the suite has {suite.norm}"
-            raise UserError(location, found, "Move it to a suite with its norm")
         for eps in suite.eps:
             build(kind, settings, location, eps=eps, norm=suite.norm)
     return {**plain_suite(name, suite), "code": chosen_entries(code, "attacks", suite.attack_names())}

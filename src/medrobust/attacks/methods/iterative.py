@@ -41,12 +41,17 @@ class IteratedGradient(IterativeAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_alpha(self.step_size, self.steps, self.eps, self.allow_weak)
+        check_alpha(self.step_size, self.steps, self.reach, self.allow_weak)
 
     @property
     def step_size(self) -> float:
         """Step size at the radius `eps`, in [0, 1] pixel units."""
-        return 2.5 * self.eps / self.steps if self.alpha is None else self.alpha
+        return 2.5 * self.reach / self.steps if self.alpha is None else self.alpha
+
+    @property
+    def reach(self) -> float:
+        """How far all steps together have to lead, in [0, 1] pixel units."""
+        return self.eps
 
     @property
     def num_steps(self) -> int:

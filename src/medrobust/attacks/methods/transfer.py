@@ -58,8 +58,6 @@ class Transfer(Attack):
             raise UserError("attack.attack", "transfer inside transfer", "Name the attack for the surrogate")
         attack = load_attack(name, "attack.attack")
         settings = {key: value for key, value in self.attack.items() if key != "name"}
-        if self.norm not in attack.norms:
-            raise UserError("attack.attack", f"{name} does not support {self.norm}", "Use one that does")
         return build(attack, settings, "attack.attack", eps=self.eps, norm=self.norm)
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, start: Tensor) -> Tensor:

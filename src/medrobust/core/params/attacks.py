@@ -20,12 +20,13 @@ SURROGATE_ATTACK: dict[str, Any] = {
 class SuiteParams(Block):
     """A threat model (norm and eps grid) and the attacks whose worst case per image is reported.
 
+    The radii of the norm `patch` are shares of the pixels, the area of one square with any content.
     Each attack is a mapping with `name` (a key of the attack registry) and its hyper-parameters; the attack's own
     dataclass checks them. The optional key `give_up` makes attacks faster and slightly weaker: it ends attempts
     whose progress is too slow to succeed (attacks/engine/streaming.py).
     """
 
-    norm: Literal["Linf", "L2"]
+    norm: Literal["Linf", "L2", "patch"]
     eps: Annotated[list[Radius], Field(min_length=1)]
     attacks: Annotated[list[dict[str, Any]], Field(min_length=1)]
     give_up: bool = False
@@ -37,7 +38,9 @@ class SuiteParams(Block):
 
     @field_validator("eps")
     @classmethod
-    def _linf_ends_at_one(cls, eps: list[float], info: ValidationInfo) -> list[float]:
+    def _radii_end_at_one(cls, eps: list[float], info: ValidationInfo) -> list[float]:
+        if info.data.get("norm") == "patch" and max(eps) > 1:
+            raise ValueError(f"{max(eps):g}: a patch covers at most the whole image; use 0.01 for 1 % of it")
         if info.data.get("norm") == "Linf" and max(eps) > 1:
             raise ValueError(f"{max(eps):g}: no pixel can change by more than 1; use 8/255 for 8 grey levels")
         return eps

@@ -1,6 +1,5 @@
 """params.yaml as one typed object; `load_params` reads and checks the whole file."""
 
-from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -65,18 +64,21 @@ class Params(Block):
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Params":
-        suites: Iterable[str] = self.attacks.suites
+        # What these stages draw and measure is defined in a ball.
+        balls = [name for name, suite in self.attacks.suites.items() if suite.norm != "patch"]
         for key, names, known in (
             ("attacks.surrogates", [entry.backbone for entry in self.attacks.surrogates], self.models),
-            ("detect.suites", self.detect.suites, suites),
+            ("detect.suites", self.detect.suites, balls),
             ("detect.ensemble", self.detect.ensemble, [self.ensemble.regime]),
-            ("patient.suites", self.patient.suites, suites),
-            ("transfer.suite", [self.transfer.suite or None], suites),
-            ("explain.suite", [self.explain.suite], suites),
+            ("patient.suites", self.patient.suites, balls),
+            ("transfer.suite", [self.transfer.suite or None], balls),
+            ("explain.suite", [self.explain.suite], balls),
         ):
-            if unknown := [name for name in names if name is not None and name not in known]:
-                remedy = f"Known: {', '.join(known)}"
-                raise UserError(f"params.yaml: {key}", f"there is no {unknown[0]!r}", remedy)
+            for name in names:
+                if name is not None and name not in known:
+                    patch = known is balls and name in self.attacks.suites
+                    found = f"the suite {name!r} attacks with patches" if patch else f"there is no {name!r}"
+                    raise UserError(f"params.yaml: {key}", found, f"Known: {', '.join(known) or 'none'}")
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,8 @@ from medrobust.report.tables.table import NONE, number, ranged
 
 def radius_label(norm: str) -> str:
     """The label of an axis of radii."""
+    if norm == "patch":
+        return "ε (share of the pixels that the patch covers)"
     return f"ε ({ {'Linf': 'L∞', 'L2': 'L2'}.get(norm, norm) } radius, pixel range [0, 1])"
 
 
