@@ -205,16 +205,16 @@ def outs_with(folder: Path, **ensemble: Any) -> dict[str, set[str]]:
 
 def test_the_ensembles_files_carry_its_regime_and_named_methods_are_attacked(tmp_path: Path) -> None:
     outs = outs_with(tmp_path, regime="clean", attacked=["equal", "stacking"])
-    assert outs["attack_ensemble@pgd"] == {
-        "data/attacks/ensemble-clean/pgd.parquet",
-        "metrics/attack/ensemble-clean-pgd.json",
-        "plots/attack/ensemble-clean-pgd.csv",
+    assert outs["attack_ensemble@white_box"] == {
+        "data/attacks/ensemble-clean/white_box.parquet",
+        "metrics/attack/ensemble-clean-white_box.json",
+        "plots/attack/ensemble-clean-white_box.csv",
     }
     assert outs["check_ensemble"] == {"metrics/checks/ensemble-clean.json"}
     assert not [path for paths in outs.values() for path in paths if "ensemble-adv" in path]
     cells = {name: paths for name, paths in outs.items() if name.startswith("attack_method")}
-    assert set(cells) == {f"attack_method@{method}-pgd" for method in ("equal", "stacking")}
-    assert "metrics/methods/stacking-pgd.json" in cells["attack_method@stacking-pgd"]
+    assert set(cells) == {f"attack_method@{method}-white_box" for method in ("equal", "stacking")}
+    assert "metrics/methods/stacking-white_box.json" in cells["attack_method@stacking-white_box"]
     assert outs["check_method@stacking"] == {"metrics/checks/stacking-method.json"}
 
 

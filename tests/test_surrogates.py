@@ -39,6 +39,8 @@ def test_who_tries_its_images_runs_after_the_surrogate(cell: str, ancestors: Cal
     assert {"surrogate@surrogate0", "adv_train@resnet34"} <= ancestors(cell)
 
 
-@pytest.mark.parametrize("cell", ["attack@dinov2-clean-pgd", "attack@efficientnet_b0-clean-pgd", "suite@moved"])
+@pytest.mark.parametrize(
+    "cell", ["attack@dinov2-clean-white_box", "attack@efficientnet_b0-clean-white_box", "suite@moved"]
+)
 def test_nobody_else_waits_for_it(cell: str, ancestors: Callable[[str], set[str]]) -> None:
     assert not {"surrogate@surrogate0", "adv_train@resnet34"} & ancestors(cell)

@@ -89,16 +89,21 @@ def test_a_wrong_record_is_caught(name: str, evidence: SuiteEvidence, monkeypatc
     assert run_check(BY_NAME[name], CAUGHT[name](evidence)).outcome in {"fail", "warn"}
 
 
-@pytest.mark.parametrize("fooled", [True, False])
-def test_few_patients_that_all_agree_are_not_a_large_sample(fooled: bool, evidence: SuiteEvidence) -> None:
-    """All images of 30 patients are fooled, or none: only the exact bound gives an interval with a width."""
+@pytest.mark.parametrize(
+    ("fooled", "width", "outcome"), [(1, "0.058", "pass"), (0, "0.058", "pass"), (2, "0.181", "warn")]
+)
+def test_the_interval_of_a_small_sample_decides(
+    fooled: int, width: str, outcome: str, evidence: SuiteEvidence
+) -> None:
+    """All images of 30 patients are fooled, or none (only the exact bound gives a width), or every second one."""
     ids = evidence.subset.ids[::15]
-    records = evidence.records[evidence.records["id"].isin(ids)].assign(fooled=fooled)
-    records["adv_pred"] = (records["label"] + fooled) % 3
+    records = evidence.records[evidence.records["id"].isin(ids)].copy()
+    records["fooled"] = np.arange(len(records)) % 2 == 0 if fooled == 2 else bool(fooled)
+    records["adv_pred"] = (records["label"] + records["fooled"]) % 3
     few = replace(evidence, subset=evidence.subset.take(np.arange(0, 450, 15)), records=records)
     found = run_check(BY_NAME["sample size"], few)
-    assert found.outcome == "warn"
-    assert "30 images, interval ±0.058, fewest patients of a class: 10" in found.text
+    assert found.outcome == outcome
+    assert f"30 images, interval ±{width}, fewest patients of a class: 10" in found.text
 
 
 @pytest.mark.parametrize(

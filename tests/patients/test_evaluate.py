@@ -20,7 +20,9 @@ from tests.patients.cohort import splits, with_manifest
 
 def run(network: Path, data: SplitStore, folder: Path, aggregate: str) -> PatientOutputs:
     outs = PatientOutputs(folder / "model", folder / "p.parquet", folder / "m.json")
-    params = default_block(PatientParams, "patient", aggregate=aggregate, epochs=2, hidden=4)
+    params = default_block(
+        PatientParams, "patient", aggregate=aggregate, epochs=2, hidden=4, attacked_images=[1, 2]
+    )
     run_patient_stage(network, data, outs, params, default_block(ReportParams, "report", bootstrap=50), seed=0)
     return outs
 

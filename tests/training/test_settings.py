@@ -39,7 +39,8 @@ def test_a_change_affects_only_the_stages_that_depend_on_it(params: Params) -> N
     assert changed(params, adv={"eps": 0.005}) == {"adv_train"}
     assert changed(params, model={"adv": {"eps": 0.005}}) == {"adv_train"}
     assert changed(params, adv={"objective": "trades"}) == {"adv_train"}
-    assert changed(params, tune={"trials": 9}) == {"tune"}
+    assert changed(params, tune={"epochs": 9}) == {"tune"}
+    assert changed(params, model={"tune": {"trials": 9}}) == {"tune"}
     assert changed(params, model={"train": {"lr": 1e-5}}) == {"tune", "train", "adv_train"}
     assert changed(params, train={"objective": "gce"}) == {"tune", "train", "adv_train"}
     assert changed(params, model={"detect": ["adv"], "explain": False}) == set(), (
@@ -72,7 +73,7 @@ def test_what_an_objective_needs_is_checked_before_any_training(params: Params) 
     assert resolve(params, adv=half)["adv_train"].adv is not None
     with pytest.raises(UserError, match=r"tune\.objective: robust with ssat, but studies use labelled images"):
         resolve(params, adv=half, tune={"objective": "robust"})
-    assert resolve(params, adv=half, tune={"objective": "robust", "trials": 0})["tune"].adv is not None
+    assert resolve(params, adv=half, model={"tune": {"objective": "robust", "trials": 0}})["tune"].adv is not None
 
 
 def test_a_step_size_that_cannot_reach_eps_is_refused_before_any_training(params: Params) -> None:

@@ -32,7 +32,7 @@ COLUMNS = (
 
 
 @click.command(
-    epilog="Example: medrobust attack models/resnet34/clean scan.png --suite pgd --eps 8/255 --pictures out/"
+    epilog="Example: medrobust attack models/resnet34/clean scan.png --suite white_box --eps 8/255 --pictures out/"
 )
 @MODEL
 @FILES

@@ -21,7 +21,9 @@ from medrobust.cli.options import (
 )
 
 
-@click.command(epilog="Example: medrobust evaluate models/resnet34/adv --data other-hospital.csv --suite pgd")
+@click.command(
+    epilog="Example: medrobust evaluate models/resnet34/adv --data other-hospital.csv --suite white_box"
+)
 @MODEL
 @click.option(
     "--data", type=PATH, required=True, help="Table (path, label, patient), or folder with class folders."

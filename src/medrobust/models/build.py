@@ -8,6 +8,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.training import HeadParams, ModelParams
 from medrobust.models.classifier import Classifier
 from medrobust.models.packaged_weights import PACKAGES, cached_file
+from medrobust.models.timm_import import import_timm
 from medrobust.models.weight_files import load_weights
 
 
@@ -18,9 +19,9 @@ def build_classifier(model: ModelParams, classes: list[str]) -> Classifier:
         UserError: timm does not know the architecture or its tag, the image size does not fit it, or the
             weights cannot be fetched or read.
     """
-    import timm
     import torch
 
+    timm = import_timm()
     if not timm.is_model(model.timm):
         near = get_close_matches(model.timm.lower(), timm.list_models(), 5)
         remedy = f"Similar names: {', '.join(near) or 'see timm.list_models()'}"
@@ -58,8 +59,6 @@ def set_trainable(classifier: Classifier, trainable: str) -> None:
     Raises:
         UserError: the backbone has fewer groups.
     """
-    import timm
-
     backbone: Any = classifier.backbone
     if trainable == "all":
         return
@@ -70,7 +69,7 @@ def set_trainable(classifier: Classifier, trainable: str) -> None:
     if trainable == "head":
         return
     # The group of the head may also hold a last norm or hidden layers: all of it is trained.
-    groups = timm.models.group_parameters(backbone, backbone.group_matcher(coarse=False))
+    groups = import_timm().models.group_parameters(backbone, backbone.group_matcher(coarse=False))
     wanted, available = int(trainable.removeprefix("last:")), len(groups) - 1
     if wanted > available:
         found = f"{trainable}, but {type(backbone).__name__} has {available} groups of layers"
@@ -116,8 +115,7 @@ def _check_patches(model: ModelParams) -> None:
 
 
 def _pretrained_config(name: str) -> Any:
-    import timm
-
+    timm = import_timm()
     try:
         return timm.get_pretrained_cfg(name)
     except RuntimeError:
@@ -134,9 +132,9 @@ def pretrained_backbone(model: ModelParams, **options: Any) -> Any:
     Raises:
         UserError: the hub cannot be reached, or has no weights of this architecture.
     """
-    import timm
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    timm = import_timm()
     try:
         return timm.create_model(model.timm, pretrained=True, **options)
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RuntimeError) as error:

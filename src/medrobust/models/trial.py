@@ -9,6 +9,7 @@ from medrobust.core.params.training import BackboneParams
 from medrobust.models.build import build_classifier, set_trainable
 from medrobust.models.classifier import Classifier
 from medrobust.models.feature_maps import map_layers, recorded
+from medrobust.models.timm_import import import_timm
 
 #: What architectures raise where a size, a head or a layer is not as this package needs it.
 FAULTS = (
@@ -74,7 +75,6 @@ def _check_maps(classifier: Classifier) -> None:
 
 def _own_size(name: str) -> str:
     """The size of images that timm states for an architecture."""
-    import timm
-
+    timm = import_timm()
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name) else None
     return f"timm's own is {config.input_size[-1]}" if config else "see timm.list_models()"

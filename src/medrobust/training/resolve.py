@@ -29,6 +29,7 @@ def resolve_settings(
         UserError: an override is invalid, an objective is unknown or lacks what it needs, a step size is too small
             for an attack to reach its radius, or a file of weights or folder of images does not exist.
     """
+    own_tune = override(tune, model.tune, f"models.{backbone}.tune")
     own_train = override(train, model.train, f"models.{backbone}.train")
     own_adv = override(adv, model.adv, f"models.{backbone}.adv")
     clean = find_objective(own_train.objective, "train", attacks=False)
@@ -45,11 +46,12 @@ def resolve_settings(
     _check_draws(own_adv, adversarial)
     _check_alpha(own_adv, adversarial, f"models.{backbone}.adv" if "alpha" in model.adv else "adv")
     _check_reach(adv, adv.steps, "adv", "the PGD on which the ensemble is fitted")
-    if tune.trials and tune.objective == "robust" and own_adv.objective == "ssat":
+    if own_tune.trials and own_tune.objective == "robust" and own_adv.objective == "ssat":
         remedy = "Set tune.objective: clean, tune.trials: 0, or another adv.objective"
         raise UserError("params.yaml: tune.objective", "robust with ssat, but studies use labelled images", remedy)
     files, folders = _input_hashes(backbone, model, own_adv)
-    network = ModelParams.model_validate(model.model_dump(include={*ModelParams.model_fields} - {"train", "adv"}))
+    fields = {*ModelParams.model_fields} - {"tune", "train", "adv"}
+    network = ModelParams.model_validate(model.model_dump(include=fields))
     clean_settings = TrainingSettings(
         backbone=backbone, model=network, train=own_train, objective=clean,
         code=chosen_entries(code, "objectives", {own_train.objective}), files=files,
@@ -60,8 +62,8 @@ def resolve_settings(
             "code": chosen_entries(code, "objectives", {own_train.objective, own_adv.objective}),
         }
     )  # fmt: skip
-    tuned_settings = adv_settings if tune.objective == "robust" else clean_settings
-    tune_settings = tuned_settings.model_copy(update={"tune": tune})
+    tuned_settings = adv_settings if own_tune.objective == "robust" else clean_settings
+    tune_settings = tuned_settings.model_copy(update={"tune": own_tune})
     return {"tune": tune_settings, "train": clean_settings, "adv_train": adv_settings}
 
 

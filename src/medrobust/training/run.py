@@ -95,7 +95,7 @@ class TrainingRun:
         params = {
             "train": settings.model_dump(), **({"adv": adv.model_dump()} if adv else {}),
             "augment": self.augment.model_dump(),
-            "model": self.settings.model.model_dump(exclude={"train", "adv"}),
+            "model": self.settings.model.model_dump(exclude={"tune", "train", "adv"}),
             **parts.pop("facts", {}),
         }  # fmt: skip
         facts = {

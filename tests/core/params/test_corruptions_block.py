@@ -25,7 +25,7 @@ from tests.params import preset
         ),
         ({"draws": 0}, r"corruptions\.draws: got 0"),
         ({"baseline": "resnet34-clean"}, r"corruptions\.baseline: .*'resnet34-clean'.*efficientnet_b0-clean"),
-        ({"suite": "pdg"}, r"corruptions\.suite: there is no suite 'pdg' with the norm Linf\. Known: pgd"),
+        ({"suite": "pdg"}, r"corruptions\.suite: there is no suite 'pdg' with the norm Linf\. Known: white_box"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -35,8 +35,8 @@ def test_what_cannot_be_evaluated_is_refused(tmp_path: Path, changes: dict[str, 
 
 def test_a_suite_in_l2_is_not_drawn_beside_corruptions(tmp_path: Path) -> None:
     suite = {"norm": "L2", "eps": [0.5], "attacks": [{"name": "pgd_l2"}]}
-    with pytest.raises(UserError, match=r"corruptions\.suite: .*'pgd' with the norm Linf\. Known: none"):
-        load_changed(tmp_path, "attacks.suites.pgd", suite)
+    with pytest.raises(UserError, match=r"corruptions\.suite: .*'white_box' with the norm Linf\. Known: none"):
+        load_changed(tmp_path, "attacks.suites.white_box", suite)
 
 
 def test_a_run_without_corruptions_needs_neither_suite_nor_baseline(tmp_path: Path) -> None:

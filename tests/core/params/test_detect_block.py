@@ -38,12 +38,12 @@ def test_detection_is_off_where_the_key_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"suites": {"pdg": 0.01}}, r"detect\.suites: there is no 'pdg'.*pgd"),
+        ({"suites": {"pdg": 0.01}}, r"detect\.suites: there is no 'pdg'.*white_box"),
         ({"ensemble": ["clean"]}, r"detect\.ensemble: there is no 'clean'.*adv"),
         ({"detectors": {}}, r"detect\.detectors: empty, but resnet34-clean gets detectors\. Set it, or set "),
         ({"suites": {}}, r"detect\.suites: empty, but resnet34-clean gets detectors"),
-        ({"seen": "fgsm"}, r"detect\.seen must be one of detect\.suites: pgd"),
-        ({"suites": {"pgd": 0}}, r"detect\.suites: the radius must be above 0"),
+        ({"seen": "fgsm"}, r"detect\.seen must be one of detect\.suites: white_box"),
+        ({"suites": {"white_box": 0}}, r"detect\.suites: the radius must be above 0"),
         ({"detectors": {"g/m": {}}}, r"detect\.detectors\.g/m: got 'g/m'\. Use letters"),
         ({"fpr": 0}, r"detect\.fpr: got 0"),
         ({"adaptive": {**preset()["detect"]["adaptive"], "attacks": ["psychic"]}}, r"got 'psychic'.*joint"),

@@ -27,7 +27,7 @@ def test_a_run_without_explanations_needs_no_radius(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"suite": "pdg"}, r"explain\.suite: there is no 'pdg'.*pgd"),
+        ({"suite": "pdg"}, r"explain\.suite: there is no 'pdg'.*white_box"),
         ({"suite": None}, r"explain\.suite: got None"),
         ({"top": 1}, r"explain\.top: got 1"),
         ({"grid": 0}, r"explain\.grid: got 0"),

@@ -27,7 +27,7 @@ def test_every_key_of_the_default_parameters_is_explained(root: Path) -> None:
     unexplained, seen, sections = [], {"optimiser"}, set(preset())
     for line in (root / "presets" / "default.yaml").read_text().splitlines():
         key, colon, rest = line.strip().removeprefix("- ").partition(":")
-        names_of_users = ("dinov2", "resnet34", "efficientnet_b0", "fgsm", "pgd", "name", "loss")
+        names_of_users = ("dinov2", "resnet34", "efficientnet_b0", "fgsm", "white_box", "name", "loss")
         section = key in sections and not line.startswith(" ")
         if not colon or key.startswith("#") or key in seen or key in names_of_users or section:
             continue
@@ -54,7 +54,7 @@ def test_every_key_of_the_default_parameters_is_explained(root: Path) -> None:
         ("train.weight_decay", float("nan"), "params.yaml: train.weight_decay", "got nan"),
         ("split.test", 0.85, "params.yaml: split", "0.85"),
         ("report.confidence", 1, "params.yaml: report.confidence", "got 1"),
-        ("attacks.suites.pgd.eps", [], "params.yaml: attacks.suites.pgd.eps", "got []"),
+        ("attacks.suites.white_box.eps", [], "params.yaml: attacks.suites.white_box.eps", "got []"),
         ("adv.eps", "a lot", "params.yaml: adv.eps", "'a lot'"),
         ("adv.eps", 8, "params.yaml: adv.eps", "got 8"),
         ("adv.eps", 0, "params.yaml: adv.eps", "got 0"),
@@ -69,9 +69,10 @@ def test_every_key_of_the_default_parameters_is_explained(root: Path) -> None:
             "unknown key",
         ),
         ("models.resnet34.adv", {"eps": -1}, "models.resnet34.adv.eps", "got -1"),
-        ("attacks.suites.pgd.norm", "L7", "attacks.suites.pgd.norm", "'L7'"),
-        ("attacks.suites.pgd.eps", [8], "attacks.suites.pgd.eps", "got [8]"),
-        ("attacks.suites.pgd.eps", [-1], "attacks.suites.pgd.eps", "got -1"),
+        ("models.resnet34.tune", {"trials": -1}, "models.resnet34.tune.trials", "got -1"),
+        ("attacks.suites.white_box.norm", "L7", "attacks.suites.white_box.norm", "'L7'"),
+        ("attacks.suites.white_box.eps", [8], "attacks.suites.white_box.eps", "got [8]"),
+        ("attacks.suites.white_box.eps", [-1], "attacks.suites.white_box.eps", "got -1"),
         ("models", {"res-net": {}}, "params.yaml: models.res-net", "res-net"),
     ],
 )
@@ -126,15 +127,15 @@ OPTIONAL = {
     "models.dinov2.head.dropout",
     *(
         f"models.{name}.{key}"
-        for name in preset()["models"] for key in ("train", "adv", "detect", "explain", "corrupt")
+        for name in preset()["models"] for key in ("tune", "train", "adv", "detect", "explain", "corrupt")
     ),
-    "attacks.suites.pgd.give_up",
+    "attacks.suites.white_box.give_up",
 }  # fmt: skip
 #: Keys below which the user's own names or hyper-parameters stand.
 FREE = (
     "models", "attacks.suites", "data.phantom.patients", "detect.suites", "detect.detectors",
     "detect.detectors.gmm",
-    *(f"models.{name}.{block}" for name in preset()["models"] for block in ("train", "adv")),
+    *(f"models.{name}.{block}" for name in preset()["models"] for block in ("tune", "train", "adv")),
 )  # fmt: skip
 
 

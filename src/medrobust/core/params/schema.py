@@ -56,6 +56,7 @@ class Params(Block):
                 f"params.yaml: models.{taken[0]}", "the name is that of the ensemble", "Use another name"
             )
         for name, model in self.models.items():
+            override(self.tune, model.tune, f"models.{name}.tune")
             override(self.train, model.train, f"models.{name}.train")
             override(self.adv, model.adv, f"models.{name}.adv")
         self.ensemble.cells(self.models)
@@ -108,7 +109,7 @@ class Params(Block):
 
 
 def override(block: B, changes: dict[str, Any], where: str) -> B:
-    """Return `block` with changed values, such as a backbone's own (`models.<name>.train` or `.adv`).
+    """Return `block` with changed values, such as a backbone's own (`models.<name>.train`, ...).
 
     Raises:
         UserError: a key that the block does not have, or a value that it does not accept.

@@ -46,7 +46,7 @@ class HeadParams(Block):
 
 
 class ModelParams(Block):
-    """One network: a timm architecture, the source of its weights, what is trained, its own training values.
+    """One network: a timm architecture, the source of its weights, what is trained, its own values of training.
 
     `normalise: false` gives the images in [0, 1] to the network, without the mean and deviation of its weights.
     """
@@ -57,6 +57,7 @@ class ModelParams(Block):
     trainable: Annotated[str, Field(pattern=r"^(all|head|last:[1-9][0-9]*)$")] = "all"
     normalise: bool = True
     head: HeadParams = HeadParams()
+    tune: dict[str, Any] = Field(default_factory=dict)
     train: dict[str, Any] = Field(default_factory=dict)
     adv: dict[str, Any] = Field(default_factory=dict)
 
