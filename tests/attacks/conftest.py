@@ -17,7 +17,7 @@ from tests.small import fit
 QUICK: dict[str, dict[str, Any]] = {
     "cw": {"steps": 10, "searches": 2}, "square": {"queries": 20},
     "rays": {"queries": 40}, "hopskipjump": {"queries": 80, "probes": 15}, "fmn": {"steps": 8},
-    "patch": {"steps": 10},
+    "patch": {"steps": 6, "restarts": 2},
     "torchattacks": {"attack": "APGD", "steps": 10}, "apgd": {"steps": 10},
     "apgd_t": {"steps": 10, "targets": 2}, "fab": {"steps": 5}, "fab_t": {"steps": 5, "targets": 2},
     "autoattack": {"steps": 6, "queries": 10, "targets": 2, "allow_weak": True}, "deepfool": {"steps": 5},

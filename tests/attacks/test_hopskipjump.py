@@ -160,6 +160,7 @@ def test_one_run_decides_every_radius(subset: Subset, trained: nn.Module) -> Non
         ({"begin": "target"}, "begin: got 'target'"),
         ({"reach": 0.0}, "reach: got 0.0"),
         ({"queries": 0}, "queries: got 0"),
+        ({"probes": 9}, "probes: got 9"),
     ],
 )
 def test_an_invalid_setting_is_refused(settings: dict[str, Any], message: str, attacked_model: Make) -> None:

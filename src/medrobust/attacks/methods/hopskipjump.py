@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from medrobust.attacks.problem import BestImages, Problem, TargetableAttack
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 STREAMS = 1 << 20
 #: Halvings of a step that does not fool the model, at most.
 STEP_HALVINGS = 8
-#: Fewest probes with which a direction is worth a step.
+#: Fewest probes that a step is based on.
 FEWEST_PROBES = 10
 
 
@@ -32,7 +33,7 @@ class HopSkipJump(TargetableAttack):
 
     From an image that fools the model, each iteration estimates the normal of the decision boundary from the
     predictions at random probes, steps along it, and bisects the way back to the clean image. Iteration t has
-    probes·√t probes (at least two). Their distance is the share `reach` of the distance from the clean image, and
+    probes·√t probes. Their distance is the share `reach` of the distance from the clean image, and
     the bisection ends at a width of reach/√d of it in d dimensions, so that the probes lie on both sides.
     (The paper has 1/d in place of `reach`, which float32 does not resolve.)
 
@@ -47,7 +48,7 @@ class HopSkipJump(TargetableAttack):
 
     respects_ball: ClassVar[bool] = False
     queries: Count = 1000
-    probes: Count = 100
+    probes: Annotated[int, Field(ge=FEWEST_PROBES)] = 100
     reach: Part = 0.01
     begin: Literal["noise", "image"] = "noise"
     tries: Count = 50
