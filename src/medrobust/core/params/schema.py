@@ -15,6 +15,7 @@ from medrobust.core.params.data import AuditParams, DataParams, SplitParams
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.explain import ExplainParams
+from medrobust.core.params.external import ExternalParams
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.study import StudyParams
@@ -47,6 +48,7 @@ class Params(Block):
     patient: PatientParams
     explain: ExplainParams
     corruptions: CorruptionsParams
+    external: ExternalParams
     report: ReportParams
     study: StudyParams
 
@@ -73,6 +75,14 @@ class Params(Block):
             ("patient.suites", self.patient.suites, suites),
             ("transfer.suite", [self.transfer.suite or None], suites),
             ("explain.suite", [self.explain.suite], suites),
+            *(
+                (f"external.sets.{name}.suites", block.suites, suites)
+                for name, block in self.external.sets.items()
+            ),
+            *(
+                (f"external.sets.{name}.classes", block.classes.values(), self.data.classes)
+                for name, block in self.external.sets.items()
+            ),
         ):
             if unknown := [name for name in names if name is not None and name not in known]:
                 remedy = f"Known: {', '.join(known)}"
