@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medrobust.core.code import read_entries
 from medrobust.core.params.schema import REGIMES, load_params
-from medrobust.core.records import atomic_dir, read_json
+from medrobust.core.records import atomic_dir, read_json, write_json, write_metrics
 from medrobust.core.runtime import run_stage
 
 
@@ -14,19 +14,32 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     paths = {
+        plan: ["suites", "out", "metrics"], adopt: ["file", "backbones", "models", "ensemble", "metrics"],
         evaluate: ["data", "prepared", "split", "plan", "detection", "tables"],
-        adopt: ["file", "backbones", "models", "ensemble", "metrics"],
     }  # fmt: skip
     for function, names in paths.items():
         options = commands.add_parser(function.__name__)
-        options.set_defaults(run=function)
+        options.set_defaults(run=function, name="sets")
         for name in names:
             options.add_argument(f"--{name}", type=Path, required=True)
-        options.add_argument("--name", required=True)
+        if function is not plan:
+            options.add_argument("--name", required=True)
         if function is evaluate:
             for name in ("networks", "guards", "patients", "metrics"):
                 options.add_argument(f"--{name}", type=Path, nargs=2, metavar=("CLEAN", "ADV"), required=True)
     return parser.parse_args()
+
+
+def plan() -> None:
+    """The suites of each external set, and the names of all sets."""
+    from medrobust.external.plan import make_plan
+
+    params = load_params()
+    with atomic_dir(args.out) as folder:
+        for name, block in params.external.sets.items():
+            write_json(folder / f"{name}.json", make_plan(block, params.patient.suites, args.suites))
+    record = {"sets": list(params.external.sets), "evaluated": len(params.external.evaluated)}
+    write_metrics(args.metrics, record, {"sets": ", ".join(params.external.names)})
 
 
 def evaluate() -> None:
@@ -37,19 +50,14 @@ def evaluate() -> None:
     from medrobust.external.run import ModelFolders, evaluate_model
 
     params = load_params()
-    own, store = open_splits(args.prepared, args.split), ImageStore.open(args.data)
-    report = params.report
-    settings = Settings(
-        own.store.header.ordered, report.bootstrap, report.confidence, params.seed, own.subset("train")
-    )
-    made_on = {**own.hashes, "external": store.header.sha256}
-    external, plan = as_test_set(store, own), read_json(args.plan)
+    own, store, report = open_splits(args.prepared, args.split), ImageStore.open(args.data), params.report
+    train = own.subset("train")
+    settings = Settings(own.store.header.ordered, report.bootstrap, report.confidence, params.seed, train)
+    made_on, external = {**own.hashes, "external": store.header.sha256}, as_test_set(store, own)
     with atomic_dir(args.tables) as tables:
-        for network, guard, patient, metrics in zip(
-            args.networks, args.guards, args.patients, args.metrics, strict=True
-        ):
-            folders = ModelFolders(network, guard, patient)
-            evaluate_model(folders, external, plan, settings, made_on, metrics, tables)
+        for *folders, metrics in zip(args.networks, args.guards, args.patients, args.metrics, strict=True):
+            model, suites = ModelFolders(*folders), read_json(args.plan)
+            evaluate_model(model, external, suites, settings, made_on, metrics, tables)
 
 
 def adopt() -> None:

@@ -25,6 +25,7 @@ def main() -> None:
     from medrobust.report.tables.corruptions import read_corruptions
     from medrobust.report.tables.detection import read_detection
     from medrobust.report.tables.explanations import read_explanations
+    from medrobust.report.tables.external import read_external
     from medrobust.report.tables.groups import read_groups
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -33,7 +34,19 @@ def main() -> None:
         "prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "attacks", "scores", "suites",
         "audit", "code", "cases",
     )  # fmt: skip
-    for name in (*read, "cards", "chosen", "tables", "corrupted", "lock", "out", "figures", "vectors", *tables):
+    for name in (
+        *read,
+        "external",
+        "cards",
+        "chosen",
+        "tables",
+        "corrupted",
+        "lock",
+        "out",
+        "figures",
+        "vectors",
+        *tables,
+    ):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     # DVC compares only hashes of these files, so a report that lacks some of them would count as complete.
@@ -58,6 +71,7 @@ def main() -> None:
     corrupted = [name for name, model in params.models.items() if model.corrupt]
     read_corruptions(run, args.metrics, args.corrupted, corrupted, params.corruptions, params.report)
     read_groups(run, args.prepared)
+    read_external(run, args.external)
     report = params.report
     settings = ReportSettings(
         report.title, params.seed, params.split.strategy, report.confidence,

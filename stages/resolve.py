@@ -15,7 +15,7 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     paths = {
         suite: ["code", "name"], surrogate: ["model"], settings: ["code", "split"], corruptions: ["code"],
-        detection: ["code", "suites", "hashes"], external: ["suites", "metrics"],
+        detection: ["code", "suites", "hashes"],
     }  # fmt: skip
     for function, names in paths.items():
         options = commands.add_parser(function.__name__)
@@ -73,23 +73,6 @@ def corruptions() -> None:
 
     params = load_params()
     write_json(args.out, resolve_corruptions(params.corruptions, read_entries(args.code)))
-
-
-def external() -> None:
-    """What models are evaluated under on each external set: suites, with the hashes of their code."""
-    from medrobust.attacks.engine.suite import read_suite
-    from medrobust.core.records import write_metrics
-
-    params = load_params()
-    with atomic_dir(args.out) as folder:
-        for name, block in params.external.sets.items():
-            suites = [read_suite(args.suites / suite) for suite in block.suites]
-            code = {entry: known for suite in suites for entry, known in suite["code"].items()}
-            patients = [suite for suite in block.suites if suite in params.patient.suites]
-            plan = {"suites": suites, "patient_suites": patients, "code": code}
-            write_json(folder / f"{name}.json", plan)
-    sets, evaluated = list(params.external.sets), [entry.set for entry in params.external.evaluated]
-    write_metrics(args.metrics, {"sets": sets, "evaluated": evaluated}, {"sets": len({*sets, *evaluated})})
 
 
 if __name__ == "__main__":

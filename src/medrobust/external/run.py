@@ -52,6 +52,7 @@ def evaluate_model(
     )
     record = {**images.record, "patients_record": _patients(model, external, plan, settings, tables, metrics.stem)}
     hashes = {suite["name"]: suite_hash(suite) for suite in plan["suites"]}
+    record |= {"left_out": external.store.header.left_out, "skipped": len(external.store.header.skipped)}
     record[MADE_ON] = {"weights": weights, **made_on, "suites": hashes}
     _write_tables(images, tables, metrics.stem)
     write_metrics(metrics, record, _shown(images.record))

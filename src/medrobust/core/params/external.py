@@ -60,6 +60,11 @@ class ExternalParams(Block):
     sets: Named[ExternalSetParams]
     evaluated: list[EvaluatedParams]
 
+    @property
+    def names(self) -> list[str]:
+        """All external data sets, those that the pipeline evaluates first."""
+        return list(dict.fromkeys([*self.sets, *(entry.set for entry in self.evaluated)]))
+
     @model_validator(mode="after")
     def _one_origin(self) -> "ExternalParams":
         known = {name.lower() for name in self.sets}

@@ -79,14 +79,22 @@ class Params(Block):
                 (f"external.sets.{name}.suites", block.suites, suites)
                 for name, block in self.external.sets.items()
             ),
-            *(
-                (f"external.sets.{name}.classes", block.classes.values(), self.data.classes)
-                for name, block in self.external.sets.items()
-            ),
         ):
             if unknown := [name for name in names if name is not None and name not in known]:
                 remedy = f"Known: {', '.join(known)}"
                 raise UserError(f"params.yaml: {key}", f"there is no {unknown[0]!r}", remedy)
+        return self
+
+    @model_validator(mode="after")
+    def _external_classes_exist(self) -> "Params":
+        for name, block in self.external.sets.items():
+            for label, mapped in block.classes.items():
+                if mapped is not None and mapped not in self.data.classes:
+                    found = f"{label!r} is mapped to {mapped!r}, which is not in data.classes"
+                    remedy = (
+                        f"Map it to one of {', '.join(self.data.classes)}, or to null (or set external.sets: {{}})"
+                    )
+                    raise UserError(f"params.yaml: external.sets.{name}.classes", found, remedy)
         return self
 
     @model_validator(mode="after")
