@@ -20,8 +20,9 @@ from medrobust.data.prepare import download, prepare
 from medrobust.data.store import ImageStore, SplitStore, Subset
 
 S = TypeVar("S", bound=Subset)
-#: Keys of `data` that an external set has too; `labels` is called `classes` there.
-KEY = re.compile(r"\bdata\.(source|path|sha256|labels|ignore|table|phantom)\b")
+#: Keys of `data` that an external set has too; `labels` is called `classes` there. A list of classes after a colon
+#: is that of the models.
+KEY = re.compile(r"\bdata\.(source|path|sha256|labels|ignore|table|phantom|classes(?!: \[))\b")
 
 
 def prepare_external(name: str, block: ExternalSetParams, data: DataParams, out: Path, seed: int) -> None:
