@@ -37,7 +37,7 @@ def plan() -> None:
     params = load_params()
     with atomic_dir(args.out) as folder:
         for name, block in params.external.sets.items():
-            write_json(folder / f"{name}.json", make_plan(block, params.patient.suites, args.suites))
+            write_json(folder / f"{name}.json", make_plan(block, args.suites))
     record = {"sets": list(params.external.sets), "evaluated": len(params.external.evaluated)}
     write_metrics(args.metrics, record, {"sets": ", ".join(params.external.names)})
 

@@ -31,7 +31,14 @@ def write_images(folder: Path, *labels: str) -> None:
 
 
 def block(folder: Path, classes: dict[str, str | None], **changes: Any) -> ExternalSetParams:
-    values = {"source": "archive", "path": str(folder), "classes": classes, "suites": [], **changes}
+    values = {
+        "source": "archive",
+        "path": str(folder),
+        "classes": classes,
+        "suites": [],
+        "patient_suites": [],
+        **changes,
+    }
     return ExternalSetParams.model_validate(values)
 
 

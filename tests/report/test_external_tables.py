@@ -85,9 +85,7 @@ def test_a_file_of_the_command_has_a_table_and_no_audit(folder: Path) -> None:
     assert {row[1] for row in rows(run, "External data: far")} == {"adversarial"}
     text = external_text(run)
     assert len(text) == 2
-    assert text[1].startswith(
-        "far <i>: 40 images of 20 patients; evaluated without the pipeline, so that no audit"
-    )
+    assert text[1].startswith("far: 40 images of 20 patients; evaluated without the pipeline, so that no audit")
     cards = {card["of"]: card for card in verdicts(run)}
     assert (cards["External data: b"]["verdict"], cards["External data: b"]["tone"]) == ("leaking", "bad")
     assert cards["External data: b"]["reasons"] == AUDIT["reasons"]

@@ -1,6 +1,5 @@
 """What the cells of an external data set depend on: the suites that it names. Light: no torch."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +7,11 @@ from medrobust.attacks.engine.suite import read_suite
 from medrobust.core.params.external import ExternalSetParams
 
 
-def make_plan(block: ExternalSetParams, patient_suites: Sequence[str], suites: Path) -> dict[str, Any]:
-    """The resolved `suites` of a set, the names of those that attack patients too, and the hashes of their code.
-
-    `suites` is the folder of resolved suites, `patient_suites` those of the block `patient`.
-    """
-    resolved = [read_suite(suites / name) for name in block.suites]
-    code = {entry: known for suite in resolved for entry, known in suite["code"].items()}
-    both = [name for name in block.suites if name in patient_suites]
-    return {"suites": resolved, "patient_suites": both, "code": code}
+def make_plan(block: ExternalSetParams, suites: Path) -> dict[str, Any]:
+    """The resolved `suites` and `patient_suites` of a set, read from a folder, and the hashes of their `code`."""
+    found = {
+        "suites": [read_suite(suites / name) for name in block.suites],
+        "patient_suites": [read_suite(suites / name) for name in block.patient_suites],
+    }
+    code = {entry: known for part in found.values() for suite in part for entry, known in suite["code"].items()}
+    return {**found, "code": code}

@@ -38,7 +38,7 @@ def evaluate_model(
 
     Args:
         external: the set, all of it in the split `test`.
-        plan: `suites`, and `patient_suites`, the names of those that attack patients too.
+        plan: `suites`, and the `patient_suites` that attack all images of a patient at once (`plan.make_plan`).
         made_on: hashes of images and split on which the model was trained, and of the external images.
         metrics: file; the record of `evaluate_images`, with `patients_record`, that of `evaluate_patients` or
             `not_fitted` with the reason.
@@ -51,7 +51,7 @@ def evaluate_model(
         network, guard, with_classes(external.subset("test"), network.classes), plan["suites"], settings
     )
     record = {**images.record, "patients_record": _patients(model, external, plan, settings, tables, metrics.stem)}
-    hashes = {suite["name"]: suite_hash(suite) for suite in plan["suites"]}
+    hashes = {suite["name"]: suite_hash(suite) for suite in (*plan["suites"], *plan["patient_suites"])}
     record |= {"left_out": external.store.header.left_out, "skipped": len(external.store.header.skipped)}
     record[MADE_ON] = {"weights": weights, **made_on, "suites": hashes}
     _write_tables(images, tables, metrics.stem)
@@ -68,8 +68,7 @@ def _patients(
     patient = load_patient_model(model.patient, device())
     ordered = read_card(model.patient)["aggregate"] == "gru"
     groups = [with_classes(group, patient.classes) for group in patient_groups(external, "test", ordered=ordered)]
-    suites = [suite for suite in plan["suites"] if suite["name"] in plan["patient_suites"]]
-    found = evaluate_patients(patient, groups, suites, settings)
+    found = evaluate_patients(patient, groups, plan["patient_suites"], settings)
     _write_tables(found, tables, f"{name}-patients")
     return found.record
 

@@ -11,7 +11,8 @@ from medrobust.core.params.external import ExternalSetParams
 from tests.core.params.changed import load_changed
 from tests.params import default_block, preset
 
-FILES: dict[str, Any] = {"source": "archive", "path": "b.zip", "classes": {"AD": "MildDemented"}, "suites": []}
+FILES: dict[str, Any] = {"source": "archive", "path": "b.zip", "classes": {"AD": "MildDemented"}, "suites": [],
+                         "patient_suites": []}  # fmt: skip
 
 
 def refused(folder: Path, message: str, **changes: Any) -> None:
@@ -23,6 +24,7 @@ def test_a_label_needs_a_class_of_the_run_and_a_suite_must_exist(tmp_path: Path)
     refused(tmp_path, r"sets\.b\.classes: 'AD' is mapped to 'Mild', which is not in data\.classes\. Map it to one "
             r"of NonDemented, .*, or to null \(or set external\.sets: {}\)", classes={"AD": "Mild"})  # fmt: skip
     refused(tmp_path, r"sets\.b\.suites: there is no 'pdg'. Known: pgd", suites=["pdg"])
+    refused(tmp_path, r"sets\.b\.patient_suites: there is no 'pdg'. Known: pgd", patient_suites=["pdg"])
     refused(tmp_path, r"sets\.b\.classes: Dictionary should have at least 1 item", classes={})
     refused(tmp_path, r"sets\.b\.image_size: unknown key.*Known here: .*classes", image_size=64)
     assert load_changed(tmp_path, "external.sets", {"b": {**FILES, "classes": {1: None, "x": "NonDemented"}}})

@@ -29,6 +29,7 @@ class ExternalSetParams(Block):
     Attributes:
         classes: label in these data -> class of `data.classes`, or None to leave out its images.
         suites: suites of attacks that models are evaluated under on these images.
+        patient_suites: suites that attack all images of a patient at once.
     """
 
     source: str
@@ -36,6 +37,7 @@ class ExternalSetParams(Block):
     sha256: str | None = None
     classes: Annotated[dict[Label, ClassName | None], Field(min_length=1)]
     suites: list[str]
+    patient_suites: list[str]
     ignore: list[str] = Field(default_factory=list)
     table: TableParams | None = None
     phantom: PhantomParams | None = None

@@ -76,8 +76,9 @@ class Params(Block):
             ("transfer.suite", [self.transfer.suite or None], suites),
             ("explain.suite", [self.explain.suite], suites),
             *(
-                (f"external.sets.{name}.suites", block.suites, suites)
+                (f"external.sets.{name}.{key}", getattr(block, key), suites)
                 for name, block in self.external.sets.items()
+                for key in ("suites", "patient_suites")
             ),
         ):
             if unknown := [name for name in names if name is not None and name not in known]:
