@@ -154,5 +154,8 @@ def _classes_table(run: Run, name: str, external: External) -> Table:
             str(count["patients"]), number(count["images"] / other),
         ]  # fmt: skip
         rows.append([label, *cells])
-    columns = ["class", "own test images", "patients", "share", "external images", "patients ", "share "]
+    columns = [
+        "class",
+        *(f"{side} {what}" for side in ("own", "external") for what in ("images", "patients", "share")),
+    ]
     return Table(f"Classes: own test images and {name}", columns, rows)
