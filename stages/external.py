@@ -15,7 +15,7 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     paths = {
         plan: ["suites", "out", "metrics"], adopt: ["file", "backbones", "models", "ensemble", "metrics"],
-        evaluate: ["data", "prepared", "split", "plan", "detection", "tables"],
+        evaluate: ["data", "prepared", "split", "plan", "detectors", "tables"],
     }  # fmt: skip
     for function, names in paths.items():
         options = commands.add_parser(function.__name__)
@@ -70,5 +70,5 @@ def adopt() -> None:
 
 if __name__ == "__main__":
     args = parse()
-    used = read_entries(args.plan, args.detection) if args.run is evaluate else {}
+    used = read_entries(args.plan, args.detectors) if args.run is evaluate else {}
     run_stage(args.run, f"external-{args.name}", entries=used)

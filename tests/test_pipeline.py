@@ -82,6 +82,7 @@ def test_a_stage_depends_on_the_registry_whose_entries_it_uses(name: str) -> Non
     wanted = {
         "download": "sources", "prepare": "sources", "suite": "attacks", "settings": "objectives",
         "detection": "detectors", "corruptions": "corruptions", "prepare_external": "external_sources",
+        "evaluate_external": "detectors",
     }  # fmt: skip
     assert registries == ({f"data/code/{wanted[name]}.json"} if name in wanted else set())
 
