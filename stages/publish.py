@@ -14,7 +14,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone")
     parser.add_argument("--ensemble", type=Path)
     parser.add_argument("--regime", help="of the members of the ensemble")
-    for name in ("checkpoints", "prepared", "metrics", "plots", "suites", "guards", "lock", "external"):
+    for name in ("checkpoints", "prepared", "metrics", "plots", "suites", "guards", "lock"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     for name in ("tuned", "patients", "predictions"):
         parser.add_argument(f"--{name}", type=Path, help="of a backbone", default=Path())
@@ -40,14 +40,14 @@ def main() -> None:
     common: dict[str, Any] = {"suites": suites, "confidence": confidence, "usage": usage}
     if args.ensemble:
         run = collect_ensemble(folders, list(suites), args.regime, provenance)
-        read_external(run, args.external, complete=False)
+        read_external(run, args.metrics, complete=False)
         parts = Parts(args.guards / f"ensemble-{args.regime}")
         model = PublishedModel(run=run, backbone="ensemble", regime=args.regime, parts=parts, **common)
         publish_ensemble(model, args.ensemble, folders, args.out[0])
         return
     run = collect(folders, [args.backbone], list(suites), provenance)
     read_corruption_records(run, args.metrics, [args.backbone])
-    read_external(run, args.external, complete=False)
+    read_external(run, args.metrics, complete=False)
     for regime, out in zip(REGIMES, args.out, strict=True):
         name = f"{args.backbone}-{regime}"
         table = f"{name}.parquet"

@@ -34,19 +34,7 @@ def main() -> None:
         "prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "attacks", "scores", "suites",
         "audit", "code", "cases",
     )  # fmt: skip
-    for name in (
-        *read,
-        "external",
-        "cards",
-        "chosen",
-        "tables",
-        "corrupted",
-        "lock",
-        "out",
-        "figures",
-        "vectors",
-        *tables,
-    ):
+    for name in (*read, "cards", "chosen", "tables", "corrupted", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     args = parser.parse_args()
     # DVC compares only hashes of these files, so a report that lacks some of them would count as complete.
@@ -71,7 +59,7 @@ def main() -> None:
     corrupted = [name for name, model in params.models.items() if model.corrupt]
     read_corruptions(run, args.metrics, args.corrupted, corrupted, params.corruptions, params.report)
     read_groups(run, args.prepared)
-    read_external(run, args.external)
+    read_external(run, args.metrics)
     report = params.report
     settings = ReportSettings(
         report.title, params.seed, params.split.strategy, report.confidence,

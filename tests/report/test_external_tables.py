@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 
 def collected(folder: Path, *, complete: bool = True) -> Run:
     run = read(folder)
-    read_external(run, folder / "metrics" / "external", complete=complete)
+    read_external(run, folder / "metrics", complete=complete)
     return run
 
 

@@ -19,12 +19,12 @@ NOT_AUDITED = "evaluated without the pipeline, so that no audit compared its ima
 Pairs = Iterator[tuple[str, Rate | None, Rate | None]]
 
 
-def read_external(run: Run, folder: Path, *, complete: bool = True) -> None:
-    """Put the records of all external sets into `run.external`; `folder` is that of their metrics files.
+def read_external(run: Run, metrics: Path, *, complete: bool = True) -> None:
+    """Put the records of all external sets into `run.external`.
 
     If `run` is `complete`, it has all models, and a result of none of them is noted as of another run.
     """
-    reader = Reader(run)
+    reader, folder = Reader(run), metrics / "external"
     if not reader.usable(folder / "sets.json"):
         return
     known = read_metrics(folder / "sets.json")
