@@ -30,6 +30,9 @@ def main() -> None:
             (folder / script.stem).write_text(stage_code(script), encoding="utf-8")
         for kind, names in used.items():
             write_json(folder / f"{kind}.json", {"code": entry_hashes(kind, names)})
+        # A file of its own: an external set with another source must not run `download` again.
+        external = {block.source for block in params.external.sets.values()}
+        write_json(folder / "external_sources.json", {"code": entry_hashes("sources", external)})
         write_json(folder / "versions.json", installed())
 
 

@@ -30,6 +30,7 @@ def main() -> None:
     from medrobust.report.publish.parts import Parts, Usage
     from medrobust.report.run import REGIMES
     from medrobust.report.tables.corruptions import read_corruption_records
+    from medrobust.report.tables.external import read_external
 
     params = load_params()
     suites, confidence = params.attacks.suites, params.report.confidence
@@ -39,12 +40,14 @@ def main() -> None:
     common: dict[str, Any] = {"suites": suites, "confidence": confidence, "usage": usage}
     if args.ensemble:
         run = collect_ensemble(folders, list(suites), args.regime, provenance)
+        read_external(run, args.metrics, complete=False)
         parts = Parts(args.guards / f"ensemble-{args.regime}")
         model = PublishedModel(run=run, backbone="ensemble", regime=args.regime, parts=parts, **common)
         publish_ensemble(model, args.ensemble, folders, args.out[0])
         return
     run = collect(folders, [args.backbone], list(suites), provenance)
     read_corruption_records(run, args.metrics, [args.backbone])
+    read_external(run, args.metrics, complete=False)
     for regime, out in zip(REGIMES, args.out, strict=True):
         name = f"{args.backbone}-{regime}"
         table = f"{name}.parquet"

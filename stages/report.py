@@ -25,6 +25,7 @@ def main() -> None:
     from medrobust.report.tables.corruptions import read_corruptions
     from medrobust.report.tables.detection import read_detection
     from medrobust.report.tables.explanations import read_explanations
+    from medrobust.report.tables.external import read_external
     from medrobust.report.tables.groups import read_groups
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -58,6 +59,7 @@ def main() -> None:
     corrupted = [name for name, model in params.models.items() if model.corrupt]
     read_corruptions(run, args.metrics, args.corrupted, corrupted, params.corruptions, params.report)
     read_groups(run, args.prepared)
+    read_external(run, args.metrics)
     report = params.report
     settings = ReportSettings(
         report.title, params.seed, params.split.strategy, report.confidence,

@@ -15,7 +15,7 @@ CODE = [*FILES, *sorted((ROOT / "stages").glob("*.py")), *sorted((ROOT / "tools"
 LEVELS = {
     "core": 0, "data": 1, "models": 1, "attacks": 2, "corruptions": 2, "training": 3, "detection": 3,
     "checklist": 3, "ensembling": 4, "explain": 4, "cases": 4, "patients": 3, "inference": 5, "report": 5,
-    "export": 5, "app": 5, "cli": 6, "__main__": 6,
+    "external": 4, "export": 5, "app": 5, "cli": 6, "__main__": 6,
 }  # fmt: skip
 
 

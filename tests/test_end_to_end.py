@@ -168,6 +168,7 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
     after = {"ensemble", "detect_ensemble@adv", "transfer", "explain@resnet10t", "publish@resnet10t", "report"}
     after |= {"cases", "publish_ensemble", "patient@resnet10t-adv", "attack_patient@resnet10t-adv-pgd"}
     after.add("detect@resnet10t-adv")  # switched off, but DVC sees another model
+    after.add("evaluate_external@site_c-resnet10t")
     after |= {"checkpoints", "attempts@resnet10t", "attempts_ensemble", "guards", "tables", "corrupt@resnet10t"}
     assert ran == {"settings", "adv_train@resnet10t", *after, *attacks, *checks}
     run(pipeline, "git", "checkout", "--quiet", "--", "params.yaml")
@@ -220,7 +221,7 @@ def test_code_of_an_attack_runs_the_cells_of_its_suites(pipeline: Path) -> None:
     source = pipeline / "src" / "medrobust" / "attacks" / "methods" / "square.py"
     source.write_text(source.read_text() + "\nADDED = 1\n")
     cells = {"attack@resnet10t-clean-worst", "attack@resnet10t-adv-worst", "attack_ensemble@worst"}
-    suites = {"suite@pgd", "suite@worst"}  # cheap; what the suite pgd gave is as before
+    suites = {"suite@pgd", "suite@worst", "external"}  # cheap; what the suite pgd gave is as before
     # The suite is one that detection tests; a cell that is switched off takes a second.
     detected = {"detection", "detect_ensemble@adv", "detect@resnet10t-clean", "detect@resnet10t-adv"}
     checks = {"check@resnet10t", "check_ensemble"}

@@ -46,6 +46,7 @@ def params(folder: Path) -> dict[str, object]:
         "source": "archive", "path": str(folder), "classes": CLASSES, "channels": 3, "phantom": None,
         "on_bad_image": "skip", "on_mixed_patient": "skip", "image_size": 32, "table": {"file": "labels.csv"},
     }  # fmt: skip
+    content["external"]["sets"] = {}
     content["corruptions"] |= {"modality": "photo", "names": ["jpeg"]}
     content["split"] |= {"strategy": "patient", "merge": {}}
     return content

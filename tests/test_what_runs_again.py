@@ -23,7 +23,7 @@ from tests.params import preset, save
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Phrases of the table, as the list above it explains them.
-CELLS = {"attack", "check", "detect", "explain", "corrupt", "patient", "attack_patient"}
+CELLS = {"attack", "check", "detect", "explain", "corrupt", "patient", "attack_patient", "evaluate_external"}
 ATTACKS = {"attack", "attack_ensemble", "attack_method"}
 CHECKS = {"check", "check_ensemble", "check_method"}
 ENSEMBLE = {"ensemble", "detect_ensemble", "transfer", "publish_ensemble"} | (ATTACKS | CHECKS) - CELLS
@@ -33,7 +33,14 @@ PHRASES = {
     "and below": CELLS | ENSEMBLE | {"adv_train", "publish"},
     "all checks": CHECKS,
     "attack cells of S": ATTACKS | {"attack_patient"},
-    "others that use S": {"detect", "detect_ensemble", "transfer", "explain", "publish_ensemble"},
+    "others that use S": {
+        "detect",
+        "detect_ensemble",
+        "transfer",
+        "explain",
+        "evaluate_external",
+        "publish_ensemble",
+    },
     "the same for the suites": ATTACKS | CHECKS | {"publish", "publish_ensemble"},
     "the same for the new B": CELLS | ENSEMBLE | {"tune", "train", "adv_train", "publish"},
 }
@@ -42,15 +49,16 @@ WITHOUT_CASES = {
     "`audit.*`", "`models.B.explain`", "`models.B.corrupt`", "other keys of `attacks`", "`patient.*`",
     "`transfer.*`",
     "`corruptions.modality`, `.names`, `.severities`, `.draws`", "other keys of `corruptions`",
-    "other keys of `report`, `study`",
+    "other keys of `report`, `study`", "`external`",
 }  # fmt: skip
-RESOLVED = {"code", "suite", "surrogate", "settings", "detection", "corruptions"}
+RESOLVED = {"code", "suite", "surrogate", "settings", "detection", "corruptions", "external"}
 #: Cheap stages that hash results; the table does not list them.
 HASHES = {"checkpoints", "attempts", "attempts_ensemble", "attempts_method", "guards", "tables"}
 MORE = {"timm": "resnet18", "weights": "none", "image_size": 64, "detect": ["clean"], "explain": True}
 SQUARE = [{"name": "square"}]
 MOVED = {"norm": "Linf", "eps": [0.01], "attacks": [{"name": "transfer", "source": "resnet34-clean"}]}
 LINE = {"suite": "moved", "backbone": "resnet34", "regime": "clean"}
+ARCHIVE = {"source": "archive", "path": "b.zip", "classes": {"x": None}, "suites": [], "patient_suites": []}
 #: Row of the table -> changes of params, each a list of (dotted key, value; None: the key is removed).
 ROWS: dict[str, list[list[tuple[str, Any]]]] = {
     "`seed`": [[("seed", 2)]],
@@ -86,6 +94,10 @@ ROWS: dict[str, list[list[tuple[str, Any]]]] = {
         [("corruptions.draws", 9)], [("corruptions.names", ["gamma"])], [("corruptions.modality", "ct")],
     ],
     "other keys of `corruptions`": [[("corruptions.baseline", "efficientnet_b0-adv")]],
+    "`external`": [
+        [("external.sets.site_c.suites", [])], [("external.sets.site_c.phantom.shift", 0.1)],
+        [("external.sets.more", ARCHIVE)],
+    ],
     "`report.bootstrap`, `report.confidence`": [[("report.bootstrap", 9)], [("report.confidence", 0.9)]],
     "other keys of `report`, `study`": [[("report.title", "t")], [("study.funding", "a grant")]],
 }  # fmt: skip
@@ -164,6 +176,15 @@ def resolved_files(params: Params) -> dict[str, Any]:
         f"{settings}/backbones.json": list(params.models),
         "data/resolved/detection.json": [detect, named],
         "data/resolved/suites.json": params.attacks.suites,
+        "data/code/external_sources.json": {block.source for block in params.external.sets.values()},
+        **{
+            f"data/resolved/external/{name}.json": [
+                block,
+                *(params.attacks.suites[suite] for suite in block.suites),
+            ]
+            for name, block in params.external.sets.items()
+        },
+        "metrics/external/sets.json": list(params.external.sets),
         "data/resolved/corruptions.json": resolve_corruptions(params.corruptions, {}),
     }
 

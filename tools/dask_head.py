@@ -29,7 +29,7 @@ from medrobust.data.pseudonyms import KEY_FILE
 from tools.dvc_calls import CHATTER, in_repo, run_stage
 from tools.git_calls import clean_commit, git
 from tools.order import Needs
-from tools.outside import READERS, named_files
+from tools.outside import named_files, reads_outside
 from tools.same_data import Lock, read_lock
 
 #: Files of a run: they may differ from the last commit.
@@ -205,7 +205,7 @@ def what_runs_where(repo: Repo) -> tuple[set[str], set[str]]:
         if any(path == dep or dep in path.parents for dep in deps for path in loose):
             here.add(stage.addressing)
     kept = {stage.addressing for stage in stages if any(out.use_cache for out in stage.outs)}
-    return here | set(READERS), kept
+    return here | {stage.addressing for stage in stages if reads_outside(stage.addressing)}, kept
 
 
 def locked(path: Path) -> Lock:

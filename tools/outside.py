@@ -37,16 +37,26 @@ def read_by_settings(out: Path, _: Mapping[str, Any]) -> Recorded:
         yield path, str(Path(path).expanduser()), known
 
 
+def read_by_prepare_external(out: Path, params: Mapping[str, Any]) -> Recorded:
+    """The same as `read_by_download` of an external data set, whose name is that of the out."""
+    return read_by_download(out, {"data": params["external"]["sets"].get(out.name, {})})
+
+
 #: The stages that read such files -> what their out says of them.
 READERS: dict[str, Callable[[Path, Mapping[str, Any]], Recorded]] = {
-    "download": read_by_download, "settings": read_by_settings,
+    "download": read_by_download, "settings": read_by_settings, "prepare_external": read_by_prepare_external,
 }  # fmt: skip
+
+
+def reads_outside(stage: str) -> bool:
+    """Whether a stage or cell (`prepare_external@site_c`) reads files outside the pipeline."""
+    return stage.partition("@")[0] in READERS
 
 
 def edited(stage: str, out: Path) -> tuple[list[str], list[str]]:
     """What a stage has read from outside the pipeline: what was edited since, and what is not on this machine."""
     changed, absent = [], []
-    for name, path, known in READERS[stage](out, read_params(Path("params.yaml"))):
+    for name, path, known in READERS[stage.partition("@")[0]](out, read_params(Path("params.yaml"))):
         if not Path(path).exists():
             absent.append(name)
         elif content_hash(path) != known:

@@ -27,7 +27,7 @@ PRESETS, BASE = ROOT / "presets", "default"
 #: Mappings whose keys are the user's own names: an overlay replaces them whole. It is merged into all others.
 NAMED = (
     "models", "attacks.suites", "detect.detectors", "detect.suites", "data.phantom.patients", "data.labels",
-    "data.table", "split.merge", "augment.probabilities",
+    "data.table", "split.merge", "external.sets", "augment.probabilities",
 )  # fmt: skip
 #: Column of the comments in params.yaml.
 COLUMN = 30

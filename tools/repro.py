@@ -31,7 +31,7 @@ from medrobust.core.versions import changed_results, installed
 from tools.artifacts import write_artifacts
 from tools.dvc_calls import in_repo, run_stage
 from tools.order import Needs, affected, run_in_order
-from tools.outside import READERS, edited
+from tools.outside import edited, reads_outside
 from tools.prune import tidy
 
 #: Runs stages in order; gives the names of those that failed.
@@ -40,7 +40,7 @@ Run = Callable[[Needs], list[str]]
 #: Stages that hash code or resolve params: seconds, and mostly the same result as before.
 CHEAP = {
     "code", "suite", "surrogate", "settings", "detection", "corruptions", "checkpoints", "attempts",
-    "attempts_ensemble", "attempts_method", "guards", "tables",
+    "attempts_ensemble", "attempts_method", "guards", "tables", "external",
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def pipeline() -> tuple[Needs, set[str]]:
     """Every stage with the stages that it depends on, and those that have changed themselves."""
 
     def ask(repo: Repo) -> tuple[Needs, set[str]]:
-        return all_needs(repo), set(repo.status()) | {name for name in READERS if outside(repo, name)[0]}
+        return all_needs(repo), set(repo.status()) | {name for name in readers(repo) if outside(repo, name)[0]}
 
     return in_repo(ask)
 
@@ -57,6 +57,11 @@ def all_needs(repo: Repo) -> Needs:
     """Every stage with the stages that it depends on."""
     graph = repo.index.graph
     return {stage.addressing: {other.addressing for other in graph.successors(stage)} for stage in graph.nodes}
+
+
+def readers(repo: Repo) -> list[str]:
+    """The stages that read files outside the pipeline."""
+    return [stage.addressing for stage in repo.index.stages if reads_outside(stage.addressing)]
 
 
 def outside(repo: Repo, name: str) -> tuple[list[str], list[str]]:
@@ -90,7 +95,7 @@ def reproduce(name: str) -> bool:
 
 def must_force(name: str) -> bool:
     """Whether a stage has to run for files that DVC does not watch; it says for which."""
-    changed = in_repo(lambda repo: outside(repo, name)[0]) if name in READERS else []
+    changed = in_repo(lambda repo: outside(repo, name)[0]) if reads_outside(name) else []
     for what in changed:
         say(f"{name} | {what} has been edited since it was read")
     return bool(changed)
@@ -131,7 +136,7 @@ def version_notes(metrics: Path) -> list[str]:
 
 def prepare(repo: Repo) -> str:
     """Say what is not on this machine, and tidy the folders of results; what `tidy` says of the rest."""
-    for name in READERS:
+    for name in readers(repo):
         for what in outside(repo, name)[1]:
             say(f"{name} | {what} is not on this machine; what was read from it before stays in use")
     return tidy(repo)

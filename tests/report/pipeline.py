@@ -78,6 +78,9 @@ stages:
     cmd: "true"
     deps: ["data/methods/${item.method}"]
     outs: ["metrics/checks/${item.method}-method.json"]
+  external:
+    foreach: [sets, b-audit, b-one-clean, b-one-adv, b-two-clean, b-two-adv, evaluated0]
+    do: {cmd: "true", outs: ["metrics/external/${item}.json"]}
   transfer:
     cmd: "true"
     deps: [data/checkpoints]

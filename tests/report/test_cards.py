@@ -27,6 +27,7 @@ from medrobust.report.run import REGIMES, Run
 from tests.params import default_block, preset, save
 from tests.report.pipeline import lock
 from tests.report.runs import attack_record, card, checks_record, clean_record, folders, weights, write_record
+from tests.report.test_external_tables import write_external
 from tests.stages import run_stage
 
 USE = Use.model_validate({
@@ -286,6 +287,7 @@ def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pyt
     save(folder, params)
     monkeypatch.chdir(folder)
     write_empty(*(Path("metrics", "corrupt", f"one-{regime}.json") for regime in REGIMES))
+    write_external(folder)
     lock(folder)
     run_stage(root, monkeypatch, "publish", backbone="one")
     for regime in REGIMES:
@@ -293,6 +295,9 @@ def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pyt
         assert front(text)["model-index"][0]["name"] == f"one-{regime}"
         assert "0.250 [0.200, 0.300]" in text
         assert "Missing in this card" not in text
+        assert "### External data: b" in text
+        assert "| balanced accuracy | 0.600 [0.500, 0.900] | 0.500 [0.400, 0.600] | -0.100 [" in text
+        assert ("External data: far" in text) == (regime == "adv")
 
 
 def guarded(folder: Path, fitted_to: str) -> Path:

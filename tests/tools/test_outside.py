@@ -10,7 +10,7 @@ from medrobust.core.content import content_hash
 from medrobust.core.records import write_json
 from tests.params import preset, save
 from tests.tools import toy
-from tools.outside import edited, named_files
+from tools.outside import edited, named_files, reads_outside
 
 
 @pytest.fixture
@@ -47,6 +47,22 @@ def test_data_that_nobody_read_here_are_not_compared(folder: Path) -> None:
     assert edited("download", Path("raw")) == ([], [])
     write_json("raw/source.json", {"source": "medmnist", "file": "x.npz", "sha256": "abc"})
     assert edited("download", Path("raw")) == ([], [])
+
+
+def test_external_data_are_compared_with_what_was_read(folder: Path) -> None:
+    content = preset("smoke")
+    block = {"source": "archive", "classes": {"x": None}, "suites": [], "patient_suites": []}
+    content["external"]["sets"] = {"b": {**block, "path": "images"}, "c": {**block, "path": "gone"}}
+    save(folder, content)
+    for name in ("b", "c", "removed"):
+        write_json(f"external/{name}/source.json", {"source": "archive", "data.path": content_hash("images")})
+    assert edited("prepare_external@b", Path("external/b")) == ([], [])
+    assert edited("prepare_external@c", Path("external/c")) == ([], ["data.path"])
+    assert edited("prepare_external@removed", Path("external/removed")) == ([], [])
+    (folder / "images" / "1.png").write_text("other")
+    assert edited("prepare_external@b", Path("external/b")) == (["data.path"], [])
+    assert reads_outside("prepare_external@b")
+    assert not reads_outside("train@b")
 
 
 def test_weights_and_unlabelled_images_are_compared(folder: Path) -> None:

@@ -18,6 +18,7 @@ MADE_ON = "made_on"
 #: The key of a hash that differs -> what the result was made on, in words.
 OTHER = {
     "weights": "weights other than this model's", "data": "other images", "split": "another split",
+    "external": "other external images",
     "suite": "another suite of attacks", "suites": "another suite of attacks",
     "models": "weights other than those of this run's models",
 }  # fmt: skip

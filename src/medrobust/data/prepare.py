@@ -117,7 +117,7 @@ def _header(
 
 
 def _check_classes(table: pd.DataFrame, data: DataParams, skipped: list[dict[str, str]]) -> None:
-    for label in data.classes:
+    for label in data.needed_classes:
         if not (table["label"] == label).any():
             found, remedy = "no image of this class", "Add images of it, or remove it from data.classes"
             if skipped:

@@ -4,23 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from medrobust.attacks.engine.attempts import worst_case
-from medrobust.attacks.engine.evaluate import attack_suite
 from medrobust.core.errors import UserError
-from medrobust.core.metrics import classification_summary, rate_estimates
+from medrobust.core.lineage import suite_hash
 from medrobust.core.records import read_json
 from medrobust.data.inputs import Fault, InputImage
 from medrobust.data.sources.labels import normalized
-from medrobust.data.store import Subset
-from medrobust.detection.guard import score_images
-from medrobust.detection.measures import false_alarms
-from medrobust.explain.attacked_images import attacked_images
+from medrobust.external.evaluate import Settings, evaluate_images
 from medrobust.inference.images import find_suite, subset_of
 from medrobust.inference.loaded import GuardChoice, LoadedModel, open_model
-from medrobust.models.predict import log_probabilities
 from medrobust.models.use import SUITES
 
 
@@ -44,10 +37,8 @@ def evaluate(
         seed: of attacks and detectors.
 
     Returns:
-        `clean` (as in metrics/train), `attacks` (suite -> radius -> `robust_accuracy`,
-        `robust_balanced_accuracy`, each with its interval), `detectors` (name -> `false_alarms`, `threshold`, and
-        the share of attacked images that is rejected by suite), `n`, `patients`, `skipped` (file -> reason).
-        Intervals are over patients.
+        The record of `external.evaluate.evaluate_images` (`clean`, `attacks`, `detectors`, ...), and `model` (hash
+        of the weights), `suites` (name -> hash), `skipped` (file -> reason). Intervals are over patients.
 
     Raises:
         UserError: no image has a label, a label is not a class of the model, or as in `predict`.
@@ -64,30 +55,11 @@ def evaluate_model(
     skipped = {one.file: one.reason for one in found if isinstance(one, Fault)}
     images = [one for one in found if isinstance(one, InputImage)]
     subset = subset_of(images, _indices(model, images, data, labels), model.classes)
-    use = model.described()
-    rates: dict[str, Any] = {"confidence": use.confidence}
-    clean = classification_summary(
-        subset.labels, log_probabilities(model.network, subset), subset.patients, model.classes,
-        ordered=use.ordered, resamples=use.bootstrap, **rates,
-    )  # fmt: skip
-    record: dict[str, Any] = {
-        "model": model.sha256, "n": len(subset), "patients": len(set(subset.patients)), "skipped": skipped,
-        "clean": clean, "attacks": {}, "detectors": _detectors(model, subset, seed),
-    }  # fmt: skip
-    for name in _names(model, suites):
-        suite = find_suite(model, name)
-        attempts = attack_suite(model.network, subset, suite, seed=seed)
-        table = worst_case(attempts, suite["eps"])
-        record["attacks"][name] = {
-            f"{eps:g}": _rates(~table[table["eps"] == eps]["fooled"].to_numpy(dtype=bool), subset, use.confidence)
-            for eps in suite["eps"]
-        }
-        if model.guard:
-            changed = attacked_images(model.network, subset, suite, attempts, suite["eps"][-1], seed=seed)
-            for detector, scored in score_images(model.network, model.guard, subset, seed, changed).items():
-                above = float((scored.scores > model.guard.detectors[detector].threshold).mean())
-                record["detectors"][detector].setdefault("rejected_attacked", {})[name] = above
-    return record
+    use, chosen = model.described(), [find_suite(model, name) for name in _names(model, suites)]
+    settings = Settings(use.ordered, use.bootstrap, use.confidence, seed)
+    result = evaluate_images(model.network, model.guard, subset, chosen, settings)
+    hashes = {suite["name"]: suite_hash(suite) for suite in chosen}
+    return {"model": model.sha256, "suites": hashes, "skipped": skipped, **result.record}
 
 
 def _indices(model: LoadedModel, images: Sequence[InputImage], data: Path, labels: Mapping[str, str]) -> list[int]:
@@ -118,26 +90,3 @@ def _names(model: LoadedModel, suites: Sequence[str] | None) -> list[str]:
         return list(suites)
     path = (model.folder or Path()) / SUITES
     return list(read_json(path)) if path.is_file() else []
-
-
-def _rates(right: np.ndarray, subset: Subset, confidence: float) -> dict[str, Any]:
-    rates = rate_estimates(right, subset.labels, subset.patients, subset.classes, confidence=confidence)
-    found: dict[str, Any] = {}
-    for name in ("accuracy", "balanced_accuracy"):
-        found[f"robust_{name}"], found[f"robust_{name}_ci"] = rates[name]
-    return found
-
-
-def _detectors(model: LoadedModel, subset: Subset, seed: int) -> dict[str, Any]:
-    """False alarms of each detector of the guard on these clean images."""
-    if model.guard is None:
-        return {}
-    found = {}
-    for name, scored in score_images(model.network, model.guard, subset, seed).items():
-        threshold = model.guard.detectors[name].threshold
-        alarms = false_alarms(scored, threshold, model.described().confidence)
-        found[name] = {
-            "threshold": threshold, "nominal": model.guard.fpr, "false_alarms": alarms["rate"],
-            "false_alarms_ci": alarms["ci"],
-        }  # fmt: skip
-    return found

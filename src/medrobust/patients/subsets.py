@@ -1,5 +1,6 @@
 """Patients as rows of a data set: all images of a patient, stacked along the channels, are one input."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,12 +57,12 @@ def _plain_subset(subset: Subset, rows: np.ndarray) -> Subset:
     )  # fmt: skip
 
 
-def no_patient_unit(splits: SplitStore) -> str | None:
-    """Why a data set has no patient unit; None if it has one."""
+def no_patient_unit(splits: SplitStore, names: Sequence[str] = SPLITS) -> str | None:
+    """Why a data set has no patient unit in the named splits; None if it has one."""
     manifest, table = splits.store.manifest, splits.table
-    used = (table["split"].isin(SPLITS) & (manifest["kind"] == "real")).to_numpy()
+    used = (table["split"].isin(names) & (manifest["kind"] == "real")).to_numpy()
     patients, labels = manifest["patient"][used], table["label"][used]
-    if absent := [name for name in SPLITS if name not in set(table["split"][used])]:
+    if absent := [name for name in names if name not in set(table["split"][used])]:
         return f"{absent[0]} has no real image"
     if unknown := int((patients == "").sum()):
         return f"{unknown} of {len(patients)} images have no patient id"

@@ -115,6 +115,14 @@ class Corruptions:
     suite: str | None = None  # Linf suite in the figure
 
 
+@dataclass(frozen=True)
+class External:
+    """Results on one external data set; `audit` is {} if the pipeline does not have its images."""
+
+    records: dict[Model, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Answers:
     """What each model answered on each image; tables by `report/answers.py`."""
@@ -188,6 +196,7 @@ class Run:
     drawn: dict[Model, dict[str, pd.DataFrame]] = field(default_factory=dict)  # tables of their curves by name
     explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
     corruptions: Corruptions = field(default_factory=Corruptions)
+    external: dict[str, External] = field(default_factory=dict)  # by the name of the data set
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)  # of images by id, one column each; "" = unknown
     hashes: Hashes = field(default_factory=Hashes)
     missing: list[str] = field(default_factory=list)  # files that should be there

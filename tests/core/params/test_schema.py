@@ -130,11 +130,13 @@ OPTIONAL = {
         for name in preset()["models"] for key in ("tune", "train", "adv", "detect", "explain", "corrupt")
     ),
     "attacks.suites.white_box.give_up",
+    "external.sets.site_c.phantom", "external.sets.site_c.phantom.site",
 }  # fmt: skip
 #: Keys below which the user's own names or hyper-parameters stand.
 FREE = (
     "models", "attacks.suites", "data.phantom.patients", "detect.suites", "detect.detectors",
-    "detect.detectors.gmm",
+    "detect.detectors.gmm", "external.sets", "external.sets.site_c.classes",
+    "external.sets.site_c.phantom.patients",
     *(f"models.{name}.{block}" for name in preset()["models"] for block in ("tune", "train", "adv")),
 )  # fmt: skip
 
@@ -204,6 +206,7 @@ def test_whole_numbers_are_names_of_classes() -> None:
     content["data"] |= {"classes": [0, 1], "labels": {2: 1, "mild": 0, 3: None}}
     content["data"]["phantom"]["patients"] = {0: 3, 1: 4}
     content["split"]["merge"] = {1: 0}
+    content["external"]["sets"] = {}
     params = check_params(content, "params.yaml")
     assert params.data.classes == ["0", "1"]
     assert params.data.labels == {"2": "1", "mild": "0", "3": None}
@@ -217,10 +220,9 @@ def test_a_class_is_not_called_like_a_column_beside_its_own(tmp_path: Path) -> N
     for names, clash in ((["a", "images"], "images"), (["a", "a_low"], "a_low"), (["a_ci", "a"], "a_ci")):
         with pytest.raises(UserError, match=rf"data\.classes has {clash}, a column beside those of classes"):
             load_changed(tmp_path, "data.classes", names)
-    assert load_changed(tmp_path, "data.classes", ["risk_low", "risk_high"]).data.classes == [
-        "risk_low",
-        "risk_high",
-    ]
+    content = preset("alzheimer-cpu")
+    content["data"] |= {"classes": ["risk_low", "risk_high"], "labels": {}}
+    assert check_params(content, "params.yaml").data.classes == ["risk_low", "risk_high"]
 
 
 def test_a_text_that_cannot_be_shown_on_one_line_is_no_name_of_a_class(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.params import preset, save
 def test_classes_named_no_and_yes_survive_a_change_by_dvc(tmp_path: Path) -> None:
     """DVC writes `no` without quotes, which YAML 1.1 reads as False."""
     content = preset()
-    content["data"]["classes"] = ["no", "yes"]
+    content["data"]["classes"], content["external"]["sets"] = ["no", "yes"], {}
     path = save(tmp_path, content)
     apply_overrides(path, ["adv.eps=0.005"])
     assert "- no\n" in path.read_text()

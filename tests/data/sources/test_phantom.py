@@ -90,6 +90,22 @@ def test_patients_have_groups_and_the_shift_changes_site_b_alone(store: ImageSto
     assert (shifted.images[other][:, 14:34, 14:34] / brain.clip(1)).mean() == pytest.approx(0.8, abs=0.02)
 
 
+def test_a_named_site_has_all_patients_and_the_shift(store: ImageStore, tmp_path: Path) -> None:
+    phantom = {"patients": dict.fromkeys(CLASSES, 4), "slices": 3, "difficulty": 0.0, "ripple": 0.0, "shift": 0.2,
+               "site": "C"}  # fmt: skip
+    shifted = make(tmp_path, phantom=phantom)
+    assert set(shifted.manifest["site"]) == {"C"}
+    assert list(shifted.manifest["patient"]) == ["C" + name for name in store.manifest["patient"]]
+    brain = store.images[:, 14:34, 14:34].astype(float)
+    assert (shifted.images[:, 14:34, 14:34] / brain.clip(1)).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_labels_are_mapped(tmp_path: Path) -> None:
+    found = make(tmp_path, labels={"low": "high", "high": "low"}).manifest
+    assert set(found["label"][found["id"].str.startswith("high")]) == {"low"}
+    assert set(found["label"][found["id"].str.startswith("low")]) == {"high"}
+
+
 def test_class_names_may_be_numbers(tmp_path: Path) -> None:
     phantom = {"patients": {0: 4, 1: 4}, "slices": 2, "difficulty": 0.0, "ripple": 0.0, "shift": 0.0}
     prepared = make(tmp_path, classes=[0, 1], phantom=phantom)

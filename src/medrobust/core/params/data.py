@@ -17,13 +17,18 @@ MANIFEST = ("id", "sha256", "label", "patient", "slice", "kind", "parent", "publ
 
 
 class PhantomParams(Block):
-    """The number of synthetic patients of the built-in data set, and how hard they are to grade."""
+    """The number of synthetic patients of the built-in data set, and how hard they are to grade.
+
+    Attributes:
+        site: of all patients, whose ids begin with it; None: sites A and B.
+    """
 
     patients: dict[ClassName, Count]
     slices: Count
     difficulty: NotNegative
     ripple: Annotated[float, Field(ge=0, le=0.2)]
     shift: Annotated[float, Field(ge=0, le=0.5)]
+    site: Name | None = None
 
 
 class InputParams(Block):
@@ -50,6 +55,16 @@ class DataParams(InputParams):
     table: TableParams | None
     groups: dict[Name, Literal["categories"] | Annotated[list[float], Field(min_length=2)]]
     phantom: PhantomParams | None
+
+    @property
+    def label_names(self) -> dict[str, str | None]:
+        """Label in the data -> class; None: its images are left out."""
+        return {name: name for name in self.classes} | self.labels
+
+    @property
+    def needed_classes(self) -> list[str]:
+        """The classes that must have images."""
+        return self.classes
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataParams":

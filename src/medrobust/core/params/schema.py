@@ -14,6 +14,7 @@ from medrobust.core.params.data import AuditParams, DataParams, SplitParams
 from medrobust.core.params.detection import DetectParams
 from medrobust.core.params.ensemble import EnsembleParams
 from medrobust.core.params.explain import ExplainParams
+from medrobust.core.params.external import ExternalParams
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.params.study import StudyParams
@@ -46,6 +47,7 @@ class Params(Block):
     patient: PatientParams
     explain: ExplainParams
     corruptions: CorruptionsParams
+    external: ExternalParams
     report: ReportParams
     study: StudyParams
 
@@ -74,12 +76,29 @@ class Params(Block):
             ("patient.suites", self.patient.suites, balls),
             ("transfer.suite", [self.transfer.suite or None], balls),
             ("explain.suite", [self.explain.suite], balls),
+            *(
+                (f"external.sets.{name}.{key}", getattr(block, key), known)
+                for name, block in self.external.sets.items()
+                for key, known in (("suites", self.attacks.suites), ("patient_suites", balls))
+            ),
         ):
             for name in names:
                 if name is not None and name not in known:
                     patch = known is balls and name in self.attacks.suites
                     found = f"the suite {name!r} attacks with patches" if patch else f"there is no {name!r}"
                     raise UserError(f"params.yaml: {key}", found, f"Known: {', '.join(known) or 'none'}")
+        return self
+
+    @model_validator(mode="after")
+    def _external_classes_exist(self) -> "Params":
+        for name, block in self.external.sets.items():
+            for label, mapped in block.classes.items():
+                if mapped is not None and mapped not in self.data.classes:
+                    found = f"{label!r} is mapped to {mapped!r}, which is not in data.classes"
+                    remedy = (
+                        f"Map it to one of {', '.join(self.data.classes)}, or to null (or set external.sets: {{}})"
+                    )
+                    raise UserError(f"params.yaml: external.sets.{name}.classes", found, remedy)
         return self
 
     @model_validator(mode="after")

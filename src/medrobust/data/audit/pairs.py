@@ -24,9 +24,13 @@ def equal_pixels(images: np.ndarray) -> np.ndarray:
     Returns:
         int, N: number of the group of each image; images of one group are equal.
     """
-    digests = [blake2b(image.tobytes(), digest_size=16).digest() for _, part in chunks(images) for image in part]
-    groups: np.ndarray = pd.factorize(pd.Series(digests))[0]
+    groups: np.ndarray = pd.factorize(pd.Series(pixel_digests(images)))[0]
     return groups
+
+
+def pixel_digests(images: np.ndarray) -> list[bytes]:
+    """A hash of the stored pixels of each image; arguments as in `equal_pixels`."""
+    return [blake2b(image.tobytes(), digest_size=16).digest() for _, part in chunks(images) for image in part]
 
 
 def copy_pairs(images: pd.DataFrame, result: SearchResult) -> pd.DataFrame:

@@ -35,13 +35,13 @@ LEFT_OUT = ""
 class LabelMap:
     """Maps a name or number in the data to a class of `data.classes`.
 
-    Entries of `data.labels` come first, then exact class names, then names compared as `normalized` returns them.
+    Entries of `data.labels` come first, then exact class names (unless all labels must be named, as those of
+    external data), then names compared as `normalized` returns them.
     """
 
     def __init__(self, data: DataParams) -> None:
         self.classes = data.classes
-        mapped = {name: value or LEFT_OUT for name, value in data.labels.items()}
-        self._exact = {name: name for name in data.classes} | mapped
+        self._exact = {name: value or LEFT_OUT for name, value in data.label_names.items()}
         count = Counter(map(normalized, self._exact))
         loose = {normalized(name): value for name, value in self._exact.items()}
         self._loose = {name: value for name, value in loose.items() if count[name] == 1}

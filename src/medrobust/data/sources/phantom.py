@@ -9,7 +9,8 @@ is a useful, non-robust feature (Ilyas et al. 2019, "Adversarial examples are no
 section 2).
 
 Each patient has a sex, an age and a site. They are drawn apart from the images and do not depend on the grade.
-`shift` is the known difference of site B: its signal is weaker by this share. It changes no image of site A.
+`shift` is the known difference of site B: its signal is weaker by this share. It changes no image of site A. With
+`site`, all patients are of that site, which `shift` changes.
 """
 
 from functools import cache
@@ -25,6 +26,7 @@ from medrobust.core.records import read_table, write_table
 from medrobust.core.runtime import progress
 from medrobust.data.groups import Kind
 from medrobust.data.sources.base import Listing, Release
+from medrobust.data.sources.labels import LabelMap, drop_left_out
 
 #: Mean widening of the ventricles in mm and of the sulci (share of CSF) at the highest grade; 0 at the lowest.
 WIDENING, SULCI = 7.0, 1.0
@@ -58,9 +60,11 @@ def download(data: DataParams, folder: Path, seed: int) -> dict[str, str]:
     for grade, number in progress(plan, "phantom", unit="patients"):
         label = data.classes[grade]
         rng = np.random.default_rng([seed, grade, number])
-        patient = f"{label[:3].upper()}{number + 1:03d}"
+        patient = f"{phantom.site or ''}{label[:3].upper()}{number + 1:03d}"
         person = _person(np.random.default_rng([seed, grade, number, 1]))
-        gain = 1 - phantom.shift * (person["site"] == "B")
+        if phantom.site:
+            person["site"] = phantom.site
+        gain = 1 - phantom.shift * (person["site"] in ("B", phantom.site))
         severity = grade / (len(data.classes) - 1)
         for index, pixels in enumerate(anatomy.patient(severity, phantom, data, rng, gain)):
             path = f"{label}/{patient}_{index + 1:02d}.png"
@@ -78,13 +82,16 @@ def listing(data: DataParams, folder: Path) -> Listing:
     table = read_table(
         folder / "manifest.csv", dtype=dict.fromkeys(("label", *GROUPS), str), keep_default_na=False
     )
-    table = table.assign(published_split="", kind="real", parent="")
+    raw = table["label"].set_axis(table["id"])
+    label = LabelMap(data).column(raw, "manifest.csv").to_numpy()
+    table = table.assign(label=label, published_split="", kind="real", parent="")
+    table, left_out = drop_left_out(table, raw.reset_index(drop=True))
     release = Release(
         "generated; the MNI152 template is under the ICBM's permissive licence",
         "Fonov et al. 2011, NeuroImage 54(1) (the MNI152 template, as shipped by nilearn)",
         "https://nilearn.github.io",
     )
-    return Listing(table, lambda path: (folder / path).read_bytes(), release, groups=GROUPS)
+    return Listing(table, lambda path: (folder / path).read_bytes(), release, left_out=left_out, groups=GROUPS)
 
 
 def _person(rng: np.random.Generator) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from medrobust.report.tables.explanations import (
     explanation_folds,
     explanation_text,
 )
+from medrobust.report.tables.external import external_tables, external_text
 from medrobust.report.tables.failures import failure_tables
 from medrobust.report.tables.groups import group_tables
 from medrobust.report.tables.patients import (
@@ -154,6 +155,7 @@ def _results(run: Run, settings: ReportSettings) -> list[Section]:
         ),
         _corruptions(run, confidence),
         Section("groups", "Groups of patients", group_tables(run, confidence)),
+        Section("external", "External data", external_tables(run, confidence), text=external_text(run)),
     ]  # fmt: skip
 
 

@@ -20,6 +20,10 @@ def verdicts(run: Run) -> list[dict[str, Any]]:
     """One card per verdict: `of`, `verdict`, `reasons`, `tone`."""
     audit = run.audit.get("verdict", "missing")
     cards = [{"of": "Audit of the split", "verdict": audit, "reasons": audit_reasons(run)}]
+    for name, external in run.external.items():
+        if external.audit:
+            verdict, reasons = external.audit["verdict"], external.audit["reasons"]
+            cards.append({"of": f"External data: {name}", "verdict": verdict, "reasons": reasons})
     if doubt := run.header.get("doubt"):
         cards.append({"of": "Data", "verdict": "not as published", "reasons": [doubt]})
     failed = sorted({check for record in run.attacks.checks.values() for check in record.get("means", {})})

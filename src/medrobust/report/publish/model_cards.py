@@ -35,6 +35,7 @@ from medrobust.report.tables.accuracy import (
 from medrobust.report.tables.checklist import checks_table
 from medrobust.report.tables.corruptions import corruption_tables_of
 from medrobust.report.tables.data import audit_reasons, data_text, split_table
+from medrobust.report.tables.external import external_tables, external_text
 from medrobust.report.tables.table import Table
 from medrobust.report.tables.targeted import targeted_tables
 from medrobust.report.tables.tuning import tuning_table
@@ -131,6 +132,7 @@ def _render(template: str, model: PublishedModel, use: Use, points: list[dict[st
     numbers = [row[1:] for row in full.rows if row[0] == TRAINING[model.regime]]
     templates = environment("medrobust.report.publish")
     templates.filters["attacks_text"] = attacks_text
+    external = [own(table) for table in external_tables(run, confidence)]
     text = templates.get_template(template).render(
         backbone=model.backbone, regime=model.regime, training=TRAINING[model.regime], suites=model.suites,
         run=run, folder=f"models/{model.backbone}/{model.regime}", use=use, points=points, confidence=confidence,
@@ -139,6 +141,7 @@ def _render(template: str, model: PublishedModel, use: Use, points: list[dict[st
         attacks={name: own(attack_table(run, name, confidence)) for name in run.suites},
         all_numbers=Table("All numbers", full.columns[1:], numbers, full.note),
         corrupted=corruption_tables_of(run, (model.backbone, model.regime), confidence)[:1],
+        external=[table for table in external if table.rows], external_text=external_text(run),
         failed=own(checks_table(run), "Checks that did not pass"), **values,
     )  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
