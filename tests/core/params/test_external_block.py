@@ -23,8 +23,8 @@ def refused(folder: Path, message: str, **changes: Any) -> None:
 def test_a_label_needs_a_class_of_the_run_and_a_suite_must_exist(tmp_path: Path) -> None:
     refused(tmp_path, r"sets\.b\.classes: 'AD' is mapped to 'Mild', which is not in data\.classes\. Map it to one "
             r"of NonDemented, .*, or to null \(or set external\.sets: {}\)", classes={"AD": "Mild"})  # fmt: skip
-    refused(tmp_path, r"sets\.b\.suites: there is no 'pdg'. Known: pgd", suites=["pdg"])
-    refused(tmp_path, r"sets\.b\.patient_suites: there is no 'pdg'. Known: pgd", patient_suites=["pdg"])
+    refused(tmp_path, r"sets\.b\.suites: there is no 'pdg'. Known: white_box", suites=["pdg"])
+    refused(tmp_path, r"sets\.b\.patient_suites: there is no 'pdg'. Known: white_box", patient_suites=["pdg"])
     refused(tmp_path, r"sets\.b\.classes: Dictionary should have at least 1 item", classes={})
     refused(tmp_path, r"sets\.b\.image_size: unknown key.*Known here: .*classes", image_size=64)
     assert load_changed(tmp_path, "external.sets", {"b": {**FILES, "classes": {1: None, "x": "NonDemented"}}})
