@@ -266,7 +266,10 @@ def test_a_surrogate_is_the_checkpoint_with_the_suite_s_hash(tmp_path: Path) -> 
             lambda: Transfer(eps=0.1, source="m", sha256="a", attack={"name": "bim", "x": 1}),
             r"attack\.attack\.x: unknown hyper-parameter",
         ),
-        (lambda: Transfer(eps=1.0, norm="L2", source="m", sha256="a", attack={"name": "bim"}), "not support L2"),
+        (
+            lambda: Transfer(eps=1.0, norm="L2", source="m", sha256="a", attack={"name": "bim"}),
+            "but the suite has L2",
+        ),
     ],
 )
 def test_an_invalid_setting_is_refused(make: Callable[[], Any], message: str) -> None:

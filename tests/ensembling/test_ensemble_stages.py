@@ -29,6 +29,7 @@ def workplace(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     params["attacks"]["suites"] = {"quick": SUITE}
     params["models"]["resnet10t"] |= {"detect": [], "explain": False}
     params["patient"]["suites"] = []
+    params["external"]["sets"] = {}
     params["detect"] |= {"ensemble": [], "suites": {}, "seen": None}
     params["explain"]["suite"] = params["transfer"]["suite"] = params["corruptions"]["suite"] = "quick"
     params["ensemble"] |= {"members": ["resnet10t-clean", "resnet10t-adv"], "folds": 2}

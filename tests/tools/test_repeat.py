@@ -31,6 +31,7 @@ def params(**models: Any) -> Params:
     content["explain"].update(suite="s", eps=0.02)
     content["attacks"]["surrogates"] = []
     content["patient"]["suites"] = ["s"]
+    content["external"]["sets"] = {}
     return check_params(content, "params.yaml")
 
 

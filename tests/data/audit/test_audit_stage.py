@@ -12,7 +12,7 @@ from medrobust.core.errors import UserError
 from medrobust.core.records import read_metrics, read_table, write_table
 from medrobust.data.split import make_split
 from medrobust.data.store import write_store
-from stages.audit import main
+from stages import audit
 from tests.data.stores import split_params, store
 from tests.params import preset, save
 
@@ -41,11 +41,12 @@ def test_a_leak_is_written_and_stops_the_run_if_requested(
     monkeypatch.setattr(
         sys, "argv", ["audit", *(word for pair in paths.items() for word in (f"--{pair[0]}", pair[1]))]
     )
+    monkeypatch.setattr(audit, "args", audit.parse(), raising=False)
     if on_leak == "fail":
         with pytest.raises(UserError, match=r"split\.csv: leaking: .* are also in train; .*audit\.on_leak: warn"):
-            main()
+            audit.main()
     else:
-        main()
+        audit.main()
     assert "audit: leaking\n  - " in capsys.readouterr().out
     metrics = read_metrics(tmp_path / "m.json")
     assert metrics["verdict"] == "leaking"
