@@ -90,6 +90,10 @@ def test_a_file_of_the_command_has_a_table_and_no_audit(folder: Path) -> None:
     assert (cards["External data: b"]["verdict"], cards["External data: b"]["tone"]) == ("leaking", "bad")
     assert cards["External data: b"]["reasons"] == AUDIT["reasons"]
     assert "External data: far" not in cards
+    run.external["b"].audit.update(verdict="clean", reasons=[])
+    clean = next(card for card in verdicts(run) if card["of"] == "External data: b")
+    assert (clean["tone"], len(clean["reasons"])) == ("good", 1)
+    assert "no image has a copy among the own images" in clean["reasons"][0]
 
 
 def test_shares_of_the_classes_are_compared(folder: Path) -> None:

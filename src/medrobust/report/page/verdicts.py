@@ -23,7 +23,12 @@ def verdicts(run: Run) -> list[dict[str, Any]]:
     for name, external in run.external.items():
         if external.audit:
             verdict, reasons = external.audit["verdict"], external.audit["reasons"]
-            cards.append({"of": f"External data: {name}", "verdict": verdict, "reasons": reasons})
+            # A card without a reason would read as a verdict on the results.
+            nothing = "no image has a copy among the own images, and no patient id is in train or validation"
+            cards.append({
+                "of": f"External data: {name}", "verdict": verdict,
+                "reasons": [nothing] if verdict == "clean" else reasons,
+            })  # fmt: skip
     if doubt := run.header.get("doubt"):
         cards.append({"of": "Data", "verdict": "not as published", "reasons": [doubt]})
     failed = sorted({check for record in run.attacks.checks.values() for check in record.get("means", {})})
