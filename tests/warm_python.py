@@ -101,7 +101,9 @@ def answer(connection: socket.socket) -> None:
     os.chdir(request["folder"])
     sys.argv = request["argv"]
     sources = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [str(Path(sys.argv[0]).resolve().parent), *filter(None, sources)]
+    stages = Path(sys.argv[0]).resolve().parent
+    # Its own source first: otherwise a stage replaces its process (`runtime.own_sources`) and never answers.
+    sys.path[:0] = [str(stages), str(stages.parent / "src"), *filter(None, sources)]
     code = 0
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
