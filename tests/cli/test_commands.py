@@ -25,6 +25,7 @@ from medrobust.models.use import GUARD
 from tests.cases import small_run
 from tests.data.sources.samples import slice_file
 from tests.inference.model_folder import SIDE, picture, write_model
+from tests.params import preset, save
 from tests.small import CLASSES, make_subset
 
 
@@ -176,7 +177,6 @@ def test_errors_are_one_line_and_exit_code_one(model_folder: Path, tmp_path: Pat
     for arguments, message in (
         (("predict", tmp_path / "empty", path), "is not a model folder"),
         (("predict", tmp_path / "none", path), "no such folder"),
-        (("predict", model_folder, tmp_path / "empty"), "contains no image"),
         (("predict", model_folder, path, "--guard", other / GUARD), "is the guard of another model"),
         (("predict", model_folder, path, "--detector", "lid"), "the guard has no 'lid'"),
         (("predict", model_folder, path, "--device", "abacus"), "device: 'abacus' cannot be used"),
@@ -189,6 +189,16 @@ def test_errors_are_one_line_and_exit_code_one(model_folder: Path, tmp_path: Pat
         assert result.exit_code == 1, arguments
         assert message in result.stderr, result.stderr
         assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    (tmp_path / "table.csv").write_text("file\na.png\n")
+    result = run("predict", model_folder, tmp_path / "empty", tmp_path / "table.csv", path)
+    assert result.exit_code == 1
+    assert [row["file"] for row in rows(result)] == [str(path)], "the other files are answered"
+    for words in (
+        "empty: contains no image",
+        "table.csv: no column 'path'",
+        "answered 1 image; 2 without an answer",
+    ):
+        assert words in result.stderr, result.stderr
     assert run("predict", model_folder).exit_code == 2
     assert run("attack", model_folder, path, "--eps", "much").exit_code == 2
 
@@ -304,6 +314,17 @@ def test_doctor_names_what_is_there_and_what_is_missing(tmp_path: Path, monkeypa
     for words in ("python ", "torch ", "device that is used: cpu", "this folder has no dvc.yaml"):
         assert words in outside.stdout
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.delenv("MEDROBUST_DATA", raising=False)
+    changed = preset("alzheimer-cpu")
+    save(tmp_path, changed)
+    assert (
+        "missing: data.path: $MEDROBUST_DATA/alzheimer-11519.zip does not exist; set the var"
+        in run("doctor").stdout
+    )
+    monkeypatch.setenv("MEDROBUST_DATA", str(tmp_path))
+    (tmp_path / "alzheimer-11519.zip").touch()
+    assert f"data.path: {tmp_path}/alzheimer-11519.zip\n" in run("doctor").stdout
+    (tmp_path / "params.yaml").unlink()
     inside = run("doctor")
     assert inside.exit_code == 1
     assert "missing: dvc.lock: no run is recorded" in inside.stdout

@@ -10,7 +10,6 @@ import pydicom
 import pytest
 from PIL import Image
 
-from medrobust.core.errors import UserError
 from medrobust.core.params.data import DataParams, InputParams
 from medrobust.data.inputs import Fault, InputImage, Reader
 from medrobust.data.prepare import download, prepare
@@ -229,17 +228,26 @@ def test_a_model_of_single_images_refuses_volumes_and_series(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", [{}, {"notes.txt": b"x"}, {".hidden.png": b"x"}])
-def test_a_folder_without_images_is_an_error(content: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_folder_without_images_is_a_fault_and_the_others_are_read(
+    content: dict[str, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
     for name, data in content.items():
-        (tmp_path / name).write_bytes(data)
-    with pytest.raises(UserError, match="contains no image"):
-        reader(block(source="archive", path=None, classes=["a", "b"])).find([tmp_path])
+        (tmp_path / "empty" / name).write_bytes(data)
+    PICTURES["grey.png"].save(tmp_path / "a.png")
+    paths = (tmp_path / "empty", tmp_path / "a.png")
+    images, (fault,) = read(reader(block(source="archive", path=None, classes=["a", "b"])), *paths)
+    assert [one.file for one in images] == [str(tmp_path / "a.png")]
+    assert (fault.file, fault.reason[:18]) == (str(tmp_path / "empty"), "contains no image.")
 
 
-def test_a_table_without_paths_is_an_error(tmp_path: Path) -> None:
+def test_a_table_without_paths_is_a_fault_and_the_others_are_read(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("file,label\na.png,x\n")
-    with pytest.raises(UserError, match="no column 'path'"):
-        reader(block(source="archive", path=None, classes=["a", "b"])).find([tmp_path / "t.csv"])
+    PICTURES["grey.png"].save(tmp_path / "a.png")
+    paths = (tmp_path / "a.png", tmp_path / "t.csv")
+    images, (fault,) = read(reader(block(source="archive", path=None, classes=["a", "b"])), *paths)
+    assert len(images) == 1
+    assert "no column 'path'" in fault.reason
 
 
 def test_a_file_that_cannot_be_opened_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,15 +263,23 @@ def test_a_file_that_cannot_be_opened_is_a_fault(tmp_path: Path, monkeypatch: py
     assert fault.reason == "no such file"
 
 
-def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("library", ["nibabel", "pydicom"])
+def test_a_missing_library_is_named_with_its_extra_and_the_other_files_are_read(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     volume(tmp_path / "v.nii", np.zeros((8, 8, 4), dtype=np.int16))
+    slice_file(tmp_path / "s" / "0.dcm", np.full((16, 16), 1000), 0.0, "1.2.3")
+    PICTURES["grey.png"].save(tmp_path / "a.png")
 
     def absent(name: str) -> Any:
-        raise ModuleNotFoundError(name="nibabel")
+        raise ModuleNotFoundError(name=library)
 
     monkeypatch.setattr("medrobust.data.inputs.import_module", absent)
-    with pytest.raises(UserError, match=r"nibabel is not installed\. Run: pip install medrobust\[formats\]"):
-        read(reader(block(source="nifti", path=None, classes=["a", "b"])), tmp_path / "v.nii")
+    scan = tmp_path / ("v.nii" if library == "nibabel" else "s/0.dcm")
+    data = block(source="archive", path=None, classes=["a", "b"])
+    images, (fault,) = read(reader(data), scan, tmp_path / "a.png")
+    assert [one.file for one in images] == [str(tmp_path / "a.png")]
+    assert fault.reason == f"{library} is not installed. Run: pip install medrobust[formats]"
 
 
 def test_a_bomb_in_an_npz_is_no_crash(tmp_path: Path) -> None:

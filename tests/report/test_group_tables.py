@@ -18,7 +18,7 @@ from medrobust.data.store import read_manifest
 from medrobust.report.page.render import page_content, render_markdown
 from medrobust.report.run import Run
 from medrobust.report.tables.corruptions import read_corruptions
-from medrobust.report.tables.groups import Rate, difference, group_tables, read_groups
+from medrobust.report.tables.groups import Rate, _gap, difference, group_tables, read_groups
 from tests.params import default_block
 from tests.report.runs import (
     CLASSES,
@@ -112,6 +112,8 @@ def test_each_group_has_its_images_patients_and_rates(grouped: Path) -> None:
     assert gap["site"] == "largest gap"
     assert gap["clean"].startswith("A − B: 0.333 [")
     assert (gap["n"], gap["patients"]) == ("–", "–")
+    same = Rate(0.5, 0.4, 0.6)
+    assert _gap({"A": {"clean": same}, "B": {"clean": same}}, "clean").startswith("A − B: 0.000 [")
 
 
 def test_small_and_unknown_groups_are_not_shown(grouped: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medrobust.data.inputs import TABLES, Fault, InputImage
+from medrobust.data.inputs import Fault, InputImage, is_table
 from medrobust.inference.loaded import LoadedModel
 from medrobust.inference.predict import Prediction, answer
 
@@ -83,7 +83,7 @@ def _in_one_folder(paths: Sequence[Path]) -> Path:
 
 def _read(files: Sequence[Path], model: LoadedModel) -> ReadFiles:
     """Tables are refused: a page that others on this machine can open must not read the paths that they name."""
-    tables = [path for path in files if path.name.lower().endswith(TABLES)]
+    tables = [path for path in files if is_table(path)]
     parts: list[InputImage | Fault] = [
         Fault(str(path), "is a table; use it with `medrobust predict`") for path in tables
     ]

@@ -3,6 +3,7 @@
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
+from os.path import expandvars
 from pathlib import Path
 
 import click
@@ -11,7 +12,10 @@ from medrobust.cli.options import counted, say
 
 #: Packages whose versions results name, and the extra that installs each optional one.
 PACKAGES = ("medrobust", "torch", "torchvision", "timm", "kornia", "numpy", "dvc")
-OPTIONAL = {"nibabel": "formats", "pydicom": "formats", "h5py": "formats", "onnxruntime": "onnx", "dvc-s3": "s3"}
+OPTIONAL = {
+    "nibabel": "formats", "pydicom": "formats", "h5py": "formats", "onnx": "onnx", "onnxscript": "onnx",
+    "onnxruntime": "onnx", "gradio": "app", "distributed": "scale", "dvc-s3": "s3",
+}  # fmt: skip
 
 
 @click.command(epilog="Example: medrobust doctor")
@@ -91,9 +95,14 @@ def _data(folder: Path) -> list[str]:
     models = sorted(path.parent.relative_to(folder) for path in (folder / "models").glob("*/*/card.json"))
     click.echo(f"models: {', '.join(map(str, models)) or 'none (make repro, or dvc pull)'}")
     path = params.data.path
-    if path and "://" not in path and "$" not in path and params.data.source not in ("medmnist", "kaggle"):
-        return [] if Path(path).expanduser().exists() else [f"data.path: {path} does not exist"]
-    return []
+    if not path or "://" in path or params.data.source in ("medmnist", "kaggle"):
+        return []
+    found = Path(expandvars(path)).expanduser()
+    click.echo(f"data.path: {found if found.exists() else f'{path}, which is not here'}")
+    if found.exists() or prepared:  # prepared data need no raw data
+        return []
+    unset = "; set the variable" if "$" in str(found) else ""
+    return [f"data.path: {path} does not exist{unset}"]
 
 
 def _remotes(folder: Path) -> list[str]:

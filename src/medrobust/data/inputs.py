@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from glob import escape
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ class Inputs:
                 yield from read()
             except OSError as error:
                 yield Fault(name, f"cannot be read ({error.strerror or error})")
+            except UserError as error:  # a library for this kind of file is not installed
+                yield Fault(name, _reason(error))
             except ValueError as error:
                 found = SET_WINDOW.sub(", and the model was trained without data.window", str(error))
                 yield Fault(name, found)
@@ -103,25 +106,18 @@ class Reader:
     def find(self, paths: Iterable[Path]) -> Inputs:
         """The images at paths: files, folders with all files below, or tables with a column `path`.
 
-        Raises:
-            UserError: a path does not exist, a folder has no image, a table lacks the column `path`, or the
-                library for a kind of file is not installed.
+        A path is a fault, and the others are still used, if it does not exist, is a folder without images or a
+        table without the column `path`, or needs a library that is not installed.
         """
         found = Inputs()
-        single: list[Path] = []  # consecutive files: those of a series belong together
-        for path in paths:
-            if path.is_file() and not path.name.lower().endswith(TABLES):
-                single.append(path)
-                continue
-            self._add_files(single, found, {})
-            single = []
-            if path.is_dir():
-                self._add_folder(path, found)
-            elif path.is_file():
-                self._add_table(path, found)
-            else:
-                found.faults.append(Fault(str(path), "no such file"))
-        self._add_files(single, found, {})
+        # Consecutive files are one group, because those of a series belong together.
+        for is_file, group in groupby(paths, lambda path: path.is_file() and not is_table(path)):
+            members = list(group)
+            for part in [members] if is_file else [[path] for path in members]:
+                try:
+                    self._add(part, found)
+                except UserError as error:
+                    found.faults.append(Fault(str(part[0]), _reason(error)))
         return found
 
     def fit(self, content: Any) -> np.ndarray:
@@ -133,6 +129,17 @@ class Reader:
         size, channels = self.params.image_size, self.params.channels
         only_grey = channels == 1 and not self.colour_as_grey
         return to_raster(content, size, channels, self.params.window, only_grey=only_grey).pixels
+
+    def _add(self, paths: list[Path], found: Inputs) -> None:
+        """Add files, or one folder or table."""
+        if paths[0].is_dir():
+            self._add_folder(paths[0], found)
+        elif not paths[0].is_file():
+            found.faults.append(Fault(str(paths[0]), "no such file"))
+        elif is_table(paths[0]):
+            self._add_table(paths[0], found)
+        else:
+            self._add_files(paths, found, {})
 
     def _add_folder(self, folder: Path, found: Inputs) -> None:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not _hidden(path, folder))
@@ -168,7 +175,10 @@ class Reader:
             read = {"volume": self._volume, "arrays": self._arrays}.get(kind or "", self._picture)
             found.units.append((str(path), partial(self._with, facts, read, path)))
         for folder, names in series.items():
-            self._add_series(folder, names, found, facts)
+            try:
+                self._add_series(folder, names, found, facts)
+            except UserError as error:
+                found.faults.append(Fault(str(folder), _reason(error)))
 
     def _add_series(self, folder: Path, names: list[str], found: Inputs, facts: dict[str, str]) -> None:
         dicom, files = _source("dicom"), _files(folder, names)
@@ -223,6 +233,11 @@ class Reader:
             )
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of images, by its ending."""
+    return path.name.lower().endswith(TABLES)
+
+
 def kind_of(path: Path) -> str | None:
     """`picture`, `volume`, `arrays` or `dicom` by the ending of a file, or by its first bytes; None otherwise."""
     name = path.name.lower()
@@ -238,6 +253,10 @@ def kind_of(path: Path) -> str | None:
             return "dicom" if file.read(132)[128:] == b"DICM" else None
     except OSError:
         return None
+
+
+def _reason(error: UserError) -> str:
+    return f"{error.found}. {error.remedy}"
 
 
 def _hidden(path: Path, folder: Path) -> bool:

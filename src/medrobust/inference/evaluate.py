@@ -16,6 +16,9 @@ from medrobust.inference.images import find_suite, subset_of
 from medrobust.inference.loaded import GuardChoice, LoadedModel, open_model
 from medrobust.models.use import SUITES
 
+#: Unknown labels that a message names.
+NAMED = 5
+
 
 def evaluate(
     data: Path | str,
@@ -54,6 +57,9 @@ def evaluate_model(
     found = list(model.reader().find([data]).read())
     skipped = {one.file: one.reason for one in found if isinstance(one, Fault)}
     images = [one for one in found if isinstance(one, InputImage)]
+    if not images:
+        file, reason = next(iter(skipped.items()), (str(data), "no image has been found"))
+        raise UserError(file, reason, "Use labelled images that can be read")
     subset = subset_of(images, _indices(model, images, data, labels), model.classes)
     use, chosen = model.described(), [find_suite(model, name) for name in _names(model, suites)]
     settings = Settings(use.ordered, use.bootstrap, use.confidence, seed)
@@ -73,7 +79,9 @@ def _indices(model: LoadedModel, images: Sequence[InputImage], data: Path, label
     named = [one.label or _folder_name(one, data) for one in images]
     if unknown := sorted({name for name in named if normalized(name) not in known}):
         remedy = f"Map them to one of {', '.join(model.classes)} (`--map LABEL=CLASS`)"
-        raise UserError(str(data), f"labels that are not a class of the model: {', '.join(unknown)}", remedy)
+        rest = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        found = f"labels that are not a class of the model: {', '.join(unknown[:NAMED])}{rest}"
+        raise UserError(str(data), found, remedy)
     return [known[normalized(name)] for name in named]
 
 

@@ -108,7 +108,8 @@ def _gap(rates: dict[str, dict[str, Rate]], key: str) -> str:
     known = {value: found[key] for value, found in rates.items() if key in found}
     if len(known) < 2:
         return NONE
-    best, worst = (choose(known, key=lambda value: known[value].value) for choose in (max, min))
+    best = max(known, key=lambda value: known[value].value)
+    worst = min((value for value in known if value != best), key=lambda value: known[value].value)
     return f"{best} − {worst}: {ranged(*difference(known[best], known[worst]))}"
 
 
