@@ -115,7 +115,8 @@ def _gap(rates: dict[str, dict[str, Rate]], key: str) -> str:
 def difference(one: Rate, other: Rate) -> Rate:
     """The difference of a rate, or an AUROC, between two groups of different patients, with its interval.
 
-    The interval recovers the variances from those of both rates (Newcombe 1998; Zou & Donner 2008).
+    The interval is computed from the intervals of both (method of variance estimates recovery: Newcombe 1998; Zou
+    & Donner 2008).
     """
     value = one.value - other.value
     below = np.hypot(one.value - one.low, other.high - other.value)
