@@ -1,4 +1,4 @@
-"""The programs that `benchmarks/attacks.py` lets compete: this engine, torchattacks, foolbox and ART."""
+"""The programs that `benchmarks/attacks.py` compares: this engine, torchattacks, foolbox and ART."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -20,12 +20,12 @@ from medrobust.data.store import Subset
 STEPS, QUERIES, BATCH = 20, 200, 64
 #: PGD's step as a share of eps: that of the engine's `alpha: null`.
 SHARE = 2.5 / STEPS
-#: Whom `times` is measured against: the first of these that runs.
+#: The program that the column `times` compares with: the first of these that runs.
 RIVALS = ("torchattacks MultiAttack", "torchattacks")
 
 
 class Counted(nn.Module):
-    """A model that counts the images it sees, with and without a gradient."""
+    """A model that counts the images of its forward passes: `gradients` with a gradient, `queries` without."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -42,25 +42,25 @@ class Counted(nn.Module):
         return logits
 
 
-#: A program: model, images, labels as a subset, radii -> which images withstand at each radius, bool radii×n.
+#: A program: model, n labelled images, radii in [0, 1] pixel units -> which images withstand, bool radii×n.
 Program = Callable[[Counted, Subset, list[float]], np.ndarray]
 
 
 def batches(subset: Subset) -> list[tuple[Tensor, Tensor]]:
-    """Images and labels, `BATCH` at a time."""
+    """Images, float32 n×C×H×W in [0, 1], and labels, n, in batches of at most `BATCH`."""
     rows = [range(start, min(start + BATCH, len(subset))) for start in range(0, len(subset), BATCH)]
     return [(subset.batch(part), subset.targets(part)) for part in rows]
 
 
 def right(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
-    """Which images the model knows, bool n."""
+    """Which images the model classifies correctly, bool n."""
     with torch.no_grad():
         known: np.ndarray = (model(images).argmax(1) == labels).numpy()
     return known
 
 
 def engine(attacks: list[dict[str, Any]], **settings: Any) -> Program:
-    """This project's engine, with settings of the suite."""
+    """This project's engine with a list of attacks; `settings` are further keys of a suite, such as `give_up`."""
 
     def run(model: Counted, subset: Subset, radii: list[float]) -> np.ndarray:
         suite = resolve_suite("benchmark", SuiteParams(norm="Linf", eps=radii, attacks=attacks, **settings))
@@ -72,7 +72,7 @@ def engine(attacks: list[dict[str, Any]], **settings: Any) -> Program:
 
 
 def torchattacks_all(build: Callable[[nn.Module, float], list[Any]]) -> Program:
-    """Each attack of torchattacks on all images; an image counts where it withstands all of them."""
+    """Every attack of `build(model, eps)` on all images; an image withstands if it withstands all attacks."""
 
     def run(model: Counted, subset: Subset, radii: list[float]) -> np.ndarray:
         robust = np.ones((len(radii), len(subset)), dtype=bool)
@@ -86,7 +86,7 @@ def torchattacks_all(build: Callable[[nn.Module, float], list[Any]]) -> Program:
 
 
 def torchattacks_multi(build: Callable[[nn.Module, float], list[Any]]) -> Program:
-    """MultiAttack of torchattacks, which drops images that are fooled."""
+    """MultiAttack of torchattacks over `build(model, eps)`; it drops images once they are fooled."""
 
     def run(model: Counted, subset: Subset, radii: list[float]) -> np.ndarray:
         import torchattacks
@@ -101,14 +101,14 @@ def torchattacks_multi(build: Callable[[nn.Module, float], list[Any]]) -> Progra
 
 
 def pgd_of_torchattacks(model: nn.Module, eps: float) -> list[Any]:
-    """PGD-20."""
+    """PGD with 20 steps, as a list of one attack of torchattacks."""
     import torchattacks
 
     return [torchattacks.PGD(model, eps=eps, alpha=SHARE * eps, steps=STEPS)]
 
 
 def five_of_torchattacks(model: nn.Module, eps: float) -> list[Any]:
-    """FGSM, BIM-20, PGD-20, PGD-20 on the margin loss (its own loop with another loss), Square-200."""
+    """FGSM, BIM-20, PGD-20, PGD-20 on the margin loss (torchattacks' own loop with that loss), Square-200."""
     import torchattacks
 
     class MarginPGD(torchattacks.PGD):  # type: ignore[misc]
@@ -131,7 +131,7 @@ def five_of_torchattacks(model: nn.Module, eps: float) -> list[Any]:
 
 
 def foolbox_pgd(model: Counted, subset: Subset, radii: list[float]) -> np.ndarray:
-    """PGD-20 of foolbox at every radius."""
+    """PGD of foolbox with 20 steps at every radius; arguments and result as in `Program`."""
     import foolbox
 
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
@@ -141,7 +141,7 @@ def foolbox_pgd(model: Counted, subset: Subset, radii: list[float]) -> np.ndarra
 
 
 def art_pgd(model: Counted, subset: Subset, radii: list[float]) -> np.ndarray:
-    """PGD-20 of ART at every radius."""
+    """PGD of ART with 20 steps at every radius; arguments and result as in `Program`."""
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
@@ -165,7 +165,7 @@ def art_pgd(model: Counted, subset: Subset, radii: list[float]) -> np.ndarray:
 
 
 def programs(task: str) -> dict[str, Program]:
-    """Who competes; a library that is not installed is named and left out."""
+    """Name -> program for a task, `curve` or `worst`; prints which libraries are not installed and left out."""
     pgd: dict[str, Any] = {"name": "pgd", "steps": STEPS}
     if task == "worst":
         attacks = [

@@ -6,15 +6,15 @@
 Two questions, each for every model ("fast" sets the suite's give_up: true):
   curve  robust accuracy at eight radii under PGD-20;
   worst  the worst case at one radius of FGSM, BIM-20, PGD-20, PGD-20 on the margin loss, and Square-200.
-The images are cut into parts and every program attacks a part before the next part begins, so that what else the
-machine does falls on all alike. Who is not the rival (torchattacks; MultiAttack where it runs) attacks `--others`
-images of the first part: its speed does not depend on their number.
+The images are divided into parts. Every program attacks a part before the next part begins, so that other load on
+the machine affects all programs alike. The rival is MultiAttack of torchattacks where it runs, else torchattacks.
+The other libraries attack only `--others` images of the first part: their speed does not depend on the number.
 
-Printed as Markdown: seconds by the clock and of the processor, images a second, how many times less processor an
-image than the rival, gradient evaluations and queries an image, the share of the machine's own float32 matrix
-product that the arithmetic reaches, how many images withstand at each radius, and the most by which that exceeds
-the rival's on the same images. Then where the engine's time goes: evaluations at their cost in full batches, of
-these the gradients of attempts that failed (which no order of work saves), and the rest.
+Printed as Markdown: wall-clock and processor seconds, images per second, the rival's processor time per image as a
+multiple of the program's, gradient evaluations and queries per image, the arithmetic as a share of this machine's
+peak in float32 matrix products, how many images withstand at each radius, and the largest excess over the rival's
+number on the same images. A second table shows where the engine's time goes: evaluations at their cost in
+full batches, of these the gradients of attempts that failed (which no order of work saves), and the rest.
 """
 
 import argparse
@@ -72,12 +72,12 @@ class Unit:
 
 
 def spread(total: int, count: int) -> np.ndarray:
-    """At most `count` of the positions below `total`, evenly spaced. Neighbours in a subset are of one class."""
+    """At most `count` of the positions 0 to `total` - 1, evenly spaced: neighbours in a subset have one class."""
     return np.linspace(0, total - 1, min(count, total)).round().astype(int)
 
 
 def part_of(subset: Subset, rows: np.ndarray) -> Subset:
-    """Some images of a subset."""
+    """The images of a subset at some positions."""
     return Subset(
         subset.store_images, subset.rows[rows], subset.labels[rows], subset.ids[rows], subset.patients[rows],
         subset.classes,
@@ -112,7 +112,7 @@ def compete(
 
 
 def busy(work: Callable[[], Any], repeats: int = 3) -> float:
-    """Processor seconds of some work: the least of some repeats."""
+    """Processor seconds of a piece of work: the minimum over some repeats."""
     best = float("inf")
     for _ in range(repeats):
         begin = time.process_time()
@@ -142,13 +142,13 @@ def unit_of(model: nn.Module, images: Tensor) -> Unit:
 
 
 def peak(side: int = 2048) -> float:
-    """Floating-point operations a processor second of a float32 matrix product: the best of some repeats."""
+    """Floating-point operations per processor second of a float32 matrix product: the best of some repeats."""
     matrix = torch.randn(side, side)
     return 2 * side**3 / busy(lambda: matrix @ matrix, 8)
 
 
 def rows_of(cell: str, tallies: dict[str, Tally], unit: Unit, top: float) -> list[dict[str, Any]]:
-    """One row a program."""
+    """One row per program."""
     rival = next((tallies[name] for name in RIVALS if name in tallies), None)
     rows = []
     for name, tally in tallies.items():
@@ -171,7 +171,7 @@ def rows_of(cell: str, tallies: dict[str, Tally], unit: Unit, top: float) -> lis
 
 
 def breakdown(cell: str, tallies: dict[str, Tally], unit: Unit) -> list[dict[str, Any]]:
-    """Where the engine's processor seconds an image go, and the most that any order of work could reach."""
+    """Where the engine's processor time per image goes, and the highest speed that any order could reach."""
     rival = next((tallies[name] for name in RIVALS if name in tallies), None)
     rows = []
     for name, tally in tallies.items():
@@ -196,7 +196,7 @@ def breakdown(cell: str, tallies: dict[str, Tally], unit: Unit) -> list[dict[str
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """A table."""
+    """The rows as a Markdown table; the first row has all columns."""
     heads = list(rows[0])
     lines = [heads, ["---"] * len(heads), *([str(row[head]) for head in heads] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -240,7 +240,7 @@ def parsed() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Read models and images, let the programs compete, print."""
+    """Read models and images, run all programs on them, and print the tables."""
     args = parsed()
     torch.set_num_threads(args.threads)
     largest = args.largest or 2 * load_params().adv.eps

@@ -11,7 +11,7 @@ import torch
 from medrobust.core.calibration import fit_temperature
 from medrobust.core.params.schema import Params
 from medrobust.core.records import read_json, read_metrics, read_table
-from medrobust.patients.evaluate import patient_summary
+from medrobust.patients.evaluate import prediction_summary
 from medrobust.report.run import REGIMES
 
 #: A row of the table.
@@ -83,7 +83,10 @@ def pooled_patients(clones: list[Path], params: Params) -> list[Row]:
         header = read_json(clones[0] / "data/prepared/header.json")
         pooled = pd.concat([_calibrated(table) for table in tables], ignore_index=True)
         classes = [str(column) for column in pooled if str(column).startswith("logprob_")]  # after merging
-        summary = patient_summary(pooled, classes, header["ordered"], params.report)
+        summary = prediction_summary(
+            pooled, classes, ordered=header["ordered"], resamples=params.report.bootstrap,
+            confidence=params.report.confidence,
+        )  # fmt: skip
         for measure in ("balanced_accuracy", "auroc"):
             if summary[measure] is None:  # no patient of a class
                 continue

@@ -50,7 +50,7 @@ class Problem:
 
     @property
     def radius(self) -> Tensor:
-        """The most by which one value of each image may change, n×1×1×1: the radius of its ball; 1 in a patch."""
+        """The radius of each image's ball, n×1×1×1; for a patch 1, because its values may change by any amount."""
         if self.norm == "patch":
             return torch.ones_like(self.images[:, :1, :1, :1])
         radii = torch.as_tensor(self.eps, dtype=self.images.dtype, device=self.images.device)

@@ -12,8 +12,8 @@ from medrobust.checklist.base import Measurement, SuiteEvidence
 from medrobust.core.intervals import FEW_PATIENTS
 from medrobust.core.rates import share_ci
 
-#: Half the width of an interval above which a number says little: about that of a rate of one half from 40
-#: independent answers, which are `FEW_PATIENTS` patients in each of four classes. Every number has its interval.
+#: Half the width of an interval above which a number is too imprecise. A rate of one half from 40 independent
+#: answers (`FEW_PATIENTS` patients in each of four classes) has about this half-width.
 HALF_WIDTH = 0.15
 #: Reason for no measurement of how far failed attacks went (see `_failed_attempts`).
 NO_FAILED_ATTEMPT = "no gradient attack failed in a Linf ball after all its steps"

@@ -20,8 +20,8 @@ from medrobust.data.prepare import download, prepare
 from medrobust.data.store import ImageStore, SplitStore, Subset
 
 S = TypeVar("S", bound=Subset)
-#: Keys of `data` that an external set has too; `labels` is called `classes` there. A list of classes after a colon
-#: is that of the models.
+#: Keys of `data`, in a message, that an external set has too; there, `labels` is called `classes`. The list in
+#: `data.classes: [...]` holds the classes of the models and is not renamed.
 KEY = re.compile(r"\bdata\.(source|path|sha256|labels|ignore|table|phantom|classes(?!: \[))\b")
 
 

@@ -9,8 +9,7 @@ from torch import nn
 
 from medrobust.attacks.engine.attempts import worst_case
 from medrobust.attacks.engine.evaluate import attack_suite
-from medrobust.core.metrics import classification_summary, rate_estimates
-from medrobust.core.ranking import auroc_ci
+from medrobust.core.metrics import rate_estimates
 from medrobust.data.store import Subset
 from medrobust.detection.guard import Guard, score_images
 from medrobust.detection.measures import false_alarms
@@ -18,7 +17,7 @@ from medrobust.explain.attacked_images import attacked_images
 from medrobust.models.patient import PatientModel
 from medrobust.models.predict import log_probabilities
 from medrobust.patients.attack import single_image_attack
-from medrobust.patients.evaluate import predict_patients
+from medrobust.patients.evaluate import predict_patients, prediction_summary
 from medrobust.patients.subsets import PatientSubset
 
 
@@ -84,9 +83,9 @@ def evaluate_images(
 def evaluate_patients(
     model: PatientModel, groups: Sequence[PatientSubset], suites: Sequence[dict[str, Any]], settings: Settings
 ) -> Evaluation:
-    """The same with the patient as unit: `n` patients, `clean` and `attacks`.
+    """Evaluate a model of patients; its record has `n` (patients), `clean` and `attacks` as in `evaluate_images`.
 
-    A suite with an attack on single images is left out.
+    A suite with an attack that acts on single images is left out.
     """
     clean = predict_patients(model, list(groups))
     tables, attacks = {"clean": clean}, {}
@@ -104,11 +103,9 @@ def evaluate_patients(
 
 
 def _summary(table: pd.DataFrame, classes: list[str], settings: Settings) -> dict[str, Any]:
-    labels, patients = table["label"].to_numpy(), table["patient"].to_numpy().astype(str)
-    logprobs = table[[f"logprob_{k}" for k in range(len(classes))]].to_numpy()
-    intervals: dict[str, Any] = {"resamples": settings.resamples, "confidence": settings.confidence}
-    summary = classification_summary(labels, logprobs, patients, classes, ordered=settings.ordered, **intervals)
-    return {**summary, "auroc_ci": auroc_ci(labels, logprobs, patients, **intervals)}
+    return prediction_summary(
+        table, classes, ordered=settings.ordered, resamples=settings.resamples, confidence=settings.confidence
+    )
 
 
 def _counts(subset: Subset) -> dict[str, dict[str, int]]:
@@ -126,14 +123,13 @@ def _at_radii(
     table, found = worst_case(attempts, suite["eps"]), {}
     for eps in suite["eps"]:
         part = table[table["eps"] == eps]
-        right, labels, patients = (part[name].to_numpy() for name in ("fooled", "label", "patient"))
-        rates = rate_estimates(
-            ~right.astype(bool), labels, patients.astype(str), classes, confidence=settings.confidence
-        )
+        right, labels = ~part["fooled"].to_numpy(dtype=bool), part["label"].to_numpy()
+        patients = part["patient"].to_numpy().astype(str)
+        rates = rate_estimates(right, labels, patients, classes, confidence=settings.confidence)
         found[f"{eps:g}"] = {
-            f"robust_{name}{end}": part
+            f"robust_{name}{end}": value
             for name in ("accuracy", "balanced_accuracy")
-            for end, part in zip(("", "_ci"), rates[name], strict=True)
+            for end, value in zip(("", "_ci"), rates[name], strict=True)
         }
     return found
 

@@ -61,7 +61,10 @@ def run_patient_stage(
     save_patient_model(outs.model, network, model, facts)
     tables = {name: predict_patients(model, groups[name]).assign(split=name) for name in ("val", "test")}
     write_table(outs.predictions, pd.concat(tables.values(), ignore_index=True))
-    summary = patient_summary(tables["test"], model.classes, splits.store.header.ordered, report)
+    summary = prediction_summary(
+        tables["test"], model.classes, ordered=splits.store.header.ordered, resamples=report.bootstrap,
+        confidence=report.confidence,
+    )  # fmt: skip
     images = [group.images_per_row for group in groups["test"]]
     attacked = few_images(model, groups["test"], params, report, seed)
     record = {**facts, "images_per_patient": [min(images), max(images)], **summary, **attacked, MADE_ON: made_on}
@@ -82,15 +85,18 @@ def predict_patients(model: PatientModel, groups: list[PatientSubset]) -> pd.Dat
     return pd.concat([table, scores], axis=1)
 
 
-def patient_summary(
-    table: pd.DataFrame, classes: list[str], ordered: bool, report: ReportParams
+def prediction_summary(
+    table: pd.DataFrame, classes: list[str], *, ordered: bool, resamples: int, confidence: float
 ) -> dict[str, Any]:
-    """`metrics.classification_summary` with the patient as unit, and the interval of the AUROC."""
+    """`metrics.classification_summary` of predictions by patient or by image, and the interval of the AUROC.
+
+    `table` has the columns `patient`, `label` and `logprob_<k>`. Intervals are over whole patients.
+    """
     labels, patients = table["label"].to_numpy(), table["patient"].to_numpy().astype(str)
     logprobs = table[[f"logprob_{k}" for k in range(len(classes))]].to_numpy()
-    settings: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
-    summary = classification_summary(labels, logprobs, patients, classes, ordered=ordered, **settings)
-    return {**summary, "auroc_ci": auroc_ci(labels, logprobs, patients, **settings)}
+    intervals: dict[str, Any] = {"resamples": resamples, "confidence": confidence}
+    summary = classification_summary(labels, logprobs, patients, classes, ordered=ordered, **intervals)
+    return {**summary, "auroc_ci": auroc_ci(labels, logprobs, patients, **intervals)}
 
 
 def _write_nothing(outs: PatientOutputs, reason: str, made_on: dict[str, str]) -> None:

@@ -25,8 +25,8 @@ class AutoAttack(Attack):
 
     It works for two or more classes. Below four, the numerator of the targeted DLR loss replaces it. `steps` are
     those of the gradient attacks, per target. `allow_weak` accepts less than the published 100 steps, 5,000
-    queries and nine targets. With `stop_when_fooled: false`, all four run on every image,
-    each with all its steps (`Attack.to_the_end`).
+    queries and nine targets. With `stop_when_fooled: false`, all four run on every image, each with all its steps
+    (`Attack.to_the_end`).
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")

@@ -50,7 +50,7 @@ class IteratedGradient(IterativeAttack):
 
     @property
     def reach(self) -> float:
-        """How far all steps together have to lead, in [0, 1] pixel units."""
+        """The distance that all steps together must be able to cover, in [0, 1] pixel units."""
         return self.eps
 
     @property

@@ -20,7 +20,8 @@ SURROGATE_ATTACK: dict[str, Any] = {
 class SuiteParams(Block):
     """A threat model (norm and eps grid) and the attacks whose worst case per image is reported.
 
-    The radii of the norm `patch` are shares of the pixels, the area of one square with any content.
+    A radius of the norm `patch` is the area of one square with any content, as a share of the image's pixels.
+
     Each attack is a mapping with `name` (a key of the attack registry) and its hyper-parameters; the attack's own
     dataclass checks them. The optional key `give_up` makes attacks faster and slightly weaker: it ends attempts
     whose progress is too slow to succeed (attacks/engine/streaming.py).

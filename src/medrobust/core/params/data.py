@@ -20,7 +20,7 @@ class PhantomParams(Block):
     """The number of synthetic patients of the built-in data set, and how hard they are to grade.
 
     Attributes:
-        site: of all patients, whose ids begin with it; None: sites A and B.
+        site: the site of all patients, and the beginning of their ids; None: the sites A and B, drawn by patient.
     """
 
     patients: dict[ClassName, Count]

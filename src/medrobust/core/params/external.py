@@ -10,7 +10,7 @@ from medrobust.core.params.sources import TableParams
 
 
 class ExternalData(DataParams):
-    """The block `data` for external data: preprocessing as in training, labels only as they are named."""
+    """The block `data` of an external set: the preprocessing of training, but only the labels that it names."""
 
     @property
     def label_names(self) -> dict[str, str | None]:

@@ -46,7 +46,7 @@ class HeadParams(Block):
 
 
 class ModelParams(Block):
-    """One network: a timm architecture, the source of its weights, what is trained, its own values of training.
+    """One network: a timm architecture, the source of its weights, what is trained, and its own training values.
 
     `normalise: false` gives the images in [0, 1] to the network, without the mean and deviation of its weights.
     """

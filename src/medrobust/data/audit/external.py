@@ -28,13 +28,18 @@ def audit_external(external: ImageStore, own: SplitStore, params: AuditParams) -
     """Compare every external image with every image that the split uses.
 
     A copy is an image with the same pixels (exact) or with a correlation of at least `params.near_duplicate`
-    (near). A copy of a training or validation image is a leak, because no model knows the images of its test.
+    (near). A copy of a training or validation image is a leak, because models are fitted on these.
+    A copy of a test image is only a doubt: no model is fitted on test images.
     """
     split = own.table["split"].replace(UNLABELLED, "train").to_numpy()
     known = np.isin(split, ["train", "val"])
     trained, tested = np.flatnonzero(known), np.flatnonzero(split == "test")
     digests = pixel_digests(external.images), pixel_digests(own.store.images)
-    found = [_copies(external, own, rows, digests, params.near_duplicate) for rows in (trained, tested)]
+    vectors = thumbnails(external.images, np.arange(len(external.images)))
+    found = [
+        _copies(external, own, rows, digests, _nearest(vectors, own, rows), params.near_duplicate)
+        for rows in (trained, tested)
+    ]
     copies = pd.concat(found, ignore_index=True).assign(other_split=lambda table: split[table["row"].astype(int)])
     seen = copies["other_split"] != "test"
     shared = _ids(external.manifest["patient"]) & _ids(own.store.manifest["patient"][known])
@@ -55,13 +60,13 @@ def _ids(patients: pd.Series) -> set[str]:
 
 
 def _copies(
-    external: ImageStore, own: SplitStore, rows: np.ndarray, digests: tuple[list[bytes], list[bytes]], near: float
+    external: ImageStore, own: SplitStore, rows: np.ndarray, digests: tuple[list[bytes], list[bytes]],
+    nearest: NearestNeighbours, near: float,
 ) -> pd.DataFrame:  # fmt: skip
     """The external images with a copy among some rows of the own images, each with its nearest copy (`row`).
 
-    `digests` are those of the external images and of all own images.
+    `digests` are those of the external images and of all own images; `nearest` is from `_nearest`.
     """
-    nearest = _nearest(external, own, rows)
     first = {digests[1][row]: row for row in reversed(rows)}
     exact = np.array([first.get(digest, -1) for digest in digests[0]])
     found = np.flatnonzero((exact >= 0) | (nearest.similarity >= near))
@@ -75,12 +80,9 @@ def _copies(
     })  # fmt: skip
 
 
-def _nearest(external: ImageStore, own: SplitStore, rows: np.ndarray) -> NearestNeighbours:
-    """The nearest of some own images for each external image."""
-    count = len(external.images)
-    vectors = np.concatenate([
-        thumbnails(own.store.images, rows), thumbnails(external.images, np.arange(count)),
-    ])  # fmt: skip
+def _nearest(external: np.ndarray, own: SplitStore, rows: np.ndarray) -> NearestNeighbours:
+    """The nearest of some own images for each external image; `external` has the thumbnails of these."""
+    vectors = np.concatenate([thumbnails(own.store.images, rows), external])
     is_external = np.arange(len(vectors)) >= len(rows)
     nobody = np.full(len(vectors), -1)
     pool = search(vectors, nobody, is_external, 2.0, across=True).in_pool

@@ -10,7 +10,7 @@ section 2).
 
 Each patient has a sex, an age and a site. They are drawn apart from the images and do not depend on the grade.
 `shift` is the known difference of site B: its signal is weaker by this share. It changes no image of site A. With
-`site`, all patients are of that site, which `shift` changes.
+`site`, all patients are of that one site, and `shift` weakens their signal as it does that of site B.
 """
 
 from functools import cache

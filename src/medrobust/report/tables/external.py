@@ -13,16 +13,17 @@ from medrobust.report.tables.groups import Rate, difference
 from medrobust.report.tables.table import NONE, Table, number, ranged
 from medrobust.report.templates import table_note
 
-#: Of a result that was made without the pipeline.
+#: In place of the audit's verdict, for a result that was made without the pipeline.
 NOT_AUDITED = "evaluated without the pipeline, so that no audit compared its images with those of training"
-#: Measure, its result on the own test images, and on the external ones; None: unknown.
+#: A measure, and its results on the own test images and on the external ones; None: unknown.
 Pairs = Iterator[tuple[str, Rate | None, Rate | None]]
 
 
 def read_external(run: Run, metrics: Path, *, complete: bool = True) -> None:
     """Put the records of all external sets into `run.external`.
 
-    If `run` is `complete`, it has all models, and a result of none of them is noted as of another run.
+    `complete` says whether `run` has all models. If so, a result of any other model is noted as one of another
+    run. If not, such a result may be of a model that was left out, and is ignored.
     """
     reader, folder = Reader(run), metrics / "external"
     if not reader.usable(folder / "sets.json"):

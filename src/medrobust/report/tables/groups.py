@@ -22,7 +22,7 @@ GAP = "largest gap"
 
 
 class Rate(NamedTuple):
-    """A balanced accuracy with its interval."""
+    """A rate or an AUROC, with its interval."""
 
     value: float
     low: float
@@ -114,9 +114,10 @@ def _gap(rates: dict[str, dict[str, Rate]], key: str) -> str:
 
 
 def difference(one: Rate, other: Rate) -> Rate:
-    """The difference of the rates of two groups of different patients, with its interval.
+    """The difference of a rate, or an AUROC, between two groups of different patients, with its interval.
 
-    The interval recovers the variances from those of both rates (Newcombe 1998; Zou & Donner 2008).
+    The interval is computed from the intervals of both (method of variance estimates recovery: Newcombe 1998; Zou
+    & Donner 2008).
     """
     value = one.value - other.value
     below = np.hypot(one.value - one.low, other.high - other.value)
