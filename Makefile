@@ -14,7 +14,7 @@ help: ## list these commands
 setup: .venv/installed ## make .venv with the locked packages that the pipeline needs, set how git merges results
 	@git rev-parse --git-dir >/dev/null 2>&1 && git config merge.ours.driver true || true
 
-extras: .venv/extras ## add the packages of all extras and of the tests (`medrobust app`, ONNX, Dask, S3, DICOM, ...)
+extras: setup .venv/extras ## add the packages of all extras and of the tests (`medrobust app`, ONNX, Dask, S3, DICOM, ...)
 
 .venv/installed: requirements-base.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "medrobust needs Python 3.11 to 3.13, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
@@ -46,7 +46,7 @@ prune: setup ## remove results that belong to no stage, or to other data (FORCE=
 test: lint ## linters, types and every test that can run here
 	@$(RUN) OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-lint: setup extras ## ruff and mypy
+lint: extras ## ruff and mypy
 	@$(RUN) ruff check $(SOURCES)
 	@$(RUN) ruff format --check $(SOURCES)
 	@$(RUN) mypy

@@ -13,6 +13,9 @@ from tests.checkout import copy_checkout
 from tests.warm_python import warm_python
 from tools.preset import render
 
+#: Who commits in a clone, in the environment of git.
+IDENTITY = {f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
 
 def run(folder: Path, *command: str, **environment: str) -> str:
     """The output of a command in a clone, with this environment's programs and the clone's own source."""
@@ -21,7 +24,7 @@ def run(folder: Path, *command: str, **environment: str) -> str:
         programs.insert(0, warm_python())
     variables = {
         **os.environ,
-        **{f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+        **IDENTITY,
         "PATH": os.pathsep.join(programs),
         "PYTHONPATH": str(folder / "src"),
         **environment,

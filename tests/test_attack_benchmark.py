@@ -15,6 +15,7 @@ from tests.data.stores import store
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module of the benchmark."""
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
     return import_module("benchmarks.attacks")
 

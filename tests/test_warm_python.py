@@ -32,6 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of a `python` in the folder, with its module on PYTHONPATH."""
     environment = {**os.environ, "PYTHONPATH": str(folder / "sources"), "COLOUR": "green"}
     return subprocess.run(
         [python, *arguments],

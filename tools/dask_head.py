@@ -60,7 +60,7 @@ def connected(scheduler: str, jobs: int) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError:
         found = "ENGINE=dask needs the package distributed"
-        raise UserError("ENGINE", found, 'Run `pip install "medrobust[scale]"`') from None
+        raise UserError("ENGINE", found, "Run `make extras`") from None
     if not scheduler:
         folder = WORK.absolute() / "dask" / "workers"
         with (

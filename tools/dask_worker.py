@@ -64,7 +64,7 @@ def _other_versions(run: Run) -> str:
         except PackageNotFoundError:
             found = "missing"
         if found != wanted:
-            return f"{name} is {found}, on the head {wanted}. Run `make setup` on the head's commit"
+            return f"{name} is {found}, on the head {wanted}. Run `make extras` on the head's commit"
     return ""
 
 

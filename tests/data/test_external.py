@@ -23,6 +23,7 @@ OWN = default_block(DataParams, "data", classes=["low", "middle", "high"], image
 
 
 def write_images(folder: Path, *labels: str) -> None:
+    """Write an image of noise per label, into the folder of its label."""
     for number, label in enumerate(labels):
         path = folder / label / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,6 +32,7 @@ def write_images(folder: Path, *labels: str) -> None:
 
 
 def block(folder: Path, classes: dict[str, str | None], **changes: Any) -> ExternalSetParams:
+    """An external set of images in folders."""
     values = {
         "source": "archive",
         "path": str(folder),

@@ -25,6 +25,7 @@ HASHES = {"data": "d", "split": "s", "external": "e"}
 
 
 def external(patients: int = 6) -> SplitStore:
+    """Four images per patient, all of them test images; others were left out or could not be read."""
     subset = make_subset("x", patients, 4)
     count, labels = len(subset), [CLASSES[k] for k in subset.labels]
     manifest = pd.DataFrame({
@@ -40,6 +41,7 @@ def external(patients: int = 6) -> SplitStore:
 
 
 def run_cell(model: ModelFolders, folder: Path, data: SplitStore) -> dict[str, Any]:
+    """The record of a model that is evaluated on the data."""
     settings = Settings(ordered=False, resamples=20, confidence=0.9, seed=0)
     evaluate_model(model, data, PLAN, settings, HASHES, folder / "b-m-adv.json", folder / "tables")
     return read_metrics(folder / "b-m-adv.json")
@@ -47,6 +49,7 @@ def run_cell(model: ModelFolders, folder: Path, data: SplitStore) -> dict[str, A
 
 @pytest.fixture(scope="module")
 def cell(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """The record of a model with guard and patient model, and the folder that it was written to."""
     folder = tmp_path_factory.mktemp("cell")
     model = ModelFolders(model_folder, model_folder / GUARD, model_folder / PATIENT)
     return run_cell(model, folder, external()), folder

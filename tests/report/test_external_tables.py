@@ -19,6 +19,7 @@ AUDIT = {"verdict": "leaking", "reasons": ["2 of 40 external images have an exac
 
 
 def record(**changes: Any) -> dict[str, Any]:
+    """The record of a model on external images."""
     rates = {"robust_balanced_accuracy": 0.3, "robust_balanced_accuracy_ci": [0.2, 0.4]}
     clean = {"balanced_accuracy": 0.5, "balanced_accuracy_ci": [0.4, 0.6], "auroc": 0.7, "auroc_ci": [0.6, 0.8]}
     return {
@@ -30,6 +31,7 @@ def record(**changes: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, name: str, content: dict[str, Any], **made_on: Any) -> None:
+    """Write a metrics file of external data."""
     write_metrics(folder / "metrics" / "external" / f"{name}.json", {**content, MADE_ON: made_on}, {})
 
 
@@ -54,12 +56,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def collected(folder: Path, *, complete: bool = True) -> Run:
+    """The run with the results on external data that the report reads."""
     run = read(folder)
     read_external(run, folder / "metrics", complete=complete)
     return run
 
 
 def rows(run: Run, title: str) -> list[list[str]]:
+    """The rows of the table with a title."""
     return next(table.rows for table in external_tables(run, 0.95) if table.title == title)
 
 

@@ -21,7 +21,7 @@ from tests.params import preset, save
 from tests.tools.toy import ENVIRONMENT, commit, run, start
 
 pytest.importorskip("distributed")
-from tools.dask_head import read_resources
+from tools.dask_head import connected, read_resources
 from tools.dask_worker import Run, refusal
 
 #: A cell that tells its process and where it runs, and waits while there is a file `hold` in `MARKS`. As each
@@ -235,6 +235,12 @@ def test_two_heads_on_one_cache_do_not_damage_it(repo: Path) -> None:
     assert locks[0] == locks[1]
 
 
+def test_without_the_extra_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match=r"needs the package distributed\. Run `make extras`"), connected("", 1):
+        pass
+
+
 def test_other_versions_and_other_caches_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "probe").write_text("text")
     good = Run("", "0" * 40, str(tmp_path), ("probe", "text"), {}, "", "", {}, "1")
@@ -243,7 +249,7 @@ def test_other_versions_and_other_caches_are_refused(tmp_path: Path, monkeypatch
         return refusal(replace(good, **changes), tmp_path / "clones")
 
     assert "has Python" in reason(python="2.7.1")
-    assert reason(packages={"torch": "0.1"}).endswith(", on the head 0.1. Run `make setup` on the head's commit")
+    assert reason(packages={"torch": "0.1"}).endswith(", on the head 0.1. Run `make extras` on the head's commit")
     assert "no-such-package is missing, on the head 1.0" in reason(packages={"no-such-package": "1.0"})
     for changes in (
         {"probe": ("probe", "of another run")},

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from tests.clones import IDENTITY
 from tests.params import preset, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,7 +16,7 @@ ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
-    **{f"GIT_{who}_{what}": "t@t" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    **IDENTITY,
 }
 #: What `download` runs: it copies data.path and records its hash; first it waits while there is a file `hold`.
 DOWNLOAD = """

@@ -16,6 +16,7 @@ FILES: dict[str, Any] = {"source": "archive", "path": "b.zip", "classes": {"AD":
 
 
 def refused(folder: Path, message: str, **changes: Any) -> None:
+    """Assert that an external set with such values is refused."""
     with pytest.raises(UserError, match=message):
         load_changed(folder, "external.sets", {"b": {**FILES, **changes}})
 

@@ -16,6 +16,7 @@ RULES = AuditParams(near_duplicate=0.995, same_patient=0.9, on_leak="warn")
 
 @pytest.fixture
 def own() -> SplitStore:
+    """The own data with their split."""
     data = store([8, 8, 8])
     return SplitStore(data, make_split(data.manifest, data.header, split_params(), 0))
 
@@ -29,6 +30,7 @@ def other() -> ImageStore:
 
 
 def row_of(own: SplitStore, split: str) -> int:
+    """The first own image in a split."""
     return int(np.flatnonzero(own.table["split"] == split)[0])
 
 
