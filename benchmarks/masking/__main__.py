@@ -15,19 +15,18 @@ import numpy as np
 import torch
 
 from benchmarks.masking.networks import EPS
-from benchmarks.masking.truth import claimed, true_robust
+from benchmarks.masking.truth import DEFAULT, STRONG, WEAK, claimed, true_robust
 from benchmarks.masking.zoo import ENTRIES, HELD_OUT, Entry, Workshop
 from medrobust.attacks.engine.attempts import worst_case
 from medrobust.checklist.run import CheckedModel, check_model
-from medrobust.core.params.schema import load_params
 
-DEFAULT = load_params(Path(__file__).parents[2] / "presets" / "default.yaml")
 #: The attacks of `truth.py` are tried on one of this many images.
 EVERY = 4
 #: Error of a claimed robust accuracy above which the verdict must not be "no problem found".
 WRONG = 0.05
 HEADINGS = (
-    "kind", "model", "fgsm", "pgd", "true", "verdict of fgsm", "verdict of pgd", "checks of pgd that did not pass",
+    "kind", "model", WEAK, STRONG, "true", f"verdict of {WEAK}", f"verdict of {STRONG}",
+    f"checks of {STRONG} that did not pass",
 )  # fmt: skip
 
 
@@ -65,25 +64,25 @@ def measure(entry: Entry, shop: Workshop, truth: float | None) -> dict[str, Any]
 
 def cells(row: dict[str, Any]) -> str:
     """A row of the table: kind, model, then claimed and true robust accuracy, verdicts and checks."""
-    fgsm, pgd = row["suites"]["fgsm"], row["suites"]["pgd"]
-    found = ", ".join(pgd["found"]) or "–"
+    weak, strong = row["suites"][WEAK], row["suites"][STRONG]
+    found = ", ".join(strong["found"]) or "–"
     kind = row["kind"] + (" (held out)" if row["kind"] in HELD_OUT else "")
-    numbers = f"{fgsm['claimed']:.2f} | {pgd['claimed']:.2f} | {row['true']:.2f}"
-    return f"| {kind} | {row['name']} | {numbers} | {fgsm['verdict']} | {pgd['verdict']} | {found} |"
+    numbers = f"{weak['claimed']:.2f} | {strong['claimed']:.2f} | {row['true']:.2f}"
+    return f"| {kind} | {row['name']} | {numbers} | {weak['verdict']} | {strong['verdict']} | {found} |"
 
 
 def summary(rows: list[dict[str, Any]]) -> str:
-    """Count suites that claim too much without a warning, and false alarms of `pgd` on sound models."""
+    """Count suites that claim too much without a warning, and false alarms of the default suite."""
     masked = [row for row in rows if row["kind"] != "sound"]
     sound = [row for row in rows if row["kind"] == "sound"]
     wrong = [(row, s) for row in rows for s in row["suites"].values() if s["claimed"] - row["true"] > WRONG]
     missed = [row["name"] for row, suite in wrong if suite["verdict"] == "no problem found"]
-    fair = [row for row in sound if row["suites"]["pgd"]["claimed"] - row["true"] <= WRONG]
-    alarms = [row["name"] for row in fair if row["suites"]["pgd"]["verdict"] != "no problem found"]
+    fair = [row for row in sound if row["suites"][STRONG]["claimed"] - row["true"] <= WRONG]
+    alarms = [row["name"] for row in fair if row["suites"][STRONG]["verdict"] != "no problem found"]
     return (
         f"{len(masked)} masked and {len(sound)} sound models. {len(wrong)} evaluations are wrong by more than "
         f"{WRONG:.0%}; {len(missed)} of them have no problem found {missed or ''}. False alarms on "
-        f"{len(alarms)} of {len(fair)} sound models that pgd evaluates within {WRONG:.0%} {alarms or ''}."
+        f"{len(alarms)} of {len(fair)} sound models that {STRONG} evaluates within {WRONG:.0%} {alarms or ''}."
     )
 
 

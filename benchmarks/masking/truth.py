@@ -1,6 +1,7 @@
-"""Claimed and true robust accuracy: the default suites, and all attacks that may circumvent a mask."""
+"""Claimed and true robust accuracy: a weak suite, the default one, and attacks that may circumvent a mask."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,15 @@ from medrobust.attacks.methods.square import Square
 from medrobust.attacks.projection import project
 from medrobust.attacks.state import loss_gradient
 from medrobust.core.params.attacks import SuiteParams
+from medrobust.core.params.schema import load_params
 from medrobust.core.seeds import image_seeds, signs
 from medrobust.data.store import Subset
 
+DEFAULT = load_params(Path(__file__).parents[2] / "presets" / "default.yaml")
 RADII = [EPS / 4, EPS / 2, EPS]
-#: A weak suite, and one with two losses.
-SUITES = {
-    "fgsm": [{"name": "fgsm"}],
-    "pgd": [{"name": "pgd", "steps": 10}, {"name": "pgd", "steps": 10, "loss": "margin"}],
-}
+#: A weak suite, and the default one.
+WEAK, STRONG = "fgsm", "white_box"
+SUITES = {WEAK: [{"name": "fgsm"}], STRONG: DEFAULT.attacks.suites[STRONG].attacks}
 SMOOTH_STEPS, SMOOTH_DRAWS = 15, 8
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from benchmarks.masking.__main__ import cells, summary
+from benchmarks.masking.truth import STRONG, WEAK
 from benchmarks.masking.zoo import HELD_OUT, MASKED, SOUND
 
 
@@ -18,7 +19,7 @@ def test_the_bench_has_the_promised_models() -> None:
 
 def row(kind: str, claimed: float, true: float, verdict: str) -> dict[str, Any]:
     found = ["gain"] if verdict != "no problem found" else []
-    suites = {name: {"claimed": claimed, "verdict": verdict, "found": found} for name in ("fgsm", "pgd")}
+    suites = {name: {"claimed": claimed, "verdict": verdict, "found": found} for name in (WEAK, STRONG)}
     return {"kind": kind, "name": f"{kind} {claimed}", "true": true, "suites": suites}
 
 
@@ -33,6 +34,6 @@ def test_the_summary_counts_missed_masks_and_false_alarms() -> None:
     text = summary(rows)
     assert text.startswith("2 masked and 3 sound models. 6 evaluations are wrong by more than 5%; 2 of them")
     assert "['votes 0.8', 'votes 0.8']" in text
-    assert text.endswith("False alarms on 1 of 2 sound models that pgd evaluates within 5% ['sound 0.6'].")
+    assert text.endswith("False alarms on 1 of 2 sound models that white_box evaluates within 5% ['sound 0.6'].")
     expected = "| votes (held out) | votes 0.8 | 0.80 | 0.80 | 0.70 | no problem found | no problem found | – |"
     assert cells(rows[1]) == expected

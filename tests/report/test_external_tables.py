@@ -85,8 +85,10 @@ def test_each_measure_stands_beside_that_of_the_own_test_images(folder: Path) ->
 
 def test_a_file_of_the_command_has_a_table_and_no_audit(folder: Path) -> None:
     run = collected(folder)
-    assert {row[0] for row in rows(run, "External data: far")} == {"one"}
-    assert {row[1] for row in rows(run, "External data: far")} == {"adversarial"}
+    *found, balanced, auroc = rows(run, "External data: far")
+    assert {(row[0], row[1]) for row in found} == {("one", "adversarial")}
+    assert balanced == ["constant answer", "–", "balanced accuracy", "0.333", "0.333", "0.000"]
+    assert auroc == ["constant answer", "–", "AUROC", "0.500", "0.500", "0.000"]
     text = external_text(run)
     assert len(text) == 2
     assert text[1].startswith("far: 40 images of 20 patients; evaluated without the pipeline, so that no audit")

@@ -94,7 +94,7 @@ def rows(run: Run) -> list[dict[str, str]]:
 
 
 def test_each_group_has_its_images_patients_and_rates(grouped: Path) -> None:
-    first, second, gap = rows(group(grouped))
+    first, second, gap, constant, _ = rows(group(grouped))
     assert [first[key] for key in ("model", "training", "site", "n", "patients")] == [
         "one",
         "clean",
@@ -112,6 +112,7 @@ def test_each_group_has_its_images_patients_and_rates(grouped: Path) -> None:
     assert gap["site"] == "largest gap"
     assert gap["clean"].startswith("A − B: 0.333 [")
     assert (gap["n"], gap["patients"]) == ("–", "–")
+    assert list(constant.values()) == ["constant answer", "–", "A", "12", "12", "0.333", "0.333"]
     same = Rate(0.5, 0.4, 0.6)
     assert _gap({"A": {"clean": same}, "B": {"clean": same}}, "clean").startswith("A − B: 0.000 [")
 
@@ -121,7 +122,8 @@ def test_small_and_unknown_groups_are_not_shown(grouped: Path) -> None:
     site, age = group_tables(run, 0.95)
     assert "C" not in {row[2] for row in site.rows}
     assert "fewer than 5 test patients (their number): C (3)" in site.note
-    assert [row[2:5] for row in age.rows] == [["60 to 75", "23", "23"]], "a single group has no gap"
+    assert [row[2:5] for row in age.rows] == [["60 to 75", "23", "23"]] * 2, "a single group has no gap"
+    assert [row[0] for row in age.rows] == ["one", "constant answer"]
     assert "fewer than" not in age.note
 
 
@@ -134,7 +136,7 @@ def test_corrupted_images_are_a_condition_where_a_model_was_evaluated_on_them(gr
     save(grouped / "data" / "corrupt" / "one-clean.parquet", table, "one-clean")
     assert "corrupted" not in rows(group(grouped))[0]
     write_record(grouped / "metrics" / "corrupt" / "one-clean.json", {"n": 24})
-    first, second, _ = rows(group(grouped))
+    first, second, *_ = rows(group(grouped))
     assert first["corrupted"].startswith("0.833 [")
     assert second["corrupted"].startswith("1.000 [")
 

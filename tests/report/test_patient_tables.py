@@ -8,7 +8,7 @@ import pytest
 from medrobust.data.store import Header
 from medrobust.report.page.sections import sections
 from medrobust.report.run import Patients, Run
-from medrobust.report.tables.accuracy import attack_table
+from medrobust.report.tables.accuracy import attack_table, backbone_table, short_table
 from medrobust.report.tables.patients import (
     few_images_table,
     no_patient_unit,
@@ -72,6 +72,10 @@ def test_the_constant_answer_stands_in_every_table() -> None:
     (by_patient,) = patient_attack_tables(found, 0.95)
     assert by_patient.rows[-1] == ["constant answer", "–", "0.600", "0.600", "0.600"]  # 12 of 20 patients
     assert attack_table(found, "pgd", 0.95).rows[-1] == ["constant answer", "–", "0.750", "0.750", "0.750", "–"]
+    assert short_table(found).rows[-1] == ["constant answer", "–", "0.500", "0.750", "0.750"]
+    cells = dict(zip((table := backbone_table(found, "net", 0.95)).columns, table.rows[-1], strict=True))
+    known = {name: cells[name] for name in ("training", "ε", "accuracy", "balanced accuracy", "AUROC", "log-loss")}
+    assert list(known.values()) == ["constant answer", "–", "0.750", "0.500", "0.500", "–"]
 
 
 def test_more_than_two_classes_have_no_auroc_under_attack() -> None:
@@ -91,7 +95,10 @@ def test_more_than_two_classes_have_no_auroc_under_attack() -> None:
 def test_an_attacker_of_some_images_has_a_column_per_number() -> None:
     table = few_images_table(run(), 0.95)
     assert table.columns[2:] == ["none changed", "1 changed", "10 changed"]
-    assert table.rows == [["net", "clean", "0.800", "0.700 [0.500, 0.800]", "0.400 [0.200, 0.600]"]]
+    assert table.rows == [
+        ["net", "clean", "0.800", "0.700 [0.500, 0.800]", "0.400 [0.200, 0.600]"],
+        ["constant answer", "–", "0.600", "0.600", "0.600"],  # 12 of 20 patients
+    ]
 
 
 @pytest.mark.parametrize("reason", ["3 of 9 images have no patient id", "patient.aggregate is none"])

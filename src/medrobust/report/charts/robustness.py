@@ -4,7 +4,8 @@ from typing import Any
 
 from medrobust.report.charts.chart import Chart, bend, colour
 from medrobust.report.run import Evaluation, Model, Run
-from medrobust.report.tables.accuracy import CONSTANT, TRAINING
+from medrobust.report.tables.accuracy import TRAINING
+from medrobust.report.tables.constant import ACCURACY, CONSTANT, constant_score
 from medrobust.report.tables.table import NONE, number, ranged
 
 
@@ -50,7 +51,7 @@ def robust_curve(run: Run, suite: str, norm: str) -> Chart | None:
 
 def constant_floor(run: Run) -> tuple[float, str] | None:
     """The accuracy of always answering the largest class, with its label; None if it is not known."""
-    constant = run.constant_answer()
+    constant = constant_score(run, ACCURACY)
     return (constant, CONSTANT) if constant else None
 
 

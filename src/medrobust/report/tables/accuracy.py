@@ -6,14 +6,13 @@ from medrobust.core.metrics import curve_columns
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.text import one_line
 from medrobust.report.run import REGIMES, Evaluation, Model, Run, name_of
+from medrobust.report.tables.constant import ACCURACY, AUROC, BALANCED, constant_row
 from medrobust.report.tables.reliability import CALIBRATION_ERROR, LINE, calibration_error, line_cells
 from medrobust.report.tables.table import NONE, Table, number, ranged, with_interval, with_interval_at
 from medrobust.report.templates import table_note
 
 #: Name of a regime in tables.
 TRAINING = {"clean": "clean", "adv": "adversarial"}
-#: The row of always answering the largest class, which no attack can change.
-CONSTANT = "constant answer"
 
 
 def clean_table(run: Run, confidence: float) -> Table:
@@ -55,8 +54,7 @@ def attack_table(run: Run, suite: str, confidence: float) -> Table:
         cells += [_under_first_attack(record, eps) for _, eps in more]
         verdict = run.verdict_of(model, regime, suite)
         rows.append([model, TRAINING[regime], number(record["clean_accuracy"]), *cells, verdict])
-    if constant := run.constant_answer():
-        rows.append([CONSTANT, NONE, *[number(constant)] * (len(grid) + len(more) + 1), NONE])
+    rows.append(constant_row(run, [NONE], [*[ACCURACY] * (len(grid) + len(more) + 1), NONE]))
     columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid)]
     columns += [*(column for column, _ in more), "checklist"]
     note = table_note("attack_suite", confidence=confidence)
@@ -91,6 +89,8 @@ def backbone_table(run: Run, model: str, confidence: float) -> Table:
         for suite in run.suites:
             rows += [[TRAINING[regime], suite, *cells] for cells in _attacked(run, (model, regime, suite), names)]
         rows += [[TRAINING[regime], *cells] for cells in _all_steps(run, (model, regime), names)]
+    measures = [ACCURACY, BALANCED, *[NONE] * (len(names) - 2), AUROC, *[NONE] * (len(LINE) + 2)]
+    rows.append(constant_row(run, [NONE] * 4, measures))
     columns = ["training", "images", "ε", "n", "patients", "accuracy", "balanced accuracy", "macro F1"]
     columns += [*kappa.values(), *(f"recall {name}" for name in classes), "AUROC"]
     columns += [*LINE.values(), CALIBRATION_ERROR, "log-loss"]
@@ -151,6 +151,8 @@ def short_table(run: Run) -> Table:
     columns = ["model", "training", "clean balanced accuracy", "clean accuracy"]
     for suite in run.suites:
         columns += [f"{suite}{common}", *([f"{first[suite]} alone"] if suite in first else [])]
+    if rows:
+        rows.append(constant_row(run, [NONE], [BALANCED, *[ACCURACY] * (len(columns) - 3)]))
     note = "Columns of attack suites: robust accuracy at the radius that is nearest to the training radius."
     return Table("Results", columns, rows, note)
 

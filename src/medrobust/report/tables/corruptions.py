@@ -9,6 +9,7 @@ from medrobust.corruptions.summary import Summary, mean_corruption_error
 from medrobust.report.collect import Reader
 from medrobust.report.run import REGIMES, Model, Run, name_of
 from medrobust.report.tables.accuracy import TRAINING
+from medrobust.report.tables.constant import BALANCED, DROP, constant_row
 from medrobust.report.tables.table import NONE, Table, number, with_interval, with_interval_at
 from medrobust.report.templates import table_note
 
@@ -86,6 +87,7 @@ def corruption_short_table(run: Run, confidence: float) -> Table:
     columns += ["mean corruption error", "worst corruption", f"{suite} (L∞)" if suite else "attack"]
     note = ""
     if rows:
+        rows.append(constant_row(run, [NONE] * 4, [BALANCED, BALANCED, DROP, NONE, BALANCED, BALANCED]))
         first = next(iter(run.corruptions.records.values()))
         note = table_note(
             "corruptions_short", confidence=confidence, baseline=run.corruptions.baseline, draws=first["draws"],
@@ -115,11 +117,13 @@ def corruption_tables_of(run: Run, model: Model, confidence: float) -> list[Tabl
     if not record:
         return []
     title = f"{model[0]}, {TRAINING[model[1]]} training"
-    by_patient = _both_tables(record["patient"], f"{title}, by patient", confidence) if "patient" in record else []
-    return [*_both_tables(record, title, confidence), *by_patient]
+    units = {title: record, f"{title}, by patient": record.get("patient")}
+    return [
+        table for name, found in units.items() if found for table in _both_tables(run, found, name, confidence)
+    ]
 
 
-def _both_tables(record: Any, title: str, confidence: float) -> list[Table]:
+def _both_tables(run: Run, record: Any, title: str, confidence: float) -> list[Table]:
     severities = list(next(iter(record["corruptions"].values()))["severities"])
     columns = ["corruption", *(f"severity {severity}" for severity in severities)]
     accuracy, drop = [], []
@@ -130,6 +134,7 @@ def _both_tables(record: Any, title: str, confidence: float) -> list[Table]:
             with_interval(found["worst"], "balanced_accuracy"),
         ])  # fmt: skip
         drop.append([words, *(with_interval(parts[key], "relative_drop") for key in severities)])
+    accuracy.append(constant_row(run, [], [BALANCED] * len(columns)))
     note = table_note("corruptions", confidence=confidence, clean=with_interval(record, "balanced_accuracy"))
     rates = Table(f"Balanced accuracy under corruptions: {title}", [*columns, "worst"], accuracy, note)
     note = table_note("corruption_drops", confidence=confidence)

@@ -2,6 +2,7 @@
 
 from medrobust.report.run import Model, Run, method_label
 from medrobust.report.tables.accuracy import robust_accuracy
+from medrobust.report.tables.constant import ACCURACY, constant_row
 from medrobust.report.tables.table import NONE, Table, with_interval
 from medrobust.report.templates import table_note
 
@@ -22,6 +23,8 @@ def attacked_methods_table(run: Run, confidence: float) -> Table:
     ]
     rows = [_member(run, name, grid) for name in run.ensemble.record.get("members", []) if "-" in name]
     rows += [_method(run, name, grid) for name in _names(run)]
+    if rows:
+        rows.append(constant_row(run, [], [*[ACCURACY] * (len(grid) + 1), NONE]))
     columns = ["model", "clean", *(f"{suite} ε = {eps}" for suite, eps in grid), "checklist"]
     table = Table("Members and ensemble methods, clean and attacked", columns, rows, _note(run, confidence))
     return table.with_warning()

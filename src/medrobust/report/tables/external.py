@@ -9,6 +9,7 @@ from medrobust.core.records import read_metrics
 from medrobust.report.collect import Reader
 from medrobust.report.run import REGIMES, External, Model, Run
 from medrobust.report.tables.accuracy import TRAINING
+from medrobust.report.tables.constant import AUROC, BALANCED, CONSTANT, DROP, constant_row
 from medrobust.report.tables.groups import Rate, difference
 from medrobust.report.tables.table import NONE, Table, number, ranged
 from medrobust.report.templates import table_note
@@ -69,11 +70,21 @@ def external_tables(run: Run, confidence: float) -> list[Table]:
     tables = []
     for name, external in run.external.items():
         rows = [row for model, record in external.records.items() for row in _rows(run, model, record)]
+        rows += _constant_rows(run, external)
         columns = ["model", "training", "measure", "own test images", "external", "external − own"]
         note = table_note("external", confidence=confidence)
         tables.append(Table(f"External data: {name}", columns, rows, note).with_warning())
         tables.append(_classes_table(run, name, external))
     return tables
+
+
+def _constant_rows(run: Run, external: External) -> list[list[str]]:
+    """The constant answer on both data sets; without some classes no difference is shown, as in other rows."""
+    lacking = _lacking(next(iter(external.records.values()), {"counts": {}}))
+    if not lacking:
+        return [constant_row(run, [NONE, name], [name, name, DROP]) for name in (BALANCED, AUROC)]
+    (own,) = constant_row(run, [], [BALANCED])[1:]
+    return [[CONSTANT, NONE, BALANCED, own, number(1 / max(len(run.classes()) - len(lacking), 1)), NONE]]
 
 
 def _rows(run: Run, model: Model, record: dict[str, Any]) -> Iterator[list[str]]:

@@ -12,7 +12,8 @@ from medrobust.report.answers import right_clean
 from medrobust.report.collect import Reader
 from medrobust.report.run import REGIMES, Model, Run
 from medrobust.report.tables.accuracy import TRAINING
-from medrobust.report.tables.table import NONE, Table, ranged
+from medrobust.report.tables.constant import CONSTANT
+from medrobust.report.tables.table import NONE, Table, number, ranged
 from medrobust.report.templates import table_note
 
 #: A group with fewer test patients is named and not shown: its numbers would describe persons.
@@ -63,6 +64,7 @@ def group_tables(run: Run, confidence: float) -> list[Table]:
             part, few = _rows(run, name, found, conditions, confidence)
             rows += [[model[0], TRAINING[model[1]], *cells] for cells in part]
             small |= few
+        rows += _constant_rows(run.groups[name], right, len(conditions))
         note = table_note("groups", confidence=confidence, least=MIN_PATIENTS, small=sorted(small), gap=GAP)
         columns = ["model", "training", name, "n", "patients", *conditions]
         tables.append(Table(f"Groups: {name}", columns, rows, note))
@@ -93,6 +95,22 @@ def _rows(
     if len(rates) > 1:
         rows.append([GAP, NONE, NONE, *(_gap(rates, key) for key in conditions)])
     return rows, small
+
+
+def _constant_rows(
+    values: pd.Series, right: dict[Model, dict[str, pd.DataFrame]], conditions: int
+) -> list[list[str]]:
+    """The constant answer in every group that is shown: its balanced accuracy is over the classes of the group."""
+    tables = [table for found in right.values() for table in found.values()]
+    if not tables:
+        return []
+    images = pd.concat([table[["id", "patient", "label"]] for table in tables]).drop_duplicates("id")
+    rows = []
+    for value, part in images.groupby(images["id"].map(values)):
+        if value and (count := part["patient"].nunique()) >= MIN_PATIENTS:
+            score = number(1 / part["label"].nunique())
+            rows.append([CONSTANT, NONE, str(value), str(len(part)), str(count), *[score] * conditions])
+    return rows
 
 
 def balanced(part: pd.DataFrame, classes: list[str], confidence: float) -> Rate:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from medrobust.report.run import REGIMES, Model, Run
-from medrobust.report.tables.accuracy import CONSTANT, TRAINING, robust_accuracy
+from medrobust.report.tables.accuracy import TRAINING, robust_accuracy
+from medrobust.report.tables.constant import ACCURACY, AUROC, BALANCED, constant_row
 from medrobust.report.tables.table import NONE, Table, number, with_interval, with_interval_at
 from medrobust.report.templates import table_note
 
@@ -38,7 +39,8 @@ def patient_short_table(run: Run, confidence: float) -> Table:
     for suite in run.patients.suites:
         columns += [f"{suite}: balanced accuracy", *([f"{suite}: AUROC"] if aucs else [])]
     if rows:
-        rows.append(_constant_row(run, columns))
+        measures = [AUROC if column.endswith(AUROC) else BALANCED for column in columns[2:]]
+        rows.append(constant_row(run, [NONE], measures, patients=True))
     note = table_note(
         "patient_short", confidence=confidence, images=_images(run), aggregate=_aggregate(run),
         patients=run.test_patients(), aucs=aucs,
@@ -48,7 +50,7 @@ def patient_short_table(run: Run, confidence: float) -> Table:
 
 def patient_attack_tables(run: Run, confidence: float) -> list[Table]:
     """Robust accuracy per patient, one table per suite, one column per radius."""
-    tables, constant = [], run.constant_answer(patients=True)
+    tables = []
     for suite in run.patients.suites:
         records = {model: run.patients.attacks.get((*model, suite), {}) for model in _with_unit(run)}
         grid = sorted({eps for record in records.values() for eps in record.get("robust_accuracy", {})}, key=float)
@@ -59,8 +61,7 @@ def patient_attack_tables(run: Run, confidence: float) -> list[Table]:
              *(robust_accuracy(record or None, eps) for eps in grid)]
             for (model, regime), record in records.items()
         ]  # fmt: skip
-        if constant:
-            rows.append([CONSTANT, NONE, *[number(constant)] * (len(grid) + 1)])
+        rows.append(constant_row(run, [NONE], [ACCURACY] * (len(grid) + 1), patients=True))
         columns = ["model", "training", "clean", *(f"ε = {eps}" for eps in grid)]
         note = table_note("patient_attack", confidence=confidence)
         table = Table(f"Patients under attack: {suite}", columns, rows, note)
@@ -76,6 +77,8 @@ def few_images_table(run: Run, confidence: float) -> Table:
     for (model, regime), record in records.items():
         cells = [with_interval_at(record, "images_attacked", k) for k in counts]
         rows.append([model, TRAINING[regime], number(record.get("accuracy")), *cells])
+    if rows:
+        rows.append(constant_row(run, [NONE], [ACCURACY] * (len(counts) + 1), patients=True))
     columns = ["model", "training", "none changed", *(f"{k} changed" for k in counts)]
     eps = next((record["images_attacked_eps"] for record in records.values()), None)
     note = table_note("few_images", confidence=confidence, eps=eps)
@@ -96,14 +99,6 @@ def _at(record: dict[str, Any], eps: str | None, measure: str) -> str:
     if eps is None or not record:
         return "missing"
     return with_interval_at(record, measure, eps)
-
-
-def _constant_row(run: Run, columns: list[str]) -> list[str]:
-    """What always answering the largest class scores, in every column."""
-    classes = max(len(run.classes()), 1)
-    scores = {"balanced accuracy": number(1 / classes), "AUROC": number(0.5)}
-    ends = [next((score for name, score in scores.items() if column.endswith(name)), NONE) for column in columns]
-    return [CONSTANT, *ends[1:]]
 
 
 def _images(run: Run) -> list[int]:
