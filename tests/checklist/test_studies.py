@@ -9,10 +9,12 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from medrobust.attacks.engine.suite import resolve_suite
-from medrobust.checklist.base import ModelEvidence, run_check
+from medrobust.checklist.base import ImageSample, ModelEvidence, run_check
+from medrobust.checklist.challenge import run_curve
 from medrobust.checklist.thresholds import CHECKS
 from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.schema import Params, check_params, override
@@ -24,7 +26,7 @@ from tests.checklist.conftest import EPS, Check
 from tests.data.stores import store
 from tools.replay import params_texts, read_study, studies
 
-TRAINING = next(check for check in CHECKS if check.name == "training attack")
+TRAINING, BIT_DEPTH = (next(c for c in CHECKS if c.name == name) for name in ("training attack", "bit depth"))
 SUITES = [(name, suite) for name in studies() for suite in read_study(name).expected.suites]
 
 
@@ -115,3 +117,37 @@ def test_a_training_that_cannot_reach_its_radius_is_named(name: str, sound: nn.M
             if run_check(TRAINING, evidence).outcome == "warn":
                 named.append((params is columns(name)[0], backbone))
     assert named == [(True, backbone) for backbone in read_study(name).expected.trainings]
+
+
+class Brightness(nn.Module):
+    """Two classes: darker and brighter than a grey level."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = level
+
+    def forward(self, images: Tensor) -> Tensor:
+        above = images.flatten(1).mean(1) - self.level / 255
+        return torch.stack([-above, above], 1) * 1000
+
+
+def test_a_radius_below_one_grey_level_is_lost_when_images_are_stored() -> None:
+    """The smallest radius of ma2020: attacks of 0.3 grey levels fool the model until the image is a file."""
+    radii = columns("ma2020")[0].attacks.suites["pgd"].eps
+    assert min(radii) == pytest.approx(0.3 / 255)
+    batch, labels = torch.full((40, 1, 6, 6), 100 / 255), torch.zeros(40, dtype=torch.int64)
+    sample = ImageSample(np.arange(40), batch, labels, torch.arange(40))
+    outcomes = {}
+    for eps in radii[:2]:
+        curve = run_curve(model := Brightness(100.2), sample, eps, steps=10, levels=255)
+        evidence = ModelEvidence(model, sample, 2, labels.numpy(), labels.numpy(), curve, [])
+        outcomes[eps] = run_check(BIT_DEPTH, evidence).outcome
+    assert list(outcomes.values()) == ["warn", "pass"]
+
+
+def test_no_attacker_knew_the_detectors_of_ma2020() -> None:
+    """As published, the report calls detectors "not attacked" by those who know them; as it should be, they are."""
+    published, corrected = columns("ma2020")
+    assert (published.detect.adaptive.images, published.detect.seen) == (0, "pgd")
+    assert corrected.detect.adaptive.images > 0
+    assert set(corrected.detect.adaptive.attacks) == {"joint", "orthogonal", "matching"}
