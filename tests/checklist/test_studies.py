@@ -146,7 +146,7 @@ def test_a_radius_below_one_grey_level_is_lost_when_images_are_stored() -> None:
 
 
 def test_no_attacker_knew_the_detectors_of_ma2020() -> None:
-    """As published, the report calls detectors "not attacked" by those who know them; as it should be, they are."""
+    """The report calls detectors "not attacked" by those who know them; the corrected column attacks them."""
     published, corrected = columns("ma2020")
     assert (published.detect.adaptive.images, published.detect.seen) == (0, "pgd")
     assert corrected.detect.adaptive.images > 0
