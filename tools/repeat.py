@@ -69,10 +69,12 @@ def prepare_clone(root: Path, name: str, changes: dict[str, Any], params: str | 
     `changes` are made to the committed params.yaml, or to the text `params`.
 
     Raises:
-        UserError: there are uncommitted changes, which no clone would have.
+        UserError: there are uncommitted changes, which no clone would have. Tables do not count: a command writes
+            its own between two runs, and no run reads them.
     """
     remedy = "Commit them first; every run starts from the last commit"
-    clone, commit = root / CLONES / name, clean_commit(root, remedy, "--untracked-files=no")
+    commit = clean_commit(root, remedy, "--untracked-files=no", "--", ".", f":(exclude){TABLES}")
+    clone = root / CLONES / name
     if not (clone / ".git").exists():
         clone.parent.mkdir(parents=True, exist_ok=True)
         git(root, "clone", "--quiet", "--shared", str(root), str(clone))

@@ -128,6 +128,21 @@ def test_uncommitted_changes_are_refused(project: Path) -> None:
         prepare_clone(project, "seed-1", {"seed": 1})
 
 
+def test_a_table_that_a_command_wrote_does_not_stop_its_next_run(project: Path) -> None:
+    """`make replay` writes the table after its first column, and again when it continues."""
+    table = project / repeat.TABLES / "replay-x.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("model\n")
+    for command in (
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "table"],
+    ):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    table.write_text("model\nnet\n")
+    clone = prepare_clone(project, "x-corrected", {"seed": 3})
+    assert (clone / repeat.TABLES / "replay-x.csv").read_text() == "model\n"
+
+
 def metrics(folder: Path, shift: float) -> Path:
     """The metrics of one run, whose values rise with the shift."""
     for unit, clean, attacked in (("image", "train", "attack"), ("patient", "patients", "attack_patient")):

@@ -94,7 +94,9 @@ def test_both_columns_run_in_clones_of_their_own(
     root = tmp_path / "project"
     (root / ".dvc").mkdir(parents=True)
     (root / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
-    (root / ".gitignore").write_text("/tmp\n/docs\n.dvc/config.local\n")
+    (root / ".gitignore").write_text("/tmp\n.dvc/config.local\n")
+    (root / "docs" / "tables").mkdir(parents=True)
+    (root / "docs" / "tables" / "replay-lerman2024-cpu.csv").write_text("of an earlier run\n")
     (root / "params.yaml").write_text(params_texts("lerman2024", "cpu")["published"])
     write_metrics(root / "metrics" / "train" / "efficientnet_b0-clean.json", {"accuracy": 0.1}, {})
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "start"]):
