@@ -171,6 +171,25 @@ class Comparison:
     pairs: dict[tuple[Model, Model], Difference]  # (a, b): a minus b
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """A table of repeated runs; its rows have `runs`, `mean`, `sd` and `worst`.
+
+    Attributes:
+        over: `seeds` or `folds`.
+        file: the table.
+        belongs: whether its column of this run has the numbers of this run.
+        rows: (unit, model, measure) -> results over the runs.
+        pooled: (model, measure) -> `mean`, `low` and `high` over the test patients of all folds.
+    """
+
+    over: str
+    file: str
+    belongs: bool
+    rows: dict[tuple[str, str, str], dict[str, Any]]
+    pooled: dict[tuple[str, str], dict[str, Any]]
+
+
 @dataclass
 class Run:
     """All results of one run; the records of the data are {} if missing.
@@ -189,6 +208,7 @@ class Run:
     patients: Patients = field(default_factory=Patients)
     answers: Answers = field(default_factory=Answers)
     comparisons: list[Comparison] = field(default_factory=list)
+    repeated: list[Repeated] = field(default_factory=list)
     scored: dict[Model, list[Scored]] = field(default_factory=dict)  # clean test images, then attacked ones
     sample: SampleSize | None = None
     confusion: dict[Model, pd.DataFrame] = field(default_factory=dict)

@@ -45,6 +45,7 @@ from medrobust.report.tables.patients import (
     patient_short_table,
     single_image_suites,
 )
+from medrobust.report.tables.repeated import repeated_tables, repeated_text
 from medrobust.report.tables.sample_size import sample_size_table
 from medrobust.report.tables.table import Table, zero_width_warning
 from medrobust.report.tables.targeted import targeted_tables
@@ -164,8 +165,11 @@ def _judgement(run: Run, confidence: float) -> list[Section]:
     return [
         Section(
             "comparisons", "Comparisons",
-            [robust_training_table(run, confidence), pairs_table(run, confidence)],
-            contrasts=contrasts(run, confidence),
+            [
+                robust_training_table(run, confidence), *repeated_tables(run, confidence),
+                pairs_table(run, confidence),
+            ],
+            contrasts=contrasts(run, confidence), text=repeated_text(run),
         ),
         Section(
             "decisions", "Calibration and decisions", [
