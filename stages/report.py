@@ -14,7 +14,7 @@ def main() -> None:
     """Collect, draw, write, and print the short table."""
     from medrobust.report.answers import read_answers
     from medrobust.report.collect import Folders, collect
-    from medrobust.report.comparisons import compare_models
+    from medrobust.report.comparisons import compare_models, compare_under_corruptions
     from medrobust.report.page.sections import ReportSettings
     from medrobust.report.page.write import ReportOutputs, write_report
     from medrobust.report.provenance import Provenance
@@ -59,6 +59,7 @@ def main() -> None:
     read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
     corrupted = [name for name, model in params.models.items() if model.corrupt]
     read_corruptions(run, args.metrics, args.corrupted, corrupted, params.corruptions, report)
+    compare_under_corruptions(run, **bootstrap)
     read_groups(run, args.prepared)
     read_external(run, args.metrics)
     settings = ReportSettings(

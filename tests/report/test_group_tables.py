@@ -131,7 +131,7 @@ def test_corrupted_images_are_a_condition_where_a_model_was_evaluated_on_them(gr
         predictions(set(range(24))).assign(corruption="motion", severity=5, draw=1),
         predictions(set(range(24))).assign(corruption="none", severity=0, draw=0),
     ])  # fmt: skip
-    save(grouped / "data" / "corrupt" / "one-clean.parquet", table, "one-clean")
+    save(grouped / "data" / "corrupt" / "one-clean.parquet", table.assign(unit="image"), "one-clean")
     assert "corrupted" not in rows(group(grouped))[0]
     write_record(grouped / "metrics" / "corrupt" / "one-clean.json", {"n": 24})
     first, second, _ = rows(group(grouped))

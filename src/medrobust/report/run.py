@@ -113,6 +113,8 @@ class Corruptions:
     records: dict[Model, Any] = field(default_factory=dict)
     baseline: str = ""  # model of the mean corruption error, as `name_of` gives it
     suite: str | None = None  # Linf suite in the figure
+    #: Unit -> (backbone, corruption) -> adversarial minus clean training.
+    gains: dict[str, dict[tuple[str, str], Difference]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,9 @@ class Answers:
     predictions: dict[Model, pd.DataFrame] = field(default_factory=dict)  # validation and test images, clean
     attacked: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)  # worst case at the suite's radius
     corrupted: dict[Model, pd.DataFrame] = field(default_factory=dict)  # all corruptions and severities, one draw
+    patients: dict[Model, pd.DataFrame] = field(default_factory=dict)  # decisions on patients, whose ids are `id`
+    patients_attacked: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)
+    patients_corrupted: dict[Model, pd.DataFrame] = field(default_factory=dict)
     radii: dict[str, str] = field(default_factory=dict)  # suite -> the radius, as the records spell it
     scores: pd.DataFrame | None = None  # log-probabilities before and after an attack with all steps
 
@@ -161,8 +166,9 @@ class Scored:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired differences of all models on the same test images, clean or under one suite."""
+    """Paired differences of all models on the same test images or patients, clean or under one suite."""
 
+    unit: str  # `image` or `patient`
     images: str  # `clean`, or suite and radius
     measure: str  # what is compared
     models: list[Model]
