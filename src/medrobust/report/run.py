@@ -223,7 +223,8 @@ class Run:
     explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
     corruptions: Corruptions = field(default_factory=Corruptions)
     external: dict[str, External] = field(default_factory=dict)  # by the name of the data set
-    groups: pd.DataFrame = field(default_factory=pd.DataFrame)  # of images by id, one column each; "" = unknown
+    #: Of images and of patients (`image`, `patient`), by id, one column each; "" = unknown.
+    groups: dict[str, pd.DataFrame] = field(default_factory=dict)
     hashes: Hashes = field(default_factory=Hashes)
     missing: list[str] = field(default_factory=list)  # files that should be there
     foreign: dict[str, str] = field(default_factory=dict)  # file -> why it belongs to another run and was not read
