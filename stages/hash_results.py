@@ -53,12 +53,15 @@ def guards() -> None:
 
 
 def tables() -> None:
-    """Hashes of the tables that the report reads: predictions, attempts, and predictions on corrupted images."""
+    """Hashes of the tables that the report reads: answers to clean, attacked and corrupted images and patients."""
     params, models = load_params(), _models()
     methods = [f"methods/{name}" for name in params.ensemble.attacked]
     attacked = [*models, f"ensemble-{params.ensemble.regime}", *methods]
-    paths = [args.predictions / f"{name}.parquet" for name in (*models, "ensemble")]
+    answers = [*models, "ensemble", *(f"patients/{name}" for name in models)]
+    paths = [args.predictions / f"{name}.parquet" for name in answers]
     paths += [args.attacks / name / f"{suite}.parquet" for name in attacked for suite in params.attacks.suites]
+    patients = [f"{name}-{suite}.parquet" for name in models for suite in params.patient.suites]
+    paths += [args.attacks / "patients" / name for name in patients]
     paths += [args.corrupted / f"{name}.parquet" for name in models]
     _write(args.out, paths)
 

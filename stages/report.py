@@ -14,10 +14,11 @@ def main() -> None:
     """Collect, draw, write, and print the short table."""
     from medrobust.report.answers import read_answers
     from medrobust.report.collect import Folders, collect
-    from medrobust.report.comparisons import compare_models
+    from medrobust.report.comparisons import compare_models, compare_under_corruptions
     from medrobust.report.page.sections import ReportSettings
     from medrobust.report.page.write import ReportOutputs, write_report
     from medrobust.report.provenance import Provenance
+    from medrobust.report.repeated import read_repeated
     from medrobust.report.run import Ensemble, Patients
     from medrobust.report.sample_size import plan_sample
     from medrobust.report.scores import score_models
@@ -48,19 +49,19 @@ def main() -> None:
     patients = Patients(tuple(params.patient.suites))
     run = collect(folders, list(params.models), list(suites), Provenance.of(args.lock), ensemble, patients)
     read_answers(run, folders)
-    bootstrap: dict[str, Any] = {
-        "resamples": params.report.bootstrap, "confidence": params.report.confidence
-    }  # fmt: skip
+    report = params.report
+    bootstrap: dict[str, Any] = {"resamples": report.bootstrap, "confidence": report.confidence}
     compare_models(run, **bootstrap)
     score_models(run, **bootstrap)
-    run.sample = plan_sample(run, confidence=params.report.confidence)
+    read_repeated(run, args.metrics, [table.over for table in report.repeated], params.seed)
+    run.sample = plan_sample(run, confidence=report.confidence)
     read_detection(run, folders, params.detect.cells(params.models))
     read_explanations(run, args.metrics, [name for name, model in params.models.items() if model.explain])
     corrupted = [name for name, model in params.models.items() if model.corrupt]
-    read_corruptions(run, args.metrics, args.corrupted, corrupted, params.corruptions, params.report)
+    read_corruptions(run, args.metrics, args.corrupted, corrupted, params.corruptions, report)
+    compare_under_corruptions(run, **bootstrap)
     read_groups(run, args.prepared)
     read_external(run, args.metrics)
-    report = params.report
     settings = ReportSettings(
         report.title, params.seed, params.split.strategy, report.confidence,
         {name: suite.norm for name, suite in suites.items()},

@@ -3,10 +3,14 @@
 import argparse
 from pathlib import Path
 
+from medrobust.attacks.engine.suite import resolve_suite, suite_hashes, write_surrogate
 from medrobust.core.code import read_entries
 from medrobust.core.params.schema import load_params
 from medrobust.core.records import atomic_dir, write_json
 from medrobust.core.runtime import run_stage
+from medrobust.corruptions.resolve import resolve_corruptions
+from medrobust.detection.plan import make_plan
+from medrobust.report.repeated_table import write_repeated
 
 
 def parse() -> argparse.Namespace:
@@ -15,28 +19,24 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     paths = {
         suite: ["code", "name"], surrogate: ["model"], settings: ["code", "split"], corruptions: ["code"],
-        detection: ["code", "suites", "hashes"],
+        detection: ["code", "suites", "hashes"], repeated: ["table", "over"],
     }  # fmt: skip
     for function, names in paths.items():
         options = commands.add_parser(function.__name__)
         options.set_defaults(run=function)
         for name in (*names, "out"):
-            options.add_argument(f"--{name}", type=str if name == "name" else Path, required=True)
+            options.add_argument(f"--{name}", type=str if name in ("name", "over") else Path, required=True)
     return parser.parse_args()
 
 
 def suite() -> None:
     """One attack suite: hyper-parameters checked, and the hashes of its attacks' code."""
-    from medrobust.attacks.engine.suite import resolve_suite
-
     params = load_params()
     write_json(args.out, resolve_suite(args.name, params.attacks.suites[args.name], read_entries(args.code)))
 
 
 def surrogate() -> None:
     """The weights that a suite's surrogate has."""
-    from medrobust.attacks.engine.suite import write_surrogate
-
     write_surrogate(args.model, args.out)
 
 
@@ -59,9 +59,6 @@ def settings() -> None:
 
 def detection() -> None:
     """The suites and detectors that detection uses; and hashes of all suites, with which results are compared."""
-    from medrobust.attacks.engine.suite import suite_hashes
-    from medrobust.detection.plan import make_plan
-
     params = load_params()
     write_json(args.out, make_plan(params.detect, args.suites, read_entries(args.code)))
     write_json(args.hashes, suite_hashes(args.suites, params.attacks.suites))
@@ -69,10 +66,13 @@ def detection() -> None:
 
 def corruptions() -> None:
     """The corruptions that models are evaluated on, and the hashes of their code."""
-    from medrobust.corruptions.resolve import resolve_corruptions
-
     params = load_params()
     write_json(args.out, resolve_corruptions(params.corruptions, read_entries(args.code)))
+
+
+def repeated() -> None:
+    """A table of repeated runs, checked; whether it belongs to this run is known when all results are."""
+    write_repeated(args.table, args.over, args.out)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ STAGES: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages
 #: Names in params.yaml that a matrix may run over.
 AXES = (
     "models", "attacks.suites", "attacks.surrogates", "detect.ensemble", "ensemble.attacked",
-    "patient.suites", "external.sets", "external.evaluated",
+    "patient.suites", "external.sets", "external.evaluated", "report.repeated",
 )  # fmt: skip
 
 
@@ -229,6 +229,13 @@ def test_the_ensembles_files_carry_its_regime_and_named_methods_are_attacked(tmp
 def test_every_preset_loads(name: str) -> None:
     params = check_params(preset(name), name)
     assert params.adv.eps in {eps for suite in params.attacks.suites.values() for eps in suite.eps}
+
+
+@pytest.mark.parametrize("name", names())
+def test_only_the_default_preset_names_the_table_of_its_seeds(name: str) -> None:
+    tables = check_params(preset(name), name).report.repeated
+    assert [table.file for table in tables] == (["docs/tables/seeds.csv"] if name == "default" else [])
+    assert all((ROOT / table.file).is_file() for table in tables)
 
 
 @pytest.mark.parametrize("name", names())

@@ -49,7 +49,7 @@ WITHOUT_CASES = {
     "`audit.*`", "`models.B.explain`", "`models.B.corrupt`", "other keys of `attacks`", "`patient.*`",
     "`transfer.*`",
     "`corruptions.modality`, `.names`, `.severities`, `.draws`", "other keys of `corruptions`",
-    "other keys of `report`, `study`", "`external`",
+    "`report.repeated`", "other keys of `report`, `study`", "`external`",
 }  # fmt: skip
 RESOLVED = {"code", "suite", "surrogate", "settings", "detection", "corruptions", "external"}
 #: Cheap stages that hash results; the table does not list them.
@@ -99,6 +99,7 @@ ROWS: dict[str, list[list[tuple[str, Any]]]] = {
         [("external.sets.more", ARCHIVE)],
     ],
     "`report.bootstrap`, `report.confidence`": [[("report.bootstrap", 9)], [("report.confidence", 0.9)]],
+    "`report.repeated`": [[("report.repeated", [{"over": "seeds", "file": "t.csv"}])]],
     "other keys of `report`, `study`": [[("report.title", "t")], [("study.funding", "a grant")]],
 }  # fmt: skip
 

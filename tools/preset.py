@@ -141,6 +141,8 @@ def _merge(base: CommentedMap, overlay: CommentedMap, where: str, prefix: str) -
             continue
         if isinstance(value, CommentedMap):
             _explain(value, dict(_comments(base[key])))
+        elif key in base.ca.items:  # what follows the comment of a list with lines of its own goes with the lines
+            base.ca.items[key][3] = None
         base[key] = value
 
 

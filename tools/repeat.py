@@ -20,9 +20,10 @@ from medrobust.core.errors import UserError
 from medrobust.core.params.schema import Params, load_params
 from medrobust.core.runtime import say
 from medrobust.data.pseudonyms import KEY_FILE
+from medrobust.report.provenance import Provenance
 from tools.git_calls import clean_commit, git
 from tools.outside import named_files
-from tools.repeated_results import Row, class_counts, collect, pooled_patients, summarise
+from tools.repeated_results import Row, class_counts, collect_results, pooled_patients, summarise
 
 #: Clones, which are no outs and are ignored by git.
 CLONES = Path("tmp/repeats")
@@ -101,6 +102,14 @@ def reproduce(clone: Path, jobs: int) -> bool:
     return subprocess.run(command, cwd=clone, env=environment, check=False).returncode == 0
 
 
+def how_to_show(kind: str, path: Path, params: Params) -> str:
+    """The sentence that tells how the report gets to show a table over seeds or folds."""
+    if any((table.over, Path(table.file)) == (kind, path) for table in params.report.repeated):
+        return "`make repro` shows it in the report"
+    entry = f"{{over: {kind}, file: {path.as_posix()}}}"
+    return f"To show it in the report, add {entry} to report.repeated in params.yaml"
+
+
 def write_table(path: Path, rows: Sequence[Row]) -> None:
     """Write rows as CSV; columns are the keys of all rows, in the order in which they occur."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,14 +150,20 @@ def main() -> None:
         say(f"{name}: {clone}")
         if not reproduce(clone, args.jobs):
             sys.exit(f"{name} failed. Run the command again to continue; results so far are in DVC's cache")
-    results = {name: collect(clone / "metrics", params) for name, clone in clones.items()}
-    rows = class_counts(results) if args.kind == "classes" else summarise(results)
+    results = {name: collect_results(clone, params) for name, clone in clones.items()}
+    if args.kind == "classes":
+        rows = class_counts(results)
+    else:
+        rows = summarise(results, collect_results(root, params, Provenance.of(root / "dvc.lock")))
     if args.kind == "folds":
         rows += pooled_patients(list(clones.values()), params)
-    write_table(TABLES / f"{args.kind}.csv", rows)
+    path = TABLES / f"{args.kind}.csv"
+    write_table(path, rows)
     for row in rows:
         say("  ".join(f"{key} {value}" for key, value in row.items()))
-    say(f"written: {TABLES / f'{args.kind}.csv'}")
+    say(f"written: {path}")
+    if args.kind != "classes":
+        say(how_to_show(args.kind, path, params))
 
 
 if __name__ == "__main__":

@@ -10,42 +10,32 @@ import torch
 
 from medrobust.core.calibration import fit_temperature
 from medrobust.core.params.schema import Params
-from medrobust.core.records import read_json, read_metrics, read_table
+from medrobust.core.records import read_json, read_table
 from medrobust.patients.evaluate import prediction_summary
-from medrobust.report.run import REGIMES
+from medrobust.report.collect import Folders, collect
+from medrobust.report.provenance import Provenance
+from medrobust.report.repeated import OWN, Results, headline_results
+from medrobust.report.run import REGIMES, Ensemble, Patients
 
 #: A row of the table.
 Row = dict[str, Any]
-#: (unit, model, measure) -> value
-Results = dict[tuple[str, str, str], float]
 
 
-def collect(metrics: Path, params: Params) -> Results:
-    """The headline results of one run: balanced accuracy and AUROC, clean and under each suite, per unit."""
-    results: Results = {}
-    names = [f"{backbone}-{regime}" for backbone in params.models for regime in REGIMES]
-    ensemble = f"ensemble-{params.ensemble.regime}"
-    for unit, clean, attacked in (("image", "train", "attack"), ("patient", "patients", "attack_patient")):
-        for name in [*names, ensemble] if unit == "image" else names:
-            path = metrics / "ensemble.json" if name == ensemble else metrics / clean / f"{name}.json"
-            record = read_metrics(path)
-            for measure in ("balanced_accuracy", "auroc"):
-                _add(results, (unit, name, f"clean {measure}"), record.get(measure))
-            for suite in params.attacks.suites if unit == "image" else params.patient.suites:
-                under = read_metrics(metrics / attacked / f"{name}-{suite}.json")
-                for key in ("robust_balanced_accuracy", "robust_auroc"):
-                    for eps, value in under.get(key, {}).items():
-                        _add(results, (unit, name, f"{suite} {eps} {key.removeprefix('robust_')}"), value)
-    return results
+def collect_results(folder: Path, params: Params, provenance: Provenance | None = None) -> Results:
+    """The headline results of the run in a folder; with `provenance` only those that belong to its dvc.lock."""
+    names = ("data/prepared", "metrics", "plots", "data/tune", "data/checkpoints")
+    run = collect(
+        Folders(*(folder / name for name in names)), list(params.models), list(params.attacks.suites), provenance,
+        Ensemble(params.ensemble.regime), Patients(tuple(params.patient.suites)),
+    )  # fmt: skip
+    return headline_results(run)
 
 
-def _add(results: Results, key: tuple[str, str, str], value: float | None) -> None:
-    if value is not None:
-        results[key] = value
+def summarise(runs: Mapping[str, Results], own: Results | None = None) -> list[Row]:
+    """One row per unit, model and measure: mean, sample standard deviation, worst, number of runs, each run.
 
-
-def summarise(runs: Mapping[str, Results]) -> list[Row]:
-    """One row per unit, model and measure: mean, sample standard deviation, worst, number of runs, each run."""
+    `own` are the results of the run that was repeated, by which the report knows that a table belongs to it.
+    """
     keys = [key for key in next(iter(runs.values())) if all(key in run for run in runs.values())]
     rows = []
     for key in keys:
@@ -53,7 +43,8 @@ def summarise(runs: Mapping[str, Results]) -> list[Row]:
         numbers = {"mean": values.mean(), "sd": values.std(ddof=1), "worst": values.min()}
         each = dict(zip(runs, values, strict=True))
         rounded = {name: round(float(value), 3) for name, value in {**numbers, **each}.items()}
-        rows.append(dict(zip(("unit", "model", "measure"), key, strict=True)) | {"runs": len(values)} | rounded)
+        row = dict(zip(("unit", "model", "measure"), key, strict=True)) | {"runs": len(values)} | rounded
+        rows.append(row if own is None else row | {OWN: round(own[key], 3) if key in own else None})
     return rows
 
 

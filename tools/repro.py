@@ -40,7 +40,7 @@ Run = Callable[[Needs], list[str]]
 #: Stages that hash code or resolve params: seconds, and mostly the same result as before.
 CHEAP = {
     "code", "suite", "surrogate", "settings", "detection", "corruptions", "checkpoints", "attempts",
-    "attempts_ensemble", "attempts_method", "guards", "tables", "external",
+    "attempts_ensemble", "attempts_method", "guards", "tables", "external", "repeated",
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from tests.attacks.conftest import AttackedModel
 from tests.attacks.test_contract import CASES, RADII, Make, train_images
 from tests.other_device import other_device
 
-REPORT = ReportParams(title="t", bootstrap=20, confidence=0.9, pictures=True, cases=0)
+REPORT = ReportParams(title="t", bootstrap=20, confidence=0.9, pictures=True, cases=0, repeated=[])
 
 
 @pytest.mark.parametrize(("name", "norm"), CASES)

@@ -26,7 +26,7 @@ SOUND = [
     {"name": "pgd", "steps": 10, "loss": "margin", "alpha": EPS},
     {"name": "pgd", "steps": 20, "restarts": 2},
 ]
-REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, pictures=True, cases=0)
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, pictures=True, cases=0, repeated=[])
 
 Check = Callable[..., dict[str, Any]]
 

@@ -132,6 +132,17 @@ def test_the_record_of_predictions_made_by_hand() -> None:
     assert record["mean_relative_drop"] == pytest.approx((0 + 2 / 3 + 0 + 1) / 4)
 
 
+def test_the_distance_of_the_worst_case_is_that_of_the_nearest_wrong_version() -> None:
+    """Of i1 to i3, which are right when clean: gamma 6, 1 (by search) and 8, motion 6, 7 and 4, all 6, 1 and 4."""
+    record = summary(by_hand()).record()
+    assert [record["corruptions"][name]["worst"]["l2"] for name in ("gamma", "motion")] == [6, 6]
+    assert record["worst"]["l2"] == 4
+    table = by_hand()
+    stays = table.assign(pred=table["label"].where(table["id"] == "i3", table["pred"]))
+    assert summary(stays).record()["worst"]["l2"] == 6, "i3 is right up to the farthest version, 8"
+    assert summary(table.assign(pred=1 - table["label"])).record()["worst"]["l2"] is None
+
+
 def test_the_mean_corruption_error_is_that_of_the_paper() -> None:
     """Errors of `by_hand`: gamma 0.25 + 0.75, motion 0.25 + 1; the baseline always says dark: 0.5 everywhere."""
     model, constant = summary(by_hand()), summary(by_hand().assign(pred=0))
@@ -168,6 +179,7 @@ def test_a_cell_writes_predictions_and_metrics_with_what_they_were_made_on(subse
     assert record[MADE_ON] == table.attrs[MADE_ON] == made_on
     assert record["balanced_accuracy"] == 1
     assert "patient" not in record
+    assert {*table["unit"]} == {"image"}
     worst = record["corruptions"]["gamma"]["worst"]["balanced_accuracy"]
     right = (table["pred"] == table["label"]).groupby(table["id"]).all()
     assert worst == pytest.approx(
@@ -227,6 +239,12 @@ def test_a_record_has_the_same_statistics_of_patients(
     write_metrics(tmp_path / "expected.json", expected, {})
     assert record["patient"] == read_metrics(tmp_path / "expected.json")
     assert (record["n"], record["patient"]["n"], record["patient"]["patients"]) == (24, 12, 12)
+    table = read_table(out.table)
+    assert {*table["unit"]} == {"image", "patient"}
+    written = table[table["unit"] == "patient"].drop(columns="unit")
+    keys = ["corruption", "severity", "draw", "id"]
+    one, other = (part.sort_values(keys, ignore_index=True) for part in (written, whole))
+    pd.testing.assert_frame_equal(one, other)
     assert {"corrupted", "worst_corrupted", "patient_corrupted", "patient_worst_corrupted"} <= read_json(
         out.metrics
     ).keys()

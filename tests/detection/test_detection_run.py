@@ -27,7 +27,7 @@ from tests.small import make_classifier
 
 #: What the metrics say that they were made on.
 MADE = {"weights": "w"}
-REPORT = ReportParams(title="t", bootstrap=40, confidence=0.9, pictures=True, cases=0)
+REPORT = ReportParams(title="t", bootstrap=40, confidence=0.9, pictures=True, cases=0, repeated=[])
 ALL = {"dropout": {"rate": 0.3, "samples": 3}, "lid": {"neighbours": 5, "reference": 30}}
 DETECTORS_SET = {name: ALL.get(name, {}) for name in DETECTORS}
 NO_ADAPTIVE = {"attacks": ["joint"], "images": 0, "steps": 1, "searches": 1}

@@ -20,7 +20,7 @@ from medrobust.ensembling.registry import METHODS
 from tests.ensembling.drawn_predictions import draw, settings
 from tests.params import default_block
 
-REPORT = ReportParams(title="t", bootstrap=40, confidence=0.9, pictures=True, cases=0)
+REPORT = ReportParams(title="t", bootstrap=40, confidence=0.9, pictures=True, cases=0, repeated=[])
 
 
 def pictures(count: int = 24) -> Subset:

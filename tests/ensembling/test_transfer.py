@@ -27,7 +27,7 @@ from medrobust.ensembling.transfer import (
 )
 from medrobust.models.ensemble import EnsembleClassifier
 
-REPORT = ReportParams(title="t", bootstrap=30, confidence=0.9, pictures=True, cases=0)
+REPORT = ReportParams(title="t", bootstrap=30, confidence=0.9, pictures=True, cases=0, repeated=[])
 EPS = 0.05
 Found = tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]
 

@@ -21,7 +21,7 @@ from medrobust.models.classifier import Classifier
 from tests.explain.conftest import make_explained
 from tests.small import make_subset
 
-REPORT = ReportParams(title="t", bootstrap=50, confidence=0.95, pictures=True, cases=0)
+REPORT = ReportParams(title="t", bootstrap=50, confidence=0.95, pictures=True, cases=0, repeated=[])
 PARAMS = ExplainParams(suite="pgd", eps=0.1, images=1, drift_images=10, grid=4, top=0.2, tsne="clean", surface=3)
 
 

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from medrobust.core.errors import UserError
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.patient import PatientParams
 from medrobust.core.params.report import ReportParams
 from medrobust.core.records import read_metrics, read_table
@@ -31,6 +32,7 @@ def run(network: Path, data: SplitStore, folder: Path, aggregate: str) -> Patien
 def test_the_record_is_that_of_the_table(network: Path, tmp_path: Path, aggregate: str) -> None:
     outs = run(network, splits(), tmp_path, aggregate)
     record, table = read_metrics(outs.metrics), read_table(outs.predictions)
+    assert table.attrs[MADE_ON] == record[MADE_ON]
     test = table[table["split"] == "test"]
     assert record["n"] == record["patients"] == len(test) == test["patient"].nunique() == 6
     assert abs(record["balanced_accuracy"] - balanced_accuracy_score(test["label"], test["pred"])) < 1e-6

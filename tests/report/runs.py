@@ -31,6 +31,7 @@ CLASSES = ["Non <b>", "Mild", "Severe"]
 SETTINGS = ReportSettings("a title", 1, "patient", 0.95, {"pgd": "Linf"})
 
 
+MODELS = ("one-clean", "one-adv", "two-clean", "two-adv")
 SUITE = {"name": "pgd", "norm": "Linf", "eps": [0.005, 0.01], "give_up": False, "attacks": []}
 IMAGES = {"data": "d" * 64, "split": "5" * 16}
 
@@ -157,10 +158,14 @@ def write_parts(data: Path, model: str) -> None:
     facts = {"patient": {"network": "../../checkpoints"}, "sha256": weights(model)}
     write_json(data / "patients" / model / "card.json", facts)
     (data / "patients" / model / "aggregate.safetensors").write_bytes(b"aggregate")
-    rows = pd.DataFrame(
+    val = pd.DataFrame(
         {"split": "val", "label": [0, 1, 2] * 4, "logprob_0": 0.0, "logprob_1": 0.1, "logprob_2": 0.2}
     )
+    rows = pd.concat([val.assign(pred=2), decisions(MODELS.index(model))], ignore_index=True)
+    rows.attrs[MADE_ON] = {**IMAGES, "weights": weights(model)}
     write_table(data / "predictions" / "patients" / f"{model}.parquet", rows)
+    attempts = decisions(MODELS.index(model)).assign(id=lambda table: table["patient"])
+    write_attempts(data / "attacks" / "patients" / f"{model}-pgd.parquet", model, attempts)
 
 
 def write_run(folder: Path) -> None:
@@ -227,11 +232,11 @@ def _write_results(tmp_path: Path) -> None:
 def write_answers(data: Path) -> None:
     """Predictions of all models, attempts of the suite, and the scores of the transfer matrix."""
     crossed = []
-    for number, name in enumerate(("one-clean", "one-adv", "two-clean", "two-adv", "ensemble-adv")):
+    for number, name in enumerate((*MODELS, "ensemble-adv")):
         table, file = predictions(number), name.removesuffix("-adv") if name == "ensemble-adv" else name
         table.attrs[MADE_ON] = {**IMAGES, "weights": weights(name)}
         write_table(data / "predictions" / f"{file}.parquet", table)
-        write_attempts(data / "attacks" / name / "pgd.parquet", name, number)
+        write_attempts(data / "attacks" / name / "pgd.parquet", name, table[table["split"] == "test"], number)
         crossed.append(table[table["split"] == "test"][:8].assign(source="no attack", judge=file))
         crossed.append(predictions(number + 9)[:8].assign(source=file, judge=file))
     scores = pd.concat(crossed, ignore_index=True)
@@ -239,10 +244,10 @@ def write_answers(data: Path) -> None:
     write_table(data / "transfer" / "scores.parquet", scores)
 
 
-def write_attempts(path: Path, name: str, number: int) -> None:
-    """Attempts of a model: the clean answer of each test image, and one attack at each radius."""
-    rows, clean = [], predictions(number)
-    for k, image in enumerate(clean[clean["split"] == "test"].to_dict("records")):
+def write_attempts(path: Path, name: str, clean: pd.DataFrame, number: int = 0) -> None:
+    """Attempts of a model: the clean answer of each image or patient, and one attack at each radius."""
+    rows = []
+    for k, image in enumerate(clean.to_dict("records")):
         right = image["label"] == image["pred"]
         row = {**dict.fromkeys(ATTEMPTS, 0), **{key: image[key] for key in ("id", "patient", "label")}}
         row |= {"clean_pred": image["pred"], "pred": image["pred"]}
@@ -269,6 +274,15 @@ def predictions(seed: int) -> pd.DataFrame:
     table = pd.DataFrame({"id": ids, "patient": patients, "label": labels, "pred": logprobs.argmax(1)})
     table["split"] = np.where(np.tile(np.arange(12), 3) < 4, "val", "test")
     return table.join(pd.DataFrame(logprobs, columns=[f"logprob_{k}" for k in range(3)]))
+
+
+def decisions(seed: int) -> pd.DataFrame:
+    """Decisions on the 12 test patients of `predictions`, each the class with the largest mean log-probability."""
+    table = predictions(seed)
+    columns = [f"logprob_{k}" for k in range(3)]
+    found = table[table["split"] == "test"].groupby("patient", as_index=False)[["label", *columns]].mean()
+    pred = found[columns].to_numpy().argmax(1)
+    return found.assign(pred=pred, split="test", images=2).astype({"label": "int64"})
 
 
 def crossings() -> pd.DataFrame:
@@ -314,7 +328,9 @@ def write_ensemble(metrics: Path, plots: Path) -> None:
 def write_attacked_method(folder: Path) -> None:
     """The files of a method that is not selected: its card, and the records of a suite and of the checklist."""
     write_json(folder / "data" / "methods" / "equal" / "card.json", {"method": "equal"})
-    write_attempts(folder / "data" / "attacks" / "methods" / "equal" / "pgd.parquet", "equal", 7)
+    answers = predictions(7)
+    path = folder / "data" / "attacks" / "methods" / "equal" / "pgd.parquet"
+    write_attempts(path, "equal", answers[answers["split"] == "test"], 7)
     record = {**attack_record(), "robust_accuracy": {"0.005": 0.375, "0.01": 0.125}}
     write_record(folder / "metrics" / "methods" / "equal-pgd.json", record)
     write_record(folder / "metrics" / "checks" / "equal-method.json", checks_record("suspect"))

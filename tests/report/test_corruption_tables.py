@@ -41,10 +41,10 @@ def record() -> dict[str, Any]:
         }
         for key in (1, 5)
     }
-    found = {"severities": {str(key): value for key, value in part.items()}, "worst": rates(0.05)}
+    found = {"severities": {str(key): value for key, value in part.items()}, "worst": {**rates(0.05), "l2": 7.0}}
     return {
         "n": 30, "patients": 10, "draws": 3, **rates(0.65), "corruptions": {"bias_field": found, "motion": found},
-        "worst": rates(0.02), "mean_balanced_accuracy": 0.3, "mean_relative_drop": 0.25,
+        "worst": {**rates(0.02), "l2": 4.0}, "mean_balanced_accuracy": 0.3, "mean_relative_drop": 0.25,
     }  # fmt: skip
 
 
@@ -56,7 +56,8 @@ def predictions(wrong: int) -> pd.DataFrame:
         for name, severity in (("none", 0), ("motion", 1))
         for k in range(9)
     ]  # fmt: skip
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return pd.concat([table.assign(unit=unit) for unit in ("image", "patient")], ignore_index=True)
 
 
 @pytest.fixture
@@ -135,12 +136,29 @@ def test_the_figure_has_corruptions_and_the_attack_on_one_axis(corrupted: Path) 
     run = corrupt(corrupted)
     chart, other = corruption_charts(run)
     assert chart.name == "corruptions-one-clean" != other.name
-    *lines, attack = chart.series
+    *lines, inside, worst, attack = chart.series
     assert [line["name"] for line in lines] == ["bias field", "motion"]
+    assert inside["points"] == [[7.0, 0.05], [7.0, 0.05]]
+    assert worst["points"] == [[0.0, 0.65], [4.0, 0.02]]
+    assert [line["loose"] for line in chart.series] == [False, False, True, False, False]
     assert lines[0]["points"] == [[0.0, 0.65], [2.0, pytest.approx(0.5)], [10.0, pytest.approx(0.1)]]
-    assert [line["dashed"] for line in chart.series] == [False, False, True]
+    assert [line["dashed"] for line in chart.series] == [False, False, False, True, True]
     values = run.header["channels"] * run.header["image_size"] ** 2
     assert attack["points"][1:] == [[round(eps * values**0.5, 6), y] for eps, y in ((0.005, 0.4), (0.01, 0.2))]
+
+
+def test_a_model_that_is_right_on_no_clean_image_has_no_distance_of_its_worst_case(corrupted: Path) -> None:
+    run = corrupt(corrupted)
+    run.corruptions.records["one", "clean"]["worst"]["l2"] = None
+    assert not any("by search" in line["name"] for line in corruption_charts(run)[0].series)
+
+
+def test_the_answers_are_read_by_unit(corrupted: Path) -> None:
+    answers = corrupt(corrupted).answers
+    for unit, tables in (("image", answers.corrupted), ("patient", answers.patients_corrupted)):
+        assert {*tables["one", "adv"]["unit"]} == {unit}
+        assert {*tables["one", "adv"]["severity"]} == {1}
+        assert len(tables["one", "adv"]) == 9
 
 
 def test_the_figure_is_drawn_for_each_model(corrupted: Path, tmp_path: Path) -> None:
@@ -154,7 +172,8 @@ def test_the_figure_is_drawn_for_each_model(corrupted: Path, tmp_path: Path) -> 
 
 
 def test_without_the_attack_or_the_header_the_figure_has_corruptions_alone(corrupted: Path) -> None:
-    assert [line["dashed"] for line in corruption_charts(corrupt(corrupted, suite=None))[0].series] == [False] * 2
+    names = [line["name"] for line in corruption_charts(corrupt(corrupted, suite=None))[0].series]
+    assert names == ["bias field", "motion", "worst inside a corruption, by search", "worst of all, by search"]
     run = corrupt(corrupted)
     run.header.clear()
     assert attack_points(run, ("one", "clean")) == []

@@ -13,7 +13,7 @@ from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.metrics import rate_estimates
 from medrobust.core.params.corruptions import CorruptionsParams
 from medrobust.core.params.report import ReportParams
-from medrobust.core.records import read_json, write_json, write_table
+from medrobust.core.records import read_json, read_table, write_json, write_table
 from medrobust.data.store import read_manifest
 from medrobust.report.page.render import page_content, render_markdown
 from medrobust.report.run import Run
@@ -119,12 +119,60 @@ def test_each_group_has_its_images_patients_and_rates(grouped: Path) -> None:
 
 def test_small_and_unknown_groups_are_not_shown(grouped: Path) -> None:
     run = group(grouped)
-    site, age = group_tables(run, 0.95)
+    site, age = (table for table in group_tables(run, 0.95) if "by patient" not in table.title)
     assert "C" not in {row[2] for row in site.rows}
     assert "fewer than 5 test patients (their number): C (3)" in site.note
     assert [row[2:5] for row in age.rows] == [["60 to 75", "23", "23"]] * 2, "a single group has no gap"
     assert [row[0] for row in age.rows] == ["one", "constant answer"]
     assert "fewer than" not in age.note
+
+
+def alone(folder: Path) -> Run:
+    """The run `grouped` with answers by patient, and one patient (p23) at a site of its own."""
+    data = folder / "data"
+    manifest = read_manifest(data / "prepared" / "manifest.csv").assign(site=["A"] * 12 + ["B"] * 11 + ["D"])
+    write_table(data / "prepared" / "manifest.csv", manifest)
+    table = predictions(set())
+    parts = [table.assign(corruption="motion", severity=5, draw=0, unit=unit) for unit in ("image", "patient")]
+    corrupted = pd.concat([parts[0], parts[1].assign(id=table["patient"])])
+    save(data / "corrupt" / "one-clean.parquet", corrupted, "one-clean")
+    write_record(folder / "metrics" / "corrupt" / "one-clean.json", {"n": 24})
+    save(data / "predictions" / "patients" / "one-clean.parquet", table.assign(split="test"), "one-clean")
+    attempts = read_table(data / "attacks" / "one-clean" / "pgd.parquet")
+    attempts = attempts.assign(id=attempts["patient"])
+    save(data / "attacks" / "patients" / "one-clean-pgd.parquet", attempts, "one-clean", suite_hash(SUITE))
+    return group(folder)
+
+
+@pytest.mark.parametrize(("unit", "number"), [("image", 0), ("patient", 1)])
+def test_a_group_of_one_patient_is_named_and_not_shown(grouped: Path, unit: str, number: int) -> None:
+    table = group_tables(alone(grouped), 0.95)[number]
+    assert table.title == f"Groups: site{', by patient' if unit == 'patient' else ''}"
+    assert table.columns[3:] == ["n", "patients", "clean", "corrupted", "pgd, ε 0.005"]
+    mine = [row for row in table.rows if row[:2] == ["one", "clean"]]
+    assert [row[2:5] for row in mine] == [["A", "12", "12"], ["B", "11", "11"], ["largest gap", "–", "–"]]
+    assert all(cell != "–" for row in mine for cell in row[5:]), "every condition has results of both sites"
+    assert not [cell for row in table.rows for cell in row if "D" in cell], "neither a row nor a gap"
+    assert table.note.endswith("fewer than 5 test patients (their number): D (1).")
+    assert f"on the test {unit}s of a group" in table.note
+
+
+def test_if_every_group_is_too_small_all_are_named(grouped: Path) -> None:
+    path = grouped / "data" / "prepared" / "manifest.csv"
+    write_table(path, read_manifest(path).assign(site=[f"S{k}" if k % 6 else "" for k in range(24)]))
+    run = group(grouped)
+    table = group_tables(run, 0.95)[0]
+    assert [row[2] for row in table.rows] == ["no group is large enough"]
+    assert "S1 (1), S10 (1)" in table.note
+    assert "no group is large enough" in render_markdown(page_content(run, SETTINGS))
+
+
+def test_a_patient_whose_images_are_of_two_groups_is_in_none_by_patient(grouped: Path) -> None:
+    path = grouped / "data" / "prepared" / "manifest.csv"
+    manifest = read_manifest(path)
+    manifest.loc[1, "patient"] = "p12"  # an image at site A; that of p12 itself is at B
+    write_table(path, manifest)
+    assert group(grouped).groups["patient"].loc[["p0", "p12"], "site"].tolist() == ["A", ""]
 
 
 def test_corrupted_images_are_a_condition_where_a_model_was_evaluated_on_them(grouped: Path) -> None:
@@ -133,7 +181,7 @@ def test_corrupted_images_are_a_condition_where_a_model_was_evaluated_on_them(gr
         predictions(set(range(24))).assign(corruption="motion", severity=5, draw=1),
         predictions(set(range(24))).assign(corruption="none", severity=0, draw=0),
     ])  # fmt: skip
-    save(grouped / "data" / "corrupt" / "one-clean.parquet", table, "one-clean")
+    save(grouped / "data" / "corrupt" / "one-clean.parquet", table.assign(unit="image"), "one-clean")
     assert "corrupted" not in rows(group(grouped))[0]
     write_record(grouped / "metrics" / "corrupt" / "one-clean.json", {"n": 24})
     first, second, *_ = rows(group(grouped))

@@ -10,27 +10,32 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from medrobust.core.errors import UserError
+from medrobust.core.lineage import MADE_ON
 from medrobust.core.params.schema import Params, check_params
 from medrobust.core.records import write_json, write_metrics, write_table
+from medrobust.report.provenance import Provenance
 from tests.params import preset, save
+from tests.report.runs import write_run
 from tools import repeat
-from tools.repeat import prepare_clone, settings_of
-from tools.repeated_results import class_counts, collect, pooled_patients, summarise
+from tools.repeat import how_to_show, prepare_clone, settings_of
+from tools.repeated_results import class_counts, collect_results, pooled_patients, summarise
 
 
-def params(**models: Any) -> Params:
+def params(*names: str, suite: str = "s") -> Params:
+    """The smoke preset with these backbones, or with `net`, and one suite."""
     content = preset("smoke")
-    content["models"] = {"net": {"timm": "resnet10t", "weights": "none", "image_size": 32}}
+    model = {"timm": "resnet10t", "weights": "none", "image_size": 32}
+    content["models"] = dict.fromkeys(names or ["net"], model)
     content["ensemble"]["members"] = []
     content["attacks"]["suites"] = {
-        "s": {"norm": "Linf", "eps": [0.01, 0.02], "attacks": [{"name": "fgsm"}]},
+        suite: {"norm": "Linf", "eps": [0.01, 0.02], "attacks": [{"name": "fgsm"}]},
     }  # fmt: skip
-    content["detect"]["suites"] = {"s": 0.02}
+    content["detect"]["suites"] = {suite: 0.02}
     content["detect"]["seen"] = None
-    content["transfer"].update(suite="s", eps=0.02)
-    content["explain"].update(suite="s", eps=0.02)
+    content["transfer"].update(suite=suite, eps=0.02)
+    content["explain"].update(suite=suite, eps=0.02)
     content["attacks"]["surrogates"] = []
-    content["patient"]["suites"] = ["s"]
+    content["patient"]["suites"] = [suite]
     content["external"]["sets"] = {}
     return check_params(content, "params.yaml")
 
@@ -64,7 +69,7 @@ def test_the_last_classes_are_merged_step_by_step() -> None:
 
 
 def test_the_table_of_class_counts_starts_with_guessing(tmp_path: Path) -> None:
-    runs = {f"classes-{k}": collect(metrics(tmp_path / str(k), -0.05 * k), params()) for k in (2, 3, 4)}
+    runs = {f"classes-{k}": collect_results(finished(tmp_path / str(k), -0.05 * k), params()) for k in (2, 3, 4)}
     first, *others = class_counts(runs)
     assert [first[f"classes-{k}"] for k in (2, 3, 4)] == [0.5, 0.333, 0.25]
     row = next(row for row in others if (row["model"], row["measure"]) == ("net-adv", "s 0.01 balanced_accuracy"))
@@ -143,21 +148,25 @@ def test_a_table_that_a_command_wrote_does_not_stop_its_next_run(project: Path) 
     assert (clone / repeat.TABLES / "replay-x.csv").read_text() == "model\n"
 
 
-def metrics(folder: Path, shift: float) -> Path:
-    """The metrics of one run, whose values rise with the shift."""
+def finished(folder: Path, shift: float) -> Path:
+    """A folder with the metrics of one run, whose values rise with the shift."""
+
+    def write(path: Path, record: dict[str, Any]) -> None:
+        write_metrics(folder / "metrics" / path, {**record, MADE_ON: {"models": {}}}, {})
+
     for unit, clean, attacked in (("image", "train", "attack"), ("patient", "patients", "attack_patient")):
         for regime in ("clean", "adv"):
             record = {"balanced_accuracy": 0.5 + shift, "auroc": None if unit == "image" else 0.6 + shift}
-            write_metrics(folder / clean / f"net-{regime}.json", record, {})
+            write(Path(clean) / f"net-{regime}.json", record)
             under: dict[str, Any] = {"robust_balanced_accuracy": {"0.01": 0.4 + shift, "0.02": 0.2 + shift}}
-            write_metrics(folder / attacked / f"net-{regime}-s.json", under, {})
-    write_metrics(folder / "ensemble.json", {"balanced_accuracy": 0.7 + shift}, {})
-    write_metrics(folder / "attack" / "ensemble-adv-s.json", {"robust_balanced_accuracy": {"0.01": 0.3}}, {})
+            write(Path(attacked) / f"net-{regime}-s.json", {**under, "robust_accuracy": {}})
+    write(Path("ensemble.json"), {"balanced_accuracy": 0.7 + shift})
+    write(Path("attack/ensemble-adv-s.json"), {"robust_balanced_accuracy": {"0.01": 0.3}, "robust_accuracy": {}})
     return folder
 
 
 def test_the_table_has_mean_spread_and_worst(tmp_path: Path) -> None:
-    runs = {f"seed-{k}": collect(metrics(tmp_path / str(k), 0.1 * k), params()) for k in range(3)}
+    runs = {f"seed-{k}": collect_results(finished(tmp_path / str(k), 0.1 * k), params()) for k in range(3)}
     rows = {(row["unit"], row["model"], row["measure"]): row for row in summarise(runs)}
     row = rows["patient", "net-adv", "clean auroc"]
     assert (row["mean"], row["sd"], row["worst"], row["runs"]) == (0.7, 0.1, 0.6, 3)
@@ -165,6 +174,33 @@ def test_the_table_has_mean_spread_and_worst(tmp_path: Path) -> None:
     assert rows["image", "net-clean", "s 0.02 balanced_accuracy"]["mean"] == 0.3
     assert rows["image", "ensemble-adv", "clean balanced_accuracy"]["worst"] == 0.7
     assert ("image", "net-clean", "clean auroc") not in rows
+    assert "own" not in row
+
+
+def test_the_table_has_the_numbers_of_the_run_that_was_repeated(tmp_path: Path) -> None:
+    runs = {f"fold-{k}": collect_results(finished(tmp_path / str(k), 0.1 * k), params()) for k in range(2)}
+    own = collect_results(finished(tmp_path / "own", 0.0123), params())
+    del own["patient", "net-adv", "clean auroc"]
+    rows = {(row["unit"], row["model"], row["measure"]): row["own"] for row in summarise(runs, own)}
+    assert rows["image", "net-clean", "clean balanced_accuracy"] == 0.512
+    assert rows["patient", "net-adv", "clean auroc"] is None
+
+
+def test_numbers_of_a_run_that_is_out_of_date_are_not_those_of_this_run(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    found = params("one", "two", suite="pgd")
+    key = ("patient", "one-adv", "clean balanced_accuracy")
+    assert collect_results(tmp_path, found, Provenance.of(tmp_path / "dvc.lock"))[key] == 0.75
+    (tmp_path / "params.yaml").write_text("seed: 2\nadv: {eps: 0.01}\n")
+    assert collect_results(tmp_path, found, Provenance.of(tmp_path / "dvc.lock")) == {}
+    assert collect_results(tmp_path, found)[key] == 0.75
+
+
+def test_the_command_tells_how_the_report_shows_its_table() -> None:
+    default = check_params(preset(), "params.yaml")
+    assert how_to_show("seeds", Path("docs/tables/seeds.csv"), default) == "`make repro` shows it in the report"
+    sentence = "To show it in the report, add {over: folds, file: f.csv} to report.repeated in params.yaml"
+    assert how_to_show("folds", Path("f.csv"), default) == sentence
 
 
 def test_pooled_patients_are_calibrated_per_fold(tmp_path: Path) -> None:

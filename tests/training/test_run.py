@@ -39,7 +39,7 @@ def make_run(folder: Path, regime: str, objective: str = "mixed", **changes: Any
         best=folder / "best.json",
         outputs=TrainOutputs(out / "model", out / "p.parquet", out / "m.json", out / "plots"),
         seed=1, augment=AUGMENT,
-        report=ReportParams(title="t", bootstrap=10, confidence=0.95, pictures=True, cases=0),
+        report=ReportParams(title="t", bootstrap=10, confidence=0.95, pictures=True, cases=0, repeated=[]),
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class PatientGroups:
 
 @dataclass(frozen=True)
 class CorruptionOutputs:
-    """Paths that a cell writes: metrics, and a table with one row per image and prediction."""
+    """Paths that a cell writes: metrics, and a table with one row per prediction of an image or a patient."""
 
     metrics: Path
     table: Path
@@ -51,15 +51,17 @@ def evaluate_corruptions(
             table, subset.classes, resamples=report.bootstrap, confidence=report.confidence
         ).record()  # fmt: skip
 
-    table = predict(model, subset)
-    table.attrs[MADE_ON] = made_on
-    write_table(out.table, table)
-    record = {"modality": suite["modality"], "draws": suite["draws"], **summarise(table)}
+    tables = {"image": predict(model, subset)}
+    record = {"modality": suite["modality"], "draws": suite["draws"], **summarise(tables["image"])}
     shown = headline(record)
     if patients:
-        tables = [predict(patients.model, group) for group in patients.groups]
-        record["patient"] = summarise(pd.concat(tables, ignore_index=True))
+        parts = [predict(patients.model, group) for group in patients.groups]
+        tables["patient"] = pd.concat(parts, ignore_index=True)
+        record["patient"] = summarise(tables["patient"])
         shown |= {f"patient_{name}": value for name, value in headline(record["patient"]).items()}
+    table = pd.concat([part.assign(unit=unit) for unit, part in tables.items()], ignore_index=True)
+    table.attrs[MADE_ON] = made_on
+    write_table(out.table, table)
     write_metrics(out.metrics, {**record, MADE_ON: made_on}, shown)
 
 

@@ -55,9 +55,17 @@ class Summary:
         return self._estimates(part, (part["pred"] == part["label"]).to_numpy())
 
     def _worst(self, tried: pd.DataFrame) -> dict[str, Any]:
-        """An image counts as right if every prediction for it in `tried` is right."""
+        """An image counts as right if every prediction for it in `tried` is right.
+
+        `l2` is the median distance over the images that are right when clean: that of the nearest corrupted
+        version which is wrong, or of the farthest one if none is. None if no image is right.
+        """
         right = (tried["pred"] == tried["label"]).groupby(tried["id"]).all()
-        return self._estimates(self.clean, right.loc[self.clean["id"]].to_numpy())
+        start = self.clean.loc[self.clean["pred"] == self.clean["label"], "id"]
+        nearest = tried[tried["pred"] != tried["label"]].groupby("id")["distance"].min().reindex(start)
+        reached = nearest.fillna(tried.groupby("id")["distance"].max().reindex(start))
+        rates = self._estimates(self.clean, right.loc[self.clean["id"]].to_numpy())
+        return {**rates, "l2": float(reached.median()) if len(start) else None}
 
     def _estimates(self, part: pd.DataFrame, right: np.ndarray) -> dict[str, Any]:
         labels, patients = part["label"].to_numpy(), part["patient"].to_numpy()

@@ -60,7 +60,9 @@ def run_patient_stage(
     facts = {"aggregate": params.aggregate, "hidden": params.hidden, "epoch": epoch}
     save_patient_model(outs.model, network, model, facts)
     tables = {name: predict_patients(model, groups[name]).assign(split=name) for name in ("val", "test")}
-    write_table(outs.predictions, pd.concat(tables.values(), ignore_index=True))
+    predictions = pd.concat(tables.values(), ignore_index=True)
+    predictions.attrs[MADE_ON] = made_on
+    write_table(outs.predictions, predictions)
     summary = prediction_summary(
         tables["test"], model.classes, ordered=splits.store.header.ordered, resamples=report.bootstrap,
         confidence=report.confidence,

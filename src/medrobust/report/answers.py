@@ -24,6 +24,8 @@ def read_answers(run: Run, folders: Folders) -> None:
         if folders.attacks:
             known = [suite for suite in run.suites if (*model, suite) in run.attacks.records]
             _read_attacked(run, reader, model, model, folders.attacks / "-".join(model), known)
+        if folders.predictions and folders.attacks:
+            _read_patients(run, reader, model, folders.predictions / "patients", folders.attacks / "patients")
     if folders.attacks:
         for method in run.ensemble.attacked:
             label, weights = (method_label(method), run.ensemble.regime), (method, run.ensemble.regime)
@@ -40,6 +42,9 @@ def _leave_out_unknown_classes(run: Run) -> None:
     known, answers = len(run.classes()), run.answers
     answers.predictions = {key: t for key, t in answers.predictions.items() if t["label"].max() < known}
     answers.attacked = {key: t for key, t in answers.attacked.items() if t["label"].max() < known}
+    answers.patients = {key: t for key, t in answers.patients.items() if t["label"].max() < known}
+    attacked = answers.patients_attacked
+    answers.patients_attacked = {key: t for key, t in attacked.items() if t["label"].max() < known}
     if answers.scores is not None and answers.scores["label"].max() >= known:
         answers.scores = None
 
@@ -55,6 +60,24 @@ def _read_attacked(
         if attempts is not None:
             grid = [float(eps) for eps in run.attacks.of_suite(suite)[1] if float(eps) <= float(radius)]
             run.answers.attacked[*label, suite] = right_under_attack(attempts, grid)
+
+
+def _read_patients(run: Run, reader: Reader, model: Model, predictions: Path, attacks: Path) -> None:
+    """The decisions of a model on patients, where their records are results."""
+    answers = run.answers
+    if "n" in run.patients.records.get(model, {}):
+        table = reader.parquet(predictions / f"{name_of(*model)}.parquet", run.hashes.of(model))
+        if table is not None:
+            answers.patients[model] = table.assign(id=table["patient"])
+    for suite in run.patients.suites:
+        grid = run.patients.attacks.get((*model, suite), {}).get("robust_accuracy", {})
+        radius = answers.radii.get(suite)
+        if radius is None or radius not in grid:
+            continue
+        path = attacks / f"{name_of(*model)}-{suite}.parquet"
+        if (attempts := reader.parquet(path, run.hashes.of(model, suite))) is not None:
+            radii = sorted(float(eps) for eps in grid if float(eps) <= float(radius))
+            answers.patients_attacked[*model, suite] = right_under_attack(attempts, radii)
 
 
 def common_radius(run: Run, suite: str) -> str | None:

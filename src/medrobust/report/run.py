@@ -113,6 +113,8 @@ class Corruptions:
     records: dict[Model, Any] = field(default_factory=dict)
     baseline: str = ""  # model of the mean corruption error, as `name_of` gives it
     suite: str | None = None  # Linf suite in the figure
+    #: Unit -> (backbone, corruption) -> adversarial minus clean training.
+    gains: dict[str, dict[tuple[str, str], Difference]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,9 @@ class Answers:
     predictions: dict[Model, pd.DataFrame] = field(default_factory=dict)  # validation and test images, clean
     attacked: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)  # worst case at the suite's radius
     corrupted: dict[Model, pd.DataFrame] = field(default_factory=dict)  # all corruptions and severities, one draw
+    patients: dict[Model, pd.DataFrame] = field(default_factory=dict)  # decisions on patients, whose ids are `id`
+    patients_attacked: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)
+    patients_corrupted: dict[Model, pd.DataFrame] = field(default_factory=dict)
     radii: dict[str, str] = field(default_factory=dict)  # suite -> the radius, as the records spell it
     scores: pd.DataFrame | None = None  # log-probabilities before and after an attack with all steps
 
@@ -161,14 +166,34 @@ class Scored:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired differences of all models on the same test images, clean or under one suite."""
+    """Paired differences of all models on the same test images or patients, clean or under one suite."""
 
+    unit: str  # `image` or `patient`
     images: str  # `clean`, or suite and radius
     measure: str  # what is compared
     models: list[Model]
     n: int
     patients: int
     pairs: dict[tuple[Model, Model], Difference]  # (a, b): a minus b
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A table of repeated runs; its rows have `runs`, `mean`, `sd` and `worst`.
+
+    Attributes:
+        over: `seeds` or `folds`.
+        file: the table.
+        belongs: whether its column of this run has the numbers of this run.
+        rows: (unit, model, measure) -> results over the runs.
+        pooled: (model, measure) -> `mean`, `low` and `high` over the test patients of all folds.
+    """
+
+    over: str
+    file: str
+    belongs: bool
+    rows: dict[tuple[str, str, str], dict[str, Any]]
+    pooled: dict[tuple[str, str], dict[str, Any]]
 
 
 @dataclass
@@ -189,6 +214,7 @@ class Run:
     patients: Patients = field(default_factory=Patients)
     answers: Answers = field(default_factory=Answers)
     comparisons: list[Comparison] = field(default_factory=list)
+    repeated: list[Repeated] = field(default_factory=list)
     scored: dict[Model, list[Scored]] = field(default_factory=dict)  # clean test images, then attacked ones
     sample: SampleSize | None = None
     confusion: dict[Model, pd.DataFrame] = field(default_factory=dict)
@@ -197,7 +223,8 @@ class Run:
     explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
     corruptions: Corruptions = field(default_factory=Corruptions)
     external: dict[str, External] = field(default_factory=dict)  # by the name of the data set
-    groups: pd.DataFrame = field(default_factory=pd.DataFrame)  # of images by id, one column each; "" = unknown
+    #: Of images and of patients (`image`, `patient`), by id, one column each; "" = unknown.
+    groups: dict[str, pd.DataFrame] = field(default_factory=dict)
     hashes: Hashes = field(default_factory=Hashes)
     missing: list[str] = field(default_factory=list)  # files that should be there
     foreign: dict[str, str] = field(default_factory=dict)  # file -> why it belongs to another run and was not read

@@ -28,7 +28,7 @@ def plan_sample(run: Run, *, confidence: float) -> SampleSize | None:
         return None
     patients = (counts[0].total > 0).sum(0)
     cluster, rate = clustering(counts), float(np.median(np.array(rates, dtype=float)))
-    pairs = next((c.pairs.values() for c in run.comparisons if c.images == "clean"), ())
+    pairs = next((c.pairs.values() for c in run.comparisons if (c.unit, c.images) == ("image", "clean")), ())
     deviation = deviation_of([pair.interval for pair in pairs], confidence) if pairs else None
     return SampleSize(
         images=int(counts[0].total.sum()),

@@ -21,7 +21,7 @@ from medrobust.core.records import file_hash, read_metrics, read_table
 from medrobust.data.store import Subset
 
 MADE_ON_THIS = {"weights": "w", "suite": "s"}
-REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, pictures=True, cases=0)
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, pictures=True, cases=0, repeated=[])
 
 
 def worst_cases(classes: int) -> pd.DataFrame:

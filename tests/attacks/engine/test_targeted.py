@@ -17,7 +17,7 @@ from medrobust.core.params.attacks import SuiteParams
 from medrobust.core.params.report import ReportParams
 from medrobust.data.store import Subset
 
-REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, pictures=True, cases=0)
+REPORT = ReportParams(title="t", bootstrap=200, confidence=0.95, pictures=True, cases=0, repeated=[])
 EPS = [0.1, 0.2]
 COSTS = [[0, 1, 5], [9, 0, 1], [9, 3, 0]]
 

@@ -20,7 +20,8 @@ class Chart:
     title: str
     x: str
     y: str
-    series: list[dict[str, Any]]  # `name`, `colour` (index), `dashed`, `points`: each [x, y] or [x, y, low, high]
+    #: `name`, `colour` (index), `dashed`, `points`: each [x, y] or [x, y, low, high]; `loose`: points alone.
+    series: list[dict[str, Any]]
     top: float | None = None  # upper end of the y axis; None uses the largest value
     mark: tuple[float, str] | None = None  # an x with its label, marked by a vertical line
     bend: float = 0.0  # width of the linear part of a wide x axis (asinh beyond it); 0 = all linear

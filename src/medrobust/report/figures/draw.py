@@ -82,7 +82,7 @@ def robust_accuracy(run: Run, suite: str, norm: str) -> Any:
 
 
 def corruptions(chart: Chart) -> Any:
-    """Balanced accuracy against the L2 distance: corruptions, and an attack as a dashed line."""
+    """Balanced accuracy against the L2 distance: corruptions, their worst cases, and an attack."""
     figure, axes = plt.subplots(figsize=(6.4, 3.8))
     _lines(axes, chart, ":", ms=4)
     if chart.bend:
@@ -91,6 +91,8 @@ def corruptions(chart: Chart) -> Any:
         ticks = [tick for tick in (0, 0.1, 0.3, 1, 3, 10, 30, 100) if tick == 0 or chart.bend <= tick <= largest]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
+    for line in axes.lines:
+        line.set_clip_on(False)  # the worst cases are often at 0
     axes.set(ylim=(0, 1.02), xlim=(0, None))
     axes.set_title(chart.title, fontsize=9)
     figure.legend(fontsize=7, ncols=4, frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0))
@@ -123,7 +125,8 @@ def _lines(axes: Any, chart: Chart, dash: str, ms: float) -> None:
         # A colour that comes a second time has another shape.
         marker = MARKERS[(line["colour"] + line["colour"] // len(COLOURS)) % len(MARKERS)]
         style = {"color": COLOURS[index], "marker": marker, "ms": ms, "label": line["name"]}
-        axes.plot(x, y, dash if line["dashed"] else "-", **style)
+        joined = dash if line["dashed"] else "-"
+        axes.plot(x, y, ls="none" if line.get("loose") else joined, **style)
         if band:
             axes.fill_between(x, *band, color=COLOURS[index], alpha=0.08, lw=0)
     axes.set(xlabel=chart.x, ylabel=chart.y)

@@ -85,7 +85,7 @@ function drawSeries(root, line, scale) {
     svg("polygon", {class: "band", points: band.join(" "), fill: colour(line.colour)}, group);
   }
   const style = {fill: "none", stroke: colour(line.colour), "stroke-width": 2, "stroke-dasharray": line.dashed ? "2 4" : "none"};
-  svg("polyline", {points: line.points.map((p) => at(p[0], p[1])).join(" "), ...style}, group);
+  if (!line.loose) svg("polyline", {points: line.points.map((p) => at(p[0], p[1])).join(" "), ...style}, group);
   if (line.points.length <= MANY) for (const p of line.points) svg("circle", {cx: scale.x(p[0]), cy: scale.y(p[1]), r: 3, fill: colour(line.colour)}, group);
   return group;
 }
@@ -93,7 +93,7 @@ function drawSeries(root, line, scale) {
 /** A sample of a line for the legend and the tip. */
 function drawKey(parent, line) {
   const key = svg("svg", {class: "key", viewBox: "0 0 26 10", "aria-hidden": "true"}, parent), stroke = colour(line.colour);
-  svg("line", {x1: 0, x2: 26, y1: 5, y2: 5, stroke, "stroke-width": 2, "stroke-dasharray": line.dashed ? "2 4" : "none"}, key);
+  if (!line.loose) svg("line", {x1: 0, x2: 26, y1: 5, y2: 5, stroke, "stroke-width": 2, "stroke-dasharray": line.dashed ? "2 4" : "none"}, key);
   if (line.points.length <= MANY) svg("circle", {cx: 13, cy: 5, r: 3, fill: stroke}, key);
 }
 

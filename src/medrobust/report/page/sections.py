@@ -21,7 +21,13 @@ from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import attack_table, backbone_table, clean_table, short_table
 from medrobust.report.tables.calibration import calibration_table, recall_table
 from medrobust.report.tables.checklist import checks_table, verdicts_table
-from medrobust.report.tables.comparisons import Contrast, contrasts, pairs_table, robust_training_table
+from medrobust.report.tables.comparisons import (
+    Contrast,
+    contrasts,
+    corruption_gains_table,
+    pairs_table,
+    robust_training_table,
+)
 from medrobust.report.tables.corruptions import corruption_short_table, corruption_tables, corruptions_text
 from medrobust.report.tables.cost import cost_table
 from medrobust.report.tables.data import audit_table, data_text, split_table
@@ -45,6 +51,7 @@ from medrobust.report.tables.patients import (
     patient_short_table,
     single_image_suites,
 )
+from medrobust.report.tables.repeated import repeated_tables, repeated_text
 from medrobust.report.tables.sample_size import sample_size_table
 from medrobust.report.tables.table import Table, zero_width_warning
 from medrobust.report.tables.targeted import targeted_tables
@@ -164,8 +171,11 @@ def _judgement(run: Run, confidence: float) -> list[Section]:
     return [
         Section(
             "comparisons", "Comparisons",
-            [robust_training_table(run, confidence), pairs_table(run, confidence)],
-            contrasts=contrasts(run, confidence),
+            [
+                robust_training_table(run, confidence), corruption_gains_table(run, confidence),
+                *repeated_tables(run, confidence), pairs_table(run, confidence),
+            ],
+            contrasts=contrasts(run, confidence), text=repeated_text(run),
         ),
         Section(
             "decisions", "Calibration and decisions", [

@@ -47,8 +47,11 @@ def _summaries(run: Run, tables: Path, report: ReportParams) -> dict[Model, Summ
     for model in run.corruptions.records:
         table = reader.parquet(tables / f"{name_of(*model)}.parquet", run.hashes.of(model))
         if table is not None:
-            found[model] = Summary(table, run.classes(), resamples=report.bootstrap, confidence=report.confidence)
-            run.answers.corrupted[model] = found[model].first
+            images = table[table["unit"] == "image"]
+            found[model] = Summary(images, run.classes(), resamples=report.bootstrap, confidence=report.confidence)
+            first = table[(table["draw"] == 0) & (table["severity"] > 0)]
+            run.answers.corrupted[model] = first[first["unit"] == "image"]
+            run.answers.patients_corrupted[model] = first[first["unit"] == "patient"]
     return found
 
 

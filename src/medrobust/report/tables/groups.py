@@ -31,56 +31,74 @@ class Rate(NamedTuple):
 
 
 def read_groups(run: Run, prepared: Path) -> None:
-    """Put the groups of the images into `run.groups`; nothing is read if the data have none."""
+    """Put the groups of images and patients into `run.groups`; nothing is read if the data have none.
+
+    A patient whose images are of several groups has an unknown one.
+    """
     names = run.header.get("groups", [])
     if names and Reader(run).usable(prepared / "manifest.csv"):
-        run.groups = read_manifest(prepared / "manifest.csv").set_index("id")[names]
+        manifest = read_manifest(prepared / "manifest.csv")
+        of_patients = manifest.groupby("patient")[names].agg(
+            lambda values: values.iloc[0] * (values.nunique() == 1)
+        )
+        run.groups = {"image": manifest.set_index("id")[names], "patient": of_patients}
 
 
-def _conditions(run: Run, model: Model) -> dict[str, pd.DataFrame]:
-    """Condition -> table with `id`, `patient`, `label`, `right`, one row per prediction on test images."""
+def _conditions(run: Run, model: Model, unit: str) -> dict[str, pd.DataFrame]:
+    """Condition -> table with `id`, `patient`, `label`, `right`, one row per prediction on the test set."""
     answers, found = run.answers, dict[str, pd.DataFrame]()
-    if model in answers.predictions:
-        found["clean"] = right_clean(answers.predictions[model])
-    if model in answers.corrupted:
-        table = answers.corrupted[model]
+    by_image = answers.predictions, answers.corrupted, answers.attacked
+    by_patient = answers.patients, answers.patients_corrupted, answers.patients_attacked
+    clean, corrupted, attacked = by_image if unit == "image" else by_patient
+    if model in clean:
+        found["clean"] = right_clean(clean[model])
+    if model in corrupted and len(table := corrupted[model]):
         found["corrupted"] = table.assign(right=table["pred"] == table["label"])
     for suite, radius in answers.radii.items():
-        if (*model, suite) in answers.attacked:
-            found[f"{suite}, ε {radius}"] = answers.attacked[*model, suite]
+        if (*model, suite) in attacked:
+            found[f"{suite}, ε {radius}"] = attacked[*model, suite]
     return found
 
 
 def group_tables(run: Run, confidence: float) -> list[Table]:
-    """One table per group: a row per model and value, and the largest gap between two values."""
-    tables = []
+    """Tables per group, by image and by patient: a row per model and value, and the largest gap of two values."""
+    return [
+        table
+        for name in run.groups.get("image", pd.DataFrame()).columns
+        for unit in ("image", "patient")
+        if (table := _table(run, name, unit, confidence))
+    ]
+
+
+def _table(run: Run, name: str, unit: str, confidence: float) -> Table | None:
+    """The table of one group and unit; None if no model has answers. If it shows no value, it names all."""
     models = [(backbone, regime) for backbone in run.backbones for regime in REGIMES]
-    right = {model: _conditions(run, model) for model in models}
+    right = {model: _conditions(run, model, unit) for model in models}
     known = dict.fromkeys(key for found in right.values() for key in found)
     conditions = sorted(known, key=lambda key: key not in ("clean", "corrupted"))
-    for name in run.groups.columns:
-        rows, small = [], set[str]()
-        for model, found in right.items():
-            part, few = _rows(run, name, found, conditions, confidence)
-            rows += [[model[0], TRAINING[model[1]], *cells] for cells in part]
-            small |= few
-        rows += _constant_rows(run.groups[name], right, len(conditions))
-        note = table_note("groups", confidence=confidence, least=MIN_PATIENTS, small=sorted(small), gap=GAP)
-        columns = ["model", "training", name, "n", "patients", *conditions]
-        tables.append(Table(f"Groups: {name}", columns, rows, note))
-    return tables
+    rows, small = [], set[str]()
+    for model, found in right.items():
+        part, few = _rows(run, run.groups[unit][name], found, conditions, confidence)
+        rows += [[model[0], TRAINING[model[1]], *cells] for cells in part]
+        small |= few
+    if small and not rows:
+        rows = [[NONE, NONE, "no group is large enough", *[NONE] * (2 + len(conditions))]]
+    rows += _constant_rows(run.groups[unit][name], right, len(conditions))
+    note = table_note("groups", confidence=confidence, unit=unit, least=MIN_PATIENTS, small=sorted(small), gap=GAP)
+    columns = ["model", "training", name, "n", "patients", *conditions]
+    title = f"Groups: {name}{', by patient' if unit == 'patient' else ''}"
+    return Table(title, columns, rows, note, folded=unit == "patient") if known else None
 
 
 def _rows(
-    run: Run, name: str, found: dict[str, pd.DataFrame], conditions: list[str], confidence: float
+    run: Run, values: pd.Series, found: dict[str, pd.DataFrame], conditions: list[str], confidence: float
 ) -> tuple[list[list[str]], set[str]]:
     """The rows of one model from the column of the group on, and the values with too few patients."""
     rates: dict[str, dict[str, Rate]] = {}
     rows, small = [], set[str]()
-    values = run.groups[name]
     for value in sorted({*values} - {""}):
-        images = values.index[values == value]
-        tables = {key: table[table["id"].isin(images)] for key, table in found.items()}
+        members = values.index[values == value]
+        tables = {key: table[table["id"].isin(members)] for key, table in found.items()}
         parts = {key: table for key, table in tables.items() if len(table)}
         if not parts:
             continue
