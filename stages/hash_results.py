@@ -19,7 +19,7 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     paths = {
         checkpoints: ["backbones", "models", "tuned", "chosen"], attempts: [], guards: ["backbones", "guards"],
-        tables: ["backbones", "predictions", "attacks", "corrupted"],
+        tables: ["backbones", "predictions", "attacks", "corrupted", "transferred"],
     }  # fmt: skip
     for function, names in paths.items():
         options = commands.add_parser(function.__name__)
@@ -53,13 +53,14 @@ def guards() -> None:
 
 
 def tables() -> None:
-    """Hashes of the tables that the report reads: predictions, attempts, and predictions on corrupted images."""
+    """Hashes of the tables that the report reads: attempts, and predictions of images and of patients."""
     params, models = load_params(), _models()
     methods = [f"methods/{name}" for name in params.ensemble.attacked]
     attacked = [*models, f"ensemble-{params.ensemble.regime}", *methods]
     paths = [args.predictions / f"{name}.parquet" for name in (*models, "ensemble")]
     paths += [args.attacks / name / f"{suite}.parquet" for name in attacked for suite in params.attacks.suites]
-    paths += [args.corrupted / f"{name}.parquet" for name in models]
+    folders = (args.corrupted, args.predictions / "patients", args.transferred)
+    paths += [folder / f"{name}.parquet" for folder in folders for name in models]
     _write(args.out, paths)
 
 

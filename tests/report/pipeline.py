@@ -39,12 +39,17 @@ stages:
     matrix: {backbone: [one, two], regime: [clean, adv]}
     cmd: "true"
     deps: ["data/checkpoints/${item.backbone}/${item.regime}", data/prepared]
-    outs: ["metrics/patients/${key}.json"]
+    outs: ["metrics/patients/${key}.json", "data/predictions/patients/${key}.parquet"]
   attack_patient:
     matrix: {backbone: [one, two], regime: [clean, adv], suite: [pgd]}
     cmd: "true"
     deps: ["data/checkpoints/${item.backbone}/${item.regime}", data/prepared]
     outs: ["metrics/attack_patient/${key}.json"]
+  transfer_patient:
+    matrix: {backbone: [one, two], regime: [clean, adv]}
+    cmd: "true"
+    deps: ["data/checkpoints/${item.backbone}/${item.regime}", data/prepared]
+    outs: ["data/transfer/patients/${key}.parquet"]
   check:
     matrix: {backbone: [one, two], regime: [clean, adv]}
     cmd: "true"

@@ -152,15 +152,11 @@ def write_prepared(folder: Path) -> None:
 
 
 def write_parts(data: Path, model: str) -> None:
-    """What is published beside a checkpoint and its answers: no guard, a model of patients with predictions."""
+    """What is published beside a checkpoint and its answers: no guard, a model of patients."""
     (data / "guards" / model).mkdir(parents=True)
     facts = {"patient": {"network": "../../checkpoints"}, "sha256": weights(model)}
     write_json(data / "patients" / model / "card.json", facts)
     (data / "patients" / model / "aggregate.safetensors").write_bytes(b"aggregate")
-    rows = pd.DataFrame(
-        {"split": "val", "label": [0, 1, 2] * 4, "logprob_0": 0.0, "logprob_1": 0.1, "logprob_2": 0.2}
-    )
-    write_table(data / "predictions" / "patients" / f"{model}.parquet", rows)
 
 
 def write_run(folder: Path) -> None:
@@ -232,11 +228,22 @@ def write_answers(data: Path) -> None:
         table.attrs[MADE_ON] = {**IMAGES, "weights": weights(name)}
         write_table(data / "predictions" / f"{file}.parquet", table)
         write_attempts(data / "attacks" / name / "pgd.parquet", name, number)
+        if name != "ensemble-adv":
+            write_patients(data, name, number)
         crossed.append(table[table["split"] == "test"][:8].assign(source="no attack", judge=file))
         crossed.append(predictions(number + 9)[:8].assign(source=file, judge=file))
     scores = pd.concat(crossed, ignore_index=True)
     scores.attrs[MADE_ON] = made_on(Path("transfer.json"))
     write_table(data / "transfer" / "scores.parquet", scores)
+
+
+def write_patients(data: Path, name: str, number: int) -> None:
+    """Predictions of patients: clean, and after an attack with all steps on the 12 test patients."""
+    for path, seed in (("predictions", number), ("transfer", number + 9)):
+        table = predictions(seed).drop_duplicates("patient").drop(columns="id").reset_index(drop=True)
+        table = table if path == "predictions" else table[table["split"] == "test"].drop(columns="split")
+        table.attrs[MADE_ON] = {**IMAGES, "weights": weights(name), "suite": suite_hash(SUITE)}
+        write_table(data / path / "patients" / f"{name}.parquet", table)
 
 
 def write_attempts(path: Path, name: str, number: int) -> None:
@@ -353,6 +360,7 @@ def folders(folder: Path) -> Folders:
         data / "prepared", folder / "metrics", folder / "plots", data / "tune", data / "checkpoints",
         data / "predictions", data / "attacks", data / "transfer" / "scores.parquet",
         data / "resolved" / "suites.json", data / "audit", data / "code",
+        transferred=data / "transfer" / "patients",
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ def read_answers(run: Run, folders: Folders) -> None:
             path = folders.predictions / f"{name_of(*model)}.parquet"
             if (table := reader.parquet(path, run.hashes.of(model))) is not None:
                 answers.predictions[model] = table
+            _read_patients(run, reader, folders, model)
         if folders.attacks:
             known = [suite for suite in run.suites if (*model, suite) in run.attacks.records]
             _read_attacked(run, reader, model, model, folders.attacks / "-".join(model), known)
@@ -39,9 +40,26 @@ def _leave_out_unknown_classes(run: Run) -> None:
     """Classes have no names if header or split are missing or of other data; that is listed already."""
     known, answers = len(run.classes()), run.answers
     answers.predictions = {key: t for key, t in answers.predictions.items() if t["label"].max() < known}
+    for tables in (answers.patients, answers.attacked_patients):
+        for key in [key for key, table in tables.items() if len(table) and table["label"].max() >= known]:
+            del tables[key]
     answers.attacked = {key: t for key, t in answers.attacked.items() if t["label"].max() < known}
     if answers.scores is not None and answers.scores["label"].max() >= known:
         answers.scores = None
+
+
+def _read_patients(run: Run, reader: Reader, folders: Folders, model: Model) -> None:
+    """Predictions of patients, clean and attacked; nothing is looked for without a patient unit."""
+    record, transfer, name = run.patients.records.get(model, {}), run.ensemble.transfer, name_of(*model)
+    if not folders.predictions or not record or "not_fitted" in record:
+        return
+    path = folders.predictions / "patients" / f"{name}.parquet"
+    if (table := reader.parquet(path, run.hashes.of(model))) is not None:
+        run.answers.patients[model] = table
+    if folders.transferred and "suite" in transfer:
+        path, expected = folders.transferred / f"{name}.parquet", run.hashes.of(model, transfer["suite"])
+        if (table := reader.parquet(path, expected)) is not None:
+            run.answers.attacked_patients[model] = table
 
 
 def _read_attacked(

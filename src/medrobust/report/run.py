@@ -132,6 +132,10 @@ class Answers:
     corrupted: dict[Model, pd.DataFrame] = field(default_factory=dict)  # all corruptions and severities, one draw
     radii: dict[str, str] = field(default_factory=dict)  # suite -> the radius, as the records spell it
     scores: pd.DataFrame | None = None  # log-probabilities before and after an attack with all steps
+    patients: dict[Model, pd.DataFrame] = field(
+        default_factory=dict
+    )  # predictions of validation and test patients
+    attacked_patients: dict[Model, pd.DataFrame] = field(default_factory=dict)  # after an attack with all steps
 
 
 @dataclass(frozen=True)
@@ -149,14 +153,16 @@ class SampleSize:
 
 @dataclass(frozen=True)
 class Scored:
-    """Probabilities of one model on one set of test images."""
+    """Probabilities of one model on one set of test images, or of test patients."""
 
+    unit: str  # `image` or `patient`
     images: str  # `clean`, or suite and radius
     labels: np.ndarray  # int, n
     patients: np.ndarray  # text, n
     logprobs: np.ndarray  # n×K
     auroc: float | None
     auroc_ci: list[float] | None
+    calibration: dict[str, Any]  # `core.reliability.calibration`, and `accuracy` with its interval
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,9 @@ class Run:
     patients: Patients = field(default_factory=Patients)
     answers: Answers = field(default_factory=Answers)
     comparisons: list[Comparison] = field(default_factory=list)
-    scored: dict[Model, list[Scored]] = field(default_factory=dict)  # clean test images, then attacked ones
+    scored: dict[Model, list[Scored]] = field(
+        default_factory=dict
+    )  # images, then patients; of both clean ones first
     sample: SampleSize | None = None
     confusion: dict[Model, pd.DataFrame] = field(default_factory=dict)
     detect: dict[Model, Any] = field(default_factory=dict)  # records of guarded models
