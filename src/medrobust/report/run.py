@@ -205,6 +205,7 @@ class Run:
     explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
     corruptions: Corruptions = field(default_factory=Corruptions)
     external: dict[str, External] = field(default_factory=dict)  # by the name of the data set
+    cases: dict[str, int] = field(default_factory=dict)  # images of report/cases.html: id -> number on that page
     groups: pd.DataFrame = field(default_factory=pd.DataFrame)  # of images by id, one column each; "" = unknown
     hashes: Hashes = field(default_factory=Hashes)
     missing: list[str] = field(default_factory=list)  # files that should be there
