@@ -2,10 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medrobust.core.params.schema import load_params
 from medrobust.core.runtime import run_stage
+
+if TYPE_CHECKING:
+    from medrobust.core.params.report import ReportParams
+    from medrobust.report.collect import Folders
+    from medrobust.report.run import Run
 
 
 def parse() -> argparse.Namespace:
@@ -14,9 +19,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone")
     parser.add_argument("--ensemble", type=Path)
     parser.add_argument("--regime", help="of the members of the ensemble")
-    for name in ("checkpoints", "prepared", "metrics", "plots", "suites", "guards", "lock"):
+    for name in ("checkpoints", "prepared", "metrics", "plots", "suites", "guards", "predictions", "lock"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("tuned", "patients", "predictions"):
+    for name in ("tuned", "patients"):
         parser.add_argument(f"--{name}", type=Path, help="of a backbone", default=Path())
     parser.add_argument("--out", type=Path, nargs="+", required=True)
     return parser.parse_args()
@@ -28,26 +33,31 @@ def main() -> None:
     from medrobust.report.provenance import Provenance
     from medrobust.report.publish.model_cards import PublishedModel, publish, publish_ensemble
     from medrobust.report.publish.parts import Parts, Usage
-    from medrobust.report.run import REGIMES
+    from medrobust.report.run import REGIMES, Patients
     from medrobust.report.tables.corruptions import read_corruption_records
     from medrobust.report.tables.external import read_external
 
     params = load_params()
     suites, confidence = params.attacks.suites, params.report.confidence
-    folders = Folders(args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints, suites=args.suites)
+    folders = Folders(
+        args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints, args.predictions, suites=args.suites
+    )
     usage = Usage(args.prepared, params.data, params.explain.grid, params.report.bootstrap, confidence)
     provenance = Provenance.of(args.lock)
     common: dict[str, Any] = {"suites": suites, "confidence": confidence, "usage": usage}
     if args.ensemble:
         run = collect_ensemble(folders, list(suites), args.regime, provenance)
         read_external(run, args.metrics, complete=False)
+        _score(run, folders, params.report)
         parts = Parts(args.guards / f"ensemble-{args.regime}")
         model = PublishedModel(run=run, backbone="ensemble", regime=args.regime, parts=parts, **common)
         publish_ensemble(model, args.ensemble, folders, args.out[0])
         return
-    run = collect(folders, [args.backbone], list(suites), provenance)
+    patients = Patients(tuple(params.patient.suites))
+    run = collect(folders, [args.backbone], list(suites), provenance, patients=patients)
     read_corruption_records(run, args.metrics, [args.backbone])
     read_external(run, args.metrics, complete=False)
+    _score(run, folders, params.report)
     for regime, out in zip(REGIMES, args.out, strict=True):
         name = f"{args.backbone}-{regime}"
         table = f"{name}.parquet"
@@ -59,6 +69,15 @@ def main() -> None:
         )
         model = PublishedModel(run=run, backbone=args.backbone, regime=regime, parts=parts, **common)
         publish(model, folders, out)
+
+
+def _score(run: "Run", folders: "Folders", report: "ReportParams") -> None:
+    """AUROC of the models with its interval, by image and by patient."""
+    from medrobust.report.answers import read_answers
+    from medrobust.report.scores import score_models
+
+    read_answers(run, folders)
+    score_models(run, resamples=report.bootstrap, confidence=report.confidence)
 
 
 if __name__ == "__main__":

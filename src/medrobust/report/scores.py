@@ -11,7 +11,7 @@ from medrobust.report.run import Run, Scored, name_of
 
 
 def score_models(run: Run, *, resamples: int, confidence: float) -> None:
-    """Fill `run.scored` from `run.answers`.
+    """Fill `run.scored` from `run.answers`, and add the interval of AUROC to the records of clean test images.
 
     Attempts end at the decision boundary, so that attacked images are those of the transfer matrix that were made
     on the model itself, by attacks with all steps. Patients are attacked with the same suite and radius.
@@ -28,6 +28,9 @@ def score_models(run: Run, *, resamples: int, confidence: float) -> None:
         if (patients := answers.attacked_patients.get(model)) is not None:
             sets.append(("patient", attacked, patients))
         run.scored[model] = [_scored(*each, resamples, confidence) for each in sets if len(each[-1])]
+        first = next(iter(run.scored[model]), None)
+        if first and (first.unit, first.images) == ("image", "clean"):
+            run.clean_record(*model)["auroc_ci"] = first.auroc_ci
 
 
 def _scored(unit: str, images: str, table: pd.DataFrame, resamples: int, confidence: float) -> Scored:
