@@ -125,7 +125,7 @@ def card(backbone: str, regime: str) -> dict[str, Any]:
         "regime": regime,
         "seed": 1, **IMAGES, "sha256": weights(f"{backbone}-{regime}"), "versions": {"torch": "2.0"},
         "params": {
-            "train": {"epochs": 2, "lr": 0.001}, "clean": "b" * 64,
+            "train": {"epochs": 2, "lr": 0.001}, "augment": {"p": 0.3}, "clean": "b" * 64,
             "model": {"timm": "resnet10t", "weights": "none", "image_size": 32, "trainable": "all"},
             **({"adv": {"eps": 0.01}} if regime == "adv" else {}),
         },

@@ -124,7 +124,8 @@ def model_card(model: PublishedModel, use: Use, points: list[dict[str, Any]]) ->
     return _render(
         "model_card.md.jinja", model, use, points,
         card=card, patients=_by_patient(model),
-        searched=run.training.studies.get(model.backbone, {}).get("trials"), glance=Table("", short.columns[1:], shown, note).with_warning(),
+        searched=run.training.studies.get(model.backbone, {}).get("trials"),
+        glance=Table("", short.columns[1:], shown, note).with_warning(),
         metadata=metadata(run, model.backbone, model.regime, model.suites).to_yaml(),
         data_text=data_text(run),
         licensed=licence_id(str(run.header.get("licence", ""))), split=split_table(run),
@@ -159,8 +160,8 @@ def _render(template: str, model: PublishedModel, use: Use, points: list[dict[st
         attacks={name: own(attack_table(run, name, confidence)) for name in run.suites},
         all_numbers=Table("All numbers", full.columns[1:], numbers, full.note),
         corrupted=corruption_tables_of(run, (model.backbone, model.regime), confidence)[:1],
-        travelling=travelling(model.suites),
-        external=[table for table in external if table.rows], external_text=external_text(run),
+        travelling=travelling(model.suites), external=[table for table in external if table.rows],
+        external_text=external_text(run),
         failed=own(checks_table(run), "Checks that did not pass"), **values,
     )  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"

@@ -93,7 +93,7 @@ def write_parts(
 
 
 def travelling(suites: Mapping[str, SuiteParams]) -> dict[str, SuiteParams]:
-    """The suites of a model's folder: images of a `transfer` attack are made on another model, which stays here."""
+    """The suites of a model's folder: a `transfer` attack needs another model, which does not travel with it."""
     return {name: suite for name, suite in suites.items() if "transfer" not in suite.attack_names()}
 
 
