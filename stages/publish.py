@@ -2,15 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medrobust.core.params.schema import load_params
 from medrobust.core.runtime import run_stage
-
-if TYPE_CHECKING:
-    from medrobust.core.params.report import ReportParams
-    from medrobust.report.collect import Folders
-    from medrobust.report.run import Run
 
 
 def parse() -> argparse.Namespace:
@@ -29,11 +24,13 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     """Collect the results of the model, and write its folders."""
+    from medrobust.report.answers import read_answers
     from medrobust.report.collect import Folders, collect, collect_ensemble
     from medrobust.report.provenance import Provenance
     from medrobust.report.publish.model_cards import PublishedModel, publish, publish_ensemble
     from medrobust.report.publish.parts import Parts, Usage
     from medrobust.report.run import REGIMES, Patients
+    from medrobust.report.scores import score_models
     from medrobust.report.tables.corruptions import read_corruption_records
     from medrobust.report.tables.external import read_external
 
@@ -43,12 +40,14 @@ def main() -> None:
         args.prepared, args.metrics, args.plots, args.tuned, args.checkpoints, args.predictions, suites=args.suites
     )
     usage = Usage(args.prepared, params.data, params.explain.grid, params.report.bootstrap, confidence)
+    bootstrap: dict[str, Any] = {"resamples": params.report.bootstrap, "confidence": confidence}
     provenance = Provenance.of(args.lock)
     common: dict[str, Any] = {"suites": suites, "confidence": confidence, "usage": usage}
     if args.ensemble:
         run = collect_ensemble(folders, list(suites), args.regime, provenance)
         read_external(run, args.metrics, complete=False)
-        _score(run, folders, params.report)
+        read_answers(run, folders)
+        score_models(run, **bootstrap)
         parts = Parts(args.guards / f"ensemble-{args.regime}")
         model = PublishedModel(run=run, backbone="ensemble", regime=args.regime, parts=parts, **common)
         publish_ensemble(model, args.ensemble, folders, args.out[0])
@@ -57,7 +56,8 @@ def main() -> None:
     run = collect(folders, [args.backbone], list(suites), provenance, patients=patients)
     read_corruption_records(run, args.metrics, [args.backbone])
     read_external(run, args.metrics, complete=False)
-    _score(run, folders, params.report)
+    read_answers(run, folders)
+    score_models(run, **bootstrap)
     for regime, out in zip(REGIMES, args.out, strict=True):
         name = f"{args.backbone}-{regime}"
         table = f"{name}.parquet"
@@ -69,15 +69,6 @@ def main() -> None:
         )
         model = PublishedModel(run=run, backbone=args.backbone, regime=regime, parts=parts, **common)
         publish(model, folders, out)
-
-
-def _score(run: "Run", folders: "Folders", report: "ReportParams") -> None:
-    """AUROC of the models with its interval, by image and by patient."""
-    from medrobust.report.answers import read_answers
-    from medrobust.report.scores import score_models
-
-    read_answers(run, folders)
-    score_models(run, resamples=report.bootstrap, confidence=report.confidence)
 
 
 if __name__ == "__main__":

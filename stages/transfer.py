@@ -65,29 +65,13 @@ def matrix() -> None:
 
 
 def patients() -> None:
-    """Write the answers of one model for attacked patients; an empty table if there is none to attack."""
-    import pandas as pd
-
-    from medrobust.attacks.engine.suite import read_suite
+    """Write the answers of one model for attacked patients."""
     from medrobust.data.store import open_splits
-    from medrobust.models.card import not_fitted, weights_hash
-    from medrobust.models.patient import load_patient_model
-    from medrobust.patients.all_steps import attacked_predictions
-    from medrobust.patients.subsets import patient_groups
+    from medrobust.patients.all_steps import write_attacked_predictions
 
     params = load_params()
-    transfer, images = params.transfer, open_splits(args.prepared, args.split)
-    table = pd.DataFrame(columns=["patient", "label", "pred"])
-    made_on: dict[str, Any] = {**images.hashes, "weights": weights_hash(args.model)}
-    if transfer.images and not not_fitted(args.model):
-        suite, groups = read_suite(args.suite), patient_groups(images, "test")
-        made_on["suite"] = suite_hash(suite)
-        model = load_patient_model(args.model, device())
-        table = attacked_predictions(
-            model, groups, suite, transfer.eps, count=transfer.images, seed=params.seed
-        )  # fmt: skip
-    table.attrs[MADE_ON] = made_on
-    write_table(args.scores, table)
+    splits = open_splits(args.prepared, args.split)
+    write_attacked_predictions(args.model, splits, args.suite, args.scores, params.transfer, seed=params.seed)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def test_two_classes_have_a_decision_curve_and_its_reference() -> None:
         for unit in ("", "patients-") for images in ("clean", "pgd-0.02")
     }  # fmt: skip
     assert charts["reliability-pgd-0.02"].title == "Reliability, images under pgd ε 0.02"
-    assert charts["reliability-patients-clean"].title == "Reliability, clean patients"
+    assert charts["reliability-patients-clean"].title == "Reliability, patients, clean images"
     curve = charts["decision-clean"]
     assert [line["name"] for line in curve.series] == ["one, adversarial", "all positive"]
     reference = dict(map(tuple, curve.series[1]["points"]))

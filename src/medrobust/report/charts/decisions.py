@@ -110,4 +110,6 @@ def _name(kind: str, case: Case) -> str:
 
 def _words(case: Case) -> str:
     unit, images = case
-    return f"{images} {unit}s" if images == "clean" else f"{unit}s under {images}"
+    if images == "clean":
+        return "clean images" if unit == "image" else "patients, clean images"
+    return f"{unit}s under {images}"
