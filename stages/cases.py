@@ -47,7 +47,7 @@ def main() -> None:
     suites = [read_suite(args.suites / name) for name in params.attacks.suites]
     cases = collect_cases(
         models, images.subset("test"), images.subset("train"), suites,
-        count=count, seed=params.seed, cells=params.explain.grid,
+        count=count, seed=params.seed, cells=params.explain.grid, ordered=images.store.header.ordered,
     )  # fmt: skip
     made_on = {
         **images.hashes,

@@ -19,7 +19,7 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     paths = {
         checkpoints: ["backbones", "models", "tuned", "chosen"], attempts: [], guards: ["backbones", "guards"],
-        tables: ["backbones", "predictions", "attacks", "corrupted"],
+        tables: ["backbones", "predictions", "attacks", "corrupted", "transferred"],
     }  # fmt: skip
     for function, names in paths.items():
         options = commands.add_parser(function.__name__)
@@ -62,7 +62,7 @@ def tables() -> None:
     paths += [args.attacks / name / f"{suite}.parquet" for name in attacked for suite in params.attacks.suites]
     patients = [f"{name}-{suite}.parquet" for name in models for suite in params.patient.suites]
     paths += [args.attacks / "patients" / name for name in patients]
-    paths += [args.corrupted / f"{name}.parquet" for name in models]
+    paths += [folder / f"{name}.parquet" for folder in (args.corrupted, args.transferred) for name in models]
     _write(args.out, paths)
 
 

@@ -33,7 +33,7 @@ def main() -> None:
     tables = ("robust_accuracy", "training", "confusion")
     read = (
         "prepared", "metrics", "plots", "tuned", "checkpoints", "predictions", "attacks", "scores", "suites",
-        "audit", "code", "cases",
+        "audit", "code", "cases", "transferred",
     )  # fmt: skip
     for name in (*read, "cards", "chosen", "tables", "corrupted", "lock", "out", "figures", "vectors", *tables):
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)

@@ -168,6 +168,7 @@ def test_adv_eps_changes_only_what_depends_on_it(pipeline: Path) -> None:
     }
     after = {"ensemble", "detect_ensemble@adv", "transfer", "explain@resnet10t", "publish@resnet10t", "report"}
     after |= {"cases", "publish_ensemble", "patient@resnet10t-adv", "attack_patient@resnet10t-adv-pgd"}
+    after.add("transfer_patient@resnet10t-adv")
     after.add("detect@resnet10t-adv")  # switched off, but DVC sees another model
     after.add("evaluate_external@site_c-resnet10t")
     after |= {"checkpoints", "attempts@resnet10t", "attempts_ensemble", "guards", "tables", "corrupt@resnet10t"}

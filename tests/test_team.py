@@ -99,7 +99,9 @@ def test_two_people_share_change_and_merge(team: Team) -> None:
     assert repro(ben) == {"explain@resnet10t", "report"}
     publish(ben, "explain.top 0.3", "larger-top")
     change(ann, "transfer.images", 6)
-    assert repro(ann) == {"transfer", "report"}
+    # Fewer than six patients are in test, so that the tables of attacked patients stay the same.
+    attacked = {"transfer_patient@resnet10t-clean", "transfer_patient@resnet10t-adv"}
+    assert repro(ann) == {"transfer", *attacked, "report"}
     publish(ann, "transfer.images 6", "main")
 
     run(ben, "git", "fetch", "--quiet")

@@ -23,7 +23,10 @@ from tests.params import preset, save
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Phrases of the table, as the list above it explains them.
-CELLS = {"attack", "check", "detect", "explain", "corrupt", "patient", "attack_patient", "evaluate_external"}
+CELLS = {
+    "attack", "check", "detect", "explain", "corrupt", "patient", "attack_patient", "transfer_patient",
+    "evaluate_external",
+}  # fmt: skip
 ATTACKS = {"attack", "attack_ensemble", "attack_method"}
 CHECKS = {"check", "check_ensemble", "check_method"}
 ENSEMBLE = {"ensemble", "detect_ensemble", "transfer", "publish_ensemble"} | (ATTACKS | CHECKS) - CELLS
@@ -37,6 +40,7 @@ PHRASES = {
         "detect",
         "detect_ensemble",
         "transfer",
+        "transfer_patient",
         "explain",
         "evaluate_external",
         "publish_ensemble",

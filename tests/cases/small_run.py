@@ -3,6 +3,8 @@
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from medrobust.cases.collect import ShownModel, collect_cases
 from medrobust.core.params.detection import DetectParams
 from medrobust.data.store import Subset
@@ -53,6 +55,14 @@ def cases() -> dict[str, Any]:
     return collect(splits().test)
 
 
+def shown() -> Subset:
+    """The test images of `cases`."""
+    rows = [case["image"] for case in cases()["cases"]]
+    return splits().test.take(np.flatnonzero(np.isin(splits().test.rows, rows)))
+
+
 def collect(test: Subset) -> dict[str, Any]:
     """The cases of other test images."""
-    return collect_cases(shown_models(), test, splits().train, [PGD, L2], count=COUNT, seed=SEED, cells=4)
+    return collect_cases(
+        shown_models(), test, splits().train, [PGD, L2], count=COUNT, seed=SEED, cells=4, ordered=False
+    )

@@ -7,13 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from medrobust.cases.choice import choose_images, worst_wrong
 from medrobust.cases.pictures import change_levels
 from medrobust.detection.guard import score_images
+from medrobust.models.predict import log_probabilities
 from tests.cases.small_run import COUNT, PGD, SEED, cases, collect, shown_models, splits, trained
+from tests.cases.small_run import shown as shown_images
 
 
 def pixels(uri: str) -> np.ndarray:
@@ -26,11 +30,14 @@ def answers(name: str = "one-adv") -> list[dict[str, Any]]:
     return [case["models"][name] for case in cases()["cases"]]
 
 
-def test_images_are_evenly_spaced_and_named_by_row_and_number_of_the_patient() -> None:
-    some = splits().test.evenly_spaced(COUNT)
-    found = cases()["cases"]
-    assert [case["image"] for case in found] == some.rows.tolist()
-    assert [case["patient"] for case in found] == [1, 2, 4, 5, 6, 8, 9]
+def test_images_are_chosen_by_rule_and_named_by_row_and_number_of_the_patient() -> None:
+    some, found, test = shown_images(), cases()["cases"], splits().test
+    logprobs = [log_probabilities(each.model, test) for each in shown_models()]
+    worst = [worst_wrong(test.labels, each.argmax(1), each.max(1), ordered=False) for each in logprobs]
+    chosen, errors = choose_images(worst, len(test), COUNT)
+    assert [case["image"] for case in found] == test.rows[chosen].tolist() == some.rows.tolist()
+    assert cases()["errors"] == errors > 0
+    assert [case["patient"] for case in found] == (pd.factorize(test.patients)[0][chosen] + 1).tolist()
     assert [case["label"] for case in found] == some.labels.tolist()
     for case, row in zip(found, some.rows, strict=True):
         assert (pixels(case["picture"]) == splits().test.store_images[row]).all()
@@ -48,7 +55,7 @@ def test_an_image_without_a_known_patient_has_no_number() -> None:
 
 
 def test_answers_are_those_of_the_model() -> None:
-    some = splits().test.evenly_spaced(COUNT)
+    some = shown_images()
     with torch.no_grad():
         logits = trained()(some.batch(range(len(some))))
     shown = answers()
@@ -58,7 +65,7 @@ def test_answers_are_those_of_the_model() -> None:
 
 
 def test_scores_are_those_of_the_first_detector() -> None:
-    shown, some = shown_models()[0], splits().test.evenly_spaced(COUNT)
+    shown, some = shown_models()[0], shown_images()
     assert shown.guard
     expected = score_images(shown.model, shown.guard, some, SEED)["gmm"].scores
     assert [each["score"] for each in answers()] == pytest.approx(expected, rel=1e-3)
@@ -83,7 +90,7 @@ def test_a_picture_has_one_tile_per_version_and_maps_one_more() -> None:
 
 def test_a_tile_is_the_change_of_its_version() -> None:
     """The attacked image from the picture has the answer that stands beside it."""
-    some, checked = splits().test.evenly_spaced(COUNT), 0
+    some, checked = shown_images(), 0
     for row, each in enumerate(answers()):
         tile = 0
         for name, part in each["suites"].items():

@@ -45,6 +45,11 @@ stages:
     cmd: "true"
     deps: ["data/checkpoints/${item.backbone}/${item.regime}", data/prepared]
     outs: ["metrics/attack_patient/${key}.json", "data/attacks/patients/${key}.parquet"]
+  transfer_patient:
+    matrix: {backbone: [one, two], regime: [clean, adv]}
+    cmd: "true"
+    deps: ["data/checkpoints/${item.backbone}/${item.regime}", data/prepared]
+    outs: ["data/transfer/patients/${key}.parquet"]
   check:
     matrix: {backbone: [one, two], regime: [clean, adv]}
     cmd: "true"

@@ -126,7 +126,7 @@ def card(backbone: str, regime: str) -> dict[str, Any]:
         "regime": regime,
         "seed": 1, **IMAGES, "sha256": weights(f"{backbone}-{regime}"), "versions": {"torch": "2.0"},
         "params": {
-            "train": {"epochs": 2, "lr": 0.001}, "clean": "b" * 64,
+            "train": {"epochs": 2, "lr": 0.001}, "augment": {"p": 0.3}, "clean": "b" * 64,
             "model": {"timm": "resnet10t", "weights": "none", "image_size": 32, "trainable": "all"},
             **({"adv": {"eps": 0.01}} if regime == "adv" else {}),
         },
@@ -153,7 +153,7 @@ def write_prepared(folder: Path) -> None:
 
 
 def write_parts(data: Path, model: str) -> None:
-    """What is published beside a checkpoint and its answers: no guard, a model of patients with predictions."""
+    """What is published beside a checkpoint and its answers: no guard, a model of patients."""
     (data / "guards" / model).mkdir(parents=True)
     facts = {"patient": {"network": "../../checkpoints"}, "sha256": weights(model)}
     write_json(data / "patients" / model / "card.json", facts)
@@ -237,11 +237,21 @@ def write_answers(data: Path) -> None:
         table.attrs[MADE_ON] = {**IMAGES, "weights": weights(name)}
         write_table(data / "predictions" / f"{file}.parquet", table)
         write_attempts(data / "attacks" / name / "pgd.parquet", name, table[table["split"] == "test"], number)
+        if name != "ensemble-adv":
+            write_scored_patients(data, name, number)
         crossed.append(table[table["split"] == "test"][:8].assign(source="no attack", judge=file))
         crossed.append(predictions(number + 9)[:8].assign(source=file, judge=file))
     scores = pd.concat(crossed, ignore_index=True)
     scores.attrs[MADE_ON] = made_on(Path("transfer.json"))
     write_table(data / "transfer" / "scores.parquet", scores)
+
+
+def write_scored_patients(data: Path, name: str, number: int) -> None:
+    """Predictions of the 12 test patients after an attack with all steps."""
+    table = predictions(number + 9).drop_duplicates("patient").drop(columns="id").reset_index(drop=True)
+    table = table[table["split"] == "test"].drop(columns="split")
+    table.attrs[MADE_ON] = {**IMAGES, "weights": weights(name), "suite": suite_hash(SUITE)}
+    write_table(data / "transfer" / "patients" / f"{name}.parquet", table)
 
 
 def write_attempts(path: Path, name: str, clean: pd.DataFrame, number: int = 0) -> None:
@@ -369,6 +379,7 @@ def folders(folder: Path) -> Folders:
         data / "prepared", folder / "metrics", folder / "plots", data / "tune", data / "checkpoints",
         data / "predictions", data / "attacks", data / "transfer" / "scores.parquet",
         data / "resolved" / "suites.json", data / "audit", data / "code",
+        transferred=data / "transfer" / "patients",
     )  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 """Published folders: unchanged weights, and a card with the run's own numbers that the Hub can read."""
 
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,14 @@ from medrobust.core.params.data import DataParams
 from medrobust.core.records import read_json, read_table, write_empty, write_json
 from medrobust.models.card import weights_hash
 from medrobust.models.use import Use, read_use
+from medrobust.report.answers import read_answers
 from medrobust.report.collect import collect, collect_ensemble
 from medrobust.report.provenance import Provenance
 from medrobust.report.publish.hub import HUB, licence_id
 from medrobust.report.publish.model_cards import CHECKPOINT, PublishedModel, model_card, publish, publish_ensemble
 from medrobust.report.publish.parts import Parts, Usage, operating_points
 from medrobust.report.run import REGIMES, Run
+from medrobust.report.scores import score_models
 from tests.params import default_block, preset, save
 from tests.report.pipeline import lock
 from tests.report.runs import attack_record, card, checks_record, clean_record, folders, weights, write_record
@@ -298,6 +302,37 @@ def test_the_stage_writes_both_models(root: Path, folder: Path, monkeypatch: pyt
         assert "### External data: b" in text
         assert "| balanced accuracy | 0.600 [0.500, 0.900] | 0.500 [0.400, 0.600] | -0.100 [" in text
         assert ("External data: far" in text) == (regime == "adv")
+        by_patient = rows(text, "Results by patient")
+        assert by_patient[0]["AUROC"] == "0.850 [0.700, 0.950]"
+        assert by_patient[-1][""] == "constant answer", "the note compares with it"
+        assert re.search(r"\| AUROC \| 0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\] \|", text), "the model's own AUROC"
+
+
+def test_the_interval_of_auroc_is_that_of_the_predictions(folder: Path) -> None:
+    record = {**clean_record(), "auroc": 0.8}
+    write_record(folder / "metrics" / "train" / "one-adv.json", record)
+    run = backbone(folder, checked=False)
+    read_answers(run, folders(folder))
+    score_models(run, resamples=50, confidence=0.95)
+    low, high = next(each for each in run.scored["one", "adv"] if each.images == "clean").auroc_ci or (0, 0)
+    for title in ("Clean images", "All numbers"):
+        assert rows(card_of(published(run)), title)[0]["AUROC"] == f"0.800 [{low:.3f}, {high:.3f}]"
+
+
+def test_settings_that_no_search_chose_are_called_so(folder: Path) -> None:
+    assert "Hyper-parameters that the search chose" in card_of(published(backbone(folder)))
+    write_record(folder / "metrics" / "tune" / "one.json", {"trials": 0, "pruned": 0})
+    text = card_of(published(backbone(folder, checked=False)))
+    assert "Hyper-parameters, without a search of their own" in text
+    assert "the search chose" not in text
+
+
+def test_the_command_names_a_suite_that_the_folder_has(folder: Path) -> None:
+    moved = SuiteParams(norm="Linf", eps=[0.01], attacks=[{"name": "transfer", "source": "two-clean"}])
+    model = published(backbone(folder, ("new", "pgd")))
+    text = card_of(replace(model, suites={"new": moved, "pgd": PGD}))
+    assert "IMAGE.png --suite pgd " in text
+    assert "medrobust attack" not in card_of(replace(model, suites={"new": moved, "pgd": moved}))
 
 
 def guarded(folder: Path, fitted_to: str) -> Path:

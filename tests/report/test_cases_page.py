@@ -1,19 +1,21 @@
 """The page of single images: when it is written, and how it works in a real browser."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.records import write_json
-from medrobust.report.cases.render import read_cases, render_cases
+from medrobust.report.cases.render import case_numbers, read_cases, render_cases
 from medrobust.report.page.write import write_report
 from tests.cases.small_run import cases
 from tests.report.browser import CHROMIUM, Tab
-from tests.report.runs import IMAGES, SETTINGS, SUITE, folders, outputs, read, weights
+from tests.report.runs import IMAGES, SETTINGS, SUITE, folders, outputs, predictions, read, weights
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 #: Colours of the pixels of a canvas of the first side, by its place among the pictures.
@@ -55,6 +57,22 @@ def test_the_report_has_the_page_and_links_to_it(folder: Path) -> None:
     assert "one, adversarial training" in text
     assert 'href="index.html"' in text
     assert "made_on" not in text
+
+
+def test_every_link_to_an_image_leads_to_an_anchor(folder: Path) -> None:
+    manifest = folder / "data" / "prepared" / "manifest.csv"
+    table, known = pd.read_csv(manifest, dtype=str, keep_default_na=False), predictions(0)
+    ids = known.loc[known["split"] == "test", "id"]
+    table.assign(id=ids.to_numpy()[: len(table)]).to_csv(manifest, index=False)
+    page = written(folder, write_cases(folder))
+    links = re.findall(r'href="cases\.html#([^"]+)"', (page / "index.html").read_text())
+    anchors = re.findall(r'<li id="([^"]+)">', (page / "cases.html").read_text())
+    assert links
+    assert set(links) <= set(anchors)
+    assert len(anchors) == len(set(anchors)) == 7
+    run = read(folder)
+    assert case_numbers(run, cases(), folder / "none.csv") == {}
+    assert str(folder / "none.csv") in run.missing
 
 
 @pytest.mark.parametrize("reason", ["empty", "no pictures"])
@@ -136,7 +154,7 @@ def test_it_fits_the_screen_with_an_image_open_or_not(
 def test_filters_and_orders_follow_the_first_model(open_page: Callable[..., Tab]) -> None:
     tab = open_page(1280)
     for control, value, wanted in (
-        ("patient", "4", {"patient": 4}),
+        ("patient", "5", {"patient": 5}),
         ("class", "1", {"label": 1}),
         ("answer", "right", {"right": True}),
         ("answer", "wrong", {"right": False}),
@@ -211,6 +229,14 @@ def test_an_image_opens_turns_and_closes_by_keys_alone(open_page: Callable[..., 
     tab.page.keyboard.press("Escape")
     assert not tab.evaluate("document.querySelector('dialog').open")
     assert tab.evaluate("document.activeElement.dataset.index") == "0", "the focus is where it was"
+
+
+@needs_browser
+def test_the_address_of_an_image_opens_it(open_page: Callable[..., Tab], page: Path) -> None:
+    tab, second = open_page(1280), cases()["cases"][1]["image"]
+    tab.page.goto(f"{page.as_uri()}#image-{second}")
+    tab.page.wait_for_selector("dialog[open]")
+    assert tab.evaluate("document.querySelector('#name').textContent").startswith(f"Image {second},")
 
 
 @needs_browser

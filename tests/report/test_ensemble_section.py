@@ -91,7 +91,7 @@ def test_calibration_is_shown_before_and_after_the_attack(folder: Path) -> None:
     for row in (dict(zip(table.columns, rows[1], strict=True)), last[0]):
         assert row["ECE (calibrated: mean, upper)"] == "0.237 (0.060, 0.120)"
         assert row["confidence − accuracy"] == "0.250 [0.150, 0.350]"
-        assert (row["calibration slope"], row["calibration intercept"]) == ("0.900", "–")
+    assert (last[0]["calibration slope"], last[0]["calibration intercept"]) == ("0.900", "–")
 
 
 def test_recalls_are_shown_clean_and_attacked_at_the_training_radius(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The worst errors are chosen by rule, and name no patient."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from medrobust.report.answers import right_clean
 from medrobust.report.page.render import page_content, render_html
 from medrobust.report.run import Run
-from medrobust.report.tables.failures import failure_tables, patient_numbers
+from medrobust.report.tables.failures import SHOWN, failure_tables, patient_numbers
+from medrobust.report.tables.table import NONE
 from tests.report.runs import CLASSES, SETTINGS, predictions, read
 
 
@@ -63,6 +65,30 @@ def test_each_attack_has_the_image_that_falls_first(folder: Path) -> None:
     fooled = worst[worst["fooled_by"] == "pgd(steps=3)"]
     assert row[2:5] == ["pgd", "pgd(steps=3)", f"{len(fooled)} of 24"]
     assert row[5] == f"{fooled['fooled_at'].min():g}" == "0.005"
+
+
+def test_rows_link_to_the_images_that_the_page_shows(folder: Path) -> None:
+    run = read(folder)
+    plain = failure_tables(run)
+    assert not [table for table in plain if SHOWN in table.columns]
+    second = predictions(0)["id"].tolist()
+    run.cases.update({name: 30 + k for k, name in enumerate(second) if k % 2})
+    for before, table in zip(plain, failure_tables(run), strict=True):
+        assert table.columns == [*before.columns, SHOWN]
+        assert [row[:-1] for row in table.rows] == before.rows
+        assert table.cases
+    for table in failure_tables(run)[1:]:
+        place = table.columns.index("image")
+        shown = {row[-1] != NONE for row in table.rows if row[place] == "2 of 2"}
+        assert shown == {True}
+        assert {row[-1] for row in table.rows if row[place] == "1 of 2"} == {NONE}
+    patients = failure_tables(run)[0]
+    assert all(re.fullmatch(r"image \d+", row[-1]) for row in patients.rows)
+    page = render_html(page_content(run, SETTINGS), {}, cases=18)
+    part = page[page.index('<section id="failures"') : page.index('<section id="checks"')]
+    links = re.findall(r'<a href="cases\.html#image-(\d+)">image \1</a>', part)
+    assert set(map(int, links)) <= set(run.cases.values())
+    assert len(links) == sum(row[-1] != NONE for table in failure_tables(run) for row in table.rows)
 
 
 def test_no_id_and_no_file_name_is_shown(folder: Path) -> None:

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from medrobust.attacks.base import frozen, margin
 from medrobust.cases.attacked import AttackedImage, attack_again
+from medrobust.cases.choice import choose_images, worst_wrong
 from medrobust.cases.pictures import change_levels, levels, picture, stacked
 from medrobust.core.runtime import progress
 from medrobust.data.store import Subset
 from medrobust.detection.guard import Guard, score_images
 from medrobust.explain.maps import choose_layer, explanation_maps
 from medrobust.models.feature_maps import MapLayer
+from medrobust.models.predict import log_probabilities
 
 BATCH = 64
 
@@ -40,14 +42,18 @@ class Answers:
 
 def collect_cases(
     models: list[ShownModel], test: Subset, train: Subset, suites: list[dict[str, Any]], *, count: int, seed: int,
-    cells: int,
+    cells: int, ordered: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """`count` evenly spaced test images with every model's answers under every suite, as the page reads them.
+    """Test images (see `choose_images`) with every model's answers under every suite, as the page reads them.
 
     An image is named by its row in the manifest, and a patient by a number that counts test patients from 1: the
-    page holds no id. `cells` is the least number of cells per side of Grad-CAM's layer.
+    page holds no id. `cells` is the least number of cells per side of Grad-CAM's layer; `ordered` says whether the
+    classes are grades.
     """
-    subset = test.evenly_spaced(count)
+    logprobs = [log_probabilities(each.model, test) for each in models]
+    worst = [worst_wrong(test.labels, each.argmax(1), each.max(1), ordered=ordered) for each in logprobs]
+    chosen, errors = choose_images(worst, len(test), count)
+    subset = test.take(chosen)
     images = subset.batch(range(len(subset)))
     cases: list[dict[str, Any]] = [
         {
@@ -68,7 +74,7 @@ def collect_cases(
         for case, part in zip(cases, parts, strict=True):
             case["models"][model.name] = part
     names = [{"name": suite["name"], "norm": suite["norm"], "eps": suite["eps"]} for suite in suites]
-    return {"classes": test.classes, "suites": names, "models": shown, "cases": cases}
+    return {"classes": test.classes, "suites": names, "models": shown, "errors": errors, "cases": cases}
 
 
 def _patient_numbers(test: Subset, subset: Subset) -> list[int | None]:

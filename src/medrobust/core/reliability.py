@@ -13,6 +13,8 @@ from medrobust.core.rates import share_ci
 
 #: Fewest images in a bin (if there are that many at all), and the largest number of bins.
 BIN_IMAGES, MOST_BINS = 20, 10
+#: The same of a reliability diagram, which shows the interval of each bin: few images make up to four small bins.
+DRAWN, SMALL_DRAWN, SMALL_BINS = 10, 5, 4
 
 
 def ece(labels: np.ndarray, logprobs: np.ndarray) -> float:
@@ -29,9 +31,14 @@ def ece(labels: np.ndarray, logprobs: np.ndarray) -> float:
 def reliability_bins(
     labels: np.ndarray, logprobs: np.ndarray, patients: np.ndarray, confidence: float
 ) -> list[list[float]]:
-    """[mean confidence, accuracy, low, high] of each bin of `ece`, rising; intervals are over whole patients."""
+    """[mean confidence, accuracy, low, high] of bins of equal count, rising; intervals are over whole patients.
+
+    The bins are finer than those of `ece`, whose error above 0 grows with their number: `DRAWN` images each, or
+    `SMALL_DRAWN` where that gives fewer than `SMALL_BINS` bins.
+    """
     top, correct = _confidence_and_correct(labels, logprobs)
-    bins, found = _bins(top), []
+    count = max(len(top) // DRAWN, min(len(top) // SMALL_DRAWN, SMALL_BINS))
+    bins, found = _bins(top, count), []
     for number in np.unique(bins):
         inside = bins == number
         right = correct[inside]
@@ -120,8 +127,8 @@ def _confidence_and_correct(labels: np.ndarray, logprobs: np.ndarray) -> tuple[n
     return np.exp(logprobs.max(1)), logprobs.argmax(1) == labels
 
 
-def _bins(confidence: np.ndarray) -> np.ndarray:
-    """The bin of each image, int n."""
-    count = min(max(len(confidence) // BIN_IMAGES, 1), MOST_BINS)
+def _bins(confidence: np.ndarray, wanted: int | None = None) -> np.ndarray:
+    """The bin of each image, int n; without a number of bins, those of `ece`."""
+    count = min(max(len(confidence) // BIN_IMAGES if wanted is None else wanted, 1), MOST_BINS)
     first: np.ndarray = np.searchsorted(np.sort(confidence), confidence)
     return first * count // len(confidence)

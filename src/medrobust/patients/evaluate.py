@@ -76,12 +76,16 @@ def run_patient_stage(
 def predict_patients(model: PatientModel, groups: list[PatientSubset]) -> pd.DataFrame:
     """Table of `patient`, `label`, `pred`, `images` and one `logprob_<k>` per class; one row per patient."""
     inputs = AggregateInputs.of(model, groups)
-    logprobs = inputs.log_probabilities(deepcopy(model.aggregate).cpu()).numpy()
+    return prediction_columns(groups, inputs.log_probabilities(deepcopy(model.aggregate).cpu()).numpy())
+
+
+def prediction_columns(groups: list[PatientSubset], logprobs: np.ndarray) -> pd.DataFrame:
+    """The table of `predict_patients` from log-probabilities n×K of the patients of all groups."""
     table = pd.DataFrame({
-        "patient": np.concatenate([group.ids for group in groups]),
-        "label": np.concatenate([group.labels for group in groups]),
+        "patient": np.concatenate([np.empty(0, dtype=str), *(group.ids for group in groups)]),
+        "label": np.concatenate([np.empty(0, dtype=np.int64), *(group.labels for group in groups)]),
         "pred": logprobs.argmax(1),
-        "images": np.concatenate([np.full(len(group), group.images_per_row) for group in groups]),
+        "images": [group.images_per_row for group in groups for _ in range(len(group))],
     })  # fmt: skip
     scores = pd.DataFrame(logprobs, columns=[f"logprob_{k}" for k in range(logprobs.shape[1])])
     return pd.concat([table, scores], axis=1)

@@ -1,6 +1,7 @@
 """What each model answered on each image: read the predictions and attempts, and say which answers are right."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -24,8 +25,7 @@ def read_answers(run: Run, folders: Folders) -> None:
         if folders.attacks:
             known = [suite for suite in run.suites if (*model, suite) in run.attacks.records]
             _read_attacked(run, reader, model, model, folders.attacks / "-".join(model), known)
-        if folders.predictions and folders.attacks:
-            _read_patients(run, reader, model, folders.predictions / "patients", folders.attacks / "patients")
+        _read_patients(run, reader, folders, model)
     if folders.attacks:
         for method in run.ensemble.attacked:
             label, weights = (method_label(method), run.ensemble.regime), (method, run.ensemble.regime)
@@ -40,11 +40,12 @@ def read_answers(run: Run, folders: Folders) -> None:
 def _leave_out_unknown_classes(run: Run) -> None:
     """Classes have no names if header or split are missing or of other data; that is listed already."""
     known, answers = len(run.classes()), run.answers
-    answers.predictions = {key: t for key, t in answers.predictions.items() if t["label"].max() < known}
-    answers.attacked = {key: t for key, t in answers.attacked.items() if t["label"].max() < known}
-    answers.patients = {key: t for key, t in answers.patients.items() if t["label"].max() < known}
-    attacked = answers.patients_attacked
-    answers.patients_attacked = {key: t for key, t in attacked.items() if t["label"].max() < known}
+    named: tuple[dict[Any, pd.DataFrame], ...] = (
+        answers.predictions, answers.attacked, answers.patients, answers.patients_scored, answers.patients_attacked
+    )  # fmt: skip
+    for tables in named:
+        for key in [key for key, table in tables.items() if table["label"].max() >= known]:
+            del tables[key]
     if answers.scores is not None and answers.scores["label"].max() >= known:
         answers.scores = None
 
@@ -62,19 +63,30 @@ def _read_attacked(
             run.answers.attacked[*label, suite] = right_under_attack(attempts, grid)
 
 
-def _read_patients(run: Run, reader: Reader, model: Model, predictions: Path, attacks: Path) -> None:
-    """The decisions of a model on patients, where their records are results."""
-    answers = run.answers
-    if "n" in run.patients.records.get(model, {}):
-        table = reader.parquet(predictions / f"{name_of(*model)}.parquet", run.hashes.of(model))
-        if table is not None:
+def _read_patients(run: Run, reader: Reader, folders: Folders, model: Model) -> None:
+    """The answers of a model on patients, clean and attacked; nothing is looked for without a patient unit."""
+    answers, transfer, name = run.answers, run.ensemble.transfer, name_of(*model)
+    if folders.predictions and "n" in run.patients.records.get(model, {}):
+        path = folders.predictions / "patients" / f"{name}.parquet"
+        if (table := reader.parquet(path, run.hashes.of(model))) is not None:
             answers.patients[model] = table.assign(id=table["patient"])
+        if folders.transferred and "suite" in transfer:
+            path, expected = folders.transferred / f"{name}.parquet", run.hashes.of(model, transfer["suite"])
+            if (table := reader.parquet(path, expected)) is not None:
+                answers.patients_scored[model] = table
+    if folders.attacks:
+        _read_attacked_patients(run, reader, model, folders.attacks / "patients")
+
+
+def _read_attacked_patients(run: Run, reader: Reader, model: Model, folder: Path) -> None:
+    """The worst case of each suite that attacks all images of a patient."""
+    answers = run.answers
     for suite in run.patients.suites:
         grid = run.patients.attacks.get((*model, suite), {}).get("robust_accuracy", {})
         radius = answers.radii.get(suite)
         if radius is None or radius not in grid:
             continue
-        path = attacks / f"{name_of(*model)}-{suite}.parquet"
+        path = folder / f"{name_of(*model)}-{suite}.parquet"
         if (attempts := reader.parquet(path, run.hashes.of(model, suite))) is not None:
             radii = sorted(float(eps) for eps in grid if float(eps) <= float(radius))
             answers.patients_attacked[*model, suite] = right_under_attack(attempts, radii)

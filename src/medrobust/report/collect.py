@@ -29,6 +29,7 @@ class Folders:
     audit: Path | None = None  # tables of the audit, and its contact sheet
     code: Path | None = None  # one hash of the code per stage; None if it is not needed
     cases: Path | None = None  # a file: single images under attack
+    transferred: Path | None = None  # predictions of patients, attacked as the images of the transfer matrix are
 
 
 class Reader:

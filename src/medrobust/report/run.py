@@ -132,11 +132,14 @@ class Answers:
     predictions: dict[Model, pd.DataFrame] = field(default_factory=dict)  # validation and test images, clean
     attacked: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)  # worst case at the suite's radius
     corrupted: dict[Model, pd.DataFrame] = field(default_factory=dict)  # all corruptions and severities, one draw
-    patients: dict[Model, pd.DataFrame] = field(default_factory=dict)  # decisions on patients, whose ids are `id`
+    patients: dict[Model, pd.DataFrame] = field(
+        default_factory=dict
+    )  # validation and test patients, clean; `id` is the patient
     patients_attacked: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)
     patients_corrupted: dict[Model, pd.DataFrame] = field(default_factory=dict)
     radii: dict[str, str] = field(default_factory=dict)  # suite -> the radius, as the records spell it
     scores: pd.DataFrame | None = None  # log-probabilities before and after an attack with all steps
+    patients_scored: dict[Model, pd.DataFrame] = field(default_factory=dict)  # after an attack with all steps
 
 
 @dataclass(frozen=True)
@@ -154,14 +157,16 @@ class SampleSize:
 
 @dataclass(frozen=True)
 class Scored:
-    """Probabilities of one model on one set of test images."""
+    """Probabilities of one model on one set of test images, or of test patients."""
 
+    unit: str  # `image` or `patient`
     images: str  # `clean`, or suite and radius
     labels: np.ndarray  # int, n
     patients: np.ndarray  # text, n
     logprobs: np.ndarray  # n×K
     auroc: float | None
     auroc_ci: list[float] | None
+    calibration: dict[str, Any]  # `core.reliability.calibration`, and `accuracy` with its interval
 
 
 @dataclass(frozen=True)
@@ -215,7 +220,7 @@ class Run:
     answers: Answers = field(default_factory=Answers)
     comparisons: list[Comparison] = field(default_factory=list)
     repeated: list[Repeated] = field(default_factory=list)
-    scored: dict[Model, list[Scored]] = field(default_factory=dict)  # clean test images, then attacked ones
+    scored: dict[Model, list[Scored]] = field(default_factory=dict)  # images, then patients; of both clean first
     sample: SampleSize | None = None
     confusion: dict[Model, pd.DataFrame] = field(default_factory=dict)
     detect: dict[Model, Any] = field(default_factory=dict)  # records of guarded models
@@ -223,6 +228,7 @@ class Run:
     explain: dict[Model, Any] = field(default_factory=dict)  # records of explained models
     corruptions: Corruptions = field(default_factory=Corruptions)
     external: dict[str, External] = field(default_factory=dict)  # by the name of the data set
+    cases: dict[str, int] = field(default_factory=dict)  # images of report/cases.html: id -> number on that page
     #: Of images and of patients (`image`, `patient`), by id, one column each; "" = unknown.
     groups: dict[str, pd.DataFrame] = field(default_factory=dict)
     hashes: Hashes = field(default_factory=Hashes)

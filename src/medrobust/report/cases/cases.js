@@ -83,7 +83,7 @@ function list() {
   const grid = $("grid");
   grid.replaceChildren();
   for (const index of shown) {
-    const each = CASES[index], button = html("button", html("li", grid), undefined, {type: "button", "data-index": index});
+    const each = CASES[index], button = html("button", html("li", grid, undefined, {id: `image-${each.image}`}), undefined, {type: "button", "data-index": index});
     html("img", button, undefined, {src: each.picture, alt: "", class: "pixels"});
     html("span", button, CLASSES[each.label], {class: "what"});
     html("span", button, `image ${each.image}${each.patient === null ? "" : `, patient ${each.patient}`}`, {class: "soft"});
@@ -295,4 +295,13 @@ dialog.addEventListener("keydown", (event) => {
   if (event.key === "n") step(1);
 });
 dialog.addEventListener("close", () => $("grid").querySelector(`[data-index="${open}"]`)?.focus());
+
+/** Open the image that the address names (`#image-12`), as the report's links do. */
+function follow() {
+  const index = CASES.findIndex((each) => `#image-${each.image}` === location.hash);
+  if (index >= 0) show(index);
+}
+
+addEventListener("hashchange", follow);
 list();
+follow();

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medrobust.core.lineage import MADE_ON
+from medrobust.data.store import read_manifest
 from medrobust.report.collect import Reader
 from medrobust.report.run import REGIMES, Run
 from medrobust.report.tables.accuracy import TRAINING
@@ -19,6 +20,15 @@ def read_cases(run: Run, path: Path) -> dict[str, Any]:
     cases: dict[str, Any] = reader.record(path)
     expected = run.hashes.of_all_models() | {"suites": run.hashes.suites}
     return cases if cases and reader.belongs(path, cases.get(MADE_ON), expected) else {}
+
+
+def case_numbers(run: Run, cases: Mapping[str, Any], manifest: Path) -> dict[str, int]:
+    """Id -> number on the page, of the images that it shows; {} without the manifest, which has the ids."""
+    if not Reader(run).usable(manifest):
+        return {}
+    ids = read_manifest(manifest)["id"]
+    rows = [case["image"] for case in cases["cases"] if case["image"] < len(ids)]
+    return {str(ids.iloc[row]): row for row in rows}
 
 
 def render_cases(cases: Mapping[str, Any], title: str, *, linked: bool = True) -> str:
@@ -34,7 +44,8 @@ def render_cases(cases: Mapping[str, Any], title: str, *, linked: bool = True) -
     data = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     style = _resource("medrobust.report.page", "page.css") + _resource("medrobust.report.cases", "cases.css")
     return environment("medrobust.report.cases").get_template("cases.html").render(
-        title=title, linked=linked, count=len(cases["cases"]), models=models, suites=cases["suites"],
+        title=title, linked=linked, errors=cases.get("errors", 0), cases=cases["cases"], models=models,
+        suites=cases["suites"],
         data=Markup(data), style=Markup(style), script=Markup(_resource("medrobust.report.cases", "cases.js")),
     )  # fmt: skip
 

@@ -1,6 +1,11 @@
-"""The items of reporting guidelines, each filled by records of the run, from the author's text, or missing."""
+"""The items of reporting guidelines, each filled by records of the run, from the author's text, or missing.
+
+An item that asks for several things has parts, each with its own records, so that no item counts as filled that is
+answered in part.
+"""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -8,16 +13,22 @@ from typing import Any, Protocol
 
 from medrobust.core.errors import UserError
 from medrobust.core.params.study import StudyParams
+from medrobust.core.text import one_line
 from medrobust.report.run import Run
+from medrobust.report.tables.constant import CONSTANT
 from medrobust.report.tables.table import NONE, Table
 
 #: Files of this folder, in the order of the page.
 GUIDELINES = ("claim", "tripod_ai", "ai_act")
-FILLED, AUTHOR, MISSING = "filled", "from the author's text", "missing"
+FILLED, PARTLY, AUTHOR, MISSING = "filled", "filled in part", "from the author's text", "missing"
 #: Cells of tables that hold no result.
 NOTHING = (NONE, "", "missing", "unchecked")
-#: Characters of a hash that are shown.
-SHORT = 12
+#: A section of the page in a place.
+LINK = re.compile(r"\(#([a-z]+)\)")
+#: Characters of a hash that are shown, and of a value of header.json.
+SHORT, LONG = 12, 100
+#: Sections of the page that are not among those with content.
+ALWAYS = ("verdicts", "reproduce")
 
 
 class Part(Protocol):
@@ -52,7 +63,7 @@ class Guideline:
 
 @dataclass(frozen=True)
 class Finding:
-    """One item: what it asks for, whether this run fills it, and where (or what is missing)."""
+    """One item: what it asks for, whether this run fills it, where, and what is missing."""
 
     item: str  # name of guideline and number
     asks: str
@@ -70,8 +81,9 @@ def read_guidelines() -> list[Guideline]:
 def find_evidence(run: Run, parts: Sequence[Part], study: StudyParams) -> dict[str, list[Finding]]:
     """Title of each guideline -> its items.
 
-    An item with rules is filled if every rule finds its record. Otherwise it is from the author's text if `study`
-    has some for it. `parts` are the sections of the page that have content.
+    A part with rules is filled if every rule finds its record; otherwise it is from the author's text if `study`
+    has some for it, and else missing. An item is filled if all its parts are, and missing if all of them are.
+    `parts` are the sections of the page that have content.
 
     Raises:
         UserError: `study.items` names an item that no guideline has.
@@ -90,39 +102,73 @@ def find_evidence(run: Run, parts: Sequence[Part], study: StudyParams) -> dict[s
 
 
 def _find(run: Run, parts: Sequence[Part], study: StudyParams, guideline: str, item: dict[str, Any]) -> Finding:
-    name, key = f"{guideline} {item['number']}", item.get("study")
-    texts = [text for text in (getattr(study, key) if key else None, study.items.get(name)) if text]
-    found = {rule: place(rule, run, parts) for rule in item.get("records", [])}
-    lacking = [rule for rule, where in found.items() if not where]
-    if found and not lacking:
-        # Several rules may lead to the same place.
-        places = dict.fromkeys(where for where in found.values() if where)
-        return Finding(name, item["asks"], FILLED, "; ".join([*places, *texts]))
-    if texts:
-        return Finding(name, item["asks"], AUTHOR, " ".join(texts))
-    if lacking:
-        return Finding(name, item["asks"], MISSING, f"this run has no {', no '.join(map(_in_words, lacking))}")
-    return Finding(name, item["asks"], MISSING, f"study.{key}" if key else f"study.items: {name}")
+    name, asked = f"{guideline} {item['number']}", item.get("parts", [item])
+    told, authored, missing = [], [], []
+    for part in asked:
+        words = f"{part['asks']}: " if "parts" in item else ""
+        where, lacking = _look(part.get("records", []), run, parts)
+        key = part.get("study")
+        if where and not lacking:
+            told.append(words + where)
+        elif key and (own := getattr(study, key)):
+            authored.append(words + own)
+        elif lacking:
+            missing.append(f"{words}this run has no {', no '.join(map(_in_words, lacking))}")
+        else:
+            missing.append(words + (f"study.{key}" if key else f"study.items: {name}"))
+    if text := study.items.get(name):  # it stands for all that nothing else fills
+        authored, missing = [*authored, text], []
+    if not missing:
+        status = FILLED if len(told) == len(asked) else AUTHOR
+    elif told or authored:
+        status, missing = PARTLY, [f"missing: {each}" for each in missing]
+    else:
+        status = MISSING
+    return Finding(name, item["asks"], status, "; ".join([*told, *authored, *missing]))
+
+
+def _look(rules: Sequence[str], run: Run, parts: Sequence[Part]) -> tuple[str, list[str]]:
+    """Where the records of some rules are, and the rules of which this run has none."""
+    found = {rule: place(rule, run, parts) for rule in rules}
+    # Several rules may lead to the same place.
+    where = dict.fromkeys(each for each in found.values() if each)
+    return "; ".join(where), [rule for rule, each in found.items() if not each]
 
 
 def place(rule: str, run: Run, parts: Sequence[Part]) -> str | None:
-    """Where the record of a rule is: a section, a table, a field, a hash; None if this run has none."""
+    """Where the record of a rule is: a section, a table, a field, a hash; None if this run has none.
+
+    A place that is not on the page counts as none.
+    """
     kind, _, value = rule.partition(":")
     finders: dict[str, Callable[[], str | None]] = {
         "section": lambda: _section(parts, value),
         "table": lambda: _table(parts, *value.split("/", 1)),
-        "header": lambda: _if(run.header.get(value) not in (None, ""), f"header.json: {value} (#data)"),
+        "header": lambda: _header(value, run),
         "audit": lambda: _if(run.audit, f"audit of the split: {run.audit.get('verdict')} (#verdicts)"),
         "param": lambda: _if(run.split, f"params.yaml: {value} (#data)"),
         "card": lambda: _card(value, run),
         "hash": lambda: _hash(value, run),
         "versions": lambda: _if(run.versions, "versions of packages (#reproduce)"),
     }
-    return finders[kind]()
+    where = finders[kind]()
+    known = {*ALWAYS, *(part.name for part in parts)}
+    return where if where and known.issuperset(LINK.findall(where)) else None
 
 
 def _if(known: object, where: str) -> str | None:
     return where if known else None
+
+
+def _header(name: str, run: Run) -> str | None:
+    """A value of header.json; of a list, which may hold ids, the length alone."""
+    value = run.header.get(name)
+    if value in (None, ""):
+        return None
+    if isinstance(value, dict):
+        value = ", ".join(f"{key} {count}" for key, count in value.items()) or "none"
+    text = f"{len(value)} images" if isinstance(value, list) else one_line(str(value)).replace("(#", "( #")
+    return f"{name}: {text if len(text) <= LONG else f'{text[:LONG]}…'} (#data)"
 
 
 def _section(parts: Sequence[Part], name: str) -> str | None:
@@ -137,13 +183,14 @@ def _table(parts: Sequence[Part], name: str, title: str) -> str | None:
 
 
 def _told(table: Table) -> bool:
-    """Whether a table holds more than names and missing results."""
-    return any(cell not in NOTHING for row in table.rows for cell in row[2:])
+    """Whether a table holds more than names, missing results, and what a constant answer would reach."""
+    return any(cell not in NOTHING for row in table.rows if row[0] != CONSTANT for cell in row[2:])
 
 
 def _card(value: str, run: Run) -> str | None:
-    cards = [card for card in run.training.cards.values() if value in {*card, *card.get("params", {})}]
-    return _if(cards, f"card.json of {len(cards)} models: {value} (#training)")
+    cards = run.training.cards.values()
+    every = cards and all(value in {*card, *card.get("params", {})} for card in cards)
+    return _if(every, f"{value} in card.json of {len(cards)} models, data/checkpoints (#reproduce)")
 
 
 def _hash(value: str, run: Run) -> str | None:
@@ -151,7 +198,10 @@ def _hash(value: str, run: Run) -> str | None:
     return {
         "data": _if(run.hashes.data, f"prepared data: sha256 {str(run.hashes.data)[:SHORT]}… (#reproduce)"),
         "code": _if(run.code, f"code: md5 {str(run.code)[:SHORT]}… (#reproduce)"),
-        "models": _if(cards and all(cards.values()), f"weights of {len(cards)} models: models/*/*/README.md"),
+        "models": _if(
+            cards and all(cards.values()),
+            f"weights of {len(cards)} models: sha256 in card.json, data/checkpoints (#reproduce)",
+        ),
     }[value]
 
 

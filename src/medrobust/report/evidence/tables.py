@@ -5,15 +5,16 @@ from collections import Counter
 from collections.abc import Mapping
 
 from medrobust.core.text import markdown
-from medrobust.report.evidence.items import AUTHOR, FILLED, MISSING, Finding, read_guidelines
+from medrobust.report.evidence.items import AUTHOR, FILLED, MISSING, PARTLY, Finding, read_guidelines
 from medrobust.report.tables.table import Table
 
 #: A section of the page in a cell.
 PLACE = re.compile(r"\(#(?:<!-- -->)?([a-z]+)\)")  # in Markdown, `#` is escaped
 INTRODUCTION = (
-    "Each item of these documents is filled by a record of this run, from the author's text (study in "
-    "params.yaml), or missing. Filled says where the answer is, not that it is good enough: whether a study meets "
-    "a guideline or a law is for authors, reviewers and authorities to decide."
+    "Each item of these documents is filled by records of this run, from the author's text (study in params.yaml) "
+    "or missing. An item that asks for several things names each, and is filled in part where one of them is "
+    "missing. Filled says where the answer is, not that it is good enough: whether a study meets a guideline or a "
+    "law is for authors, reviewers and authorities to decide."
 )
 
 
@@ -36,10 +37,10 @@ def evidence_text(found: Mapping[str, list[Finding]]) -> list[str]:
 
 
 def counts(findings: list[Finding]) -> str:
-    """`30 of 44 items filled, 2 from the author's text, 12 missing`."""
+    """`30 of 44 items filled, 3 filled in part, 2 from the author's text, 9 missing`."""
     number = Counter(finding.status for finding in findings)
-    total = len(findings)
-    return f"{number[FILLED]} of {total} items {FILLED}, {number[AUTHOR]} {AUTHOR}, {number[MISSING]} {MISSING}"
+    others = ", ".join(f"{number[status]} {status}" for status in (PARTLY, AUTHOR, MISSING))
+    return f"{number[FILLED]} of {len(findings)} items {FILLED}, {others}"
 
 
 def evidence_markdown(title: str, found: Mapping[str, list[Finding]]) -> str:

@@ -44,7 +44,8 @@ def render_html(content: Mapping[str, Any], pictures: Mapping[str, Path], *, cas
     from markupsafe import Markup
 
     templates = environment("medrobust.report.page")
-    templates.filters |= {"breakable": breakable, "mark_intervals": mark_intervals, "mark_places": mark_places}
+    marks = {"mark_intervals": mark_intervals, "mark_places": mark_places, "mark_cases": mark_cases}
+    templates.filters |= {"breakable": breakable, **marks}
     charts = {chart.name: asdict(chart) for section in content["sections"] for chart in section.charts}
     # "<" is escaped, so that no text of the data can end the script element.
     data = json.dumps({"charts": charts, "words": WORDS}, ensure_ascii=False, allow_nan=False).replace(
@@ -82,6 +83,14 @@ def mark_places(cell: str) -> str:
     from markupsafe import Markup, escape
 
     return Markup(PLACE.sub(r'<a href="#\1">#\1</a>', str(escape(one_line(cell)))))
+
+
+def mark_cases(cell: str) -> str:
+    """A cell as HTML in which `image 12` is a link to this image on the page of single images."""
+    from markupsafe import Markup, escape
+
+    link = r'<a href="cases.html#image-\1">image \1</a>'
+    return Markup(re.sub(r"\bimage (\d+)", link, str(escape(one_line(cell)))))
 
 
 def _resource(name: str) -> str:

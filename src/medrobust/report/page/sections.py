@@ -19,7 +19,7 @@ from medrobust.report.evidence.tables import evidence_tables, evidence_text
 from medrobust.report.page.verdicts import CHECKLIST
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import attack_table, backbone_table, clean_table, short_table
-from medrobust.report.tables.calibration import calibration_table, recall_table
+from medrobust.report.tables.calibration import calibration_table, patient_calibration_table, recall_table
 from medrobust.report.tables.checklist import checks_table, verdicts_table
 from medrobust.report.tables.comparisons import (
     Contrast,
@@ -179,8 +179,9 @@ def _judgement(run: Run, confidence: float) -> list[Section]:
         ),
         Section(
             "decisions", "Calibration and decisions", [
-                discrimination_table(run, confidence), operating_table(run, confidence),
-                calibration_table(run, confidence),
+                discrimination_table(run, confidence), discrimination_table(run, confidence, "patient"),
+                operating_table(run, confidence), operating_table(run, confidence, "patient"),
+                calibration_table(run, confidence), patient_calibration_table(run, confidence),
             ], decision_charts(run, confidence),
         ),
         Section(

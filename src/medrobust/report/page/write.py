@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medrobust.core.records import atomic_dir, write_table
 from medrobust.data.store import ImageStore
-from medrobust.report.cases.render import read_cases, render_cases
+from medrobust.report.cases.render import case_numbers, read_cases, render_cases
 from medrobust.report.collect import Folders, Reader
 from medrobust.report.evidence.items import find_evidence
 from medrobust.report.evidence.tables import evidence_markdown
@@ -57,6 +57,7 @@ def write_report(
         cases = read_cases(run, folders.cases) if folders.cases and pictures else {}
         if cases:
             (page / "cases.html").write_text(render_cases(cases, settings.title), encoding="utf-8")
+            run.cases.update(case_numbers(run, cases, folders.prepared / "manifest.csv"))
         content = page_content(run, settings)
         html = render_html(content, shown, cases=len(cases.get("cases", [])))
         (page / "index.html").write_text(html, encoding="utf-8")

@@ -22,7 +22,14 @@ from medrobust.models.packaged_weights import find_package
 from medrobust.models.use import Use
 from medrobust.report.collect import Folders
 from medrobust.report.publish.hub import licence_id, metadata
-from medrobust.report.publish.parts import Parts, Usage, copy_members, operating_points, write_parts
+from medrobust.report.publish.parts import (
+    Parts,
+    Usage,
+    copy_members,
+    operating_points,
+    travelling,
+    write_parts,
+)
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import (
     TRAINING,
@@ -33,9 +40,11 @@ from medrobust.report.tables.accuracy import (
     short_table,
 )
 from medrobust.report.tables.checklist import checks_table
+from medrobust.report.tables.constant import CONSTANT
 from medrobust.report.tables.corruptions import corruption_tables_of
 from medrobust.report.tables.data import audit_reasons, data_text, split_table
 from medrobust.report.tables.external import external_tables, external_text
+from medrobust.report.tables.patients import patient_short_table
 from medrobust.report.tables.table import Table
 from medrobust.report.tables.targeted import targeted_tables
 from medrobust.report.tables.tuning import tuning_table
@@ -114,7 +123,9 @@ def model_card(model: PublishedModel, use: Use, points: list[dict[str, Any]]) ->
     params = card.get("params", {})
     return _render(
         "model_card.md.jinja", model, use, points,
-        card=card, glance=Table("", short.columns[1:], shown, note).with_warning(),
+        card=card, patients=_by_patient(model),
+        searched=run.training.studies.get(model.backbone, {}).get("trials"),
+        glance=Table("", short.columns[1:], shown, note).with_warning(),
         metadata=metadata(run, model.backbone, model.regime, model.suites).to_yaml(),
         data_text=data_text(run),
         licensed=licence_id(str(run.header.get("licence", ""))), split=split_table(run),
@@ -123,6 +134,14 @@ def model_card(model: PublishedModel, use: Use, points: list[dict[str, Any]]) ->
         targeted=[table for table in map(model.own, targeted_tables(run, model.confidence)) if table.rows],
         stored=run.provenance.md5(f"data/checkpoints/{model.backbone}/{model.regime}") if run.provenance else None,
     )  # fmt: skip
+
+
+def _by_patient(model: PublishedModel) -> Table:
+    """Results of the model's patients, and those of a constant answer, with which the note compares them."""
+    table = patient_short_table(model.run, model.confidence)
+    own = [model.backbone, TRAINING[model.regime]]
+    rows = [[row[0], *row[2:]] for row in table.rows if row[:2] == own or row[0] == CONSTANT]
+    return Table(table.title, ["", *table.columns[2:]], rows if len(rows) > 1 else [], table.note)
 
 
 def _render(template: str, model: PublishedModel, use: Use, points: list[dict[str, Any]], **values: Any) -> str:
@@ -141,7 +160,8 @@ def _render(template: str, model: PublishedModel, use: Use, points: list[dict[st
         attacks={name: own(attack_table(run, name, confidence)) for name in run.suites},
         all_numbers=Table("All numbers", full.columns[1:], numbers, full.note),
         corrupted=corruption_tables_of(run, (model.backbone, model.regime), confidence)[:1],
-        external=[table for table in external if table.rows], external_text=external_text(run),
+        travelling=travelling(model.suites), external=[table for table in external if table.rows],
+        external_text=external_text(run),
         failed=own(checks_table(run), "Checks that did not pass"), **values,
     )  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"

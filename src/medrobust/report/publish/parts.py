@@ -83,8 +83,7 @@ def write_parts(
         grid=usage.grid,
     )
     write_json(folder / USE, use.model_dump(mode="json"))
-    # The images of a `transfer` attack are made on another model, which does not travel with this one.
-    alone = {name: suite for name, suite in suites.items() if "transfer" not in suite.attack_names()}
+    alone = travelling(suites)
     write_json(folder / SUITES, {name: plain_suite(name, suite) for name, suite in alone.items()})
     if (parts.guard / "card.json").is_file():
         if read_json(parts.guard / "card.json")["model"] != sha256:
@@ -93,16 +92,23 @@ def write_parts(
     return use
 
 
+def travelling(suites: Mapping[str, SuiteParams]) -> dict[str, SuiteParams]:
+    """The suites of a model's folder: a `transfer` attack needs another model, which does not travel with it."""
+    return {name: suite for name, suite in suites.items() if "transfer" not in suite.attack_names()}
+
+
 def operating_points(run: Run, metrics: Path, model: Model, guard: Path) -> list[dict[str, Any]]:
     """Name, threshold and false alarms of each detector of a model's guard, for its card; [] without a guard.
 
     `rate` and `ci` are the share of clean test images above the threshold, with its interval; None if the record
-    of the detection is missing or belongs to another run, which is noted in `run`.
+    of the detection is missing or belongs to another run, which is noted in `run`. Otherwise `run.detect` has it.
     """
     if not (guard / "card.json").is_file():
         return []
     card = read_json(guard / "card.json")
     record = Reader(run).metrics(metrics / "detect" / f"{'-'.join(model)}.json", run.hashes.of(model))
+    if record:
+        run.detect[model] = record
     rows: dict[str, Any] = next(iter(record.get("suites", {}).values()), {})
     return [
         {

@@ -1,8 +1,11 @@
 """The worst errors, chosen by rule: by patient, by distance of the grades, and by attack. No patient's id."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
+from medrobust.cases.choice import WORST, worst_wrong
 from medrobust.report.answers import right_clean
 from medrobust.report.run import Run
 from medrobust.report.scores import log_probabilities
@@ -10,14 +13,26 @@ from medrobust.report.tables.accuracy import TRAINING
 from medrobust.report.tables.table import NONE, Table, number
 from medrobust.report.templates import table_note
 
-#: Rows: patients of the first table, images per model of the second.
-PATIENTS, IMAGES = 8, 2
+#: Rows of the first table.
+PATIENTS = 8
+#: Head of the column that names images of the page of single images.
+SHOWN = "on cases.html"
 
 
 def failure_tables(run: Run) -> list[Table]:
-    """Patients, images and attacks; [] without answers."""
+    """Patients, images and attacks; [] without answers. Rows link to images that cases.html shows."""
     numbers = patient_numbers(run)
     return [_patients(run, numbers), _images(run, numbers), _attacks(run, numbers)] if len(numbers) else []
+
+
+def _shown(run: Run, ids: Iterable[str]) -> list[str]:
+    """The cell of `SHOWN`: those of some images that the page of single images shows; [] without such a page."""
+    found = [f"image {run.cases[name]}" for name in ids if name in run.cases]
+    return [", ".join(found) or NONE] if run.cases else []
+
+
+def _table(run: Run, title: str, columns: list[str], rows: list[list[str]], note: str, folded: bool) -> Table:
+    return Table(title, [*columns, *([SHOWN] if run.cases else [])], rows, note, folded=folded, cases=True)
 
 
 def patient_numbers(run: Run) -> pd.DataFrame:
@@ -56,11 +71,12 @@ def _patients(run: Run, numbers: pd.DataFrame) -> Table:
         cells = [f"{share['wrong']:.0%}", classes[wrong.iloc[0]], f"{share['away']:.0f}"]
         attacked = [_wrong_under(run, suite, own["id"]) for suite in run.answers.radii]
         images = str(own["id"].nunique())
-        rows.append([str(patient), classes[own["label"].mode().iloc[0]], images, *cells, *attacked])
+        about = [str(patient), classes[own["label"].mode().iloc[0]], images, *cells, *attacked]
+        rows.append([*about, *_shown(run, own["id"].unique())])
     columns = ["test patient", "class", "images", "wrong answers, clean", "most often as", "largest distance"]
     columns += [f"wrong, {suite} ε {radius}" for suite, radius in run.answers.radii.items()]
-    note = table_note("failed_patients", models=len(tests), limit=PATIENTS)
-    return Table("Patients that most models get wrong", columns, rows, note)
+    note = table_note("failed_patients", models=len(tests), limit=PATIENTS, cases=len(run.cases))
+    return _table(run, "Patients that most models get wrong", columns, rows, note, folded=False)
 
 
 def _wrong_under(run: Run, suite: str, ids: pd.Series) -> str:
@@ -75,16 +91,19 @@ def _images(run: Run, numbers: pd.DataFrame) -> Table:
     classes, rows = run.classes(), []
     for (model, regime), predictions in run.answers.predictions.items():
         test = right_clean(predictions)
-        sure = np.exp(log_probabilities(test).max(1))
-        wrong = test.assign(away=_distance(run, test), sure=sure)[~test["right"] & test["id"].isin(numbers.index)]
-        worst = wrong.sort_values(["away", "sure"], ascending=False, kind="stable")[:IMAGES]
-        for row in worst.to_dict("records"):
+        test = test[test["id"].isin(numbers.index)]
+        sure, ordered = log_probabilities(test).max(1), bool(run.header.get("ordered"))
+        worst = worst_wrong(test["label"].to_numpy(), test["pred"].to_numpy(), sure, ordered=ordered)
+        test = test.assign(away=_distance(run, test), sure=np.exp(sure))
+        for row in test.iloc[worst].to_dict("records"):
             known = numbers.loc[row["id"]]
             answer = [classes[row["label"]], classes[row["pred"]], str(row["away"]), number(row["sure"])]
-            rows.append([model, TRAINING[regime], str(known["number"]), known["place"], *answer])
+            rows.append(
+                [model, TRAINING[regime], str(known["number"]), known["place"], *answer, *_shown(run, [row["id"]])]
+            )
     columns = ["model", "training", "test patient", "image", "class", "answer", "distance", "confidence"]
-    note = table_note("failed_images", limit=IMAGES)
-    return Table("Worst wrong answers, clean", columns, rows, note, folded=True)
+    note = table_note("failed_images", limit=WORST, cases=len(run.cases))
+    return _table(run, "Worst wrong answers, clean", columns, rows, note, folded=True)
 
 
 def _attacks(run: Run, numbers: pd.DataFrame) -> Table:
@@ -100,8 +119,8 @@ def _attacks(run: Run, numbers: pd.DataFrame) -> Table:
             case = [f"{first['fooled_at']:g}", str(known["number"]), known["place"]]
             rows.append(
                 [model, TRAINING[regime], suite, str(attack), count, *case, classes[first["label"]],
-                 classes[first["adv_pred"]]]
+                 classes[first["adv_pred"]], *_shown(run, [first["id"]])]
             )  # fmt: skip
     columns = ["model", "training", "suite", "attack", "images fooled", "smallest ε", "test patient", "image"]
     note = table_note("failed_attacks")
-    return Table("What each attack fools first", [*columns, "class", "becomes"], rows, note, folded=True)
+    return _table(run, "What each attack fools first", [*columns, "class", "becomes"], rows, note, folded=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from medrobust.report.tables.table import number, ranged
+from medrobust.report.tables.table import number, ranged, with_interval
 
 #: Signed measures and their columns.
 LINE = {
@@ -15,10 +15,13 @@ LINE = {
 CALIBRATION_ERROR = "ECE (calibrated: mean, upper)"
 
 
-def line_cells(row: Mapping[Any, Any]) -> list[str]:
-    """The cells of `LINE` from a row of the transfer matrix, which has an interval of the gap alone."""
+def line_cells(row: Mapping[Any, Any], line: dict[str, Any] | None = None) -> list[str]:
+    """The cells of `LINE` from a row of the transfer matrix, which has an interval of the gap alone.
+
+    `line` is the result of `calibration_line` on the images of the row, which has those of slope and intercept.
+    """
     gap = ranged(*(row[f"confidence_gap{end}"] for end in ("", "_low", "_high")))
-    return [gap, *(number(row[name]) for name in list(LINE)[1:])]
+    return [gap, *(with_interval(line, name) if line else number(row[name]) for name in list(LINE)[1:])]
 
 
 def calibration_error(record: Mapping[Any, Any], prefix: str = "") -> str:

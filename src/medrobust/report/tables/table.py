@@ -18,7 +18,8 @@ FLAT = re.compile(r"\[(-?[\d.]+), \1\]")
 class Table:
     """A titled table; `note` explains its numbers, and a `folded` table opens on demand.
 
-    With `places`, `(#name)` in a cell stands for the section of that name.
+    With `places`, `(#name)` in a cell stands for the section of that name. With `cases`, `image 12` in a cell
+    stands for the image of that number on the page of single images.
     """
 
     title: str
@@ -27,6 +28,7 @@ class Table:
     note: str = ""
     folded: bool = False
     places: bool = False
+    cases: bool = False
 
     def markdown(self) -> str:
         """Title, table and note in GitHub's Markdown."""
