@@ -2,7 +2,6 @@
 
 import fcntl
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import click
 
 from medrobust.cli.options import counted
+from medrobust.core.disk import is_alive
 
 #: Seconds after its start in which DVC and the remotes have to answer.
 PATIENCE = 4.0
@@ -164,20 +164,10 @@ def _files_in_use(path: Path) -> Iterator[str]:
         yield f"{path.name}: not readable, of a process that was killed. `make repro` removes it"
         return
     for pid, command in found.items():
-        if _lives(pid):
+        if is_alive(pid):
             yield f"{path.name}: files in use by process {pid} ({command})"
         else:
             yield f"{path.name}: stale, of process {pid} ({command}), which has ended. DVC removes it"
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return True
 
 
 def _some(names: list[str]) -> str:
