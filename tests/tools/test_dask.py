@@ -1,5 +1,6 @@
 """Cells on Dask workers: the same results, dvc.lock and metrics as `dvc repro`, whoever is killed on the way."""
 
+import errno
 import os
 import platform
 import re
@@ -23,6 +24,7 @@ from tests.params import preset, save
 from tests.tools.toy import ENVIRONMENT, commit, run, start
 
 pytest.importorskip("distributed")
+from tools import dask_worker
 from tools.dask_head import connected, read_resources
 from tools.dask_worker import Run, refusal
 
@@ -375,6 +377,26 @@ def test_other_versions_and_other_caches_are_refused(tmp_path: Path, monkeypatch
     assert "cannot get commit 0000000000" in reason()
     monkeypatch.setattr(Path, "touch", lambda _: os.open("/dev/full/x", os.O_CREAT))
     assert f"{tmp_path} cannot be written (Not a directory). Check the rights and the space there" in reason()
+
+
+def test_a_disk_without_space_for_a_clone_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether git reports it or the system."""
+    (tmp_path / "probe").write_text("text")
+    good = Run("", "0" * 40, str(tmp_path), ("probe", "text"), {}, "", "", {}, "1")
+    wanted = rf"no space left on {platform.node()} \({tmp_path}\S* has \d+ MiB free\)\. Free space there, or use"
+
+    def git(folder: Path, *arguments: str) -> None:
+        raise subprocess.CalledProcessError(128, "git", stderr="fatal: a: No space left on device\nwarning: b\n")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dask_worker, "_git", git)
+        assert re.match(wanted, refusal(good, tmp_path / "clones"))
+
+    def mkdir(path: Path, **_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert re.match(wanted, refusal(good, tmp_path / "other"))
 
 
 @pytest.mark.parametrize(
