@@ -11,6 +11,8 @@ SECRET_PARTS = (re.compile(r"(?<=//)[^/@\s]+@"), re.compile(r"\?[^\s'\"]*"))
 #: Settings of a remote whose values are no secret, though they may appear in a message.
 HARMLESS = {"url", "user", "region", "endpointurl", "port", "profile", "auth", "method", "jobs", "version_aware"}
 
+#: Protocols of which the cause of a missing file says why.
+CAUSES = ("http", "https", "s3")
 #: The status of a file that an HTTP server does not have.
 NOT_FOUND = 404
 
@@ -47,9 +49,9 @@ def _ask(remote: Any, first: str) -> None:
     try:
         remote.fs.info(remote.oid_to_path(first))
     except FileNotFoundError as error:
-        # Over HTTP, everything ends as this error: no answer, and a wrong password.
+        # Over HTTP, everything ends as this error: no answer, a wrong password. On S3, a missing bucket does.
         cause = error.__cause__
-        if remote.fs.protocol in ("http", "https") and cause and getattr(cause, "status", None) != NOT_FOUND:
+        if remote.fs.protocol in CAUSES and cause and getattr(cause, "status", None) != NOT_FOUND:
             raise cause from None
 
 
