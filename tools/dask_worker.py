@@ -3,13 +3,15 @@
 The head sends this module by value, so a worker needs the packages of requirements.lock and git, and no checkout.
 """
 
+import errno
 import fcntl
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +23,8 @@ from distributed import Event, Reschedule, Worker, WorkerPlugin, get_worker
 
 #: Topic of the events that a worker sends: (key of the run, cell, line of its output).
 TOPIC = "medrobust"
+#: How programs report a full disk.
+FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,24 @@ def refusal(run: Run, clones: Path) -> str:
         with free_clone(run, clones):
             return ""
     except subprocess.CalledProcessError as error:
+        if is_full(error.stderr):
+            return no_space(clones)
         said = "".join(str(error.stderr).strip().splitlines()[-1:])
         return f"cannot get commit {run.commit[:10]} of {run.repository} ({said}). Push it first"
+    except OSError as error:
+        return no_space(clones) if is_full(str(error)) else f"{clones} cannot be written ({error.strerror})"
+
+
+def is_full(text: str) -> bool:
+    """Whether a message is about a full disk."""
+    return any(reason in text for reason in FULL)
+
+
+def no_space(*folders: Path) -> str:
+    """Where space is missing, and how much there is."""
+    found = [folder if folder.is_dir() else folder.parent for folder in folders]
+    free = ", ".join(f"{folder} has {shutil.disk_usage(folder).free >> 20} MiB free" for folder in found)
+    return f"no space left on {platform.node()} ({free}). Free space there, or use another --local-directory"
 
 
 def _other_versions(run: Run) -> str:
@@ -123,23 +143,42 @@ def run_cell(run: Run, name: str, entries: dict[str, Any], inputs: list[str]) ->
         return None
     if not worker.plugins[TOPIC].ready:
         raise Reschedule
-    with free_clone(run, clones_of(worker)) as (clone, lock):
-        # DVC reads YAML, of which JSON is a part.
-        (clone / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": entries}), encoding="utf-8")
-        dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
-        commands = [[*dvc, "repro", "--single-item", name]]
-        if inputs:
-            commands.insert(0, [*dvc, "checkout", "--force", "--quiet", *inputs])
-        for command in commands:
-            process = subprocess.Popen(
-                command, cwd=clone, env=environment(run, clone), stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, encoding="utf-8", pass_fds=[lock],
-            )  # fmt: skip
-            assert process.stdout is not None
-            for line in filter(None, map(str.strip, process.stdout)):
-                worker.log_event(TOPIC, (run.key, name, line))
-            if process.wait():
-                return False
+    clones, full = clones_of(worker), False
+
+    def tell(line: str) -> None:
+        nonlocal full
+        full |= is_full(line)
+        worker.log_event(TOPIC, (run.key, name, line))
+
+    try:
+        with free_clone(run, clones) as (clone, lock):
+            # DVC reads YAML, of which JSON is a part.
+            (clone / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": entries}), encoding="utf-8")
+            done = _repro(run, clone, lock, name, inputs, tell)
+    except (OSError, subprocess.CalledProcessError) as error:
+        tell(" ".join(f"{error} {getattr(error, 'stderr', None) or ''}".split()))
+        done = False
+    if full and not done:
+        tell(f"worker {worker.address}: {no_space(clones, Path(run.cache))}")
+    return done
+
+
+def _repro(run: Run, clone: Path, lock: int, name: str, inputs: list[str], tell: Callable[[str], None]) -> bool:
+    """Check out the inputs of a cell and run it by DVC; whether it succeeded."""
+    dvc = [sys.executable, "-m", "dvc", "--wait-for-lock"]
+    commands = [[*dvc, "repro", "--single-item", name]]
+    if inputs:
+        commands.insert(0, [*dvc, "checkout", "--force", "--quiet", *inputs])
+    for command in commands:
+        process = subprocess.Popen(
+            command, cwd=clone, env=environment(run, clone), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, encoding="utf-8", pass_fds=[lock],
+        )  # fmt: skip
+        assert process.stdout is not None
+        for line in filter(None, map(str.strip, process.stdout)):
+            tell(line)
+        if process.wait():
+            return False
     return True
 
 

@@ -5,11 +5,13 @@ no keys, and the pipeline then ends in "Checkout failed". So the remote is asked
 """
 
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dvc.repo import Repo
+
+from medrobust.core.errors import UserError
+from medrobust.core.remotes import held
 
 
 class Probe(NamedTuple):
@@ -37,25 +39,14 @@ def probe(root: Path) -> Probe:
         name = repo.config["core"].get("remote")
         if not name:
             return Probe("unusable", "DVC has no default remote")
+        hashes = _hashes(repo)
         try:
-            folder = Path(str(repo.cloud.get_remote(name).path))
-            remote = repo.cloud.get_remote_odb(name)
-            if remote.fs.protocol == "local" and not folder.is_dir():
-                return Probe("unusable", f"the remote {name} is the folder {folder}, which does not exist here")
-            return _ask(name, remote, _hashes(repo))
-        except Exception as error:  # each kind of remote raises errors of its own
-            cause = " ".join(str(error).split()) or type(error).__name__
-            return Probe("unusable", f"the remote {name} cannot be used here: {cause}")
-
-
-def _ask(name: str, remote: Any, hashes: list[str]) -> Probe:
-    with suppress(FileNotFoundError):
-        # `info` raises what `exists` takes for "no": keys that are missing, access that is denied.
-        remote.fs.info(remote.oid_to_path(next(iter(hashes), "0" * 32)))
-    found = set(remote.oids_exist(hashes))
-    if not found:
-        return Probe("empty", f"the remote {name} has nothing that dvc.lock names; run `dvc push`")
-    return Probe("ready", missing=len({*hashes} - found))
+            found = held(repo, name, hashes)
+        except UserError as error:
+            return Probe("unusable", f"{error.where} {error.found}")
+        if not found:
+            return Probe("empty", f"the remote {name} has nothing that dvc.lock names; run `dvc push`")
+        return Probe("ready", missing=len({*hashes} - found))
 
 
 def _hashes(repo: Repo) -> list[str]:

@@ -1,6 +1,7 @@
 """An export: the file, its card, what is refused, and that a wrong file is never left."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from medrobust.export import onnx_file, run
 from medrobust.export.onnx_file import OnnxModel, write_onnx
 from medrobust.export.parity import Comparison, check_parity, compare
 from medrobust.export.run import ExportData, export_onnx
+from medrobust.models.combination import Combination
+from medrobust.models.ensemble import save_ensemble
 from medrobust.models.folder import load
+from medrobust.report.publish.parts import copy_members
 from tests.export.conftest import write_model
+from tests.inference.model_folder import write_use
 from tests.small import fit, make_classifier, make_subset
 
 MODEL = Path("models", "small", "clean")
@@ -63,6 +68,40 @@ def test_the_card_tells_what_was_compared(done: tuple[Result, Path], place: Path
     text = (out / "README.md").read_text()
     assert "| pgd, ε 0.05 (Linf) | 6 | 6 |" in text
     assert "(1, 1, 32, 32)" in text
+
+
+@pytest.mark.parametrize("kind", ["B", pytest.param("ensemble", marks=pytest.mark.slow)])
+def test_a_published_folder_is_exported_and_its_card_has_a_table_of_all_that_was_compared(
+    kind: str, place: Path, data: ExportData, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / kind / "adv"
+    if kind == "ensemble":
+        facts = {"method": "equal", "regime": "adv", "fitted_on": "x"}
+        members = {"a": place / MODEL, "b": write_model(tmp_path / "b", ["Non", "Mild"], seed=1)}
+        save_ensemble(tmp_path / "fitted", members, Combination(weights=[0.5, 0.5]), facts)
+        copy_members(tmp_path / "fitted", folder)
+        shutil.rmtree(tmp_path / "b")
+    else:
+        shutil.copytree(place / MODEL, folder)
+    write_use(folder)
+    (folder / "README.md").write_text("the card of the model")
+    found = export_onnx(folder, tmp_path / "out", data)
+    card = json.loads((tmp_path / "out" / "card.json").read_text())
+    assert card["source"] == f"{kind}/adv"
+    lines = (tmp_path / "out" / "README.md").read_text().splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
+    assert head == [
+        "images", "n", "same answers", "largest difference of a probability", "accuracy, original",
+        "accuracy, exported",
+    ]  # fmt: skip
+    assert rows == [
+        [each.images, str(each.n), str(each.same), f"{each.largest:.1e}", f"{each.accuracy:.3f}",
+         f"{each.exported_accuracy:.3f}"]
+        for each in found
+    ]  # fmt: skip
+    assert [(row[0], row[1]) for row in rows] == [
+        ("clean", "6"), ("pgd, ε 0.01 (Linf)", "6"), ("pgd, ε 0.05 (Linf)", "6")
+    ]  # fmt: skip
 
 
 def test_the_file_takes_any_number_and_size_of_images_and_holds_no_path(

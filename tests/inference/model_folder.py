@@ -33,7 +33,10 @@ SUITE: dict[str, Any] = {
 
 def write_use(folder: Path, **changes: Any) -> None:
     volume = {"range": [0.0, 1.0], "step": 1, "frame": None}
-    own = {"image_size": SIDE, "channels": 1, "window": None, "volume": volume}
+    own = {
+        "image_size": SIDE, "channels": 1, "window": None, "volume": volume, "resampling": "bilinear",
+        "fit": "squash",
+    }  # fmt: skip
     use = {
         "input": own, "slices": True, "temperature": 1.5, "patient_temperature": 2.0, "ordered": False,
         "bootstrap": 20, "confidence": 0.9, "grid": 2,

@@ -181,6 +181,42 @@ def test_what_is_no_image_is_an_error(images: Any, message: str, model_folder: P
         predict(images, model_folder)
 
 
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"resampling": "lanczos"}, r"has input\.resampling: 'lanczos', which medrobust [0-9.]+ does not serve"),
+        ({"fit": "crop"}, r"has input\.fit: 'crop', which .*\. Install the version that published the model"),
+        ({"pad": 0}, r"has input\.pad: 0, which"),
+    ],
+)
+def test_an_input_that_this_version_does_not_serve_is_refused(
+    changes: dict[str, Any], found: str, model_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model_folder, tmp_path / "m")
+    write_use(tmp_path / "m", input={**read_json(tmp_path / "m" / USE)["input"], **changes})
+    with pytest.raises(UserError, match=found):
+        predict(picture(0), tmp_path / "m")
+
+
+def test_a_folder_without_resampling_and_fit_gives_the_same_answer(model_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_folder, tmp_path / "old")
+    own = read_json(model_folder / USE)["input"]
+    assert (own.pop("resampling"), own.pop("fit")) == ("bilinear", "squash")
+    write_use(tmp_path / "old", input=own)
+    wide = picture(0)[:17]
+    assert predict(wide, tmp_path / "old") == predict(wide, model_folder)
+
+
+def test_the_pixels_are_resized_as_the_folder_says(model_folder: Path) -> None:
+    """Of an image that is not square: neither cut nor padded."""
+    loaded, wide = open_model(model_folder), picture(0)[:17]
+    resampling = Image.Resampling[loaded.described().input.resampling.upper()]
+    wanted = np.asarray(Image.fromarray(wide).resize((SIDE, SIDE), resampling))
+    assert np.array_equal(loaded.reader().fit(Image.fromarray(wide)), wanted)
+    for other in set(Image.Resampling) - {resampling}:
+        assert not np.array_equal(np.asarray(Image.fromarray(wide).resize((SIDE, SIDE), other)), wanted)
+
+
 def test_files_need_a_published_folder(model_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(model_folder, tmp_path / "m")
     (tmp_path / "m" / USE).unlink()

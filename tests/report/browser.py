@@ -1,6 +1,7 @@
 """A real browser for tests: Chromium without a window, driven by Playwright."""
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,22 @@ class Tab:
     def evaluate(self, code: str) -> Any:
         """The value of a JavaScript expression; an exception in it fails the test."""
         return self.page.evaluate(code)
+
+    def processor_times(self, events: list[str]) -> list[float]:
+        """Milliseconds of processor time that the page's script takes for each JavaScript expression.
+
+        Other processes of a loaded machine do not count, in contrast to `performance.now()`.
+        """
+        tools = self.page.context.new_cdp_session(self.page)
+        tools.send("Performance.setTimeDomain", {"timeDomain": "threadTicks"})
+        tools.send("Performance.enable")
+        ends = [0.0]
+        for code in ["0", *events]:
+            self.page.evaluate(code)
+            metrics = tools.send("Performance.getMetrics")["metrics"]
+            ends += [1000 * metric["value"] for metric in metrics if metric["name"] == "ScriptDuration"]
+        tools.detach()
+        return [end - start for start, end in pairwise(ends[1:])]
 
     def paper(self, width: int) -> None:
         """Lay the page out as the printer would, on paper of that width in pixels."""

@@ -361,6 +361,8 @@ def test_the_guard_travels_and_the_card_names_its_measured_false_alarms(folder: 
     use = read_use(folder / "out")
     assert use is not None
     assert (use.slices, use.input.channels) == (True, 1)
+    written = read_json(folder / "out" / "use.json")["input"]
+    assert (written["resampling"], written["fit"]) == ("bilinear", "squash")
     for temperature, folder_of in ((use.temperature, ""), (use.patient_temperature, "patients")):
         table = read_table(folder / "data" / "predictions" / folder_of / "one-adv.parquet")
         val = table[table["split"] == "val"]

@@ -5,15 +5,19 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 import pytest
+from playwright.sync_api import Browser
 
 from medrobust.core.lineage import MADE_ON, suite_hash
 from medrobust.core.records import write_json
 from medrobust.report.cases.render import case_numbers, read_cases, render_cases
 from medrobust.report.page.write import write_report
 from tests.cases.small_run import cases
+from tests.cases.synthetic import synthetic_cases
+from tests.params import preset
 from tests.report.browser import CHROMIUM, Tab
 from tests.report.runs import IMAGES, SETTINGS, SUITE, folders, outputs, predictions, read, weights
 
@@ -265,3 +269,31 @@ def test_a_slider_event_is_handled_within_a_frame(open_page: Callable[..., Tab])
     tab.page.wait_for_selector("dialog[open]")
     times = tab.evaluate(TIMES)
     assert times[len(times) // 2] < 16, times  # the median: other processes of the machine may interrupt one
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [preset("default")["data"]["image_size"], 224])
+def test_a_slider_event_of_a_full_page_is_handled_within_a_frame(
+    side: int, tmp_path: Path, browser: Browser
+) -> None:
+    """As many images and models as in the default run, every image at every position.
+
+    The smaller time of two counts: the browser may collect its garbage during an event.
+    """
+    path, count = tmp_path / "cases.html", preset("default")["report"]["cases"]
+    path.write_text(render_cases(synthetic_cases(count, side), "a title"), encoding="utf-8")
+    tab = Tab(browser, path, 1280)
+    times = []
+    for index in range(count):
+        tab.evaluate(f"show({index})")
+        assert tab.evaluate("Number(slider.max)") == 3
+        event = "slider.value = {}; slider.dispatchEvent(new Event('input'))"
+        found = tab.processor_times([event.format(value % 4) for value in range(8)])
+        times += [min(pair) for pair in zip(found[:4], found[4:], strict=True)]
+        tab.evaluate("dialog.close()")
+    assert tab.complaints == []
+    tab.close()
+    assert len(times) == 4 * count
+    assert min(times) > 0
+    assert max(times) < 16, f"median {median(times):.2f} ms, largest {max(times):.2f} ms"

@@ -1,6 +1,8 @@
 """Cells on Dask workers: the same results, dvc.lock and metrics as `dvc repro`, whoever is killed on the way."""
 
+import errno
 import os
+import platform
 import re
 import shutil
 import signal
@@ -8,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from typing import Any
 import pytest
 import yaml
 
+from medrobust.core.disk import is_alive
 from medrobust.core.errors import UserError
 from tests.params import preset, save
 from tests.tools.toy import ENVIRONMENT, commit, run, start
 
 pytest.importorskip("distributed")
+from tools import dask_worker
 from tools.dask_head import connected, read_resources
 from tools.dask_worker import Run, refusal
 
@@ -36,12 +40,48 @@ with (marks / f"{name}.ran").open("a") as file:
 with early_end():
     while (marks / f"hold-{name}").exists():
         time.sleep(0.05)
+if (marks / f"full-{name}").exists():
+    Path("/dev/full").write_text("text")
 if (marks / f"fail-{name}").exists():
     raise ValueError(f"{name} cannot be computed")
 text = "".join(Path(path).read_text() for path in sys.argv[2:])
 Path(f"{name}.txt").write_text(f"{name}({text})")
 if name in "bc":
     Path(f"{name}.json").write_text('{"value": 1}')
+"""
+#: A training of four epochs. After the second one it tells its process and where it runs, and waits as `CELL`.
+TRAINING = """
+import os, time
+from pathlib import Path
+import numpy as np
+import torch
+from torch import nn
+from medrobust.core.ending import early_end
+from medrobust.core.params.schema import load_params
+from medrobust.data.store import Subset
+from medrobust.training.loop import Job, fit
+from medrobust.training.objectives.registry import OBJECTIVES
+from medrobust.training.state import delete_resume_file
+marks = Path(os.environ["MARKS"])
+def on_epoch(epoch, row):
+    if epoch == 1:
+        with (marks / "t.ran").open("a") as file:
+            file.write(f"{os.getpid()} {Path.cwd()}\\n")
+        while (marks / "hold-t").exists():
+            time.sleep(0.05)
+with early_end():
+    params, labels, names = load_params(), np.arange(32) % 2, np.arange(32).astype(str)
+    pixels = np.random.default_rng(0).normal(80 + 90 * labels[:, None, None], 20, (32, 12, 12)).clip(0, 255)
+    images = Subset(pixels.astype(np.uint8), np.arange(32), labels, names, names, ["dark", "bright"])
+    torch.manual_seed(0)
+    layers = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
+    network = nn.Sequential(*layers)
+    settings = params.train.model_copy(update={"epochs": 4})
+    job = Job(network, images, images, settings, params.augment, OBJECTIVES["cross_entropy"], 1, key="t")
+    history = fit(job, on_epoch).history
+    weights = {name: value.numpy().tobytes().hex() for name, value in network.state_dict().items()}
+    Path("t.txt").write_text(f"{history} {weights}")
+    delete_resume_file("t")
 """
 
 
@@ -104,9 +144,9 @@ def cluster(folder: Path, *workers: tuple[str, ...]) -> Iterator[tuple[str, list
             process.wait()
 
 
-def wait_for(path: Path, seconds: float = 300) -> None:
+def wait_for(path: Path, seconds: float = 300, *, empty: bool = False) -> None:
     end = time.monotonic() + seconds
-    while not path.exists() or not path.read_text().strip():
+    while not path.exists() or not (empty or path.read_text().strip()):
         assert time.monotonic() < end, f"no {path.name}"
         time.sleep(0.1)
 
@@ -213,6 +253,83 @@ def test_a_cell_that_fails_is_shown_and_others_end(repo: Path, keep_going: bool)
 
 
 @pytest.mark.slow
+def test_a_full_disk_at_a_worker_is_named_and_others_end(repo: Path) -> None:
+    """The cell writes to a device that is full; others end on another worker."""
+    (marks(repo) / "full-b").touch()
+    (repo.parent / "resources.yaml").write_text("b: {GPU: 1}\n")
+    options = ("--keep-going", "--resources", str(repo.parent / "resources.yaml"))
+    with cluster(repo.parent, (), ("--resources", "GPU=1")) as (scheduler, _):
+        output = run(repo, *command(scheduler, *options), code=1)
+    (line,) = [line for line in output.splitlines() if "no space left" in line]
+    clones, cache = repo.parent / "worker1" / "medrobust-clones", repo / ".dvc" / "cache"
+    found = re.fullmatch(r"b \| worker (\S+): no space left on (\S+) \((\S+) has \d+ MiB free, (\S+) has .*", line)
+    assert found, line
+    assert found[1].startswith("tcp://127.0.0.1:")
+    assert found[2] == platform.node()
+    assert str(clones.parent) in found[3]
+    assert found[4].startswith(str(cache))
+    assert "Free space there, or use another --local-directory" in line
+    assert "failed: b\n" in output
+    assert (repo / "c.txt").is_file()
+
+
+@pytest.mark.slow
+def test_a_worker_without_space_for_a_clone_is_refused_and_others_do_its_work(repo: Path) -> None:
+    disk = repo.parent / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only the superuser can mount a small disk")
+    try:
+        with cluster(repo.parent, (), ("--local-directory", str(disk))) as (scheduler, _):
+            wait_for(disk / "dask-scratch-space" / "global.lock", empty=True)
+            with suppress(OSError), (disk / "filler").open("wb") as file:
+                file.write(bytes(2**20))
+            output = run(repo, *command(scheduler))
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    assert f"is refused: no space left on {platform.node()} ({disk}" in output
+    assert "has 0 MiB free)" in output
+    assert_finished(repo)
+
+
+@pytest.mark.slow
+def test_a_training_moves_with_its_last_epoch_when_its_worker_is_killed(repo: Path) -> None:
+    (repo / "training.py").write_text(TRAINING)
+    stage = {"cmd": f"{sys.executable} training.py", "deps": ["training.py"], "outs": ["t.txt"]}
+    (repo / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"t": stage}}))
+    commit(repo)
+    with cluster(repo.parent, ("--no-nanny",), ("--no-nanny",)) as (scheduler, workers):
+        (marks(repo) / "hold-t").touch()
+        head = start(repo, *command(scheduler))
+        while not ran(repo, "t"):
+            assert head.poll() is None
+            time.sleep(0.1)
+        process, where = ran(repo, "t")[0].split()
+        first = int("worker1" in where)
+        workers[first].kill()
+        workers[first].wait()  # else the killed process still has an id, and the training does not end
+        end = time.monotonic() + 60
+        while is_alive(int(process)):  # the training ends with its worker
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        (marks(repo) / "hold-t").unlink()
+        output, _ = head.communicate(timeout=600)
+    assert head.returncode == 0, output
+    (line,) = ran(repo, "t")[1:]
+    assert f"worker{1 - first}" in line, "it runs in the clone of the other worker"
+    lines = [line for line in output.splitlines() if line.startswith("t | ")]
+    assert [line for line in lines if "resuming" in line] == ["t | resuming after epoch 2"]
+    epochs = [found[1] for line in lines if (found := re.match(r"t \| epoch (\d+)", line))]
+    assert epochs == ["1", "2", "3", "4"], "no epoch is computed twice"
+    plain = repo.parent / "plain"
+    run(repo.parent, "git", "clone", "--quiet", str(repo), str(plain))
+    run(plain, "dvc", "repro", "--quiet")
+    assert (repo / "t.txt").read_bytes() == (plain / "t.txt").read_bytes()
+    assert not list((repo / "tmp" / "resume").iterdir())
+
+
+@pytest.mark.slow
 def test_a_worker_without_the_resource_never_gets_such_a_cell(repo: Path) -> None:
     (repo.parent / "resources.yaml").write_text("b: {GPU: 1}\nc: {GPU: 1}\nd: {GPU: 1}\n")
     with cluster(repo.parent, (), ("--resources", "GPU=1")) as (scheduler, _):
@@ -260,6 +377,26 @@ def test_other_versions_and_other_caches_are_refused(tmp_path: Path, monkeypatch
     assert "cannot get commit 0000000000" in reason()
     monkeypatch.setattr(Path, "touch", lambda _: os.open("/dev/full/x", os.O_CREAT))
     assert f"{tmp_path} cannot be written (Not a directory). Check the rights and the space there" in reason()
+
+
+def test_a_disk_without_space_for_a_clone_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether git reports it or the system."""
+    (tmp_path / "probe").write_text("text")
+    good = Run("", "0" * 40, str(tmp_path), ("probe", "text"), {}, "", "", {}, "1")
+    wanted = rf"no space left on {platform.node()} \({tmp_path}\S* has \d+ MiB free\)\. Free space there, or use"
+
+    def git(folder: Path, *arguments: str) -> None:
+        raise subprocess.CalledProcessError(128, "git", stderr="fatal: a: No space left on device\nwarning: b\n")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dask_worker, "_git", git)
+        assert re.match(wanted, refusal(good, tmp_path / "clones"))
+
+    def mkdir(path: Path, **_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert re.match(wanted, refusal(good, tmp_path / "other"))
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,26 @@ def test_s3_without_keys(repository: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "\n" not in found.because
 
 
+def test_a_bucket_that_does_not_exist_and_an_empty_one(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moto, boto3 = pytest.importorskip("moto.server"), pytest.importorskip("boto3")
+    pytest.importorskip("dvc_s3")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "us-east-1")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        run(repository, "dvc", "remote", "add", "--default", "store", "s3://bucket/path")
+        run(repository, "dvc", "remote", "modify", "store", "endpointurl", endpoint)
+        found = probe(repository)
+        assert found.state == "unusable"
+        assert "NoSuchBucket" in found.because
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="bucket")
+        assert probe(repository).state == "empty"
+    finally:
+        server.stop()
+
+
 def test_an_unknown_kind_of_remote(repository: Path) -> None:
     run(repository, "dvc", "remote", "add", "--default", "store", "gs://bucket/path")
     found = probe(repository)

@@ -47,7 +47,8 @@ def to_raster(
 
     Palettes and CMYK are converted to grey or RGB, transparent pixels are composited over black, and the EXIF
     orientation is applied. Grey images deeper than 8 bits are windowed: `window` holds the intensities of black
-    and white, see `_to_8_bits`. Of a multi-picture photograph (MPO), the first picture is used.
+    and white, see `_to_8_bits`. Of a multi-picture photograph (MPO), the first picture is used. Resizing is
+    bilinear and ignores the aspect ratio; the folder of a model says so (`models.use.StoredInput`).
 
     Raises:
         ValueError: the bytes are empty, truncated or not an image; the image has several frames or too many

@@ -1,7 +1,8 @@
 """What the use of a published model needs beside its weights: `use.json` in its folder."""
 
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -13,6 +14,20 @@ from medrobust.core.records import read_json
 USE, SUITES = "use.json", "suites.json"
 #: Folders in that of a model: its guard, and the model of patients that reads its outputs.
 GUARD, PATIENT = "guard", "patient"
+
+
+class StoredInput(InputParams):
+    """What `prepare` did with a file: the settings of params.yaml, and what `data.images.to_raster` always does.
+
+    A file without the last two is of a version that already did the same, so it is answered with the same pixels.
+
+    Attributes:
+        resampling: the filter that resizes an image, by Pillow's name.
+        fit: how an image becomes square. `squash`: each axis is scaled by itself, nothing is cut or padded.
+    """
+
+    resampling: Literal["bilinear"] = "bilinear"
+    fit: Literal["squash"] = "squash"
 
 
 class Use(Block):
@@ -29,7 +44,7 @@ class Use(Block):
         grid: Grad-CAM uses the deepest layer with at least so many cells per side (`explain.grid`).
     """
 
-    input: InputParams
+    input: StoredInput
     slices: bool
     temperature: Positive | None
     patient_temperature: Positive | None
@@ -43,7 +58,7 @@ def read_use(folder: Path) -> Use | None:
     """The content of `use.json`; None for the folder of a model that was not published.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or has a key or value that this version does not know.
     """
     path = folder / USE
     if not path.is_file():
@@ -52,5 +67,10 @@ def read_use(folder: Path) -> Use | None:
     try:
         return Use.model_validate(content)
     except ValidationError as error:
-        found = f"is damaged ({error.errors()[0]['loc']}: {error.errors()[0]['msg']})"
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] in ("literal_error", "extra_forbidden"):
+            found = f"has {key}: {first['input']!r}, which medrobust {version('medrobust')} does not serve"
+            raise UserError(str(path), found, "Install the version that published the model") from None
+        found = f"is damaged ({key}: {first['msg']})"
         raise UserError(str(path), found, "Get the model folder again (`dvc get`, `dvc pull`)") from None

@@ -180,9 +180,9 @@ async function build(side) {
   });
   paint(parts.views.clean.node, clean);
   caption(parts.views.clean, "clean");
-  const part = {...parts, clean, changes, maps, side, answer, tiles: tiles(answer)};
-  drawMap(part, parts.views.before, 0, clean, "clean");
-  return part;
+  drawMap(parts.views.before, maps && overlay(maps, 0, clean), "clean");
+  const drawn = tiles(answer), ready = new Map(radii().map((eps) => [eps, version(answer, drawn, eps, clean, changes, maps)]));
+  return {...parts, side, answer, ready};
 }
 
 function bar(row) {
@@ -202,9 +202,10 @@ function tiles(answer) {
   return found;
 }
 
-function drawMap({maps}, view, tile, base, what) {
-  if (!maps) return caption(view, `Grad-CAM, ${what}`);
-  const [image, any] = overlay(maps, tile, base);
+/** Show a map, as `overlay` returns it; null where a model has none. */
+function drawMap(view, map, what) {
+  if (!map) return caption(view, `Grad-CAM, ${what}`);
+  const [image, any] = map;
   paint(view.node, image);
   caption(view, any ? `Grad-CAM, ${what}` : `Grad-CAM, ${what}: empty`);
 }
@@ -214,21 +215,26 @@ function caption(view, text) {
   view.node.setAttribute("aria-label", text);
 }
 
-/** Show one side at a radius (0: the clean image). */
+/** What one side shows at a radius (0: the clean image). All are drawn when an image opens, so that the slider waits for none. */
+function version(answer, drawn, eps, clean, changes, maps) {
+  const found = answer.suites[suite().name].versions.find((each) => each.eps === eps) ?? null, tile = found ? drawn.get(found) : -1;
+  const change = found && changeOf(changes, tile, clean.length, found.largest), after = changed(clean, change);
+  const reach = found ? (suite().norm === "Linf" ? eps : found.largest) : 0, factor = reach > 0 ? 0.5 / reach : 1;
+  return {found, after, factor, change: changeImage(change, clean.length, factor), map: maps && overlay(maps, tile + 1, after)};
+}
+
+/** Show one side at a radius. */
 function update(part, eps) {
-  const {views, clean, changes, answer} = part, found = answer.suites[suite().name], label = CASES[open].label;
-  const version = found.versions.find((each) => each.eps === eps) ?? null, tile = version ? part.tiles.get(version) : -1;
-  const change = version && changeOf(changes, tile, clean.length, version.largest), after = changed(clean, change);
-  const reach = version ? (suite().norm === "Linf" ? eps : version.largest) : 0, factor = reach > 0 ? 0.5 / reach : 1;
+  const {views, answer} = part, {found, after, factor, change, map} = part.ready.get(eps);
   paint(views.attacked.node, after);
-  paint(views.change.node, changeImage(change, clean.length, factor));
-  drawMap(part, views.after, tile + 1, after, version ? "attacked" : "not attacked");
-  caption(views.attacked, version ? "attacked" : "not attacked");
-  caption(views.change, version ? `change ×${Number(factor.toPrecision(3))}` : "no change");
-  words(part, version, found, eps, label);
+  paint(views.change.node, change);
+  drawMap(views.after, map, found ? "attacked" : "not attacked");
+  caption(views.attacked, found ? "attacked" : "not attacked");
+  caption(views.change, found ? `change ×${Number(factor.toPrecision(3))}` : "no change");
+  words(part, found, answer.suites[suite().name], eps, CASES[open].label);
   part.rows.forEach(([left, right], k) => {
     setBar(left, answer.probabilities[k]);
-    setBar(right, version ? version.probabilities[k] : null);
+    setBar(right, found ? found.probabilities[k] : null);
   });
 }
 
