@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medrobust.report.run import Run
+from medrobust.report.tables.constant import CONSTANT, constant_score
 
 #: Ratio of the largest to the smallest radius above which the axis of radii is no longer linear.
 WIDE = 20
@@ -39,3 +40,9 @@ def bend(radii: list[float]) -> float:
 def colour(run: Run, model: str) -> int:
     """A model's index in the palette, the same in every chart and figure."""
     return [*run.backbones, "ensemble"].index(model)
+
+
+def constant_floor(run: Run, measure: str) -> tuple[float, str] | None:
+    """What always answering the largest class scores, with its label; None if it is not known."""
+    score = constant_score(run, measure)
+    return (score, CONSTANT) if score else None

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from medrobust.report.charts.chart import Chart, bend
+from medrobust.report.charts.chart import Chart, bend, constant_floor
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import TRAINING
+from medrobust.report.tables.constant import BALANCED
 from medrobust.report.tables.corruptions import attack_points
 
 #: Names of the adversary inside one corruption, and of the one who also chooses the corruption.
@@ -40,6 +41,7 @@ def corruption_charts(run: Run) -> list[Chart]:
             Chart(
                 f"corruptions-{model[0]}-{model[1]}", title, "L2 distance from the clean image (median)",
                 "balanced accuracy", series, 1.0, bend=bend([x for points in lines.values() for x, _ in points]),
+                floor=constant_floor(run, BALANCED),
             )
         )  # fmt: skip
     return charts

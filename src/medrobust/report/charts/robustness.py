@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from medrobust.report.charts.chart import Chart, bend, colour
+from medrobust.report.charts.chart import Chart, bend, colour, constant_floor
 from medrobust.report.run import Evaluation, Model, Run
 from medrobust.report.tables.accuracy import TRAINING
-from medrobust.report.tables.constant import ACCURACY, CONSTANT, constant_score
+from medrobust.report.tables.constant import ACCURACY
 from medrobust.report.tables.table import NONE, number, ranged
 
 
@@ -45,14 +45,8 @@ def robust_curve(run: Run, suite: str, norm: str) -> Chart | None:
         f"curve-{suite}", f"Accuracy under {suite}", radius_label(norm), "accuracy", series, 1.0,
         training_mark(run, norm), bend(radii),
         ("model", "training", "accuracy", "balanced accuracy", "relative to clean", "checklist"), table,
-        constant_floor(run),
+        constant_floor(run, ACCURACY),
     )  # fmt: skip
-
-
-def constant_floor(run: Run) -> tuple[float, str] | None:
-    """The accuracy of always answering the largest class, with its label; None if it is not known."""
-    constant = constant_score(run, ACCURACY)
-    return (constant, CONSTANT) if constant else None
 
 
 def training_mark(run: Run, norm: str) -> tuple[float, str] | None:
