@@ -135,15 +135,16 @@ def test_the_numbers_are_those_of_the_records(folder: Path) -> None:
     text = card_of(published(backbone(folder)))
     (clean,) = rows(text, "Clean images")
     assert clean["accuracy"] == "0.712 [0.500, 0.900]"
-    (attacked,) = rows(text, "Attack suite: pgd")
+    attacked, constant = rows(text, "Attack suite: pgd")
     assert attacked == {
-        "clean": "0.700", "ε = 0.005": "0.500 [0.400, 0.600]", "ε = 0.01": "0.250 [0.200, 0.300]",
+        "": "one", "clean": "0.700", "ε = 0.005": "0.500 [0.400, 0.600]", "ε = 0.01": "0.250 [0.200, 0.300]",
         "checklist": "no problem found",
     }  # fmt: skip
-    assert [row["training"] for row in rows(text, "At a glance")] == ["clean", "adversarial"]
+    assert list(constant.values()) == ["constant answer", "0.333", "0.333", "0.333", "–"]
+    assert [row["training"] for row in rows(text, "At a glance")] == ["clean", "adversarial", "constant answer"]
     counts = rows(text, "Confusion matrix, clean images")
     assert [row["Mild"] for row in counts] == ["0", "2", "0"]
-    assert {row["images"] for row in rows(text, "All numbers")} == {"clean", "pgd"}
+    assert {row["images"] for row in rows(text, "All numbers")} == {"clean", "pgd", "constant answer"}
 
 
 def test_the_card_explains_use_and_limits(folder: Path) -> None:
@@ -216,7 +217,10 @@ def test_without_a_lock_the_card_states_that_nothing_was_checked(folder: Path) -
 
 def test_a_suite_without_any_result_leaves_its_name(folder: Path) -> None:
     text = card_of(published(backbone(folder, ("pgd", "new"))))
-    assert [list(row.values()) for row in rows(text, "Attack suite: new")] == [["missing", "–"]]
+    assert [list(row.values()) for row in rows(text, "Attack suite: new")] == [
+        ["one", "missing", "–"],
+        ["constant answer", "0.333", "–"],
+    ]
     assert f"`{folder / 'metrics' / 'attack' / 'one-clean-new.json'}`: missing" in text
 
 
@@ -429,7 +433,7 @@ def test_an_ensemble_is_published_with_its_members_under_the_same_hash(folder: P
 
 
 def rows_of_suite(text: str) -> list[str]:
-    (row,) = rows(text, "Attack suite: pgd")
+    row = rows(text, "Attack suite: pgd")[0]
     return [row["ε = 0.005"], row["ε = 0.01"]]
 
 

@@ -136,7 +136,8 @@ def test_the_figure_has_corruptions_and_the_attack_on_one_axis(corrupted: Path) 
     run = corrupt(corrupted)
     chart, other = corruption_charts(run)
     assert chart.name == "corruptions-one-clean" != other.name
-    assert chart.floor == (pytest.approx(1 / 3), "constant answer")
+    assert chart.floor
+    assert chart.floor == (1 / 3, "constant answer")
     *lines, inside, worst, attack = chart.series
     assert [line["name"] for line in lines] == ["bias field", "motion"]
     assert inside["points"] == [[7.0, 0.05], [7.0, 0.05]]

@@ -69,9 +69,12 @@ class PublishedModel:
     usage: Usage
 
     def own(self, table: Table, title: str | None = None) -> Table:
-        """A table's rows of this model, without the columns that name it."""
-        rows = [row[2:] for row in table.rows if row[:2] == [self.backbone, TRAINING[self.regime]]]
-        return Table(title or table.title, table.columns[2:], rows, table.note)
+        """A table's rows of this model, without the columns that name it, beside those of the constant answer."""
+        rows = [row for row in table.rows if row[:2] == [self.backbone, TRAINING[self.regime]]]
+        constant = [row for row in table.rows if row[0] == CONSTANT] if rows else []
+        lead = [[row[0]] for row in (*rows, *constant)] if constant else [[]] * len(rows)
+        cells = [[*first, *row[2:]] for first, row in zip(lead, (*rows, *constant), strict=True)]
+        return Table(title or table.title, [*[""] * bool(constant), *table.columns[2:]], cells, table.note)
 
 
 def publish(model: PublishedModel, folders: Folders, out: Path) -> None:
@@ -120,10 +123,11 @@ def model_card(model: PublishedModel, use: Use, points: list[dict[str, Any]]) ->
     short = short_table(run)
     note = f"Brackets are {model.confidence:.0%} intervals over whole patients. {short.note}"
     shown = [row[1:] for row in short.rows if row[0] == model.backbone]
+    shown += [[CONSTANT, *row[2:]] for row in short.rows if row[0] == CONSTANT]
     params = card.get("params", {})
     return _render(
         "model_card.md.jinja", model, use, points,
-        card=card, patients=_by_patient(model),
+        card=card, patients=model.own(patient_short_table(run, model.confidence)),
         searched=run.training.studies.get(model.backbone, {}).get("trials"),
         glance=Table("", short.columns[1:], shown, note).with_warning(),
         metadata=metadata(run, model.backbone, model.regime, model.suites).to_yaml(),
@@ -136,19 +140,12 @@ def model_card(model: PublishedModel, use: Use, points: list[dict[str, Any]]) ->
     )  # fmt: skip
 
 
-def _by_patient(model: PublishedModel) -> Table:
-    """Results of the model's patients, and those of a constant answer, with which the note compares them."""
-    table = patient_short_table(model.run, model.confidence)
-    own = [model.backbone, TRAINING[model.regime]]
-    rows = [[row[0], *row[2:]] for row in table.rows if row[:2] == own or row[0] == CONSTANT]
-    return Table(table.title, ["", *table.columns[2:]], rows if len(rows) > 1 else [], table.note)
-
-
 def _render(template: str, model: PublishedModel, use: Use, points: list[dict[str, Any]], **values: Any) -> str:
     """A card from its template, with the values that the cards of all models show."""
     run, own, confidence = model.run, model.own, model.confidence
     full = backbone_table(run, model.backbone, confidence)
     numbers = [row[1:] for row in full.rows if row[0] == TRAINING[model.regime]]
+    numbers += [[CONSTANT, *row[2:]] for row in full.rows if row[0] == CONSTANT]
     templates = environment("medrobust.report.publish")
     templates.filters["attacks_text"] = attacks_text
     external = [own(table) for table in external_tables(run, confidence)]
