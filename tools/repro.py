@@ -29,7 +29,7 @@ from medrobust.core.records import read_versions
 from medrobust.core.runtime import WORK, file_lock, say
 from medrobust.core.versions import changed_results, installed
 from tools.artifacts import write_artifacts
-from tools.dvc_calls import in_repo, run_stage
+from tools.dvc_calls import in_repo, params_read_once, run_stage
 from tools.order import Needs, affected, run_in_order
 from tools.outside import edited, reads_outside
 from tools.prune import tidy
@@ -48,7 +48,9 @@ def pipeline() -> tuple[Needs, set[str]]:
     """Every stage with the stages that it depends on, and those that have changed themselves."""
 
     def ask(repo: Repo) -> tuple[Needs, set[str]]:
-        return all_needs(repo), set(repo.status()) | {name for name in readers(repo) if outside(repo, name)[0]}
+        with params_read_once():
+            changed = set(repo.status())
+        return all_needs(repo), changed | {name for name in readers(repo) if outside(repo, name)[0]}
 
     return in_repo(ask)
 

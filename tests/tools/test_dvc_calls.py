@@ -4,12 +4,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dvc.dependency import param
+from dvc.repo import Repo
 
 from medrobust.core.disk import is_alive
 from tests.tools import toy
+from tools.dvc_calls import params_read_once
 
 pytestmark = pytest.mark.slow
 REPRO = (sys.executable, "-m", "tools.repro")
@@ -99,3 +104,32 @@ def test_a_list_of_files_in_use_that_a_kill_cut_off_is_removed(left: str, repo: 
     assert told.startswith("removed .dvc/tmp/rwlock, which a killed DVC process left unreadable\n")
     assert told.endswith("Data and pipelines are up to date.\n")
     assert "removed" not in toy.repro(repo)
+
+
+def test_params_are_parsed_once_while_the_status_of_all_stages_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stages = "stages:\n" + "".join(f"  {name}: {{cmd: 'true', params: [{name}]}}\n" for name in "ab")
+    (tmp_path / "dvc.yaml").write_text(stages)
+    (tmp_path / "params.yaml").write_text("{a: 1, b: 1}\n")
+    for command in (["init", "--no-scm", "--quiet"], ["repro", "--quiet"]):
+        subprocess.run(["dvc", *command], env=toy.ENVIRONMENT, check=True)
+    (tmp_path / "params.yaml").write_text("{a: 1, b: 2}\n")
+    load, read = param.load_path, list[str]()
+
+    def counted(path: str, *args: Any) -> Any:
+        read.append(path)
+        return load(path, *args)
+
+    monkeypatch.setattr(param, "load_path", counted)
+    found = []
+    for context in (nullcontext, params_read_once):
+        read.clear()
+        with Repo() as repo, context():
+            found.append((repo.status(), len(read)))
+    (each, many), (once, few) = found
+    assert each == once
+    assert [*each] == ["b"]
+    assert (many, few) == (2, 1)
+    assert not hasattr(param.load_path, "cache_info"), "put back"
