@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from medrobust.core.records import read_metrics
@@ -121,6 +122,17 @@ def test_a_matrix_of_another_run_is_left_out(folder: Path) -> None:
     assert any("matrix.csv" in name for name in run.foreign)
 
 
+def test_the_matrix_ends_with_the_constant_answer(folder: Path) -> None:
+    run = read(folder)
+    run.answers.scores = None
+    score = run.constant_answer()
+    assert transfer_tables(run, 0.95)[0].rows[-1] == ["constant answer", *[f"{score:.3f}"] * 5], (
+        "of all test images"
+    )
+    run.answers.scores = pd.DataFrame({"id": ["a", "b", "c", "a"], "label": [0, 0, 1, 0]})
+    assert transfer_tables(run, 0.95)[0].rows[-1][1:] == ["0.667"] * 5, "of the three images of the matrix"
+
+
 def test_the_matrix_is_a_figure_for_papers_too(folder: Path) -> None:
     drawn = draw_all(read(folder), folder, {})
     assert drawn["transfer_pgd"].is_file()
@@ -136,5 +148,7 @@ def test_members_attacked_alone_have_a_row_per_radius(folder: Path) -> None:
     change(folder, "transfer", per_member=rows)
     table = transfer_tables(read(folder), 0.95)[-1]
     assert table.title == title
-    assert table.rows == [["0.005", "0.750 [0.100, 0.900]"], ["0.1", "0.250 [0.100, 0.900]"]]
+    *found, constant = table.rows
+    assert found == [["0.005", "0.750 [0.100, 0.900]"], ["0.1", "0.250 [0.100, 0.900]"]]
+    assert constant[0] == "constant answer"
     assert "these numbers are no bounds" in " ".join(table.note.split())

@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 
 from medrobust.report.run import CLEAN, SEPARATE, Run
-from medrobust.report.tables.table import NONE, Table, ranged
+from medrobust.report.tables.constant import CONSTANT
+from medrobust.report.tables.table import NONE, Table, number, ranged
 from medrobust.report.templates import table_note
 
 
@@ -50,13 +51,14 @@ def _cells(matrix: pd.DataFrame) -> dict[tuple[str, str], dict[Any, Any]]:
 
 def transfer_tables(run: Run, confidence: float) -> list[Table]:
     """The transfer matrix with its intervals."""
-    tables = []
+    tables, constant = [], number(_largest_share(run))
     for (suite, eps), matrix in run.ensemble.matrices.items():
         models, cells = list(dict.fromkeys(matrix["judge"])), _cells(matrix)
         rows = []
         for source in (CLEAN, *models, SEPARATE):
             found = [cells.get((source, model)) for model in models]
             rows.append([source, *(ranged(r["accuracy"], r["low"], r["high"]) if r else NONE for r in found)])
+        rows.append([CONSTANT, *[constant] * len(models)])
         note = table_note("transfer", confidence=confidence, separate=SEPARATE)
         columns = ["images made on", *(f"evaluated on {model}" for model in models)]
         table = Table(f"Transfer with intervals: {suite}, ε {eps:g}", columns, rows, note, folded=True)
@@ -65,7 +67,16 @@ def transfer_tables(run: Run, confidence: float) -> list[Table]:
         [f"{row['eps']:g}", ranged(row["accuracy"], *row["accuracy_ci"])]
         for row in run.ensemble.transfer.get("per_member", [])
     ]:
+        rows.append([CONSTANT, constant])
         note = table_note("per_member", confidence=confidence)
         columns = ["ε", "accuracy of the ensemble"]
         tables.append(Table("Each member attacked alone", columns, rows, note, folded=True).with_warning())
     return tables
+
+
+def _largest_share(run: Run) -> float | None:
+    """What a constant answer scores on the images of the matrix; on all test images if their labels are missing."""
+    if run.answers.scores is None:
+        return run.constant_answer()
+    labels = run.answers.scores.drop_duplicates("id")["label"]
+    return float(labels.value_counts(normalize=True).max())
