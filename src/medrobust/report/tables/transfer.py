@@ -75,7 +75,7 @@ def transfer_tables(run: Run, confidence: float) -> list[Table]:
 
 
 def _largest_share(run: Run) -> float | None:
-    """What a constant answer scores on the images of the matrix; on all test images if their labels are missing."""
+    """What a constant answer scores on the images of the matrix; on all test images if it has no labels."""
     if run.answers.scores is None:
         return run.constant_answer()
     labels = run.answers.scores.drop_duplicates("id")["label"]
