@@ -361,6 +361,7 @@ def test_the_guard_travels_and_the_card_names_its_measured_false_alarms(folder: 
     assert "the score of `gmm` is above 3.25, which 5% of clean validation images exceed" in text
     assert "measured on clean test images: 12.5 % [5.0, 25.0], a 95% interval over patients" in text
     assert "medrobust predict models/one/adv IMAGE.png" in text
+    assert "medrobust export models/one/adv OUT" in text
     assert "resized to 64×64 pixels exactly as the training data were" in text
     use = read_use(folder / "out")
     assert use is not None
