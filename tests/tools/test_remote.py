@@ -77,16 +77,17 @@ def test_a_bucket_that_does_not_exist_and_an_empty_one(repository: Path, monkeyp
     pytest.importorskip("dvc_s3")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "us-east-1")
+    # The servers of all tests in a process share their buckets, so this name is used nowhere else.
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     try:
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
-        run(repository, "dvc", "remote", "add", "--default", "store", "s3://bucket/path")
+        run(repository, "dvc", "remote", "add", "--default", "store", "s3://only-here/path")
         run(repository, "dvc", "remote", "modify", "store", "endpointurl", endpoint)
         found = probe(repository)
         assert found.state == "unusable"
         assert "NoSuchBucket" in found.because
-        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="bucket")
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="only-here")
         assert probe(repository).state == "empty"
     finally:
         server.stop()
