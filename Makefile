@@ -43,11 +43,8 @@ diff: setup ## make diff BASE=origin/main: the metrics that differ from a revisi
 prune: setup ## remove results that belong to no stage, or to other data (FORCE=1: also those that are saved nowhere)
 	@$(RUN) python -m tools.prune $(if $(filter 1,$(FORCE)),--force)
 
-# One process more than there are cores, because slow tests wait for the processes that they start.
-WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min((os.cpu_count() or 1) + 1, 4))')
-
 test: lint ## linters, types and every test that can run here
-	@$(RUN) OMP_NUM_THREADS=1 python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@$(RUN) OMP_NUM_THREADS=1 python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: extras ## ruff and mypy
 	@$(RUN) ruff check $(SOURCES)
