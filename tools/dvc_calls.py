@@ -50,7 +50,7 @@ def in_repo(ask: Callable[[Repo], T]) -> T:
 def params_read_once() -> Iterator[None]:
     """While this lasts, DVC parses each file of params once.
 
-    It parses params.yaml for every stage whose status it asks, which is half of the time of `dvc status`. The
+    It parses params.yaml for every stage whose status it asks, which is a third of the time of `dvc status`. The
     values that it gets are only read.
     """
     load = param.load_path

@@ -70,8 +70,8 @@ def prepare_clone(root: Path, name: str, changes: dict[str, Any], params: str | 
     `changes` are made to the committed params.yaml, or to the text `params`.
 
     Raises:
-        UserError: there are uncommitted changes, which no clone would have. Tables do not count: a command writes
-            its own between two runs, and no run reads them.
+        UserError: there are uncommitted changes, which no clone would have. Edited tables of `TABLES` do not
+            count, because the command itself writes one between two runs; a clone has the committed ones.
     """
     remedy = "Commit them first; every run starts from the last commit"
     commit = clean_commit(root, remedy, "--untracked-files=no", "--", ".", f":(exclude){TABLES}")

@@ -64,12 +64,12 @@ def test_the_spread_over_seeds_stands_beside_the_interval_over_patients(folder: 
         ["image", "clean: balanced accuracy"], ["image", "pgd ε 0.01: balanced accuracy"]
     ]  # fmt: skip
     assert repeated_text(run) == [
-        "The variation over folds is not shown: `make folds` measures it (docs/experiments.md), and "
-        "report.repeated in params.yaml names its table."
+        "The variation over folds was not measured. Run make folds (docs/experiments.md), and name its table in "
+        "report.repeated of params.yaml."
     ]
     html = render_html(page_content(run, SETTINGS), {})
     assert "Variation over training seeds" in html
-    assert "`make folds` measures it" in html
+    assert "Run make folds (docs/experiments.md)" in html
 
 
 def test_where_no_model_has_patients_the_table_is_by_image(folder: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_table_whose_numbers_of_this_seed_differ_is_of_another_run(
     sentence = (
         f"{folder.as_posix()}/table.csv is of another run: its numbers of this run are not those on this page."
     )
-    assert (sentence + " `make seeds SEEDS=1,2,3` makes it anew." in repeated_text(run)) != belongs
+    assert (sentence + " Run make seeds SEEDS=1,2,3 to make it anew." in repeated_text(run)) != belongs
 
 
 def test_a_table_without_this_seed_or_with_results_that_the_run_lacks_is_of_another_run(folder: Path) -> None:
@@ -132,7 +132,8 @@ def test_without_a_table_two_sentences_name_the_commands(folder: Path) -> None:
     run = read(folder)
     read_repeated(run, folder / "metrics", [], 1)
     assert repeated_tables(run, 0.95) == []
-    assert [sentence.split("`")[1] for sentence in repeated_text(run)] == ["make seeds SEEDS=1,2,3", "make folds"]
+    commands = [sentence.split("Run ")[1].split(" (")[0] for sentence in repeated_text(run)]
+    assert commands == ["make seeds SEEDS=1,2,3", "make folds"]
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,7 @@ class Answers:
     predictions: dict[Model, pd.DataFrame] = field(default_factory=dict)  # validation and test images, clean
     attacked: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)  # worst case at the suite's radius
     corrupted: dict[Model, pd.DataFrame] = field(default_factory=dict)  # all corruptions and severities, one draw
-    patients: dict[Model, pd.DataFrame] = field(
-        default_factory=dict
-    )  # validation and test patients, clean; `id` is the patient
+    patients: dict[Model, pd.DataFrame] = field(default_factory=dict)  # of patients, clean; `id` is the patient
     patients_attacked: dict[Evaluation, pd.DataFrame] = field(default_factory=dict)
     patients_corrupted: dict[Model, pd.DataFrame] = field(default_factory=dict)
     radii: dict[str, str] = field(default_factory=dict)  # suite -> the radius, as the records spell it

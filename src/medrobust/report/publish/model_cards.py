@@ -72,9 +72,9 @@ class PublishedModel:
         """A table's rows of this model, without the columns that name it, beside those of the constant answer."""
         rows = [row for row in table.rows if row[:2] == [self.backbone, TRAINING[self.regime]]]
         constant = [row for row in table.rows if row[0] == CONSTANT] if rows else []
-        lead = [[row[0]] for row in (*rows, *constant)] if constant else [[]] * len(rows)
-        cells = [[*first, *row[2:]] for first, row in zip(lead, (*rows, *constant), strict=True)]
-        return Table(title or table.title, [*[""] * bool(constant), *table.columns[2:]], cells, table.note)
+        named = 1 if constant else 0  # with two kinds of rows each needs its name
+        cells = [[*row[:named], *row[2:]] for row in (*rows, *constant)]
+        return Table(title or table.title, [*[""] * named, *table.columns[2:]], cells, table.note)
 
 
 def publish(model: PublishedModel, folders: Folders, out: Path) -> None:
@@ -123,7 +123,7 @@ def model_card(model: PublishedModel, use: Use, points: list[dict[str, Any]]) ->
     short = short_table(run)
     note = f"Brackets are {model.confidence:.0%} intervals over whole patients. {short.note}"
     shown = [row[1:] for row in short.rows if row[0] == model.backbone]
-    shown += [[CONSTANT, *row[2:]] for row in short.rows if row[0] == CONSTANT]
+    shown += _named_by_training(short)
     params = card.get("params", {})
     return _render(
         "model_card.md.jinja", model, use, points,
@@ -145,7 +145,7 @@ def _render(template: str, model: PublishedModel, use: Use, points: list[dict[st
     run, own, confidence = model.run, model.own, model.confidence
     full = backbone_table(run, model.backbone, confidence)
     numbers = [row[1:] for row in full.rows if row[0] == TRAINING[model.regime]]
-    numbers += [[CONSTANT, *row[2:]] for row in full.rows if row[0] == CONSTANT]
+    numbers += _named_by_training(full)
     templates = environment("medrobust.report.publish")
     templates.filters["attacks_text"] = attacks_text
     external = [own(table) for table in external_tables(run, confidence)]
@@ -162,6 +162,11 @@ def _render(template: str, model: PublishedModel, use: Use, points: list[dict[st
         failed=own(checks_table(run), "Checks that did not pass"), **values,
     )  # fmt: skip
     return re.sub(r"\n{3,}", "\n\n", text).rstrip("\n") + "\n"
+
+
+def _named_by_training(table: Table) -> list[list[str]]:
+    """The constant answer of a table whose first column is left out: its name moves to the second one."""
+    return [[CONSTANT, *row[2:]] for row in table.rows if row[0] == CONSTANT]
 
 
 def _weights(params: dict[str, Any]) -> str:

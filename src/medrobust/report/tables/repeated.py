@@ -21,13 +21,13 @@ def repeated_text(run: Run) -> list[str]:
     for over, command in COMMANDS.items():
         if over not in known:
             found.append(
-                f"The variation over {over} is not shown: `{command}` measures it (docs/experiments.md), and "
-                "report.repeated in params.yaml names its table."
+                f"The variation over {over} was not measured. Run {command} (docs/experiments.md), and name its "
+                "table in report.repeated of params.yaml."
             )
         elif not known[over].belongs:
             found.append(
                 f"{known[over].file} is of another run: its numbers of this run are not those on this page. "
-                f"`{command}` makes it anew."
+                f"Run {command} to make it anew."
             )
     return found
 
