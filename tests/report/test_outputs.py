@@ -58,6 +58,16 @@ def test_plot_tables_have_the_columns_that_the_templates_read(folder: Path) -> N
     assert seen == set(tables)
 
 
+def test_the_curves_of_dvc_plots_end_with_the_constant_answer(folder: Path) -> None:
+    run = read(folder)
+    table = plot_tables(run)["robust_accuracy"]
+    constant = table[table["model"] == "constant answer"]
+    assert constant["eps"].tolist() == sorted({*table["eps"]})
+    assert set(constant["accuracy"]) == {run.constant_answer()}
+    run.split.clear()
+    assert "constant answer" not in set(plot_tables(run)["robust_accuracy"]["model"]), "unknown"
+
+
 def test_the_transfer_matrix_has_the_columns_that_its_template_reads() -> None:
     (plot,) = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["transfer"]["plots"]
     (props,) = plot.values()

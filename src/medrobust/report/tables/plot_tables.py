@@ -7,13 +7,14 @@ from medrobust.report.charts.robustness import curve_points
 from medrobust.report.charts.training import training_charts
 from medrobust.report.run import Run
 from medrobust.report.tables.accuracy import TRAINING
+from medrobust.report.tables.constant import ACCURACY, CONSTANT, constant_score
 
 
 def plot_tables(run: Run) -> dict[str, pd.DataFrame]:
     """Long tables with one row per point, so that one plot holds any number of models and suites.
 
-    `robust_accuracy` holds the clean accuracy at eps 0. `training` has one row per epoch and measure, `confusion`
-    one row per cell, with the share of the true class.
+    `robust_accuracy` holds the clean accuracy at eps 0, and ends with the constant answer. `training` has one row
+    per epoch and measure, `confusion` one row per cell, with the share of the true class.
     """
     curves = [
         (f"{model}, {TRAINING[regime]}", suite, *point)
@@ -21,6 +22,9 @@ def plot_tables(run: Run) -> dict[str, pd.DataFrame]:
         for suite in run.suites
         for point in curve_points(run, (model, regime, suite))
     ]
+    constant = constant_score(run, ACCURACY)
+    radii = {(suite, eps) for _, suite, eps, *_ in curves} if constant else set()
+    curves += [(CONSTANT, suite, eps, constant, constant, constant) for suite, eps in sorted(radii)]
     epochs = [
         (chart.title, line["name"], *point)
         for chart in training_charts(run)
